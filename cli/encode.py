@@ -1,0 +1,6 @@
+"""`stair-es encode`."""
+
+
+def encode() -> None:
+    """Placeholder, replaced in the next commits."""
+    raise NotImplementedError

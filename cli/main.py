@@ -1,0 +1,59 @@
+"""The `stair-es` command: registers the commands, and is the only place that exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from stair_es._version import __version__
+from stair_es.errors import StairError
+
+from . import encode, ingest, node, query, search
+from .output import fail
+
+app = typer.Typer(
+    name="stair-es",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Image search on the search cluster you already run: photos become `rank_features` documents that words find.",
+)
+app.command(name="ingest")(ingest.ingest)
+app.command(name="search")(search.search)
+app.command(name="encode")(encode.encode)
+app.command(name="query")(query.query)
+app.add_typer(node.app, name="node")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"stair-es {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line; exit with 0, 1 (failed), 2 (wrong usage), 3 (some images dead) or 130 (interrupted)."""
+    try:
+        app()
+    except StairError as error:
+        fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,6 @@
+"""`stair-es search`."""
+
+
+def search() -> None:
+    """Placeholder, replaced in the next commits."""
+    raise NotImplementedError

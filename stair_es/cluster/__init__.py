@@ -1,0 +1,1 @@
+"""The search cluster: connection, index, documents, bulk."""

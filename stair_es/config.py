@@ -1,0 +1,45 @@
+"""Where things live, and the environment variables that say so."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_data_path
+
+ENV_HOME = "STAIR_ES_HOME"
+ENV_URL = "STAIR_ES_URL"
+ENV_INDEX = "STAIR_ES_INDEX"
+ENV_MODEL = "STAIR_ES_MODEL"
+
+DEFAULT_INDEX = "images"
+DEFAULT_MODEL = "starter"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The one data folder: jars, the node's data, fetched models."""
+
+    path: Path
+
+    @classmethod
+    def from_env(cls) -> Home:
+        """`$STAIR_ES_HOME`, or the platform's folder for user data."""
+        given = os.environ.get(ENV_HOME)
+        return cls(Path(given).expanduser().absolute() if given else user_data_path("stair-es"))
+
+    @property
+    def dist(self) -> Path:
+        """Laid-out distributions of the embedded node, one folder a version."""
+        return self.path / "dist"
+
+    @property
+    def node(self) -> Path:
+        """Data, logs and state of the embedded node."""
+        return self.path / "node"
+
+    @property
+    def models(self) -> Path:
+        """Fetched model files."""
+        return self.path / "models"

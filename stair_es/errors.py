@@ -1,0 +1,94 @@
+"""The error tree. Every leaf says what was wrong and where; `remedy` says what to do.
+
+::
+
+    StairError                     exit code 1
+    |- UsageError                  exit code 2
+    |- MissingExtra
+    |- ResourceError
+    |- ModelError
+    |- NodeError
+    |- DecodeError
+    |- QueryError
+    |- IngestError
+    `- ClusterError
+       |- ClusterUnreachable
+       |- NotASearchCluster
+       |- AuthenticationFailed
+       |- UnsupportedTarget
+       `- IndexMismatch
+
+All of them take positional arguments only, so that they survive pickling on the way back from a Ray worker.
+"""
+
+
+class StairError(Exception):
+    """Something that a user can be told about: `message` says what and where, `remedy` what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.remedy}" if self.remedy else self.message
+
+
+class UsageError(StairError):
+    """The command was called wrongly."""
+
+    exit_code = 2
+
+
+class MissingExtra(StairError):
+    """An optional dependency is not installed."""
+
+
+class ResourceError(StairError):
+    """A mapping, pipeline or packaged file is missing or malformed."""
+
+
+class ModelError(StairError):
+    """A model is unknown, incomplete or can't be loaded."""
+
+
+class NodeError(StairError):
+    """The embedded node can't be provisioned, started or stopped."""
+
+
+class DecodeError(StairError):
+    """Bytes that can't become pixels."""
+
+
+class QueryError(StairError):
+    """A query that can't be asked, for example one without a single known word."""
+
+
+class IngestError(StairError):
+    """An ingest run that failed as a whole."""
+
+
+class ClusterError(StairError):
+    """The cluster refused or failed a request."""
+
+
+class ClusterUnreachable(ClusterError):
+    """Nothing answers at the URL."""
+
+
+class NotASearchCluster(ClusterError):
+    """Something answers, but it is neither OpenSearch nor Elasticsearch."""
+
+
+class AuthenticationFailed(ClusterError):
+    """The cluster answered 401 or 403."""
+
+
+class UnsupportedTarget(ClusterError):
+    """A search cluster that is too old for `rank_feature` with `linear`."""
+
+
+class IndexMismatch(ClusterError):
+    """An index exists that is not one of ours, or has another mapping."""

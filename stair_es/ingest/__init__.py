@@ -1,0 +1,1 @@
+"""The ingest flow: read, decode, encode, write, and its report."""

@@ -1,0 +1,1 @@
+"""Models: from pixels and texts to word weights."""

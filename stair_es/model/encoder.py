@@ -1,0 +1,44 @@
+"""What every model is to the rest of the project: pixels or texts in, sparse vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+TextTower: TypeAlias = Literal["full", "table"]
+
+
+class Encoder(Protocol):
+    """A loaded model. `encode_images` and `encode_texts` may be called from several threads."""
+
+    @property
+    def model_id(self) -> str:
+        """Name and revision: goes into each document and its fingerprint. The same id means the same image vectors."""
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """The pixels that `encode_images` wants."""
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """One vector an image; the same for an image alone and in a batch."""
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """One vector a text; empty (`len(vector) == 0`) for a text without a known word."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """How to build an encoder: small, picklable, so that it can travel to a worker that loads the model there."""
+
+    name: str
+    """A name in the catalogue."""
+    backend: Backend = "auto"
+    """Network runtime: torch where CUDA is there, else onnxruntime, for `auto`."""
+    text_tower: TextTower = "full"
+    """`full` runs the text network, `table` looks words up in a static table (lighter, a little worse)."""
+    threads: int = 0
+    """CPU threads of one `encode_images` call; 0 for as many as there are cores."""

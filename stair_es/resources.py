@@ -1,0 +1,26 @@
+"""JSON bodies from `mappings/` and `pipelines/`, or a user's own file in their place."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from stair_es.errors import ResourceError
+
+
+def load(kind: Literal["mappings", "pipelines"], name: str, override: Path | None = None) -> dict[str, Any]:
+    """The body called `name`, or the one in the file `override`.
+
+    Raises:
+        ResourceError: No such body, or not a JSON object.
+    """
+    source = override or files(f"stair_es.{kind}") / f"{name}.json"
+    try:
+        body = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"{kind} body {name!r}: can't read {source}: {error}") from error
+    if not isinstance(body, dict):
+        raise ResourceError(f"{kind} body {name!r}: {source} is not a JSON object")
+    return body

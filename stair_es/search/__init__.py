@@ -1,0 +1,1 @@
+"""Queries, hits and their explanation."""

@@ -1,0 +1,1 @@
+"""Sources: where images come from, and how their bytes become pixels."""

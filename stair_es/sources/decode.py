@@ -1,0 +1,160 @@
+"""Bytes -> RGB pixels of the size that an encoder wants, plus the metadata and the thumbnail of a document.
+
+Every photo that Pillow can read becomes upright 8-bit RGB on the encoder's background: first frame of an animation, EXIF
+rotation applied, transparency composited, CMYK and 16-bit converted. Everything else is a `DecodeError` with a reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stair_es.errors import DecodeError
+from stair_es.types import ImageSpec, Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+_EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeLimits:
+    """What an image may cost before it is refused."""
+
+    max_pixels: int = 200_000_000
+    """Width times height, checked before a pixel is decoded (decompression bombs)."""
+    max_bytes: int = 256 * 1024 * 1024
+    """File size, checked before a byte is read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """One image, ready for the encoder."""
+
+    pixels_HWC: Pixels
+    width: int
+    """Of the upright original, before it was made smaller."""
+    height: int
+    format: str
+    taken_at: str | None
+    """ISO 8601 local time from EXIF."""
+    thumbnail: str | None
+    """A WebP data URI."""
+
+
+def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> Decoded:
+    """The upright RGB pixels of `data` on a square of `spec.size_px`, with metadata and thumbnail.
+
+    Args:
+        data: The file's bytes.
+        spec: The pixels that the encoder wants.
+        limits: What is refused.
+        thumbnail_px: Longer side of the thumbnail; 0 for none.
+
+    Raises:
+        DecodeError: With the reason, for whatever can't become pixels.
+    """
+    if not data:
+        raise DecodeError("the file is empty (0 bytes)")
+    try:
+        return _decode(data, spec, limits, thumbnail_px)
+    except DecodeError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise DecodeError("not an image in a known format") from None
+    except Exception as error:
+        raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}") from error
+
+
+def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> Decoded:
+    Image.MAX_IMAGE_PIXELS = None  # our own limit, checked next, before any pixel is decoded, takes its place
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > limits.max_pixels:
+            raise DecodeError(f"decompression bomb? {width} x {height} pixels exceed the limit of {limits.max_pixels}")
+        orientation, taken_at = _exif(image)
+        shrink = 2 * max(spec.size_px, thumbnail_px) / max(width, height)
+        if shrink < 1:
+            image.draft(
+                "RGB", (max(1, int(width * shrink)), max(1, int(height * shrink)))
+            )  # JPEG only: decode it smaller
+        image.load()
+        rgb = _rgb(ImageOps.exif_transpose(image) if orientation > 1 else image, spec.background)
+        return Decoded(
+            pixels_HWC=fit(rgb, spec),
+            width=height if orientation in _SIDEWAYS else width,
+            height=width if orientation in _SIDEWAYS else height,
+            format="JPEG" if image.format == "MPO" else str(image.format),
+            taken_at=taken_at,
+            thumbnail=_thumbnail(rgb, thumbnail_px) if thumbnail_px else None,
+        )
+
+
+def fit(rgb: PilImage, spec: ImageSpec) -> Pixels:
+    """The whole RGB image, bicubically resized, in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
+    square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
+    small = _contain(rgb, spec.size_px)
+    square.paste(small, ((spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2))
+    return np.asarray(square)
+
+
+def _contain(rgb: PilImage, side_px: int) -> PilImage:
+    scale = side_px / max(rgb.size)
+    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _rgb(image: PilImage, background: tuple[int, int, int]) -> PilImage:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        flat = Image.new("RGBA", layer.size, (*background, 255))
+        flat.alpha_composite(layer)
+        return flat.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit(image: PilImage) -> PilImage:
+    """16-bit, 32-bit and float grey: Pillow's own conversion would clip them to white."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        values = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
+    elif values.max(initial=0) > 255:
+        values = values / 257.0
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")
+
+
+def _exif(image: PilImage) -> tuple[int, str | None]:
+    try:
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION, 1)
+        taken = exif.get_ifd(_EXIF_IFD).get(_DATE_TIME_ORIGINAL) or exif.get(_DATE_TIME)
+    except Exception:  # noqa: BLE001  broken metadata must not cost the picture
+        return 1, None
+    return orientation if isinstance(orientation, int) else 1, _iso(taken)
+
+
+def _iso(taken: object) -> str | None:
+    try:
+        return datetime.strptime(str(taken).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
+    except ValueError:
+        return None
+
+
+def _thumbnail(rgb: PilImage, side_px: int) -> str:
+    small = _contain(rgb, side_px) if max(rgb.size) > side_px else rgb
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=60, method=0)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

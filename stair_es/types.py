@@ -1,0 +1,84 @@
+"""Values that every layer shares.
+
+Shape suffixes of array names: B batch, H height, W width, C channel, V vocabulary, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""RGB, 0..255: `pixels_HWC` for one image, `pixels_BHWC` for a batch."""
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """The pixels that an encoder wants."""
+
+    size_px: int
+    """Side of the square."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """What shows through transparency, and fills the square."""
+
+
+@dataclass(frozen=True)
+class SparseVector:
+    """Features with strictly positive, finite weights, heaviest first (ties by name). Immutable.
+
+    Build it with `from_mapping` or `from_pairs`, which sort and check.
+    """
+
+    features: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def from_mapping(cls, weights: Mapping[str, float]) -> SparseVector:
+        """The vector of a `{feature: weight}` mapping.
+
+        Raises:
+            ValueError: A weight is not finite or not above zero.
+        """
+        return cls.from_pairs(weights.items())
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[str, float]]) -> SparseVector:
+        """The vector of `(feature, weight)` pairs.
+
+        Raises:
+            ValueError: A weight is not finite or not above zero, or a feature comes twice.
+        """
+        ordered = sorted(((f, float(w)) for f, w in pairs), key=lambda pair: (-pair[1], pair[0]))
+        for feature, weight in ordered:
+            if not (math.isfinite(weight) and weight > 0):
+                raise ValueError(f"weight of {feature!r} must be finite and above 0, got {weight}")
+        features = tuple(f for f, _ in ordered)
+        if len(set(features)) != len(features):
+            raise ValueError("a feature comes twice")
+        return cls(features, tuple(w for _, w in ordered))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter(zip(self.features, self.weights, strict=True))
+
+    def top(self, k: int) -> SparseVector:
+        """The `k` heaviest features."""
+        return SparseVector(self.features[:k], self.weights[:k])
+
+    def dot(self, other: SparseVector) -> float:
+        """The exact dot product (math.fsum over the words in common)."""
+        theirs = other.to_dict()
+        return math.fsum(w * theirs[f] for f, w in self if f in theirs)
+
+    def to_dict(self) -> dict[str, float]:
+        """`{feature: weight}`, heaviest first."""
+        return dict(self)
