@@ -15,16 +15,10 @@ if TYPE_CHECKING:
 
 Url = Annotated[
     str | None,
-    typer.Option(
-        "--url", envvar=ENV_URL, show_envvar=True, help="The search cluster. Without it the embedded node is used."
-    ),
+    typer.Option("--url", envvar=ENV_URL, show_envvar=True, help="The search cluster. Without it the embedded node is used."),
 ]
-Index = Annotated[
-    str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")
-]
-Model = Annotated[
-    str, typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model of the catalogue.")
-]
+Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
+Model = Annotated[str, typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model of the catalogue.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stair_es.errors import DecodeError
 from stair_es.types import ImageSpec, Pixels
@@ -69,7 +69,7 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
         return _decode(data, spec, limits, thumbnail_px)
     except DecodeError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise DecodeError("not an image in a known format") from None
     except Exception as error:
         raise DecodeError(f"can't be decoded: {type(error).__name__}: {error}") from error
@@ -84,9 +84,7 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         orientation, taken_at = _exif(image)
         shrink = 2 * max(spec.size_px, thumbnail_px) / max(width, height)
         if shrink < 1:
-            image.draft(
-                "RGB", (max(1, int(width * shrink)), max(1, int(height * shrink)))
-            )  # JPEG only: decode it smaller
+            image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         rgb = _rgb(ImageOps.exif_transpose(image) if orientation > 1 else image, spec.background)
         return Decoded(
