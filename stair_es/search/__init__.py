@@ -1,1 +1,1 @@
-"""Queries, hits and their explanation."""
+"""Search: a sparse vector -> a request body (`queries`), an answer (`searcher`) and its reasons (`explain`)."""
