@@ -1,6 +1,86 @@
 """`stair-es encode`."""
 
+from __future__ import annotations
 
-def encode() -> None:
-    """Placeholder, replaced in the next commits."""
-    raise NotImplementedError
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import DecodeError, UsageError
+
+from . import inputs, options
+from .bars import Canvas, visible, weight_lines
+from .output import emit_json, fail, stdout
+
+if TYPE_CHECKING:
+    from stair_es.model.encoder import Encoder
+    from stair_es.types import SparseVector
+
+
+def encode(
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[IMAGE]...", exists=True, dir_okay=False, readable=True, help="Image files."),
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
+    as_json: options.Json = False,
+    model: options.Model = DEFAULT_MODEL,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+) -> None:
+    """Show the words of images or of a query, heaviest first. Needs no cluster.
+
+    **Examples**
+
+    - `stair-es encode photo.jpg`
+
+    - `stair-es encode --text "red car"`
+
+    - `stair-es encode *.jpg --json` (one JSON object a line)
+    """
+    example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
+    if images and text is not None:
+        raise UsageError("IMAGE and --text exclude each other", f"Give one of them: {example}")
+    if not images and not (text and text.strip()):
+        raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
+    encoder = inputs.load_encoder(model, backend, text_tower)
+    if images:
+        _encode_images(encoder, images, as_json)
+    elif text:
+        _show("text", text, inputs.query_vector(encoder, text, None), as_json)
+
+
+def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:
+    """Encode what can be decoded, say what can't, and fail at the end if there was any."""
+    from stair_es.search.inputs import image_vector
+
+    failed = 0
+    for path in images:
+        try:
+            vector = image_vector(encoder, path)
+        except DecodeError as error:
+            if len(images) == 1:
+                raise
+            fail(error)
+            failed += 1
+            continue
+        _show("uri", path.absolute().as_uri(), vector, as_json)
+    if failed:
+        raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
+
+
+def _show(kind: str, name: str, vector: SparseVector, as_json: bool) -> None:
+    if as_json:
+        emit_json({kind: name, "tokens": vector.to_dict()})
+        return
+    from rich.text import Text
+
+    from .bars import readable
+
+    canvas = Canvas.of(stdout)
+    shown = readable(name) if kind == "uri" else name
+    stdout.print(Text(visible(shown, canvas.encoding), style="bold"))
+    for line in weight_lines(vector, canvas) or [Text("  no word that the model knows", style="dim")]:
+        stdout.print(line)

@@ -1,0 +1,147 @@
+"""Words, weights and hits as lines of a terminal. Pure: values in, `Text` lines out.
+
+File names and words come from strangers: whatever could drive a terminal is shown escaped, and nothing is read as markup.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from stair_es.search.explain import Reason
+    from stair_es.search.searcher import Hit
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"
+_FEWEST_CELLS, _MOST_CELLS = 8, 40
+_TOP_WORDS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """What can be drawn on."""
+
+    width: int
+    """In cells."""
+    encoding: str = "utf-8"
+
+    @classmethod
+    def of(cls, console: Console) -> Canvas:
+        """The canvas that `console` writes to."""
+        return cls(width=console.width, encoding=console.encoding)
+
+
+def visible(text: str, encoding: str = "utf-8") -> str:
+    r"""`text` on one line: control, format and undecodable characters as `\n`, `\x1b`, `\u202e`."""
+    shown = "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character) in _ESCAPED_CATEGORIES and character not in _JOINERS
+        else character
+        for character in text
+    )
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def readable(uri: str) -> str:
+    """A `file:` URI as the path that it stands for; any other URI as it is. May hold any character: see `visible`."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query:
+        return uri
+    path = unquote_to_bytes(parts.path).decode("utf-8", "backslashreplace")
+    return f"{path}#{parts.fragment}" if parts.fragment else path
+
+
+def number(value: float) -> str:
+    """Four decimals; more, in the short form, for what would be 0 with them."""
+    return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
+
+
+def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
+    """A bar of `share` (0..1) of `cells` cells, in eighths of a cell; of `#` where the terminal knows no Unicode."""
+    eighths = max(1, round(share * cells * 8))
+    if not encoding.lower().replace("-", "").startswith("utf"):
+        return ("#" * max(1, round(share * cells))).ljust(cells)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()).ljust(cells)
+
+
+def weight_lines(weights: Iterable[tuple[str, float]], canvas: Canvas) -> list[Text]:
+    """One line a word: the word, a bar against the heaviest, the weight."""
+    return _bars([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
+
+
+def reason_lines(reasons: Sequence[Reason], canvas: Canvas) -> list[Text]:
+    """One line a word in common: the word, a bar of what it adds to the score, and the two weights that make it."""
+    rows = [
+        (
+            reason.feature,
+            reason.contribution,
+            f"{number(reason.query_weight)} x {number(reason.image_weight)} = {number(reason.contribution)}",
+        )
+        for reason in reasons
+    ]
+    return _bars(rows, "      ", canvas)
+
+
+def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Text]:
+    """Rank, score and place of a hit, and below it the words in common: as bars with `explain`, else by name."""
+    link = Style(link=hit.uri) if _linkable(hit.uri) else Style()
+    head = Text.assemble(
+        (f"{rank:3}.  ", "bold"),
+        (number(hit.score), "bold green"),
+        "  ",
+        (visible(readable(hit.uri) or hit.id, canvas.encoding), link),
+    )
+    if explain:
+        return [head, *reason_lines(hit.why, canvas), _sum_line(hit, canvas)]
+    words = [_word(reason.feature, canvas) for reason in hit.why]
+    more = f", {len(words) - _TOP_WORDS} more" if len(words) > _TOP_WORDS else ""
+    return [head, Text("      " + ", ".join(words[:_TOP_WORDS]) + more, style="cyan")]
+
+
+def _sum_line(hit: Hit, canvas: Canvas) -> Text:
+    exact = sum(reason.contribution for reason in hit.why)
+    engine = f" ({(hit.score / exact - 1) * 100:+.2f} %: the engine keeps 9 bits of a weight)" if exact else ""
+    return Text(visible(f"      sum {number(exact)}, score {number(hit.score)}{engine}", canvas.encoding), style="dim")
+
+
+def _bars(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
+    words = [_word(word, canvas) for word, _, _ in rows]
+    word_cells = max(map(cell_len, words), default=0)
+    figure_cells = max((len(figures) for _, _, figures in rows), default=0)
+    room = canvas.width - len(indent) - word_cells - figure_cells - 4
+    cells = min(_MOST_CELLS, max(_FEWEST_CELLS, room))
+    most = max((value for _, value, _ in rows), default=1.0)
+    return [
+        Text.assemble(
+            indent,
+            (word + " " * (word_cells - cell_len(word)), "cyan"),
+            "  ",
+            (bar(value / most, cells, canvas.encoding), "green"),
+            "  ",
+            figures.rjust(figure_cells),
+        )
+        for word, (_, value, figures) in zip(words, rows, strict=True)
+    ]
+
+
+def _word(word: str, canvas: Canvas) -> str:
+    return visible(word, canvas.encoding) or '""'
+
+
+def _linkable(uri: str) -> bool:
+    return uri.isascii() and uri.isprintable() and uri.startswith(("file://", "http://", "https://"))

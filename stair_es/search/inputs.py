@@ -1,0 +1,50 @@
+"""What a person gives -> a sparse vector: words, or the file of an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stair_es.errors import DecodeError, QueryError
+from stair_es.sources.decode import DecodeLimits, decode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stair_es.model.encoder import Encoder
+    from stair_es.types import SparseVector
+
+
+def text_vector(encoder: Encoder, text: str) -> SparseVector:
+    """The vector of a text.
+
+    Raises:
+        QueryError: The model gives no weight to any of its words.
+    """
+    vector = encoder.encode_texts([text])[0]
+    if not len(vector):
+        raise QueryError(
+            f"none of the words of {text!r} is known to the model {encoder.model_id}",
+            'Name what can be seen in the picture, in English: "red car", "dog on a beach".',
+        )
+    return vector
+
+
+def image_vector(encoder: Encoder, path: Path, limits: DecodeLimits | None = None) -> SparseVector:
+    """The vector of an image file; empty if the model sees nothing that it knows.
+
+    Raises:
+        DecodeError: The file can't be read, is too large or is not an image; the message names it.
+    """
+    limits = limits or DecodeLimits()
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > limits.max_bytes:
+            raise DecodeError(f"{str(path)!r}: {size_bytes} bytes exceed the limit of {limits.max_bytes}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DecodeError(f"{str(path)!r} can't be read: {error.strerror}") from error
+    try:
+        pixels_HWC = decode(data, encoder.image_spec, limits).pixels_HWC
+    except DecodeError as error:
+        raise DecodeError(f"{str(path)!r}: {error.message}") from error
+    return encoder.encode_images(pixels_HWC[None])[0]
