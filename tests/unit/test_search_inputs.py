@@ -1,0 +1,57 @@
+"""Words and files -> vectors, with an encoder made by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es.errors import DecodeError, QueryError
+from stair_es.search.inputs import image_vector, text_vector
+from stair_es.sources.decode import DecodeLimits
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+
+class Brightness:
+    """One word an image: how bright it is; one word a text: its length."""
+
+    model_id = "brightness-1"
+    image_spec = ImageSpec(size_px=8)
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        assert pixels_BHWC.shape[1:] == (8, 8, 3)
+        return [SparseVector.from_mapping({"bright": float(p.mean()) + 1}) for p in pixels_BHWC]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return [SparseVector.from_mapping({word: 1.0 for word in text.split() if word != "unknown"}) for text in texts]
+
+
+def test_a_text_becomes_its_vector() -> None:
+    assert text_vector(Brightness(), "red car").to_dict() == {"car": 1.0, "red": 1.0}
+
+
+def test_a_text_without_a_known_word_is_refused_by_name() -> None:
+    with pytest.raises(QueryError, match="'unknown unknown'") as caught:
+        text_vector(Brightness(), "unknown unknown")
+    assert caught.value.remedy
+
+
+def test_an_image_goes_through_the_encoder_s_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "white.png"
+    Image.fromarray(np.full((30, 20, 3), 255, np.uint8)).save(path)
+    assert image_vector(Brightness(), path).to_dict() == {"bright": 256.0}
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "empty"), (b"no image", "not an image"), (b"x" * 101, "exceed")])
+def test_a_bad_file_is_named_with_its_reason(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match=reason) as caught:
+        image_vector(Brightness(), path, DecodeLimits(max_bytes=100))
+    assert "bad.jpg" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DecodeError, match=r"gone\.jpg.*No such file"):
+        image_vector(Brightness(), tmp_path / "gone.jpg")
