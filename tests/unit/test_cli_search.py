@@ -1,0 +1,229 @@
+"""`search`, `encode` and `query` from outside: usage, shapes, streams. The encoder is made by hand: no model is under test."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stair_es.cli import inputs
+from stair_es.cli.main import app
+from stair_es.cli.query import curl
+from stair_es.cli.search import to_json
+from typer.testing import CliRunner
+
+from stair_es.errors import StairError
+from stair_es.search.explain import why
+from stair_es.search.queries import rank_features_query, search_body
+from stair_es.search.searcher import Hit, Result
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+SCRIPT = Path(sys.executable).parent / "stair-es"
+
+
+class Lengths:
+    """A word weighs as much as it has letters; an image is one word."""
+
+    model_id = "lengths-1"
+    image_spec = ImageSpec(size_px=4)
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        return [SparseVector.from_mapping({"picture": 1.0}) for _ in pixels_BHWC]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return [SparseVector.from_mapping({w: float(len(w)) for w in text.split() if w != "unknown"}) for text in texts]
+
+
+@pytest.fixture
+def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(inputs, "load_encoder", lambda *_: Lengths())
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "a photo.jpg"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    return path
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr; an error of ours as `main` would turn it into an exit code."""
+    result = CliRunner().invoke(app, list(arguments))
+    if isinstance(result.exception, StairError):
+        return result.exception.exit_code, result.stdout, str(result.exception)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "query"])
+def test_neither_words_nor_image_is_wrong_usage(command: str) -> None:
+    assert run(command)[0] == 2
+    assert run(command, "  ")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["search", "query"])
+def test_words_and_image_are_wrong_usage(command: str, photo: Path) -> None:
+    code, _, said = run(command, "red", "--image", str(photo))
+    assert code == 2
+    assert "exclude each other" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("search", "--image", "gone.jpg"), ("query", "--image", "gone.jpg"), ("encode", "gone.jpg"), ("search", "red", "-k", "0")],
+)
+def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments)[0] == 2
+
+
+def test_encode_needs_one_of_image_and_text(photo: Path) -> None:
+    assert run("encode")[0] == 2
+    assert run("encode", "--text", " ")[0] == 2
+    assert run("encode", str(photo), "--text", "red")[0] == 2
+
+
+@pytest.mark.usefixtures("lengths")
+def test_encode_text_as_json_has_the_heaviest_word_first() -> None:
+    code, out, _ = run("encode", "--text", "red lorry", "--json")
+    assert code == 0
+    assert json.loads(out) == {"text": "red lorry", "tokens": {"lorry": 5.0, "red": 3.0}}
+    assert list(json.loads(out)["tokens"]) == ["lorry", "red"]
+
+
+@pytest.mark.usefixtures("lengths")
+def test_encode_writes_one_object_a_line_for_several_images(photo: Path) -> None:
+    code, out, _ = run("encode", str(photo), str(photo), "--json")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == [{"uri": photo.as_uri(), "tokens": {"picture": 1.0}}] * 2
+
+
+@pytest.mark.usefixtures("lengths")
+def test_encode_goes_on_after_a_bad_image_and_fails_at_the_end(photo: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    code, out, said = run("encode", str(bad), str(photo), "--json")
+    assert code == 1
+    assert len(out.splitlines()) == 1
+    assert "1 of 2" in said
+
+
+@pytest.mark.usefixtures("lengths")
+def test_encode_for_people_draws_bars() -> None:
+    code, out, _ = run("encode", "--text", "red lorry")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["red", "lorry", "red"]
+    assert "█" in out
+
+
+@pytest.mark.usefixtures("lengths")
+@pytest.mark.parametrize("command", [("search",), ("query",), ("encode", "--text")])
+def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...]) -> None:
+    code, out, said = run(*command, "unknown")
+    assert (code, out) == (1, "")
+    assert "none of the words of 'unknown'" in said
+
+
+@pytest.mark.usefixtures("lengths")
+def test_query_as_json_is_the_body_alone() -> None:
+    code, out, _ = run("query", "red", "lorry", "-k", "3", "--json")
+    vector = SparseVector.from_mapping({"red": 3.0, "lorry": 5.0})
+    assert code == 0
+    assert json.loads(out) == search_body(rank_features_query(vector).clause, k=3)
+
+
+@pytest.mark.usefixtures("lengths")
+def test_query_says_what_was_cut() -> None:
+    code, out, said = run("query", "red lorry", "--max-clauses", "1", "--json")
+    assert code == 0
+    assert len(json.loads(out)["query"]["bool"]["should"]) == 1
+    assert "1 lightest" in said
+
+
+@pytest.mark.usefixtures("lengths")
+def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", "https://me:secret@search.example:9200")
+    monkeypatch.setenv("STAIR_ES_INDEX", "my photos")
+    code, out, said = run("query", "it's red")
+    assert code == 0
+    words = shlex.split(out)
+    assert words[0] == "curl"
+    assert "https://search.example:9200/my%20photos/_search" in words
+    assert "secret" not in out + said
+    assert "-u USER:PASSWORD" in said
+
+
+def test_the_body_survives_the_shell_whatever_the_words() -> None:
+    vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
+    body = search_body(rank_features_query(vector).clause, k=10)
+    words = shlex.split(curl(body, "http://127.0.0.1:19200", "images"))
+    assert json.loads(words[-1]) == body
+    echoed = subprocess.run(
+        ["sh", "-c", "printf %s " + shlex.quote(words[-1])], capture_output=True, text=True, check=True, timeout=10
+    )
+    assert json.loads(echoed.stdout) == body
+
+
+def test_search_json_has_the_promised_shape() -> None:
+    query = SparseVector.from_mapping({"red": 2.0})
+    hit = Hit(id="ab", uri="file:///a.jpg", score=5.99, why=why(query, {"red": 3.0}), source={"tokens": {"red": 3.0}})
+    result = Result(hits=(hit,), took_ms=4, cut=SparseVector((), ()))
+    reason = {"feature": "red", "query_weight": 2.0, "image_weight": 3.0, "contribution": 6.0}
+    assert json.loads(json.dumps(to_json(result))) == {
+        "hits": [{"id": "ab", "uri": "file:///a.jpg", "score": 5.99, "why": [reason]}],
+        "took_ms": 4,
+    }
+
+
+@pytest.mark.parametrize("command", ["search", "encode", "query"])
+def test_the_installed_command_has_help_with_examples_and_loads_nothing_heavy(command: str) -> None:
+    shown = _script(command, "--help")
+    assert shown.returncode == 0
+    assert f"stair-es {command}" in shown.stdout
+    assert "Examples" in shown.stdout
+    probe = (
+        "import sys; from stair_es.cli.main import app\n"
+        f"try: app(['{command}', '--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(','.join({'torch', 'onnxruntime', 'opensearchpy', 'PIL'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_installed_command_keeps_stdout_for_results() -> None:
+    done = _script("search")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "neither words nor --image" in done.stderr
+
+
+def test_an_unreachable_cluster_is_one_error_without_a_traceback(free_url: str) -> None:
+    done = _script("search", "red car", "--json", "--url", free_url)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert free_url in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def free_url() -> str:
+    """A URL where nothing listens: port 9 (discard) is below the ports that a user's process gets."""
+    return "http://127.0.0.1:9"
+
+
+def _script(*arguments: str, **environment: str) -> Any:  # noqa: ANN401  CompletedProcess is only generic for the type checker
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_U")}
+    return subprocess.run(
+        [str(SCRIPT), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**kept, "COLUMNS": "120", **environment},
+    )
