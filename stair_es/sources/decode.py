@@ -21,7 +21,7 @@ from stair_es.types import ImageSpec, Pixels
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
 _SIDEWAYS = (5, 6, 7, 8)
 

@@ -1,0 +1,144 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es.errors import DecodeError
+from stair_es.sources.decode import Decoded, DecodeLimits, decode
+from stair_es.types import ImageSpec
+
+SPEC = ImageSpec(size_px=64)
+
+
+def _saved(image: Image.Image, format_: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes, thumbnail_px: int = 0, **limits: int) -> Decoded:
+    return decode(data, SPEC, DecodeLimits(**limits), thumbnail_px)
+
+
+def _centre(decoded: Decoded) -> list[int]:
+    return [int(value) for value in decoded.pixels_HWC[32, 32]]
+
+
+def _near(actual: list[int], wanted: list[int], tolerance: int = 6) -> bool:
+    return max(abs(a - w) for a, w in zip(actual, wanted, strict=True)) <= tolerance
+
+
+RED = Image.new("RGB", (100, 50), (200, 30, 20))
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_common_formats_become_rgb_in_the_middle_of_a_white_square(format_: str) -> None:
+    decoded = _decode(_saved(RED, format_))
+    assert decoded.pixels_HWC.shape == (64, 64, 3)
+    assert decoded.pixels_HWC.dtype == np.uint8
+    assert _near(_centre(decoded), [200, 30, 20])
+    assert decoded.pixels_HWC[0, 0].tolist() == [255, 255, 255]
+    assert (decoded.width, decoded.height, decoded.format) == (100, 50, format_)
+
+
+def test_cmyk_keeps_its_colour() -> None:
+    assert _near(_centre(_decode(_saved(RED.convert("CMYK"), "JPEG", quality=95))), [200, 30, 20], 12)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_not_clipped(format_: str) -> None:
+    grey = Image.fromarray(np.full((20, 20), 0x4000, dtype=np.uint16))
+    assert _near(_centre(_decode(_saved(grey, format_))), [64, 64, 64])
+
+
+def test_float_tiff_is_scaled_over_its_range() -> None:
+    values = np.linspace(-1, 1, 400, dtype=np.float32).reshape(20, 20)
+    decoded = _decode(_saved(Image.fromarray(values), "TIFF"))
+    assert decoded.pixels_HWC.min() < 10
+
+
+def test_palette_with_alpha_and_rgba_lie_on_white() -> None:
+    palette = Image.new("P", (10, 10), 0)
+    palette.putpalette([0, 0, 0, 255, 0, 0])
+    assert _centre(_decode(_saved(palette, "PNG", transparency=0))) == [255, 255, 255]
+    half = Image.new("RGBA", (10, 10), (0, 0, 0, 128))
+    assert _near(_centre(_decode(_saved(half, "PNG"))), [127, 127, 127])
+    grey_alpha = Image.new("LA", (10, 10), (0, 0))
+    assert _centre(_decode(_saved(grey_alpha, "PNG"))) == [255, 255, 255]
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP"])
+def test_first_frame_of_an_animation(format_: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ((0, 0, 250), (250, 0, 0))]
+    data = _saved(frames[0], format_, save_all=True, append_images=frames[1:], duration=50)
+    assert _near(_centre(_decode(data)), [0, 0, 250], 12)
+
+
+def test_exif_rotation_and_date() -> None:
+    upright = Image.new("RGB", (40, 80), (0, 200, 0))
+    upright.paste((200, 0, 0), (0, 0, 40, 40))  # red above green
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned by 90 degrees to the left
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+    decoded = _decode(_saved(upright.rotate(90, expand=True), "JPEG", exif=exif, quality=95))
+    assert (decoded.width, decoded.height, decoded.taken_at) == (40, 80, "2024-05-06T07:08:09")
+    assert _near(decoded.pixels_HWC[10, 32].tolist(), [200, 0, 0], 12)
+    assert _near(decoded.pixels_HWC[54, 32].tolist(), [0, 200, 0], 12)
+
+
+@pytest.mark.parametrize("date", ["0000:00:00 00:00:00", "yesterday", "2024:13:40 99:00:00"])
+def test_a_nonsense_date_is_no_date(date: str) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = date
+    assert _decode(_saved(RED, "JPEG", exif=exif)).taken_at is None
+
+
+def test_large_jpeg_reports_its_own_size_though_decoded_smaller() -> None:
+    decoded = _decode(_saved(Image.new("RGB", (3000, 1000), (10, 90, 200)), "JPEG"))
+    assert (decoded.width, decoded.height) == (3000, 1000)
+    assert _near(_centre(decoded), [10, 90, 200])
+
+
+def test_a_line_of_pixels_survives() -> None:
+    assert _decode(_saved(Image.new("RGB", (5000, 1)), "PNG")).pixels_HWC.shape == (64, 64, 3)
+
+
+def test_thumbnail_is_a_small_webp() -> None:
+    thumbnail = _decode(_saved(Image.new("RGB", (400, 200)), "PNG"), thumbnail_px=80).thumbnail
+    assert thumbnail is not None
+    head, _, data = thumbnail.partition(",")
+    assert head == "data:image/webp;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as small:
+        assert small.size == (80, 40)
+
+
+PHOTO = _saved(Image.effect_noise((300, 300), 80).convert("RGB"), "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, I am text\n" * 50, "not an image"),
+        (PHOTO[: len(PHOTO) // 2], "truncated"),
+        (PHOTO[:20], "not an image|can't be decoded"),
+        (_saved(RED, "PNG")[:60], "can't be decoded"),
+        (b"GIF89a" + b"\xff" * 30, "can't be decoded|not an image"),
+        (b"%PDF-1.4\n", "not an image"),
+    ],
+)
+def test_bad_bytes_say_why(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        _decode(data)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = _saved(Image.new("1", (20_000, 20_000)), "PNG")
+    assert len(bomb) < 100_000
+    with pytest.raises(DecodeError, match=r"20000 x 20000 pixels exceed the limit of 200000000"):
+        _decode(bomb)
+    with pytest.raises(DecodeError, match="limit of 4999"):
+        _decode(_saved(RED, "PNG"), max_pixels=4999)
+    assert _decode(_saved(RED, "PNG"), max_pixels=5000)

@@ -1,0 +1,42 @@
+import math
+
+import pytest
+
+from stair_es import SparseVector, vocab
+
+
+def test_vector_is_sorted_heaviest_first_with_ties_by_name() -> None:
+    vector = SparseVector.from_mapping({"cat": 0.5, "dog": 1.0, "ant": 0.5})
+    assert list(vector) == [("dog", 1.0), ("ant", 0.5), ("cat", 0.5)]
+    assert vector.top(2).features == ("dog", "ant")
+    assert vector.to_dict() == {"dog": 1.0, "ant": 0.5, "cat": 0.5}
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, math.inf, math.nan])
+def test_weights_that_an_engine_would_refuse_are_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="dog"):
+        SparseVector.from_mapping({"dog": weight})
+
+
+def test_a_feature_comes_once() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        SparseVector.from_pairs([("dog", 1.0), ("dog", 2.0)])
+
+
+def test_dot_counts_common_words_only() -> None:
+    left = SparseVector.from_mapping({"dog": 2.0, "cat": 1.0})
+    right = SparseVector.from_mapping({"dog": 0.25, "bird": 8.0})
+    assert left.dot(right) == right.dot(left) == 0.5
+    assert left.dot(SparseVector((), ())) == 0.0
+
+
+@pytest.mark.parametrize("word", ["", ".", "..", "a.b", "%", "%2E", "%25", "##ing", "naïve", "日本", "u.s.", " ", "%%", "a\n"])
+def test_escape_is_reversible_and_leaves_no_dot(word: str) -> None:
+    feature = vocab.escape(word)
+    assert feature
+    assert "." not in feature
+    assert vocab.unescape(feature) == word
+
+
+def test_escape_keeps_plain_words_readable() -> None:
+    assert [vocab.escape(word) for word in ("dog", "##ing", "'")] == ["dog", "##ing", "'"]
