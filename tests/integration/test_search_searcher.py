@@ -1,0 +1,111 @@
+"""What a searcher refuses and reports, on a real node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
+from stair_es.search.searcher import Searcher
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+CAR = SparseVector.from_mapping({"car": 1.0})
+
+
+def create(client: OpenSearch, name: str, model: str | None = "m@1", field: str = "rank_features") -> None:
+    about: dict[str, Any] = {"_meta": {"stair_es": {"model": model, "model_name": "m"}}} if model else {}
+    body = {
+        "settings": {"number_of_shards": 1, "number_of_replicas": 0},
+        "mappings": {**about, "properties": {"tokens": {"type": field}}},
+    }
+    client.indices.create(index=name, body=body)
+
+
+def searcher(node_url: str, index: str, model_id: str = "m@1") -> Searcher:
+    return Searcher(Connection(url=node_url), index, model_id)
+
+
+def test_a_missing_index_is_said_with_the_remedy(node_url: str, index_name: str) -> None:
+    with searcher(node_url, index_name) as asked, pytest.raises(QueryError, match=index_name) as caught:
+        asked.search(CAR)
+    assert f"stair-es ingest FOLDER --index {index_name}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("index", ["", "nothing-matches-this-*"])
+def test_an_empty_name_or_pattern_never_means_every_index(node_url: str, index: str) -> None:
+    with searcher(node_url, index) as asked, pytest.raises(QueryError, match="no index or alias"):
+        asked.search(CAR)
+
+
+def test_another_model_is_refused_with_the_model_to_take(node_url: str, client: OpenSearch, index_name: str) -> None:
+    create(client, index_name)
+    with searcher(node_url, index_name, "other@1") as asked, pytest.raises(QueryError, match=r"'m@1'.*'other@1'") as caught:
+        asked.search(CAR)
+    assert "--model m," in caught.value.remedy
+
+
+@pytest.mark.parametrize(("model", "field"), [(None, "rank_features"), ("m@1", "keyword")])
+def test_a_foreign_index_is_refused(node_url: str, client: OpenSearch, index_name: str, model: str | None, field: str) -> None:
+    create(client, index_name, model, field)
+    with searcher(node_url, index_name) as asked, pytest.raises(IndexMismatch, match=index_name):
+        asked.search(CAR)
+
+
+def test_an_empty_index_gives_no_hits(node_url: str, client: OpenSearch, index_name: str) -> None:
+    create(client, index_name)
+    with searcher(node_url, index_name) as asked:
+        assert asked.search(CAR).hits == ()
+
+
+def test_an_alias_is_searched(node_url: str, client: OpenSearch, index_name: str) -> None:
+    create(client, f"{index_name}-1")
+    try:
+        client.indices.put_alias(index=f"{index_name}-1", name=index_name)
+        client.index(index=index_name, id="1", body={"tokens": {"car": 2.0}, "uri": "s3://b/1"}, params={"refresh": "true"})
+        with searcher(node_url, index_name) as asked:
+            [hit] = asked.search(CAR).hits
+        assert (hit.id, hit.uri, hit.score) == ("1", "s3://b/1", 2.0)
+    finally:
+        client.indices.delete(index=f"{index_name}-1")
+
+
+def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:
+    with searcher("http://127.0.0.1:9", "images") as asked:
+        with pytest.raises(QueryError, match="empty"):
+            asked.search(SparseVector((), ()))
+        for k in (0, 10_001):
+            with pytest.raises(QueryError, match="k must be"):
+                asked.search(CAR, k)
+
+
+def test_an_unreachable_cluster_is_said() -> None:
+    with searcher("http://127.0.0.1:9", "images") as asked, pytest.raises(ClusterUnreachable):
+        asked.search(CAR)
+
+
+def test_a_query_beyond_the_clause_limit_is_cut_and_reported(node_url: str, client: OpenSearch, index_name: str) -> None:
+    create(client, index_name)
+    client.index(index=index_name, id="1", body={"tokens": {"w0": 2.0, "w1499": 2.0}}, params={"refresh": "true"})
+    limit = probe(client, Connection(url=node_url)).max_clauses
+    vector = SparseVector.from_pairs((f"w{i}", 5000.0 - i) for i in range(limit + 476))
+    with searcher(node_url, index_name) as asked:
+        result = asked.search(vector)
+    assert len(result.cut) == 476
+    assert [reason.feature for reason in result.hits[0].why] == ["w0"]
+
+
+def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
+    node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    body = {
+        "settings": {"number_of_replicas": 0, "index.routing.allocation.require._name": "nowhere"},
+        "mappings": {"_meta": {"stair_es": {"model": "m@1"}}, "properties": {"tokens": {"type": "rank_features"}}},
+    }
+    client.indices.create(index=index_name, body=body, params={"wait_for_active_shards": "0", "timeout": "1s"})
+    with searcher(node_url, index_name) as asked, pytest.raises(ClusterError, match="503"):
+        asked.search(CAR)
