@@ -92,12 +92,12 @@ PHOTOS = [
     _gc("hedgehog", "a hedgehog in green grass", PD, "George Chernilevsky", "Erinaceus_roumanicus_2020_G2.jpg", WORLD, "animals/hedgehog"),
     _gc("koala", "a koala sitting in a tree", PD, "BurningWell", "Koala_Perth_Zoo.jpg", WORLD, "animals/koala"),
     _gc("ring-tailed-lemurs", "two lemurs with striped tails on a fallen log", "CC0-1.0", "Mathias Appel", "Lemur_(37122852696).jpg", WORLD, "animals/lemur"),
-    _gc("giant-panda", "a giant panda on a rock", PD, "Jeff Kubina", "Giant_Panda_2004-03-2.jpg", WORLD, "animals/panda"),
+    _gc("giant-panda", "a giant panda sitting in the sun", PD, "Jeff Kubina", "Giant_Panda_2004-03-2.jpg", WORLD, "animals/panda"),
     _gc("scarlet-macaw", "a scarlet macaw with red, yellow and blue feathers", "CC0-1.0", "Dcoetzee", "Scarlet_macaw_at_Cougar_Mountain_Zoological_Park.jpg", WORLD, "animals/scarlet_macaw"),
     _gc("red-panda", "a red panda on a mossy branch", "CC0-1.0", "Mathias Appel", "Red_Panda_(30324056733).jpg", "erase", "red_panda"),
     _gc("kingfisher", "a blue and orange kingfisher on a twig", "CC0-1.0", "Frank-2.0", "Eisvogel_kingfisher.jpg", "erase", "kingfisher"),
     _gc("red-crab", "a red crab on grey sand", "CC0-1.0", "Nosferattus", "Sally_Lightfoot_Crab_2019.jpg", "erase", "crab"),
-    _gc("bee-in-flight", "a bee flying between orange flowers", "CC-BY-2.0", "aussiegall", "Pollinationn.jpg", "erase", "bee"),
+    _gc("bee-in-flight", "a bee flying below orange-red flowers", "CC-BY-2.0", "aussiegall", "Pollinationn.jpg", "erase", "bee"),
     _gc("clownfish", "an orange clownfish in a sea anemone", PD, "Jan Derk", "Common_clownfish.jpg", KINDS, "images/fishes/fish9"),
     _gc("drum-kit-and-guitar", "a drum kit with an electric guitar leaning on it", "CC-BY-2.0", "Tom Harpel", "Onalaska-Practice6.jpg", "explore_world_music", "music/america"),
     _gc("fairytale-castle", "a white castle with towers on a wooded hill", "CC0-1.0", "cameralends", "Neuschwanstein_Castle_(532850).jpg", MONUMENTS, "germany/neuschwansteinCastle"),
@@ -119,8 +119,8 @@ PHOTOS = [
     Photo("photographer", "a man behind a camera on a tripod, in black and white", "CC0-1.0", "Lav Varshney", "", SKIMAGE, DATA + "camera.png"),
     Photo("orange-dahlia", "an orange dahlia flower in front of a dark background", "CC-BY-2.0", "vultilion", "https://www.flickr.com/photos/vultilion/6056698931/", SKLEARN, "sklearn/datasets/images/flower.jpg"),
     Photo("chinese-pavilion", "a Chinese pavilion with tiled roofs on a wooded hill", "CC-BY-2.0", "danielbuechele", "https://www.flickr.com/photos/danielbuechele/6061409035/", SKLEARN, "sklearn/datasets/images/china.jpg"),
-    Photo("monoplane-from-above", "an old airplane seen from above over clouds and fields, in sepia", "CC0-1.0", "Fédèle Azari, about 1914-1929 (image: Getty's Open Content Program)", GETTY + "134512/", PLANE, "package/data/image.jpg"),
-    Photo("harbour-boats", "wooden boats in a harbour in front of houses, in sepia", "CC0-1.0", "Felice Beato, about 1865 (image: Getty's Open Content Program)", GETTY + "241797/", BOATS, "package/data/image.jpg"),
+    Photo("airplane-from-above", "an old airplane seen from above over clouds and fields, in sepia", "CC0-1.0", "Fédèle Azari, about 1914-1929 (image: Getty's Open Content Program)", GETTY + "134512/", PLANE, "package/data/image.jpg"),
+    Photo("harbour-boats", "wooden boats on the water in front of houses, in sepia", "CC0-1.0", "Felice Beato, about 1865 (image: Getty's Open Content Program)", GETTY + "241797/", BOATS, "package/data/image.jpg"),
 ]
 # fmt: on
 
