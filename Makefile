@@ -1,0 +1,49 @@
+# The two commands of the README, and what a contributor needs. Everything goes into .venv in this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
+	@echo "make test    install what the tests need (torch among it) and run them all"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff put the code in order"
+	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
+
+demo: $(VENV)/.installed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "stair-es needs Python 3.10 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "can't make a virtual environment (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+
+$(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) (about a minute the first time)"
+	@$(PIP) install --quiet -e '.[node,ray]'
+	@touch $@
+
+$(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV), with torch (some minutes the first time)"
+	@$(PIP) install --quiet -e '.[node,ray,torch,dev]'
+	@touch $@ $(VENV)/.installed

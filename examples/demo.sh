@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The main job, as one would type it: photos into a real search node, then questions in words and by a picture.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+type_and_run() {
+    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    "$@"
+}
+
+export STAIR_ES_INDEX="${STAIR_ES_DEMO_INDEX:-demo}"
+if [ -z "${STAIR_ES_URL:-}" ]; then
+    type_and_run stair-es node up
+fi
+type_and_run stair-es ingest photos
+type_and_run stair-es search "a dog" -k 3
+type_and_run stair-es search "boats in a harbour" -k 3
+type_and_run stair-es search "animal with black and white stripes" -k 3 --explain
+type_and_run stair-es search --image photos/tabby-cat.jpg -k 4
+
+cat <<'TEXT'
+
+The same with your own photos (stair-es is in .venv/bin):
+
+    .venv/bin/stair-es ingest ~/Pictures --index mine
+    .venv/bin/stair-es search "a cup of coffee" --index mine --explain
+    .venv/bin/stair-es search --image some.jpg --index mine
+    .venv/bin/stair-es encode some.jpg                     what the model reads in a picture
+    .venv/bin/stair-es query "a cup of coffee" --index mine  the request, for your own client or curl
+
+On your own cluster: add --url https://user:password@host:9200, or export STAIR_ES_URL.
+The demo's node keeps running, its data stays: .venv/bin/stair-es node status | down
+TEXT

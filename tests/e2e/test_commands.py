@@ -1,0 +1,140 @@
+"""The installed command, as a script would call it, against a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    pass
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "examples" / "photos"
+STAIR_ES = Path(sys.executable).parent / "stair-es"
+
+Run = "Callable[..., subprocess.CompletedProcess[str]]"
+
+
+@pytest.fixture
+def stair_es(node_url: str, index_name: str, tmp_path: Path) -> Run:
+    """Runs the console script with node and index in its environment."""
+    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"}
+
+    def run(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [STAIR_ES, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, env={**environment, **more}
+        )
+
+    return run
+
+
+def _last_json(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_ingest_then_search_by_words_and_by_picture(stair_es: Run, index_name: str) -> None:
+    done = stair_es("ingest", PHOTOS, "--json")
+    assert done.returncode == 0, done.stderr
+    report = _last_json(done)
+    count = len(list(PHOTOS.glob("*.jpg")))
+    assert {"seen", "written", "unchanged", "dead", "seconds", "index", "dead_letters"} <= set(report)
+    assert (report["seen"], report["written"], report["dead"], report["dead_letters"]) == (count, count, 0, None)
+    assert done.stdout.count("\n") == 1
+    assert "runner: local" in done.stderr
+
+    again = _last_json(stair_es("ingest", PHOTOS, "--json"))
+    assert (again["written"], again["unchanged"]) == (0, count)
+
+    for words, name in [("a cup of coffee", "espresso.jpg"), ("a small dog", "two-spaniels.jpg"), ("space rocket", "rocket")]:
+        hits = _last_json(stair_es("search", words, "--json", "-k", "3"))["hits"]
+        assert name in hits[0]["uri"], words
+        for hit in hits:
+            total = sum(reason["contribution"] for reason in hit["why"])
+            assert 0.9960 * total <= hit["score"] <= total * (1 + 1e-6)
+    by_picture = _last_json(stair_es("search", "--image", PHOTOS / "tabby-cat.jpg", "--json"))
+    assert by_picture["hits"][0]["uri"] == (PHOTOS / "tabby-cat.jpg").as_uri()
+    assert by_picture["took_ms"] >= 0
+
+    shown = stair_es("search", "a cup of coffee", "--explain", "-k", "2").stdout
+    assert "espresso.jpg" in shown
+    assert "coffee" in shown
+
+
+def test_dead_images_give_exit_code_3_and_a_file(stair_es: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(PHOTOS / "koala.jpg", folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    done = stair_es("ingest", folder, "--json")
+    report = _last_json(done)
+    assert (done.returncode, report["seen"], report["written"], report["dead"]) == (3, 2, 1, 1)
+    [line] = Path(report["dead_letters"]).read_text().splitlines()
+    assert json.loads(line)["stage"] == "decode"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["ingest"], 2, "SOURCE"),
+        (["ingest", "no-such-folder"], 2, "no such file or folder"),
+        (["ingest", "."], 1, "no images"),
+        (["ingest", PHOTOS, "--index", "Not A Name"], 2, "not an index name"),
+        (["ingest", PHOTOS, "--model", "none"], 1, "none"),
+        (["ingest", PHOTOS, "--url", "elsewhere"], 2, "not a cluster URL"),
+        (["ingest", PHOTOS, "--url", "http://127.0.0.1:9"], 1, "no search cluster answers"),
+        (["search"], 2, ""),
+        (["search", "dog", "--index", "not-there"], 1, "not-there"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_wrong_calls_say_what_was_wrong(stair_es: Run, arguments: list[str | Path], code: int, message: str) -> None:
+    done = stair_es(*arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["node"], ["node", "up"]])
+def test_help_has_examples(stair_es: Run, command: list[str]) -> None:
+    done = stair_es(*command, "--help")
+    assert done.returncode == 0
+    if command and command != ["node"]:
+        assert "stair-es " + " ".join(command) in done.stdout.replace("\n", " ")
+
+
+def test_a_run_killed_in_the_middle_is_finished_by_the_next(
+    stair_es: Run, tmp_path: Path, node_url: str, index_name: str
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for copy in range(15):
+        for photo in PHOTOS.glob("*.jpg"):
+            (folder / f"{copy:02}-{photo.name}").write_bytes(photo.read_bytes() + bytes([copy]))
+    count = len(list(folder.iterdir()))
+    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+    with subprocess.Popen(
+        [STAIR_ES, "ingest", folder], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    ) as run:
+        assert run.stderr is not None
+        for line in run.stderr:
+            if b"new index" in line:
+                break
+        try:
+            run.wait(3)
+        except subprocess.TimeoutExpired:
+            run.kill()
+    report = _last_json(stair_es("ingest", folder, "--json"))
+    assert (report["seen"], report["dead"]) == (count, 0)
+    assert report["written"] + report["unchanged"] == count
+    assert report["written"] > 0
+    assert report["unchanged"] > 0
+    third = _last_json(stair_es("ingest", folder, "--json"))
+    assert third["unchanged"] == count

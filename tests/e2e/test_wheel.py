@@ -1,0 +1,77 @@
+"""The wheel and the sdist, built and installed elsewhere."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sdist, and the wheel built from that sdist: what a package index would serve."""
+    copy = tmp_path_factory.mktemp("source") / "clone"
+    _run("git", "clone", "-q", ROOT, copy, cwd=ROOT)
+    tracked = _run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).splitlines()
+    for name in tracked:  # the working tree as it is, also before it is committed
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            (copy / name).write_bytes((ROOT / name).read_bytes())
+    out = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, copy, cwd=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def elsewhere(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`bin` of a new environment with the wheel in it; its dependencies come from the environment of the tests."""
+    home = tmp_path_factory.mktemp("elsewhere")
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    [wheel] = dist.glob("*.whl")
+    site = Path(_run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=home).strip())
+    _run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel, cwd=home)
+    # dependencies only: a .pth of the test environment would also run its editable finder, so link what isn't ours
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        ours = "stair_es" in entry.name or entry.name.endswith(".pth")
+        if not ours and not (site / entry.name).exists():
+            (site / entry.name).symlink_to(entry)
+    return home / "bin"
+
+
+def test_console_script_runs_from_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
+    assert _run(elsewhere / "stair-es", "--version", cwd=tmp_path).startswith("stair-es ")
+    where = _run(elsewhere / "python", "-c", "import stair_es.cli.main as m; print(m.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(elsewhere.parent)
+
+
+def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
+    code = (
+        "import json\nfrom stair_es import resources\nfrom stair_es.model import catalogue\n"
+        "from stair_es.model.encoder import ModelSpec\n"
+        "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'top-tokens')]\n"
+        "encoder = catalogue.load(ModelSpec(name='starter', backend='onnx', text_tower='table'))\n"
+        "print(json.dumps([len(bodies), encoder.encode_texts(['a dog'])[0].features[0]]))"
+    )
+    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
+    assert "starter" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
+
+
+def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
+    [sdist] = dist.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"cli/main.py", "mappings/image.json", "pipelines/top-tokens.json", "LICENSE", "NOTICE", "README.md"} <= names
+    assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt"} <= names

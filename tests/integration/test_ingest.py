@@ -1,0 +1,231 @@
+"""Whole ingests into a real node: every image has one outcome, and the index is the ledger."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, document_id
+from stair_es.errors import IndexMismatch
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import IngestOptions, ingest, list_sources
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.listing import Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+@pytest.fixture
+def options(index_name: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(
+        alias=index_name, model=ModelSpec(name="starter", backend="onnx"), dead_letters=tmp_path / "dead" / "letters.jsonl"
+    )
+
+
+@pytest.fixture
+def run(node_url: str) -> Callable[[Path | Listing, IngestOptions], Report]:
+    def run_(source: Path | Listing, options: IngestOptions) -> Report:
+        listing = source if isinstance(source, Listing) else list_sources([str(source)])
+        return ingest(listing, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+
+    return run_
+
+
+def _some_photos(folder: Path, count: int = 6) -> Path:
+    folder.mkdir()
+    for photo in sorted(PHOTOS.glob("*.jpg"))[:count]:
+        shutil.copy(photo, folder)
+    return folder
+
+
+def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+    hits = client.search(index=index, body={"size": 1000, "query": {"match_all": {}}})["hits"]["hits"]
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def _counts(report: Report) -> tuple[int, int, int, int]:
+    return report.seen, report.written, report.unchanged, report.dead
+
+
+def test_photos_become_documents_and_a_second_run_writes_nothing(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch
+) -> None:
+    count = len(list(PHOTOS.glob("*.jpg")))
+    report = run(PHOTOS, options)
+    assert _counts(report) == (count, count, 0, 0)
+    assert report.dead_letters is None
+    assert report.index.startswith(f"{options.alias}-starter")
+    assert list(client.indices.get_alias(name=options.alias)) == [report.index]
+    assert _counts(run(PHOTOS, options)) == (count, 0, count, 0)
+
+    stored = _sources(client, options.alias)
+    assert len(stored) == count
+    path = PHOTOS / "tabby-cat.jpg"
+    source = stored[document_id(path.as_uri())]
+    with Image.open(path) as image:
+        assert (source["width"], source["height"], source["format"]) == (*image.size, "JPEG")
+    assert (source["uri"], source["source"], source["model"]) == (path.as_uri(), PHOTOS.as_uri(), report.model)
+    assert source["thumbnail"].startswith("data:image/webp;base64,")
+    assert "cat" in source["top_tokens"]
+    assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
+
+    card = catalogue.resolve("starter")
+    pixels = decode(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
+    [vector] = catalogue.load(options.model).encode_images(pixels[None])
+    assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
+
+
+def test_a_rerun_does_only_what_is_new_or_changed(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos")
+    first, second, *_ = sorted(folder.iterdir())
+    assert _counts(run(folder, options)) == (6, 6, 0, 0)
+    before = _sources(client, options.alias)
+
+    Image.new("RGB", (300, 200), (10, 120, 30)).save(first)
+    shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg")
+    assert _counts(run(folder, options)) == (7, 2, 5, 0)
+    after = _sources(client, options.alias)
+    changed = document_id(first.as_uri())
+    assert after[changed]["sha256"] != before[changed]["sha256"]
+    assert after[changed]["tokens"] != before[changed]["tokens"]
+    assert after[document_id(second.as_uri())] == before[document_id(second.as_uri())]
+    assert len(after) == 7
+
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
+    assert _counts(run(folder, smaller)) == (7, 7, 0, 0)
+    assert "thumbnail" not in _sources(client, options.alias)[changed]
+
+
+def test_hostile_files_have_their_outcome_and_harm_no_other(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos", 3)
+    good = sorted(folder.iterdir())
+    photo = good[0].read_bytes()
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "truncated.jpg").write_bytes(photo[: len(photo) // 2])
+    (folder / "text.jpg").write_text("just words")
+    Image.new("1", (15_000, 15_000)).save(folder / "bomb.png")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "round").symlink_to(folder)
+    odd = [folder / name for name in ("a b.jpg", 'say "x".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "<b>&amp;[red].jpg")]
+    for path in odd:
+        path.write_bytes(photo)
+    Image.new("CMYK", (90, 60), (0, 200, 200, 0)).save(folder / "cmyk.jpg")
+    Image.linear_gradient("L").convert("I;16").save(folder / "deep.png")
+    Image.new("P", (80, 80)).save(folder / "palette.png", transparency=0)
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
+    listing = list_sources([str(folder)])
+    vanishing = folder / "vanishing.jpg"
+    vanishing.write_bytes(photo)
+    listing = list_sources([str(folder)])
+    vanishing.unlink()
+
+    report = run(listing, options)
+    assert _counts(report) == (19, 13, 0, 6)
+    assert report.dead_letters is not None
+    letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
+    reasons = {Path(letter["uri"]).name: (letter["stage"], letter["reason"]) for letter in letters}
+    assert {name: stage for name, (stage, _) in reasons.items()} == {
+        "zero.jpg": "decode",
+        "truncated.jpg": "decode",
+        "text.jpg": "decode",
+        "bomb.png": "decode",
+        "loop.jpg": "read",
+        "vanishing.jpg": "read",
+    }
+    assert "15000 x 15000" in reasons["bomb.png"][1]
+    stored = _sources(client, options.alias)
+    assert {path.as_uri() for path in (*good, *odd)} <= {source["uri"] for source in stored.values()}
+    assert len(stored) == 13
+    assert all(source["tokens"] for source in stored.values())
+    assert _counts(run(folder, options)) == (18, 0, 13, 5)
+
+
+def test_an_index_with_another_mapping_is_left_alone(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos", 1)
+    foreign = f"{options.alias}-foreign"
+    client.indices.create(
+        index=foreign, body={"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {options.alias: {}}}
+    )
+    with pytest.raises(IndexMismatch, match="tokens is keyword instead of rank_features"):
+        run(folder, options)
+    with pytest.raises(IndexMismatch, match="not an alias"):
+        run(folder, replace(options, alias=foreign))
+    assert client.count(index=foreign)["count"] == 0
+
+
+def test_an_index_of_another_model_or_of_nobody_is_left_alone(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos", 1)
+    report = run(folder, options)
+    mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
+    for meta, message in [({"stair_es": {"model": "other-7"}}, "made with model 'other-7'"), ({}, "not made by stair-es")]:
+        client.indices.put_mapping(index=report.index, body={**mapping, "_meta": meta})
+        with pytest.raises(IndexMismatch, match=message):
+            run(folder, options)
+
+
+def test_an_alias_of_several_indices_is_refused(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    for letter in "ab":
+        client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
+    with pytest.raises(IndexMismatch, match="several"):
+        run(_some_photos(tmp_path / "photos", 1), options)
+
+
+def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(
+    run: Callable[..., Report], options: IngestOptions, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos", 2)
+    Image.new("RGB", (70, 50)).save(folder / "wide.png")
+    body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
+    body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(body))
+    report = run(folder, replace(options, mapping=own))
+    assert _counts(report) == (3, 0, 0, 3)
+    assert report.dead_letters is not None
+    letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
+    assert {letter["stage"] for letter in letters} == {"write"}
+    assert all("format" in letter["reason"] for letter in letters)
+
+
+def test_ray_gives_the_same_documents_as_the_local_runner(
+    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+) -> None:
+    folder = _some_photos(tmp_path / "photos", 20)
+    (folder / "zero.jpg").write_bytes(b"")
+    ray_options = replace(options, alias=f"{options.alias}-r", runner="ray")
+    assert _counts(run(folder, options)) == (21, 20, 0, 1)
+    report = run(folder, ray_options)
+    assert (_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
+    assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
+
+    def without_time(alias: str) -> dict[str, dict[str, Any]]:
+        return {id_: {**source, "ingested_at": ""} for id_, source in _sources(client, alias).items()}
+
+    assert without_time(ray_options.alias) == without_time(options.alias)
+    assert _counts(run(folder, ray_options)) == (21, 0, 20, 1)
