@@ -19,8 +19,6 @@ ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
 
-Run = "Callable[..., subprocess.CompletedProcess[str]]"
-
 
 @pytest.fixture
 def stair_es(node_url: str, index_name: str, tmp_path: Path) -> Run:

@@ -1,0 +1,100 @@
+"""Images/s of a whole ingest, over the bare read + decode + encode loop on the same files in the same run.
+
+    python benchmarks/ingest.py                   # local, then Ray
+    python benchmarks/ingest.py --images 2000 --runner local
+
+Two bare loops are run: `threaded` (one thread a core takes image after image, which is the fastest that we know) and `plain`
+(one loop, the encoder alone may use all cores). The ratio that counts is the one to `threaded`. Rounds alternate; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from common import corpus, machine, node
+
+from stair_es.cluster.connect import Connection
+from stair_es.ingest.run import BATCH_IMAGES, IngestOptions, ingest, list_sources
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
+
+
+def bare(files: list[Path], encoder: Encoder) -> None:
+    """Read, decode, encode; nothing else."""
+    for start in range(0, len(files), BATCH_IMAGES):
+        part = files[start : start + BATCH_IMAGES]
+        pixels = [decode(path.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for path in part]
+        encoder.encode_images(np.stack(pixels))
+
+
+def bare_threaded(files: list[Path], encoder: Encoder) -> None:
+    """The same, one thread a core."""
+    cores = os.cpu_count() or 1
+    parts = [files[start : start + BATCH_IMAGES] for start in range(0, len(files), BATCH_IMAGES)]
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(lambda part: bare(part, encoder), parts))
+
+
+def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str) -> tuple[float, float]:
+    """Images/s of one ingest: with the start of the runner (models, Ray), and without it (after the first batch)."""
+    options = IngestOptions(alias=alias, model=ModelSpec(name="starter"), runner=runner)  # type: ignore[arg-type]
+    listing = list_sources([str(folder)])
+    marks: list[tuple[float, int]] = []
+    start = time.perf_counter()
+    report = ingest(
+        listing, connection, options, say=lambda _: None, progress=lambda books: marks.append((time.perf_counter(), books.done))
+    )
+    seconds = time.perf_counter() - start
+    if report.written != report.seen:
+        raise SystemExit(f"not all written: {report}")
+    (first, done), (last, _) = marks[0], marks[-1]
+    steady = (report.seen - done) / (last - first) if last > first else 0.0
+    return report.seen / seconds, steady
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runner", choices=["local", "ray", "both"], default="both")
+    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    runners = ["local", "ray"] if arguments.runner == "both" else [arguments.runner]
+
+    rates: dict[str, list[float]] = {}
+    with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
+        files = sorted(folder.iterdir())
+        one, many = (catalogue.load(ModelSpec(name="starter", threads=threads)) for threads in (1, 0))
+        bare(files[:32], many)
+        for turn in range(arguments.rounds):
+            for label, loop, encoder in (("bare threaded", bare_threaded, one), ("bare plain", bare, many)):
+                start = time.perf_counter()
+                loop(files, encoder)
+                rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
+            for runner in runners:
+                whole, steady = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner)
+                rates.setdefault(f"ingest {runner}", []).append(whole)
+                rates.setdefault(f"ingest {runner}, steady", []).append(steady)
+    medians = {label: statistics.median(values) for label, values in rates.items()}
+    limit = medians["bare threaded"]
+    if arguments.json:
+        print(json.dumps({"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates}))
+        return
+    print(f"{machine()}; {arguments.images} images, median of {arguments.rounds} rounds")
+    print(f"{'':26}{'images/s':>10}{'of threaded':>14}{'of plain':>12}")
+    for label, rate in medians.items():
+        print(f"{label:26}{rate:10.1f}{rate / limit:14.2f}{rate / medians['bare plain']:12.2f}")
+
+
+if __name__ == "__main__":
+    main()
