@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
+
+Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
