@@ -13,9 +13,6 @@ from typing import Any, TypeAlias
 
 import pytest
 
-if TYPE_CHECKING:
-    pass
-
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
