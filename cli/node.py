@@ -1,11 +1,125 @@
-"""`stair-es node`."""
+"""`stair-es node`: the embedded search node."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="The embedded search node.")
+from .options import Json
+from .output import emit_json, note, stdout
+
+NOT_RUNNING = 3
+"""Exit code of `node status` without a running node (as service scripts have it)."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""The embedded search node: a real OpenSearch for this machine only.
+
+It is what the other commands use without `--url` / `STAIR_ES_URL`. It lives in one folder, `STAIR_ES_HOME`, keeps its data
+when it goes down, and listens on 127.0.0.1 only.""",
+)
 
 
 @app.command()
-def up() -> None:
-    """Placeholder, replaced in the next commits."""
-    raise NotImplementedError
+def up(
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="HTTP port, 0 for a free one. [env: STAIR_ES_NODE_PORT; default: 19200]"),
+    ] = None,
+    heap: Annotated[
+        str | None, typer.Option("--heap", help="Java heap, like 512m or 2g. [env: STAIR_ES_NODE_HEAP; default: 512m]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Start the node, unless it runs already, and print its URL.
+
+    The first start fetches OpenSearch (75 MB, each file checked against a pinned SHA-256); later ones work offline.
+    The URL is the last line of stdout, everything else goes to stderr.
+
+    **Examples**
+
+    - `stair-es node up`
+
+    - `stair-es node up --port 0 --heap 1g`
+
+    - `curl "$(stair-es node up)/_cat/indices?v"`
+    """
+    from stair_es.errors import NodeError
+    from stair_es.node import NodeSpec, status
+    from stair_es.node import up as start
+
+    spec = NodeSpec.from_home(port=port, heap=heap)
+    url = start(spec, say=note)
+    if port and not url.endswith(f":{port}"):
+        raise NodeError(
+            f"the embedded node runs already, at {url}, not on port {port}",
+            "Use that URL, or stop it first with: stair-es node down",
+        )
+    if as_json:
+        emit_json(asdict(status(spec)))
+    else:
+        stdout.print(url, markup=False)
+
+
+@app.command()
+def down() -> None:
+    """Stop the node and wait until it is gone. Its data stays for the next `up`.
+
+    **Example**: `stair-es node down`
+    """
+    from stair_es.node import NodeSpec
+    from stair_es.node import down as stop
+
+    note("the embedded node is stopped" if stop(NodeSpec.from_home(), say=note) else "the embedded node was not running")
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Say whether the node runs, and where. Exits with 0 if it runs and answers, with 3 if not.
+
+    **Examples**
+
+    - `stair-es node status`
+
+    - `stair-es node status --json`
+    """
+    from stair_es.node import NodeSpec
+    from stair_es.node import status as look
+
+    spec = NodeSpec.from_home()
+    now = look(spec)
+    facts = {**asdict(now), "data": str(spec.data), "log": str(spec.log_file)}
+    if as_json:
+        emit_json(facts)
+    else:
+        for name, value in facts.items():
+            if value is not None:
+                stdout.print(f"{name:<11}{value}", markup=False)
+    if now.state != "running":
+        raise typer.Exit(NOT_RUNNING)
+
+
+@app.command()
+def logs(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,
+) -> None:
+    """Print the end of the node's log.
+
+    **Examples**
+
+    - `stair-es node logs -n 200`
+
+    - `stair-es node logs --follow`
+    """
+    from stair_es.node import NodeSpec
+    from stair_es.node import logs as reading
+
+    log_file = NodeSpec.from_home().log_file
+    if not log_file.exists():
+        note(f"there is no log yet: {log_file}")
+    for line in reading.follow(log_file, lines) if follow else reading.tail(log_file, lines):
+        typer.echo(line)

@@ -1,0 +1,49 @@
+"""One at a time, across processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from stair_es.errors import NodeError
+
+_PATIENCE_S = 900.0
+
+
+@contextmanager
+def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Iterator[None]:
+    """Hold the lock file. The operating system frees it when its holder dies, so a stale one blocks nobody.
+
+    Raises:
+        NodeError: It can't be written, or another process held it for a quarter of an hour.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that {waiting_for}")
+            lock.acquire(timeout=_PATIENCE_S)
+    except Timeout:
+        raise NodeError(
+            f"{path} was held for {_PATIENCE_S:.0f} s by a process that {waiting_for}",
+            "See whether another stair-es hangs, end it and try again.",
+        ) from None
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def unwritable(path: Path, error: OSError) -> NodeError:
+    """What to tell where the data folder refuses a write."""
+    return NodeError(
+        f"can't write {error.filename or path}: {error.strerror or error}",
+        "Free some space, or set STAIR_ES_HOME to a folder that you may write to.",
+    )

@@ -1,0 +1,63 @@
+"""Why a node didn't start, in words that help."""
+
+from __future__ import annotations
+
+import socket
+
+from stair_es.errors import NodeError
+
+from .logs import START_MARK, tail
+from .spec import ENV_PORT, NodeSpec
+
+_SHOWN_LINES = 12
+_READ_LINES = 200
+_SIGNS = ("ERROR", "Exception", "Error", "Caused by", "Unrecognized", "Could not")
+
+
+def port_taken(port: int) -> NodeError:
+    """The error for a port that another program has."""
+    return NodeError(
+        f"port {port} of 127.0.0.1 is taken by another program",
+        f"Choose another: stair-es node up --port 19201 (0 takes a free one), or set {ENV_PORT}.",
+    )
+
+
+def refuse_taken_port(port: int) -> None:
+    """Nothing, if the port is free: said before the server needs seconds to find out.
+
+    Raises:
+        NodeError: It is taken.
+    """
+    if not port:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise NodeError(f"port {port} needs the rights of root", "Choose one from 1024 on.") from None
+        except OSError:
+            raise port_taken(port) from None
+
+
+def explain(spec: NodeSpec) -> NodeError:
+    """The error for a server that ended while it started, from what it printed last."""
+    lines = _last_run(tail(spec.log_file, _READ_LINES))
+    text = "\n".join(lines)
+    if "BindHttpException" in text or "Address already in use" in text:
+        return port_taken(spec.port)
+    if "failed to obtain node locks" in text:
+        return NodeError(
+            f"another process uses the data in {spec.data}",
+            "It may run in another container or have lost its state file: stop it there, or set STAIR_ES_HOME to another folder.",
+        )
+    if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
+        return NodeError(f"there isn't enough memory for a heap of {spec.heap}", "Give a smaller one: --heap 256m")
+    telling = [line for line in lines if any(sign in line for sign in _SIGNS)][:_SHOWN_LINES] or lines[-_SHOWN_LINES:]
+    shown = "\n".join(f"  {line[:200]}" for line in telling)
+    return NodeError(f"the embedded node ended while it started:\n{shown}", f"The whole log: {spec.log_file}")
+
+
+def _last_run(lines: list[str]) -> list[str]:
+    starts = [number for number, line in enumerate(lines) if line.startswith(START_MARK)]
+    return lines[starts[-1] + 1 :] if starts else lines

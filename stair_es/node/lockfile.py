@@ -1,0 +1,159 @@
+"""What the embedded node consists of: the jars with their hashes, and the modules they form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import Any
+
+from stair_es.errors import ResourceError
+
+_FORMAT = 1
+_REMEDY = "The file comes with the package: reinstall stair-es, or write it anew with tools/lock_node.py."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jar:
+    """One file of the distribution, pinned by its content."""
+
+    group: str
+    artifact: str
+    version: str
+    folder: str
+    """Where it lies in the distribution: `lib` or `modules/<name>`."""
+    sha256: str
+    size_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The file's name: `lucene-core-10.4.0.jar`."""
+        return f"{self.artifact}-{self.version}.jar"
+
+    @property
+    def path(self) -> str:
+        """The file's place in the distribution, with forward slashes."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def coordinates(self) -> str:
+        """`group:artifact:version`."""
+        return f"{self.group}:{self.artifact}:{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Module:
+    """A module of the server: its descriptor in the distribution."""
+
+    name: str
+    classname: str
+    extends: tuple[str, ...] = ()
+    """Modules whose classes this one sees."""
+
+    def descriptor(self, opensearch: str) -> str:
+        """The text of its `plugin-descriptor.properties`."""
+        lines = [
+            f"description={self.name}",
+            f"version={opensearch}",
+            f"name={self.name}",
+            f"classname={self.classname}",
+            "java.version=21",
+            f"opensearch.version={opensearch}",
+        ]
+        if self.extends:
+            lines.append(f"extended.plugins={','.join(self.extends)}")
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """Everything the embedded node is made of."""
+
+    opensearch: str
+    modules: tuple[Module, ...]
+    jars: tuple[Jar, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What a first start has to fetch."""
+        return sum({jar.coordinates: jar.size_bytes for jar in self.jars}.values())
+
+    @property
+    def digest(self) -> str:
+        """Changes with every jar and every descriptor."""
+        descriptors = "".join(module.descriptor(self.opensearch) for module in self.modules)
+        return hashlib.sha256((self.to_json() + descriptors).encode()).hexdigest()
+
+    @property
+    def folder(self) -> str:
+        """The name of the laid-out distribution."""
+        return f"opensearch-{self.opensearch}-{self.digest[:12]}"
+
+    def to_json(self) -> str:
+        """The lock file's text, one line a jar so that a diff shows what an update changes."""
+        modules = [{"name": m.name, "classname": m.classname, "extends": list(m.extends)} for m in self.modules]
+        jars = [
+            {"maven": jar.coordinates, "folder": jar.folder, "sha256": jar.sha256, "size_bytes": jar.size_bytes}
+            for jar in self.jars
+        ]
+        parts = ",\n".join(f'  "{key}": [\n{_lines(rows)}\n  ]' for key, rows in (("modules", modules), ("jars", jars)))
+        return f'{{\n  "format": {_FORMAT},\n  "opensearch": {json.dumps(self.opensearch)},\n{parts}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> Lock:
+        """The lock that `to_json` wrote.
+
+        Raises:
+            ResourceError: It is no lock file of this format, or names a path outside the distribution.
+        """
+        try:
+            value = json.loads(text)
+            if value["format"] != _FORMAT:
+                raise ResourceError(f"node lock file: format {value['format']!r} is unknown, expected {_FORMAT}", _REMEDY)
+            return cls(
+                opensearch=value["opensearch"],
+                modules=tuple(
+                    Module(name=m["name"], classname=m["classname"], extends=tuple(m["extends"])) for m in value["modules"]
+                ),
+                jars=tuple(_jar(row) for row in value["jars"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ResourceError(f"node lock file: malformed ({type(error).__name__}: {error})", _REMEDY) from error
+
+
+@cache
+def shipped() -> Lock:
+    """The lock that comes with the package.
+
+    Raises:
+        ResourceError: It is missing or malformed.
+    """
+    try:
+        text = files("stair_es.node").joinpath("lock.json").read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"node lock file: {error}", _REMEDY) from error
+    return Lock.from_json(text)
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return ",\n".join(f"    {json.dumps(row)}" for row in rows)
+
+
+def _jar(row: Mapping[str, Any]) -> Jar:
+    group, artifact, version = row["maven"].split(":")
+    jar = Jar(
+        group=group,
+        artifact=artifact,
+        version=version,
+        folder=row["folder"],
+        sha256=row["sha256"],
+        size_bytes=int(row["size_bytes"]),
+    )
+    parts = PurePosixPath(jar.path).parts
+    if ".." in parts or parts[0] not in ("lib", "modules"):
+        raise ValueError(f"{jar.path!r} is no place in a distribution")
+    return jar

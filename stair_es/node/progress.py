@@ -1,0 +1,55 @@
+"""How a long fetch is shown: a bar on a terminal, a line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LINE_EVERY_S = 5.0
+
+
+@contextmanager
+def shown(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
+    """A function that takes the number of bytes that came in; any thread may call it."""
+    if sys.stderr.isatty():
+        with _bar(total_bytes) as advance:
+            yield advance
+    else:
+        yield Lines(total_bytes, say).advance
+
+
+class Lines:
+    """Progress for a log: at most one line in five seconds."""
+
+    def __init__(self, total_bytes: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total_bytes
+        self._say = say
+        self._clock = clock
+        self._began_s = self._said_s = clock()
+        self._done = 0
+        self._guard = threading.Lock()
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes came in."""
+        with self._guard:
+            self._done = min(self._done + count, self._total)
+            now = self._clock()
+            if now - self._said_s < _LINE_EVERY_S or not self._done:
+                return
+            self._said_s = now
+            left_s = (now - self._began_s) * (self._total - self._done) / self._done
+            self._say(f"fetched {self._done / 1e6:.0f} of {self._total / 1e6:.0f} MB, {left_s:.0f} s left")
+
+
+@contextmanager
+def _bar(total_bytes: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("fetching"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total_bytes)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,121 @@
+"""Which node: where its files are and how it runs. Nothing here touches the disk."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stair_es.config import Home
+from stair_es.errors import UsageError
+
+ENV_PORT = "STAIR_ES_NODE_PORT"
+ENV_HEAP = "STAIR_ES_NODE_HEAP"
+DEFAULT_PORT = 19200
+DEFAULT_HEAP = "512m"
+
+_HEAP = re.compile(r"(\d+)([mMgG])")
+_LEAST_HEAP_MB = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSpec:
+    """One embedded node.
+
+    Raises:
+        UsageError: On construction, for a port or a heap size that can't be.
+    """
+
+    dist: Path
+    """Laid-out distributions and the jar cache. Several nodes may share one."""
+    base: Path
+    """The node's own folder: data, settings, logs, state. One node each."""
+    port: int = DEFAULT_PORT
+    """HTTP port on the loopback interface; 0 takes a free one."""
+    heap: str = DEFAULT_HEAP
+    """Java heap, `512m` or `2g`."""
+    jit: Literal["quick", "full"] = "quick"
+    """`quick` compiles with C1 only: half the start time; `full` pays back after minutes of load (see docs/adr/0002)."""
+    die_with_parent: bool = False
+    """Whether the node stops when the thread that started it ends, however it ends (Linux only). For tests."""
+    start_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"node port: {self.port} is no port", "Give 1 to 65535, or 0 for a free one.")
+        _check_heap(self.heap)
+
+    @classmethod
+    def from_home(cls, home: Home | None = None, *, port: int | None = None, heap: str | None = None) -> NodeSpec:
+        """The node of one data folder; what isn't given comes from the environment, then from the defaults.
+
+        Raises:
+            UsageError: A port or heap size that can't be.
+        """
+        home = home or Home.from_env()
+        return cls(
+            dist=home.dist,
+            base=home.node,
+            port=_port_from_env() if port is None else port,
+            heap=heap or os.environ.get(ENV_HEAP) or DEFAULT_HEAP,
+        )
+
+    @property
+    def config(self) -> Path:
+        """Folder of the settings."""
+        return self.base / "config"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the indices."""
+        return self.base / "data"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs and of the file that says which port was taken."""
+        return self.base / "logs"
+
+    @property
+    def log_file(self) -> Path:
+        """What the node prints."""
+        return self.logs / "node.log"
+
+    @property
+    def ports_file(self) -> Path:
+        """Written by the server once its HTTP port is bound."""
+        return self.logs / "http.ports"
+
+    @property
+    def tmp(self) -> Path:
+        """Scratch of the JVM."""
+        return self.base / "tmp"
+
+    @property
+    def state_file(self) -> Path:
+        """Which process runs, if any."""
+        return self.base / "state.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by whoever starts or stops the node."""
+        return self.base / "node.lock"
+
+
+def _port_from_env() -> int:
+    given = os.environ.get(ENV_PORT)
+    if not given:
+        return DEFAULT_PORT
+    if not given.isdecimal():
+        raise UsageError(f"{ENV_PORT}: {given!r} is no port", "Give 1 to 65535, or 0 for a free one.")
+    return int(given)
+
+
+def _check_heap(heap: str) -> None:
+    remedy = f"Write it like 512m or 2g (--heap, {ENV_HEAP})."
+    match = _HEAP.fullmatch(heap)
+    if match is None:
+        raise UsageError(f"node heap: {heap!r} is no size", remedy)
+    if int(match[1]) * (1 if match[2] in "mM" else 1024) < _LEAST_HEAP_MB:
+        raise UsageError(f"node heap: {heap} is too little, the server needs {_LEAST_HEAP_MB}m", remedy)

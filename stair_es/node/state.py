@@ -1,0 +1,74 @@
+"""Which process is the node: a small file, and the check that its process id still means the same process."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import NodeError
+from stair_es.extras import need
+
+# Clocks of the kernel and of Python round differently; process ids don't come round again within this time.
+_SAME_START_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """A node that was started."""
+
+    pid: int
+    created_s: float
+    """When the process was created (seconds since the epoch): with `pid` it names a process for good."""
+    url: str | None
+    """None until the node answers."""
+    opensearch: str
+    heap: str
+
+
+def read(path: Path) -> NodeState | None:
+    """What `write` wrote, or None if there is no such file or it isn't ours.
+
+    Raises:
+        NodeError: The file is there, but can't be read.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return NodeState(
+            pid=int(value["pid"]),
+            created_s=float(value["created_s"]),
+            url=None if value["url"] is None else str(value["url"]),
+            opensearch=str(value["opensearch"]),
+            heap=str(value["heap"]),
+        )
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+    except OSError as error:
+        raise NodeError(
+            f"can't read {path}: {error.strerror}", "Set STAIR_ES_HOME to a folder of your own, or become the user it belongs to."
+        ) from error
+
+
+def write(path: Path, state: NodeState) -> None:
+    """Replace the file in one step: a reader sees the old or the new one."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    scratch.write_text(json.dumps(asdict(state)), encoding="utf-8")
+    scratch.replace(path)
+
+
+def process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil ships no types
+    """The living process (`psutil.Process`), or None if it ended, even where its id was given to another since.
+
+    Raises:
+        MissingExtra: The extra `node` isn't installed.
+    """
+    psutil = need("psutil", "node")
+    try:
+        found = psutil.Process(state.pid)
+        if abs(found.create_time() - state.created_s) > _SAME_START_S or found.status() == psutil.STATUS_ZOMBIE:
+            return None
+    except psutil.NoSuchProcess:
+        return None
+    return found

@@ -1,0 +1,148 @@
+"""Write `stair_es/node/lock.json`: resolve the embedded node's jars once, fetch them and note their hashes.
+
+Run it to take another version of OpenSearch::
+
+    python tools/lock_node.py 3.8.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jgo.maven import Artifact, MavenContext
+from jgo.parse import Coordinate
+
+from stair_es.node.lockfile import Jar, Lock, Module
+
+SERVER, MODULE = "org.opensearch", "org.opensearch.plugin"
+
+# Artifact of each module -> the module.
+MODULES = {
+    "lang-painless": Module(name="lang-painless", classname="org.opensearch.painless.PainlessModulePlugin"),
+    "mapper-extras-client": Module(name="mapper-extras", classname="org.opensearch.index.mapper.MapperExtrasModulePlugin"),
+    "transport-netty4-client": Module(name="transport-netty4", classname="org.opensearch.transport.Netty4ModulePlugin"),
+    "analysis-common": Module(
+        name="analysis-common",
+        classname="org.opensearch.analysis.common.CommonAnalysisModulePlugin",
+        extends=("lang-painless",),
+    ),
+    "ingest-common": Module(
+        name="ingest-common",
+        classname="org.opensearch.ingest.common.IngestCommonModulePlugin",
+        extends=("lang-painless",),
+    ),
+    "lang-mustache-client": Module(name="lang-mustache", classname="org.opensearch.script.mustache.MustacheModulePlugin"),
+    "lang-expression": Module(name="lang-expression", classname="org.opensearch.script.expression.ExpressionModulePlugin"),
+    "parent-join-client": Module(name="parent-join", classname="org.opensearch.join.ParentJoinModulePlugin"),
+    "reindex-client": Module(name="reindex", classname="org.opensearch.index.reindex.ReindexModulePlugin"),
+    "percolator-client": Module(name="percolator", classname="org.opensearch.percolator.PercolatorModulePlugin"),
+    "rank-eval-client": Module(name="rank-eval", classname="org.opensearch.index.rankeval.RankEvalModulePlugin"),
+    "aggs-matrix-stats-client": Module(
+        name="aggs-matrix-stats", classname="org.opensearch.search.aggregations.matrix.MatrixAggregationModulePlugin"
+    ),
+}
+
+# The trimmed JRE has no Thai break iterator, and without one analysis-common lets no index be created: ICU brings it.
+ICU = (("com.ibm.icu", "icu4j", "77.1"), ("com.ibm.icu", "icu4j-localespi", "77.1"))
+
+
+def resolve(context: MavenContext, group: str, artifact: str, version: str) -> list[Artifact]:
+    """The artifact and what it needs at run time."""
+    wanted = context.create_dependency(Coordinate(group, artifact, version, scope="compile"))
+    given, transitive = context.resolver.resolve([wanted])
+    return [d.artifact for d in (*given, *transitive) if d.scope in ("compile", "runtime") and not native(d.artifact)]
+
+
+def native(artifact: Artifact) -> bool:
+    """Machine code for one platform. Only HTTP/3, which is off, would load it; without it the lock suits every platform."""
+    return str(artifact.artifactId) == "netty-codec-native-quic"
+
+
+def single(context: MavenContext, group: str, artifact: str, version: str) -> Artifact:
+    """The artifact alone."""
+    return context.project(group, artifact).at_version(version).artifact()
+
+
+def server(context: MavenContext, version: str) -> list[Artifact]:
+    """What belongs into `lib`."""
+    found = resolve(context, SERVER, "opensearch", version)
+    found += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
+    found.append(single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
+    log4j = next(a.version for a in found if a.artifactId == "log4j-api")
+    found.append(single(context, "org.apache.logging.log4j", "log4j-core", log4j))  # optional in the server's pom, but needed
+    found += [single(context, *icu) for icu in ICU]
+    return found
+
+
+def plan(context: MavenContext, version: str) -> Iterable[tuple[str, Artifact]]:
+    """Folder and artifact of every jar. A module gets what neither `lib` nor a module that it extends has ("jar hell")."""
+    core = {key(a): a for a in server(context, version)}
+    yield from (("lib", artifact) for artifact in core.values())
+    trees = {m.name: {key(a): a for a in resolve(context, MODULE, name, version)} for name, m in MODULES.items()}
+    for module in MODULES.values():
+        seen = set(core).union(*(trees[name] for name in module.extends))
+        yield from ((f"modules/{module.name}", a) for name, a in trees[module.name].items() if name not in seen)
+
+
+def key(artifact: Artifact) -> tuple[str, str]:
+    """What two versions of a library have in common."""
+    if artifact.classifier or artifact.packaging != "jar":
+        raise SystemExit(f"not a plain jar: {artifact}")
+    return artifact.groupId, artifact.artifactId
+
+
+def pin(entry: tuple[str, Artifact]) -> Jar:
+    """The jar as fetched."""
+    folder, artifact = entry
+    content = artifact.resolve().read_bytes()
+    with zipfile.ZipFile(artifact.resolve()) as archive:
+        if archive.testzip() is not None:
+            raise SystemExit(f"damaged: {artifact}")
+    return Jar(
+        group=artifact.groupId,
+        artifact=artifact.artifactId,
+        version=artifact.version,
+        folder=folder,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size_bytes=len(content),
+    )
+
+
+def check_classes(entries: list[tuple[str, Artifact]]) -> None:
+    """Every module's class is in one of its jars, or the run ends."""
+    for module in MODULES.values():
+        wanted = module.classname.replace(".", "/") + ".class"
+        jars = [artifact.resolve() for folder, artifact in entries if folder == f"modules/{module.name}"]
+        if not any(wanted in zipfile.ZipFile(jar).namelist() for jar in jars):
+            raise SystemExit(f"{module.name}: no jar of it has {module.classname}")
+
+
+def main() -> None:
+    """Resolve, fetch, hash, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("version", help="of OpenSearch")
+    parser.add_argument("--cache", type=Path, help="folder for the fetched files (default: a temporary one)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "stair_es" / "node" / "lock.json")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)
+        entries = list(plan(context, args.version))
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
+        jars = [pin(entry) for entry in entries]
+        check_classes(entries)
+    modules = tuple(sorted(MODULES.values(), key=lambda m: m.name))
+    lock = Lock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
+    args.out.write_text(lock.to_json(), encoding="utf-8")
+    print(f"{args.out}: OpenSearch {lock.opensearch}, {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
