@@ -1,4 +1,4 @@
-"""The engine's score against the exact dot product, on a real node.
+"""The engine's score against the exact dot product, on a real node: vectors of real photos and captions, and drawn ones.
 
 The engine keeps 9 significant bits of a weight, truncated: a score is never above the product, and less than 0.39 % below.
 """
@@ -6,17 +6,23 @@ The engine keeps 9 significant bits of a weight, truncated: a score is never abo
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from stair_es.cluster.connect import Connection
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
 from stair_es.search.queries import rank_features_query, search_body
 from stair_es.search.searcher import Searcher
+from stair_es.sources.decode import fit
 from stair_es.types import SparseVector
 from stair_es.vocab import escape, unescape
 
@@ -24,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from opensearchpy import OpenSearch
+    from PIL.Image import Image as PilImage
 
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 TRUNCATION = 2**-8
 """0.39 %: what 9 significant bits, one of them implied, can lose."""
 ROUNDING = 1e-6
@@ -66,13 +74,42 @@ def index_vectors(client: OpenSearch, index: str, vectors: Mapping[str, SparseVe
     assert not answer["errors"], answer
 
 
-@pytest.fixture(scope="module")
-def corpus(node_url: str) -> Iterator[Corpus]:
+def drawn_vectors() -> tuple[dict[str, SparseVector], tuple[SparseVector, ...]]:
+    """Drawn with a fixed seed: strange words, queries from 1 to 79 words, weights far apart."""
     rng = np.random.default_rng(20261124)
-    words = np.array([*(f"word{i}" for i in range(2000)), *(word for word in STRANGE_WORDS)])
+    words = np.array([*(f"word{i}" for i in range(2000)), *STRANGE_WORDS])
     rng.shuffle(words)
     images = {f"{i:04}": drawn(rng, words, 64) for i in range(400)}
-    queries = tuple(drawn(rng, words, int(size)) for size in rng.integers(1, 80, 40))
+    return images, tuple(drawn(rng, words, int(size)) for size in rng.integers(1, 80, 40))
+
+
+def starter_vectors() -> tuple[dict[str, SparseVector], tuple[SparseVector, ...]]:
+    """What the starter model says of 6 views of each bundled photo, and of their captions; 2 photos are queries, too."""
+    encoder = catalogue.load(ModelSpec(name="starter"))
+    images = {}
+    for path in sorted(PHOTOS.glob("*.jpg")):
+        with Image.open(path) as photo:
+            for name, view in views(photo.convert("RGB")).items():
+                images[f"{path.stem}-{name}"] = encoder.encode_images(fit(view, encoder.image_spec)[None])[0]
+    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    captions = encoder.encode_texts([json.loads(line)["caption"] for line in lines])
+    return images, (*(caption for caption in captions if len(caption)), *list(images.values())[:2])
+
+
+def views(photo: PilImage) -> dict[str, PilImage]:
+    """The photo, mirrored, and its four overlapping quarters."""
+    width, height = photo.size
+    corners = [(x, y) for x in (0.0, 0.4) for y in (0.0, 0.4)]
+    quarters = [(int(x * width), int(y * height), int((x + 0.6) * width), int((y + 0.6) * height)) for x, y in corners]
+    parts = {f"part{i}": photo.crop(box) for i, box in enumerate(quarters)}
+    return {"whole": photo, "mirrored": ImageOps.mirror(photo), **parts}
+
+
+@pytest.fixture(scope="module", params=["drawn", "starter"])
+def corpus(node_url: str, request: pytest.FixtureRequest) -> Iterator[Corpus]:
+    images, queries = drawn_vectors() if request.param == "drawn" else starter_vectors()
+    assert len(images) >= 200
+    assert len(queries) >= 30
     yield from indexed(node_url, images, queries)
 
 
@@ -147,6 +184,7 @@ def explanation(node: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+@pytest.mark.parametrize("corpus", ["drawn"], indirect=True)
 @pytest.mark.parametrize("word", STRANGE_WORDS)
 def test_strange_words_are_found(searcher: Searcher, corpus: Corpus, word: str) -> None:
     query = SparseVector.from_mapping({word: 1.0})

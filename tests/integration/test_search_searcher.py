@@ -106,6 +106,6 @@ def test_an_unsearchable_shard_fails_the_search_in_place_of_a_partial_answer(
         "settings": {"number_of_replicas": 0, "index.routing.allocation.require._name": "nowhere"},
         "mappings": {"_meta": {"stair_es": {"model": "m@1"}}, "properties": {"tokens": {"type": "rank_features"}}},
     }
-    client.indices.create(index=index_name, body=body, params={"wait_for_active_shards": "0", "timeout": "1s"})
+    client.indices.create(index=index_name, body=body, params={"wait_for_active_shards": "0"})
     with searcher(node_url, index_name) as asked, pytest.raises(ClusterError, match="503"):
         asked.search(CAR)
