@@ -11,7 +11,7 @@ from .spec import ENV_PORT, NodeSpec
 
 _SHOWN_LINES = 12
 _READ_LINES = 200
-_SIGNS = ("ERROR", "Exception", "Error", "Caused by", "Unrecognized", "Could not")
+_SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
 
 
 def port_taken(port: int) -> NodeError:
@@ -53,8 +53,8 @@ def explain(spec: NodeSpec) -> NodeError:
         )
     if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
         return NodeError(f"there isn't enough memory for a heap of {spec.heap}", "Give a smaller one: --heap 256m")
-    telling = [line for line in lines if any(sign in line for sign in _SIGNS)][:_SHOWN_LINES] or lines[-_SHOWN_LINES:]
-    shown = "\n".join(f"  {line[:200]}" for line in telling)
+    telling = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _SIGNS)]
+    shown = "\n".join(f"  {line[:200]}" for line in (telling or lines)[-_SHOWN_LINES:])
     return NodeError(f"the embedded node ended while it started:\n{shown}", f"The whole log: {spec.log_file}")
 
 

