@@ -35,12 +35,15 @@ class Connection:
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(
-                f"not a cluster URL: {self.safe_url!r}",
-                "Write it like http://localhost:9200 or https://user:password@host:9200",
-            )
+        try:
+            parts = urlsplit(self.url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # .port may raise
+        except ValueError:
+            usable = False
+        if not usable:
+            shown = self.url.rpartition("@")[2]
+            remedy = "Write it like http://localhost:9200 or https://user:password@host:9200"
+            raise UsageError(f"not a cluster URL: {shown!r}", remedy)
 
     @property
     def safe_url(self) -> str:
