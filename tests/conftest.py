@@ -1,4 +1,4 @@
-"""A real search node for the tests of this folder: without it they fail, none is skipped."""
+"""A real search node for the tests: without it they fail, none is skipped."""
 
 from __future__ import annotations
 
