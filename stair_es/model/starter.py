@@ -18,6 +18,7 @@ import numpy as np
 from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, starter_data
+from stair_es.model.efficientnet import CLASSES
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import ImageNetwork, load_network
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
@@ -62,20 +63,32 @@ class FullExpansion:
 class TableExpansion:
     """The static table: the same comparison made once for every word on its own, summed over the words of the text."""
 
-    def __init__(self, table: TokenTable, classes: int) -> None:
-        self._table, self._classes = table, classes
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
 
     def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
         """See `Expansion`."""
-        excess_K = self._table.excess(word_ids, self._classes)
+        excess_K = self._table.excess(word_ids, CLASSES)
         return np.where(excess_K > 0, _softmax(excess_K / _TEMPERATURE), 0.0)
+
+
+class NoExpansion:
+    """A text is its own words and nothing else: what the benchmark compares with."""
+
+    def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
+        """See `Expansion`."""
+        return np.zeros(CLASSES)
 
 
 class Starter:
     """The encoder. Each tower is loaded when it is first used, once, whichever thread comes first."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, expansion: Expansion | None = None) -> None:
         """Nothing is loaded yet.
+
+        Args:
+            spec: Backend, threads and text tower.
+            expansion: Takes the place of the spec's text tower.
 
         Raises:
             ModelError: The spec names an unknown text tower or backend, or a negative number of threads.
@@ -87,6 +100,7 @@ class Starter:
         if spec.threads < 0:
             raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
         self._spec = spec
+        self._given_expansion = expansion
         self._lock = threading.RLock()
 
     @property
@@ -168,8 +182,10 @@ class Starter:
 
     @cached_property
     def _expansion(self) -> Expansion:
+        if self._given_expansion:
+            return self._given_expansion
         if self._spec.text_tower == "table":
-            return TableExpansion(starter_data.load_token_table(), len(self._words.word_ids_KE))
+            return TableExpansion(starter_data.load_token_table())
         folder = minilm_files.ensure(Home.from_env().models)
         return FullExpansion(MiniLM(folder / minilm_files.WEIGHTS), self._words, self._vocabulary)
 
