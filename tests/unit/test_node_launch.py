@@ -4,8 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,10 +31,10 @@ def spec(tmp_path: Path) -> NodeSpec:
     return made
 
 
-def _state(process: Any, *, created_s: float | None = None) -> NodeState:
+def _state(pid: int, *, earlier_s: float = 0) -> NodeState:
     return NodeState(
-        pid=process.pid,
-        created_s=process.create_time() if created_s is None else created_s,
+        pid=pid,
+        created_s=psutil.Process(pid).create_time() - earlier_s,
         url=None,
         opensearch="9.9.9",
         heap="512m",
@@ -100,7 +100,7 @@ def test_impossible_port_in_the_environment(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_state_round_trip(spec: NodeSpec) -> None:
-    state = _state(psutil.Process())
+    state = _state(os.getpid())
     states.write(spec.state_file, state)
     assert states.read(spec.state_file) == state
     assert [path.name for path in spec.base.iterdir() if path.is_file()] == ["state.json"]
@@ -115,7 +115,7 @@ def test_foreign_state_file_is_no_node(spec: NodeSpec, text: str) -> None:
 
 def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        stale = _state(psutil.Process(other.pid), created_s=psutil.Process(other.pid).create_time() - 60)
+        stale = _state(other.pid, earlier_s=60)
         states.write(spec.state_file, stale)
         assert states.process(stale) is None
         assert status(spec).state == "stopped"
@@ -126,11 +126,21 @@ def test_recycled_process_id_is_neither_taken_nor_stopped(spec: NodeSpec) -> Non
 
 def test_stop_ends_the_process_and_says_whether_it_went_by_itself() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
-        state = _state(psutil.Process(ours.pid))
+        state = _state(ours.pid)
         assert states.process(state)
         assert stop(state) is True
         assert states.process(state) is None
         assert stop(state) is True
+
+
+def test_zombie_of_another_parent_counts_as_ended() -> None:
+    """Its parent, here this test, hasn't asked for the exit code yet; `stop` mustn't wait for that."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ours:
+        state = _state(ours.pid)
+        began_s = time.monotonic()
+        assert stop(state) is True
+        assert time.monotonic() - began_s < 10
+        assert psutil.Process(ours.pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_taken_port_is_told_with_what_to_do() -> None:
