@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def encode(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[IMAGE]...", exists=True, dir_okay=False, readable=True, help="Image files."),
+        typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="Image files."),
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
     as_json: options.Json = False,

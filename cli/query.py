@@ -18,7 +18,6 @@ from .output import emit_json, note
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_EMBEDDED_URL = "http://127.0.0.1:19200"
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
@@ -78,6 +77,11 @@ def curl(body: Mapping[str, Any], url: str, index: str) -> str:
 
 
 def _safe(url: str | None) -> str:
-    from stair_es.cluster.connect import Connection
+    """The URL without credentials, or where the embedded node listens (as far as its port is fixed)."""
+    if url:
+        from stair_es.cluster.connect import Connection
 
-    return Connection(url=url).safe_url if url else _EMBEDDED_URL
+        return Connection(url=url).safe_url
+    from stair_es.node.spec import DEFAULT_PORT, NodeSpec
+
+    return f"http://127.0.0.1:{NodeSpec.from_home().port or DEFAULT_PORT}"
