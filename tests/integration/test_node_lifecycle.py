@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -204,6 +205,23 @@ def test_first_start_offline_names_the_cause(tmp_path: Path) -> None:
     assert "can't fetch" in done.stderr
     assert "HTTPS_PROXY" in done.stderr
     assert not list((tmp_path / "empty" / "dist").glob("opensearch-*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's request for a signal at the parent's death is Linux only")
+def test_node_of_a_killed_test_run_ends_with_it(home: Home) -> None:
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from stair_es.node import NodeSpec, up\n"
+        "up(NodeSpec(dist=pathlib.Path(sys.argv[1]), base=pathlib.Path(sys.argv[2]), port=0, die_with_parent=True), say=print)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(home.dist), str(home.node)], check=False, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    spec = NodeSpec.from_home(home, port=0)
+    end = time.monotonic() + 30
+    while status(spec).state != "stopped" and time.monotonic() < end:
+        time.sleep(0.1)
+    assert status(spec).state == "stopped"
 
 
 def test_server_runs_for_another_user_than_root(dist: Path) -> None:
