@@ -1,0 +1,124 @@
+"""The installed `stair-es search`, `encode` and `query` against a real node and the starter model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.inputs import image_vector, text_vector
+from stair_es.vocab import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.types import SparseVector
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+NAMES = ("tabby-cat.jpg", "two-spaniels.jpg", "red-panda.jpg")
+SCRIPT = Path(sys.executable).parent / "stair-es"
+
+
+@pytest.fixture
+def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
+    """URI -> vector of three photos that are in the index."""
+    encoder = catalogue.load(ModelSpec(name="starter"))
+    vectors = {(PHOTOS / name).as_uri(): image_vector(encoder, PHOTOS / name) for name in NAMES}
+    about = {"model": encoder.model_id, "model_name": "starter"}
+    mappings = {
+        "_meta": {"stair_es": about},
+        "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}},
+    }
+    client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
+    for uri, vector in vectors.items():
+        client.index(index=index_name, body={"tokens": {escape(word): weight for word, weight in vector}, "uri": uri})
+    client.indices.refresh(index=index_name)
+    return vectors
+
+
+@pytest.fixture
+def run(node_url: str, index_name: str) -> Run:
+    """Run the console script, which learns of node and index from the environment."""
+    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"}
+
+    def script(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=120, env=environment
+        )
+
+    return script
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
+    found = answer(run("search", "a", "cat", "--json"))
+    assert set(found) == {"hits", "took_ms"}
+    best = found["hits"][0]
+    assert set(best) == {"id", "uri", "score", "why"}
+    assert best["uri"].endswith("/tabby-cat.jpg")
+    exact = text_vector(catalogue.load(ModelSpec(name="starter")), "a cat").dot(images[best["uri"]])
+    assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
+    assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
+    assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
+
+
+@pytest.mark.usefixtures("images")
+def test_an_image_finds_itself_first(run: Run) -> None:
+    found = answer(run("search", "--image", str(PHOTOS / "red-panda.jpg"), "--json", "-k", "1"))
+    assert [Path(hit["uri"]).name for hit in found["hits"]] == ["red-panda.jpg"]
+
+
+@pytest.mark.usefixtures("images")
+def test_explain_draws_a_bar_for_each_word_in_common(run: Run) -> None:
+    why = answer(run("search", "cat", "-k", "1", "--json"))["hits"][0]["why"]
+    done = run("search", "cat", "-k", "1", "--explain")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == [reason["feature"] for reason in why]
+    assert "█" in lines[1]
+    assert str(PHOTOS / "tabby-cat.jpg") in lines[0]
+
+
+@pytest.mark.usefixtures("images")
+def test_the_body_of_query_finds_the_same_in_any_client(run: Run, client: OpenSearch, index_name: str) -> None:
+    body = answer(run("query", "dog", "-k", "2", "--json"))
+    theirs = [(hit["_id"], hit["_score"]) for hit in client.search(index=index_name, body=body)["hits"]["hits"]]
+    ours = [(hit["id"], hit["score"]) for hit in answer(run("search", "dog", "-k", "2", "--json"))["hits"]]
+    assert theirs == ours
+    assert theirs
+
+
+def test_encode_prints_the_words_that_are_in_the_index(run: Run, images: dict[str, SparseVector]) -> None:
+    for uri, vector in images.items():
+        assert answer(run("encode", str(PHOTOS / Path(uri).name), "--json")) == {"uri": uri, "tokens": vector.to_dict()}
+
+
+def test_finding_nothing_is_no_failure_and_is_said(run: Run, client: OpenSearch, index_name: str) -> None:
+    about = {"model": catalogue.resolve("starter").model_id, "model_name": "starter"}
+    mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
+    client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
+    done = run("search", "cat", "--json")
+    assert answer(done)["hits"] == []
+    assert "nothing found" in done.stderr
+    assert run("search", "cat").stdout == ""
+
+
+def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:
+    done = run("search", "cat", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "stair-es ingest FOLDER" in done.stderr
