@@ -107,4 +107,4 @@ def _print(report: Report) -> None:
     stdout.print(f"stages (summed over workers): {stages}")
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})")
     if report.dead_letters:
-        stdout.print(f"dead letters: {report.dead_letters}", markup=False, style="yellow")
+        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")

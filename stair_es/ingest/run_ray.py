@@ -13,6 +13,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from stair_es.errors import IngestError
@@ -90,6 +91,8 @@ def _on_rows(stage: Callable[[Batch, Job], Batch]) -> Callable[[_Row, Job], _Row
 def _session(ray: Any, address: str | None) -> Iterator[None]:  # noqa: ANN401
     """A Ray session that ends with the run, unless the caller already had one. Ray's own bars and logs stay out of ours."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to our stderr, whatever log_to_driver says
+    os.environ.setdefault("RAY_DATA_LOGGING_CONFIG", str(Path(__file__).with_name("ray_logging.yaml")))
     ours = not ray.is_initialized()
     if ours:
         ray.init(
@@ -97,7 +100,6 @@ def _session(ray: Any, address: str | None) -> Iterator[None]:  # noqa: ANN401
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            configure_logging=True,
         )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
