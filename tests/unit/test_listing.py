@@ -87,7 +87,7 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         (tmp_path / "gone.jpg", "No such file"),
         (loop, "symbolic links"),
         (pipe, "not a regular file"),
-        (tmp_path, "not a regular file"),
+        (tmp_path, "Is a directory"),
         (large, "5 bytes exceed the limit of 4"),
     ]:
         with pytest.raises(DecodeError, match=reason):
