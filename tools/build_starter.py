@@ -139,7 +139,9 @@ class Builder:
             for index in np.flatnonzero(nearness_T > 0):
                 token = int(self.whole_ids[index])
                 weights[token] = max(weights.get(token, 0.0), float(nearness_T[index]))
-            quantised = {token: round(min(weight, 1.0) * 255) for token, weight in weights.items()}
+            # "an ##emon ##e": a piece that is a stop word could never be searched for
+            kept = {token: weight for token, weight in weights.items() if self.vocabulary.words[token] not in self.stop}
+            quantised = {token: round(min(weight, 1.0) * 255) for token, weight in kept.items()}
             top = sorted(quantised.items(), key=lambda pair: (-pair[1], pair[0]))[:WORDS_A_CLASS]
             ids_KE[row, : len(top)] = [token for token, _ in top]
             weights_KE[row, : len(top)] = [weight for _, weight in top]

@@ -18,6 +18,7 @@ import numpy as np
 from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, starter_data
+from stair_es.model.catalogue import resolve
 from stair_es.model.efficientnet import CLASSES
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import ImageNetwork, load_network
@@ -26,8 +27,8 @@ from stair_es.model.starter_data import ClassWords, Doubles, TokenTable
 from stair_es.model.wordpiece import Vocabulary
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
-MODEL_ID = "starter-1"
-IMAGE_SPEC = ImageSpec(size_px=260)
+_CARD = resolve("starter")
+MODEL_ID, IMAGE_SPEC = _CARD.model_id, _CARD.image_spec
 IMAGE_WORDS = 64
 EXPANSION_WORDS = 24
 _GAIN = 30.0

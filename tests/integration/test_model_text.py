@@ -1,0 +1,122 @@
+"""The text network: fetched by pip into the home folder if it isn't there yet, then read from disk."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from stair_es.config import Home
+from stair_es.model import minilm_files, starter_data
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.starter import Starter
+from stair_es.types import Floats
+
+TEXTS = (
+    "a red bus",
+    "horses on a mountain",
+    "An Adelaide Rosella.",
+    "a kitten playing with a ball of yarn on a sofa, seen from above",
+)
+GOLDEN = {"bus": 0.7887, "red": 0.46213, "coach": 0.2109}
+"""Of "a red bus", by starter-1, recorded 2026-11-24."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return minilm_files.ensure(Home.from_env().models)
+
+
+@pytest.fixture(scope="module")
+def starter(folder: Path) -> Starter:
+    return Starter(ModelSpec(name="starter", text_tower="full"))
+
+
+def by_torch(path: Path, ids: list[int]) -> Floats:
+    """The same network made of PyTorch's own transformer layers: an independent computation."""
+    import torch
+    from safetensors.torch import load_file
+    from torch.nn import functional
+
+    tensors: dict[str, Any] = load_file(path)
+
+    def pair(name: str) -> tuple[Any, Any]:
+        return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+    word, place, segment = (tensors[f"embeddings.{part}_embeddings.weight"] for part in ("word", "position", "token_type"))
+    x = functional.layer_norm(word[ids] + place[: len(ids)] + segment[0], (384,), *pair("embeddings.LayerNorm"), 1e-12)[None]
+    layer = torch.nn.TransformerEncoderLayer(384, 12, 1536, 0.0, functional.gelu, 1e-12, batch_first=True).eval()
+    for index in range(6):
+        name = f"encoder.layer.{index}"
+        attention = [pair(f"{name}.attention.self.{part}") for part in ("query", "key", "value")]
+        state = {
+            "self_attn.in_proj_weight": torch.cat([weight for weight, _ in attention]),
+            "self_attn.in_proj_bias": torch.cat([bias for _, bias in attention]),
+        }
+        for ours, theirs in (
+            ("self_attn.out_proj", "attention.output.dense"),
+            ("norm1", "attention.output.LayerNorm"),
+            ("linear1", "intermediate.dense"),
+            ("linear2", "output.dense"),
+            ("norm2", "output.LayerNorm"),
+        ):
+            state[f"{ours}.weight"], state[f"{ours}.bias"] = pair(f"{name}.{theirs}")
+        layer.load_state_dict(state)
+        with torch.no_grad():
+            x = layer(x)
+    unit: Floats = functional.normalize(x[0].mean(0), dim=0).numpy()
+    return unit
+
+
+def test_our_forward_pass_is_that_of_the_network(folder: Path) -> None:
+    network, vocabulary = MiniLM(folder / minilm_files.WEIGHTS), starter_data.load_vocabulary()
+    for text in (*TEXTS, "river bear " * 200):
+        ids = vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)
+        assert np.abs(network.embed(ids) - by_torch(folder / minilm_files.WEIGHTS, ids)).max() < 1e-6
+
+
+def test_our_tokeniser_is_that_of_the_network(folder: Path) -> None:
+    theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    theirs.no_padding()
+    vocabulary = starter_data.load_vocabulary()
+    for text in (*TEXTS, "Crème brûlée, don't!", "日本の犬 \U0001f9ab", "x" * 200, "\x00a\u200bb", ""):
+        assert vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS) == theirs.encode(text).ids[:MAX_TOKENS]
+    assert (folder / "vocab.txt").read_bytes() == (starter_data.DATA / starter_data.VOCABULARY_FILE).read_bytes()
+
+
+def test_golden_text_vector(starter: Starter) -> None:
+    assert starter.encode_texts(["a red bus"])[0].top(3).to_dict() == pytest.approx(GOLDEN, abs=1e-4)
+
+
+def test_a_text_alone_and_with_others_is_the_same(starter: Starter) -> None:
+    assert [starter.encode_texts([text])[0] for text in TEXTS] == starter.encode_texts(TEXTS)
+
+
+def test_threads_get_the_same_vectors(folder: Path) -> None:
+    fresh = Starter(ModelSpec(name="starter", text_tower="full"))
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(fresh.encode_texts, [TEXTS] * 8))
+    assert all(vectors == results[0] for vectors in results)
+
+
+def test_the_full_tower_reads_the_sentence_and_the_table_its_words(starter: Starter) -> None:
+    table = Starter(ModelSpec(name="starter", text_tower="table"))
+    queries = [json.loads(line)["caption"] for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
+    cosines = [full.dot(light) for full, light in zip(starter.encode_texts(queries), table.encode_texts(queries), strict=True)]
+    assert min(cosines) > 0.5
+    assert 0.85 < float(np.mean(cosines)) < 0.999
+
+
+CAPTIONS = Path(__file__).parents[2] / "examples" / "photos" / "captions.jsonl"
+
+
+def test_unknown_and_long_texts(starter: Starter) -> None:
+    empty, stop, symbol, first, longer = starter.encode_texts(
+        ["", "the of", "\U0001f9ab", "bear river " * 127, "bear river " * 9000]
+    )
+    assert len(empty) == len(stop) == len(symbol) == 0
+    assert first == longer

