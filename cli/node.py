@@ -27,7 +27,12 @@ when it goes down, and listens on 127.0.0.1 only.""",
 def up(
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="HTTP port, 0 for a free one. [env: STAIR_ES_NODE_PORT; default: 19200]"),
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="HTTP port, 0 for any free one. [env: STAIR_ES_NODE_PORT; default: the first free one from 19200 on]",
+        ),
     ] = None,
     heap: Annotated[
         str | None, typer.Option("--heap", help="Java heap, like 512m or 2g. [env: STAIR_ES_NODE_HEAP; default: 512m]")

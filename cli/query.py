@@ -77,11 +77,14 @@ def curl(body: Mapping[str, Any], url: str, index: str) -> str:
 
 
 def _safe(url: str | None) -> str:
-    """The URL without credentials, or where the embedded node listens (as far as its port is fixed)."""
+    """The URL without credentials, or where the embedded node listens or last listened, or would."""
     if url:
         from stair_es.cluster.connect import Connection
 
         return Connection(url=url).safe_url
+    from stair_es.node import state
     from stair_es.node.spec import DEFAULT_PORT, NodeSpec
 
-    return f"http://127.0.0.1:{NodeSpec.from_home().port or DEFAULT_PORT}"
+    spec = NodeSpec.from_home()
+    known = state.read(spec.state_file)
+    return (known and known.url) or f"http://127.0.0.1:{spec.port or DEFAULT_PORT}"

@@ -7,22 +7,23 @@ import socket
 from stair_es.errors import NodeError
 
 from .logs import START_MARK, tail
-from .spec import ENV_PORT, NodeSpec
+from .spec import DEFAULT_PORT, ENV_PORT, LAST_DEFAULT_PORT, NodeSpec
 
 _SHOWN_LINES = 12
 _READ_LINES = 200
 _SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
 
 
-def port_taken(port: int) -> NodeError:
+def port_taken(port: int | None) -> NodeError:
     """The error for a port that another program has."""
+    ports = f"ports {DEFAULT_PORT} to {LAST_DEFAULT_PORT} of 127.0.0.1 are" if port is None else f"port {port} of 127.0.0.1 is"
     return NodeError(
-        f"port {port} of 127.0.0.1 is taken by another program",
-        f"Choose another: stair-es node up --port 19201 (0 takes a free one), or set {ENV_PORT}.",
+        f"{ports} taken by another program",
+        f"Choose another: stair-es node up --port N (0 takes a free one), or set {ENV_PORT}.",
     )
 
 
-def refuse_taken_port(port: int) -> None:
+def refuse_taken_port(port: int | None) -> None:
     """Nothing, if the port is free: said before the server needs seconds to find out.
 
     Raises:

@@ -19,7 +19,7 @@ from .answer import answer
 from .exclusive import unwritable
 from .failure import explain, refuse_taken_port
 from .logs import START_MARK
-from .spec import NodeSpec
+from .spec import DEFAULT_PORT, LAST_DEFAULT_PORT, NodeSpec
 from .state import NodeState
 
 _STOP_TIMEOUT_S = 30.0
@@ -87,7 +87,7 @@ def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
         "path.data": str(spec.data),
         "path.logs": str(spec.logs),
         "http.host": "127.0.0.1",
-        "http.port": spec.port,
+        "http.port": f"{DEFAULT_PORT}-{LAST_DEFAULT_PORT}" if spec.port is None else spec.port,
         "transport.host": "127.0.0.1",
         "transport.port": 0,
         "node.portsfile": True,

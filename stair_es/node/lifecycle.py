@@ -11,7 +11,7 @@ from stair_es.config import Home
 
 from . import state as states
 from .answer import answer
-from .spec import NodeSpec
+from .spec import DEFAULT_PORT, NodeSpec
 from .state import NodeState
 
 Say = Callable[[str], None]
@@ -66,7 +66,11 @@ def up(spec: NodeSpec, *, say: Say) -> str:
             state = _start(spec, say)
         elif state.url:
             say(f"the embedded node runs already, at {state.url} with a heap of {state.heap}")
-        return _finish(spec, state, say)
+            return _finish(spec, state, say)
+        url = _finish(spec, state, say)
+        if spec.port is None and not url.endswith(f":{DEFAULT_PORT}"):
+            say(f"port {DEFAULT_PORT} is taken by another program, so the node took the next free one")
+        return url
 
 
 def down(spec: NodeSpec, *, say: Say) -> bool:

@@ -14,6 +14,7 @@ from stair_es.errors import UsageError
 ENV_PORT = "STAIR_ES_NODE_PORT"
 ENV_HEAP = "STAIR_ES_NODE_HEAP"
 DEFAULT_PORT = 19200
+LAST_DEFAULT_PORT = 19299
 DEFAULT_HEAP = "512m"
 
 _HEAP = re.compile(r"(\d+)([mMgG])")
@@ -32,8 +33,8 @@ class NodeSpec:
     """Laid-out distributions and the jar cache. Several nodes may share one."""
     base: Path
     """The node's own folder: data, settings, logs, state. One node each."""
-    port: int = DEFAULT_PORT
-    """HTTP port on the loopback interface; 0 takes a free one."""
+    port: int | None = None
+    """HTTP port on the loopback interface; 0 takes any free one, `None` the first free one from 19200 on, as servers do."""
     heap: str = DEFAULT_HEAP
     """Java heap, `512m` or `2g`."""
     jit: Literal["quick", "full"] = "quick"
@@ -43,7 +44,7 @@ class NodeSpec:
     start_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
+        if self.port is not None and not 0 <= self.port <= 65535:
             raise UsageError(f"node port: {self.port} is no port", "Give 1 to 65535, or 0 for a free one.")
         _check_heap(self.heap)
 
@@ -103,10 +104,10 @@ class NodeSpec:
         return self.base / "node.lock"
 
 
-def _port_from_env() -> int:
+def _port_from_env() -> int | None:
     given = os.environ.get(ENV_PORT)
     if not given:
-        return DEFAULT_PORT
+        return None
     if not given.isdecimal():
         raise UsageError(f"{ENV_PORT}: {given!r} is no port", "Give 1 to 65535, or 0 for a free one.")
     return int(given)

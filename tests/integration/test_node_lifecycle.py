@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,19 @@ def test_taken_port_is_told(run: Run) -> None:
     assert f"port {port} of 127.0.0.1 is taken" in done.stderr
     assert "--port" in done.stderr
     assert run("status").returncode == 3
+
+
+def test_two_homes_have_a_node_each_without_a_word_about_ports(run: Run) -> None:
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):  # taken already is as good
+            holder.bind(("127.0.0.1", 19200))
+            holder.listen()
+        done = run("up", STAIR_ES_NODE_PORT="")
+    assert done.returncode == 0, done.stderr
+    port = int(done.stdout.splitlines()[-1].rpartition(":")[2])
+    assert 19200 < port < 19300
+    assert "port 19200 is taken" in done.stderr
 
 
 def test_library_call_starts_once_and_says_so(home: Home) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,8 @@ def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
         "http.host": "127.0.0.1",
         "transport.host": "127.0.0.1",
     }
-    assert made["http.port"] == 19200
+    assert made["http.port"] == "19200-19299"
+    assert settings(replace(spec, port=7))["http.port"] == 7
     assert "indices.query.bool.max_clause_count" not in made
 
 
@@ -77,7 +79,7 @@ def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     monkeypatch.delenv("STAIR_ES_NODE_HEAP", raising=False)
     home = Home(tmp_path)
-    assert NodeSpec.from_home(home).port == 19200
+    assert NodeSpec.from_home(home).port is None
     monkeypatch.setenv("STAIR_ES_NODE_PORT", "0")
     monkeypatch.setenv("STAIR_ES_NODE_HEAP", "1g")
     spec = NodeSpec.from_home(home)
@@ -158,7 +160,7 @@ def test_taken_port_is_told_with_what_to_do() -> None:
 @pytest.mark.parametrize(
     ("printed", "telling"),
     [
-        ("BindHttpException: Failed to bind to 127.0.0.1:19200", "port 19200 .* is taken"),
+        ("BindHttpException: Failed to bind to 127.0.0.1:19200", "ports 19200 to 19299 .* taken"),
         ("java.lang.IllegalStateException: failed to obtain node locks, tried [...]", "another process uses the data"),
         ("Error occurred during initialization of VM\nCould not reserve enough space for object heap", "memory"),
         ("[ERROR] SettingsException[bad thing]\n\tat org.x.Exception.y", "bad thing"),
