@@ -55,6 +55,12 @@ def test_every_stop_word_is_a_word_of_the_vocabulary() -> None:
     assert stop <= set(starter_data.load_vocabulary().words)
 
 
+def test_a_long_text_is_cut_between_its_ends() -> None:
+    vocabulary = starter_data.load_vocabulary()
+    assert vocabulary.with_ends([7, 8], 256) == [101, 7, 8, 102]
+    assert vocabulary.with_ends([7] * 300, 256) == [101, *[7] * 254, 102]
+
+
 def test_the_token_table_points_at_classes() -> None:
     table, vocabulary = starter_data.load_token_table(), starter_data.load_vocabulary()
     assert table.classes_TC.shape == table.excess_TC.shape == (len(table.token_ids_T), 8)
