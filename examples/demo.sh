@@ -14,9 +14,9 @@ if [ -z "${STAIR_ES_URL:-}" ]; then
 fi
 type_and_run stair-es ingest photos
 type_and_run stair-es search "a dog" -k 3
-type_and_run stair-es search "boats in a harbour" -k 3
-type_and_run stair-es search "animal with black and white stripes" -k 3 --explain
-type_and_run stair-es search --image photos/tabby-cat.jpg -k 4
+type_and_run stair-es search "a castle" -k 3
+type_and_run stair-es search "black and white bear" -k 2 --explain
+type_and_run stair-es search --image photos/tabby-cat.jpg -k 3
 
 cat <<'TEXT'
 
