@@ -4,7 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 type_and_run() {
-    printf '\n\033[1m$ %s\033[0m\n' "$*"
+    local word shown=""
+    for word in "$@"; do
+        case "$word" in *" "*) word="\"$word\"" ;; esac
+        shown="$shown $word"
+    done
+    printf '\n\033[1m$%s\033[0m\n' "$shown"
     "$@"
 }
 
