@@ -12,7 +12,7 @@ from stair_es._version import __version__
 from stair_es.errors import StairError
 
 from . import encode, ingest, node, query, search
-from .output import fail
+from .output import fail, note
 
 app = typer.Typer(
     name="stair-es",
@@ -53,6 +53,7 @@ def main() -> None:
         fail(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        note("interrupted")
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +14,11 @@ from .output import note
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
+Words = Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")]
+QueryImage = Annotated[
+    Path | None,
+    typer.Option("--image", exists=True, dir_okay=False, readable=True, help="Look for images like this one instead."),
+]
 Url = Annotated[
     str | None,
     typer.Option("--url", envvar=ENV_URL, show_envvar=True, help="The search cluster. Without it the embedded node is used."),

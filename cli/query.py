@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
 
@@ -22,11 +21,8 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
 def query(
-    words: Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option("--image", exists=True, dir_okay=False, readable=True, help="Look for images like this one instead."),
-    ] = None,
+    words: options.Words = None,
+    image: options.QueryImage = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits the body asks for.")] = 10,
     max_clauses: Annotated[
         int, typer.Option("--max-clauses", min=1, help="How many words at most: the cluster's limit is 1024 by default.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,11 +19,8 @@ _EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
 
 def search(
-    words: Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option("--image", exists=True, dir_okay=False, readable=True, help="Look for images like this one instead."),
-    ] = None,
+    words: options.Words = None,
+    image: options.QueryImage = None,
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Draw what each word in common adds to the score.")] = False,
     as_json: options.Json = False,
