@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.errors import StairError
 
 from . import options
 from .output import emit_json, note, stdout
@@ -71,7 +72,6 @@ def ingest(
     from stair_es.model.encoder import ModelSpec
     from stair_es.sources.decode import DecodeLimits
 
-    check_alias(index)
     chosen = IngestOptions(
         alias=index,
         model=ModelSpec(name=model, backend=backend),
@@ -82,12 +82,18 @@ def ingest(
         mapping=mapping,
         dead_letters=dead_letters,
     )
-    listing = list_sources(sources)
-    ignored = f", {listing.ignored.total():,} other files ignored" if listing.ignored else ""
-    note(f"{len(listing.images):,} images found{ignored}")
-    connection = options.connection(url)
-    with image_progress(len(listing.images)) as progress:
-        report = run(listing, connection, chosen, say=note, progress=progress)
+    try:
+        check_alias(index)
+        listing = list_sources(sources)
+        ignored = f", {listing.ignored.total():,} other files ignored" if listing.ignored else ""
+        note(f"{len(listing.images):,} images found{ignored}")
+        connection = options.connection(url)
+        with image_progress(len(listing.images)) as progress:
+            report = run(listing, connection, chosen, say=note, progress=progress)
+    except StairError as error:
+        if as_json:
+            emit_json({"error": error.message, "remedy": error.remedy})
+        raise
     if as_json:
         emit_json(report.to_dict())
     else:

@@ -17,7 +17,7 @@ from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import check_alias, index_body, open_index, refresh
 from stair_es.config import Home
-from stair_es.errors import IngestError
+from stair_es.errors import IngestError, StairError
 from stair_es.ingest.report import Books, DeadLetters, Report
 from stair_es.ingest.run_local import run_local
 from stair_es.ingest.run_ray import run_ray
@@ -109,6 +109,9 @@ def ingest(
         for batch in _run(runner, job, batches(listing.images, BATCH_IMAGES), options):
             books.enter(batch)
             progress(books)
+    except StairError:
+        say(f"the run stopped with {books.done:,} of {len(books.expected):,} images done; the next one goes on from there")
+        raise
     finally:
         books.dead_letters.close()
     books.close()

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stair_es.errors import IngestError
+from stair_es.errors import IngestError, StairError
 from stair_es.extras import need
 from stair_es.ingest.stages import Batch, Job, decode_batch, encode_batch, read_batch, write_batch
 from stair_es.model import catalogue
@@ -41,10 +41,12 @@ def run_ray(job: Job, todo: Sequence[Batch], address: str | None = None) -> Iter
         graph = _graph(ray, job, todo)
         try:
             for row in graph.iter_rows():
-                yield pickle.loads(row["batch"])
+                batch = pickle.loads(row["batch"])
+                if isinstance(batch, StairError):
+                    raise batch
+                yield batch
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            raise IngestError(f"a Ray worker failed: {cause or error}") from error
+            raise IngestError(f"Ray failed: {getattr(error, 'cause', None) or error}") from error
 
 
 def _graph(ray: Any, job: Job, todo: Sequence[Batch]) -> Any:  # noqa: ANN401  ray ships no types we could name
@@ -76,15 +78,27 @@ class _Encoders:
         self.encoder = catalogue.load(replace(job.model, threads=1))
 
     def __call__(self, row: _Row) -> _Row:
-        return {"batch": pickle.dumps(encode_batch(pickle.loads(row["batch"]), self.encoder))}
+        return _through(row, lambda batch: encode_batch(batch, self.encoder))
 
 
 def _on_rows(stage: Callable[[Batch, Job], Batch]) -> Callable[[_Row, Job], _Row]:
     def on_row(row: _Row, job: Job) -> _Row:
-        return {"batch": pickle.dumps(stage(pickle.loads(row["batch"]), job))}
+        return _through(row, lambda batch: stage(batch, job))
 
     on_row.__name__ = stage.__name__
     return on_row
+
+
+def _through(row: _Row, stage: Callable[[Batch], Batch]) -> _Row:
+    """The row after one stage. An error of ours travels on in place of the batch: Ray would wrap it beyond recognition."""
+    batch: Batch | StairError = pickle.loads(row["batch"])
+    if isinstance(batch, StairError):
+        return row
+    try:
+        batch = stage(batch)
+    except StairError as error:
+        batch = error
+    return {"batch": pickle.dumps(batch)}
 
 
 @contextmanager

@@ -101,6 +101,12 @@ def test_wrong_calls_say_what_was_wrong(stair_es: Run, arguments: list[str | Pat
     assert done.stdout == ""
 
 
+def test_a_failed_run_says_so_as_json_too(stair_es: Run) -> None:
+    done = stair_es("ingest", PHOTOS, "--json", "--url", "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "no search cluster answers" in _last_json(done)["error"]
+
+
 @pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["node"], ["node", "up"]])
 def test_help_has_examples(stair_es: Run, command: list[str]) -> None:
     done = stair_es(*command, "--help")

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id
-from stair_es.errors import IndexMismatch
+from stair_es.errors import ClusterError, IndexMismatch
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import IngestOptions, ingest, list_sources
+from stair_es.ingest.run_local import run_local
+from stair_es.ingest.run_ray import run_ray
+from stair_es.ingest.stages import Job, batches
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
@@ -229,3 +233,21 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 
     assert without_time(ray_options.alias) == without_time(options.alias)
     assert _counts(run(folder, ray_options)) == (21, 0, 20, 1)
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
+    refs = list_sources([str(_some_photos(tmp_path / "photos", 3))]).images
+    job = Job(
+        connection=Connection(url=f"{node_url}/no/such/place"),
+        index="not-an-index",
+        fresh=True,
+        model=ModelSpec(name="starter", backend="onnx"),
+        model_id="starter-1",
+        image_spec=catalogue.resolve("starter").image_spec,
+        document=DocumentSettings(),
+        limits=DecodeLimits(),
+        bulk=BulkPolicy(),
+    )
+    with pytest.raises(ClusterError, match="answered 4"):
+        list(run_local(job, batches(refs, 2)) if runner == "local" else run_ray(job, batches(refs, 2)))
