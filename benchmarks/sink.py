@@ -96,7 +96,7 @@ def main() -> None:
     with node(arguments.url) as (connection, client, name):
 
         def ours(index: str) -> None:
-            writer = BulkWriter(client=client, connection=connection, index=index, policy=POLICY)
+            writer = BulkWriter(client=client, connection=connection, alias=f"{index}-alias", policy=POLICY)
             if any(writer.write(docs).values()):
                 raise SystemExit("documents were refused")
 
@@ -108,7 +108,9 @@ def main() -> None:
         for turn in range(-1, arguments.rounds):  # the first round warms the node up and isn't counted
             for label, way in ways.items():
                 index = f"{name}-{turn + 1}"
-                client.indices.create(index=index, body=resources.load("mappings", "image"))
+                client.indices.create(
+                    index=index, body={**resources.load("mappings", "image"), "aliases": {f"{index}-alias": {}}}
+                )
                 start = time.perf_counter()
                 way(index)
                 if turn >= 0:

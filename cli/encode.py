@@ -45,6 +45,7 @@ def encode(
         raise UsageError("IMAGE and --text exclude each other", f"Give one of them: {example}")
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
+    inputs.readable(text or "")
     encoder = inputs.load_encoder(model, backend, text_tower)
     if images:
         _encode_images(encoder, images, as_json)
@@ -55,6 +56,7 @@ def encode(
 def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:
     """Encode what can be decoded, say what can't, and fail at the end if there was any."""
     from stair_es.search.inputs import image_vector
+    from stair_es.sources.listing import uri_of
 
     failed = 0
     for path in images:
@@ -66,7 +68,7 @@ def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:
             fail(error)
             failed += 1
             continue
-        _show("uri", path.absolute().as_uri(), vector, as_json)
+        _show("uri", uri_of(path), vector, as_json)
     if failed:
         raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
 

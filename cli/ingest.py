@@ -40,10 +40,16 @@ def ingest(
     ] = 128,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).")
-    ] = 200_000_000,
+    ] = 128_000_000,
     max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Refuse larger files.")] = 256 * 1024 * 1024,
     mapping: Annotated[
-        Path | None, typer.Option("--mapping", help="Your own index body (JSON) for a new index, in place of the built-in one.")
+        Path | None,
+        typer.Option(
+            "--mapping",
+            exists=True,
+            dir_okay=False,
+            help="Your own index body (JSON) for a new index, in place of the built-in one.",
+        ),
     ] = None,
     dead_letters: Annotated[
         Path | None,

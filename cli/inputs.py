@@ -20,11 +20,24 @@ def one_of(words: Sequence[str], image: Path | None, example: str) -> str:
     Raises:
         UsageError: Neither is there, or both.
     """
-    text = " ".join(words).strip()
+    text = readable(" ".join(words).strip())
     if text and image is not None:
         raise UsageError("words and --image exclude each other", f"Give one of them: {example}")
     if not text and image is None:
         raise UsageError("neither words nor --image given", f"Give one of them: {example}")
+    return text
+
+
+def readable(text: str) -> str:
+    """The text, if its bytes were text in the terminal's encoding.
+
+    Raises:
+        UsageError: They weren't.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"not text in this terminal's encoding: {text!r}", "Write it in UTF-8, with a UTF-8 locale.") from None
     return text
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
 from .bars import visible
 
-stdout = Console(highlight=False, soft_wrap=True)
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """`| head` has seen enough: that is no failure."""
+        _leave_pipe()
+
+
+stdout = _Stdout(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -21,8 +29,21 @@ def note(text: str) -> None:
 
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """One JSON value on one line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
+    plain(json.dumps(value, ensure_ascii=False))
+
+
+def plain(text: str) -> None:
+    """Text for another program to read, as it is."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_pipe()
+
+
+def _leave_pipe() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it closes stdout
+    raise SystemExit(0)
 
 
 def fail(error: Exception) -> None:

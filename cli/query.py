@@ -12,7 +12,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
 
 from . import inputs, options
-from .output import emit_json, note
+from .output import emit_json, note, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ def query(
     if as_json:
         emit_json(body)
         return
-    typer.echo(curl(body, _safe(url), index))
+    plain(curl(body, _safe(url), index))
     if url and urlsplit(url).username is not None:
         note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
 

@@ -7,6 +7,7 @@
     |- MissingExtra
     |- ResourceError
     |- ModelError
+    |  `- UnknownModel             exit code 2
     |- NodeError
     |- DecodeError
     |- QueryError
@@ -52,6 +53,12 @@ class ResourceError(StairError):
 
 class ModelError(StairError):
     """A model is unknown, incomplete or can't be loaded."""
+
+
+class UnknownModel(ModelError):
+    """No model has this name."""
+
+    exit_code = 2
 
 
 class NodeError(StairError):

@@ -7,7 +7,6 @@ twice (after a lost answer) stores it once.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import orjson
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.retry import BUSY, RetryPolicy, backoff_s, passes, tell
+from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-BUSY = frozenset({429, 502, 503, 504})
 TOO_LARGE = 413
 _ANSWER = "items.index._id,items.index.status,items.index.error"
 
@@ -34,24 +34,21 @@ class _TooLarge(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BulkPolicy:
-    """How hard to try."""
+class BulkPolicy(RetryPolicy):
+    """How much at once, and how hard to try."""
 
     max_chunk_bytes: int = 8 * 1024 * 1024
     max_chunk_docs: int = 1000
-    attempts: int = 8
-    backoff_s: float = 0.5
-    """Before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
-    max_backoff_s: float = 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkWriter:
-    """Writes documents into one index."""
+    """Writes documents into the index behind one alias."""
 
     client: OpenSearch
     connection: Connection
-    index: str
+    alias: str
+    """Must be an alias: a name that somebody deleted must not come to life again as an index of guessed types."""
     policy: BulkPolicy = BulkPolicy()
     sleep: Callable[[float], None] = time.sleep
 
@@ -86,23 +83,30 @@ class BulkWriter:
             waiting = again
             if not waiting:
                 break
+            tell(self.connection, f"{len(waiting)} documents refused as busy", attempt)
             self.sleep(backoff_s(attempt, self.policy))
         return outcomes
 
     def _send(self, lines: Sequence[Lines], *, final: bool) -> dict[str, tuple[int, str]]:
         """`{_id: (status, reason)}`; a request that failed as a whole and may be repeated counts as busy for all."""
         body = b"".join(line for _, line in lines)
+        params = {"filter_path": _ANSWER, "require_alias": "true"}
         try:
-            answer = self.client.bulk(body=body, index=self.index, params={"filter_path": _ANSWER})
+            answer = self.client.bulk(body=body, index=self.alias, params=params)
         except exceptions.TransportError as error:
             if error.status_code == TOO_LARGE:
                 raise _TooLarge from error
-            passing = isinstance(error, exceptions.ConnectionError) or error.status_code in BUSY
-            if final or not passing:
+            if final or not passes(error):
                 with translated(self.connection):
                     raise
             return {id_: (503, str(error)) for id_, _ in lines}
-        items = (item["index"] for item in answer.get("items", ()))
+        except exceptions.SerializationError as error:  # a proxy's page, or half an answer: what was written is not known
+            return {id_: (503, f"the answer is not JSON: {error}") for id_, _ in lines}
+        items = [item["index"] for item in answer.get("items", ())] if isinstance(answer, dict) else []
+        if any(item["status"] == 404 for item in items):
+            raise ClusterError(
+                f"{self.connection.safe_url} has no alias {self.alias!r} any more: somebody deleted it or its index"
+            )
         return {item["_id"]: (item["status"], _reason(item.get("error"))) for item in items}
 
     def _split(self, lines: list[Lines]) -> dict[str, str | None]:
@@ -129,12 +133,6 @@ def chunks(operations: Sequence[Lines], policy: BulkPolicy) -> Iterator[list[Lin
         size += len(lines[1])
     if chunk:
         yield chunk
-
-
-def backoff_s(attempt: int, policy: BulkPolicy) -> float:
-    """Seconds to wait after attempt number `attempt` (from 1) failed."""
-    full: float = min(policy.max_backoff_s, policy.backoff_s * 2 ** (attempt - 1))
-    return full * random.uniform(0.5, 1.0)
 
 
 def _reason(error: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,29 +83,36 @@ class Target:
 
 
 @contextmanager
-def translated(connection: Connection) -> Iterator[None]:
-    """Client exceptions, as ours: with the URL, the cause and a remedy.
+def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
+    """Client exceptions, as ours: with the URL, the cause and a remedy; those that `but` names stay as they are.
 
     Raises:
         ClusterError: Or its leaf for an unreachable cluster, a refused login.
     """
     try:
         yield
-    except exceptions.ConnectionError as error:
-        cause = getattr(error, "info", error)
-        raise ClusterUnreachable(
-            f"no search cluster answers at {connection.safe_url}: {cause}",
-            "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
-        ) from error
-    except (exceptions.AuthenticationException, exceptions.AuthorizationException) as error:
-        raise AuthenticationFailed(
-            f"{connection.safe_url} refused the login (HTTP {error.status_code})",
-            "Put the credentials into STAIR_ES_URL: https://user:password@host:9200",
-        ) from error
     except exceptions.TransportError as error:
-        raise ClusterError(f"{connection.safe_url} answered {error.status_code}: {_reason(error)}") from error
+        if but(error):
+            raise
+        raise _ours(error, connection) from error
     except exceptions.SerializationError as error:
         raise NotASearchCluster(f"{connection.safe_url} does not answer in JSON: {error}") from error
+
+
+def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterError:
+    if isinstance(error, exceptions.ConnectionError):
+        return ClusterUnreachable(
+            f"no search cluster answers at {connection.safe_url}: {getattr(error, 'info', error)}",
+            "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
+        )
+    if error.status_code == 401:
+        return AuthenticationFailed(
+            f"{connection.safe_url} refused the login (HTTP 401)",
+            "Put the credentials into STAIR_ES_URL: https://user:password@host:9200",
+        )
+    if error.status_code == 403:
+        return AuthenticationFailed(f"{connection.safe_url} forbids this (HTTP 403): {_reason(error)}")
+    return ClusterError(f"{connection.safe_url} answered {error.status_code}: {_reason(error)}")
 
 
 def probe(client: OpenSearch, connection: Connection) -> Target:

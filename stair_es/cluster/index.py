@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from opensearchpy import exceptions
+
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.documents import mapping_differences
+from stair_es.cluster.retry import persistently
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -64,9 +67,7 @@ def open_index(client: OpenSearch, connection: Connection, alias: str, body: dic
     """
     check_alias(alias)
     with translated(connection):
-        if not client.indices.exists(index=alias):
-            name = index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
-            client.indices.create(index=name, body={**body, "aliases": {alias: {}}})
+        if not client.indices.exists(index=alias) and (name := _create(client, alias, body)):
             return OpenIndex(name=name, created=True)
         found = client.indices.get(index=alias)
     if len(found) > 1:
@@ -76,6 +77,18 @@ def open_index(client: OpenSearch, connection: Connection, alias: str, body: dic
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
     _check(name, existing.get("mappings", {}), body["mappings"])
     return OpenIndex(name=name, created=False)
+
+
+def _create(client: OpenSearch, alias: str, body: Mapping[str, Any]) -> str | None:
+    """The name of the new index; None where another run was quicker: an alias has one write index, so the engine lets one win."""
+    name = index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
+    try:
+        client.indices.create(index=name, body={**body, "aliases": {alias: {"is_write_index": True}}})
+    except exceptions.TransportError:
+        if client.indices.exists(index=alias):
+            return None
+        raise
+    return name
 
 
 _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
@@ -94,5 +107,4 @@ def _check(name: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> No
 
 def refresh(client: OpenSearch, connection: Connection, name: str) -> None:
     """Make everything that was written searchable."""
-    with translated(connection):
-        client.indices.refresh(index=name)
+    persistently(lambda: client.indices.refresh(index=name), connection)

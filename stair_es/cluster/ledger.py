@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.retry import persistently
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -19,6 +20,6 @@ def stored_fingerprints(client: OpenSearch, connection: Connection, index: str, 
     """
     if not ids:
         return {}
-    with translated(connection):
-        answer = client.mget(body={"ids": list(ids)}, index=index, params={"_source_includes": "fingerprint"})
+    params = {"_source_includes": "fingerprint"}
+    answer = persistently(lambda: client.mget(body={"ids": list(ids)}, index=index, params=params), connection)
     return {doc["_id"]: doc["_source"].get("fingerprint", "") for doc in answer["docs"] if doc.get("found")}

@@ -55,6 +55,20 @@ class DeadLetters:
         self.count = 0
         self._file: IO[str] | None = None
 
+    def prepare(self) -> None:
+        """Make its folder and remove the letters of an earlier run, before there is one to write.
+
+        Raises:
+            IngestError: The file couldn't be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self.path.touch()
+            self.path.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def add(self, outcome: Outcome) -> None:
         """Write one line, at once: it must survive whatever happens next.
 
@@ -70,14 +84,16 @@ class DeadLetters:
         }
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.") from error
+            raise self._unwritable(error) from error
         self.count += 1
+
+    def _unwritable(self, error: OSError) -> IngestError:
+        return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
 
     def close(self) -> None:
         """Close the file, if there is one."""

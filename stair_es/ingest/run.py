@@ -103,6 +103,7 @@ def ingest(
         expected={ref.uri for ref in listing.images} | {ref.uri for ref, _ in listing.unlisted},
         dead_letters=DeadLetters(options.dead_letters or _default_dead_letters(options.alias)),
     )
+    books.dead_letters.prepare()
     start = time.perf_counter()
     books.enter_outcomes(Outcome(ref, "dead", "list", reason) for ref, reason in listing.unlisted)
     try:
@@ -120,7 +121,7 @@ def ingest(
         refresh(client, connection, job.index)
     finally:
         client.close()
-    return _report(books, job, options.alias, runner, time.perf_counter() - start)
+    return _report(books, job, runner, time.perf_counter() - start)
 
 
 def _prepare(connection: Connection, options: IngestOptions, say: Callable[[str], None]) -> Job:
@@ -136,6 +137,7 @@ def _prepare(connection: Connection, options: IngestOptions, say: Callable[[str]
     say(f"{'new index' if index.created else 'index'}: {index.name} behind alias {options.alias} on {target.label}")
     return Job(
         connection=connection,
+        alias=options.alias,
         index=index.name,
         fresh=index.created,
         model=options.model,
@@ -153,7 +155,7 @@ def _run(runner: Literal["local", "ray"], job: Job, todo: list[Batch], options: 
     return run_local(job, todo) if runner == "local" else run_ray(job, todo, options.ray_address)
 
 
-def _report(books: Books, job: Job, alias: str, runner: str, seconds: float) -> Report:
+def _report(books: Books, job: Job, runner: str, seconds: float) -> Report:
     counts: dict[str, Any] = {kind: books.kinds[kind] for kind in ("written", "unchanged", "dead")}
     if sum(counts.values()) != len(books.expected):
         raise IngestError(f"the counts don't add up: {counts} of {len(books.expected)} images")
@@ -163,7 +165,7 @@ def _report(books: Books, job: Job, alias: str, runner: str, seconds: float) -> 
         seconds=seconds,
         stage_seconds=dict(books.stage_seconds),
         index=job.index,
-        alias=alias,
+        alias=job.alias,
         model=job.model_id,
         runner=runner,
         dead_letters=str(books.dead_letters.path) if books.dead_letters.count else None,

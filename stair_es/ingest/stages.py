@@ -41,7 +41,9 @@ class Job:
     """All that a worker needs to build what it works with. Picklable: builders, never clients or models."""
 
     connection: Connection
+    alias: str
     index: str
+    """The concrete index behind `alias`."""
     fresh: bool
     """The index was created by this run: nothing in it can be unchanged."""
     model: ModelSpec
@@ -206,7 +208,7 @@ def write_batch(batch: Batch, job: Job) -> Batch:
             )
             for _, image in encoded
         ]
-        writer = BulkWriter(client=_client(job.connection), connection=job.connection, index=job.index, policy=job.bulk)
+        writer = BulkWriter(client=_client(job.connection), connection=job.connection, alias=job.alias, policy=job.bulk)
         refused = writer.write(documents) if documents else {}
         for (i, image), (id_, _) in zip(encoded, documents, strict=True):
             ref = ImageRef(image.facts.uri, image.facts.source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stair_es.errors import ModelError
+from stair_es.errors import UnknownModel
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.types import ImageSpec
 
@@ -47,11 +47,11 @@ def resolve(name: str) -> ModelCard:
     """The card of a model.
 
     Raises:
-        ModelError: No model has this name; the remedy lists those that there are.
+        UnknownModel: No model has this name; the remedy lists those that there are.
     """
     card = _CARDS.get(name)
     if card is None:
-        raise ModelError(f"unknown model {name!r}", f"Known models: {', '.join(names())}.")
+        raise UnknownModel(f"unknown model {name!r}", f"Known models: {', '.join(names())}.")
     return card
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import DecodeError, QueryError
 from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.listing import uri_of
+from stair_es.sources.read import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,13 +39,7 @@ def image_vector(encoder: Encoder, path: Path, limits: DecodeLimits | None = Non
     """
     limits = limits or DecodeLimits()
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > limits.max_bytes:
-            raise DecodeError(f"{str(path)!r}: {size_bytes} bytes exceed the limit of {limits.max_bytes}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise DecodeError(f"{str(path)!r} can't be read: {error.strerror}") from error
-    try:
+        data = read(uri_of(path), limits.max_bytes)
         pixels_HWC = decode(data, encoder.image_spec, limits).pixels_HWC
     except DecodeError as error:
         raise DecodeError(f"{str(path)!r}: {error.message}") from error

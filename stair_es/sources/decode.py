@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from stair_es.errors import DecodeError
 from stair_es.types import ImageSpec, Pixels
@@ -24,13 +24,23 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
 _SIDEWAYS = (5, 6, 7, 8)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what makes it upright. `ImageOps.exif_transpose` also rewrites the EXIF, and fails where it is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
     """What an image may cost before it is refused."""
 
-    max_pixels: int = 200_000_000
+    max_pixels: int = 128_000_000
     """Width times height, checked before a pixel is decoded (decompression bombs)."""
     max_bytes: int = 256 * 1024 * 1024
     """File size, checked before a byte is read."""
@@ -86,7 +96,8 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
-        rgb = _rgb(ImageOps.exif_transpose(image) if orientation > 1 else image, spec.background)
+        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+        rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
         return Decoded(
             pixels_HWC=fit(rgb, spec),
             width=height if orientation in _SIDEWAYS else width,
@@ -111,11 +122,13 @@ def _contain(rgb: PilImage, side_px: int) -> PilImage:
     return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
-def _rgb(image: PilImage, background: tuple[int, int, int]) -> PilImage:
+def _rgb(image: PilImage, background: tuple[int, int, int], factor: int) -> PilImage:
+    """8-bit RGB. `factor`: by how much the image may shrink on the way, so that a large one isn't copied at its full size."""
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        layer = layer.reduce(factor) if factor > 1 else layer
         flat = Image.new("RGBA", layer.size, (*background, 255))
         flat.alpha_composite(layer)
         return flat.convert("RGB")
@@ -124,14 +137,14 @@ def _rgb(image: PilImage, background: tuple[int, int, int]) -> PilImage:
 
 def _eight_bit(image: PilImage) -> PilImage:
     """16-bit, 32-bit and float grey: Pillow's own conversion would clip them to white."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     if image.mode == "F":
         values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
         low, high = float(values.min()), float(values.max())
         values = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
     elif values.max(initial=0) > 255:
-        values = values / 257.0
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")
+        values = np.clip(values, 0, 0xFFFF) >> 8
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
 def _exif(image: PilImage) -> tuple[int, str | None]:

@@ -50,11 +50,16 @@ def list_images(sources: Sequence[str]) -> Listing:
     for source in sources:
         for path, named in _paths(source):
             root = path.as_uri()
-            if path.is_dir():
+            if os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
                 _walk(path, root, listing, taken, entered)
             else:
                 _take(path, root if named else path.parent.as_uri(), listing, taken, any_suffix=named)
     return listing
+
+
+def uri_of(path: str | Path) -> str:
+    """The `file://` URI of a local path, links in it left as they are."""
+    return Path(os.path.abspath(path)).as_uri()  # noqa: PTH100  resolves `..` without following links
 
 
 def path_of(uri: str) -> Path:
@@ -83,19 +88,31 @@ def _paths(source: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _walk(top: Path, root: str, listing: Listing, taken: set[str], entered: set[tuple[int, int]]) -> None:
-    def unlisted(error: OSError) -> None:
-        folder = ImageRef(Path(error.filename).as_uri(), root)
-        listing.unlisted.append((folder, f"folder can't be listed: {error.strerror}"))
+    """Take what is below `top`: real folders, then linked ones, so that a new link never gives an old image a new URI."""
 
-    for folder, subfolders, files in os.walk(top, followlinks=True, onerror=unlisted):
-        status = os.stat(folder)  # noqa: PTH116
-        if (status.st_dev, status.st_ino) in entered:
-            subfolders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        subfolders.sort()
-        for name in sorted(files):
-            _take(Path(folder, name), root, listing, taken, any_suffix=False)
+    def unlisted(error: OSError) -> None:
+        uri = Path(error.filename).as_uri()
+        if uri not in taken:
+            taken.add(uri)
+            listing.unlisted.append((ImageRef(uri, root), f"folder can't be listed: {error.strerror}"))
+
+    waiting = [os.fspath(top)]
+    while waiting:
+        for folder, subfolders, files in os.walk(waiting.pop(0), onerror=unlisted):
+            try:
+                status = os.stat(folder)  # noqa: PTH116
+            except OSError as error:
+                unlisted(error)
+                subfolders.clear()
+                continue
+            if (status.st_dev, status.st_ino) in entered:
+                subfolders.clear()
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            subfolders.sort()
+            waiting += [path for name in subfolders if os.path.islink(path := os.path.join(folder, name))]  # noqa: PTH114, PTH118
+            for name in sorted(files):
+                _take(Path(folder, name), root, listing, taken, any_suffix=False)
 
 
 def _take(path: Path, root: str, listing: Listing, taken: set[str], *, any_suffix: bool) -> None:

@@ -74,4 +74,4 @@ def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"cli/main.py", "mappings/image.json", "pipelines/top-tokens.json", "LICENSE", "NOTICE", "README.md"} <= names
-    assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt"} <= names
+    assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt", "docs/ingest.md", "examples/photos/CREDITS.md"} <= names

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import pytest
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
@@ -183,6 +185,15 @@ def _lost_answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
     return None
 
 
+def _page(send: Callable[[bytes], Answer], body: bytes) -> Answer:
+    """A gateway that answers 200 with a page."""
+    return 200, "application/json", b"<html>one moment please</html>"
+
+
+def _list(send: Callable[[bytes], Answer], body: bytes) -> Answer:
+    return _json(200, [])
+
+
 def _half_busy(send: Callable[[bytes], Answer], body: bytes) -> Answer:
     """Every other document is refused with 429, the rest is written."""
     lines = body.splitlines(keepends=True)
@@ -204,6 +215,10 @@ def _half_answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
     return _json(200, {"items": items[: len(items) // 2]})
 
 
+def _create(client: OpenSearch, alias: str) -> None:
+    client.indices.create(index=f"{alias}-1", body={**resources.load("mappings", "image"), "aliases": {alias: {}}})
+
+
 def _documents(count: int) -> list[tuple[str, dict[str, Any]]]:
     vectors = [SparseVector.from_mapping({f"w{i}": 0.5, "all": 1.0}) for i in range(count)]
     return [(f"{i:03}", {"tokens": vector.to_dict(), "uri": f"file:///{i}"}) for i, vector in enumerate(vectors)]
@@ -220,17 +235,17 @@ def _writer(node_url: str, index: str, answer: Fault, policy: BulkPolicy) -> Ite
         connection = Connection(url=url, timeout_s=10)
         client = connection.client()
         try:
-            yield BulkWriter(client=client, connection=connection, index=index, policy=policy, sleep=waits.append), waits
+            yield BulkWriter(client=client, connection=connection, alias=index, policy=policy, sleep=waits.append), waits
         finally:
             client.close()
 
 
-@pytest.mark.parametrize("fault", [_busy, _unavailable, _cut, _lost_answer, _half_busy, _half_answer])
+@pytest.mark.parametrize("fault", [_busy, _unavailable, _cut, _lost_answer, _page, _list, _half_busy, _half_answer])
 @pytest.mark.parametrize("times", [1, 3])
 def test_faults_that_pass_lose_nothing_and_double_nothing(
     fault: Fault, times: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
-    client.indices.create(index=index_name, body=resources.load("mappings", "image"))
+    _create(client, index_name)
     left = times
 
     def answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
@@ -247,7 +262,7 @@ def test_faults_that_pass_lose_nothing_and_double_nothing(
 
 
 def test_too_large_requests_are_split_down_to_the_document(node_url: str, client: OpenSearch, index_name: str) -> None:
-    client.indices.create(index=index_name, body=resources.load("mappings", "image"))
+    _create(client, index_name)
     documents = _documents(40)
     documents[17][1]["caption"] = "long " * 1000
 
@@ -265,7 +280,7 @@ def test_too_large_requests_are_split_down_to_the_document(node_url: str, client
 
 
 def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_name: str) -> None:
-    client.indices.create(index=index_name, body=resources.load("mappings", "image"))
+    _create(client, index_name)
     documents = _documents(10)
     documents[3][1]["tokens"] = {"dog": 0.0}
     documents[7][1]["width"] = "wide"
@@ -288,7 +303,7 @@ def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_
 
 
 def test_documents_refused_as_busy_to_the_last_attempt_are_named(node_url: str, client: OpenSearch, index_name: str) -> None:
-    client.indices.create(index=index_name, body=resources.load("mappings", "image"))
+    _create(client, index_name)
 
     def answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
         lines = body.splitlines(keepends=True)
@@ -303,3 +318,36 @@ def test_documents_refused_as_busy_to_the_last_attempt_are_named(node_url: str, 
     with _writer(node_url, index_name, answer, BulkPolicy(attempts=3)) as (writer, _):
         outcomes = writer.write(_documents(3))
     assert outcomes == {"000": None, "001": "HTTP 429: rejected: queue full", "002": None}
+
+
+def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, lambda send, body: send(body), BulkPolicy()) as (writer, _):
+        writer.write(_documents(3))
+        client.indices.delete(index=f"{index_name}-1")
+        with pytest.raises(ClusterError, match=f"no alias '{index_name}' any more"):
+            writer.write(_documents(3))
+    assert not client.indices.exists(index=index_name)
+
+
+@pytest.mark.parametrize(("failures", "passes"), [(2, True), (3, False)])
+def test_reading_the_ledger_and_refreshing_are_repeated_too(failures: int, passes: bool) -> None:
+    left = failures
+
+    def answer(*_: object) -> Answer:
+        nonlocal left
+        left -= 1
+        return _json(503, {}) if left >= 0 else _json(200, {"docs": []})
+
+    waits = list[float]()
+    with _server(answer) as url:
+        connection = Connection(url=url, timeout_s=5)
+        client = connection.client()
+        call = partial(persistently, lambda: client.mget(body={}), connection, RetryPolicy(attempts=3), waits.append)
+        if passes:
+            assert call() == {"docs": []}
+        else:
+            with pytest.raises(ClusterError, match="503"):
+                call()
+        client.close()
+    assert len(waits) == 2

@@ -240,6 +240,7 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
     refs = list_sources([str(_some_photos(tmp_path / "photos", 3))]).images
     job = Job(
         connection=Connection(url=f"{node_url}/no/such/place"),
+        alias="not-an-index",
         index="not-an-index",
         fresh=True,
         model=ModelSpec(name="starter", backend="onnx"),

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from stair_es.cluster.bulk import BulkPolicy, backoff_s, chunks, operation
+from stair_es.cluster.bulk import BulkPolicy, chunks, operation
+from stair_es.cluster.retry import backoff_s
 
 
 def test_an_operation_is_two_lines_of_json() -> None:

@@ -1,5 +1,7 @@
 import base64
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,8 +139,59 @@ def test_bad_bytes_say_why(data: bytes, reason: str) -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = _saved(Image.new("1", (20_000, 20_000)), "PNG")
     assert len(bomb) < 100_000
-    with pytest.raises(DecodeError, match=r"20000 x 20000 pixels exceed the limit of 200000000"):
+    with pytest.raises(DecodeError, match=r"20000 x 20000 pixels exceed the limit of 128000000"):
         _decode(bomb)
     with pytest.raises(DecodeError, match="limit of 4999"):
         _decode(_saved(RED, "PNG"), max_pixels=4999)
     assert _decode(_saved(RED, "PNG"), max_pixels=5000)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_becomes_upright(orientation: int) -> None:
+    upright = Image.new("RGB", (40, 80), (0, 0, 200))
+    upright.paste((200, 0, 0), (0, 0, 40, 40))
+    upright.paste((0, 200, 0), (0, 0, 20, 40))  # green, red; below them blue
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = _decode(_saved(stored, "PNG", exif=exif))
+    assert (decoded.width, decoded.height) == (40, 80)
+    corners = [decoded.pixels_HWC[y, x].tolist() for y, x in ((10, 22), (10, 42), (54, 32))]
+    assert all(_near(got, want) for got, want in zip(corners, [[0, 200, 0], [200, 0, 0], [0, 0, 200]], strict=True)), corners
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of it
+def test_broken_exif_does_not_cost_the_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a maker"
+    exif[0x011A] = 72.0
+    data = bytearray(_saved(RED, "JPEG", exif=exif))
+    start = data.index(b"Exif") + 6
+    for i in range(start + 8, start + 60):
+        for value in (0x00, 0x7F, 0xFF):
+            broken = bytes(data[:i]) + bytes([value]) + bytes(data[i + 1 :])
+            assert _decode(broken).pixels_HWC.shape == (64, 64, 3)
+
+
+def test_large_transparent_and_deep_images_are_not_copied_at_full_size() -> None:
+    """In a process of its own: at the default limit, 8 bytes a pixel and the interpreter have to do."""
+    code = (
+        "import io\nfrom pathlib import Path\nfrom PIL import Image\nfrom stair_es.sources.decode import DecodeLimits, decode\n"
+        "from stair_es.types import ImageSpec\n"
+        "for mode in ('RGBA', 'I;16'):\n"
+        "    buffer = io.BytesIO(); Image.new(mode, (6000, 6000)).save(buffer, 'PNG', compress_level=1)\n"
+        "    decode(buffer.getvalue(), ImageSpec(size_px=64), DecodeLimits())\n"
+        "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < 36_000_000 * 8 + 150_000_000

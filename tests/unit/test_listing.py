@@ -92,3 +92,11 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DecodeError, match=reason):
             read(path.as_uri(), 4)
+
+
+def test_a_new_link_gives_no_image_a_new_uri(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _touch(photos / "real" / "a.jpg")
+    before = list_images([str(photos)]).images
+    (photos / "aaa").symlink_to(photos / "real")
+    assert list_images([str(photos)]).images == before

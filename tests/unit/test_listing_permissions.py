@@ -55,3 +55,21 @@ def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
     assert [ref.uri for ref in listing.images] == [(open_path / "a.jpg").as_uri()]
     [(ref, reason)] = listing.unlisted
     assert (ref.uri, reason) == (locked.as_uri(), "folder can't be listed: Permission denied")
+
+
+def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path: Path) -> None:
+    (open_path / "a.jpg").write_bytes(b"x")
+    locked = open_path / "locked" / "deep"
+    locked.mkdir(parents=True)
+    (locked / "b.jpg").write_bytes(b"x")
+    (open_path / "link.jpg").symlink_to(locked / "b.jpg")
+    locked.chmod(0)
+    try:
+        with _without_root():
+            listing = list_images([str(open_path), str(locked), str(locked.parent), str(open_path / "link.jpg")])
+            with pytest.raises(DecodeError, match="Permission denied"):
+                read((open_path / "link.jpg").as_uri(), 10)
+    finally:
+        locked.chmod(0o755)
+    assert {Path(ref.uri).name for ref in listing.images} == {"a.jpg", "link.jpg"}
+    assert [ref.uri for ref, _ in listing.unlisted] == [locked.as_uri()]

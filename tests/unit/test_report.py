@@ -17,6 +17,7 @@ def _books(path: Path, *refs: ImageRef) -> Books:
 
 def test_each_image_once_and_dead_ones_as_lines(tmp_path: Path) -> None:
     books = _books(tmp_path / "new" / "dead.jsonl", A, B, C)
+    books.dead_letters.prepare()
     books.enter(Batch([Outcome(A, "written", "write"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
     assert books.done == 2
     books.enter(Batch([Outcome(C, "unchanged", "read")], {"read": 0.5, "write": 2.0}))
@@ -53,3 +54,12 @@ def test_an_image_left_in_a_stage_fails_the_run(tmp_path: Path) -> None:
     books = _books(tmp_path / "dead.jsonl", A)
     with pytest.raises(IngestError, match="without an outcome"):
         books.enter(Batch([A]))
+
+
+def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    path.write_text("old\n")
+    DeadLetters(path).prepare()
+    assert not path.exists()
+    with pytest.raises(IngestError, match="can't write dead letters"):
+        DeadLetters(tmp_path).prepare()

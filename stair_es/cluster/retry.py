@@ -1,0 +1,68 @@
+"""What passes by itself, and how long to wait for it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.connect import Connection, translated
+
+BUSY = frozenset({429, 502, 503, 504})
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How hard to try: by default for about a minute."""
+
+    attempts: int = 8
+    backoff_s: float = 0.5
+    """Before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
+    max_backoff_s: float = 15.0
+
+
+def passes(error: exceptions.TransportError) -> bool:
+    """Whether the same request may succeed later: the cluster is busy, restarting, or out of reach."""
+    return isinstance(error, exceptions.ConnectionError) or error.status_code in BUSY
+
+
+def backoff_s(attempt: int, policy: RetryPolicy) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) failed."""
+    full: float = min(policy.max_backoff_s, policy.backoff_s * 2 ** (attempt - 1))
+    return full * random.uniform(0.5, 1.0)
+
+
+def tell(connection: Connection, cause: object, attempt: int) -> None:
+    """Say once a call, on the log, that it is being repeated: a cluster that is away must not look like a hang."""
+    if attempt == 2:
+        _LOG.warning("%s fails (%.200s): trying again", connection.safe_url, cause)
+
+
+def persistently(
+    call: Callable[[], _T],
+    connection: Connection,
+    policy: RetryPolicy | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> _T:
+    """The answer of `call`, which is repeated while it fails with what passes.
+
+    Raises:
+        ClusterError: It failed to the last attempt, or with what doesn't pass.
+    """
+    policy = policy or RetryPolicy()
+    for attempt in range(1, policy.attempts):
+        try:
+            with translated(connection, but=passes):
+                return call()
+        except exceptions.TransportError as error:
+            tell(connection, error, attempt)
+            sleep(backoff_s(attempt, policy))
+    with translated(connection):
+        return call()
