@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 TOO_LARGE = 413
+_UNMENTIONED = (503, "the answer doesn't mention it")
 _ANSWER = "items.index._id,items.index.status,items.index.error"
 
 Lines: TypeAlias = tuple[str, bytes]
@@ -75,7 +76,7 @@ class BulkWriter:
                 return {**outcomes, **self._split(waiting)}
             again = []
             for lines in waiting:
-                status, reason = answers.get(lines[0], (503, "the answer doesn't mention it"))
+                status, reason = answers.get(lines[0], _UNMENTIONED)
                 if status in BUSY and not last:
                     again.append(lines)
                 else:
@@ -83,7 +84,7 @@ class BulkWriter:
             waiting = again
             if not waiting:
                 break
-            tell(self.connection, f"{len(waiting)} documents refused as busy", attempt)
+            tell(self.connection, f"{len(waiting)} documents: {answers.get(waiting[0][0], _UNMENTIONED)[1]}", attempt)
             self.sleep(backoff_s(attempt, self.policy))
         return outcomes
 
