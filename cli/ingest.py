@@ -36,7 +36,7 @@ def ingest(
     ] = None,
     backend: options.BackendOption = "auto",
     thumbnail_px: Annotated[
-        int, typer.Option("--thumbnail-px", min=0, max=1024, help="Longer side of the stored thumbnail; 0 for none.")
+        int, typer.Option("--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.")
     ] = 128,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).")

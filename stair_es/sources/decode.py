@@ -92,26 +92,26 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         if width * height > limits.max_pixels:
             raise DecodeError(f"decompression bomb? {width} x {height} pixels exceed the limit of {limits.max_pixels}")
         orientation, taken_at = _exif(image)
-        shrink = 2 * max(spec.size_px, thumbnail_px) / max(width, height)
+        shrink = 2 * spec.size_px / max(width, height)  # the same with and without a thumbnail: so are the pixels
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
         rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
+        small = _contain(rgb, spec.size_px)
         return Decoded(
-            pixels_HWC=fit(rgb, spec),
+            pixels_HWC=_on_square(small, spec),
             width=height if orientation in _SIDEWAYS else width,
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
-            thumbnail=_thumbnail(rgb, thumbnail_px) if thumbnail_px else None,
+            thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px else rgb, thumbnail_px) if thumbnail_px else None,
         )
 
 
-def fit(rgb: PilImage, spec: ImageSpec) -> Pixels:
-    """The whole RGB image, bicubically resized, in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
+def _on_square(small: PilImage, spec: ImageSpec) -> Pixels:
+    """The image in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
-    small = _contain(rgb, spec.size_px)
     square.paste(small, ((spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2))
     return np.asarray(square)
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.queries import rank_features_query, search_body
 from stair_es.search.searcher import Searcher
-from stair_es.sources.decode import fit
+from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import SparseVector
 from stair_es.vocab import escape, unescape
 
@@ -90,7 +91,10 @@ def starter_vectors() -> tuple[dict[str, SparseVector], tuple[SparseVector, ...]
     for path in sorted(PHOTOS.glob("*.jpg")):
         with Image.open(path) as photo:
             for name, view in views(photo.convert("RGB")).items():
-                images[f"{path.stem}-{name}"] = encoder.encode_images(fit(view, encoder.image_spec)[None])[0]
+                buffer = BytesIO()
+                view.save(buffer, "PNG")
+                pixels_HWC = decode(buffer.getvalue(), encoder.image_spec, DecodeLimits()).pixels_HWC
+                images[f"{path.stem}-{name}"] = encoder.encode_images(pixels_HWC[None])[0]
     lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     captions = encoder.encode_texts([json.loads(line)["caption"] for line in lines])
     return images, (*(caption for caption in captions if len(caption)), *list(images.values())[:2])
