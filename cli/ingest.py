@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import StairError
 
 from . import options
@@ -37,11 +37,11 @@ def ingest(
     backend: options.BackendOption = "auto",
     thumbnail_px: Annotated[
         int, typer.Option("--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.")
-    ] = 128,
+    ] = THUMBNAIL_PX,
     max_pixels: Annotated[
         int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).")
-    ] = 128_000_000,
-    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Refuse larger files.")] = 256 * 1024 * 1024,
+    ] = MAX_PIXELS,
+    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Refuse larger files.")] = MAX_BYTES,
     mapping: Annotated[
         Path | None,
         typer.Option(

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_CLAUSES, MAX_HITS
 
 from . import inputs, options
 from .output import emit_json, note, plain
@@ -23,10 +23,10 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 def query(
     words: options.Words = None,
     image: options.QueryImage = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits the body asks for.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits the body asks for.")] = 10,
     max_clauses: Annotated[
         int, typer.Option("--max-clauses", min=1, help="How many words at most: the cluster's limit is 1024 by default.")
-    ] = 1024,
+    ] = MAX_CLAUSES,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
 
 from . import inputs, options
 from .bars import Canvas, hit_lines
@@ -21,7 +21,7 @@ _EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 def search(
     words: options.Words = None,
     image: options.QueryImage = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many hits.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits.")] = 10,
     explain: Annotated[bool, typer.Option("--explain", help="Draw what each word in common adds to the score.")] = False,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,

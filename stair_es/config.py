@@ -1,4 +1,4 @@
-"""Where things live, and the environment variables that say so."""
+"""Where things live, the environment variables that say so, and the defaults that the command line shares with the library."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ ENV_MODEL = "STAIR_ES_MODEL"
 
 DEFAULT_INDEX = "images"
 DEFAULT_MODEL = "starter"
+
+MAX_CLAUSES = 1024
+"""What every engine takes unless it was told otherwise (`indices.query.bool.max_clause_count`)."""
+MAX_HITS = 10_000
+"""What every engine returns at most unless it was told otherwise (`index.max_result_window`)."""
+MAX_PIXELS = 128_000_000
+MAX_BYTES = 256 * 1024 * 1024
+THUMBNAIL_PX = 128
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from opensearchpy import OpenSearch, exceptions
 
+from stair_es.config import MAX_CLAUSES
 from stair_es.errors import (
     AuthenticationFailed,
     ClusterError,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OLDEST = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
-_DEFAULT_MAX_CLAUSES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +160,9 @@ def _max_clauses(client: OpenSearch, connection: Connection) -> int:
         with translated(connection):
             settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
     except ClusterError:
-        return _DEFAULT_MAX_CLAUSES
+        return MAX_CLAUSES
     layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]
-    return next((int(layer[name]) for layer in layers if name in layer), _DEFAULT_MAX_CLAUSES)
+    return next((int(layer[name]) for layer in layers if name in layer), MAX_CLAUSES)
 
 
 def _reason(error: exceptions.TransportError) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stair_es import vocab
+from stair_es.config import THUMBNAIL_PX
 from stair_es.types import SparseVector
 
 DOCUMENT_VERSION = 1
@@ -21,7 +22,7 @@ class DocumentSettings:
 
     top_words: int = 16
     """Length of `top_tokens`."""
-    thumbnail_px: int = 128
+    thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
 
 

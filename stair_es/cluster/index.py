@@ -31,8 +31,8 @@ class OpenIndex:
     """By this call: then it is empty, and no document in it can be up to date."""
 
 
-def check_alias(alias: str) -> str:
-    """The name, if an alias may be called so.
+def check_alias(alias: str) -> None:
+    """Nothing, if an alias may be called so.
 
     Raises:
         UsageError: With the rule that it breaks.
@@ -42,7 +42,6 @@ def check_alias(alias: str) -> str:
             f"not an index name: {alias!r}",
             'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
         )
-    return alias
 
 
 def index_name(alias: str, model_id: str, now: datetime) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import check_alias, index_body, open_index, refresh
+from stair_es.cluster.index import index_body, open_index, refresh
 from stair_es.config import Home
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.report import Books, DeadLetters, Report
@@ -116,24 +117,17 @@ def ingest(
     finally:
         books.dead_letters.close()
     books.close()
-    client = connection.client()
-    try:
+    with closing(connection.client()) as client:
         refresh(client, connection, job.index)
-    finally:
-        client.close()
     return _report(books, job, runner, time.perf_counter() - start)
 
 
 def _prepare(connection: Connection, options: IngestOptions, say: Callable[[str], None]) -> Job:
-    check_alias(options.alias)
     card = catalogue.resolve(options.model.name)
     body = index_body(resources.load("mappings", "image", options.mapping), model_name=options.model.name, model_id=card.model_id)
-    client = connection.client()
-    try:
+    with closing(connection.client()) as client:
         target = probe(client, connection)
         index = open_index(client, connection, options.alias, body)
-    finally:
-        client.close()
     say(f"{'new index' if index.created else 'index'}: {index.name} behind alias {options.alias} on {target.label}")
     return Job(
         connection=connection,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TOKENS_FIELD = "tokens"
-DEFAULT_MAX_CLAUSES = 1024
-"""What every engine takes unless it was told otherwise (`indices.query.bool.max_clause_count`)."""
-MAX_HITS = 10_000
-"""What every engine returns at most unless it was told otherwise (`index.max_result_window`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +30,7 @@ class SparseQuery:
     """The words that found no room, the lightest ones: tell the user."""
 
 
-def rank_features_query(
-    vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = DEFAULT_MAX_CLAUSES
-) -> SparseQuery:
+def rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
     """The clause whose score is the dot product of `vector` and a document's `field`.
 
     Args:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, probe, translated
+from stair_es.config import MAX_HITS
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.search.explain import Reason, why
-from stair_es.search.queries import MAX_HITS, TOKENS_FIELD, rank_features_query, search_body
+from stair_es.search.queries import TOKENS_FIELD, rank_features_query, search_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from stair_es.config import MAX_BYTES, MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.types import ImageSpec, Pixels
 
@@ -40,9 +41,9 @@ _TURNS = {
 class DecodeLimits:
     """What an image may cost before it is refused."""
 
-    max_pixels: int = 128_000_000
+    max_pixels: int = MAX_PIXELS
     """Width times height, checked before a pixel is decoded (decompression bombs)."""
-    max_bytes: int = 256 * 1024 * 1024
+    max_bytes: int = MAX_BYTES
     """File size, checked before a byte is read."""
 
 
