@@ -9,8 +9,10 @@
     |- ModelError
     |  `- UnknownModel             exit code 2
     |- NodeError
+    |- ReadError
     |- DecodeError
     |- QueryError
+    |- SourceError
     |- IngestError
     `- ClusterError
        |- ClusterUnreachable
@@ -65,12 +67,20 @@ class NodeError(StairError):
     """The embedded node can't be provisioned, started or stopped."""
 
 
+class ReadError(StairError):
+    """The bytes of one image that can't be had."""
+
+
 class DecodeError(StairError):
     """Bytes that can't become pixels."""
 
 
 class QueryError(StairError):
     """A query that can't be asked, for example one without a single known word."""
+
+
+class SourceError(StairError):
+    """A source that can't be listed to its end."""
 
 
 class IngestError(StairError):

@@ -19,6 +19,8 @@ Pixels: TypeAlias = "NDArray[np.uint8]"
 
 Floats: TypeAlias = "NDArray[np.float32]"
 
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
