@@ -5,6 +5,7 @@
     StairError                     exit code 1
     |- UsageError                  exit code 2
     |- MissingExtra
+    |- PluginError
     |- ResourceError
     |- ModelError
     |  `- UnknownModel             exit code 2
@@ -47,6 +48,10 @@ class UsageError(StairError):
 
 class MissingExtra(StairError):
     """An optional dependency is not installed."""
+
+
+class PluginError(StairError):
+    """A plugin that can't be loaded, or doesn't do what its kind must."""
 
 
 class ResourceError(StairError):
