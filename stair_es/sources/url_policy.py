@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stair_es.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class UrlPolicy:
-    """Limits of fetching images by URL."""
+    """Limits of fetching images by URL.
+
+    Raises:
+        UsageError: A limit that can't be kept.
+    """
 
     schemes: tuple[str, ...] = ("https", "http")
     allow_private: bool = False
     """Fetch from loopback, private and link-local addresses too: off, so that a list can't make us call inside services."""
     timeout_s: float = 30.0
-    """For a whole fetch with its redirects, not only between two bytes."""
+    """For a whole fetch with its redirects, not only between two bytes. Waiting for a turn at a busy host doesn't count."""
     max_redirects: int = 5
     per_host: int = 4
     """Fetches from one host at a time and process."""
     attempts: int = 3
     """For what passes by itself: 429, 5xx, lost connections."""
+
+    def __post_init__(self) -> None:
+        if not self.schemes or not set(self.schemes) <= {"http", "https"}:
+            raise UsageError(f"URL schemes {', '.join(self.schemes) or 'of an empty list'}", "Allow https, http or both.")
+        if not 0 < self.timeout_s <= 86400:
+            raise UsageError(f"URL time limit of {self.timeout_s:g} s", "Give more than 0 and at most a day.")
+        if self.max_redirects < 0 or self.per_host < 1 or self.attempts < 1:
+            raise UsageError(
+                f"URL limits: max_redirects {self.max_redirects}, per_host {self.per_host}, attempts {self.attempts}",
+                "max_redirects can be 0, the others are 1 or more.",
+            )

@@ -1,0 +1,60 @@
+"""The body of an answer, never more of it than was allowed, whatever the server says about its length."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+
+from stair_es.errors import ReadError
+
+
+class CutOff(Exception):
+    """The compressed body ended before its end."""
+
+
+def whole(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -> bytes:
+    """The body, uncompressed if the server compressed it without being asked.
+
+    Raises:
+        ReadError: Larger than `max_bytes`, as sent or uncompressed; an encoding that wasn't asked for.
+        CutOff: A compressed body without its end.
+    """
+    encoding = headers.get("content-encoding", "").strip().lower()
+    declared = headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_bytes:
+        raise ReadError(f"{declared} bytes exceed the limit of {max_bytes}")
+    if encoding in ("", "identity"):
+        return _limited(chunks, max_bytes)
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return _limited(_inflated(chunks, max_bytes), max_bytes)
+    raise ReadError(f"sent in an encoding that wasn't asked for: {encoding[:40]!r}")
+
+
+def _limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
+    # one buffer: a list of chunks would let a server that sends single bytes take fifty times the memory
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > max_bytes:
+            raise ReadError(f"more than the limit of {max_bytes} bytes")
+    return bytes(body)
+
+
+def _inflated(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
+    """At most one byte more than allowed comes out, so that a bomb is seen before it fills the memory."""
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib by their header
+    left, sent = max_bytes + 1, 0
+    for chunk in chunks:
+        sent += len(chunk)
+        if sent > max_bytes:
+            raise ReadError(f"more than the limit of {max_bytes} bytes")
+        try:
+            piece = inflater.decompress(chunk, left)
+        except zlib.error as error:
+            raise ReadError(f"said to be compressed, but isn't: {error}") from error
+        left -= len(piece)
+        yield piece
+        if left <= 0:
+            return
+    if not inflater.eof:
+        raise CutOff

@@ -1,0 +1,158 @@
+"""Fetching an image from a server that may be slow, broken or malicious: redirects, retries and limits."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from contextlib import suppress
+
+import httpcore2
+import httpx2
+
+from stair_es._version import __version__
+from stair_es.errors import ReadError
+from stair_es.sources.item import Read
+from stair_es.sources.url_body import whole
+from stair_es.sources.url_clock import Clock
+from stair_es.sources.url_errors import Passing, retry_after_s, status_text, translated
+from stair_es.sources.url_guard import Resolve, system_resolve
+from stair_es.sources.url_hosts import Hosts
+from stair_es.sources.url_policy import UrlPolicy
+from stair_es.sources.url_text import shown
+from stair_es.sources.url_version import conditions, version_of
+from stair_es.sources.url_wire import GuardedBackend
+
+_HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_DRAIN = 16 * 1024
+_MAX_BACKOFF_S = 8.0
+
+
+class Fetcher:
+    """Fetches under one policy, over connections that are kept. For one process, safe in all of its threads."""
+
+    def __init__(self, policy: UrlPolicy, *, resolve: Resolve = system_resolve) -> None:
+        self._policy = policy
+        self._hosts = Hosts(policy.per_host)
+        self._pool = httpcore2.ConnectionPool(
+            # not httpx's Client: it has no way to choose the address, and would bring cookies from one image to the next
+            network_backend=GuardedBackend(allow_private=policy.allow_private, resolve=resolve),
+            ssl_context=httpcore2.default_ssl_context(),
+            max_connections=None,
+            max_keepalive_connections=32,
+            keepalive_expiry=15.0,
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def fetch(self, url: str, max_bytes: int, known: str | None = None) -> Read | None:
+        """The bytes at `url`; None if the server says that they still are those of version `known`.
+
+        Raises:
+            ReadError: Not allowed, or not to be had, with the reason.
+        """
+        start, clock = self._parsed(url), Clock(self._policy.timeout_s)
+        for attempt in range(1, self._policy.attempts + 1):
+            try:
+                return self._follow(start, max_bytes, known, clock)
+            except Passing as passing:
+                wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                if clock.remaining_s <= 0:
+                    raise ReadError(f"{passing.reason}; not done within {self._policy.timeout_s:g} s") from passing
+                if attempt == self._policy.attempts or wait_s >= clock.remaining_s:
+                    tries = f" ({attempt} attempts)" if attempt > 1 else ""
+                    raise ReadError(passing.reason + tries, "Run again later.") from passing
+                time.sleep(wait_s)
+        raise AssertionError("a policy has one attempt at least")
+
+    def _follow(self, start: httpx2.URL, max_bytes: int, known: str | None, clock: Clock) -> Read | None:
+        url, seen = start, set[str]()
+        for _ in range(self._policy.max_redirects + 1):
+            seen.add(str(url))
+            where = url.host if url.host == start.host else f"{url.host} (redirected from {start.host})"
+            with translated(where), self._hosts.turn(url.host, clock):
+                answer = self._get(url, max_bytes, known, clock)
+            if not isinstance(answer, httpx2.URL):
+                return answer
+            url = answer
+            if str(url) in seen:
+                raise ReadError(f"{where}: redirects in a circle")
+        raise ReadError(f"{start.host}: more than {self._policy.max_redirects} redirects")
+
+    def _get(self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Clock) -> Read | httpx2.URL | None:
+        """One request: the bytes, None if they are unchanged, or where they are instead."""
+        conditional = conditions(str(url), known)
+        raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        # ends of time, not durations: see url_wire
+        ends = {"connect": clock.end, "read": clock.end, "write": clock.end, "pool": clock.remaining_s}
+        with self._pool.stream(
+            "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": ends}
+        ) as response:
+            status, headers = response.status, httpx2.Headers(response.headers)
+            if status in (200, 203):
+                return Read(whole(response.iter_stream(), headers, max_bytes), version_of(str(url), headers))
+            _drain(response)
+        if status == 304 and conditional:
+            return None
+        if status in _REDIRECTS and "location" in headers:
+            return self._parsed(headers["location"], url)
+        if status in _PASSING:
+            wait_s = retry_after_s(headers.get("retry-after", ""))
+            if wait_s:
+                self._hosts.pause(url.host, wait_s)
+            raise Passing(status_text(status) + (f", asks to wait {wait_s:.0f} s" if wait_s else ""), wait_s)
+        raise ReadError(status_text(status))
+
+    def _parsed(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:
+        """The URL, if its form is allowed. Whether its address is, is known when it is connected to."""
+        verb = "redirects to" if base is not None else "can't fetch"
+        try:
+            url = (base.join(text) if base is not None else httpx2.URL(text)).copy_with(fragment=None)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ReadError(f"{verb} a malformed URL: {shown(text)}") from error
+        if url.scheme not in self._policy.schemes:
+            allowed = f"Allowed: {', '.join(self._policy.schemes)}."
+            raise ReadError(f"{verb} a URL whose scheme isn't allowed: {shown(str(url))}", allowed)
+        if url.userinfo:
+            remedy = "Use signed URLs: a password in a URL would end up in documents and reports."
+            raise ReadError(f"{verb} a URL with a user name or password: {shown(str(url))}", remedy)
+        if not url.host or b"%" in url.raw_host or not 0 < (1 if url.port is None else url.port) < 65536:
+            raise ReadError(f"{verb} a malformed URL: {shown(str(url))}")
+        return url
+
+
+def _drain(response: httpcore2.Response) -> None:
+    """Read the rest of a short answer, so that its connection can be used again; a long one costs the connection."""
+    read = 0
+    with suppress(httpcore2.NetworkError, httpcore2.RemoteProtocolError):
+        for chunk in response.iter_stream():
+            read += len(chunk)
+            if read > _MAX_DRAIN:
+                return
+
+
+_lock = threading.Lock()
+_fetchers: dict[UrlPolicy, Fetcher] = {}
+
+
+def fetcher(policy: UrlPolicy) -> Fetcher:
+    """The fetcher of this process for `policy`."""
+    with _lock:
+        if policy not in _fetchers:
+            _fetchers[policy] = Fetcher(policy)
+        return _fetchers[policy]
+
+
+def _forget() -> None:
+    """A forked child must not talk over its parent's connections, nor wait for locks that only the parent's threads free."""
+    global _lock, _fetchers
+    _lock, _fetchers = threading.Lock(), {}
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which doesn't fork
+    os.register_at_fork(after_in_child=_forget)

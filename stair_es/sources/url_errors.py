@@ -1,0 +1,72 @@
+"""What goes wrong on the way to an image, told apart: what may pass by itself, and what won't."""
+
+from __future__ import annotations
+
+import http
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+import httpcore2
+
+from stair_es.errors import ReadError
+from stair_es.sources.url_body import CutOff
+
+
+class Passing(Exception):
+    """An attempt failed with what may pass by itself."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        """What the server asked to wait."""
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """The library's errors and ours, all of them saying where.
+
+    Raises:
+        ReadError: Won't pass.
+        Passing: May pass.
+    """
+    try:
+        yield
+    except ReadError as error:
+        raise ReadError(f"{where}: {error.message}", error.remedy) from error
+    except Passing as error:
+        raise Passing(f"{where}: {error.reason}", error.wait_s) from error
+    except httpcore2.TimeoutException as error:
+        raise Passing(f"{where}: no answer in time") from error
+    except httpcore2.ConnectError as error:
+        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            why = error.__cause__.verify_message
+            raise ReadError(f"{where}: its certificate isn't trusted: {why}", "Add its CA to those of this machine.") from error
+        raise Passing(f"{where}: can't connect: {getattr(error.__cause__, 'strerror', None) or error}") from error
+    except (httpcore2.NetworkError, CutOff) as error:
+        raise Passing(f"{where}: connection lost") from error
+    except httpcore2.RemoteProtocolError as error:
+        raise Passing(f"{where}: bad answer: {str(error)[:120]}") from error
+    except httpcore2.LocalProtocolError as error:
+        raise ReadError(f"{where}: can't be asked for: {str(error)[:120]}") from error
+
+
+def retry_after_s(text: str) -> float:
+    """Seconds that a `Retry-After` header asks for: a number or a date; 0 if it is neither."""
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
+
+
+def status_text(status: int) -> str:
+    """By the standard's words: the server's own could say anything."""
+    with suppress(ValueError):
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    return f"status {status}"

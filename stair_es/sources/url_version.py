@@ -1,0 +1,51 @@
+"""What a server says about the version of a resource, as a text that can be kept and sent back to it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+_FORM = "http1"
+_MAX_VALIDATOR = 256
+
+
+def version_of(url: str, headers: Mapping[str, str]) -> str | None:
+    """The version of what was fetched from `url`, the last one of its redirects. None if the server tells nothing to go by.
+
+    ETags, weak ones too: they say that the picture is the same, if not each byte. Else Last-Modified, with the length.
+    """
+    etag, modified = headers.get("etag", ""), headers.get("last-modified", "")
+    if etag.removeprefix("W/").startswith('"') and _sendable(etag):
+        return f"{_FORM}:{_digest(url)}:{etag}"
+    if _sendable(modified) and _settled(modified, headers.get("date", "")):
+        return f"{_FORM}:{_digest(url)}:{modified};{headers.get('content-length', '')}"
+    return None
+
+
+def conditions(url: str, known: str | None) -> dict[str, str]:
+    """The headers that make the server of `url` answer 304 if it still has the version `known` of this very resource."""
+    form, _, rest = (known or "").partition(":")
+    digest, _, validator = rest.partition(":")
+    if form != _FORM or digest != _digest(url) or not _sendable(validator):
+        return {}
+    if validator.removeprefix("W/").startswith('"'):
+        return {"If-None-Match": validator}
+    return {"If-Modified-Since": validator.rpartition(";")[0]}
+
+
+def _digest(url: str) -> str:
+    """A redirect may lead elsewhere tomorrow, where the same ETag means another picture."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def _sendable(text: str) -> bool:
+    return 0 < len(text) <= _MAX_VALIDATOR and text.isascii() and text.isprintable()
+
+
+def _settled(modified: str, date: str) -> bool:
+    """Whether the file was left alone for a second: within the same one it may change again under the same date."""
+    try:
+        return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
+    except (TypeError, ValueError, OverflowError):
+        return False
