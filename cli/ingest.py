@@ -3,45 +3,139 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
-from stair_es.errors import StairError
+from stair_es.errors import StairError, UsageError
 
 from . import options
-from .output import emit_json, note, stdout
+from .ingest_report import print_dry_run, print_report
+from .output import emit_json, note
 from .progress import image_progress
 
 if TYPE_CHECKING:
-    from stair_es.ingest.report import Report
+    from stair_es.ingest.report import Books
+    from stair_es.ingest.run import IngestOptions
+    from stair_es.sources.item import Source, SourceOptions
 
 SOME_DEAD = 3
 """Exit code of a run that went through, but left some images dead."""
+_SOURCES, _DOCUMENTS, _INDEX, _RUN = "What is taken", "What is written", "Which index", "Where it runs"
 
 
 def ingest(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Files, folders (with all below them), globs, file:// URIs.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, folders, globs; s3:// gs:// az:// hf:// and other URLs; tables (.parquet .csv .jsonl); tars"
+            " (shards-{000..099}.tar); .txt lists of URLs; hf-dataset://NAME; - for stdin.",
+        ),
+    ] = None,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: options.Model = DEFAULT_MODEL,
-    runner: Annotated[
-        Literal["auto", "local", "ray"], typer.Option("--runner", help="Where the stages run: this process, or Ray.")
-    ] = "auto",
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray cluster to join.")
+    source_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="What SOURCE is, if its name doesn't tell: see `stair-es plugins`.", rich_help_panel=_SOURCES
+        ),
     ] = None,
-    backend: options.BackendOption = "auto",
-    thumbnail_px: Annotated[
-        int, typer.Option("--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.")
-    ] = THUMBNAIL_PX,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN,...",
+            help="Columns to carry into the document; `*` for all of them. Without it the caption alone.",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option("--image-column", help="The column with bytes, path or URL of the image.", rich_help_panel=_SOURCES),
+    ] = None,
+    retry: Annotated[
+        Path | None,
+        typer.Option(
+            "--retry",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Take up the dead letters of an earlier run.",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = None,
+    allow_private_urls: Annotated[
+        bool,
+        typer.Option(
+            "--allow-private-urls", help="Fetch from loopback, private and link-local addresses too.", rich_help_panel=_SOURCES
+        ),
+    ] = False,
+    url_timeout_s: Annotated[
+        float, typer.Option("--url-timeout", min=0.1, help="Seconds that fetching one URL may take.", rich_help_panel=_SOURCES)
+    ] = 30.0,
     max_pixels: Annotated[
-        int, typer.Option("--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).")
+        int,
+        typer.Option(
+            "--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).", rich_help_panel=_SOURCES
+        ),
     ] = MAX_PIXELS,
-    max_bytes: Annotated[int, typer.Option("--max-bytes", min=1, help="Refuse larger files.")] = MAX_BYTES,
+    max_bytes: Annotated[
+        int, typer.Option("--max-bytes", min=1, help="Refuse larger files.", rich_help_panel=_SOURCES)
+    ] = MAX_BYTES,
+    model: options.Model = DEFAULT_MODEL,
+    enrich: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--enrich", metavar="NAME[:KEY=VALUE,...]", help="Run an enricher on each image.", rich_help_panel=_DOCUMENTS
+        ),
+    ] = None,
+    thumbnail_px: Annotated[
+        int,
+        typer.Option(
+            "--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.", rich_help_panel=_DOCUMENTS
+        ),
+    ] = THUMBNAIL_PX,
+    impacts: Annotated[
+        bool,
+        typer.Option(
+            "--impacts",
+            help="Add the field that an unchanged BM25 client's `match` finds (OpenSearch).",
+            rich_help_panel=_DOCUMENTS,
+        ),
+    ] = False,
+    vector: Annotated[
+        Literal["rank_features", "sparse_vector"],
+        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's.", rich_help_panel=_DOCUMENTS),
+    ] = "rank_features",
+    id_by: Annotated[
+        Literal["uri", "content"],
+        typer.Option("--id", help="What makes two images one document: their URI or their bytes.", rich_help_panel=_DOCUMENTS),
+    ] = "uri",
+    resync: Annotated[
+        bool, typer.Option("--resync", help="Remove documents whose image is gone from its SOURCE.", rich_help_panel=_INDEX)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen; read and write nothing.", rich_help_panel=_INDEX)
+    ] = False,
+    swap: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(
+            "--swap", help="When a newly built index takes the alias: auto when it is complete.", rich_help_panel=_INDEX
+        ),
+    ] = "auto",
+    keep: Annotated[
+        int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.", rich_help_panel=_INDEX)
+    ] = 1,
+    relax_replicas: Annotated[
+        bool,
+        typer.Option(
+            "--relax-replicas",
+            help="No replicas while a new index is built: faster, and a lost node then costs the build.",
+            rich_help_panel=_INDEX,
+        ),
+    ] = False,
     mapping: Annotated[
         Path | None,
         typer.Option(
@@ -49,12 +143,47 @@ def ingest(
             exists=True,
             dir_okay=False,
             help="Your own index body (JSON) for a new index, in place of the built-in one.",
+            rich_help_panel=_INDEX,
         ),
     ] = None,
+    sink: Annotated[
+        str, typer.Option("--sink", metavar="NAME[:KEY=VALUE,...]", help="Where documents go.", rich_help_panel=_INDEX)
+    ] = "cluster",
     dead_letters: Annotated[
         Path | None,
-        typer.Option("--dead-letters", help="JSONL for images that failed; by default below STAIR_ES_HOME/dead-letters."),
+        typer.Option(
+            "--dead-letters",
+            help="JSONL for images that failed; by default below STAIR_ES_HOME/dead-letters.",
+            rich_help_panel=_INDEX,
+        ),
     ] = None,
+    runner: Annotated[
+        Literal["auto", "local", "ray"],
+        typer.Option("--runner", help="Where the stages run: this process, or Ray.", rich_help_panel=_RUN),
+    ] = "auto",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray cluster to join.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    gpus_per_encoder: Annotated[
+        float,
+        typer.Option(
+            "--gpus-per-encoder", min=0.0, help="Share of a GPU for each encoder of Ray's; 0 for CPUs.", rich_help_panel=_RUN
+        ),
+    ] = 1.0,
+    encoders: Annotated[
+        int, typer.Option("--encoders", min=0, help="Encoders of Ray's; 0 for as many as fit.", rich_help_panel=_RUN)
+    ] = 0,
+    batch_images: Annotated[
+        int, typer.Option("--batch-size", min=0, help="Images an encode; 0 for what suits the device.", rich_help_panel=_RUN)
+    ] = 0,
+    backend: options.BackendOption = "auto",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        typer.Option("--precision", help="Of the torch backend; bf16 and fp16 are for GPUs.", rich_help_panel=_RUN),
+    ] = "fp32",
     as_json: options.Json = False,
 ) -> None:
     """Encode images and write them into the search cluster.
@@ -65,58 +194,136 @@ def ingest(
 
     `stair-es ingest ~/Pictures --index photos`
 
-    `stair-es ingest 'archive/**/*.jpg' cover.png --index photos --url https://user:password@search:9200`
+    `stair-es ingest s3://bucket/products/ --index products --resync`
 
-    `stair-es ingest /data/images --index photos --runner ray --json | tail -n 1 | jq .written`
+    `stair-es ingest 'laion/{00000..00099}.tar' --map caption=txt,licence=license --runner ray`
+
+    `stair-es ingest items.parquet --image-column url --map caption=title,price=price --index shop`
+
+    `stair-es ingest --retry dead.jsonl --index photos`
 
     **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters), 1 when the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
-    from stair_es.ingest.run import IngestOptions, list_sources
-    from stair_es.ingest.run import ingest as run
+    from stair_es.ingest.enrich import EnricherSpec
+    from stair_es.ingest.run import IngestOptions
+    from stair_es.ingest.run_ray import RayOptions
     from stair_es.model.encoder import ModelSpec
     from stair_es.sources.decode import DecodeLimits
+    from stair_es.sources.item import Reading, SourceOptions
+    from stair_es.sources.url_policy import UrlPolicy
 
-    chosen = IngestOptions(
-        alias=index,
-        model=ModelSpec(name=model, backend=backend),
-        runner=runner,
-        ray_address=ray_address,
-        document=DocumentSettings(thumbnail_px=thumbnail_px),
-        limits=DecodeLimits(max_pixels=max_pixels, max_bytes=max_bytes),
-        mapping=mapping,
-        dead_letters=dead_letters,
-    )
-    try:
+    def go(said: dict[str, Any]) -> bool:
         check_alias(index)
-        listing = list_sources(sources)
-        ignored = f", {listing.ignored.total():,} other files ignored" if listing.ignored else ""
-        note(f"{len(listing.images):,} images found{ignored}")
-        connection = options.connection(url)
-        with image_progress(len(listing.images)) as progress:
-            report = run(listing, connection, chosen, say=note, progress=progress)
+        place = SourceOptions(
+            format=source_format,
+            columns=_columns(columns or []),
+            image_column=image_column,
+            reading=Reading(max_bytes=max_bytes, urls=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s)),
+        )
+        chosen = IngestOptions(
+            alias=index,
+            model=ModelSpec(name=model, backend=backend, precision=precision),
+            runner=runner,
+            ray=RayOptions(address=ray_address, gpus_per_encoder=gpus_per_encoder, encoders=encoders),
+            batch_images=batch_images,
+            document=DocumentSettings(thumbnail_px=thumbnail_px, impacts=impacts, vector=vector, id=id_by),
+            source=place,
+            limits=DecodeLimits(max_pixels=max_pixels),
+            enrichers=tuple(EnricherSpec.parse(text) for text in enrich or []),
+            **_sink(sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping),
+            resync=resync,
+            dead_letters=dead_letters,
+        )
+        opened = _open(sources or [], place, retry, dead_letters)
+        return _dry(opened, url, chosen, as_json) if dry_run else _run(opened, url, chosen, as_json, said)
+
+    said: dict[str, Any] = {}
+    try:
+        some_dead = go(said)
     except StairError as error:
         if as_json:
-            emit_json({"error": error.message, "remedy": error.remedy})
+            emit_json({"error": error.message, "remedy": error.remedy, **said})
+        raise
+    if some_dead:
+        raise typer.Exit(SOME_DEAD)
+
+
+def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_letters: Path | None) -> list[Source]:
+    from dataclasses import replace
+
+    from stair_es.sources.registry import open_source
+
+    if not arguments and retry is None:
+        raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
+    if retry is not None and dead_letters is not None and retry.absolute() == dead_letters.absolute():
+        raise UsageError("--retry and --dead-letters name the same file", "Let the new dead letters go into another one.")
+    opened = [open_source(argument, place, note) for argument in arguments]
+    return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), note)]
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    """Field -> column of `--map a=b,c=d --map e=f`; `*` stands for all.
+
+    Raises:
+        UsageError: Not of that form, a field comes twice, or has the name of one of ours.
+    """
+    from stair_es.cluster.documents import RESERVED
+
+    columns: dict[str, str] = {}
+    for part in (part.strip() for text in given for part in text.split(",")):
+        field, equals, column = part.partition("=")
+        if part == "*":
+            field = column = "*"
+        elif not (field and equals and column):
+            raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,licence=license or --map '*'.")
+        if field in columns:
+            raise UsageError(f"--map names the field {field!r} twice")
+        if field in RESERVED:
+            raise UsageError(f"--map can't use the field {field!r}: stair-es writes it itself", "Choose another field name.")
+        columns[field] = column
+    return columns
+
+
+def _sink(text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None) -> dict[str, Any]:
+    """Name and options of the sink: those of the built-in one have options of their own on the command line."""
+    from stair_es.ingest.enrich import EnricherSpec
+
+    spec = EnricherSpec.parse(text)
+    given = dict(spec.options)
+    if spec.name == "cluster":
+        given |= {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
+        given |= {"mapping": str(mapping)} if mapping else {}
+    return {"sink": spec.name, "sink_options": given}
+
+
+def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any]) -> bool:
+    from stair_es.ingest.run import ingest as run
+
+    kept: list[Books] = []
+    try:
+        with image_progress() as progress:
+            connection = options.connection(url) if chosen.sink == "cluster" or url else None
+            report = run(opened, connection, chosen, say=note, progress=progress, books=kept.append)
+    except StairError:
+        if kept:
+            said.update(kept[0].counts())
         raise
     if as_json:
         emit_json(report.to_dict())
     else:
-        _print(report)
-    if report.dead:
-        raise typer.Exit(SOME_DEAD)
+        print_report(report)
+    return bool(report.dead)
 
 
-def _print(report: Report) -> None:
-    values = report.to_dict()
-    stdout.print(
-        f"{report.seen:,} images: {report.written:,} written, {report.unchanged:,} unchanged, {report.dead:,} dead"
-        f" in {report.seconds:.1f} s ({values['images_per_s']:,.1f} images/s)",
-        style="bold",
-    )
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in values["stage_seconds"].items())
-    stdout.print(f"stages (summed over workers): {stages}")
-    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})")
-    if report.dead_letters:
-        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
+def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> bool:
+    from stair_es.ingest.dry_run import dry_run
+
+    connection = options.connection(url) if chosen.sink == "cluster" or url else None
+    would = dry_run(opened, connection, chosen, say=note)
+    if as_json:
+        emit_json(would.to_dict())
+    else:
+        print_dry_run(would, chosen.alias)
+    return False

@@ -10,7 +10,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import encode, ingest, node, query, search
+from . import encode, ingest, node, plugins, query, search
 from .output import fail, note
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command(name="ingest")(ingest.ingest)
 app.command(name="search")(search.search)
 app.command(name="encode")(encode.encode)
 app.command(name="query")(query.query)
+app.command(name="plugins")(plugins.plugins)
 app.add_typer(node.app, name="node")
 
 

@@ -24,17 +24,17 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def image_progress(total: int) -> Iterator[Callable[[Books], None]]:
-    """A callback that shows how far the books of an ingest are."""
+def image_progress() -> Iterator[Callable[[Books], None]]:
+    """A callback that shows how far the books of an ingest are. The total grows until everything is listed."""
     if stderr.is_terminal:
-        with _bar(total) as update:
+        with _bar() as update:
             yield update
     else:
-        yield _lines(total)
+        yield _lines()
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Callable[[Books], None]]:
+def _bar() -> Iterator[Callable[[Books], None]]:
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -44,15 +44,18 @@ def _bar(total: int) -> Iterator[Callable[[Books], None]]:
         TextColumn("{task.description}"),
     )
     with Progress(*columns, console=stderr) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=None, visible=False)
 
         def update(books: Books) -> None:
-            bar.update(task, completed=books.done, description=f"{books.kinds['dead']} dead" if books.kinds["dead"] else "")
+            dead = f"{books.kinds['dead']} dead" if books.kinds["dead"] else ""
+            listing = "" if books.listing_done else f"{books.listed:,} listed so far "
+            total = books.listed if books.listing_done else None
+            bar.update(task, completed=books.done, total=total, description=listing + dead, visible=True)
 
         yield update
 
 
-def _lines(total: int) -> Callable[[Books], None]:
+def _lines() -> Callable[[Books], None]:
     start = last = time.monotonic()
 
     def update(books: Books) -> None:
@@ -61,7 +64,8 @@ def _lines(total: int) -> Callable[[Books], None]:
         if now - last >= _LINE_EVERY_S:
             last = now
             rate = books.done / (now - start)
-            eta_s = (total - books.done) / rate if rate else 0.0
-            note(f"{books.done:,}/{total:,} images, {rate:,.1f} images/s, ETA {eta_s:,.0f} s, {books.kinds['dead']} dead")
+            left = books.listed - books.done
+            eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
+            note(f"{books.done:,}/{books.listed:,} images, {rate:,.1f} images/s, {eta}, {books.kinds['dead']} dead")
 
     return update

@@ -53,7 +53,8 @@ class Plugin:
         wanted = getattr(loaded, "api_version", API_VERSION)
         if wanted != API_VERSION:
             raise PluginError(
-                f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {wanted}, this is {API_VERSION}",
+                f"plugin {self.name!r} of {self.distribution} {self.version} is made for API version {wanted},"
+                f" this is {API_VERSION}",
                 f"Update {self.distribution}, or stair-es.",
             )
         return loaded

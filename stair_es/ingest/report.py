@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from stair_es.errors import IngestError
-from stair_es.ingest.stages import STAGES, Batch, Outcome, Stage
+from stair_es.ingest.batch import STAGES, Batch, Outcome, Stage
+from stair_es.ingest.dead_letters import DeadLetters
+from stair_es.ingest.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +21,28 @@ class Report:
     written: int
     unchanged: int
     dead: int
+    removed: int
+    """Documents whose image is gone (`--resync`)."""
+    documents: int
+    """Different documents of the images that have one: fewer than images where ids go by content and contents repeat."""
     seconds: float
     """From the first image to the last refresh."""
     stage_seconds: dict[Stage, float]
     """Summed over all workers, so more than `seconds` where several work side by side."""
+    encoder_idle: float | None
+    """0..1: share of the time in which the encoders had nothing to do, from their first batch to their last."""
+    bulk_requests: int
+    bulk_busy: int
+    """How many of them found the cluster busy or away and were repeated."""
     index: str
     """The concrete index that was written."""
     alias: str
+    swapped: bool
+    """The alias stands for a newly built index from this run on."""
+    unfinished: str
+    """Why a newly built index doesn't stand behind the alias yet; empty otherwise."""
+    pruned: tuple[str, ...]
+    """Retired indices that were deleted."""
     model: str
     runner: str
     dead_letters: str | None
@@ -38,92 +51,48 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         rate = self.seen / self.seconds if self.seconds else 0.0
+        total = sum(self.stage_seconds.values()) or 1.0
         return {
-            **{name: getattr(self, name) for name in ("seen", "written", "unchanged", "dead")},
+            **{name: getattr(self, name) for name in ("seen", "written", "unchanged", "dead", "removed", "documents")},
             "seconds": round(self.seconds, 3),
             "images_per_s": round(rate, 2),
             "stage_seconds": {stage: round(self.stage_seconds.get(stage, 0.0), 3) for stage in STAGES},
-            **{name: getattr(self, name) for name in ("index", "alias", "model", "runner", "dead_letters")},
+            "stage_share": {stage: round(self.stage_seconds.get(stage, 0.0) / total, 3) for stage in STAGES},
+            "encoder_idle": None if self.encoder_idle is None else round(self.encoder_idle, 3),
+            **{name: getattr(self, name) for name in ("bulk_requests", "bulk_busy", "index", "alias", "swapped", "unfinished")},
+            "pruned": list(self.pruned),
+            **{name: getattr(self, name) for name in ("model", "runner", "dead_letters")},
         }
-
-
-class DeadLetters:
-    """A JSONL file of dead images (`uri`, `source`, `stage`, `reason`, `at`); made with the first one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.count = 0
-        self._file: IO[str] | None = None
-
-    def prepare(self) -> None:
-        """Make its folder and remove the letters of an earlier run, before there is one to write.
-
-        Raises:
-            IngestError: The file couldn't be written.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.unlink(missing_ok=True)
-            self.path.touch()
-            self.path.unlink()
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def add(self, outcome: Outcome) -> None:
-        """Write one line, at once: it must survive whatever happens next.
-
-        Raises:
-            IngestError: The file can't be written.
-        """
-        line = {
-            "uri": outcome.ref.uri,
-            "source": outcome.ref.source,
-            "stage": outcome.stage,
-            "reason": outcome.reason,
-            "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        }
-        try:
-            if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self.count += 1
-
-    def _unwritable(self, error: OSError) -> IngestError:
-        return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
-
-    def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
 
 
 @dataclass
 class Books:
     """Keeps one outcome an image while a run goes on, and checks that none is missing or double at its end."""
 
-    expected: set[str]
+    manifest: Manifest
     dead_letters: DeadLetters
     kinds: Counter[str] = field(default_factory=Counter)
     stage_seconds: defaultdict[Stage, float] = field(default_factory=lambda: defaultdict(float))
-    _open: set[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._open = set(self.expected)
+    listed: int = 0
+    """Images that the sources named so far."""
+    listing_done: bool = False
 
     @property
     def done(self) -> int:
         """Images that have their outcome."""
         return self.kinds.total()
 
+    def list(self, uri: str) -> bool:
+        """An image was named by a source; whether it is new to the run."""
+        new = self.manifest.add(uri)
+        self.listed += new
+        return new
+
     def enter(self, batch: Batch) -> None:
         """Take in a finished batch.
 
         Raises:
-            IngestError: An image comes twice, was never asked for, or left the last stage without an outcome.
+            IngestError: An image comes twice, was never listed, or left the last stage without an outcome.
         """
         outcomes = batch.outcomes()
         if len(outcomes) != len(batch.images):
@@ -134,13 +103,16 @@ class Books:
 
     def enter_outcomes(self, outcomes: Iterable[Outcome]) -> None:
         """Take in outcomes that no stage made, or those of a batch (see `enter`)."""
-        for outcome in outcomes:
-            if outcome.ref.uri not in self._open:
-                raise IngestError(f"an outcome too many for {outcome.ref.uri}")
-            self._open.remove(outcome.ref.uri)
+        taken = tuple(outcomes)
+        self.manifest.settle((outcome.item.uri, outcome.id) for outcome in taken)
+        for outcome in taken:
             self.kinds[outcome.kind] += 1
             if outcome.kind == "dead":
                 self.dead_letters.add(outcome)
+
+    def counts(self) -> dict[str, int]:
+        """`{kind: images}` and `seen`: for reports, of failed runs too."""
+        return {"seen": self.listed, **{kind: self.kinds[kind] for kind in ("written", "unchanged", "dead")}}
 
     def close(self) -> None:
         """Check the sums.
@@ -149,6 +121,6 @@ class Books:
             IngestError: Images are without an outcome.
         """
         self.dead_letters.close()
-        if self._open:
-            some = ", ".join(sorted(self._open)[:3])
-            raise IngestError(f"{len(self._open)} images ended without an outcome, among them {some}")
+        unsettled = self.manifest.unsettled()
+        if unsettled or self.done != self.listed:
+            raise IngestError(f"the counts don't add up: {self.counts()}, {unsettled} images without an outcome")

@@ -1,4 +1,4 @@
-"""The stages in this process: one thread a core takes a batch through all of them.
+"""The stages in this process: threads for each of them.
 
 Reading and writing wait for others while Pillow and the encoder compute outside the interpreter lock, so threads keep every
 core busy without a byte being copied between processes.
@@ -7,39 +7,88 @@ core busy without a byte being copied between processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import cast
 
-from stair_es.ingest.stages import Batch, Job, decode_batch, encode_batch, read_batch, write_batch
+from stair_es.cluster.bulk import Sent
+from stair_es.ingest.batch import Batch
+from stair_es.ingest.lanes import Lanes, Task
+from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder
 
+CPU_BATCH, GPU_BATCH = 16, 128
+_READERS_PER_CORE = 2
+"""Reading waits for disks and networks."""
 
-def run_local(job: Job, todo: Iterable[Batch], threads: int = 0) -> Iterator[Batch]:
-    """The finished batches of `todo`, as they get ready. `threads`: 0 for one a core, and one to wait for the cluster.
+
+@contextmanager
+def local_lanes(job: Job, batch_images: int = 0, writers: int = 8) -> Iterator[Lanes]:
+    """Lanes of threads. On any exit those under way are waited for, and none that hasn't begun will.
+
+    Args:
+        job: What the stages work with.
+        batch_images: 0 for what suits the device.
+        writers: The most bulk requests that the pace may ask for at a time.
 
     Raises:
-        StairError: A stage failed as a whole; batches that a thread works on are finished first, others never started.
+        ModelError: The model can't be loaded.
     """
-    threads = threads or (os.cpu_count() or 1) + 1
-    encoder = catalogue.load(replace(job.model, threads=1))
+    lanes = _LocalLanes(job, batch_images, writers)
+    try:
+        yield lanes
+    finally:
+        lanes.close()
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="ingest") as pool:
-        under_way: set[Future[Batch]] = set()
-        try:
-            for batch in todo:
-                under_way.add(pool.submit(_all_stages, batch, job, encoder))
-                if len(under_way) >= 2 * threads:
-                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                    yield from (future.result() for future in done)
-            while under_way:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BaseException:
+
+class _LocalLanes:
+    def __init__(self, job: Job, batch_images: int, writers: int) -> None:
+        cores = os.cpu_count() or 1
+        on_gpu = catalogue.uses_gpu(job.model)
+        self.encoders = 1 if on_gpu else cores
+        self.workers = cores * _READERS_PER_CORE
+        self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
+        self._job = job
+        self._encoder = catalogue.load(replace(job.model, threads=1))
+        self._waiting = ThreadPoolExecutor(writers + 2, thread_name_prefix="write")
+        self._preparing = ThreadPoolExecutor(self.workers, thread_name_prefix="prepare")
+        self._encoding = ThreadPoolExecutor(self.encoders, thread_name_prefix="encode")
+
+    def close(self) -> None:
+        for pool in (self._preparing, self._encoding, self._waiting):
             pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for pool in (self._preparing, self._encoding, self._waiting):
+            pool.shutdown(wait=True)
+
+    def check(self, batch: Batch) -> Task:
+        return self._waiting.submit(check_batch, batch, self._job)
+
+    def prepare(self, batch: Batch) -> Task:
+        return self._preparing.submit(prepare_batch, batch, self._job)
+
+    def encode(self, prepared: Task, encoder: int) -> Task:
+        return self._encoding.submit(_encode, cast("Future[Batch]", prepared), self._encoder)
+
+    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
+        return self._waiting.submit(_write, cast("Sequence[Future[Batch]]", encoded), self._job, chunk_bytes)
+
+    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+        done, _ = wait(cast("Collection[Future[Batch]]", tasks), timeout_s, FIRST_COMPLETED)
+        return list(done)
+
+    def checked(self, task: Task) -> Batch:
+        return cast("Future[Batch]", task).result()
+
+    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+        return cast("Future[tuple[list[Batch], list[Sent]]]", task).result()
 
 
-def _all_stages(batch: Batch, job: Job, encoder: Encoder) -> Batch:
-    return write_batch(encode_batch(decode_batch(read_batch(batch, job), job), encoder), job)
+def _encode(prepared: Future[Batch], encoder: Encoder) -> Batch:
+    return encode_batch(prepared.result(), encoder)
+
+
+def _write(encoded: Sequence[Future[Batch]], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
+    return write_batches([future.result() for future in encoded], job, chunk_bytes)

@@ -1,125 +1,194 @@
-"""The stages as a Ray Data graph, on every core and GPU that Ray has. The only file that imports ray.
+"""The stages on Ray, on every core and GPU that it has. The only file that imports ray.
 
-One row is one batch, pickled into a bytes column: an Arrow dict column would become one wide struct full of nulls, and a
-stage gets exactly what it gets in process. Reading, decoding and writing are CPU tasks; the encoder is a pool of actors that
-load the model once.
+Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
+store: a prepared one goes from the worker that made it to the encoder, and this process sees outcomes only. Ray repeats a
+task whose worker was killed; a document that is written twice is stored once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
-from stair_es.errors import IngestError, StairError
+from stair_es.cluster.bulk import Sent
+from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.extras import need
-from stair_es.ingest.stages import Batch, Job, decode_batch, encode_batch, read_batch, write_batch
+from stair_es.ingest.batch import Batch
+from stair_es.ingest.lanes import Lanes, Task, WorkerDied
+from stair_es.ingest.run_local import CPU_BATCH, GPU_BATCH
+from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 
-_Row = dict[str, bytes]
+_CONNECT_TIMEOUT_S = 10.0
+_RETRIES = 3
+"""How often Ray repeats a task whose worker died, before the images of its batch are tried one by one."""
+_WAITING_CPUS = 0.05
+"""Of a task that waits for the cluster nearly all of its time."""
 
 
-def run_ray(job: Job, todo: Sequence[Batch], address: str | None = None) -> Iterator[Batch]:
-    """The finished batches of `todo`, as they get ready.
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """How to use Ray."""
 
-    Args:
-        job: What the workers build their clients and models from.
-        todo: The batches.
-        address: A running Ray cluster; none starts one on this machine for the time of the run.
+    address: str | None = None
+    """A running cluster; None starts one on this machine for the time of the run."""
+    gpus_per_encoder: float = 1.0
+    """A fraction lets several encoders share one GPU; 0 keeps them on CPUs."""
+    encoders: int = 0
+    """How many; 0 for as many as fit."""
+
+
+@contextmanager
+def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[Lanes]:
+    """Lanes of Ray tasks and actors, in a session that ends with them unless the caller had one already.
 
     Raises:
         MissingExtra: Ray isn't installed.
-        StairError: A stage failed as a whole.
+        UsageError: The cluster has not the GPUs that were asked for.
+        IngestError: Ray can't be started, or reached at the address.
     """
     ray = need("ray", "ray")
-    with _session(ray, address):
-        graph = _graph(ray, job, todo)
+    with _session(ray, options.address):
+        lanes = _RayLanes(ray, job, options, batch_images)
         try:
-            for row in graph.iter_rows():
-                batch = pickle.loads(row["batch"])
-                if isinstance(batch, StairError):
-                    raise batch
-                yield batch
-        except ray.exceptions.RayError as error:
-            raise IngestError(f"Ray failed: {getattr(error, 'cause', None) or error}") from error
+            yield lanes
+        finally:
+            lanes.close()
 
 
-def _graph(ray: Any, job: Job, todo: Sequence[Batch]) -> Any:  # noqa: ANN401  ray ships no types we could name
-    from ray.data import ActorPoolStrategy
-
-    resources = ray.cluster_resources()
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    # On CPUs the encoders take every core by threads=1, but reserve only half of them: the other stages need room.
-    encoders: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 0.5}
-    rows = [{"batch": pickle.dumps(batch)} for batch in todo]
-    return (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map(_on_rows(read_batch), fn_kwargs={"job": job}, num_cpus=0.5)
-        .map(_on_rows(decode_batch), fn_kwargs={"job": job}, num_cpus=0.5)
-        .map(
-            _Encoders,
-            fn_constructor_kwargs={"job": job},
-            compute=ActorPoolStrategy(size=gpus or cpus),
-            **encoders,
+class _RayLanes:
+    def __init__(self, ray: Any, job: Job, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  ray has no types we could name
+        self._ray = ray
+        resources = ray.cluster_resources()
+        gpus, cpus = float(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
+        on_gpu = gpus > 0 and options.gpus_per_encoder > 0
+        self.encoders = options.encoders or (max(1, int(gpus / options.gpus_per_encoder)) if on_gpu else cpus)
+        if on_gpu and self.encoders * options.gpus_per_encoder > gpus:
+            raise UsageError(
+                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit into {gpus:g} GPUs",
+                "Use fewer --encoders, or a smaller --gpus-per-encoder.",
+            )
+        self.workers = cpus
+        self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
+        # On CPUs the encoders take every core by threads=1, but reserve only half of them: the other stages need room.
+        needs: dict[str, Any] = (
+            {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
         )
-        .map(_on_rows(write_batch), fn_kwargs={"job": job}, num_cpus=0.5)
-    )
+        actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2, **needs)(_RayEncoder)
+        self._job = ray.put(job)
+        self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
+        waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
+        self._check = ray.remote(max_retries=_RETRIES, **waits)(check_batch)
+        self._prepare = ray.remote(max_retries=_RETRIES, **works)(prepare_batch)
+        self._write = ray.remote(max_retries=_RETRIES, **waits)(_write)
+
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+    def check(self, batch: Batch) -> Task:
+        return self._check.remote(batch, self._job)
+
+    def prepare(self, batch: Batch) -> Task:
+        return self._prepare.remote(batch, self._job)
+
+    def encode(self, prepared: Task, encoder: int) -> Task:
+        return self._actors[encoder].encode.remote(prepared)
+
+    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
+        return self._write.remote(self._job, chunk_bytes, *encoded)
+
+    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+        # waking now and then lets a Ctrl-C through
+        done, _ = self._ray.wait(list(tasks), num_returns=1, timeout=1.0 if timeout_s is None else timeout_s, fetch_local=False)
+        return list(done)
+
+    def checked(self, task: Task) -> Batch:
+        batch: Batch = self._get(task)
+        return batch
+
+    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+        result: tuple[list[Batch], list[Sent]] = self._get(task)
+        return result
+
+    def _get(self, task: Task) -> Any:  # noqa: ANN401
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(task)
+        except (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError) as error:
+            raise WorkerDied(str(error).partition("\n")[0]) from error
+        except exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            while isinstance(cause, exceptions.RayTaskError):
+                cause = cause.cause
+            if isinstance(cause, StairError):
+                raise cause from None
+            if isinstance(cause, (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)):
+                raise WorkerDied(str(cause).partition("\n")[0]) from error
+            raise IngestError(f"Ray failed: {cause or error}", "Run it again: it goes on from there.") from error
 
 
-class _Encoders:
-    """One actor of the pool: loads the model once."""
+class _RayEncoder:
+    """One actor: loads the model once."""
 
     def __init__(self, job: Job) -> None:
-        self.encoder = catalogue.load(replace(job.model, threads=1))
+        self._encoder = catalogue.load(replace(job.model, threads=1))
 
-    def __call__(self, row: _Row) -> _Row:
-        return _through(row, lambda batch: encode_batch(batch, self.encoder))
-
-
-def _on_rows(stage: Callable[[Batch, Job], Batch]) -> Callable[[_Row, Job], _Row]:
-    def on_row(row: _Row, job: Job) -> _Row:
-        return _through(row, lambda batch: stage(batch, job))
-
-    on_row.__name__ = stage.__name__
-    return on_row
+    def encode(self, batch: Batch) -> Batch:
+        return encode_batch(batch, self._encoder)
 
 
-def _through(row: _Row, stage: Callable[[Batch], Batch]) -> _Row:
-    """The row after one stage. An error of ours travels on in place of the batch: Ray would wrap it beyond recognition."""
-    batch: Batch | StairError = pickle.loads(row["batch"])
-    if isinstance(batch, StairError):
-        return row
-    try:
-        batch = stage(batch)
-    except StairError as error:
-        batch = error
-    return {"batch": pickle.dumps(batch)}
+def _write(job: Job, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[Sent]]:
+    return write_batches(batches, job, chunk_bytes)
 
 
 @contextmanager
 def _session(ray: Any, address: str | None) -> Iterator[None]:  # noqa: ANN401
-    """A Ray session that ends with the run, unless the caller already had one. Ray's own bars and logs stay out of ours."""
+    """A Ray session that ends with the run, unless the caller already had one. Ray's own logs stay out of ours."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to our stderr, whatever log_to_driver says
-    os.environ.setdefault("RAY_DATA_LOGGING_CONFIG", str(Path(__file__).with_name("ray_logging.yaml")))
     ours = not ray.is_initialized()
     if ours:
-        ray.init(
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+        if address:
+            _knock(address)
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
+            raise IngestError(f"can't {where}: {error}", "Use --runner local, or see `ray status`.") from error
     try:
         yield
     finally:
         if ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at `host:port` or `ray://host:port`: Ray itself would go on trying for minutes."""
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None:
+        raise UsageError(f"not a Ray address: {address!r}", "Write it like 10.0.0.1:6379, ray://10.0.0.1:10001 or auto.")
+    try:
+        socket.create_connection((parts.hostname, port), _CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise IngestError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}",
+            "Start one with `ray start --head`, mend --ray-address / RAY_ADDRESS, or use --runner local.",
+        ) from error

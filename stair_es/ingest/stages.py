@@ -1,185 +1,171 @@
-"""The four stages of an ingest: read -> decode -> encode -> write. Each is `Batch -> Batch`, in this process or on a worker.
-
-A batch keeps every image that came in until it has its outcome: a stage works on the images that are in its state, and
-passes the others through, so that none can get lost on the way and a failed image is data, not an exception.
-"""
+"""The stages of an ingest: check -> prepare (read, decode, enrich) -> encode -> write, in this process or on a worker."""
 
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter
-from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint
-from stair_es.cluster.ledger import stored_fingerprints
-from stair_es.errors import DecodeError
+from stair_es.cluster.bulk import Sent
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, content_id, document, document_id, fingerprint
+from stair_es.errors import DecodeError, ReadError
+from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of
+from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
+from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.sources.decode import Decoded, DecodeLimits, decode
-from stair_es.sources.listing import ImageRef
-from stair_es.sources.read import read
-from stair_es.types import ImageSpec, SparseVector
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.item import Item, Read, Reading
+from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-Kind: TypeAlias = Literal["written", "unchanged", "dead"]
-Stage: TypeAlias = Literal["list", "read", "decode", "encode", "write"]
-STAGES: tuple[Stage, ...] = ("read", "decode", "encode", "write")
+    from stair_es.cluster.ledger import Stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """All that a worker needs to build what it works with. Picklable: builders, never clients or models."""
 
-    connection: Connection
-    alias: str
-    index: str
-    """The concrete index behind `alias`."""
+    writer: Writer
     fresh: bool
-    """The index was created by this run: nothing in it can be unchanged."""
+    """The sink holds nothing yet: no document can be up to date."""
     model: ModelSpec
     model_id: str
     image_spec: ImageSpec
     document: DocumentSettings
+    reading: Reading
     limits: DecodeLimits
-    bulk: BulkPolicy
+    enrichers: tuple[EnricherSpec, ...] = ()
+    enricher_versions: tuple[str, ...] = ()
+    """Asked once, on the driver: part of each fingerprint."""
+
+    def fingerprint(self, sha256: str, item: Item) -> str:
+        """What the document of these bytes and this item has as fingerprint."""
+        return fingerprint(sha256, self.model_id, self.document, item.fields, self.enricher_versions)
+
+    def is_up_to_date(self, stored: Stored, item: Item) -> bool:
+        """Whether the stored document is what its own bytes would give today."""
+        return stored.fingerprint == self.fingerprint(stored.sha256, item)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """An image after `read`: new or changed bytes."""
-
-    ref: ImageRef
-    data: bytes
-    sha256: str
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class Ready:
-    """An image after `decode`: pixels."""
-
-    loaded: Loaded
-    """Without its bytes."""
-    decoded: Decoded
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An image after `encode`: words."""
-
-    vector: SparseVector
-    facts: ImageFacts
-    fingerprint: str
+def check_batch(batch: Batch, job: Job) -> Batch:
+    """Ask the ledger: `unchanged` without a byte read where the store's version is the same and the document up to date."""
+    with batch.timed("check"):
+        items = batch.of(Item)
+        stored: dict[str, Stored] = {}
+        if job.document.id == "content":
+            stored = job.writer.stored_by_uri([item.uri for _, item in items])
+        else:
+            by_id = job.writer.stored_by_id([document_id(item.uri) for _, item in items])
+            stored = {item.uri: by_id[id_] for _, item in items if (id_ := document_id(item.uri)) in by_id}
+        for i, item in items:
+            known = stored.get(item.uri)
+            if known and known.version is not None and known.version == item.version and job.is_up_to_date(known, item):
+                batch.images[i] = Outcome(item, "unchanged", "check", id=known.id)
+            else:
+                batch.images[i] = Wanted(item, known)
+    return batch
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one image."""
-
-    ref: ImageRef
-    kind: Kind
-    stage: Stage
-    reason: str = ""
-
-
-State: TypeAlias = "ImageRef | Loaded | Ready | Encoded | Outcome"
-_S = TypeVar("_S")
-
-
-@dataclass
-class Batch:
-    """Some images on their way, and the seconds that each stage spent on them."""
-
-    images: list[State]
-    seconds: dict[Stage, float] = field(default_factory=dict)
-
-    def outcomes(self) -> list[Outcome]:
-        """The images' outcomes: one each, after the last stage."""
-        return [image for image in self.images if isinstance(image, Outcome)]
-
-    def _of(self, kind: type[_S]) -> list[tuple[int, _S]]:
-        return [(i, image) for i, image in enumerate(self.images) if isinstance(image, kind)]
+def prepare_batch(batch: Batch, job: Job) -> Batch:
+    """Bytes, then pixels, then what the enrichers add."""
+    with batch.timed("read"):
+        for i, wanted in batch.of(Wanted):
+            batch.images[i] = _read(wanted, job)
+        _skip_known_content(batch, job)
+    with batch.timed("decode"):
+        for i, loaded in batch.of(Loaded):
+            try:
+                decoded = decode(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
+            except DecodeError as error:
+                batch.images[i] = Outcome(loaded.item, "dead", "decode", error.message)
+                continue
+            batch.images[i] = Ready(loaded, decoded, loaded.item.fields)
+    if job.enrichers:
+        with batch.timed("enrich"):
+            for spec in job.enrichers:
+                _enrich(batch, spec)
+    for i, ready in batch.of(Ready):  # bytes and places have done their work: they needn't travel
+        batch.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
+    return batch
 
 
-@contextmanager
-def _timed(batch: Batch, stage: Stage) -> Iterator[None]:
-    start = time.perf_counter()
+def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Outcome:
+    item, stored = wanted.item, wanted.stored
+    known = stored if stored is not None and job.is_up_to_date(stored, item) else None
     try:
-        yield
-    finally:
-        batch.seconds[stage] = batch.seconds.get(stage, 0.0) + time.perf_counter() - start
+        read: Read | None = item.place.read(job.reading, known.version if known else None)
+    except ReadError as error:
+        return Outcome(item, "dead", "read", error.message)
+    if read is None:
+        return Outcome(item, "unchanged", "read", id=known.id if known else "")
+    sha256 = hashlib.sha256(read.data).hexdigest()
+    version = item.version or read.version
+    if known and known.sha256 == sha256:
+        if version is None or known.version == version:
+            return Outcome(item, "unchanged", "read", id=known.id)
+        return Touched(item, known.id, version)
+    id_ = content_id(sha256) if job.document.id == "content" else document_id(item.uri)
+    return Loaded(item, id_, read.data, version, sha256, job.fingerprint(sha256, item))
 
 
-@lru_cache(maxsize=4)
-def _client(connection: Connection) -> OpenSearch:
-    """One client a process: workers build their own, clients don't travel."""
-    return connection.client()
+def _skip_known_content(batch: Batch, job: Job) -> None:
+    """With ids by content, another URI's document may hold the same picture already."""
+    if job.document.id != "content" or job.fresh:
+        return
+    loaded = batch.of(Loaded)
+    stored = job.writer.stored_by_id([image.id for _, image in loaded])
+    for i, image in loaded:
+        known = stored.get(image.id)
+        if known and known.fingerprint == image.fingerprint and known.uri != image.item.uri:
+            batch.images[i] = Outcome(image.item, "unchanged", "read", id=known.id)
 
 
-def read_batch(batch: Batch, job: Job) -> Batch:
-    """Read and hash each image; those whose stored fingerprint is the same are `unchanged`."""
-    with _timed(batch, "read"):
-        for i, ref in batch._of(ImageRef):
-            try:
-                data = read(ref.uri, job.limits.max_bytes)
-            except DecodeError as error:
-                batch.images[i] = Outcome(ref, "dead", "read", error.message)
-                continue
-            sha256 = hashlib.sha256(data).hexdigest()
-            batch.images[i] = Loaded(ref, data, sha256, fingerprint(sha256, job.model_id, job.document))
-        if not job.fresh:
-            _skip_unchanged(batch, job)
-    return batch
+def _enrich(batch: Batch, spec: EnricherSpec) -> None:
+    images = batch.of(Ready)
+    candidates = [
+        Candidate(uri=ready.loaded.item.uri, data=ready.loaded.data, pixels_HWC=ready.decoded.pixels_HWC, fields=ready.fields)
+        for _, ready in images
+    ]
+    if not candidates:
+        return
+    for (i, ready), result in zip(images, enriched(build(spec), spec.name, candidates), strict=True):
+        if isinstance(result, str):
+            batch.images[i] = Outcome(ready.loaded.item, "dead", "enrich", result)
+        else:
+            batch.images[i] = _with(ready, result)
 
 
-def _skip_unchanged(batch: Batch, job: Job) -> None:
-    loaded = batch._of(Loaded)
-    ids = [document_id(image.ref.uri) for _, image in loaded]
-    stored = stored_fingerprints(_client(job.connection), job.connection, job.index, ids)
-    for (i, image), id_ in zip(loaded, ids, strict=True):
-        if stored.get(id_) == image.fingerprint:
-            batch.images[i] = Outcome(image.ref, "unchanged", "read")
-
-
-def decode_batch(batch: Batch, job: Job) -> Batch:
-    """Bytes to pixels, metadata and thumbnail."""
-    with _timed(batch, "decode"):
-        for i, image in batch._of(Loaded):
-            try:
-                decoded = decode(image.data, job.image_spec, job.limits, job.document.thumbnail_px)
-            except DecodeError as error:
-                batch.images[i] = Outcome(image.ref, "dead", "decode", error.message)
-                continue
-            batch.images[i] = Ready(Loaded(image.ref, b"", image.sha256, image.fingerprint), decoded)
-    return batch
+def _with(ready: Ready, enrichment: Enrichment) -> Ready:
+    decoded = ready.decoded
+    if enrichment.pixels_HWC is not None:
+        decoded = replace(decoded, pixels_HWC=enrichment.pixels_HWC)
+    if enrichment.thumbnail is not None:
+        decoded = replace(decoded, thumbnail=enrichment.thumbnail or None)
+    return replace(ready, decoded=decoded, fields={**ready.fields, **enrichment.fields})
 
 
 def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
     """Pixels to words, all images of the batch in one call."""
-    with _timed(batch, "encode"):
-        ready = batch._of(Ready)
+    with batch.timed("encode"):
+        ready = batch.of(Ready)
         if ready:
             vectors = encoder.encode_images(np.stack([image.decoded.pixels_HWC for _, image in ready]))
             for (i, image), vector in zip(ready, vectors, strict=True):
-                batch.images[i] = Encoded(vector, _facts(image), image.loaded.fingerprint)
+                loaded = image.loaded
+                batch.images[i] = Encoded(loaded.item, loaded.id, vector, _facts(image), image.fields, loaded.fingerprint)
     return batch
 
 
 def _facts(image: Ready) -> ImageFacts:
     loaded, decoded = image.loaded, image.decoded
     return ImageFacts(
-        uri=loaded.ref.uri,
-        source=loaded.ref.source,
+        uri=loaded.item.uri,
+        source=loaded.item.source,
+        version=loaded.version,
         sha256=loaded.sha256,
         width=decoded.width,
         height=decoded.height,
@@ -189,34 +175,51 @@ def _facts(image: Ready) -> ImageFacts:
     )
 
 
-def write_batch(batch: Batch, job: Job) -> Batch:
-    """Words into the index; what the cluster refuses for good is dead."""
-    with _timed(batch, "write"):
-        encoded = batch._of(Encoded)
-        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        documents = [
-            (
-                document_id(image.facts.uri),
-                document(
-                    image.vector,
-                    image.facts,
-                    model_id=job.model_id,
-                    fingerprint=image.fingerprint,
-                    ingested_at=now,
-                    top_words=job.document.top_words,
-                ),
-            )
-            for _, image in encoded
-        ]
-        writer = BulkWriter(client=_client(job.connection), connection=job.connection, alias=job.alias, policy=job.bulk)
-        refused = writer.write(documents) if documents else {}
-        for (i, image), (id_, _) in zip(encoded, documents, strict=True):
-            ref = ImageRef(image.facts.uri, image.facts.source)
-            reason = refused[id_]
-            batch.images[i] = Outcome(ref, "written", "write") if reason is None else Outcome(ref, "dead", "write", reason)
+def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
+    """The words of several batches into the sink; what it refuses for good is dead."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    encoded = [image for batch in batches for image in batch.only(Encoded)]
+    touched = [image for batch in batches for image in batch.only(Touched)]
+    sent: list[Sent] = []
+    with batches[0].timed("write"):
+        if encoded:
+            documents = {image.id: _document(image, job, now) for image in encoded}  # the same content twice is one document
+            written = job.writer.write(list(documents.items()), chunk_bytes)
+            sent = written.sent
+            for batch in batches:
+                _settle(batch, written.outcomes)
+        if touched:
+            job.writer.update([(image.id, {"version": image.version}) for image in touched])
+            for batch in batches:
+                for i, image in batch.of(Touched):
+                    batch.images[i] = Outcome(image.item, "unchanged", "read", id=image.id)
+    return list(batches), sent
+
+
+def _document(image: Encoded, job: Job, now: str) -> dict[str, object]:
+    return document(
+        image.vector,
+        image.facts,
+        fields=image.fields,
+        model_id=job.model_id,
+        fingerprint=image.fingerprint,
+        ingested_at=now,
+        settings=job.document,
+    )
+
+
+def _settle(batch: Batch, refused: dict[str, str | None]) -> None:
+    for i, image in batch.of(Encoded):
+        reason = refused[image.id]
+        if reason is None:
+            batch.images[i] = Outcome(image.item, "written", "write", id=image.id)
+        else:
+            batch.images[i] = Outcome(image.item, "dead", "write", reason)
+
+
+def dead(batch: Batch, stage: Stage, reason: str) -> Batch:
+    """The batch, with each image dead that has no outcome yet."""
+    for i, state in enumerate(batch.images):
+        if not isinstance(state, Outcome):
+            batch.images[i] = Outcome(item_of(state), "dead", stage, reason)
     return batch
-
-
-def batches(images: Sequence[ImageRef], size: int) -> list[Batch]:
-    """The images in batches of `size`."""
-    return [Batch(list(images[start : start + size])) for start in range(0, len(images), size)]

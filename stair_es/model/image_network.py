@@ -43,7 +43,7 @@ def load_network(backend: Backend, threads: int, precision: Precision = "fp32") 
     if backend == "torch" or (backend == "auto" and cuda_is_there()):
         return TorchNetwork(threads, precision)
     if precision != "fp32":
-        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or leave --precision out.")
+        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
     return OnnxNetwork(threads)
 
 

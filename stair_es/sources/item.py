@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stair_es.config import MAX_BYTES
+from stair_es.errors import ReadError
 from stair_es.sources.url_policy import UrlPolicy
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ class Unlisted:
     uri: str
     source: str
     reason: str
+
+    def as_item(self) -> Item:
+        """For the books: an item without bytes."""
+        return Item(self.uri, self.source, _Nowhere())
+
+
+@dataclass(frozen=True)
+class _Nowhere:
+    """The place of what couldn't be listed."""
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        raise ReadError("it was never listed")
+
+    def to_json(self) -> None:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

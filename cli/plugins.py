@@ -1,0 +1,78 @@
+"""`stair-es plugins`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from . import options
+from .output import emit_json, stdout
+
+if TYPE_CHECKING:
+    from stair_es.plugins import Plugin
+
+
+@dataclass(frozen=True)
+class _Row:
+    plugin: Plugin
+    description: str
+    problem: str
+
+    def to_dict(self) -> dict[str, Any]:
+        plugin = self.plugin
+        return {
+            "group": plugin.group,
+            "name": plugin.name,
+            "package": plugin.distribution,
+            "version": plugin.version,
+            "object": plugin.entry_point.value,
+            "description": self.description,
+            "problem": self.problem or None,
+        }
+
+
+def plugins(as_json: options.Json = False) -> None:
+    """List sources, encoders, enrichers and sinks: what is built in, and what other packages add.
+
+    A package adds one by an entry point of the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
+    `stair_es.sinks`; docs/plugins.md shows how.
+
+    **Examples**
+
+    `stair-es plugins`
+
+    `stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'`
+    """
+    from stair_es.plugins import API_VERSION, GROUPS, found
+
+    rows = [_row(plugin) for group in GROUPS for plugin in found(group)]
+    if as_json:
+        emit_json({"api_version": API_VERSION, "plugins": [row.to_dict() for row in rows]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("kind", "name", "package", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        plugin = row.plugin
+        what = f"[red]{_plain(row.problem)}[/red]" if row.problem else _plain(row.description)
+        table.add_row(plugin.group, _plain(plugin.name), _plain(f"{plugin.distribution} {plugin.version}"), what)
+    stdout.print(table)
+
+
+def _row(plugin: Plugin) -> _Row:
+    from stair_es.errors import PluginError
+
+    try:
+        loaded = plugin.load()
+    except PluginError as error:
+        return _Row(plugin, "", error.message)
+    described = loaded.card if plugin.group == "encoders" else loaded
+    return _Row(plugin, str(getattr(described, "description", "")), "")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,130 @@
+"""Images on their way through the stages. A batch keeps every image that came in until it has its outcome.
+
+A stage works on the images that are in its state and passes the others through, so that none can get lost on the way and a
+failed image is data, not an exception.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from stair_es.cluster.documents import ImageFacts
+from stair_es.cluster.ledger import Stored
+from stair_es.sources.decode import Decoded
+from stair_es.sources.item import Item
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+Kind: TypeAlias = Literal["written", "unchanged", "dead"]
+Stage: TypeAlias = Literal["list", "check", "read", "decode", "enrich", "encode", "write"]
+STAGES: tuple[Stage, ...] = ("check", "read", "decode", "enrich", "encode", "write")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image after `check`: new, changed, or not to be told without its bytes."""
+
+    item: Item
+    stored: Stored | None = None
+    """Its document, if the sink has one."""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """An image after `read` whose bytes are the stored ones, though the store calls them another version now."""
+
+    item: Item
+    id: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An image after `read`: new or changed bytes."""
+
+    item: Item
+    id: str
+    """`_id` of its document."""
+    data: bytes
+    version: str | None
+    sha256: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image after `decode` and `enrich`: pixels."""
+
+    loaded: Loaded
+    decoded: Decoded
+    fields: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image after `encode`: words."""
+
+    item: Item
+    id: str
+    vector: SparseVector
+    facts: ImageFacts
+    fields: Mapping[str, Json]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image."""
+
+    item: Item
+    kind: Kind
+    stage: Stage
+    reason: str = ""
+    id: str = ""
+    """`_id` of its document, where it has one."""
+
+
+State: TypeAlias = "Item | Wanted | Touched | Loaded | Ready | Encoded | Outcome"
+_S = TypeVar("_S")
+
+
+@dataclass
+class Batch:
+    """Some images on their way, and the seconds that each stage spent on them."""
+
+    images: list[State]
+    seconds: dict[Stage, float] = field(default_factory=dict)
+
+    def outcomes(self) -> list[Outcome]:
+        """The images' outcomes: one each, after the last stage."""
+        return self.only(Outcome)
+
+    def only(self, kind: type[_S]) -> list[_S]:
+        """The images in one state."""
+        return [image for image in self.images if isinstance(image, kind)]
+
+    def of(self, kind: type[_S]) -> list[tuple[int, _S]]:
+        """The images in one state, with their positions."""
+        return [(i, image) for i, image in enumerate(self.images) if isinstance(image, kind)]
+
+    @contextmanager
+    def timed(self, stage: Stage) -> Iterator[None]:
+        """Adds what it encloses to the stage's seconds."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def item_of(state: State) -> Item:
+    """The image that a state is about."""
+    if isinstance(state, Item):
+        return state
+    return state.loaded.item if isinstance(state, Ready) else state.item

@@ -1,0 +1,210 @@
+"""The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
+
+Options: `keep` (how many retired indices stay, 1), `swap` (auto, always, never), `relax_replicas` (yes or no),
+`mapping` (a file with the user's own index body).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from stair_es.cluster import index as indices
+from stair_es.cluster import ledger
+from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
+from stair_es.cluster.connect import Connection, Target, probe
+from stair_es.cluster.index import OpenIndex
+from stair_es.cluster.ledger import Entry, Stored
+from stair_es.cluster.mapping import index_body
+from stair_es.errors import UsageError
+from stair_es.ingest.parts import in_parts
+from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_PART = 256
+Swap = Literal["auto", "always", "never"]
+
+
+@lru_cache(maxsize=4)
+def _client(connection: Connection) -> OpenSearch:
+    """One client a process: workers build their own, clients don't travel."""
+    return connection.client()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterWriter:
+    """See `Writer`."""
+
+    connection: Connection
+    index: str
+    write_alias: str
+    policy: BulkPolicy
+
+    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """See `Writer`."""
+        return ledger.by_id(_client(self.connection), self.connection, self.index, ids)
+
+    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
+        """See `Writer`."""
+        return ledger.by_uri(_client(self.connection), self.connection, self.index, uris)
+
+    def write(self, documents: Documents, chunk_bytes: int) -> Written:
+        """See `Writer`."""
+        return self._bulk().write(documents, chunk_bytes)
+
+    def update(self, documents: Documents) -> Written:
+        """See `Writer`."""
+        return self._bulk().update(documents)
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """See `Writer`."""
+        return self._bulk().delete(ids)
+
+    def _bulk(self) -> BulkWriter:
+        return BulkWriter(client=_client(self.connection), connection=self.connection, alias=self.write_alias, policy=self.policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    keep: int = 1
+    swap: Swap = "auto"
+    relax_replicas: bool = False
+    mapping: Path | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> _Options:
+        unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping"}
+        if unknown:
+            raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
+        return cls(
+            keep=int(given.get("keep", 1)),
+            swap=cast(Swap, given.get("swap", "auto")),
+            relax_replicas=given.get("relax_replicas") == "yes",
+            mapping=Path(given["mapping"]) if given.get("mapping") else None,
+        )
+
+
+@dataclass(kw_only=True)
+class ClusterSession:
+    """See `Session`."""
+
+    writer: ClusterWriter
+    index: str
+    fresh: bool
+    label: str
+    alias: str
+    opened: OpenIndex
+    options: _Options
+    say: Say
+
+    @property
+    def _connection(self) -> Connection:
+        return self.writer.connection
+
+    def load(self) -> AbstractContextManager[None]:
+        """See `Session`: refreshes, and replicas if asked, are relaxed."""
+        client = _client(self._connection)
+        return indices.relaxed(client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say)
+
+    def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
+        """See `Session`."""
+        return ledger.entries(_client(self._connection), self._connection, self.index, sources=sources)
+
+    def complete(self, coverage: Coverage) -> Completion:
+        """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists."""
+        client = _client(self._connection)
+        indices.refresh(client, self._connection, self.index)
+        live = self.opened.live
+        if live is None:
+            return Completion()
+        reason = "" if self.options.swap == "always" else self._unfinished(live, coverage)
+        if reason:
+            return Completion(unfinished=reason)
+        indices.swap(client, self._connection, self.alias, self.opened)
+        return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
+
+    def _unfinished(self, live: str, coverage: Coverage) -> str:
+        if self.options.swap == "never":
+            return f"--swap never: alias {self.alias} still stands for {live}"
+        others, dead = self._missing(live, coverage)
+        if others:
+            some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))
+            return (
+                f"alias {self.alias} still stands for {live}: it has {others.total():,} images of sources that this build has not"
+                f" seen, among them {some}. Ingest them with the same settings (the build goes on), or say --swap always"
+            )
+        if dead:
+            return (
+                f"alias {self.alias} still stands for {live}: {dead:,} of its images are dead in this build. Mend them and"
+                " run again (the build goes on; see the dead letters), or say --swap always"
+            )
+        return ""
+
+    def _missing(self, live: str, coverage: Coverage) -> tuple[Counter[str], int]:
+        """Of the images of the old index that the new one lacks: those of sources not seen, and how many died in this run."""
+        client, others, dead = _client(self._connection), Counter[str](), 0
+        for part in in_parts(ledger.entries(client, self._connection, live), _PART):
+            there = ledger.by_uri(client, self._connection, self.index, [entry.uri for entry in part])
+            for entry in part:
+                fate = coverage.fate(entry.uri)
+                if entry.uri in there or fate == "taken":
+                    continue
+                if fate == "dead":
+                    dead += 1
+                elif entry.source not in coverage.sources:
+                    others[entry.source] += 1
+        return others, dead
+
+
+class Kind:
+    """See `SinkKind`."""
+
+    name = "cluster"
+    description = "an index behind an alias in OpenSearch or Elasticsearch"
+
+    def open(self, plan: SinkPlan, say: Say) -> ClusterSession:
+        """See `SinkKind`."""
+        options, connection, target = self._begin(plan)
+        with closing(connection.client()) as client:
+            body = index_body(target, plan.document, override=options.mapping)
+            opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say)
+        return self._session(plan, options, connection, target, opened, say)
+
+    def peek(self, plan: SinkPlan) -> ClusterSession | None:
+        """See `SinkKind`."""
+        options, connection, target = self._begin(plan)
+        with closing(connection.client()) as client:
+            body = index_body(target, plan.document, override=options.mapping)
+            opened = indices.find_index(client, connection, plan.alias, body, plan.identity)
+        return self._session(plan, options, connection, target, opened, lambda _: None) if opened else None
+
+    def _begin(self, plan: SinkPlan) -> tuple[_Options, Connection, Target]:
+        if plan.connection is None:
+            raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
+        with closing(plan.connection.client()) as client:
+            return _Options.of(plan.options), plan.connection, probe(client, plan.connection)
+
+    def _session(
+        self, plan: SinkPlan, options: _Options, connection: Connection, target: Target, opened: OpenIndex, say: Say
+    ) -> ClusterSession:
+        writer = ClusterWriter(connection=connection, index=opened.name, write_alias=opened.write_alias, policy=plan.bulk)
+        return ClusterSession(
+            writer=writer,
+            index=opened.name,
+            fresh=opened.created,
+            label=target.label,
+            alias=plan.alias,
+            opened=opened,
+            options=options,
+            say=say,
+        )
+
+
+KIND = Kind()

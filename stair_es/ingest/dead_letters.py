@@ -1,0 +1,125 @@
+"""Dead letters: a line of JSON for each image that could not be taken in, complete enough to try it again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+
+from stair_es.errors import IngestError, SourceError, UsageError
+from stair_es.ingest.batch import Outcome
+from stair_es.sources import places
+from stair_es.sources.item import Item, SourceOptions, Unlisted
+
+
+class DeadLetters:
+    """The JSONL file of a run; made with the first letter.
+
+    A line has `uri`, `source`, `stage`, `reason`, `at`, and what another try needs: `place`, `version`, `fields`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self._file: IO[str] | None = None
+
+    def prepare(self) -> None:
+        """Make its folder and remove the letters of an earlier run, before there is one to write.
+
+        Raises:
+            IngestError: The file couldn't be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self.path.touch()
+            self.path.unlink()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def add(self, outcome: Outcome) -> None:
+        """Write one line, at once: it must survive whatever happens next.
+
+        Raises:
+            IngestError: The file can't be written.
+        """
+        item = outcome.item
+        line: dict[str, Any] = {
+            "uri": item.uri,
+            "source": item.source,
+            "stage": outcome.stage,
+            "reason": outcome.reason,
+            "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "place": item.place.to_json(),
+            "version": item.version,
+            "fields": dict(item.fields),
+        }
+        try:
+            if self._file is None:
+                self._file = self.path.open("w", encoding="utf-8")
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.count += 1
+
+    def _unwritable(self, error: OSError) -> IngestError:
+        return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
+
+
+class _Letters:
+    """The images of a dead letter file, to be tried again under the source that they first came from."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.uri = path.absolute().as_uri()
+        self.ignored: Mapping[str, int] = {}
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        try:
+            with self._path.open(encoding="utf-8") as lines:
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        yield self._item(number, line)
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"can't read dead letters from {self._path}: {error}") from error
+
+    def _item(self, number: int, line: str) -> Item | Unlisted:
+        try:
+            letter = json.loads(line)
+            uri, source, place = letter["uri"], letter["source"], letter["place"]
+            if place is None:
+                return Unlisted(uri, source, "its bytes were only in the source that it came from: run that source again")
+            return Item(uri, source, places.from_json(place), letter.get("version"), letter.get("fields") or {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return Unlisted(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
+
+
+class Kind:
+    """The source kind `dead-letters`: see `SourceKind`. It is asked for by name (`ingest --retry`), never guessed."""
+
+    name = "dead-letters"
+    description = "the JSONL that an earlier run left of images that it couldn't take in (`ingest --retry FILE`)"
+
+    def claims(self, argument: str) -> bool:
+        """See `SourceKind.claims`."""
+        return False
+
+    def open(self, argument: str, options: SourceOptions) -> _Letters:
+        """See `SourceKind.open`."""
+        path = Path(argument)
+        if not path.is_file():
+            raise UsageError(f"no dead letter file {argument!r}", "Its name was printed by the run that left it.")
+        return _Letters(path)
+
+
+KIND = Kind()

@@ -1,0 +1,89 @@
+"""What an ingest would do, found out without writing, and without reading a byte of an image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from stair_es.cluster.connect import Connection
+from stair_es.ingest.batch import Batch, Outcome, Wanted
+from stair_es.ingest.manifest import Manifest
+from stair_es.ingest.parts import in_parts
+from stair_es.ingest.resync import gone
+from stair_es.ingest.run import IngestOptions, job_of, plan, sink_kind
+from stair_es.ingest.sink import Say
+from stair_es.ingest.stages import Job, check_batch
+from stair_es.ingest.streams import Streams
+from stair_es.sources.item import Item, Source
+
+_PART = 256
+Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """The images of the sources, by what a run would make of them."""
+
+    seen: int
+    new: int
+    changed: int
+    """The store has another version of the bytes, or the document was made with other settings or fields."""
+    unchanged: int
+    unknown: int
+    """The store tells no version: a run would read the bytes to find out."""
+    unlisted: int
+    """Places that can't be listed."""
+    gone: int
+    """Documents that `--resync` would remove; 0 without it."""
+    index: str | None
+    """Where they would go; None for a new index."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"dry_run": True, **asdict(self)}
+
+
+def dry_run(sources: Sequence[Source], connection: Connection | None, options: IngestOptions, *, say: Say) -> DryRun:
+    """What `ingest` would do with the same arguments.
+
+    Raises:
+        StairError: A source or the sink stands in the way.
+    """
+    session = sink_kind(options).peek(plan(options, connection))
+    job = job_of(options, session) if session else None
+    counts, streams = Counter[str](), Streams(sources)
+    with Manifest(keep_uris=options.document.id == "content") as manifest:
+        for part in in_parts(streams, _PART):
+            fresh = [found for found in part if manifest.add(found.uri)]
+            items = [found for found in fresh if isinstance(found, Item)]
+            counts["unlisted"] += len(fresh) - len(items)
+            counts.update(_verdicts(items, job))
+        removed = len(gone(session, manifest, streams, say)[0]) if session and options.resync else 0
+        return DryRun(
+            seen=len(manifest),
+            new=counts["new"],
+            changed=counts["changed"],
+            unchanged=counts["unchanged"],
+            unknown=counts["unknown"],
+            unlisted=counts["unlisted"],
+            gone=removed,
+            index=session.index if session else None,
+        )
+
+
+def _verdicts(items: list[Item], job: Job | None) -> list[Verdict]:
+    if job is None or job.fresh:
+        return ["new"] * len(items)
+    return [_verdict(state, job) for state in check_batch(Batch(list(items)), job).images if isinstance(state, (Outcome, Wanted))]
+
+
+def _verdict(state: Outcome | Wanted, job: Job) -> Verdict:
+    if isinstance(state, Outcome):
+        return "unchanged"
+    if state.stored is None:
+        return "new"
+    if not job.is_up_to_date(state.stored, state.item):
+        return "changed"
+    return "unknown" if state.item.version is None or state.stored.version is None else "changed"

@@ -1,0 +1,46 @@
+"""The built-in enricher `filename`: the words of an image's file name become a searchable field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from stair_es.errors import UsageError
+from stair_es.ingest.enrich import Candidate, Enrichment
+
+_BREAKS = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
+
+
+class _Filename:
+    version = "filename-1"
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+
+    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+        return [Enrichment(fields={self._field: words(image.uri)}) for image in images]
+
+
+def words(uri: str) -> str:
+    """The words of a URI's last part, without its suffix: `red bus 2` for `file:///a/redBus_2.jpg`."""
+    stem = PurePosixPath(unquote(urlsplit(uri).path)).stem
+    return " ".join(part for part in _BREAKS.split(stem) if part)
+
+
+class Kind:
+    """See `EnricherKind`."""
+
+    name = "filename"
+    description = "the words of the file name as a text field (option: field=NAME, by default `filename`)"
+
+    def build(self, options: Mapping[str, str]) -> _Filename:
+        """See `EnricherKind.build`."""
+        unknown = set(options) - {"field"}
+        if unknown:
+            raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "It knows: field.")
+        return _Filename(options.get("field", "filename"))
+
+
+KIND = Kind()

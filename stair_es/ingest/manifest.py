@@ -1,0 +1,94 @@
+"""Which images a run came across, and which of them have their outcome: on disk, so that memory stays flat over millions."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from stair_es.errors import IngestError
+from stair_es.ingest.sink import Fate
+
+_SCHEMA = """
+create table image (key blob primary key, id text, uri text) without rowid;
+create index image_id on image (id) where id is not null;
+"""
+_CACHE_KIB = 8192
+
+
+class Manifest:
+    """A table of one run, in a temporary file that goes with it. Used from one thread."""
+
+    def __init__(self, folder: Path | None = None, *, keep_uris: bool = False) -> None:
+        """An empty manifest.
+
+        Args:
+            folder: Where the temporary file goes; None for the platform's place.
+            keep_uris: Keep each URI and not only its hash, for `uri_of`.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="stair-es-manifest-", dir=folder)
+        self._keep_uris = keep_uris
+        self._db = sqlite3.connect(Path(self._folder.name) / "manifest.sqlite", isolation_level=None)
+        for pragma in ("journal_mode=off", "synchronous=off", f"cache_size=-{_CACHE_KIB}", "locking_mode=exclusive"):
+            self._db.execute(f"pragma {pragma}")
+        self._db.executescript(_SCHEMA)
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._db.close()
+        self._folder.cleanup()
+
+    def add(self, uri: str) -> bool:
+        """Take note of an image; whether it is the first time that it comes up."""
+        done = self._db.execute("insert or ignore into image values (?, null, ?)", (_key(uri), uri if self._keep_uris else None))
+        return done.rowcount == 1
+
+    def __contains__(self, uri: str) -> bool:
+        return self.fate(uri) != "unseen"
+
+    def fate(self, uri: str) -> Fate:
+        """What became of an image; one without an outcome yet counts as taken."""
+        row = self._db.execute("select id from image where key = ?", (_key(uri),)).fetchone()
+        return "unseen" if row is None else "dead" if row[0] == "" else "taken"
+
+    def __len__(self) -> int:
+        return int(self._db.execute("select count(*) from image").fetchone()[0])
+
+    def settle(self, outcomes: Iterable[tuple[str, str]]) -> None:
+        """Enter the outcomes `(uri, _id)` of some images; `_id` is empty for one without a document.
+
+        Raises:
+            IngestError: An image was never added, or has its outcome already.
+        """
+        self._db.execute("begin")
+        for uri, id_ in outcomes:
+            done = self._db.execute("update image set id = ? where key = ? and id is null", (id_, _key(uri)))
+            if done.rowcount != 1:
+                raise IngestError(f"an outcome too many for {uri}")
+        self._db.execute("commit")
+
+    def unsettled(self) -> int:
+        """How many images have no outcome."""
+        return int(self._db.execute("select count(*) from image where id is null").fetchone()[0])
+
+    def documents(self) -> int:
+        """How many different documents the settled images have."""
+        return int(self._db.execute("select count(distinct id) from image where id != ''").fetchone()[0])
+
+    def uri_of(self, id_: str) -> str | None:
+        """The URI of an image whose document is `id_`; None where there is none, or URIs aren't kept."""
+        row = self._db.execute("select uri from image where id = ? order by key limit 1", (id_,)).fetchone()
+        return row[0] if row else None
+
+    def has_document(self, id_: str) -> bool:
+        """Whether an image of this run has this document."""
+        return self._db.execute("select 1 from image where id = ? limit 1", (id_,)).fetchone() is not None
+
+
+def _key(uri: str) -> bytes:
+    return hashlib.blake2b(uri.encode(errors="surrogatepass"), digest_size=16).digest()

@@ -1,0 +1,20 @@
+"""An iterable in lists of a size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+def in_parts(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    """The rows in lists of `size`; the last one may be shorter."""
+    part: list[_T] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,222 @@
+"""Keeps the stages busy: the encoders always have the next batch at hand, and nothing piles up before or behind them.
+
+The pump only decides what starts when; `Lanes` says where. Images come in as a stream, leave as batches of outcomes, and
+at any moment a bounded number of them is on its way, however long the stream is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+from stair_es.cluster.bulk import Sent
+from stair_es.cluster.pace import Pace
+from stair_es.errors import IngestError
+from stair_es.ingest.ahead import Ahead
+from stair_es.ingest.batch import Batch, Wanted
+from stair_es.ingest.lanes import Lanes, Task, WorkerDied
+from stair_es.ingest.stages import dead
+from stair_es.sources.item import Item, Unlisted
+
+CHECK_IMAGES = 256
+_CHECKS = 2
+_PER_ENCODER = 2
+"""One batch that is worked on, and one that waits at its side."""
+_BACKLOG_IMAGES = 4096
+"""Encoded images that may wait for a slow cluster, at a few kilobytes each."""
+_GUESSED_DOCUMENT_BYTES = 4096
+_LOOK_S = 0.05
+"""How often to look for newly listed images while tasks are under way."""
+
+
+@dataclass
+class _Unit:
+    """A batch on its way, by the images that it was made of: if its worker dies they are sent again, each alone."""
+
+    images: list[Wanted]
+    alone: bool = False
+
+
+@dataclass
+class EncoderClock:
+    """How much of the time the encoders had work, from the first finished batch to the last: before it they load the model."""
+
+    encoders: int
+    busy_s: float = 0.0
+    _first: float | None = None
+    _last: float = 0.0
+
+    def finished(self, seconds: float) -> None:
+        """An encode took `seconds` and was seen to be over now."""
+        self._last = time.perf_counter()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self.busy_s += seconds
+
+    @property
+    def idle_share(self) -> float | None:
+        """0..1; None where too little was encoded to tell."""
+        span = self._last - self._first if self._first is not None else 0.0
+        return max(0.0, 1.0 - self.busy_s / (span * self.encoders)) if span > 0 and self.busy_s > 0 else None
+
+
+@dataclass
+class Pump:
+    """One run's traffic. `run` may be called once."""
+
+    lanes: Lanes
+    pace: Pace
+    fresh: bool
+    """The sink is empty: there is nothing to check."""
+    admit: Callable[[Item | Unlisted], Item | None]
+    """Takes note of each thing that is listed; None for what has its outcome already."""
+    sent: int = 0
+    busy: int = 0
+    """Bulk requests, and how many of them found the cluster busy or away."""
+    clock: EncoderClock = field(init=False)
+    _checking: dict[Task, Batch] = field(default_factory=dict)
+    _todo: deque[Wanted] = field(default_factory=deque)
+    _suspects: deque[Wanted] = field(default_factory=deque)
+    _preparing: dict[Task, _Unit] = field(default_factory=dict)
+    _prepared: deque[tuple[Task, _Unit]] = field(default_factory=deque)
+    _encoding: dict[Task, tuple[int, _Unit]] = field(default_factory=dict)
+    _encoded: deque[tuple[Task, _Unit]] = field(default_factory=deque)
+    _writing: dict[Task, list[_Unit]] = field(default_factory=dict)
+    _document_bytes: float = _GUESSED_DOCUMENT_BYTES
+
+    def __post_init__(self) -> None:
+        self.clock = EncoderClock(self.lanes.encoders)
+
+    def run(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
+        """Batches of outcomes, as they get ready.
+
+        Raises:
+            StairError: A stage failed as a whole; what is under way is left to the lanes.
+        """
+        while True:
+            self._start(items)
+            tasks = [*self._checking, *self._preparing, *self._encoding, *self._writing]
+            if not tasks:
+                if items.exhausted and not self._todo:
+                    items.check()
+                    return
+                self._admit(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+                continue
+            for task in self.lanes.wait(tasks, None if self._is_full() or items.exhausted else _LOOK_S):
+                yield from self._finish(task)
+
+    def _start(self, items: Ahead[Item | Unlisted]) -> None:
+        while not self._is_full() and len(self._checking) < _CHECKS:
+            taken = items.take(CHECK_IMAGES)
+            if not taken:
+                break
+            self._admit(taken)
+        self._start_preparing(last=items.exhausted and not self._checking)
+        self._start_encoding()
+        self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
+
+    def _is_full(self) -> bool:
+        return len(self._todo) >= CHECK_IMAGES + self.lanes.batch_images
+
+    def _admit(self, listed: list[Item | Unlisted]) -> None:
+        items = [item for found in listed if (item := self.admit(found)) is not None]
+        if self.fresh:
+            self._todo.extend(Wanted(item) for item in items)
+        elif items:
+            batch = Batch(list(items))
+            self._checking[self.lanes.check(batch)] = batch
+
+    def _start_preparing(self, *, last: bool) -> None:
+        room = self.lanes.workers + _PER_ENCODER * self.lanes.encoders - len(self._preparing) - len(self._prepared)
+        idle = not (self._preparing or self._prepared or self._encoding)
+        for _ in range(room):
+            if self._suspects:
+                unit = _Unit([self._suspects.popleft()], alone=True)
+            elif self._todo and (last or idle or len(self._todo) >= self.lanes.batch_images):
+                size = min(self.lanes.batch_images, len(self._todo))
+                unit = _Unit([self._todo.popleft() for _ in range(size)])
+            else:
+                return
+            self._preparing[self.lanes.prepare(Batch(list(unit.images)))] = unit
+
+    def _start_encoding(self) -> None:
+        load = [0] * self.lanes.encoders
+        for encoder, _ in self._encoding.values():
+            load[encoder] += 1
+        while self._prepared and min(load) < _PER_ENCODER and self._images(self._encoded) < _BACKLOG_IMAGES:
+            encoder = load.index(min(load))
+            load[encoder] += 1
+            task, unit = self._prepared.popleft()
+            self._encoding[self.lanes.encode(task, encoder)] = (encoder, unit)
+
+    def _start_writing(self, *, last: bool) -> None:
+        """A request as soon as none is under way; more at a time only when they are of full size."""
+        while self._encoded and len(self._writing) < self.pace.concurrency:
+            wanted = max(1, int(self.pace.chunk_bytes / self._document_bytes))
+            if self._writing and not last and self._images(self._encoded) < wanted:
+                return
+            tasks, units, images = list[Task](), list[_Unit](), 0
+            while self._encoded and images < wanted and not (units and (units[0].alone or self._encoded[0][1].alone)):
+                task, unit = self._encoded.popleft()
+                tasks.append(task)
+                units.append(unit)
+                images += len(unit.images)
+            self._writing[self.lanes.write(tasks, self.pace.chunk_bytes)] = units
+
+    @staticmethod
+    def _images(waiting: deque[tuple[Task, _Unit]]) -> int:
+        return sum(len(unit.images) for _, unit in waiting)
+
+    def _finish(self, task: Task) -> Iterator[Batch]:
+        if task in self._checking:
+            yield from self._checked(task)
+        elif task in self._preparing:
+            self._prepared.append((task, self._preparing.pop(task)))
+        elif task in self._encoding:
+            self._encoded.append((task, self._encoding.pop(task)[1]))
+        else:
+            yield from self._written(task)
+
+    def _checked(self, task: Task) -> Iterator[Batch]:
+        del self._checking[task]
+        try:
+            batch = self.lanes.checked(task)
+        except WorkerDied as error:
+            raise IngestError(
+                f"a worker died while it asked the ledger: {error}", "Run it again: it goes on from there."
+            ) from error
+        self._todo.extend(batch.only(Wanted))
+        yield Batch(list(batch.outcomes()), batch.seconds)
+
+    def _written(self, task: Task) -> Iterator[Batch]:
+        units = self._writing.pop(task)
+        try:
+            batches, sent = self.lanes.written(task)
+        except WorkerDied as error:
+            yield from self._died(units, error)
+            return
+        self._observe(sent)
+        for batch in batches:
+            if "encode" in batch.seconds:
+                self.clock.finished(batch.seconds["encode"])
+        yield from batches
+
+    def _died(self, units: list[_Unit], error: WorkerDied) -> Iterator[Batch]:
+        """Nobody knows which image it was: each is tried alone, and one that kills its worker again is dead."""
+        if len(units) == 1 and units[0].alone:
+            yield dead(Batch(list(units[0].images)), "decode", f"the worker that had this image alone died: {error}")
+        else:
+            self._suspects.extend(chain.from_iterable(unit.images for unit in units))
+
+    def _observe(self, sent: list[Sent]) -> None:
+        for request in sent:
+            self.sent += 1
+            self.busy += request.busy
+            self.pace.observe(request)
+        documents = sum(request.documents for request in sent)
+        if documents:
+            self._document_bytes = max(1.0, sum(request.bytes for request in sent) / documents)

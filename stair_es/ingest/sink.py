@@ -1,0 +1,119 @@
+"""What a sink is: where documents go, and the ledger of what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+from stair_es.cluster.bulk import BulkPolicy, Written
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.index import Identity
+from stair_es.cluster.ledger import Entry, Stored
+
+Say: TypeAlias = Callable[[str], None]
+Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkPlan:
+    """What a run wants of its sink."""
+
+    alias: str
+    """The name that the documents are to be found by."""
+    identity: Identity
+    """Model and settings: documents of another identity don't go into the same index."""
+    document: DocumentSettings
+    bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    connection: Connection | None = None
+    """The search cluster, for sinks that write into one."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The sink's own options; for the built-in one see `cluster_sink`."""
+
+
+class Writer(Protocol):
+    """The sink as a worker sees it. Picklable: it carries how to build a client, never a client."""
+
+    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """What is there of these documents."""
+
+    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
+        """What is there of these images, whatever their documents' ids."""
+
+    def write(self, documents: Documents, chunk_bytes: int) -> Written:
+        """Store documents, replacing those of the same id.
+
+        Raises:
+            StairError: The sink as a whole can't be written to. What was stored stays stored.
+        """
+
+    def update(self, documents: Documents) -> Written:
+        """Change some fields of documents that are there; one that isn't any more counts as changed."""
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """Remove documents; one that isn't there counts as removed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What the end of a complete run made of the sink."""
+
+    swapped: bool = False
+    """The name stands for the newly built index from now on."""
+    unfinished: str = ""
+    """Why a new index was built but doesn't stand behind the name yet; empty otherwise."""
+    pruned: tuple[str, ...] = ()
+
+
+Fate: TypeAlias = Literal["taken", "dead", "unseen"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What a run saw, asked about the documents that a new index is to replace."""
+
+    sources: frozenset[str]
+    """The sources that were listed to their end."""
+    fate: Callable[[str], Fate]
+    """What became of a URI in this run."""
+
+
+class Session(Protocol):
+    """One run's hold on the sink, on the driver. Entered for the load: whatever is relaxed for it is restored on any exit."""
+
+    writer: Writer
+    index: str
+    """What the report calls the place: for the cluster, the concrete index."""
+    fresh: bool
+    """Nothing is there yet: no document can be up to date."""
+    label: str
+    """For people: what is at the other end."""
+
+    def load(self) -> AbstractContextManager[None]:
+        """Around all writes."""
+
+    def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
+        """The documents that came from these sources, one after another."""
+
+    def complete(self, coverage: Coverage) -> Completion:
+        """Make everything that was written findable; called after a run that went through."""
+
+
+class SinkKind(Protocol):
+    """What an entry point of the group `stair_es.sinks` names."""
+
+    name: str
+    description: str
+    """One line for `stair-es plugins`."""
+
+    def open(self, plan: SinkPlan, say: Say) -> Session:
+        """Get ready for a run.
+
+        Raises:
+            StairError: With what stands in the way.
+        """
+
+    def peek(self, plan: SinkPlan) -> Session | None:
+        """As `open`, but changes nothing: for a dry run. None where the run would begin with an empty index."""

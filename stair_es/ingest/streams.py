@@ -1,0 +1,46 @@
+"""The sources of a run, one after another, and how far each came."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from stair_es.sources.item import Item, Source, Unlisted
+
+
+class Streams:
+    """Iterates over all items of all sources. Iterated in one thread; the rest may be asked from another."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = sources
+        self.complete: list[str] = []
+        """URIs of the sources that were listed to their end, nothing left out."""
+        self.empty: list[str] = []
+        """Those among them that hold no image."""
+
+    def __iter__(self) -> Iterator[Item | Unlisted]:
+        for source in self._sources:
+            holes = images = 0
+            for found in source.items():
+                if isinstance(found, Item):
+                    images += 1
+                else:
+                    holes += 1
+                yield found
+            if not holes:
+                self.complete.append(source.uri)
+                if not images:
+                    self.empty.append(source.uri)
+
+    @property
+    def names(self) -> list[str]:
+        """The sources' URIs, in the order of the arguments."""
+        return [source.uri for source in self._sources]
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> files that were passed over as no images."""
+        total: Counter[str] = Counter()
+        for source in self._sources:
+            total.update(source.ignored)
+        return total
