@@ -1,12 +1,18 @@
-"""A real search node for the tests: without it they fail, none is skipped."""
+"""Real search nodes for the tests, started when one asks: without them tests fail, none is skipped.
+
+One exception: Elasticsearch 9 needs a full JDK, and a machine without one may skip it, though not in CI.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from opensearchpy import OpenSearch
+from search_nodes import elasticsearch7, elasticsearch9
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import Home
@@ -30,6 +36,43 @@ def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         down(spec, say=print)
 
 
+@pytest.fixture(scope="session")
+def elasticsearch7_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Elasticsearch 7.17: `rank_features`, as OpenSearch has them."""
+    with elasticsearch7(tmp_path_factory.mktemp("elasticsearch7")) as node:
+        yield node.url
+
+
+@pytest.fixture(scope="session")
+def elasticsearch9_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Elasticsearch 9: `sparse_vector`. This node lacks `GET /` and `rank_features`, which a user's has."""
+    try:
+        made = elasticsearch9(tmp_path_factory.mktemp("elasticsearch9"))
+    except LookupError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with made as node:
+        yield node.url
+
+
+@pytest.fixture(params=["node_url", "elasticsearch7_url"], ids=["opensearch", "elasticsearch7"])
+def rank_features_url(request: pytest.FixtureRequest) -> str:
+    """Each engine that has `rank_features`, one after the other."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@contextmanager
+def own_index(client: OpenSearch) -> Iterator[str]:
+    """A name that no other test has; what lies below it is deleted afterwards."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
+    if found:
+        client.indices.delete(index=",".join(found))
+
+
 @pytest.fixture
 def client(node_url: str) -> Iterator[OpenSearch]:
     """A client of that node."""
@@ -40,9 +83,21 @@ def client(node_url: str) -> Iterator[OpenSearch]:
 
 @pytest.fixture
 def index_name(client: OpenSearch) -> Iterator[str]:
-    """A name that no other test has; what lies below it is deleted afterwards."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    yield name
-    found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
-    if found:
-        client.indices.delete(index=",".join(found))
+    """A name on that node that no other test has; what lies below it is deleted afterwards."""
+    with own_index(client) as name:
+        yield name
+
+
+@pytest.fixture
+def engine(rank_features_url: str) -> Iterator[OpenSearch]:
+    """A client of each engine that has `rank_features`."""
+    made = Connection(url=rank_features_url).client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine_index(engine: OpenSearch) -> Iterator[str]:
+    """Like `index_name`, on each engine that has `rank_features`."""
+    with own_index(engine) as name:
+        yield name

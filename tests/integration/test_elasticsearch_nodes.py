@@ -1,0 +1,68 @@
+"""The nodes that the tests run against: they keep their data over a crash, and nothing of them is left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from opensearchpy import OpenSearch
+from search_nodes import elasticsearch7, opensearch_cluster
+
+from stair_es.cluster.connect import Connection
+
+_TOOLS = Path(__file__).parents[2] / "tools"
+_PARENT = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[1])
+from search_nodes import elasticsearch7
+node = elasticsearch7(pathlib.Path(sys.argv[2])).start(wait=False)
+print(node.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_killed_node_comes_back_with_its_data(tmp_path: Path) -> None:
+    with elasticsearch7(tmp_path) as node:
+        client = Connection(url=node.url).client()
+        client.index(index="kept", id="1", body={"a": 1})
+        before = node.pid
+        node.kill()
+        assert not node.running
+        node.start()
+        assert node.pid != before
+        assert client.get(index="kept", id="1")["_source"] == {"a": 1}
+        client.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux")
+def test_node_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(_TOOLS), str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    node = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.5)
+    parent.kill()
+    parent.communicate()
+    node.wait(30)
+
+
+def test_one_of_three_nodes_may_die(tmp_path: Path) -> None:
+    with opensearch_cluster(tmp_path) as cluster:
+        client = OpenSearch(cluster.nodes[0].url)
+        client.indices.create(
+            index="kept",
+            body={"settings": {"number_of_replicas": 1, "index.unassigned.node_left.delayed_timeout": "0s"}},
+        )
+        client.index(index="kept", id="1", body={"a": 1}, params={"refresh": "true"})
+        cluster.start()  # the replica is there
+        cluster.nodes[2].kill()
+        cluster.nodes[0].wait(lambda health: health["number_of_nodes"] == 2 and health["status"] == "green")
+        assert client.count(index="kept")["count"] == 1
+        cluster.start()
+        assert len(client.cat.nodes(params={"format": "json"})) == 3
+        client.close()

