@@ -21,10 +21,12 @@ import numpy as np
 from common import corpus, machine, node
 
 from stair_es.cluster.connect import Connection
-from stair_es.ingest.run import BATCH_IMAGES, IngestOptions, ingest, list_sources
+from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run_local import CPU_BATCH as BATCH_IMAGES
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.registry import open_source
 
 
 def bare(files: list[Path], encoder: Encoder) -> None:
@@ -43,21 +45,24 @@ def bare_threaded(files: list[Path], encoder: Encoder) -> None:
         list(pool.map(lambda part: bare(part, encoder), parts))
 
 
-def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str) -> tuple[float, float]:
-    """Images/s of one ingest: with the start of the runner (models, Ray), and without it (after the first batch)."""
+def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str) -> tuple[float, float, float | None]:
+    """Images/s of one ingest: with the start of the runner (models, Ray), and without it (after the first batch); idle share."""
     options = IngestOptions(alias=alias, model=ModelSpec(name="starter"), runner=runner)  # type: ignore[arg-type]
-    listing = list_sources([str(folder)])
     marks: list[tuple[float, int]] = []
     start = time.perf_counter()
     report = ingest(
-        listing, connection, options, say=lambda _: None, progress=lambda books: marks.append((time.perf_counter(), books.done))
+        [open_source(str(folder))],
+        connection,
+        options,
+        say=lambda _: None,
+        progress=lambda books: marks.append((time.perf_counter(), books.done)),
     )
     seconds = time.perf_counter() - start
     if report.written != report.seen:
         raise SystemExit(f"not all written: {report}")
     (first, done), (last, _) = marks[0], marks[-1]
     steady = (report.seen - done) / (last - first) if last > first else 0.0
-    return report.seen / seconds, steady
+    return report.seen / seconds, steady, report.encoder_idle
 
 
 def main() -> None:
@@ -72,6 +77,7 @@ def main() -> None:
     runners = ["local", "ray"] if arguments.runner == "both" else [arguments.runner]
 
     rates: dict[str, list[float]] = {}
+    idle: dict[str, list[float]] = {}
     with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
         files = sorted(folder.iterdir())
         one, many = (catalogue.load(ModelSpec(name="starter", threads=threads)) for threads in (1, 0))
@@ -82,18 +88,21 @@ def main() -> None:
                 loop(files, encoder)
                 rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
             for runner in runners:
-                whole, steady = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner)
+                whole, steady, idle_share = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner)
                 rates.setdefault(f"ingest {runner}", []).append(whole)
                 rates.setdefault(f"ingest {runner}, steady", []).append(steady)
+                idle.setdefault(runner, []).append(idle_share or 0.0)
     medians = {label: statistics.median(values) for label, values in rates.items()}
     limit = medians["bare threaded"]
     if arguments.json:
-        print(json.dumps({"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates}))
+        print(json.dumps({"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates, "encoder_idle": idle}))
         return
     print(f"{machine()}; {arguments.images} images, median of {arguments.rounds} rounds")
     print(f"{'':26}{'images/s':>10}{'of threaded':>14}{'of plain':>12}")
     for label, rate in medians.items():
         print(f"{label:26}{rate:10.1f}{rate / limit:14.2f}{rate / medians['bare plain']:12.2f}")
+    for runner, shares in idle.items():
+        print(f"encoder idle share, {runner}: {statistics.median(shares):.2f}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,24 +14,30 @@ from PIL import Image
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, document_id
-from stair_es.errors import ClusterError, IndexMismatch
-from stair_es.ingest.report import Report
-from stair_es.ingest.run import IngestOptions, ingest, list_sources
-from stair_es.ingest.run_local import run_local
-from stair_es.ingest.run_ray import run_ray
-from stair_es.ingest.stages import Job, batches
+from stair_es.cluster.documents import DocumentSettings, content_id, document_id
+from stair_es.errors import ClusterError, IndexMismatch, IngestError, SourceError, UsageError
+from stair_es.ingest.ahead import Ahead
+from stair_es.ingest.cluster_sink import ClusterWriter
+from stair_es.ingest.dry_run import DryRun, dry_run
+from stair_es.ingest.enrich import EnricherSpec
+from stair_es.ingest.pump import Pump
+from stair_es.ingest.report import Books, Report
+from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run_local import local_lanes
+from stair_es.ingest.run_ray import RayOptions, ray_lanes
+from stair_es.ingest.stages import Job
+from stair_es.cluster.pace import Pace
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.listing import Listing
+from stair_es.sources.item import Item, Reading, Source, SourceOptions, Unlisted
+from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+Run = Callable[..., Report]
 
 
 @pytest.fixture
@@ -40,13 +47,37 @@ def options(index_name: str, tmp_path: Path) -> IngestOptions:
     )
 
 
+def _opened(sources: tuple[Path | str | Source, ...]) -> list[Source]:
+    return [open_source(str(source)) if isinstance(source, (Path, str)) else source for source in sources]
+
+
 @pytest.fixture
-def run(node_url: str) -> Callable[[Path | Listing, IngestOptions], Report]:
-    def run_(source: Path | Listing, options: IngestOptions) -> Report:
-        listing = source if isinstance(source, Listing) else list_sources([str(source)])
-        return ingest(listing, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+def run(node_url: str) -> Run:
+    def run_(options: IngestOptions, *sources: Path | str | Source, say: Callable[[str], None] = lambda _: None) -> Report:
+        return ingest(_opened(sources), Connection(url=node_url), options, say=say, progress=lambda _: None)
 
     return run_
+
+
+@pytest.fixture
+def would(node_url: str) -> Callable[..., DryRun]:
+    def would_(options: IngestOptions, *sources: Path | str | Source) -> DryRun:
+        return dry_run(_opened(sources), Connection(url=node_url), options, say=lambda _: None)
+
+    return would_
+
+
+class Given:
+    """A source that names what it was given, and breaks off if it is told to."""
+
+    def __init__(self, items: list[Item | Unlisted], uri: str = "given:", error: Exception | None = None) -> None:
+        self._items, self.uri, self._error = items, uri, error
+        self.ignored: dict[str, int] = {}
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        yield from self._items
+        if self._error:
+            raise self._error
 
 
 def _some_photos(folder: Path, count: int = 6) -> Path:
@@ -66,15 +97,15 @@ def _counts(report: Report) -> tuple[int, int, int, int]:
 
 
 def test_photos_become_documents_and_a_second_run_writes_nothing(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch
+    run: Run, options: IngestOptions, client: OpenSearch
 ) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
-    report = run(PHOTOS, options)
+    report = run(options, PHOTOS)
     assert _counts(report) == (count, count, 0, 0)
     assert report.dead_letters is None
     assert report.index.startswith(f"{options.alias}-starter")
     assert list(client.indices.get_alias(name=options.alias)) == [report.index]
-    assert _counts(run(PHOTOS, options)) == (count, 0, count, 0)
+    assert _counts(run(options, PHOTOS)) == (count, 0, count, 0)
 
     stored = _sources(client, options.alias)
     assert len(stored) == count
@@ -94,16 +125,16 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(
 
 
 def test_a_rerun_does_only_what_is_new_or_changed(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos")
     first, second, *_ = sorted(folder.iterdir())
-    assert _counts(run(folder, options)) == (6, 6, 0, 0)
+    assert _counts(run(options, folder)) == (6, 6, 0, 0)
     before = _sources(client, options.alias)
 
     Image.new("RGB", (300, 200), (10, 120, 30)).save(first)
     shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg")
-    assert _counts(run(folder, options)) == (7, 2, 5, 0)
+    assert _counts(run(options, folder)) == (7, 2, 5, 0)
     after = _sources(client, options.alias)
     changed = document_id(first.as_uri())
     assert after[changed]["sha256"] != before[changed]["sha256"]
@@ -111,13 +142,10 @@ def test_a_rerun_does_only_what_is_new_or_changed(
     assert after[document_id(second.as_uri())] == before[document_id(second.as_uri())]
     assert len(after) == 7
 
-    smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
-    assert _counts(run(folder, smaller)) == (7, 7, 0, 0)
-    assert "thumbnail" not in _sources(client, options.alias)[changed]
 
 
 def test_hostile_files_have_their_outcome_and_harm_no_other(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos", 3)
     good = sorted(folder.iterdir())
@@ -137,13 +165,12 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
     frames[0].save(folder / "moving.webp", save_all=True, append_images=frames[1:])
-    listing = list_sources([str(folder)])
     vanishing = folder / "vanishing.jpg"
     vanishing.write_bytes(photo)
-    listing = list_sources([str(folder)])
+    listed = list(open_source(str(folder)).items())
     vanishing.unlink()
 
-    report = run(listing, options)
+    report = run(options, Given(listed))
     assert _counts(report) == (19, 13, 0, 6)
     assert report.dead_letters is not None
     letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
@@ -161,11 +188,11 @@ def test_hostile_files_have_their_outcome_and_harm_no_other(
     assert {path.as_uri() for path in (*good, *odd)} <= {source["uri"] for source in stored.values()}
     assert len(stored) == 13
     assert all(source["tokens"] for source in stored.values())
-    assert _counts(run(folder, options)) == (18, 0, 13, 5)
+    assert _counts(run(options, folder)) == (18, 0, 13, 5)
 
 
 def test_an_index_with_another_mapping_is_left_alone(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     foreign = f"{options.alias}-foreign"
@@ -173,35 +200,34 @@ def test_an_index_with_another_mapping_is_left_alone(
         index=foreign, body={"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {options.alias: {}}}
     )
     with pytest.raises(IndexMismatch, match="tokens is keyword instead of rank_features"):
-        run(folder, options)
+        run(options, folder)
     with pytest.raises(IndexMismatch, match="not an alias"):
-        run(folder, replace(options, alias=foreign))
+        run(replace(options, alias=foreign), folder)
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_an_index_of_another_model_or_of_nobody_is_left_alone(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+def test_an_index_of_nobody_is_left_alone(
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
-    report = run(folder, options)
+    report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
-    for meta, message in [({"stair_es": {"model": "other-7"}}, "made with model 'other-7'"), ({}, "not made by stair-es")]:
-        client.indices.put_mapping(index=report.index, body={**mapping, "_meta": meta})
-        with pytest.raises(IndexMismatch, match=message):
-            run(folder, options)
+    client.indices.put_mapping(index=report.index, body={**mapping, "_meta": {}})
+    with pytest.raises(IndexMismatch, match="not made by stair-es"):
+        run(options, folder)
 
 
 def test_an_alias_of_several_indices_is_refused(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     for letter in "ab":
         client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
     with pytest.raises(IndexMismatch, match="several"):
-        run(_some_photos(tmp_path / "photos", 1), options)
+        run(options, _some_photos(tmp_path / "photos", 1))
 
 
 def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(
-    run: Callable[..., Report], options: IngestOptions, tmp_path: Path
+    run: Run, options: IngestOptions, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
@@ -209,7 +235,7 @@ def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(
     body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
     own = tmp_path / "own.json"
     own.write_text(json.dumps(body))
-    report = run(folder, replace(options, mapping=own))
+    report = run(replace(options, mapping=own), folder)
     assert _counts(report) == (3, 0, 0, 3)
     assert report.dead_letters is not None
     letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]
@@ -218,37 +244,38 @@ def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(
 
 
 def test_ray_gives_the_same_documents_as_the_local_runner(
-    run: Callable[..., Report], options: IngestOptions, client: OpenSearch, tmp_path: Path
+    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
     folder = _some_photos(tmp_path / "photos", 20)
     (folder / "zero.jpg").write_bytes(b"")
     ray_options = replace(options, alias=f"{options.alias}-r", runner="ray")
-    assert _counts(run(folder, options)) == (21, 20, 0, 1)
-    report = run(folder, ray_options)
+    assert _counts(run(options, folder)) == (21, 20, 0, 1)
+    report = run(ray_options, folder)
     assert (_counts(report), report.runner) == ((21, 20, 0, 1), "ray")
     assert set(report.stage_seconds) == {"read", "decode", "encode", "write"}
+    assert sum(report.to_dict()["stage_share"].values()) == pytest.approx(1.0, abs=0.01)
 
     def without_time(alias: str) -> dict[str, dict[str, Any]]:
         return {id_: {**source, "ingested_at": ""} for id_, source in _sources(client, alias).items()}
 
     assert without_time(ray_options.alias) == without_time(options.alias)
-    assert _counts(run(folder, ray_options)) == (21, 0, 20, 1)
+    assert _counts(run(ray_options, folder)) == (21, 0, 20, 1)
 
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
-    refs = list_sources([str(_some_photos(tmp_path / "photos", 3))]).images
+    nowhere = Connection(url=f"{node_url}/no/such/place")
     job = Job(
-        connection=Connection(url=f"{node_url}/no/such/place"),
-        alias="not-an-index",
-        index="not-an-index",
+        writer=ClusterWriter(connection=nowhere, index="not-an-index", write_alias="not-an-index", policy=BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="starter", backend="onnx"),
         model_id="starter-1",
         image_spec=catalogue.resolve("starter").image_spec,
         document=DocumentSettings(),
+        reading=Reading(),
         limits=DecodeLimits(),
-        bulk=BulkPolicy(),
     )
-    with pytest.raises(ClusterError, match="answered 4"):
-        list(run_local(job, batches(refs, 2)) if runner == "local" else run_ray(job, batches(refs, 2)))
+    source = open_source(str(_some_photos(tmp_path / "photos", 3)))
+    lanes_of = local_lanes(job, 2) if runner == "local" else ray_lanes(job, RayOptions(), 2)
+    with pytest.raises(ClusterError, match="answered 4"), lanes_of as lanes, Ahead(source.items(), 10) as ahead:
+        list(Pump(lanes, Pace(BulkPolicy()), job.fresh, lambda found: found if isinstance(found, Item) else None).run(ahead))

@@ -3,30 +3,55 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.errors import IngestError
-from stair_es.ingest.report import Books, DeadLetters
-from stair_es.ingest.stages import Batch, Outcome
-from stair_es.sources.listing import ImageRef
+from stair_es.errors import IngestError, UsageError
+from stair_es.ingest.batch import Batch, Outcome
+from stair_es.ingest.dead_letters import KIND, DeadLetters
+from stair_es.ingest.manifest import Manifest
+from stair_es.ingest.report import Books
+from stair_es.sources.item import Item, SourceOptions, Unlisted
+from stair_es.sources.places import FileAt, Inline
 
-A, B, C = (ImageRef(f"file:///{name}", "file:///") for name in "abc")
+A, B, C = (Item(f"file:///{name}", "file:///", FileAt(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 
 
-def _books(path: Path, *refs: ImageRef) -> Books:
-    return Books(expected={ref.uri for ref in refs}, dead_letters=DeadLetters(path))
+def _books(path: Path, *items: Item) -> Books:
+    books = Books(Manifest(path.parent), DeadLetters(path))
+    for item in items:
+        assert books.list(item.uri)
+    return books
 
 
 def test_each_image_once_and_dead_ones_as_lines(tmp_path: Path) -> None:
-    books = _books(tmp_path / "new" / "dead.jsonl", A, B, C)
+    books = _books(tmp_path / "dead.jsonl", A, B, C)
+    assert not books.list(A.uri)
     books.dead_letters.prepare()
-    books.enter(Batch([Outcome(A, "written", "write"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
+    books.enter(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
     assert books.done == 2
-    books.enter(Batch([Outcome(C, "unchanged", "read")], {"read": 0.5, "write": 2.0}))
+    books.enter(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     books.close()
-    assert dict(books.kinds) == {"written": 1, "dead": 1, "unchanged": 1}
+    assert books.counts() == {"seen": 3, "written": 1, "dead": 1, "unchanged": 1}
     assert dict(books.stage_seconds) == {"read": 1.5, "write": 2.0}
-    [line] = (tmp_path / "new" / "dead.jsonl").read_text().splitlines()
+    assert books.manifest.documents() == 1
+    assert [books.manifest.fate(uri) for uri in (A.uri, B.uri, "other")] == ["taken", "dead", "unseen"]
+    [line] = (tmp_path / "dead.jsonl").read_text().splitlines()
     letter = json.loads(line)
     assert (letter["uri"], letter["stage"], letter["reason"]) == ("file:///b", "decode", "why\nnot")
+
+
+def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "dead.jsonl")
+    inline, hole = Item("mem:1", "mem:", Inline(b"x")), Unlisted("file:///d", "file:///", "forbidden")
+    for item in (A, inline, hole.as_item()):
+        letters.add(Outcome(item, "dead", "read", "why"))
+    letters.close()
+    with (tmp_path / "dead.jsonl").open("a") as file:
+        file.write("no json\n\n[1]\n")
+    first, *others = KIND.open(str(letters.path), SourceOptions()).items()
+    assert first == A
+    assert [type(other) for other in others] == [Unlisted] * 4
+    assert [other.uri for other in others][:2] == ["mem:1", "file:///d"]
+    with pytest.raises(UsageError, match="no dead letter file"):
+        KIND.open(str(tmp_path / "none"), SourceOptions())
 
 
 def test_no_dead_letter_no_file(tmp_path: Path) -> None:
@@ -39,15 +64,16 @@ def test_no_dead_letter_no_file(tmp_path: Path) -> None:
 def test_an_image_without_outcome_fails_the_run(tmp_path: Path) -> None:
     books = _books(tmp_path / "dead.jsonl", A, B)
     books.enter(Batch([Outcome(A, "written", "write")]))
-    with pytest.raises(IngestError, match="file:///b"):
+    with pytest.raises(IngestError, match="1 images without an outcome"):
         books.close()
 
 
-def test_an_image_twice_fails_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("item", [A, B])
+def test_an_image_twice_or_never_listed_fails_the_run(tmp_path: Path, item: Item) -> None:
     books = _books(tmp_path / "dead.jsonl", A)
     books.enter(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="too many"):
-        books.enter(Batch([Outcome(A, "written", "write")]))
+        books.enter(Batch([Outcome(item, "written", "write")]))
 
 
 def test_an_image_left_in_a_stage_fails_the_run(tmp_path: Path) -> None:
@@ -63,3 +89,14 @@ def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tm
     assert not path.exists()
     with pytest.raises(IngestError, match="can't write dead letters"):
         DeadLetters(tmp_path).prepare()
+
+
+def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
+    for keep in (False, True):
+        with Manifest(tmp_path, keep_uris=keep) as manifest:
+            manifest.add(A.uri)
+            manifest.settle([(A.uri, "id")])
+            assert manifest.has_document("id")
+            assert not manifest.has_document("other")
+            assert manifest.uri_of("id") == (A.uri if keep else None)
+    assert list(tmp_path.iterdir()) == []

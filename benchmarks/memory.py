@@ -1,0 +1,123 @@
+"""Memory of each process of an ingest, and how it grows from a small corpus to a large one.
+
+    python benchmarks/memory.py                                   # 1,000 and 5,000 small images, this process and Ray
+    python benchmarks/memory.py --images 1000,10000,100000        # the long form
+
+Images are small JPEG files (64 x 48, each different). A sample a second of each process's own memory (USS: what would be free
+if it ended, so Ray's shared object store isn't counted once a worker), the largest of a kind is shown. The node isn't ours
+and isn't counted. `--model` takes a quicker model than `starter` where a plugin brings one: memory hardly depends on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from common import machine, node
+from PIL import Image
+
+STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
+_EVERY_S = 1.0
+_MB = 1024 * 1024
+
+
+@contextmanager
+def small_images(count: int) -> Iterator[Path]:
+    """A folder of `count` different images, 1,000 a subfolder."""
+    rng = random.Random(1)
+    kinds = []
+    for _ in range(50):
+        buffer = io.BytesIO()
+        Image.frombytes("RGB", (64, 48), rng.randbytes(64 * 48 * 3)).resize((8, 6)).resize((64, 48)).save(buffer, "JPEG")
+        kinds.append(buffer.getvalue())
+    with tempfile.TemporaryDirectory(prefix="stair-es-memory-") as folder:
+        for i in range(count):
+            path = Path(folder, f"{i // 1000:04}", f"{i:07}.jpg")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(kinds[i % len(kinds)] + i.to_bytes(8, "big"))
+        yield Path(folder)
+
+
+def kind_of(process: psutil.Process, driver: int) -> str:
+    """What a process is to the run."""
+    if process.pid == driver:
+        return "driver"
+    title = " ".join(process.cmdline())
+    for sign, kind in (("_RayEncoder", "ray encoder"), ("ray::", "ray worker"), ("raylet", "raylet"), ("gcs_server", "ray gcs")):
+        if sign in title:
+            return kind
+    return "other"
+
+
+def watch(command: list[str]) -> tuple[dict[str, float], float, dict[str, object]]:
+    """Run it: the peak in MB of each kind of process, the seconds, its last line of JSON."""
+    peaks: defaultdict[str, float] = defaultdict(float)
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    while process.poll() is None:
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            break
+        for member in family:
+            try:
+                kind = kind_of(member, process.pid)
+                peaks[kind] = max(peaks[kind], member.memory_full_info().uss / _MB)
+            except psutil.Error:
+                continue
+        time.sleep(_EVERY_S)
+    out, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"the ingest failed: {out[-500:]}")
+    return dict(peaks), time.perf_counter() - start, json.loads(out.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", default="1000,5000")
+    parser.add_argument("--runners", default="local,ray")
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.images.split(",")]
+    table: dict[str, dict[str, dict[int, float]]] = {}
+    speed: dict[str, dict[int, float]] = {}
+    with node(arguments.url) as (connection, _, name):
+        for size in sizes:
+            with small_images(size) as folder:
+                for runner in arguments.runners.split(","):
+                    options = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", arguments.model]
+                    command = [STAIR_ES, "ingest", str(folder), "--url", connection.url, "--json", *options]
+                    peaks, seconds, report = watch(command)
+                    if report["written"] != size:
+                        raise SystemExit(f"not all written: {report}")
+                    speed.setdefault(runner, {})[size] = size / seconds
+                    for kind, peak in peaks.items():
+                        table.setdefault(runner, {}).setdefault(kind, {})[size] = peak
+    if arguments.json:
+        print(json.dumps({"machine": machine(), "model": arguments.model, "peak_mb": table, "images_per_s": speed}))
+        return
+    print(f"{machine()}; model {arguments.model}; peak MB (USS) of the largest process of each kind")
+    print(f"{'':8}{'process':14}" + "".join(f"{size:>12,}" for size in sizes))
+    for runner, kinds in table.items():
+        for kind, peaks in sorted(kinds.items()):
+            print(f"{runner:8}{kind:14}" + "".join(f"{peaks.get(size, 0):12.0f}" for size in sizes))
+        print(f"{runner:8}{'(images/s)':14}" + "".join(f"{speed[runner][size]:12.1f}" for size in sizes))
+
+
+if __name__ == "__main__":
+    main()

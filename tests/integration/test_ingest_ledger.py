@@ -1,0 +1,348 @@
+"""The index is the ledger: what a rerun reads, what a resync removes, when a new index takes the alias."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, content_id
+from stair_es.errors import IngestError, ReadError, SourceError
+from stair_es.ingest.dry_run import DryRun, dry_run
+from stair_es.ingest.enrich import EnricherSpec
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
+from stair_es.sources.registry import open_source
+from stair_es.types import Json
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+LONG_AGO = 1_700_000_000
+Run = Callable[..., Report]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A place that must not be asked."""
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        raise ReadError("it was read")
+
+    def to_json(self) -> dict[str, Json] | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """A store that tells versions only when it is read, and answers "not modified"."""
+
+    path: str
+    version: str
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        return None if known == self.version else Read(Path(self.path).read_bytes(), self.version)
+
+    def to_json(self) -> dict[str, Json] | None:
+        return None
+
+
+class Given:
+    """A source that names what it was given, and breaks off if it is told to."""
+
+    def __init__(self, items: list[Item | Unlisted], uri: str, error: Exception | None = None) -> None:
+        self._items, self.uri, self._error = items, uri, error
+        self.ignored: dict[str, int] = {}
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        yield from self._items
+        if self._error:
+            raise self._error
+
+
+@pytest.fixture
+def options(index_name: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(
+        alias=index_name,
+        model=ModelSpec(name="starter", backend="onnx"),
+        runner="local",
+        dead_letters=tmp_path / "letters.jsonl",
+    )
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def run(node_url: str, said: list[str]) -> Run:
+    def run_(options: IngestOptions, *sources: Source) -> Report:
+        return ingest(sources, Connection(url=node_url), options, say=said.append, progress=lambda _: None)
+
+    return run_
+
+
+@pytest.fixture
+def would(node_url: str) -> Callable[..., DryRun]:
+    def would_(options: IngestOptions, *sources: Source) -> DryRun:
+        return dry_run(sources, Connection(url=node_url), options, say=lambda _: None)
+
+    return would_
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six photos that nobody touched for a while: their size and time are to be trusted."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for photo in sorted(PHOTOS.glob("*.jpg"))[:6]:
+        os.utime(shutil.copy(photo, made), (LONG_AGO, LONG_AGO))
+    return made
+
+
+def _source(folder: Path) -> Source:
+    return open_source(str(folder))
+
+
+def _without_bytes(folder: Path) -> Given:
+    items = [replace(found, place=Unreadable()) for found in _source(folder).items() if isinstance(found, Item)]
+    return Given(list(items), folder.as_uri())
+
+
+def _counts(report: Report) -> tuple[int, int, int, int]:
+    return report.seen, report.written, report.unchanged, report.dead
+
+
+def _stored(client: OpenSearch, index: str) -> dict[str, dict[str, Any]]:
+    client.indices.refresh(index=index)
+    hits = client.search(index=index, body={"size": 1000, "query": {"match_all": {}}})["hits"]["hits"]
+    return {hit["_source"]["uri"]: {**hit["_source"], "_id": hit["_id"]} for hit in hits}
+
+
+@pytest.mark.parametrize("id_by", ["uri", "content"])
+def test_a_rerun_reads_no_byte_of_what_is_unchanged(run: Run, options: IngestOptions, folder: Path, id_by: str) -> None:
+    options = replace(options, document=DocumentSettings(id=id_by))  # type: ignore[arg-type]
+    assert _counts(run(options, _source(folder))) == (6, 6, 0, 0)
+    assert _counts(run(options, _without_bytes(folder))) == (6, 0, 6, 0)
+    changed = sorted(folder.iterdir())[0]
+    os.utime(changed, (LONG_AGO, LONG_AGO + 5))
+    assert _counts(run(options, _without_bytes(folder))) == (6, 0, 5, 1)
+
+
+def test_a_touched_file_is_read_once_and_known_again_afterwards(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    run(options, _source(folder))
+    before = _stored(client, options.alias)
+    for path in folder.iterdir():
+        os.utime(path, (LONG_AGO, LONG_AGO + 7))
+    assert _counts(run(options, _source(folder))) == (6, 0, 6, 0)
+    assert _counts(run(options, _without_bytes(folder))) == (6, 0, 6, 0)
+    after = _stored(client, options.alias)
+    for uri, document in after.items():
+        assert document["version"] != before[uri]["version"]
+        assert {**document, "version": ""} == {**before[uri], "version": ""}
+
+
+def test_a_store_that_says_not_modified_is_believed(run: Run, options: IngestOptions, folder: Path) -> None:
+    path = sorted(folder.iterdir())[0]
+
+    def source(version: str) -> Given:
+        return Given([Item("https://a.example/1.jpg", "list:", Conditional(str(path), version))], "list:")
+
+    assert _counts(run(options, source('"etag-1"'))) == (1, 1, 0, 0)
+    assert _counts(run(options, source('"etag-1"'))) == (1, 0, 1, 0)
+    shutil.copy(sorted(folder.iterdir())[1], path)
+    assert _counts(run(options, source('"etag-2"'))) == (1, 1, 0, 0)
+
+
+def test_other_fields_or_enrichers_make_other_documents(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+
+    def with_caption(caption: str) -> Given:
+        return Given([replace(item, fields={"caption": caption, "stars": 3}) for item in items], folder.as_uri())
+
+    assert _counts(run(options, with_caption("a red bus"))) == (6, 6, 0, 0)
+    assert _counts(run(options, with_caption("a red bus"))) == (6, 0, 6, 0)
+    assert _counts(run(options, with_caption("a blue bus"))) == (6, 6, 0, 0)
+    found = client.search(index=options.alias, body={"query": {"match": {"caption": "blue"}}})["hits"]["hits"]
+    assert len(found) == 6
+    assert found[0]["_source"]["stars"] == 3
+    report = run(replace(options, enrichers=(EnricherSpec("filename"),)), with_caption("a blue bus"))
+    assert (_counts(report), report.swapped) == ((6, 6, 0, 0), True)
+    documents = _stored(client, options.alias)
+    first = sorted(folder.iterdir())[0]
+    assert documents[first.as_uri()]["filename"] == first.stem.replace("-", " ")
+
+
+def test_new_settings_build_a_new_index_and_swap_the_alias(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    first = run(options, _source(folder))
+    assert not first.swapped
+    names = [first.index]
+    for thumbnail_px in (0, 32, 64):
+        smaller = replace(options, document=DocumentSettings(thumbnail_px=thumbnail_px), sink_options={"keep": "1"})
+        report = run(smaller, _source(folder))
+        assert (_counts(report), report.swapped, report.unfinished) == ((6, 6, 0, 0), True, "")
+        assert list(client.indices.get_alias(name=options.alias)) == [report.index]
+        assert report.pruned == tuple(names[:-1])
+        names = [names[-1], report.index]
+        assert sorted(client.indices.get(index=f"{options.alias}-*")) == sorted(names)
+        assert _counts(run(smaller, _without_bytes(folder))) == (6, 0, 6, 0)
+    settings = client.indices.get_settings(index=report.index, params={"flat_settings": "true"})[report.index]["settings"]
+    assert "index.refresh_interval" not in settings
+
+
+def test_an_interrupted_build_is_continued_and_searched_only_when_complete(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    live = run(options, _source(folder)).index
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
+    items = list(_source(folder).items())
+    with pytest.raises(SourceError, match="went away"):
+        run(smaller, Given(items[:4], folder.as_uri(), SourceError("the store went away")))
+    assert list(client.indices.get_alias(name=options.alias)) == [live]
+    report = run(smaller, _source(folder))
+    assert (_counts(report), report.swapped) == ((6, 2, 4, 0), True)
+
+
+def test_a_build_that_lacks_other_sources_waits_for_them(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.move(sorted(folder.iterdir())[0], other)
+    live = run(options, _source(folder), _source(other)).index
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
+    report = run(smaller, _source(folder))
+    assert not report.swapped
+    assert other.as_uri() in report.unfinished
+    assert list(client.indices.get_alias(name=options.alias)) == [live]
+    report = run(smaller, _source(other))
+    assert (report.swapped, report.unfinished) == (True, "")
+    assert len(_stored(client, options.alias)) == 6
+
+
+def test_a_build_in_which_live_images_died_waits_for_them_and_can_be_forced(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    live = run(options, _source(folder)).index
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0))
+    broken = sorted(folder.iterdir())[0]
+    photo = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    report = run(smaller, _source(folder))
+    assert (_counts(report), report.swapped) == ((6, 5, 0, 1), False)
+    assert "1 of its images are dead" in report.unfinished
+    assert list(client.indices.get_alias(name=options.alias)) == [live]
+    assert not run(replace(smaller, sink_options={"swap": "never"}), _source(folder)).swapped
+    broken.write_bytes(photo)
+    assert run(smaller, _source(folder)).swapped
+    broken.write_bytes(b"broken")
+    forced = replace(options, document=DocumentSettings(thumbnail_px=32), sink_options={"swap": "always"})
+    assert run(forced, _source(folder)).swapped
+
+
+def test_resync_removes_what_is_gone_from_these_sources_alone(
+    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.move(sorted(folder.iterdir())[0], other)
+    run(options, _source(folder), _source(other))
+    for path in sorted(folder.iterdir())[:2]:
+        path.unlink()
+    resync = replace(options, resync=True)
+    assert run(options, _source(folder)).removed == 0
+    assert would(resync, _source(folder)).gone == 2
+    assert len(_stored(client, options.alias)) == 6
+    assert run(resync, _source(folder)).removed == 2
+    assert sorted(_stored(client, options.alias)) == sorted(p.as_uri() for p in (*folder.iterdir(), *other.iterdir()))
+
+
+def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
+) -> None:
+    run(options, _source(folder))
+    items = list(_source(folder).items())
+    resync = replace(options, resync=True)
+    hole = Unlisted(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
+    assert run(resync, Given([*items[:3], hole], folder.as_uri())).removed == 0
+    assert "couldn't be listed" in " ".join(said)
+    elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")  # type: ignore[type-var]
+    assert run(resync, elsewhere, Given([], folder.as_uri())).removed == 0
+    assert "as if it weren't mounted" in " ".join(said)
+    with pytest.raises(IngestError, match="no images"):
+        run(resync, Given([], folder.as_uri()))
+    assert len(_stored(client, options.alias)) == 6
+
+
+def test_ids_by_content_store_the_same_picture_once_and_follow_it(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    options = replace(options, document=DocumentSettings(id="content"), resync=True)
+    original = sorted(folder.iterdir())[0]
+    report = run(options, _source(folder))
+    os.utime(shutil.copy(original, folder / "copy.jpg"), (LONG_AGO, LONG_AGO))
+    report = run(options, _source(folder))
+    assert (_counts(report), report.documents) == ((7, 0, 7, 0), 6)
+    documents = _stored(client, options.alias)
+    assert documents[original.as_uri()]["_id"] == content_id(documents[original.as_uri()]["sha256"])
+    original.unlink()
+    report = run(options, _source(folder))
+    assert (_counts(report), report.removed) == ((6, 0, 6, 0), 0)
+    documents = _stored(client, options.alias)
+    assert (folder / "copy.jpg").as_uri() in documents
+    assert len(documents) == 6
+
+
+def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
+    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    first = would(options, _without_bytes(folder))
+    assert (first.seen, first.new, first.index) == (6, 6, None)
+    assert not client.indices.exists(index=f"{options.alias}*", params={"allow_no_indices": "false"})
+    index = run(options, _source(folder)).index
+    paths = sorted(folder.iterdir())
+    os.utime(paths[0], (LONG_AGO, LONG_AGO + 5))
+    os.utime(shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg"), (LONG_AGO, LONG_AGO))
+    items = list(_without_bytes(folder).items())
+    items[1] = replace(items[1], version=None)  # type: ignore[type-var]
+    second = would(options, Given([*items, Unlisted("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
+    assert (second.new, second.changed, second.unknown, second.unchanged, second.unlisted) == (1, 1, 1, 4, 1)
+    assert second.index == index
+    other = would(replace(options, document=DocumentSettings(thumbnail_px=0)), _without_bytes(folder))
+    assert (other.new, other.index) == (7, None)
+
+
+def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folder: Path, tmp_path: Path) -> None:
+    broken = sorted(folder.iterdir())[0]
+    photo = broken.read_bytes()
+    broken.write_bytes(b"broken")
+    report = run(options, _source(folder))
+    assert _counts(report) == (6, 5, 0, 1)
+    letters = Path(shutil.copy(str(report.dead_letters), tmp_path / "again.jsonl"))
+    retry = open_source(str(letters), SourceOptions(format="dead-letters"))
+    assert _counts(run(options, retry)) == (1, 0, 0, 1)
+    broken.write_bytes(photo)
+    retry = open_source(str(letters), SourceOptions(format="dead-letters"))
+    assert _counts(run(options, retry)) == (1, 1, 0, 0)
+    assert _counts(run(options, _source(folder))) == (6, 0, 6, 0)
+
+
+def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOptions, folder: Path) -> None:
+    first = sorted(folder.iterdir())[0]
+    assert _counts(run(options, _source(folder), _source(first), _source(folder))) == (6, 6, 0, 0)

@@ -1,0 +1,154 @@
+"""The pump against lanes that finish in a random order: no image lost or doubled, a bounded number on its way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from stair_es.cluster.bulk import BulkPolicy, Sent
+from stair_es.cluster.pace import Pace
+from stair_es.errors import ClusterError, SourceError
+from stair_es.ingest.ahead import Ahead
+from stair_es.ingest.batch import Batch, Outcome, Wanted, item_of
+from stair_es.ingest.lanes import Task, WorkerDied
+from stair_es.ingest.pump import Pump
+from stair_es.sources.item import Item, Unlisted
+from stair_es.sources.places import Inline
+
+
+@dataclass
+class Lanes:
+    """Tasks finish when they are waited for, in a random order."""
+
+    encoders: int = 2
+    workers: int = 2
+    batch_images: int = 4
+    killers: frozenset[str] = frozenset()
+    """Images that kill whoever works on them."""
+    unchanged: frozenset[str] = frozenset()
+    failing_writes: int = 0
+    random: random.Random = field(default_factory=lambda: random.Random(7))
+    tasks: dict[int, tuple[str, list[Batch]]] = field(default_factory=dict)
+    on_their_way: int = 0
+    most_on_their_way: int = 0
+    encoding: dict[int, int] = field(default_factory=dict)
+    busiest_encoder: int = 0
+
+    def _new(self, kind: str, batches: list[Batch]) -> int:
+        number = len(self.tasks)
+        self.tasks[number] = (kind, batches)
+        return number
+
+    def check(self, batch: Batch) -> Task:
+        return self._new("check", [batch])
+
+    def prepare(self, batch: Batch) -> Task:
+        self.on_their_way += len(batch.images)
+        self.most_on_their_way = max(self.most_on_their_way, self.on_their_way)
+        return self._new("prepare", [batch])
+
+    def encode(self, prepared: Task, encoder: int) -> Task:
+        assert isinstance(prepared, int)
+        number = self._new("encode", self.tasks[prepared][1])
+        self.encoding[number] = encoder
+        self.busiest_encoder = max(self.busiest_encoder, *[list(self.encoding.values()).count(i) for i in range(self.encoders)])
+        return number
+
+    def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
+        return self._new("write", [batch for task in encoded if isinstance(task, int) for batch in self.tasks[task][1]])
+
+    def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+        done = self.random.sample(sorted(task for task in tasks if isinstance(task, int)), k=1)
+        for task in done:
+            self.encoding.pop(task, None)
+        return list(done)
+
+    def checked(self, task: Task) -> Batch:
+        assert isinstance(task, int)
+        [batch] = self.tasks[task][1]
+        images = [item_of(state) for state in batch.images]
+        return Batch([Outcome(i, "unchanged", "check", id=i.uri) if i.uri in self.unchanged else Wanted(i) for i in images])
+
+    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+        assert isinstance(task, int)
+        batches = self.tasks[task][1]
+        images = [item_of(state) for batch in batches for state in batch.images]
+        self.on_their_way -= len(images)
+        if self.killers & {image.uri for image in images}:
+            raise WorkerDied("signal 11")
+        if self.failing_writes:
+            raise ClusterError("gone")
+        done = [
+            Batch([Outcome(item_of(s), "written", "write", id=item_of(s).uri) for s in b.images], {"encode": 0.1}) for b in batches
+        ]
+        return done, [Sent(1000 * len(images), len(images), 0.01, busy=False)]
+
+
+def _items(count: int) -> Iterator[Item | Unlisted]:
+    for i in range(count):
+        yield Item(f"mem:{i}", "mem:", Inline(b""))
+
+
+def _run(lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True) -> list[Outcome]:
+    def admit(found: Item | Unlisted) -> Item | None:
+        return found if isinstance(found, Item) else None
+
+    with Ahead(items, room=100) as ahead:
+        pump = Pump(lanes, Pace(BulkPolicy()), fresh, admit)
+        return [outcome for batch in pump.run(ahead) for outcome in batch.outcomes()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 1000])
+def test_every_image_comes_out_once(seed: int, count: int) -> None:
+    outcomes = _run(Lanes(random=random.Random(seed)), _items(count))
+    assert sorted(o.item.uri for o in outcomes) == sorted(f"mem:{i}" for i in range(count))
+
+
+def test_unchanged_images_go_no_further_than_the_check() -> None:
+    lanes = Lanes(unchanged=frozenset(f"mem:{i}" for i in range(0, 600, 2)))
+    outcomes = _run(lanes, _items(600), fresh=False)
+    assert sorted(o.item.uri for o in outcomes if o.kind == "unchanged") == sorted(lanes.unchanged)
+    assert len(outcomes) == 600
+    prepared = [len(b.images) for kind, batches in lanes.tasks.values() if kind == "prepare" for b in batches]
+    assert sum(prepared) == 300
+    assert sum(size < lanes.batch_images for size in prepared) <= 2  # full batches, though half of each check falls away
+
+
+def test_a_bounded_number_is_on_its_way_and_each_encoder_has_two_batches_at_most() -> None:
+    lanes = Lanes()
+    _run(lanes, _items(20_000))
+    assert lanes.busiest_encoder == 2
+    assert lanes.most_on_their_way < 6_000
+
+
+def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
+    lanes = Lanes(killers=frozenset({"mem:17", "mem:40"}))
+    outcomes = _run(lanes, _items(100))
+    assert {o.item.uri: o.kind for o in outcomes} == {
+        f"mem:{i}": "dead" if i in (17, 40) else "written" for i in range(100)
+    }
+    assert len(outcomes) == 100
+    assert all("signal 11" in o.reason for o in outcomes if o.kind == "dead")
+
+
+def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> None:
+    def breaking() -> Iterator[Item | Unlisted]:
+        yield from _items(10)
+        raise SourceError("the store went away")
+
+    seen: list[Outcome] = []
+    with Ahead(breaking(), room=100) as ahead:
+        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=lambda found: found if isinstance(found, Item) else None)
+        with pytest.raises(SourceError, match="went away"):
+            for batch in pump.run(ahead):
+                seen += batch.outcomes()
+    assert len(seen) == 10
+
+
+def test_a_failed_write_fails_the_run() -> None:
+    with pytest.raises(ClusterError, match="gone"):
+        _run(Lanes(failing_writes=1), _items(10))
