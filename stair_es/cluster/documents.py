@@ -4,26 +4,66 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stair_es import vocab
 from stair_es.config import THUMBNAIL_PX
+from stair_es.errors import UsageError
 from stair_es.types import SparseVector
 
-DOCUMENT_VERSION = 1
-"""Goes into each fingerprint: raise it when the same image would give another document."""
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+DOCUMENT_VERSION = 2
+"""Goes into each fingerprint and index: raise it when the same image would give another document."""
+
+IMPACT_SCALE = 1000
+"""Steps per unit of weight in `impacts`: a word's part of a score is off by half a thousandth at most."""
+
+RESERVED = frozenset(
+    {
+        "tokens",
+        "top_tokens",
+        "impacts",
+        "uri",
+        "source",
+        "version",
+        "sha256",
+        "width",
+        "height",
+        "format",
+        "taken_at",
+        "thumbnail",
+        "model",
+        "fingerprint",
+        "ingested_at",
+    }
+)
+"""Fields of our own: names that a column can't take."""
+
+_MAX_TERM = 255
+"""The `standard` tokenizer cuts longer words."""
+_ONE_BY_ONE = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Hiragana and ideographs: the `standard` tokenizer makes each a word of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentSettings:
-    """What a document holds besides the vector; part of its fingerprint."""
+    """What a document holds besides the vector, and how it is indexed; part of its fingerprint."""
 
     top_words: int = 16
     """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
+    id: Literal["uri", "content"] = "uri"
+    """What makes two images the same document: where they are, or their bytes."""
+    impacts: bool = False
+    """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
+    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    """Field type of `tokens`; `sparse_vector` is Elasticsearch's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +72,8 @@ class ImageFacts:
 
     uri: str
     source: str
+    version: str | None
+    """Of the bytes, as their store tells it without reading them."""
     sha256: str
     width: int
     height: int
@@ -45,34 +87,81 @@ def document_id(uri: str) -> str:
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
-def fingerprint(sha256: str, model_id: str, settings: DocumentSettings) -> str:
-    """Changes with the image's content, the model and the settings: equal means that the stored document is up to date."""
-    parts = json.dumps([DOCUMENT_VERSION, sha256, model_id, asdict(settings)], sort_keys=True)
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+def content_id(sha256: str) -> str:
+    """The `_id` of an image by its bytes: the first 128 bits of their SHA-256, in hex."""
+    return sha256[:32]
+
+
+def fingerprint(
+    sha256: str, model_id: str, settings: DocumentSettings, fields: Mapping[str, Json], enrichers: Sequence[str] = ()
+) -> str:
+    """Changes with all that the document is made of: equal means that the stored document is up to date.
+
+    Args:
+        sha256: Of the image's bytes.
+        model_id: Of the encoder.
+        settings: What the document holds.
+        fields: The columns of the source.
+        enrichers: Identities of the enrichers that the image went through, in order.
+    """
+    parts = [DOCUMENT_VERSION, sha256, model_id, asdict(settings), dict(fields), list(enrichers)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_fields(names: Iterable[str]) -> None:
+    """Nothing, if columns may be called so in a document.
+
+    Raises:
+        UsageError: One is a field of our own, or no engine takes the name.
+    """
+    for name in names:
+        if name.partition(".")[0] in RESERVED:  # a dot makes an object of what stands before it
+            raise UsageError(f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --map NAME={name}")
+        if name.startswith("_") or not all(name.split(".")):
+            raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --map NAME={name}")
 
 
 def document(
-    vector: SparseVector, facts: ImageFacts, *, model_id: str, fingerprint: str, ingested_at: str, top_words: int
+    vector: SparseVector,
+    facts: ImageFacts,
+    *,
+    fields: Mapping[str, Json],
+    model_id: str,
+    fingerprint: str,
+    ingested_at: str,
+    settings: DocumentSettings,
 ) -> dict[str, Any]:
-    """The `_source` of one image; facts that are `None` are left out."""
-    known = {name: value for name, value in asdict(facts).items() if value is not None}
-    return {
+    """The `_source` of one image; facts and fields that are `None` are left out.
+
+    Raises:
+        UsageError: A column has the name of a field of our own.
+    """
+    check_fields(fields)
+    known = {name: value for name, value in {**fields, **asdict(facts)}.items() if value is not None}
+    body = {
         "tokens": {vocab.escape(word): weight for word, weight in vector},
-        "top_tokens": list(vector.top(top_words).features),
+        "top_tokens": list(vector.top(settings.top_words).features),
         **known,
         "model": model_id,
         "fingerprint": fingerprint,
         "ingested_at": ingested_at,
     }
+    return {**body, "impacts": impacts(vector)} if settings.impacts else body
 
 
-def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """How the field types of an existing mapping differ from those wanted, one phrase a field; additional fields are fine."""
-    fields, existing = wanted.get("properties", {}), found.get("properties", {})
-    return [
-        f"{name} is {existing[name].get('type', 'object')} instead of {spec['type']}"
-        if name in existing
-        else f"{name} is missing"
-        for name, spec in fields.items()
-        if name not in existing or existing[name].get("type", "object") != spec["type"]
-    ]
+def impacts(vector: SparseVector) -> str:
+    """The vector for the field `impacts`: `word|impact` with spaces between, impact = weight x `IMPACT_SCALE`, at least 1.
+
+    Words that a `match` can't ask for are left out (see `askable`).
+    """
+    return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if askable(word))
+
+
+def askable(word: str) -> bool:
+    """Whether the `standard` tokenizer makes exactly this word of it, so that a `match` can find it.
+
+    It takes `##ing` for `ing`, which is no word that anyone means, drops punctuation, and cuts at spaces and `|`.
+    """
+    if not 0 < len(word) <= _MAX_TERM or not all(c.isalpha() or c.isdecimal() for c in word):
+        return False
+    return len(word) == 1 or not _ONE_BY_ONE.search(word)

@@ -1,9 +1,11 @@
-"""The index is the ledger: which documents are up to date is asked of the index itself."""
+"""The index is the ledger: what is stored, and whether it is up to date, is asked of the index itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.retry import persistently
@@ -11,15 +13,117 @@ from stair_es.cluster.retry import persistently
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+_STORED = ("uri", "sha256", "fingerprint", "version")
+_AT_ONCE = 1000
+"""Documents asked for in one request."""
+_PAGE = 5000
 
-def stored_fingerprints(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, str]:
-    """`{_id: fingerprint}` of those among `ids` that the index holds.
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What the index knows of an image."""
+
+    id: str
+    uri: str
+    sha256: str
+    fingerprint: str
+    version: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A document that is in the index."""
+
+    id: str
+    uri: str
+    source: str
+
+
+def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, Stored]:
+    """`{_id: what is stored}` of those among `ids` that the index holds, in real time: what was written a moment ago, too.
 
     Raises:
         ClusterError: The cluster failed the request.
     """
-    if not ids:
-        return {}
-    params = {"_source_includes": "fingerprint"}
-    answer = persistently(lambda: client.mget(body={"ids": list(ids)}, index=index, params=params), connection)
-    return {doc["_id"]: doc["_source"].get("fingerprint", "") for doc in answer["docs"] if doc.get("found")}
+    found = {}
+    for some in _portions(ids):
+        params = {"_source_includes": ",".join(_STORED)}
+        answer = persistently(partial(client.mget, body={"ids": some}, index=index, params=params), connection)
+        found.update({doc["_id"]: _stored(doc) for doc in answer["docs"] if doc.get("found")})
+    return found
+
+
+def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequence[str]) -> dict[str, Stored]:
+    """`{uri: what is stored}` of those among `uris` that the index holds; of several documents of one URI the newest.
+
+    A search: it sees what was written before the last refresh.
+
+    Raises:
+        ClusterError: The cluster failed the request, or could answer for a part of the index only.
+    """
+    found = {}
+    for some in _portions(uris):
+        body = {
+            "size": len(some),
+            "query": {"terms": {"uri": some}},
+            "collapse": {"field": "uri"},
+            "sort": [{"ingested_at": {"order": "desc", "unmapped_type": "date"}}],
+            "_source": list(_STORED),
+            "track_total_hits": False,
+        }
+        for hit in _search(client, connection, index, body):
+            stored = _stored(hit)
+            found[stored.uri] = stored
+    return found
+
+
+def entries(client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None) -> Iterator[Entry]:
+    """Every document, or those that were found under `sources`, in the order of their URIs, page by page.
+
+    Pages go on after the last URI, so that a repeated request can't skip one, nothing is held open in the cluster, and every
+    engine can do it. Sees what was written before the last refresh; not a document without a URI, or one of 8 KiB and more.
+
+    Raises:
+        ClusterError: The cluster failed a request, or could answer for a part of the index only.
+    """
+    scope: list[dict[str, Any]] = [{"exists": {"field": "uri"}}]
+    if sources is not None:
+        scope.append({"terms": {"source": list(sources)}})
+    body: dict[str, Any] = {
+        "size": _PAGE,
+        "query": {"bool": {"filter": scope}},
+        "sort": [{"uri": "asc"}, {"sha256": "asc"}],  # by content, a URI may have a document for each content that it had
+        "_source": False,
+        "docvalue_fields": ["uri", "source"],
+        "track_total_hits": False,
+    }
+    while True:
+        hits = _search(client, connection, index, body)
+        for hit in hits:
+            fields = hit["fields"]
+            yield Entry(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
+        if len(hits) < _PAGE:
+            return
+        body = {**body, "search_after": hits[-1]["sort"]}
+
+
+def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    whole = {"allow_partial_search_results": "false"}
+    answer = persistently(partial(client.search, index=index, body=dict(body), params=whole), connection)
+    hits: list[dict[str, Any]] = answer["hits"]["hits"]
+    return hits
+
+
+def _stored(doc: Mapping[str, Any]) -> Stored:
+    source = doc["_source"]
+    return Stored(
+        id=doc["_id"],
+        uri=source.get("uri", ""),
+        sha256=source.get("sha256", ""),
+        fingerprint=source.get("fingerprint", ""),
+        version=source.get("version"),
+    )
+
+
+def _portions(names: Sequence[str]) -> Iterator[list[str]]:
+    return (list(names[start : start + _AT_ONCE]) for start in range(0, len(names), _AT_ONCE))
