@@ -1,0 +1,70 @@
+"""The encoder of the model `colours`: which colour word each pixel is nearest to, and which colour words a text has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np  # noqa: TID253  this module is imported only to encode
+
+from stair_es.model.encoder import ModelCard
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+WORDS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
+"""All of them are words of the BERT vocabulary, as every feature of a model for stair-es should be."""
+_RGB_KC = np.array(
+    [
+        (20, 20, 20),
+        (40, 80, 200),
+        (110, 70, 40),
+        (128, 128, 128),
+        (50, 140, 50),
+        (240, 140, 30),
+        (250, 160, 190),
+        (120, 50, 150),
+        (200, 30, 35),
+        (245, 245, 245),
+        (245, 220, 60),
+    ],
+    dtype=np.int32,
+)
+_SYNONYMS = {"grey": "gray", "violet": "purple"}
+_LEAST_SHARE = 0.02
+
+
+class Colours:
+    """See `Encoder`. Without state, hence safe for several threads."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self._card = card
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Each image by itself: its vector mustn't depend on its neighbours in the batch."""
+        return [self._image(pixels_HWC) for pixels_HWC in pixels_BHWC]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """The colour words of each text, all alike; empty for a text without one, which then finds nothing."""
+        return [SparseVector.from_mapping(dict.fromkeys(_words(text), 1.0)) for text in texts]
+
+    def _image(self, pixels_HWC: Pixels) -> SparseVector:
+        pixels_NC = pixels_HWC.reshape(-1, 3).astype(np.int32)
+        seen_NC = pixels_NC[(pixels_NC != self.image_spec.background).any(axis=1)]
+        distances_NK = ((seen_NC[:, None, :] - _RGB_KC[None]) ** 2).sum(axis=2)
+        counts_K = np.bincount(distances_NK.argmin(axis=1), minlength=len(WORDS)) if len(seen_NC) else np.zeros(len(WORDS))
+        # Weights must be finite and above 0: what isn't there is left out.
+        shares = {word: round(float(count) / max(1, len(seen_NC)), 4) for word, count in zip(WORDS, counts_K, strict=True)}
+        return SparseVector.from_mapping({word: share for word, share in shares.items() if share >= _LEAST_SHARE})
+
+
+def _words(text: str) -> set[str]:
+    return {_SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())} & set(WORDS)

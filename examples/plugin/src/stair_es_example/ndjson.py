@@ -1,0 +1,156 @@
+"""The sink `ndjson`: documents as files, each of them the body of one `_bulk` request, in a folder.
+
+    stair-es ingest photos.zip --index shop --sink ndjson:folder=/data/out
+    for part in /data/out/shop-*/*.ndjson; do
+        curl -H 'Content-Type: application/x-ndjson' --data-binary @"$part" "$URL/shop/_bulk"
+    done
+
+What to take from it: the writer carries a path, never an open file, so that threads and Ray workers on any machine that
+sees the folder can write at once; and a ledger, from which a rerun learns what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stair_es.cluster.bulk import Sent, Written
+from stair_es.cluster.ledger import Entry, Stored
+from stair_es.errors import IngestError, UsageError
+from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
+from stair_es_example.ndjson_ledger import ledger_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class NdjsonWriter:
+    """See `Writer`. Frozen and small: it is pickled to every worker."""
+
+    folder: Path
+
+    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
+        """See `Writer`."""
+        documents = ledger_of(self.folder).documents()
+        return {id_: documents[id_].stored for id_ in ids if id_ in documents}
+
+    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
+        """See `Writer`."""
+        wanted = set(uris)
+        documents = ledger_of(self.folder).documents().values()
+        return {document.stored.uri: document.stored for document in documents if document.stored.uri in wanted}
+
+    def write(self, documents: Documents, chunk_bytes: int) -> Written:
+        """One call, one file: calls are of about `chunk_bytes` already.
+
+        A document that can't be written has its reason in the answer; an exception would end the run.
+        """
+        outcomes: dict[str, str | None] = {}
+        lines: list[bytes] = []
+        for id_, source in documents:
+            try:
+                lines += [orjson.dumps({"index": {"_id": id_}}), orjson.dumps(source)]
+                outcomes[id_] = None
+            except TypeError as error:
+                outcomes[id_] = f"not JSON: {error}"
+        return Written(outcomes, [self._put(lines, len(documents))])
+
+    def update(self, documents: Documents) -> Written:
+        """See `Writer`."""
+        lines = [line for id_, fields in documents for line in (_action("update", id_), orjson.dumps({"doc": fields}))]
+        return Written({id_: None for id_, _ in documents}, [self._put(lines, len(documents))])
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """See `Writer`."""
+        return Written(dict.fromkeys(ids), [self._put([_action("delete", id_) for id_ in ids], len(ids))])
+
+    def _put(self, lines: Iterable[bytes], documents: int) -> Sent:
+        """A new file that is there as a whole or not at all: whoever is killed here leaves nothing that looks finished.
+
+        Names begin with the time, so that their order is that of writing.
+        """
+        start_s = time.monotonic()
+        body = b"".join(line + b"\n" for line in lines)
+        final = self.folder / f"{time.time_ns():020}-{uuid.uuid4().hex[:8]}.ndjson"
+        unfinished = final.with_suffix(".unfinished")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.rename(final)
+        except OSError as error:
+            raise IngestError(f"can't write {final}: {error}", "Give the sink a folder that every worker can write.") from error
+        return Sent(len(body), documents, time.monotonic() - start_s, busy=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NdjsonSession:
+    """See `Session`."""
+
+    writer: NdjsonWriter
+    index: str
+    fresh: bool
+    label: str = "NDJSON files"
+
+    def load(self) -> AbstractContextManager[None]:
+        """Nothing has to be relaxed for a load, or restored after it."""
+        return nullcontext()
+
+    def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
+        """See `Session`: what `--resync` compares with the sources."""
+        for id_, document in ledger_of(self.writer.folder).documents().items():
+            if document.source in sources:
+                yield Entry(id=id_, uri=document.stored.uri, source=document.source)
+
+    def complete(self, coverage: Coverage) -> Completion:
+        """Every file was complete when it got its name."""
+        return Completion()
+
+
+class Kind:
+    """See `SinkKind`."""
+
+    api_version = 1
+    name = "ndjson"
+    description = "bodies of bulk requests as files (option: folder=PATH)"
+
+    def open(self, plan: SinkPlan, say: Say) -> NdjsonSession:
+        """See `SinkKind.open`."""
+        folder = _folder(plan)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IngestError(f"can't make {folder}: {error}", "Give another one: --sink ndjson:folder=PATH.") from error
+        return _session(folder)
+
+    def peek(self, plan: SinkPlan) -> NdjsonSession | None:
+        """For a dry run: makes nothing, not even the folder."""
+        folder = _folder(plan)
+        return _session(folder) if folder.is_dir() else None
+
+
+def _folder(plan: SinkPlan) -> Path:
+    """Documents of another model or other settings go into another folder, as they would into another index."""
+    options: Mapping[str, str] = plan.options
+    if set(options) != {"folder"} or not options["folder"]:
+        raise UsageError("the sink 'ndjson' needs a folder, and nothing else", "Write --sink ndjson:folder=PATH.")
+    return Path(options["folder"]).absolute() / f"{plan.alias}-{plan.identity.digest}"
+
+
+def _session(folder: Path) -> NdjsonSession:
+    return NdjsonSession(writer=NdjsonWriter(folder=folder), index=str(folder), fresh=not any(folder.glob("*.ndjson")))
+
+
+def _action(name: str, id_: str) -> bytes:
+    action: dict[str, Any] = {name: {"_id": id_}}
+    return orjson.dumps(action)
+
+
+KIND = Kind()

@@ -1,0 +1,80 @@
+"""What the files of an `ndjson` folder add up to: the ledger of that sink.
+
+Every process reads each file once and keeps a line's worth of memory for each document: fine for an example, and the reason
+why a sink for millions of images should ask a database instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stair_es.cluster.ledger import Stored
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document that is there."""
+
+    stored: Stored
+    source: str
+
+
+class Ledger:
+    """Reads what has come since it was last asked; may be asked by several threads at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read: set[str] = set()
+        self._documents: dict[str, Document] = {}
+
+    def documents(self) -> dict[str, Document]:
+        """`{_id: document}`, a copy."""
+        with self._lock:
+            for path in sorted(self._folder.glob("*.ndjson")):
+                if path.name not in self._read:
+                    self._take(path.read_bytes())
+                    self._read.add(path.name)
+            return dict(self._documents)
+
+    def _take(self, body: bytes) -> None:
+        lines = iter(body.splitlines())
+        for line in lines:
+            [(action, about)] = orjson.loads(line).items()
+            id_ = about["_id"]
+            if action == "delete":
+                self._documents.pop(id_, None)
+            elif action == "index":
+                self._documents[id_] = _document(id_, orjson.loads(next(lines)))
+            else:
+                changed = orjson.loads(next(lines))["doc"]
+                if id_ in self._documents:
+                    self._documents[id_] = _updated(self._documents[id_], changed)
+
+
+def _document(id_: str, source: dict[str, Any]) -> Document:
+    stored = Stored(
+        id=id_,
+        uri=source["uri"],
+        sha256=source["sha256"],
+        fingerprint=source["fingerprint"],
+        version=source.get("version"),
+    )
+    return Document(stored, source["source"])
+
+
+def _updated(document: Document, changed: dict[str, Any]) -> Document:
+    known = {name: value for name, value in changed.items() if name in ("uri", "version", "fingerprint")}
+    return replace(document, stored=replace(document.stored, **known))
+
+
+@lru_cache(maxsize=4)
+def ledger_of(folder: Path) -> Ledger:
+    """One ledger a process and folder."""
+    return Ledger(folder)

@@ -1,0 +1,82 @@
+"""The enricher `pixelate`: coarse blocks in place of the picture, in what the encoder sees and in the thumbnail.
+
+It hides the whole picture. One that hides faces differs in a single step: it finds the rectangles first. The rest holds for
+both: everything that shows the picture is replaced, `pixels_HWC` and `thumbnail`; the original bytes never get into a document.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np  # noqa: TID253
+from PIL import Image, ImageOps  # noqa: TID253
+
+from stair_es.errors import UsageError
+from stair_es.ingest.enrich import Candidate, Enrichment
+from stair_es.types import Pixels
+
+_THUMBNAIL_PX = 128
+_GREY_OF_RGB = (0.299, 0.587, 0.114)
+
+
+class Kind:
+    """See `EnricherKind`."""
+
+    api_version = 1
+    name = "pixelate"
+    description = "coarse blocks in place of the picture, its brightness as a field (option: blocks=N, by default 8)"
+
+    def build(self, options: Mapping[str, str]) -> Pixelate:
+        """Called once in each process that uses it. An option that it doesn't know is an error, not ignored."""
+        unknown = set(options) - {"blocks"}
+        blocks = options.get("blocks", "8")
+        if unknown or not blocks.isdecimal() or not 1 <= int(blocks) <= 64:
+            raise UsageError(f"enricher 'pixelate' can't be built from {dict(options)}", "It knows blocks=N, N from 1 to 64.")
+        return Pixelate(int(blocks))
+
+
+class Pixelate:
+    """See `Enricher`."""
+
+    def __init__(self, blocks: int) -> None:
+        self._blocks = blocks
+
+    @property
+    def version(self) -> str:
+        """Whatever changes the outcome is in it, options too: otherwise documents that are there already stay as they are."""
+        return f"1-blocks-{self._blocks}"
+
+    def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
+        """One answer an image, in order. Raising is fine: stair-es then tries image by image, and only the culprit is dead."""
+        return [self._enrich(image) for image in images]
+
+    def _enrich(self, image: Candidate) -> Enrichment:
+        brightness = float(image.pixels_HWC.mean(axis=(0, 1)) @ _GREY_OF_RGB) / 255
+        return Enrichment(
+            fields={"brightness": round(brightness, 3)},
+            pixels_HWC=self._coarse(image.pixels_HWC),
+            thumbnail=self._thumbnail(image.data),
+        )
+
+    def _coarse(self, pixels_HWC: Pixels) -> Pixels:
+        """Same shape, same type."""
+        picture = Image.fromarray(pixels_HWC)
+        return np.asarray(self._blocky(picture))
+
+    def _thumbnail(self, data: bytes) -> str:
+        """From the original, which decoding had opened before, so that it is one that Pillow can open."""
+        with Image.open(io.BytesIO(data)) as original:
+            upright = ImageOps.exif_transpose(original).convert("RGB")
+        upright.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        buffer = io.BytesIO()
+        self._blocky(upright).save(buffer, "WEBP", quality=60)
+        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+    def _blocky(self, picture: Image.Image) -> Image.Image:
+        blocks = (min(self._blocks, picture.width), min(self._blocks, picture.height))
+        return picture.resize(blocks, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
+
+
+KIND = Kind()

@@ -1,0 +1,109 @@
+"""The source kind `zip`: the images inside a .zip archive, read where they lie.
+
+What to take from it: listing yields one item after another, the place is a small value that reads for itself on whatever
+worker it lands, and the version comes from the table of contents, so that a rerun doesn't read a byte of unchanged images.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from stair_es.errors import ReadError, UsageError
+from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
+
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".bmp"})
+
+
+class Kind:
+    """See `SourceKind`. `api_version` says what it was written for: stair-es refuses it rather than run it half-fitting."""
+
+    api_version = 1
+    name = "zip"
+    description = "images inside a .zip archive on this machine"
+
+    def claims(self, argument: str) -> bool:
+        """By the text alone: this is asked for every SOURCE of every run, so it opens nothing."""
+        return argument.lower().endswith(".zip") and "://" not in argument
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The archive; nothing is read yet."""
+        path = Path(argument).absolute()
+        if not path.is_file():
+            raise UsageError(f"no such file: {argument!r}", "Give the path of a .zip archive.")
+        return ZipSource(path)
+
+
+class ZipSource:
+    """See `Source`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.uri = path.as_uri()
+        self.ignored: Counter[str] = Counter()
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The images, in the archive's order."""
+        try:
+            archive = zipfile.ZipFile(self._path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(f"can't list {self._path}: {error}", "Is it a .zip archive?") from error
+        with archive:
+            for member in archive.infolist():
+                suffix = PurePosixPath(member.filename).suffix.lower()
+                if suffix in _SUFFIXES:
+                    # The URI is the identity of the image: the same in the next run, and never with a credential in it.
+                    uri = f"{self.uri}!/{quote(member.filename)}"
+                    yield Item(uri, self.uri, Member(str(self._path), member.filename), _version(member))
+                elif not member.is_dir():
+                    self.ignored[suffix] += 1
+
+
+@dataclass(frozen=True)
+class Member:
+    """The place of one image. It is pickled to workers: path and name travel, the open archive stays behind."""
+
+    archive: str
+    name: str
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        """See `Place.read`. What goes wrong with one image is a ReadError: that image is dead, the run goes on."""
+        try:
+            status = Path(self.archive).stat()
+            archive = _opened(self.archive, status.st_mtime_ns, status.st_size)
+            member = archive.getinfo(self.name)
+            version = _version(member)
+            if version == known:
+                return None
+            if member.file_size > reading.max_bytes:
+                raise ReadError(f"{member.file_size} bytes exceed the limit of {reading.max_bytes}")
+            return Read(archive.read(member), version)
+        except KeyError as error:
+            raise ReadError("it isn't in the archive any more") from error
+        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise ReadError(f"can't be read: {error}") from error
+
+    def to_json(self) -> None:
+        """None: `ingest --retry` can't come back here by itself. Its advice will be to run the archive again."""
+
+
+def _version(member: zipfile.ZipInfo) -> str:
+    return f"{member.CRC:08x}-{member.file_size}"
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
+    """One open archive a process: reading its table of contents for every image would take longer than the images.
+
+    An archive that was replaced has another time or size, and is opened anew. ZipFile may be read by several threads at once.
+    """
+    return zipfile.ZipFile(path)
+
+
+KIND = Kind()
