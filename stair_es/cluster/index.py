@@ -28,7 +28,18 @@ if TYPE_CHECKING:
 
     from stair_es.types import Json
 
-__all__ = ["Identity", "OpenIndex", "check_alias", "index_name", "open_index", "prune", "refresh", "relaxed", "swap"]
+__all__ = [
+    "Identity",
+    "OpenIndex",
+    "check_alias",
+    "find_index",
+    "index_name",
+    "open_index",
+    "prune",
+    "refresh",
+    "relaxed",
+    "swap",
+]
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 _LONGEST_NAME = 255
@@ -127,6 +138,26 @@ def open_index(
                 return OpenIndex(name=now, write_alias=alias, created=False, live=None)
     say(f"{name} {why}: {'building' if opened.created else 'going on with'} {opened.name}, the alias moves when it is complete")
     return opened
+
+
+def find_index(
+    client: OpenSearch, connection: Connection, alias: str, body: Mapping[str, Any], identity: Identity
+) -> OpenIndex | None:
+    """What `open_index` would open, if it is there already; creates nothing.
+
+    Raises:
+        UsageError: Not a name for an alias.
+        IndexMismatch: As for `open_index`.
+    """
+    check_alias(alias)
+    made = with_meta(body, _about(identity, alias))
+    with translated(connection):
+        if not client.indices.exists(index=alias):
+            return None
+        name, why = _live(client, alias, made)
+        if why is None:
+            return OpenIndex(name=name, write_alias=alias, created=False, live=None)
+        return _find_build(client, alias, made, name)
 
 
 def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,11 +272,14 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any]) -> tuple[st
     return name, f"has another mapping ({'; '.join(differences)})" if differences else None
 
 
-def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: str) -> OpenIndex:
-    behind = f"{alias}.building-{wanted['mappings']['_meta']['stair_es']['digest']}"
-    created = None if client.indices.exists(index=behind) else _create(client, alias, behind, wanted)
-    if created:
-        return OpenIndex(name=created, write_alias=behind, created=True, live=live)
+def _build_alias(alias: str, wanted: Mapping[str, Any]) -> str:
+    return f"{alias}.building-{wanted['mappings']['_meta']['stair_es']['digest']}"
+
+
+def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: str) -> OpenIndex | None:
+    behind = _build_alias(alias, wanted)
+    if not client.indices.exists(index=behind):
+        return None
     name, index = _only(client, behind)
     differences = mapping_differences(wanted["mappings"], index["mappings"])
     if differences:
@@ -253,6 +287,18 @@ def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
             f"the unfinished index {name!r} was begun with another mapping: {'; '.join(differences)}",
             f"Delete the index {name} to begin anew, or take the mapping that it was begun with.",
         )
+    return OpenIndex(name=name, write_alias=behind, created=False, live=live)
+
+
+def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: str) -> OpenIndex:
+    found = _find_build(client, alias, wanted, live)
+    if found:
+        return found
+    behind = _build_alias(alias, wanted)
+    created = _create(client, alias, behind, wanted)
+    if created:
+        return OpenIndex(name=created, write_alias=behind, created=True, live=live)
+    [name] = client.indices.get_alias(name=behind)
     return OpenIndex(name=name, write_alias=behind, created=False, live=live)
 
 

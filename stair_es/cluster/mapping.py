@@ -1,0 +1,95 @@
+"""The body of a new index: what a cluster can do and what documents hold decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stair_es import resources
+from stair_es.errors import ResourceError, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stair_es.cluster.connect import Target
+    from stair_es.cluster.documents import DocumentSettings
+
+_PRUNE_KNOWN = (((8, 19), (9,)), ((9, 1), (10_000,)))
+"""From, up to: the Elasticsearch versions whose `sparse_vector` takes `index_options.prune`. The others never prune."""
+_VECTORS_HIDDEN = (9, 2)
+"""From here on Elasticsearch leaves vectors out of `_source` unless told otherwise; `why` needs them there."""
+_LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
+"""What the ledger searches and sorts by."""
+
+
+def index_body(target: Target, settings: DocumentSettings, *, override: Path | None = None) -> dict[str, Any]:
+    """The body for `settings` on `target`, or the user's own, which is taken as it is.
+
+    Args:
+        target: What the cluster is.
+        settings: What documents hold.
+        override: A file with the user's own body.
+
+    Raises:
+        UnsupportedTarget: The cluster doesn't have a field type that `settings` ask for.
+        ResourceError: The user's file can't be read, or lacks a field that ingest can't do without.
+    """
+    check_target(target, settings)
+    body = resources.load("mappings", "image", override)
+    if override:
+        _check_own(body, settings, override)
+        return body
+    if settings.vector == "sparse_vector":
+        body = merged(body, sparse_vector(resources.load("mappings", "sparse-vector"), target.version))
+    if settings.impacts:
+        body = merged(body, resources.load("mappings", "impacts"))
+    return body
+
+
+def check_target(target: Target, settings: DocumentSettings) -> None:
+    """Nothing, if `target` has the field types that `settings` ask for.
+
+    Raises:
+        UnsupportedTarget: It hasn't.
+    """
+    if settings.vector == "sparse_vector" and not target.supports_sparse_vector:
+        raise UnsupportedTarget(
+            f"{target.label} has no `sparse_vector` field that stair-es can use: it takes Elasticsearch 8.15 or newer",
+            "Leave --vector out: `rank_features` give the same scores on every cluster.",
+        )
+    if settings.impacts and not target.supports_impacts:
+        raise UnsupportedTarget(
+            f"{target.label} can't have the field `impacts`: it takes OpenSearch 2.10 or newer (`delimited_term_freq`)",
+            "Leave --impacts out.",
+        )
+
+
+def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+    """The layer for `sparse_vector`, without what this version of Elasticsearch doesn't know. Pure."""
+    tokens = dict(layer["mappings"]["properties"]["tokens"])
+    if not any(first <= version < end for first, end in _PRUNE_KNOWN):
+        tokens.pop("index_options")
+    body = {"mappings": {"properties": {"tokens": tokens}}}
+    return {**body, "settings": layer["settings"]} if version >= _VECTORS_HIDDEN else body
+
+
+def merged(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`body` with `layer` laid over it, object by object. Pure."""
+    return {
+        **body,
+        **{
+            name: merged(body[name], value) if isinstance(value, dict) and isinstance(body.get(name), dict) else value
+            for name, value in layer.items()
+        },
+    }
+
+
+def _check_own(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
+    needed = {"tokens": settings.vector, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
+    fields = body.get("mappings", {}).get("properties", {})
+    wrong = [f"{name}: {type_}" for name, type_ in needed.items() if fields.get(name, {}).get("type") != type_]
+    if wrong:
+        raise ResourceError(
+            f"mapping {path} lacks fields that ingest can't do without: {', '.join(wrong)}",
+            "Begin with mappings/image.json and add to it.",
+        )
