@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -45,8 +47,13 @@ def _root(
     """Options before the command."""
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # as an exception: what was relaxed or begun is put in order on the way out
+
+
 def main() -> None:
-    """Run the command line; exit with 0, 1 (failed), 2 (wrong usage), 3 (some images dead) or 130 (interrupted)."""
+    """Run the command line; exit with 0, 1 (failed), 2 (wrong usage), 3 (some images dead), 130 (interrupted) or 143 (ended)."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except StairError as error:
