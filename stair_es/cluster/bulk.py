@@ -1,50 +1,76 @@
 """The bulk path: documents in, one outcome each out.
 
 Own code because the clients' helpers can't: opensearch-py's `streaming_bulk` retries 429 only, and zero times by default,
-`parallel_bulk` never retries, and neither splits on 413. Writes are `index` operations with an `_id`, so sending a document
-twice (after a lost answer) stores it once.
+`parallel_bulk` never retries, and neither splits on 413. Every operation names its `_id`, so sending it twice stores it once:
+whatever leaves open whether the cluster did the work (a lost answer, a time-out, a gateway's page) is sent again.
+
+The rules. A document is dead only by a fault of its own; what is wrong with the cluster stops the run, which can be continued.
+
+=========================================  =====================================================================================
+the cluster says                           then
+=========================================  =====================================================================================
+stored; deleted or missing (`delete`)      done
+4xx for one document                       that one is dead; but 404, a closed index, a missing pipeline, 401 and 403 stop the run
+429, 409, 5xx, a block, no word of it      that one is sent again after a wait, the others go on
+429, 5xx, lost, time-out, no JSON          all of the request are sent again after a wait: through another node, if there are
+                                           several; in smaller requests after 429 and time-outs
+413                                        the rest goes in smaller requests; a document that is refused alone is dead
+400 for the whole request                  bisected: the culprit is dead; if a request without documents fails too, the run stops
+401, 403, 404 ...                          the run stops
+=========================================  =====================================================================================
+
+A block is what an index gets on a full disk (403 or 429, `cluster_block_exception`): it holds for all documents, and passes.
+
+Waiting ends after `attempts` failures in a row, or `patience_s` seconds, without a single document settled. Then either the
+run stops, or, if only a few documents are left that are refused one by one, they stand trial: each is sent together with the
+deletion of a document that doesn't exist, routed to the same shard. Where that is taken and the document isn't, in the same
+request, the document is to blame (one that breaks a script or a mapper, say), and dead.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import orjson
-from opensearchpy import exceptions
-
-from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.retry import BUSY, RetryPolicy, backoff_s, passes, tell
-from stair_es.errors import ClusterError
+from stair_es.cluster.bulk_lines import Lines, Sent, deletion, operation, update
+from stair_es.cluster.bulk_load import Load
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-TOO_LARGE = 413
-_UNMENTIONED = (503, "the answer doesn't mention it")
-_ANSWER = "items.index._id,items.index.status,items.index.error"
-
-Lines: TypeAlias = tuple[str, bytes]
-"""`_id`, and the two serialised lines of one operation."""
-
-
-class _TooLarge(Exception):
-    """The cluster answered 413 to a request."""
+__all__ = ["BulkPolicy", "BulkWriter", "Sent", "Written"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkPolicy(RetryPolicy):
-    """How much at once, and how hard to try."""
+    """How much at once, and how hard to try: by default for five minutes without any progress."""
 
+    attempts: int = 40
+    patience_s: float = 300.0
+    """Seconds of failures in a row after which the run stops, however few attempts these were."""
+    min_chunk_bytes: int = 256 * 1024
     max_chunk_bytes: int = 8 * 1024 * 1024
     max_chunk_docs: int = 1000
+    max_concurrency: int = 8
+    """Requests under way at the same time, of all workers together; see `pace`."""
+
+
+@dataclass
+class Written:
+    """What became of the documents of one call."""
+
+    outcomes: dict[str, str | None] = field(default_factory=dict)
+    """`{_id: None}` for each that is stored, `{_id: reason}` for each that the cluster refuses for good."""
+    sent: list[Sent] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkWriter:
-    """Writes documents into the index behind one alias."""
+    """Writes documents into the index behind one alias. Calls may run in several threads at once."""
 
     client: OpenSearch
     connection: Connection
@@ -52,93 +78,44 @@ class BulkWriter:
     """Must be an alias: a name that somebody deleted must not come to life again as an index of guessed types."""
     policy: BulkPolicy = BulkPolicy()
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
-    def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str | None]:
-        """`{_id: None}` for each document that is stored, `{_id: reason}` for each that the cluster refuses for good.
+    def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
+        """Store documents, in requests of about `chunk_bytes`. Of several with the same `_id` the last one counts.
 
         Raises:
-            ClusterError: The cluster as a whole can't be written to (unreachable or busy to the last attempt, login refused).
-                What was stored stays stored.
+            ClusterError: The cluster as a whole can't be written to (unreachable or busy for too long, login refused,
+                alias gone). What was stored stays stored.
         """
-        outcomes: dict[str, str | None] = {}
-        for chunk in chunks([operation(id_, doc) for id_, doc in documents], self.policy):
-            outcomes.update(self._write_chunk(chunk))
-        return outcomes
+        return self._run(operation, documents, chunk_bytes)
 
-    def _write_chunk(self, chunk: Sequence[Lines]) -> dict[str, str | None]:
-        outcomes: dict[str, str | None] = {}
-        waiting = list(chunk)
-        for attempt in range(1, self.policy.attempts + 1):
-            last = attempt == self.policy.attempts
+    def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
+        """Merge fields into documents that are there; one that isn't counts as done.
+
+        Raises:
+            ClusterError: As for `write`.
+        """
+        return self._run(update, documents, chunk_bytes)
+
+    def delete(self, ids: Sequence[str]) -> Written:
+        """Remove documents; a missing one counts as removed.
+
+        Raises:
+            ClusterError: As for `write`.
+        """
+        return self._run(deletion, [(id_, {}) for id_ in ids], None)
+
+    def _run(
+        self,
+        serialised: Callable[[str, Mapping[str, Any]], Lines],
+        documents: Iterable[tuple[str, Mapping[str, Any]]],
+        chunk_bytes: int | None,
+    ) -> Written:
+        written, lines = Written(), []
+        for id_, source in dict(documents).items():
             try:
-                answers = self._send(waiting, final=last)
-            except _TooLarge:
-                return {**outcomes, **self._split(waiting)}
-            again = []
-            for lines in waiting:
-                status, reason = answers.get(lines[0], _UNMENTIONED)
-                if status in BUSY and not last:
-                    again.append(lines)
-                else:
-                    outcomes[lines[0]] = None if status < 300 else f"HTTP {status}: {reason}"
-            waiting = again
-            if not waiting:
-                break
-            tell(self.connection, f"{len(waiting)} documents: {answers.get(waiting[0][0], _UNMENTIONED)[1]}", attempt)
-            self.sleep(backoff_s(attempt, self.policy))
-        return outcomes
-
-    def _send(self, lines: Sequence[Lines], *, final: bool) -> dict[str, tuple[int, str]]:
-        """`{_id: (status, reason)}`; a request that failed as a whole and may be repeated counts as busy for all."""
-        body = b"".join(line for _, line in lines)
-        params = {"filter_path": _ANSWER, "require_alias": "true"}
-        try:
-            answer = self.client.bulk(body=body, index=self.alias, params=params)
-        except exceptions.TransportError as error:
-            if error.status_code == TOO_LARGE:
-                raise _TooLarge from error
-            if final or not passes(error):
-                with translated(self.connection):
-                    raise
-            return {id_: (503, str(error)) for id_, _ in lines}
-        except exceptions.SerializationError as error:  # a proxy's page, or half an answer: what was written is not known
-            return {id_: (503, f"the answer is not JSON: {error}") for id_, _ in lines}
-        items = [item["index"] for item in answer.get("items", ())] if isinstance(answer, dict) else []
-        if any(item["status"] == 404 for item in items):
-            raise ClusterError(
-                f"{self.connection.safe_url} has no alias {self.alias!r} any more: somebody deleted it or its index"
-            )
-        return {item["_id"]: (item["status"], _reason(item.get("error"))) for item in items}
-
-    def _split(self, lines: list[Lines]) -> dict[str, str | None]:
-        if len(lines) == 1:
-            return {lines[0][0]: f"HTTP 413: the document of {len(lines[0][1])} bytes is larger than the cluster takes"}
-        half = len(lines) // 2
-        return {**self._write_chunk(lines[:half]), **self._write_chunk(lines[half:])}
-
-
-def operation(id_: str, source: Mapping[str, Any]) -> Lines:
-    """One `index` operation, serialised."""
-    return id_, orjson.dumps({"index": {"_id": id_}}) + b"\n" + orjson.dumps(source) + b"\n"
-
-
-def chunks(operations: Sequence[Lines], policy: BulkPolicy) -> Iterator[list[Lines]]:
-    """`operations` in order, in chunks within the policy's limits; a document above the limit goes alone."""
-    chunk: list[Lines] = []
-    size = 0
-    for lines in operations:
-        if chunk and (size + len(lines[1]) > policy.max_chunk_bytes or len(chunk) >= policy.max_chunk_docs):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(lines)
-        size += len(lines[1])
-    if chunk:
-        yield chunk
-
-
-def _reason(error: object) -> str:
-    if not isinstance(error, dict):
-        return str(error or "")
-    cause = error.get("caused_by")
-    below = f" ({cause.get('reason')})" if isinstance(cause, dict) else ""
-    return f"{error.get('type')}: {error.get('reason')}{below}"
+                lines.append(serialised(id_, source))
+            except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, a foreign type
+                written.outcomes[id_] = f"not JSON: {error}"
+        Load(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
+        return written

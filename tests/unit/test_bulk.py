@@ -1,8 +1,11 @@
 import json
 
 import pytest
+from opensearchpy import exceptions
 
-from stair_es.cluster.bulk import BulkPolicy, chunks, operation
+from stair_es.cluster.bulk import BulkPolicy
+from stair_es.cluster.bulk_answer import failure, judge, verdicts
+from stair_es.cluster.bulk_lines import chunks, deletion, operation, probe, size_of, update
 from stair_es.cluster.retry import backoff_s
 
 
@@ -17,15 +20,86 @@ def test_an_operation_is_two_lines_of_json() -> None:
     )
 
 
+def test_updates_name_their_fields_and_deletions_their_document() -> None:
+    assert update("7", {"a": 1})[1] == b'{"update":{"_id":"7","retry_on_conflict":3}}\n{"doc":{"a":1}}\n'
+    assert deletion("7", {})[1] == b'{"delete":{"_id":"7"}}\n'
+
+
+def test_a_probe_is_another_document_on_the_same_shard() -> None:
+    id_, line = probe("7")
+    assert json.loads(line) == {"delete": {"_id": id_, "routing": "7"}}
+    assert id_ != "7"
+
+
 def test_chunks_keep_order_and_limits_and_lose_nothing() -> None:
     operations = [(str(i), b"x" * size) for i, size in enumerate([40, 40, 40, 200, 10, 10, 10, 10, 10])]
-    policy = BulkPolicy(max_chunk_bytes=100, max_chunk_docs=4)
-    cut = list(chunks(operations, policy))
+    cut = list(chunks(operations, max_bytes=100, max_docs=4))
     assert [[id_ for id_, _ in chunk] for chunk in cut] == [["0", "1"], ["2"], ["3"], ["4", "5", "6", "7"], ["8"]]
-    assert list(chunks([], policy)) == []
+    assert [size_of(chunk) for chunk in cut] == [80, 40, 200, 40, 10]
+    assert list(chunks([], 100, 4)) == []
 
 
 @pytest.mark.parametrize(("attempt", "full"), [(1, 0.5), (2, 1.0), (4, 4.0), (30, 15.0)])
 def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) -> None:
     waits = [backoff_s(attempt, BulkPolicy()) for _ in range(200)]
     assert full / 2 <= min(waits) < max(waits) <= full
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "error", "fate"),
+    [
+        ("index", 201, None, "done"),
+        ("delete", 404, None, "done"),
+        ("update", 404, "document_missing_exception", "done"),
+        ("index", 400, "mapper_parsing_exception", "dead"),
+        ("index", 429, "es_rejected_execution_exception", "busy"),
+        ("index", 503, "unavailable_shards_exception", "busy"),
+        ("index", 500, "null_pointer_exception", "busy"),
+        ("update", 409, "version_conflict_engine_exception", "busy"),
+        ("index", 403, "cluster_block_exception", "busy"),
+        ("index", 429, "cluster_block_exception", "busy"),
+        ("index", 403, "security_exception", "forbidden"),
+        ("index", 404, "index_not_found_exception", "closed"),
+        ("delete", 404, "index_not_found_exception", "closed"),
+        ("index", 400, "index_closed_exception", "closed"),
+    ],
+)
+def test_a_document_is_dead_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, fate: str) -> None:
+    assert judge(kind, {"status": status, "error": error and {"type": error, "reason": "why"}}).fate == fate
+
+
+def test_a_missing_pipeline_is_no_fault_of_the_document() -> None:
+    error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
+    assert judge("index", {"status": 400, "error": error}).fate == "closed"
+
+
+def test_a_reason_names_type_reason_and_cause() -> None:
+    error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "no number"}}
+    assert judge("index", {"status": 400, "error": error}).reason == (
+        "HTTP 400: mapper_parsing_exception: failed to parse (no number)"
+    )
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"items": None}, {"items": 3}, "page"])
+def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
+    assert verdicts(answer) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (exceptions.TransportError(413, "too large", None), "too large"),
+        (exceptions.TransportError(429, "rejected", None), "busy"),
+        (exceptions.TransportError(500, "oops", None), "busy"),
+        (exceptions.TransportError(502, "gateway", None), "busy"),
+        (exceptions.ConnectionError("N/A", "refused", OSError()), "busy"),
+        (exceptions.ConnectionTimeout("TIMEOUT", "slow", OSError()), "busy"),
+        (exceptions.AuthorizationException(403, "cluster_block_exception", None), "busy"),
+        (exceptions.AuthorizationException(403, "security_exception", None), "fatal"),
+        (exceptions.AuthenticationException(401, "", None), "fatal"),
+        (exceptions.RequestError(400, "illegal_argument_exception", None), "poison"),
+        (exceptions.NotFoundError(404, "", None), "fatal"),
+    ],
+)
+def test_the_failure_of_a_whole_request(error: exceptions.TransportError, meaning: str) -> None:
+    assert failure(error) == meaning

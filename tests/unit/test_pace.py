@@ -1,0 +1,152 @@
+"""The controller against a small queueing model of a cluster: arithmetic, no clock, no chance."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import pytest
+
+from stair_es.cluster.bulk import BulkPolicy, Sent
+from stair_es.cluster.pace import Pace
+
+MB = 1024 * 1024
+POLICY = BulkPolicy(min_chunk_bytes=MB // 4, max_chunk_bytes=8 * MB, max_concurrency=12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """`threads` requests are worked on at once, `queue` wait, more are refused."""
+
+    threads: int = 4
+    queue: int = 100
+    overhead_s: float = 0.02
+    bytes_per_s: float = 10 * MB
+    comfortable_bytes: float = 100 * MB
+    """Larger requests cost more a byte (memory pressure)."""
+
+    def throughput(self, chunk: int, concurrency: int) -> float:
+        return concurrency * chunk / self.latency_s(chunk, concurrency)
+
+    def latency_s(self, chunk: int, concurrency: int) -> float:
+        excess = max(0.0, chunk / self.comfortable_bytes - 1)
+        service_s = self.overhead_s + chunk / self.bytes_per_s * (1 + excess)
+        return service_s * max(1.0, concurrency / self.threads)
+
+    def best(self) -> float:
+        sizes = [int(MB / 4 * 1.1**i) for i in range(40) if MB / 4 * 1.1**i <= 8 * MB]
+        return max(self.throughput(size, c) for size in sizes for c in range(1, 13) if c <= self.threads + self.queue)
+
+
+def drive(pace: Pace, cluster: Cluster, requests: int, largest: int = 1 << 60) -> list[tuple[int, int]]:
+    """A closed loop: as many requests under way as the pace says; each ends in turn, at the latency of what was under way."""
+    settings = []
+    under_way: deque[Sent] = deque()
+    for _ in range(requests):
+        while len(under_way) < pace.concurrency:
+            place = len(under_way) + 1
+            chunk = pace.chunk_bytes
+            if chunk > largest:
+                under_way.append(Sent(chunk, 100, 0.001, False, too_large=True))
+            elif place > cluster.threads + cluster.queue:
+                under_way.append(Sent(chunk, 100, 0.005, True))
+            else:
+                under_way.append(Sent(chunk, 100, cluster.latency_s(chunk, pace.concurrency), False))
+        pace.observe(under_way.popleft())
+        settings.append((pace.chunk_bytes, pace.concurrency))
+    return settings
+
+
+def achieved(cluster: Cluster, settings: list[tuple[int, int]]) -> float:
+    """Mean throughput over these settings, as a share of the best that the cluster gives."""
+    return sum(cluster.throughput(*setting) for setting in settings) / len(settings) / cluster.best()
+
+
+CLUSTERS = [
+    Cluster(),
+    Cluster(threads=1),
+    Cluster(threads=12),
+    Cluster(overhead_s=0.3),
+    Cluster(overhead_s=0.001),
+    Cluster(comfortable_bytes=2 * MB),
+    Cluster(threads=3, queue=0),
+]
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
+def test_it_comes_near_the_best_throughput_and_stays_there(cluster: Cluster) -> None:
+    pace = Pace(POLICY)
+    drive(pace, cluster, 400)
+    assert achieved(cluster, drive(pace, cluster, 400)) > 0.8
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
+def test_it_never_leaves_its_bounds(cluster: Cluster) -> None:
+    for chunk, concurrency in drive(Pace(POLICY), cluster, 800):
+        assert MB // 4 <= chunk <= 8 * MB
+        assert 1 <= concurrency <= 12
+
+
+def test_small_bounds_hold_from_the_first_request() -> None:
+    policy = BulkPolicy(min_chunk_bytes=1000, max_chunk_bytes=5000, max_concurrency=1)
+    pace = Pace(policy)
+    assert (pace.chunk_bytes, pace.concurrency) == (5000, 1)
+    assert {setting[1] for setting in drive(pace, Cluster(), 200)} == {1}
+
+
+def test_a_larger_request_is_sent_only_where_it_gains() -> None:
+    costly, free = Pace(POLICY), Pace(POLICY)
+    drive(costly, Cluster(overhead_s=0.3), 400)
+    drive(free, Cluster(overhead_s=0.0), 400)
+    assert costly.chunk_bytes > 4 * MB
+    assert free.chunk_bytes < 2 * MB
+
+
+def test_it_backs_off_when_the_cluster_is_busy_and_comes_back_afterwards() -> None:
+    well, ill = Cluster(threads=8), Cluster(threads=1, queue=0)
+    pace = Pace(POLICY)
+    drive(pace, well, 600)
+    assert pace.concurrency >= 6
+    busy = drive(pace, ill, 300)
+    assert max(concurrency for _, concurrency in busy[40:]) <= 2
+    assert sum(concurrency == 1 for _, concurrency in busy[40:]) > 0.6 * len(busy[40:])
+    drive(pace, well, 800)
+    assert achieved(well, drive(pace, well, 200)) > 0.8
+
+
+def test_a_cluster_that_refuses_everything_brings_it_to_the_least() -> None:
+    pace = Pace(POLICY)
+    drive(pace, Cluster(threads=0, queue=0), 100)
+    assert (pace.chunk_bytes, pace.concurrency) == (MB // 4, 1)
+
+
+def test_one_busy_answer_among_many_costs_little() -> None:
+    pace = Pace(POLICY)
+    drive(pace, Cluster(), 400)
+    before = pace.concurrency
+    pace.observe(Sent(MB, 100, 0.1, True))
+    assert before * 0.5 <= pace.concurrency < before
+
+
+def test_requests_sent_before_a_retreat_are_not_held_against_it() -> None:
+    pace = Pace(POLICY)
+    drive(pace, Cluster(threads=12), 600)
+    before = pace.concurrency
+    for _ in range(before):
+        pace.observe(Sent(MB, 100, 0.1, True))
+    assert pace.concurrency == int(before * 0.75)
+
+
+def test_a_size_that_was_too_large_is_never_tried_again() -> None:
+    pace, cluster = Pace(POLICY), Cluster(overhead_s=0.3)
+    drive(pace, cluster, 300, largest=3 * MB)
+    assert max(chunk for chunk, _ in drive(pace, cluster, 1000, largest=3 * MB)) <= 3 * MB
+    assert pace.chunk_bytes > MB
+
+
+def test_chunks_that_had_no_more_to_carry_are_no_reason_to_grow() -> None:
+    pace = Pace(POLICY)
+    wanted = pace.chunk_bytes
+    for _ in range(200):
+        pace.observe(Sent(100_000, 10, 0.05, False))
+    assert pace.chunk_bytes == wanted
