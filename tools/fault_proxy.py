@@ -165,11 +165,15 @@ class FaultProxy:
 
 
 class Storm:
-    """A plan by seed: each bulk request meets one of `faults` with a chance of `share`, but at most `run` in a row do."""
+    """A plan by seed: each bulk request meets one of `faults` with a chance of `share`, but at most `run` in a row do.
+
+    Faults come as cards from a shuffled deck: none a second time before each had its turn.
+    """
 
     def __init__(self, seed: int, share: float = 0.5, run: int = 3, faults: Sequence[Fault] | None = None) -> None:
         self._random, self._share, self._run = random.Random(seed), share, run
         self._faults = tuple(faults if faults is not None else every_fault())
+        self._deck: list[Fault] = []
         self._row = 0
 
     def __call__(self, request: Request) -> Fault | None:
@@ -178,7 +182,9 @@ class Storm:
             self._row = 0
             return None
         self._row += 1
-        return self._random.choice(self._faults)
+        if not self._deck:
+            self._deck = self._random.sample(self._faults, len(self._faults))
+        return self._deck.pop()
 
 
 def first(faults: Sequence[Fault]) -> Plan:

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
+from fault_proxy import (
+    Answer,
+    Fault,
+    FaultProxy,
+    Plan,
+    Reply,
+    Request,
+    Storm,
+    always,
+    busy,
+    every_fault,
+    first,
+    forward,
+    items_refused,
+    operations,
+    serve,
+    slow,
+    too_large,
+)
+from opensearchpy import OpenSearch
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
@@ -28,49 +46,6 @@ from stair_es.errors import (
     UsageError,
 )
 
-if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
-Answer = tuple[int, str, bytes] | None
-"""Status, content type, body; None cuts the connection without an answer."""
-
-
-@contextmanager
-def _server(answer: Callable[[str, str, dict[str, str], bytes], Answer]) -> Iterator[str]:
-    """The URL of a server that answers `answer(method, path, headers, body)`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def _any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            given = answer(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-            if given is None:
-                self.close_connection = True
-                return
-            status, kind, data = given
-            self.send_response(status)
-            self.send_header("content-type", kind)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = do_HEAD = _any
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
 
 def _probe(url: str) -> str:
     connection = Connection(url=url, timeout_s=5)
@@ -79,10 +54,6 @@ def _probe(url: str) -> str:
         return probe(client, connection).label
     finally:
         client.close()
-
-
-def _json(status: int, value: object) -> Answer:
-    return status, "application/json", json.dumps(value).encode()
 
 
 def test_the_real_node_is_recognised(node_url: str) -> None:
@@ -100,7 +71,7 @@ def test_what_is_no_url_is_wrong_usage(url: str) -> None:
 
 
 def test_nobody_there() -> None:
-    with _server(lambda *_: None) as url:
+    with serve(lambda _: None) as url:
         pass
     with pytest.raises(ClusterUnreachable, match=url):
         _probe(url)
@@ -109,110 +80,45 @@ def test_nobody_there() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, "text/html", b"<h1>welcome</h1>"),
-        (404, "text/html", b"<h1>not here</h1>"),
-        (200, "application/json", b'{"hello": "world"}'),
-        (200, "application/json", b'{"version": {"number": "1.0"}}'),
-        (200, "application/json", b'["list"]'),
-        (200, "application/json", b'{"version": '),
-        (200, "text/plain", b""),
+        Reply(kind="text/html", body=b"<h1>welcome</h1>"),
+        Reply(status=404, kind="text/html", body=b"<h1>not here</h1>"),
+        Reply(body=b'{"hello": "world"}'),
+        Reply(body=b'{"version": {"number": "1.0"}}'),
+        Reply(body=b'["list"]'),
+        Reply(body=b'{"version": '),
+        Reply(kind="text/plain"),
     ],
 )
-def test_something_else_there(answer: Answer) -> None:
-    with _server(lambda *_: answer) as url, pytest.raises(NotASearchCluster, match=r"127\.0\.0\.1"):
+def test_something_else_there(answer: Reply) -> None:
+    with serve(lambda _: answer) as url, pytest.raises(NotASearchCluster, match=r"127\.0\.0\.1"):
         _probe(url)
 
 
 def test_too_old_a_cluster() -> None:
     old = {"version": {"number": "7.10.2", "lucene_version": "8.7.0"}}
-    with _server(lambda *_: _json(200, old)) as url, pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.10\.2.*7\.12"):
+    with serve(lambda _: Reply.json(old)) as url, pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.10\.2.*7\.12"):
         _probe(url)
 
 
-def _locked(node_url: str) -> Callable[[str, str, dict[str, str], bytes], Answer]:
+def _locked(node_url: str) -> Callable[[Request], Answer]:
     wanted = "Basic " + base64.b64encode(b"anna:s@fe:word").decode()
-    forward = _forward(node_url)
+    send = forward(node_url)
 
-    def answer(method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        return forward(method, path, body) if headers.get("authorization") == wanted else _json(401, {"error": "who are you?"})
+    def answer(request: Request) -> Answer:
+        admitted = request.headers.get("authorization") == wanted
+        return send(request) if admitted else Reply.json({"error": "who are you?"}, 401)
 
     return answer
 
 
 def test_a_login_is_taken_from_the_url_and_never_shown(node_url: str) -> None:
-    with _server(_locked(node_url)) as url:
+    with serve(_locked(node_url)) as url:
         host = url.removeprefix("http://")
         assert _probe(f"http://anna:s%40fe%3Aword@{host}") == "OpenSearch 3.8.0"
         for wrong in (url, f"http://anna:hunter2@{host}"):
             with pytest.raises(AuthenticationFailed, match="401") as caught:
                 _probe(wrong)
             assert "hunter2" not in str(caught.value)
-
-
-def _forward(node_url: str) -> Callable[[str, str, bytes], Answer]:
-    parts = urlsplit(node_url)
-
-    def forward(method: str, path: str, body: bytes) -> Answer:
-        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=30)
-        try:
-            connection.request(method, path, body or None, {"content-type": "application/json"})
-            response = connection.getresponse()
-            return response.status, "application/json", response.read()
-        finally:
-            connection.close()
-
-    return forward
-
-
-Fault = Callable[[Callable[[bytes], Answer], bytes], Answer]
-"""What the proxy makes of a bulk request: gets the way to the node, and the body."""
-
-
-def _busy(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    return _json(429, {"error": {"reason": "too many requests"}})
-
-
-def _unavailable(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    return 503, "text/html", b"<h1>upstream gone</h1>"
-
-
-def _cut(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    return None
-
-
-def _lost_answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    send(body)
-    return None
-
-
-def _page(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    """A gateway that answers 200 with a page."""
-    return 200, "application/json", b"<html>one moment please</html>"
-
-
-def _list(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    return _json(200, [])
-
-
-def _half_busy(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    """Every other document is refused with 429, the rest is written."""
-    lines = body.splitlines(keepends=True)
-    operations = [lines[i] + lines[i + 1] for i in range(0, len(lines), 2)]
-    answer = send(b"".join(operations[::2]))
-    assert answer is not None
-    items = json.loads(answer[2])["items"]
-    for operation in operations[1::2]:
-        id_ = json.loads(operation.splitlines()[0])["index"]["_id"]
-        items.append({"index": {"_id": id_, "status": 429, "error": {"type": "rejected", "reason": "queue full"}}})
-    return _json(200, {"items": items})
-
-
-def _half_answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-    """Everything is written, half of it is mentioned."""
-    answer = send(body)
-    assert answer is not None
-    items = json.loads(answer[2])["items"]
-    return _json(200, {"items": items[: len(items) // 2]})
 
 
 def _create(client: OpenSearch, alias: str) -> None:
@@ -225,58 +131,116 @@ def _documents(count: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 @contextmanager
-def _writer(node_url: str, index: str, answer: Fault, policy: BulkPolicy) -> Iterator[tuple[BulkWriter, list[float]]]:
-    forward, waits = _forward(node_url), list[float]()
-
-    def proxy(method: str, path: str, _: dict[str, str], body: bytes) -> Answer:
-        return answer(lambda data: forward(method, path, data), body)
-
-    with _server(proxy) as url:
-        connection = Connection(url=url, timeout_s=10)
+def _writer(
+    node_url: str, index: str, plan: Plan, policy: BulkPolicy | None = None, timeout_s: float = 10
+) -> Iterator[tuple[BulkWriter, list[float], Counter[str]]]:
+    """A writer through the proxy that doesn't really wait; its waits; the faults that it met."""
+    waits = list[float]()
+    with FaultProxy(node_url, plan) as proxy:
+        connection = Connection(url=proxy.url, timeout_s=timeout_s)
         client = connection.client()
         try:
-            yield BulkWriter(client=client, connection=connection, alias=index, policy=policy, sleep=waits.append), waits
+            writer = BulkWriter(
+                client=client, connection=connection, alias=index, policy=policy or BulkPolicy(), sleep=waits.append
+            )
+            yield writer, waits, proxy.counts
         finally:
             client.close()
 
 
-@pytest.mark.parametrize("fault", [_busy, _unavailable, _cut, _lost_answer, _page, _list, _half_busy, _half_answer])
+def _pass(_: Request) -> None:
+    return None
+
+
+def _names(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, str | None]:
+    return dict.fromkeys(id_ for id_, _ in documents)
+
+
+def _stored(client: OpenSearch, index: str) -> dict[str, str]:
+    """`{_id: uri}` of all that is there."""
+    client.indices.refresh(index=index)
+    found = client.search(index=index, body={"size": 10_000, "_source": ["uri"]})["hits"]["hits"]
+    assert len(found) == len({hit["_id"] for hit in found})
+    return {hit["_id"]: hit["_source"]["uri"] for hit in found}
+
+
+def _uris(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    return {id_: source["uri"] for id_, source in documents}
+
+
+_LIST = Fault("list", lambda request, send: Reply.json([]))
+_TEXT = Fault("503 with a JSON string", lambda request, send: Reply.json("one moment", 503))
+PASSING = [fault for fault in every_fault(slow_s=1.2) if fault.name != "413"] + [_LIST, _TEXT]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("times", [1, 3])
 def test_faults_that_pass_lose_nothing_and_double_nothing(
     fault: Fault, times: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     _create(client, index_name)
-    left = times
+    documents = _documents(50)
+    timeout_s = 1 if fault.name == "slow" else 10
+    with _writer(node_url, index_name, first([fault] * times), BulkPolicy(max_chunk_docs=20), timeout_s) as (writer, waits, met):
+        written = writer.write(documents)
+    assert written.outcomes == _names(documents)
+    assert _stored(client, index_name) == _uris(documents)
+    assert len(waits) == times == met[fault.name] == sum(sent.busy for sent in written.sent)
+    assert len(written.sent) == met.total()
 
-    def answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-        nonlocal left
-        left -= 1
-        return fault(send, body) if left >= 0 else send(body)
 
-    with _writer(node_url, index_name, answer, BulkPolicy(max_chunk_docs=20)) as (writer, waits):
-        outcomes = writer.write(_documents(50))
-    assert outcomes == {f"{i:03}": None for i in range(50)}
-    assert len(waits) >= 1
-    client.indices.refresh(index=index_name)
-    assert client.count(index=index_name)["count"] == 50
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_storm_of_all_faults_loses_nothing_doubles_nothing_and_blames_the_right_ones(
+    seed: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _create(client, index_name)
+    documents = _documents(400)
+    poison = {"013", "217"}
+    for position in map(int, poison):
+        documents[position][1]["width"] = "wide"
+    faults = every_fault(slow_s=0.8, limit=800)
+    plan = Storm(seed, share=0.6, faults=faults)
+    start = time.perf_counter()
+    with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20), timeout_s=0.6) as (writer, _, met):
+        outcomes: dict[str, str | None] = {}
+        for begin in range(0, len(documents), 100):
+            outcomes |= writer.write(documents[begin : begin + 100], chunk_bytes=1500).outcomes
+        removed = writer.delete([f"{i:03}" for i in range(100)]).outcomes
+    with capsys.disabled():
+        sys.stdout.write(f"\nstorm {seed}: {time.perf_counter() - start:.1f} s, {dict(met.most_common())}\n")
+    assert {id_ for id_, reason in outcomes.items() if reason} == poison
+    assert len(outcomes) == 400
+    assert removed == {f"{i:03}": None for i in range(100)}
+    assert _stored(client, index_name) == {id_: uri for id_, uri in _uris(documents[100:]).items() if id_ not in poison}
+    assert set(met) == {"passed", *(fault.name for fault in faults)}
 
 
 def test_too_large_requests_are_split_down_to_the_document(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
     documents = _documents(40)
     documents[17][1]["caption"] = "long " * 1000
-
-    def answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-        return send(body) if len(body) < 1000 else (413, "text/plain", b"too large")
-
-    with _writer(node_url, index_name, answer, BulkPolicy()) as (writer, _):
-        outcomes = writer.write(documents)
-    refused = outcomes.pop("017")
+    with _writer(node_url, index_name, always(too_large(1000))) as (writer, waits, _):
+        written = writer.write(documents)
+    refused = written.outcomes.pop("017")
     assert refused is not None
     assert "413" in refused
-    assert set(outcomes.values()) == {None}
-    client.indices.refresh(index=index_name)
-    assert client.count(index=index_name)["count"] == 39
+    assert set(written.outcomes.values()) == {None}
+    assert len(_stored(client, index_name)) == 39
+    assert waits == []
+    assert {sent.bytes > 1000 for sent in written.sent if sent.too_large} == {True}
+    assert len(written.sent) < 30  # what was learnt from the first refusal holds for the rest of the call
+
+
+def test_the_caller_says_how_large_requests_are(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, _pass) as (writer, _, met):
+        small = writer.write(_documents(50), chunk_bytes=1000).sent
+        large = writer.write(_documents(50)).sent
+    assert len(small) > 3
+    assert all(0 < sent.bytes <= 1000 and sent.seconds > 0 for sent in small)
+    assert [sent.documents for sent in large] == [50]
+    assert sum(sent.documents for sent in small) == 50
+    assert met == {"passed": len(small) + 1}
 
 
 def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_name: str) -> None:
@@ -284,63 +248,224 @@ def test_poison_is_isolated_and_named(node_url: str, client: OpenSearch, index_n
     documents = _documents(10)
     documents[3][1]["tokens"] = {"dog": 0.0}
     documents[7][1]["width"] = "wide"
-    with _writer(node_url, index_name, lambda send, body: send(body), BulkPolicy()) as (writer, waits):
-        outcomes = writer.write(documents)
+    documents[8][1]["caption"] = "\ud800"
+    with _writer(node_url, index_name, _pass) as (writer, waits, _):
+        outcomes = writer.write(documents).outcomes
     refused = {id_: reason for id_, reason in outcomes.items() if reason}
-    assert set(refused) == {"003", "007"}
+    assert set(refused) == {"003", "007", "008"}
     assert "width" in refused["007"]
+    assert "not JSON" in refused["008"]
     assert waits == []
+
+
+def test_a_document_for_which_the_node_refuses_the_whole_request_is_found(
+    node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    _create(client, index_name)
+    documents = _documents(40)
+    too_long = "x" * 600  # a node refuses the request for an _id of more than 512 bytes
+    documents.insert(23, (too_long, documents[0][1]))
+    with _writer(node_url, index_name, _pass) as (writer, waits, _):
+        outcomes = writer.write(documents).outcomes
+    refused = outcomes.pop(too_long)
+    assert refused is not None
+    assert "can't read it" in refused
+    assert outcomes == {f"{i:03}": None for i in range(40)}
+    assert len(_stored(client, index_name)) == 40
+    assert waits == []
+
+
+def test_a_cluster_that_refuses_every_request_is_not_the_documents_fault(
+    node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    _create(client, index_name)
+    no = Reply.json({"error": {"type": "illegal_argument_exception", "reason": "unknown parameter"}}, 400)
+    refuse = always(Fault("400", lambda request, send: no))
+    with _writer(node_url, index_name, refuse) as (writer, _, met), pytest.raises(ClusterError, match="unknown parameter"):
+        writer.write(_documents(30))
+    assert met == {"400": 2}
+
+
+def test_of_several_documents_with_one_id_the_last_counts(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    documents = [("a", {"uri": "file:///1"}), ("b", {"uri": "file:///2"}), ("a", {"uri": "file:///3"})]
+    with _writer(node_url, index_name, _pass) as (writer, _, _):
+        assert writer.write(documents).outcomes == {"a": None, "b": None}
+    assert _stored(client, index_name) == {"a": "file:///3", "b": "file:///2"}
+
+
+def test_updates_and_deletions_of_what_is_not_there_count_as_done(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, first([busy(), items_refused()])) as (writer, waits, _):
+        writer.write(_documents(4))
+        changed = writer.update([("000", {"uri": "file:///new"}), ("gone", {"uri": "file:///gone"})]).outcomes
+        removed = writer.delete(["001", "003", "never"]).outcomes
+    assert changed == {"000": None, "gone": None}
+    assert removed == {"001": None, "003": None, "never": None}
+    assert len(waits) == 2
+    assert _stored(client, index_name) == {"000": "file:///new", "002": "file:///2"}
 
 
 def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_url: str, index_name: str) -> None:
     with (
-        _writer(node_url, index_name, _busy, BulkPolicy(attempts=5)) as (writer, waits),
-        pytest.raises(ClusterError, match="429"),
+        _writer(node_url, index_name, always(busy()), BulkPolicy(attempts=5)) as (writer, waits, _),
+        pytest.raises(ClusterError, match="429") as caught,
     ):
         writer.write(_documents(3))
     assert len(waits) == 4
     assert all(0.25 * 2**i <= wait <= 0.5 * 2**i for i, wait in enumerate(waits))
+    assert "goes on where this run stopped" in caught.value.remedy
 
 
-def test_documents_refused_as_busy_to_the_last_attempt_are_named(node_url: str, client: OpenSearch, index_name: str) -> None:
+def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
+    now_s = 1000.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    with FaultProxy(node_url, always(busy())) as proxy:
+        connection = Connection(url=proxy.url, timeout_s=5)
+        writer = BulkWriter(
+            client=connection.client(),
+            connection=connection,
+            alias=index_name,
+            policy=BulkPolicy(attempts=10**6, patience_s=60),
+            sleep=sleep,
+            clock=lambda: now_s,
+        )
+        with pytest.raises(ClusterError, match="429"):
+            writer.write(_documents(3))
+        writer.client.close()
+    assert now_s == pytest.approx(1060)
+
+
+def test_one_that_is_refused_to_the_end_while_others_are_taken_at_its_place_is_dead(
+    node_url: str, client: OpenSearch, index_name: str
+) -> None:
     _create(client, index_name)
+    stubborn = items_refused(lambda _, id_: id_ == "001", 500, {"type": "null_pointer_exception", "reason": "broken"})
+    with _writer(node_url, index_name, always(stubborn), BulkPolicy(attempts=3)) as (writer, _, _):
+        outcomes = writer.write(_documents(3)).outcomes
+    reason = outcomes.pop("001")
+    assert reason is not None
+    assert "null_pointer_exception: broken" in reason
+    assert outcomes == {"000": None, "002": None}
 
-    def answer(send: Callable[[bytes], Answer], body: bytes) -> Answer:
-        lines = body.splitlines(keepends=True)
-        good = b"".join(lines[i] + lines[i + 1] for i in range(0, len(lines), 2) if b'"001"' not in lines[i])
-        given = send(good) if good else _json(200, {"items": []})
-        assert given is not None
-        items = json.loads(given[2]).get("items", [])
-        if b'"001"' in body:
-            items.append({"index": {"_id": "001", "status": 429, "error": {"type": "rejected", "reason": "queue full"}}})
-        return _json(200, {"items": items})
 
-    with _writer(node_url, index_name, answer, BulkPolicy(attempts=3)) as (writer, _):
-        outcomes = writer.write(_documents(3))
-    assert outcomes == {"000": None, "001": "HTTP 429: rejected: queue full", "002": None}
+@pytest.mark.parametrize("refused", [2, 30])
+def test_where_others_are_not_taken_either_the_run_stops_and_no_document_is_blamed(
+    refused: int, node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    """As when the primary of one shard is missing: some documents go in, those of this shard don't."""
+    _create(client, index_name)
+    away = items_refused(
+        lambda _, id_: id_.removeprefix("stair-es-probe-") < f"{refused:03}",
+        503,
+        {"type": "unavailable_shards_exception", "reason": "primary shard is not active"},
+    )
+    with (
+        _writer(node_url, index_name, always(away), BulkPolicy(attempts=3)) as (writer, _, _),
+        pytest.raises(ClusterError, match=f"does not take {refused} documents.*primary shard is not active"),
+    ):
+        writer.write(_documents(40))
+    assert len(_stored(client, index_name)) == 40 - refused
+
+
+def _block(client: OpenSearch, index: str, value: bool | None) -> None:
+    client.indices.put_settings(index=index, body={"index.blocks.read_only_allow_delete": value})
+
+
+def test_a_full_disk_is_waited_for(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    _block(client, index_name, True)
+    with _writer(node_url, index_name, _pass) as (writer, _, _):
+        waits = list[float]()
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                _block(client, index_name, None)
+
+        patient = BulkWriter(client=writer.client, connection=writer.connection, alias=index_name, sleep=sleep)
+        assert patient.write(_documents(30)).outcomes == {f"{i:03}": None for i in range(30)}
+    assert len(waits) == 3
+    assert len(_stored(client, index_name)) == 30
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_a_disk_that_stays_full_stops_the_run_with_a_remedy(
+    count: int, node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    _create(client, index_name)
+    _block(client, index_name, True)
+    with (
+        _writer(node_url, index_name, _pass, BulkPolicy(attempts=3)) as (writer, _, _),
+        pytest.raises(ClusterError, match="cluster_block_exception") as caught,
+    ):
+        writer.write(_documents(count))
+    assert "disk" in caught.value.remedy
+
+
+def test_a_closed_index_or_a_missing_pipeline_stops_the_run(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, _pass) as (writer, waits, _):
+        client.indices.put_settings(index=index_name, body={"index.default_pipeline": "not-there"})
+        with pytest.raises(ClusterError, match="pipeline with id"):
+            writer.write(_documents(3))
+        client.indices.put_settings(index=index_name, body={"index.default_pipeline": None})
+        client.indices.close(index=index_name)
+        with pytest.raises(ClusterError, match="closed"):
+            writer.write(_documents(3))
+    assert waits == []
+
+
+def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSearch, index_name: str) -> None:
+    """Three nodes: nobody at the first, the second accepts and never answers in time, the third is well."""
+    _create(client, index_name)
+    documents = _documents(60)
+    with ExitStack() as stack:
+        with serve(lambda _: None) as away:
+            pass
+        sleepy = stack.enter_context(FaultProxy(node_url, always(slow(1.2)))).url
+        connection = Connection(url=node_url)
+        cluster = OpenSearch(hosts=[away, sleepy, node_url], timeout=0.8, max_retries=0)
+        stack.callback(cluster.close)
+        writer = BulkWriter(client=cluster, connection=connection, alias=index_name, sleep=lambda _: None)
+        written = writer.write(documents, chunk_bytes=2000)
+    assert written.outcomes == _names(documents)
+    assert _stored(client, index_name) == _uris(documents)
+    assert any(not sent.busy for sent in written.sent)
 
 
 def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: OpenSearch, index_name: str) -> None:
     _create(client, index_name)
-    with _writer(node_url, index_name, lambda send, body: send(body), BulkPolicy()) as (writer, _):
+    with _writer(node_url, index_name, _pass) as (writer, _, _):
         writer.write(_documents(3))
         client.indices.delete(index=f"{index_name}-1")
-        with pytest.raises(ClusterError, match=f"no alias '{index_name}' any more"):
-            writer.write(_documents(3))
+        for call in (partial(writer.write, _documents(3)), partial(writer.delete, ["001"])):
+            with pytest.raises(ClusterError, match=f"no alias '{index_name}' any more"):
+                call()
     assert not client.indices.exists(index=index_name)
+
+
+def test_operations_of_a_body_are_told_apart() -> None:
+    body = b'{"delete":{"_id":"a"}}\n{"index":{"_id":"b"}}\n{"x":1}\n{"delete":{"_id":"c"}}\n'
+    assert [(kind, id_) for kind, id_, _ in operations(body)] == [("delete", "a"), ("index", "b"), ("delete", "c")]
+    assert b"".join(lines for _, _, lines in operations(body)) == body
 
 
 @pytest.mark.parametrize(("failures", "passes"), [(2, True), (3, False)])
 def test_reading_the_ledger_and_refreshing_are_repeated_too(failures: int, passes: bool) -> None:
     left = failures
 
-    def answer(*_: object) -> Answer:
+    def answer(_: Request) -> Answer:
         nonlocal left
         left -= 1
-        return _json(503, {}) if left >= 0 else _json(200, {"docs": []})
+        return Reply.json({}, 503) if left >= 0 else Reply.json({"docs": []})
 
     waits = list[float]()
-    with _server(answer) as url:
+    with serve(answer) as url:
         connection = Connection(url=url, timeout_s=5)
         client = connection.client()
         call = partial(persistently, lambda: client.mget(body={}), connection, RetryPolicy(attempts=3), waits.append)
