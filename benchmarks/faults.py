@@ -5,8 +5,9 @@
     python benchmarks/faults.py --only driver,worker --seed 7
 
 `driver`: the `stair-es ingest` process. `worker`: a process of Ray's that runs a stage. `node`: the only node, started again
-two seconds later. `one of three`: a node of a cluster of three with one replica, started again after the run. `proxy`: nobody is killed, but a
-proxy in front of the node answers with 429, 503, 413, half answers, cut connections and pages; its overhead is printed.
+two seconds later. `one of three`: a node of a cluster of three with one replica, started again after the run. `proxy`: nobody
+is killed, but a proxy in front of the node answers with 429, 503, 413, half answers, cut connections and pages; its overhead
+is printed.
 
 After each round a rerun must find nothing to write, and each document must be there once, behind a valid alias. A failed
 check is counted and shown, and makes the exit code 1.
@@ -98,7 +99,11 @@ def check(url: str, index: str, world: World) -> list[str]:
         return [f"the rerun failed: {report.get('error', report)}"]
     wrong = []
     counts = {name: report[name] for name in ("seen", "written", "unchanged", "dead")}
-    if counts["seen"] != world.images or counts["written"] + counts["unchanged"] + counts["dead"] != counts["seen"] or counts["dead"]:
+    if (
+        counts["seen"] != world.images
+        or counts["written"] + counts["unchanged"] + counts["dead"] != counts["seen"]
+        or counts["dead"]
+    ):
         wrong.append(f"counts {counts}")
     code, again = finish(ingest(url, index, world.photos, "--runner", "local"))
     if code or again["unchanged"] != world.images:

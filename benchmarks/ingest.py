@@ -95,7 +95,11 @@ def main() -> None:
     medians = {label: statistics.median(values) for label, values in rates.items()}
     limit = medians["bare threaded"]
     if arguments.json:
-        print(json.dumps({"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates, "encoder_idle": idle}))
+        print(
+            json.dumps(
+                {"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates, "encoder_idle": idle}
+            )
+        )
         return
     print(f"{machine()}; {arguments.images} images, median of {arguments.rounds} rounds")
     print(f"{'':26}{'images/s':>10}{'of threaded':>14}{'of plain':>12}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,28 +15,28 @@ from PIL import Image
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings, content_id, document_id
-from stair_es.errors import ClusterError, IndexMismatch, IngestError, SourceError, UsageError
+from stair_es.cluster.documents import DocumentSettings, document_id
+from stair_es.cluster.pace import Pace
+from stair_es.errors import ClusterError, IndexMismatch
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.cluster_sink import ClusterWriter
 from stair_es.ingest.dry_run import DryRun, dry_run
-from stair_es.ingest.enrich import EnricherSpec
 from stair_es.ingest.pump import Pump
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
 from stair_es.ingest.run import IngestOptions, ingest
 from stair_es.ingest.run_local import local_lanes
 from stair_es.ingest.run_ray import RayOptions, ray_lanes
 from stair_es.ingest.stages import Job
-from stair_es.cluster.pace import Pace
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Item, Reading, Source, SourceOptions, Unlisted
+from stair_es.sources.item import Item, Reading, Source, Unlisted
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+LONG_AGO = 1_700_000_000
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 Run = Callable[..., Report]
 
@@ -83,7 +84,7 @@ class Given:
 def _some_photos(folder: Path, count: int = 6) -> Path:
     folder.mkdir()
     for photo in sorted(PHOTOS.glob("*.jpg"))[:count]:
-        shutil.copy(photo, folder)
+        os.utime(shutil.copy(photo, folder), (LONG_AGO, LONG_AGO))
     return folder
 
 
@@ -96,9 +97,7 @@ def _counts(report: Report) -> tuple[int, int, int, int]:
     return report.seen, report.written, report.unchanged, report.dead
 
 
-def test_photos_become_documents_and_a_second_run_writes_nothing(
-    run: Run, options: IngestOptions, client: OpenSearch
-) -> None:
+def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, options: IngestOptions, client: OpenSearch) -> None:
     count = len(list(PHOTOS.glob("*.jpg")))
     report = run(options, PHOTOS)
     assert _counts(report) == (count, count, 0, 0)
@@ -124,9 +123,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
 
 
-def test_a_rerun_does_only_what_is_new_or_changed(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_a_rerun_does_only_what_is_new_or_changed(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos")
     first, second, *_ = sorted(folder.iterdir())
     assert _counts(run(options, folder)) == (6, 6, 0, 0)
@@ -141,7 +138,6 @@ def test_a_rerun_does_only_what_is_new_or_changed(
     assert after[changed]["tokens"] != before[changed]["tokens"]
     assert after[document_id(second.as_uri())] == before[document_id(second.as_uri())]
     assert len(after) == 7
-
 
 
 def test_hostile_files_have_their_outcome_and_harm_no_other(
@@ -199,16 +195,14 @@ def test_an_index_with_another_mapping_is_left_alone(
     client.indices.create(
         index=foreign, body={"mappings": {"properties": {"tokens": {"type": "keyword"}}}, "aliases": {options.alias: {}}}
     )
-    with pytest.raises(IndexMismatch, match="tokens is keyword instead of rank_features"):
+    with pytest.raises(IndexMismatch, match="not made by stair-es"):
         run(options, folder)
     with pytest.raises(IndexMismatch, match="not an alias"):
         run(replace(options, alias=foreign), folder)
     assert client.count(index=foreign)["count"] == 0
 
 
-def test_an_index_of_nobody_is_left_alone(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_an_index_of_nobody_is_left_alone(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 1)
     report = run(options, folder)
     mapping = client.indices.get_mapping(index=report.index)[report.index]["mappings"]
@@ -217,25 +211,21 @@ def test_an_index_of_nobody_is_left_alone(
         run(options, folder)
 
 
-def test_an_alias_of_several_indices_is_refused(
-    run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
-) -> None:
+def test_an_alias_of_several_indices_is_refused(run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path) -> None:
     for letter in "ab":
         client.indices.create(index=f"{options.alias}-{letter}", body={"aliases": {options.alias: {}}})
     with pytest.raises(IndexMismatch, match="several"):
         run(options, _some_photos(tmp_path / "photos", 1))
 
 
-def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(
-    run: Run, options: IngestOptions, tmp_path: Path
-) -> None:
+def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     folder = _some_photos(tmp_path / "photos", 2)
     Image.new("RGB", (70, 50)).save(folder / "wide.png")
     body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
     body["mappings"]["properties"]["format"] = {"type": "boolean"}  # a user's own mapping that no photo fits
     own = tmp_path / "own.json"
     own.write_text(json.dumps(body))
-    report = run(replace(options, mapping=own), folder)
+    report = run(replace(options, sink_options={"mapping": str(own)}), folder)
     assert _counts(report) == (3, 0, 0, 3)
     assert report.dead_letters is not None
     letters = [json.loads(line) for line in Path(report.dead_letters).read_text().splitlines()]

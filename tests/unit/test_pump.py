@@ -82,9 +82,14 @@ class Lanes:
         if self.failing_writes:
             raise ClusterError("gone")
         done = [
-            Batch([Outcome(item_of(s), "written", "write", id=item_of(s).uri) for s in b.images], {"encode": 0.1}) for b in batches
+            Batch([Outcome(item_of(s), "written", "write", id=item_of(s).uri) for s in b.images], {"encode": 0.1})
+            for b in batches
         ]
         return done, [Sent(1000 * len(images), len(images), 0.01, busy=False)]
+
+
+def _written(item: Item) -> Outcome:
+    return Outcome(item, "written", "write", id=item.uri)
 
 
 def _items(count: int) -> Iterator[Item | Unlisted]:
@@ -96,7 +101,8 @@ def _run(lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True) 
     def admit(found: Item | Unlisted) -> Item | None:
         return found if isinstance(found, Item) else None
 
-    with Ahead(items, room=100) as ahead:
+    with Ahead(items, room=100_000) as ahead:
+        ahead.wait_for(100_000, 60.0)
         pump = Pump(lanes, Pace(BulkPolicy()), fresh, admit)
         return [outcome for batch in pump.run(ahead) for outcome in batch.outcomes()]
 
@@ -128,9 +134,7 @@ def test_a_bounded_number_is_on_its_way_and_each_encoder_has_two_batches_at_most
 def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
     lanes = Lanes(killers=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(lanes, _items(100))
-    assert {o.item.uri: o.kind for o in outcomes} == {
-        f"mem:{i}": "dead" if i in (17, 40) else "written" for i in range(100)
-    }
+    assert {o.item.uri: o.kind for o in outcomes} == {f"mem:{i}": "dead" if i in (17, 40) else "written" for i in range(100)}
     assert len(outcomes) == 100
     assert all("signal 11" in o.reason for o in outcomes if o.kind == "dead")
 
@@ -144,8 +148,7 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
     with Ahead(breaking(), room=100) as ahead:
         pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=lambda found: found if isinstance(found, Item) else None)
         with pytest.raises(SourceError, match="went away"):
-            for batch in pump.run(ahead):
-                seen += batch.outcomes()
+            seen.extend(outcome for batch in pump.run(ahead) for outcome in batch.outcomes())
     assert len(seen) == 10
 
 

@@ -1,0 +1,116 @@
+"""Ray: workers that die, addresses where nobody answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.errors import IngestError, UsageError
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run_ray import RayOptions
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
+from stair_es.sources.places import FileAt
+from stair_es.types import Json
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+Run = Callable[..., Report]
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A place that kills the process that reads it: always, or until a file says that it did."""
+
+    photo: str
+    once: str | None = None
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        if self.once is None or not Path(self.once).exists():
+            if self.once:
+                Path(self.once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Read(Path(self.photo).read_bytes())
+
+    def to_json(self) -> dict[str, Json] | None:
+        return None
+
+
+class Given:
+    """A source that names what it was given."""
+
+    uri = "given:"
+
+    def __init__(self, items: list[Item]) -> None:
+        self._items = items
+        self.ignored: dict[str, int] = {}
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        yield from self._items
+
+
+@pytest.fixture
+def options(index_name: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(
+        alias=index_name,
+        model=ModelSpec(name="starter", backend="onnx"),
+        runner="ray",
+        batch_images=4,
+        dead_letters=tmp_path / "letters.jsonl",
+    )
+
+
+@pytest.fixture
+def run(node_url: str) -> Run:
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import a test
+
+    def run_(options: IngestOptions, source: Source) -> Report:
+        return ingest([source], Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+
+    return run_
+
+
+def _items(count: int, deadly: dict[int, str | None]) -> list[Item]:
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    places: list[Place] = [Deadly(str(photos[i]), deadly[i]) if i in deadly else FileAt(photos[i].as_uri()) for i in range(count)]
+    return [Item(f"given:{i}", "given:", place) for i, place in enumerate(places)]
+
+
+def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, options: IngestOptions, tmp_path: Path) -> None:
+    items = _items(20, {7: str(tmp_path / "first"), 13: str(tmp_path / "second")})
+    report = run(options, Given(items))
+    assert (report.seen, report.written, report.dead, report.documents) == (20, 20, 0, 20)
+
+
+def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
+    report = run(options, Given(_items(12, {5: None})))
+    assert (report.seen, report.written, report.dead) == (12, 11, 1)
+    assert report.dead_letters
+    [letter] = Path(report.dead_letters).read_text().splitlines()
+    assert '"given:5"' in letter
+    assert "died" in letter
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("127.0.0.1:1", IngestError, r"no Ray cluster answers at 127\.0\.0\.1:1"),
+        ("ray://127.0.0.1:1", IngestError, "no Ray cluster answers"),
+        ("nonsense", UsageError, "not a Ray address"),
+        ("host:port", UsageError, "not a Ray address"),
+    ],
+)
+def test_an_address_without_ray_is_told_at_once(
+    run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(replace(options, ray=RayOptions(address=address)), Given(_items(1, {})))
