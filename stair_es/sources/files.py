@@ -1,0 +1,39 @@
+"""Files of one sort below a SOURCE argument, wherever they are: what folders of images and folders of tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from stair_es.sources.item import Place, Unlisted
+
+
+@dataclass(frozen=True)
+class Found:
+    """One file."""
+
+    uri: str
+    place: Place
+    size: int | None = None
+    version: str | None = None
+
+
+class Files(Protocol):
+    """The files below a SOURCE argument."""
+
+    @property
+    def uri(self) -> str:
+        """Of the argument, without credentials."""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> files passed over; grows while `found` runs."""
+
+    def found(self) -> Iterator[Found | Unlisted]:
+        """The files, one after another.
+
+        Raises:
+            UsageError: Nothing is there.
+            SourceError: It can't be listed on.
+        """

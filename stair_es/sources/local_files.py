@@ -1,0 +1,115 @@
+"""Local files, folders and globs, listed as a stream: one folder is open at a time, and its names are taken in handfuls."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+from stair_es.errors import UsageError
+from stair_es.sources.files import Found
+from stair_es.sources.item import Unlisted
+from stair_es.sources.paths import child_uri, file_version, has_suffix, path_of, suffix_of
+from stair_es.sources.patterns import MAGIC, Pattern, States, split_glob
+from stair_es.sources.places import FileAt
+
+HANDFUL = 10_000
+"""Names of a folder that are sorted at a time: order by name where folders are of common size, flat memory where they aren't."""
+_REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/sources.md has them all)."
+
+
+class LocalFiles:
+    """The files of a path: itself, all below it, or what a glob matches.
+
+    Links to folders are followed after the real folders, each real folder once: loops end, and a new link never gives an old
+    file a new URI. A file that is named by itself is taken whatever its suffix.
+    """
+
+    def __init__(self, argument: str, suffixes: frozenset[str]) -> None:
+        self._argument = argument
+        self._suffixes = suffixes
+        self.ignored = Counter[str]()
+        text = str(path_of(argument)) if argument.startswith("file://") else os.path.expanduser(argument)  # noqa: PTH111
+        self._path = os.path.abspath(text)  # noqa: PTH100  resolves `..` without following links
+        named = bool(argument) and (os.path.lexists(self._path) or not MAGIC.search(text))
+        self._folder, parts = (self._path, []) if named else split_glob(self._path)
+        self._pattern = None if named else Pattern(parts)
+        self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
+
+    def found(self) -> Iterator[Found | Unlisted]:
+        """The files and the folders that can't be listed; see `Files.found`."""
+        if not self._argument or not os.path.lexists(self._folder):
+            raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
+        if self._pattern is None:
+            if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
+                yield _found(Path(self._path).as_uri(), self._path)
+                return
+            yield from self._walk(None)
+            return
+        nothing = True
+        for each in self._walk(None if self._pattern.matched(self._pattern.start) else self._pattern.start):
+            nothing = False
+            yield each
+        if nothing and not self.ignored:
+            raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
+
+    def _walk(self, states: States | None) -> Iterator[Found | Unlisted]:
+        """`states`: of the pattern in a folder; None once all below is taken."""
+        entered, unreadable = set[tuple[int, int, States | None]](), set[str]()
+        folders: list[tuple[str, States | None]] = [(self._folder, states)]
+        links: list[tuple[str, States | None]] = []
+        while folders or links:
+            path, states = folders.pop() if folders else links.pop(0)
+            below: list[tuple[str, States | None]] = []
+            try:
+                status = os.stat(path)  # noqa: PTH116
+                identity = (status.st_dev, status.st_ino)
+                if (*identity, None) in entered or (*identity, states) in entered:
+                    continue
+                entered.add((*identity, states))
+                yield from self._folder_files(path, states, below, links)
+            except OSError as error:
+                if path not in unreadable:
+                    unreadable.add(path)
+                    yield Unlisted(Path(path).as_uri(), self.uri, f"folder can't be listed: {error.strerror or error}")
+            folders += sorted(below, key=lambda each: each[0], reverse=True)
+
+    def _folder_files(
+        self, path: str, states: States | None, below: list[tuple[str, States | None]], links: list[tuple[str, States | None]]
+    ) -> Iterator[Found]:
+        folder_uri = Path(path).as_uri()
+        with os.scandir(path) as entries:
+            while handful := list(islice(entries, HANDFUL)):
+                for entry in sorted(handful, key=lambda each: each.name):
+                    after = self._after(states, entry.name)
+                    if after is not None and not after:
+                        continue
+                    whole = after is None or (self._pattern is not None and self._pattern.matched(after))
+                    if _is_folder(entry):
+                        (links if entry.is_symlink() else below).append((entry.path, None if whole else after))
+                    elif whole and has_suffix(entry.name, self._suffixes):
+                        yield _found(child_uri(folder_uri, entry.name), entry)
+                    elif whole:
+                        self.ignored[suffix_of(entry.name)] += 1
+
+    def _after(self, states: States | None, name: str) -> States | None:
+        return None if states is None or self._pattern is None else self._pattern.step(states, name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that leads nowhere: reading it says why
+
+
+def _found(uri: str, file: str | os.DirEntry[str]) -> Found:
+    """With size and version; a file that can't be looked at is taken all the same, and says why when it is read."""
+    try:
+        status = file.stat() if isinstance(file, os.DirEntry) else os.stat(file)  # noqa: PTH116
+    except OSError:
+        return Found(uri, FileAt(uri))
+    return Found(uri, FileAt(uri), status.st_size, file_version(status))

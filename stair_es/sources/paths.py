@@ -1,0 +1,51 @@
+"""Local paths as `file://` URIs and back, image suffixes, and what a file's status says about its bytes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
+    | {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+SETTLED_NS = 2_000_000_000
+"""How long ago a file must have changed until its time of change tells its versions apart (FAT keeps two seconds)."""
+
+
+def uri_of(path: str | Path) -> str:
+    """The `file://` URI of a local path, links in it left as they are."""
+    return Path(os.path.abspath(path)).as_uri()  # noqa: PTH100  resolves `..` without following links
+
+
+def path_of(uri: str) -> Path:
+    """The local path of a `file://` URI, whatever bytes are in its name."""
+    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+
+
+def child_uri(folder_uri: str, name: str) -> str:
+    """The URI of what is called `name` in a folder: the same as of its whole path, at a tenth of the time."""
+    return f"{folder_uri.rstrip('/')}/{quote_from_bytes(os.fsencode(name))}"
+
+
+def file_version(status: os.stat_result) -> str | None:
+    """Size and time of change; None while a second change could have the same time."""
+    return stamp(status.st_size, status.st_mtime_ns)
+
+
+def stamp(size: int, mtime_ns: int) -> str | None:
+    """The version of something that only has a size and a time of change."""
+    return f"{size}-{mtime_ns}" if mtime_ns < time.time_ns() - SETTLED_NS else None
+
+
+def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
+    """Whether `name` ends with one of `suffixes` (lower case, with the dot) and has something before it."""
+    lower = name.lower()
+    return any(lower.endswith(suffix) and not lower.endswith("/" + suffix) and lower != suffix for suffix in suffixes)
+
+
+def suffix_of(name: str) -> str:
+    """The last suffix in lower case, for counts of what was passed over."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  object names aren't paths of this machine
