@@ -1,0 +1,257 @@
+"""An index from its first day to its last, on each engine: opened, built anew, swapped, pruned; and runs that get in each other's way."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.index import Identity, OpenIndex, find_index, open_index, prune, refresh, swap
+from stair_es.errors import IndexMismatch, UsageError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+OLD = Identity(model_name="starter", model_id="starter-1", settings={"top_words": 16})
+NEW = Identity(model_name="starter", model_id="starter-2", settings={"top_words": 16})
+
+
+class Cluster:
+    """What the functions under test take, in one place."""
+
+    def __init__(self, client: OpenSearch, url: str, alias: str) -> None:
+        self.client, self.connection, self.alias = client, Connection(url=url), alias
+        self.said: list[str] = []
+
+    def open(self, identity: Identity, body: dict[str, Any] | None = None) -> OpenIndex:
+        body = body or resources.load("mappings", "image")
+        return open_index(self.client, self.connection, self.alias, body, identity, self.said.append)
+
+    def find(self, identity: Identity) -> OpenIndex | None:
+        return find_index(self.client, self.connection, self.alias, resources.load("mappings", "image"), identity)
+
+    def write(self, opened: OpenIndex, id_: str) -> None:
+        params = {"require_alias": "true", "refresh": "true"}
+        self.client.index(index=opened.write_alias, id=id_, body={"uri": id_}, params=params)
+
+    def swap(self, opened: OpenIndex) -> None:
+        swap(self.client, self.connection, self.alias, opened)
+
+    def prune(self, keep: int) -> list[str]:
+        return prune(self.client, self.connection, self.alias, keep)
+
+    def indices(self) -> set[str]:
+        return set(self.client.indices.get(index=f"{self.alias}*"))
+
+    def behind(self, alias: str) -> list[str]:
+        return list(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
+
+
+@pytest.fixture
+def cluster(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Cluster:
+    return Cluster(engine, rank_features_url, engine_index)
+
+
+def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster) -> None:
+    assert cluster.find(OLD) is None
+    opened = cluster.open(OLD)
+    assert opened == OpenIndex(name=opened.name, write_alias=cluster.alias, created=True, live=None)
+    assert cluster.behind(cluster.alias) == [opened.name]
+    about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
+    assert about == {
+        "model_name": "starter",
+        "model": "starter-1",
+        "settings": {"top_words": 16},
+        "digest": OLD.digest,
+        "alias": cluster.alias,
+    }
+    assert cluster.open(OLD) == cluster.find(OLD) == replace(opened, created=False)
+    assert cluster.said == []
+
+
+def test_what_lies_in_the_body_beside_our_meta_stays(cluster: Cluster) -> None:
+    body = resources.load("mappings", "image")
+    body["mappings"]["_meta"] = {"mine": 1}
+    opened = cluster.open(OLD, body)
+    meta = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]
+    assert set(meta) == {"mine", "stair_es"}
+    assert meta["mine"] == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [NEW, replace(OLD, settings={"top_words": 8})],
+    ids=["model", "settings"],
+)
+def test_another_identity_is_built_beside_the_live_index_and_swapped_in_one_step(cluster: Cluster, other: Identity) -> None:
+    live = cluster.open(OLD)
+    cluster.write(live, "old")
+    assert cluster.find(other) is None
+    build = cluster.open(other)
+    assert build.created
+    assert build.live == live.name
+    assert build.write_alias == f"{cluster.alias}.building-{other.digest}"
+    assert cluster.behind(cluster.alias) == [live.name]
+    cluster.write(build, "new")
+    assert cluster.open(other) == cluster.find(other) == replace(build, created=False)  # as after an interruption
+    assert len(cluster.indices()) == 2
+    cluster.swap(build)
+    assert cluster.behind(cluster.alias) == [build.name]
+    assert cluster.behind(build.write_alias) == []
+    alias = cluster.client.indices.get_alias(name=cluster.alias)[build.name]["aliases"][cluster.alias]
+    assert alias["is_write_index"] is True
+    assert cluster.open(other) == OpenIndex(name=build.name, write_alias=cluster.alias, created=False, live=None)
+    assert len(cluster.said) == 2
+    assert build.name in cluster.said[0]
+
+
+def test_another_mapping_of_the_same_identity_is_built_too(cluster: Cluster) -> None:
+    live = cluster.open(OLD)
+    body = resources.load("mappings", "image")
+    body["mappings"]["properties"]["caption"] = {"type": "keyword"}
+    build = cluster.open(OLD, body)
+    assert build.live == live.name
+    assert "caption is text instead of keyword" in cluster.said[0]
+    body["mappings"]["properties"]["caption"] = {"type": "date"}
+    with pytest.raises(IndexMismatch, match=f"{build.name}.*caption is keyword instead of date"):
+        cluster.open(OLD, body)
+
+
+def test_a_swap_done_twice_or_by_another_run_is_done(cluster: Cluster) -> None:
+    cluster.open(OLD)
+    build = cluster.open(NEW)
+    cluster.swap(build)
+    cluster.swap(build)
+    assert cluster.behind(cluster.alias) == [build.name]
+    cluster.swap(cluster.open(NEW))
+    assert cluster.behind(cluster.alias) == [build.name]
+
+
+def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: Cluster) -> None:
+    cluster.open(OLD)
+    first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="starter-3"))
+    cluster.swap(second)
+    with pytest.raises(IndexMismatch, match="meanwhile"):
+        cluster.swap(first)
+    assert cluster.behind(cluster.alias) == [second.name]
+    assert cluster.behind(first.write_alias) == [first.name]
+
+
+def test_a_live_index_that_was_deleted_meanwhile_doesn_t_stop_the_swap(cluster: Cluster) -> None:
+    live = cluster.open(OLD)
+    build = cluster.open(NEW)
+    cluster.client.indices.delete(index=live.name)
+    cluster.swap(build)
+    assert cluster.behind(cluster.alias) == [build.name]
+
+
+def test_a_searcher_never_sees_two_indices_or_none(cluster: Cluster) -> None:
+    live = cluster.open(OLD)
+    cluster.write(live, "old")
+    seen: set[tuple[str, ...]] = set()
+    done = threading.Event()
+
+    def poll() -> int:
+        client = cluster.connection.client()
+        asked = 0
+        while not done.is_set() or asked < 5:
+            hits = client.search(index=cluster.alias, body={"size": 10})["hits"]["hits"]
+            seen.add(tuple(hit["_id"] for hit in hits))
+            asked += 1
+        client.close()
+        return asked
+
+    with ThreadPoolExecutor(2) as pool:
+        polls = [pool.submit(poll) for _ in range(2)]
+        try:
+            for number in range(6):
+                build = cluster.open(replace(NEW, model_id=f"m-{number}"))
+                cluster.write(build, f"new-{number}")
+                cluster.swap(build)
+        finally:
+            done.set()
+        assert all(future.result() > 0 for future in polls)
+    assert seen <= {("old",), *((f"new-{number}",) for number in range(6))}
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["new", "build"])
+def test_runs_that_open_at_once_share_one_index(cluster: Cluster, live: bool) -> None:
+    if live:
+        cluster.open(OLD)
+    gate = threading.Barrier(6)
+
+    def run() -> OpenIndex:
+        own = Cluster(cluster.connection.client(), cluster.connection.url, cluster.alias)
+        gate.wait()
+        try:
+            return own.open(NEW)
+        finally:
+            own.client.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        opened = [future.result() for future in [pool.submit(run) for _ in range(6)]]
+    assert len({index.name for index in opened}) == 1
+    assert sum(index.created for index in opened) == 1
+    assert len(cluster.indices()) == 1 + live
+
+
+@pytest.mark.parametrize("kind", ["index", "foreign", "several"])
+def test_what_is_not_ours_is_never_written(cluster: Cluster, kind: str) -> None:
+    client, alias = cluster.client, cluster.alias
+    if kind == "index":
+        client.indices.create(index=alias)
+    elif kind == "foreign":
+        client.indices.create(index=f"{alias}-x", body={"aliases": {alias: {}}})
+    else:
+        cluster.open(OLD)
+        client.indices.create(index=f"{alias}-x", body={"aliases": {alias: {"is_write_index": False}}})
+    before = cluster.indices()
+    for call in (cluster.open, cluster.find):
+        with pytest.raises(IndexMismatch, match=alias):
+            call(OLD)
+    assert cluster.indices() == before
+
+
+def test_prune_keeps_the_newest_and_all_that_is_not_a_retired_index_of_this_alias(cluster: Cluster) -> None:
+    client, alias = cluster.client, cluster.alias
+    built = [cluster.open(OLD)]
+    for number in range(4):
+        built.append(cluster.open(replace(OLD, model_id=f"m-{number}")))
+        cluster.swap(built[-1])
+    unfinished = cluster.open(NEW)
+    foreign = f"{alias}-m-0-20200101-000000-000000"  # looks alike, by its name alone
+    client.indices.create(index=foreign)
+    other = Cluster(client, cluster.connection.url, f"{alias}-other")
+    neighbours = [other.open(OLD), other.open(NEW)]
+    other.swap(neighbours[1])
+    client.indices.put_alias(index=built[0].name, name=f"{alias}-pinned")  # somebody still uses it
+    everything = cluster.indices()
+    assert cluster.prune(keep=3) == []
+    assert cluster.prune(keep=1) == [built[2].name, built[1].name]
+    assert cluster.prune(keep=1) == []
+    assert cluster.indices() == everything - {built[2].name, built[1].name}
+    assert cluster.prune(keep=0) == [built[3].name]
+    assert cluster.indices() == {
+        built[0].name,
+        built[4].name,
+        unfinished.name,
+        foreign,
+        *(index.name for index in neighbours),
+    }
+    with pytest.raises(UsageError, match="-1"):
+        cluster.prune(keep=-1)
+
+
+def test_refresh_makes_documents_searchable(cluster: Cluster) -> None:
+    opened = cluster.open(OLD)
+    cluster.client.indices.put_settings(index=opened.name, body={"index": {"refresh_interval": "-1"}})
+    cluster.client.index(index=opened.write_alias, id="1", body={"uri": "u"})
+    assert cluster.client.count(index=cluster.alias)["count"] == 0
+    refresh(cluster.client, cluster.connection, opened.name)
+    assert cluster.client.count(index=cluster.alias)["count"] == 1

@@ -1,0 +1,138 @@
+"""Settings relaxed during a load and restored whatever happens, on each engine."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.index import Identity, OpenIndex, open_index, relaxed
+from stair_es.errors import ClusterError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+IDENTITY = Identity(model_name="m", model_id="m-1", settings={})
+NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
+
+
+class Loads:
+    """Loads of one index, and what its settings are."""
+
+    def __init__(self, client: OpenSearch, url: str, alias: str, settings: dict[str, Any]) -> None:
+        self.client, self.connection, self.said = client, Connection(url=url), list[str]()
+        body = resources.load("mappings", "image")
+        body["settings"]["index"] = {"number_of_shards": 1, **settings}
+        body["mappings"]["_meta"] = {"mine": 1}
+        self.opened = open_index(client, self.connection, alias, body, IDENTITY, self.said.append)
+        self.original = self.settings()
+
+    def start(self, *, live: bool = False, replicas: bool = False) -> AbstractContextManager[None]:
+        opened: OpenIndex = replace(self.opened, created=not live)
+        return relaxed(self.client, self.connection, opened, replicas=replicas, say=self.said.append)
+
+    def settings(self) -> dict[str, Any]:
+        name = self.opened.name
+        found = self.client.indices.get_settings(index=name, params={"flat_settings": "true"})[name]["settings"]
+        return {key: found.get(f"index.{key}") for key in NAMES}
+
+    def remembered(self) -> dict[str, Any] | None:
+        meta = self.client.indices.get_mapping(index=self.opened.name)[self.opened.name]["mappings"]["_meta"]
+        assert meta["mine"] == 1
+        assert meta["stair_es"]["digest"] == IDENTITY.digest
+        found: dict[str, Any] | None = meta["stair_es"].get("relaxed")
+        return found
+
+    def restored(self) -> bool:
+        return self.settings() == self.original and self.remembered() is None
+
+
+@pytest.fixture(
+    params=[{"auto_expand_replicas": "0-1"}, {"number_of_replicas": 2, "refresh_interval": "1m"}],
+    ids=["auto", "set"],
+)
+def loads(engine: OpenSearch, rank_features_url: str, engine_index: str, request: pytest.FixtureRequest) -> Loads:
+    return Loads(engine, rank_features_url, engine_index, request.param)
+
+
+def test_a_new_index_doesn_t_refresh_and_gets_all_back(loads: Loads) -> None:
+    with loads.start():
+        assert loads.settings() == {**loads.original, "refresh_interval": "-1"}
+        assert loads.remembered() == loads.original
+    assert loads.restored()
+    assert "refresh_interval -1" in loads.said[0]
+
+
+def test_replicas_go_only_where_they_may(loads: Loads) -> None:
+    with loads.start(replicas=True):
+        assert loads.settings() == {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "false"}
+    assert loads.restored()
+    with loads.start(live=True, replicas=True):
+        found = loads.settings()
+        assert {**found, "refresh_interval": None} == {**loads.original, "refresh_interval": None}
+    assert loads.restored()
+
+
+def test_a_live_index_refreshes_each_30_seconds_or_as_seldom_as_it_did(loads: Loads) -> None:
+    with loads.start(live=True):
+        own = loads.original["refresh_interval"]
+        assert loads.settings() == {**loads.original, "refresh_interval": own if own == "1m" else "30s"}
+    assert loads.restored()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_any_exit_restores(loads: Loads, error: type[BaseException]) -> None:
+    with pytest.raises(error, match="mine"), loads.start(replicas=True):
+        raise error("mine")
+    assert loads.restored()
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["not live", "live"])
+def test_what_a_killed_run_has_left_is_restored_by_the_next(loads: Loads, live: bool) -> None:
+    first = loads.start(replicas=True)  # entered and never left, as a killed run leaves it
+    first.__enter__()
+    with loads.start(live=live):
+        assert loads.settings()["number_of_replicas"] == loads.original["number_of_replicas"]
+        assert loads.remembered() == loads.original
+    assert loads.restored()
+    assert any("was killed" in said for said in loads.said)
+
+
+def test_a_run_killed_before_it_changed_anything_leaves_no_harm(loads: Loads) -> None:
+    meta = loads.client.indices.get_mapping(index=loads.opened.name)[loads.opened.name]["mappings"]["_meta"]
+    meta["stair_es"]["relaxed"] = loads.original
+    loads.client.indices.put_mapping(index=loads.opened.name, body={"_meta": meta})
+    with loads.start():
+        pass
+    assert loads.restored()
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_of_two_runs_at_once_none_takes_relaxed_settings_for_originals(loads: Loads, first_out: int) -> None:
+    runs = [loads.start(replicas=True), loads.start(replicas=True)]
+    for run in runs:
+        run.__enter__()
+        assert loads.remembered() == loads.original
+    runs[first_out].__exit__(None, None, None)
+    assert loads.restored()
+    runs[1 - first_out].__exit__(None, None, None)
+    assert loads.restored()
+    with loads.start():
+        pass
+    assert loads.restored()
+
+
+def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> None:
+    with pytest.raises(RuntimeError, match="mine"), loads.start():
+        loads.client.indices.delete(index=loads.opened.name)
+        raise RuntimeError("mine")
+    assert "could not be restored" in loads.said[-1]
+
+
+def test_a_failing_restore_of_a_run_that_went_well_is_said(loads: Loads) -> None:
+    with pytest.raises(ClusterError, match=loads.opened.name), loads.start():
+        loads.client.indices.delete(index=loads.opened.name)
