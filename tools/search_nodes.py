@@ -53,7 +53,7 @@ rootLogger.appenderRef.console.ref = console
 class SearchNode:
     """One server process. `start`, `kill` and `stop` in any order: data and URL stay."""
 
-    def __init__(self, name: str, argv: Sequence[str], port: int, base: Path) -> None:
+    def __init__(self, name: str, argv: Sequence[str | Path], port: int, base: Path) -> None:
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
         self.log_file = base / "node.log"
@@ -158,7 +158,7 @@ def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     jars = list((home / "lib").glob("*.jar"))
     classes = compiled("Elasticsearch7", jars, 11, _cache())
     port = free_port()
-    argv = [
+    argv: list[str | Path] = [
         JRE,
         *_jvm(heap, base),
         "-cp",
@@ -182,8 +182,23 @@ def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
     home = _elasticsearch(elasticsearch_locks.NINE)
     classes = compiled("Elasticsearch9", (home / "lib").glob("*.jar"), _OLDEST_JAVA_9, _cache())
     port = free_port()
-    modular = ["--module-path", home / "lib", "--add-modules=jdk.net", "--add-modules=ALL-MODULE-PATH", "-cp", classes]
-    argv = [java, *_jvm(heap, base), f"-Des.path.home={home}", *modular, "Elasticsearch9", home, base / "config"]
+    modular: list[str | Path] = [
+        "--module-path",
+        home / "lib",
+        "--add-modules=jdk.net",
+        "--add-modules=ALL-MODULE-PATH",
+        "-cp",
+        classes,
+    ]
+    argv: list[str | Path] = [
+        java,
+        *_jvm(heap, base),
+        f"-Des.path.home={home}",
+        *modular,
+        "Elasticsearch9",
+        home,
+        base / "config",
+    ]
     return SearchNode("Elasticsearch 9", [*argv, *_elastic_settings(base, port)], port, base)
 
 

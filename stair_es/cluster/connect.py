@@ -1,172 +1,153 @@
-"""The connection to a search cluster: how to build a client, and what is at the other end."""
+"""The connection to a search cluster: where it is, how to log in, and how to build a client for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote, urlsplit, urlunsplit
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
-from opensearchpy import OpenSearch, exceptions
+from opensearchpy import OpenSearch
 
-from stair_es.config import MAX_CLAUSES
-from stair_es.errors import (
-    AuthenticationFailed,
-    ClusterError,
-    ClusterUnreachable,
-    NotASearchCluster,
-    UnsupportedTarget,
-    UsageError,
-)
+from stair_es.cluster import tls
+from stair_es.cluster.aws import signer
+from stair_es.cluster.failures import translated
+from stair_es.cluster.security import Security, secret, security_from_env
+from stair_es.cluster.target import Target, probe
+from stair_es.cluster.transport import NodeConnection
+from stair_es.config import ENV_URL
+from stair_es.errors import UsageError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["Connection", "Security", "Target", "probe", "translated"]
 
-_OLDEST = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
+# How many requests to one node may be under way without a new TCP and TLS handshake for each.
+_POOL = 32
+_NO_SECURITY = Security()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the cluster is. Picklable: workers build their own client from it."""
+    """Where the cluster is, and how to log in. Picklable: workers build their own client from it. No secret is in its `repr`.
 
-    url: str
-    """`http[s]://[user:password@]host[:port][/prefix]`."""
+    Raises:
+        UsageError: On construction, for what is no URL of a cluster or doesn't go together.
+    """
+
+    url: str = field(repr=False)
+    """`http[s]://[user:password@]host[:port][/prefix]`; several nodes of one cluster, separated by commas."""
     timeout_s: float = 30.0
+    security: Security = _NO_SECURITY
 
     def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0  # .port may raise
-        except ValueError:
-            usable = False
-        if not usable:
-            shown = self.url.rpartition("@")[2]
-            remedy = "Write it like http://localhost:9200 or https://user:password@host:9200"
-            raise UsageError(f"not a cluster URL: {shown!r}", remedy)
+        login = None
+        for part in map(_usable, _split(self.url)):
+            if part.username is None:
+                continue
+            found = (unquote(part.username), unquote(part.password or ""))
+            if login not in (None, found):
+                raise UsageError("the nodes in the URL have different logins", "They are nodes of one cluster: give one login.")
+            login = found
+        if login is not None and self.security.method != "none" and login != (self.security.user, self.security.password):
+            raise UsageError(f"a login in the URL, and another way to log in ({self.security.method})", "Keep one of the two.")
+        if self.security.wants_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
+            raise UsageError(f"certificates mean nothing to {self.safe_url}", "Write https:// in the URL, or leave them out.")
+        if login is not None and self.security.method == "none":
+            object.__setattr__(self, "security", replace(self.security, user=login[0], password=login[1]))
+
+    @classmethod
+    def from_env(
+        cls,
+        url: str | None = None,
+        options: Mapping[str, str | None] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Connection:
+        """The connection to `url`, or to what `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`) says; the rest from the environment.
+
+        Args:
+            url: As for the class.
+            options: What isn't secret, by the names of `Security`'s fields; goes before the environment.
+            environ: The environment.
+
+        Raises:
+            UsageError: There is no URL, or something doesn't go together.
+        """
+        url = url or secret(ENV_URL, environ)
+        if not url:
+            raise UsageError("no cluster given", f"Set {ENV_URL}.")
+        return cls(url=url, security=security_from_env(options or {}, environ))
+
+    @property
+    def nodes(self) -> list[str]:
+        """The URL of each node, without credentials."""
+        return [_without_login(part) for part in _split(self.url)]
 
     @property
     def safe_url(self) -> str:
         """The URL without credentials: the only form that may be printed, logged or stored."""
-        parts = urlsplit(self.url)
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return ",".join(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"Connection({self.safe_url!r}, login={self.security.method!r})"
+
+    def redact(self, text: str) -> str:
+        """`text` without any of this connection's secrets."""
+        return self.security.redact(text)
 
     def client(self) -> OpenSearch:
-        """A new client. It speaks plain REST, so it serves OpenSearch and Elasticsearch alike."""
-        parts = urlsplit(self.url)
+        """A new client. It speaks plain REST, so it serves OpenSearch and Elasticsearch alike.
+
+        With several nodes, one that fails or hangs is left for a minute, and the next is asked at once.
+
+        Raises:
+            UsageError: A certificate or key can't be used; the AWS configuration names no region.
+            AuthenticationFailed: There are no AWS credentials.
+            MissingExtra: For AWS, without the extra `aws`.
+        """
+        nodes = self.nodes
         options: dict[str, Any] = {}
-        if parts.username is not None:
-            options["http_auth"] = (unquote(parts.username), unquote(parts.password or ""))
+        if any(node.startswith("https:") for node in nodes):
+            options["ssl_context"] = tls.context(self.security)
+            options["ca_fingerprint"] = self.security.ca_fingerprint
+        if self.security.authorization is not None:
+            options["headers"] = {"authorization": self.security.authorization}
+        if self.security.aws_service is not None:
+            options["http_auth"] = signer(self.security.aws_service, self.security.aws_region)
         return OpenSearch(
-            hosts=[self.safe_url],
+            hosts=nodes,
+            connection_class=NodeConnection,
             timeout=self.timeout_s,
             http_compress=False,
-            max_retries=0,
+            pool_maxsize=_POOL,
+            max_retries=len(nodes) - 1,
+            retry_on_status=(),
+            retry_on_timeout=len(nodes) > 1,
             **options,
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a cluster can do, probed once."""
-
-    distribution: Literal["opensearch", "elasticsearch"]
-    version: tuple[int, ...]
-    max_clauses: int
-    """How many clauses one query may have (`indices.query.bool.max_clause_count`)."""
-
-    @property
-    def label(self) -> str:
-        """For people: `OpenSearch 3.8.0`."""
-        name = "OpenSearch" if self.distribution == "opensearch" else "Elasticsearch"
-        return f"{name} {'.'.join(map(str, self.version))}"
+def _split(url: str) -> list[str]:
+    """One URL a node. A comma may also stand in a password."""
+    return re.split(r"\s*,\s*(?=https?://)", url.strip())
 
 
-@contextmanager
-def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
-    """Client exceptions, as ours: with the URL, the cause and a remedy; those that `but` names stay as they are.
-
-    Raises:
-        ClusterError: Or its leaf for an unreachable cluster, a refused login.
-    """
+def _usable(url: str) -> SplitResult:
     try:
-        yield
-    except exceptions.TransportError as error:
-        if but(error):
-            raise
-        raise _ours(error, connection) from error
-    except exceptions.SerializationError as error:
-        raise NotASearchCluster(f"{connection.safe_url} does not answer in JSON: {error}") from error
-
-
-def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterError:
-    if isinstance(error, exceptions.ConnectionError):
-        return ClusterUnreachable(
-            f"no search cluster answers at {connection.safe_url}: {getattr(error, 'info', error)}",
-            "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
-        )
-    if error.status_code == 401:
-        return AuthenticationFailed(
-            f"{connection.safe_url} refused the login (HTTP 401)",
-            "Put the credentials into STAIR_ES_URL: https://user:password@host:9200",
-        )
-    if error.status_code == 403:
-        return AuthenticationFailed(f"{connection.safe_url} forbids this (HTTP 403): {_reason(error)}")
-    return ClusterError(f"{connection.safe_url} answered {error.status_code}: {_reason(error)}")
-
-
-def probe(client: OpenSearch, connection: Connection) -> Target:
-    """What is at the other end.
-
-    Raises:
-        ClusterUnreachable: Nothing answers.
-        AuthenticationFailed: 401 or 403.
-        NotASearchCluster: Something else answers.
-        UnsupportedTarget: Too old for `rank_feature` with `linear`.
-    """
-    hint = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
-    not_one = NotASearchCluster(f"{connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", hint)
-    try:
-        with translated(connection):
-            answer = client.info()
-    except NotASearchCluster:
-        raise not_one from None
-    except (AuthenticationFailed, ClusterUnreachable):
-        raise
-    except ClusterError as error:
-        raise NotASearchCluster(f"{error.message}: is this OpenSearch or Elasticsearch?", hint) from error
-    version = answer.get("version") if isinstance(answer, dict) else None
-    if not isinstance(version, dict) or "number" not in version:
-        raise not_one
-    distribution: Literal["opensearch", "elasticsearch"] = (
-        "opensearch" if version.get("distribution") == "opensearch" else "elasticsearch"
+        parts = urlsplit(url)
+        odd = parts.query or parts.fragment or "@" in parts.path or parts.port == 0  # .port may raise
+        if parts.scheme in ("http", "https") and parts.hostname and not odd:
+            return parts
+    except ValueError:
+        pass
+    shown = url.rpartition("@")[2]
+    remedy = (
+        "Write it like http://localhost:9200 or https://user:password@host:9200 "
+        "(in a password, write characters like / ? # @ as %2F %3F %23 %40)"
     )
-    if distribution == "elasticsearch" and "lucene_version" not in version:
-        raise not_one
-    number = tuple(int(part) for part in str(version["number"]).partition("-")[0].split(".") if part.isdigit())
-    target = Target(distribution=distribution, version=number, max_clauses=_max_clauses(client, connection))
-    if number < _OLDEST[distribution]:
-        oldest = ".".join(map(str, _OLDEST[distribution]))
-        raise UnsupportedTarget(
-            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer"
-        )
-    return target
+    raise UsageError(f"not a cluster URL: {shown!r}", remedy)
 
 
-def _max_clauses(client: OpenSearch, connection: Connection) -> int:
-    """The limit as set for the whole cluster or a node's start; managed clusters may hide it, then the default holds."""
-    name = "indices.query.bool.max_clause_count"
-    try:
-        with translated(connection):
-            settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
-    except ClusterError:
-        return MAX_CLAUSES
-    layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]
-    return next((int(layer[name]) for layer in layers if name in layer), MAX_CLAUSES)
-
-
-def _reason(error: exceptions.TransportError) -> str:
-    info = error.info
-    if isinstance(info, dict) and isinstance(info.get("error"), dict):
-        return str(info["error"].get("reason", info["error"]))
-    return str(error.error)
+def _without_login(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -7,10 +7,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from opensearchpy import exceptions
 
+from stair_es.cluster import tls
 from stair_es.cluster.connect import Connection, translated
 
 BUSY = frozenset({429, 502, 503, 504})
@@ -26,15 +29,47 @@ class RetryPolicy:
     backoff_s: float = 0.5
     """Before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
     max_backoff_s: float = 15.0
+    max_retry_after_s: float = 60.0
+    """How long at most a server may make us wait by `Retry-After`."""
 
 
 def passes(error: exceptions.TransportError) -> bool:
     """Whether the same request may succeed later: the cluster is busy, restarting, or out of reach."""
-    return isinstance(error, exceptions.ConnectionError) or error.status_code in BUSY
+    if isinstance(error, exceptions.ConnectionError):
+        return not tls.lasting(error)
+    return error.status_code in BUSY
+
+
+def wait_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) failed with `error`.
+
+    A server that says when to come back (`Retry-After`) is not asked earlier, and not by all at the same moment.
+    """
+    own_s = backoff_s(attempt, policy)
+    asked_s = retry_after_s(error)
+    if asked_s is None:
+        return own_s
+    return max(own_s, min(asked_s, policy.max_retry_after_s) + random.uniform(0.0, policy.backoff_s))
+
+
+def retry_after_s(error: object | None) -> float | None:
+    """What the server's `Retry-After` asks for, in seconds or as a date; None without one that makes sense."""
+    value = str(getattr(error, "retry_after", None) or "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP knows no other zone
+        when = when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
 
 
 def backoff_s(attempt: int, policy: RetryPolicy) -> float:
-    """Seconds to wait after attempt number `attempt` (from 1) failed."""
+    """Like `wait_s`, whatever the server asks for."""
     full: float = min(policy.max_backoff_s, policy.backoff_s * 2 ** (attempt - 1))
     return full * random.uniform(0.5, 1.0)
 
@@ -42,7 +77,7 @@ def backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def tell(connection: Connection, cause: object, attempt: int) -> None:
     """Say once a call, on the log, that it is being repeated: a cluster that is away must not look like a hang."""
     if attempt == 2:
-        _LOG.warning("%s fails (%.200s): trying again", connection.safe_url, cause)
+        _LOG.warning("%s fails (%.200s): trying again", connection.safe_url, connection.redact(str(cause)))
 
 
 def persistently(
@@ -63,6 +98,6 @@ def persistently(
                 return call()
         except exceptions.TransportError as error:
             tell(connection, error, attempt)
-            sleep(backoff_s(attempt, policy))
+            sleep(wait_s(attempt, policy, error))
     with translated(connection):
         return call()

@@ -1,0 +1,111 @@
+"""What a client's exception means, in our words: what was wrong and where, what to do about it, and never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from opensearchpy import exceptions
+
+from stair_es.cluster import tls
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, NotASearchCluster
+
+if TYPE_CHECKING:
+    from stair_es.cluster.connect import Connection
+
+_LOGIN = {
+    "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
+    "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
+    "api_key": "Check STAIR_ES_API_KEY: it is unknown here, expired or invalidated.",
+    "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
+    "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
+}
+_RIGHTS = {
+    "aws": "Allow it in the domain's access policy, or the collection's data access policy.",
+    "other": "Grant it to the user: docs/connection.md names the privileges.",
+}
+
+
+@contextmanager
+def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
+    """Client exceptions, as ours: with the URL, the cause and a remedy; those that `but` names stay as they are.
+
+    Raises:
+        ClusterError: Or its leaf for an unreachable cluster, a refused login.
+    """
+    try:
+        yield
+    except exceptions.TransportError as error:
+        if but(error):
+            raise
+        raise _ours(error, connection) from None  # the client's own may hold what a server repeats of our headers
+    except exceptions.SerializationError:
+        raise NotASearchCluster(
+            f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"
+        ) from None
+
+
+def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterError:
+    where = getattr(error, "node", None) or connection.safe_url
+    if isinstance(error, exceptions.ConnectionError):
+        return _unreachable(error, where, connection)
+    if error.status_code == 401:
+        return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
+    if error.status_code == 403:
+        rights = _RIGHTS["aws" if connection.security.method == "aws" else "other"]
+        return AuthenticationFailed(f"{where} forbids this (HTTP 403): {reason(error, connection)}", rights)
+    if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
+        return ClusterError(
+            f"{where} redirects elsewhere (HTTP {error.status_code}){_target(error)}",
+            "Redirects aren't followed, so that no login goes astray: give the URL that it leads to.",
+        )
+    if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
+        return _plain_to_tls(where)
+    return ClusterError(f"{where} answered {error.status_code}: {reason(error, connection)}")
+
+
+def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
+    failed = tls.cause(error)
+    if failed is not None:
+        return ClusterUnreachable(f"no TLS connection to {where}: {tls.reason_of(failed)}", tls.advice(failed))
+    if _tls_behind(where):
+        return _plain_to_tls(where)
+    said = connection.redact(f"{getattr(error, 'info', error)}")
+    if connection.security.client_cert is None and where.startswith("https:") and "reset" in said.lower():
+        return ClusterUnreachable(
+            f"{where} ends the connection: {said}", "Perhaps it wants a client certificate: --client-cert and --client-key."
+        )
+    return ClusterUnreachable(
+        f"no search cluster answers at {where}: {said}",
+        "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",
+    )
+
+
+def _plain_to_tls(where: str) -> ClusterError:
+    secure = where.replace("http:", "https:", 1)
+    return ClusterUnreachable(f"{where} speaks TLS, but the URL says http", f"Write {secure}")
+
+
+def _tls_behind(where: str) -> bool:
+    parts = urlsplit(where)
+    return parts.scheme == "http" and parts.hostname is not None and tls.speaks_tls(parts.hostname, parts.port or 80)
+
+
+def _target(error: exceptions.TransportError) -> str:
+    """Where to, without what may be secret in it."""
+    try:
+        parts = urlsplit(str(getattr(error, "location", None) or ""))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    return f", to {parts.scheme or 'http'}://{host}{f':{port}' if port else ''}" if host else ""
+
+
+def reason(error: exceptions.TransportError, connection: Connection) -> str:
+    """What the server said of it."""
+    info = error.info
+    if isinstance(info, dict) and isinstance(info.get("error"), dict):
+        return connection.redact(str(info["error"].get("reason", info["error"])))
+    return connection.redact(str(error.error)[:500])

@@ -1,0 +1,167 @@
+"""How the cluster knows us and we know the cluster: credentials, certificates, signatures. Values; nothing is opened here."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import quote
+
+from stair_es.errors import UsageError
+
+SECRETS = {
+    "user": "STAIR_ES_USER",
+    "password": "STAIR_ES_PASSWORD",
+    "api_key": "STAIR_ES_API_KEY",
+    "bearer_token": "STAIR_ES_BEARER_TOKEN",
+}
+"""Field -> environment variable. Each may stand in a file instead, which the variable with `_FILE` behind its name names."""
+OPTIONS = {
+    "ca_file": "STAIR_ES_CA_FILE",
+    "ca_fingerprint": "STAIR_ES_CA_FINGERPRINT",
+    "client_cert": "STAIR_ES_CLIENT_CERT",
+    "client_key": "STAIR_ES_CLIENT_KEY",
+    "aws_service": "STAIR_ES_AWS_SERVICE",
+    "aws_region": "STAIR_ES_AWS_REGION",
+}
+"""Field -> environment variable of what is no secret."""
+
+Method = Literal["none", "basic", "api_key", "bearer", "aws"]
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """What goes with a connection beyond its URL. Picklable; no secret is in its `repr`.
+
+    Raises:
+        UsageError: On construction, for what can't be or doesn't go together.
+    """
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    """`id:key`, or the same encoded as Kibana shows it."""
+    bearer_token: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    """PEM file with the authorities to trust, in place of the system's."""
+    ca_fingerprint: str | None = None
+    """SHA-256 of the authority's certificate, or of the server's own: trusted if the server shows it."""
+    client_cert: str | None = None
+    """PEM file with our certificate, and the key unless `client_key` has it."""
+    client_key: str | None = None
+    aws_service: Literal["es", "aoss"] | None = None
+    """Sign every request (SigV4) for Amazon OpenSearch Service (`es`) or Serverless (`aoss`)."""
+    aws_region: str | None = None
+    """Without it what the AWS configuration says."""
+
+    def __post_init__(self) -> None:
+        named = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
+        given = [name for name, value in named.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(
+                f"more than one way to log in: {' and '.join({**SECRETS, **OPTIONS}[name] for name in given)}",
+                "Keep one of them. A user may also stand in the URL.",
+            )
+        if (self.user is None) != (self.password is None):
+            missing = "password" if self.password is None else "user"
+            raise UsageError(f"the login has no {missing}", f"Set {SECRETS[missing]} (or {SECRETS[missing]}_FILE).")
+        for name in ("api_key", "bearer_token"):
+            value = getattr(self, name)
+            if value is not None and not _TOKEN.fullmatch(value):  # said without the value: a header refuses it with it
+                raise UsageError(f"{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
+        if self.client_key is not None and self.client_cert is None:
+            raise UsageError("a client key without its certificate", "Give --client-cert too.")
+        if self.ca_file is not None and self.ca_fingerprint is not None:
+            raise UsageError("--ca-file and --ca-fingerprint exclude each other", "The file says more: keep it.")
+        if self.aws_service not in (None, "es", "aoss"):
+            raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
+        if self.aws_region is not None and self.aws_service is None:
+            raise UsageError("an AWS region without a service", "Give --aws-service es (or aoss) too, or leave both out.")
+        if self.ca_fingerprint is not None:
+            object.__setattr__(self, "ca_fingerprint", fingerprint(self.ca_fingerprint))
+
+    @property
+    def method(self) -> Method:
+        """How we log in."""
+        if self.aws_service is not None:
+            return "aws"
+        if self.api_key is not None:
+            return "api_key"
+        if self.bearer_token is not None:
+            return "bearer"
+        return "basic" if self.user is not None else "none"
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether something is set that has a meaning on https alone."""
+        return any((self.ca_file, self.ca_fingerprint, self.client_cert))
+
+    @property
+    def authorization(self) -> str | None:
+        """The header's value; None where there is none, or where each request has one of its own."""
+        if self.api_key is not None:
+            return f"ApiKey {_base64(self.api_key) if ':' in self.api_key else self.api_key}"
+        if self.bearer_token is not None:
+            return f"Bearer {self.bearer_token}"
+        return f"Basic {_base64(f'{self.user}:{self.password}')}" if self.user is not None else None
+
+    def redact(self, text: str) -> str:
+        """`text` without any of the secrets, whoever put them there: a server's answer may repeat what it was sent."""
+        secrets = [self.password, self.api_key, self.bearer_token, (self.authorization or "").partition(" ")[2]]
+        shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe=""))}
+        for shape in sorted(shapes, key=len, reverse=True):
+            text = text.replace(shape, "***")
+        return text
+
+
+def security_from_env(given: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Security:
+    """What is `given` by field name, else what the environment says.
+
+    Raises:
+        UsageError: It doesn't go together, or a file of a secret can't be read.
+    """
+    values: dict[str, str | None] = {name: secret(variable, environ) for name, variable in SECRETS.items()}
+    values |= {name: given.get(name) or environ.get(variable) or None for name, variable in OPTIONS.items()}
+    return Security(**cast("dict[str, Any]", values))
+
+
+def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The value of the variable, or of the file that the variable with `_FILE` behind its name names; None if neither is set.
+
+    Raises:
+        UsageError: Both are set, or the file can't be read.
+    """
+    value, path = environ.get(variable) or None, environ.get(f"{variable}_FILE") or None
+    if path is None:
+        return value
+    if value is not None:
+        raise UsageError(f"{variable} and {variable}_FILE are both set", "Keep one of them.")
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UsageError(f"{variable}_FILE: can't read {path}: {reason}", "Name a text file with the bare value.") from None
+
+
+def fingerprint(text: str) -> str:
+    """64 hex digits, from any usual way to write a SHA-256 fingerprint.
+
+    Raises:
+        UsageError: It is none.
+    """
+    digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise UsageError(
+            f"not a SHA-256 fingerprint: {text!r}",
+            "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256",
+        )
+    return digits
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")

@@ -1,0 +1,147 @@
+"""What is at the other end of a connection, probed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.failures import reason, translated
+from stair_es.config import MAX_CLAUSES
+from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+
+Distribution = Literal["opensearch", "elasticsearch"]
+_OLDEST: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
+_FIRST_ELASTICSEARCH_ONLY = 7
+# What OpenSearch says of itself to old clients (`compatibility.override_main_response_version`).
+_COMPATIBLE = (7, 10, 2)
+_HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
+_SILENT = (403, 404, 405)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a cluster can do."""
+
+    distribution: Distribution
+    version: tuple[int, ...]
+    """Empty for OpenSearch Serverless, which has none."""
+    max_clauses: int
+    """How many clauses one query may have (`indices.query.bool.max_clause_count`)."""
+
+    @property
+    def label(self) -> str:
+        """For people: `OpenSearch 3.8.0`."""
+        name = "OpenSearch" if self.distribution == "opensearch" else "Elasticsearch"
+        return f"{name} {'.'.join(map(str, self.version)) or 'Serverless'}"
+
+    @property
+    def supports_sparse_vector(self) -> bool:
+        """Whether it has Elasticsearch's `sparse_vector` field with the query of that name (8.15)."""
+        return self.distribution == "elasticsearch" and self.version >= (8, 15)
+
+    @property
+    def supports_impacts(self) -> bool:
+        """Whether it has the token filter `delimited_term_freq` (OpenSearch 2.10): Elasticsearch has none."""
+        return self.distribution == "opensearch" and self.version >= (2, 10)
+
+
+def probe(client: OpenSearch, connection: Connection) -> Target:
+    """What is at the other end.
+
+    Raises:
+        ClusterUnreachable: Nothing answers.
+        AuthenticationFailed: 401, or 403 wherever the version could be read.
+        NotASearchCluster: Something else answers.
+        UnsupportedTarget: Too old for `rank_feature` with `linear`.
+    """
+    told = _root(client, connection)
+    if told is None and connection.security.aws_service == "aoss":
+        return Target(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
+    if told is None or told == ("elasticsearch", _COMPATIBLE):
+        told = _nodes(client, connection) or told
+    if told is None:
+        raise NotASearchCluster(f"{connection.safe_url} answers, but is neither OpenSearch nor Elasticsearch", _HINT)
+    distribution, version = told
+    target = Target(distribution=distribution, version=version, max_clauses=_max_clauses(client, connection))
+    if version < _OLDEST[distribution]:
+        oldest = ".".join(map(str, _OLDEST[distribution]))
+        raise UnsupportedTarget(
+            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer"
+        )
+    return target
+
+
+def _root(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+    """What `GET /` says; None where it is missing or forbidden."""
+    try:
+        with translated(connection, but=lambda error: error.status_code in _SILENT or _no_cluster(error)):
+            answer = client.info()
+    except NotASearchCluster:
+        return None
+    except exceptions.TransportError as error:
+        if error.status_code in _SILENT:
+            return None
+        said = f"{connection.safe_url} answered {error.status_code}: {reason(error, connection)}"
+        raise NotASearchCluster(f"{said}: is this OpenSearch or Elasticsearch?", _HINT) from None
+    version = answer.get("version") if isinstance(answer, dict) else None
+    if not isinstance(version, dict) or "number" not in version:
+        return None
+    if version.get("distribution") == "opensearch":
+        return "opensearch", numbers(version["number"])
+    return ("elasticsearch", numbers(version["number"])) if "lucene_version" in version else None
+
+
+def _no_cluster(error: exceptions.TransportError) -> bool:
+    """An answer that a cluster doesn't give to its first question, and no redirect, whose remedy is another."""
+    status = error.status_code
+    return (
+        isinstance(status, int) and status >= 400 and status not in (401, 429, 502, 503, 504) and not isinstance(error.info, dict)
+    )
+
+
+def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+    """What a node says of itself. It doesn't say whose product it is, but the numbers of the two don't meet."""
+    try:
+        with translated(connection):
+            answer = client.transport.perform_request(
+                "GET", "/_nodes/_local", params={"filter_path": "nodes.*.version,nodes.*.build_hash"}
+            )
+    except AuthenticationFailed as error:
+        raise AuthenticationFailed(
+            f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
+            "Grant the cluster privilege `monitor` (OpenSearch: `cluster_monitor`) to the user.",
+        ) from None
+    except ClusterError:
+        return None
+    nodes = answer.get("nodes") if isinstance(answer, dict) else None
+    found = next((node for node in (nodes or {}).values() if isinstance(node, dict) and node.get("version")), None)
+    if found is None:
+        return None
+    version = numbers(found["version"])
+    return ("elasticsearch" if version >= (_FIRST_ELASTICSEARCH_ONLY,) else "opensearch"), version
+
+
+def numbers(text: object) -> tuple[int, ...]:
+    """`3.8.0-SNAPSHOT` -> (3, 8, 0)."""
+    return tuple(int(part) for part in str(text).partition("-")[0].split(".") if part.isdigit())
+
+
+def _max_clauses(client: OpenSearch, connection: Connection) -> int:
+    """The limit as set for the whole cluster or a node's start; managed clusters may hide it, then the default holds."""
+    name = "indices.query.bool.max_clause_count"
+    try:
+        with translated(connection):
+            settings = client.cluster.get_settings(params={"include_defaults": "true", "flat_settings": "true"})
+    except ClusterError:
+        return MAX_CLAUSES
+    layers: list[Mapping[str, Any]] = [settings.get(kind, {}) for kind in ("transient", "persistent", "defaults")]
+    return next((int(layer[name]) for layer in layers if name in layer), MAX_CLAUSES)

@@ -1,0 +1,175 @@
+"""TLS: whom we trust, what we show, and what to tell when it fails."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import certifi
+
+from stair_es.cluster.security import Security
+from stair_es.errors import UsageError
+
+_LOOK_TIMEOUT_S = 3.0
+# Cut connections look like these; a certificate that is refused now will be refused again.
+_PASSING = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
+
+
+def context(security: Security) -> ssl.SSLContext:
+    """Always verifies the server: against `ca_file`, or the system's authorities; with `ca_fingerprint` against nothing yet.
+
+    Raises:
+        UsageError: A file can't be read or isn't what it should be.
+    """
+    if security.ca_fingerprint is not None:
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, until `pinned` has found the certificate
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+    elif security.ca_file is not None:
+        made = _trusting(security.ca_file)
+    else:
+        made = ssl.create_default_context()
+        if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+            made.load_verify_locations(certifi.where())  # some systems have no authorities where Python looks
+    if security.client_cert is not None:
+        _show(made, security.client_cert, security.client_key)
+    return made
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise UsageError(f"--ca-file: no PEM certificates in {ca_file}", "It starts with -----BEGIN CERTIFICATE-----") from None
+    except OSError as error:
+        raise UsageError(f"--ca-file: can't read {ca_file}: {error.strerror}", "Every worker needs it at this path.") from None
+
+
+def _show(made: ssl.SSLContext, cert: str, key: str | None) -> None:
+    def ask() -> str:
+        raise UsageError("--client-key: the key has a passphrase", "Give it without one: openssl pkey -in KEY -out PLAIN")
+
+    for option, path in (("--client-cert", cert), ("--client-key", key)):
+        if path is not None and not os.access(path, os.R_OK):
+            reason = "not readable" if Path(path).exists() else "no such file"
+            raise UsageError(f"{option}: {path}: {reason}", "Every worker needs it at this path.")
+    try:
+        made.load_cert_chain(cert, key, password=ask)
+    except (ssl.SSLError, OSError) as error:
+        hint = "Both are PEM files; without --client-key the certificate's file holds the key too."
+        raise UsageError(f"--client-cert: {cert} and its key can't be used: {reason_of(error)}", hint) from None
+
+
+def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:
+    """Make the certificate with this fingerprint, if the server shows it, the one to verify against; whether it's its own.
+
+    Nothing is sent over the connection that looks: the server proves on the next one that it has the key.
+
+    Raises:
+        FingerprintMismatch: It shows no such certificate.
+        OSError: It can't be reached, or doesn't speak TLS.
+    """
+    chain = shown(host, port, timeout_s)
+    prints = [hashlib.sha256(der).hexdigest() for der in chain]
+    if wanted not in prints:
+        raise FingerprintMismatch(f"no certificate that the server shows has it; they have {', '.join(prints)}")
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
+    made.load_verify_locations(cadata=chain[prints.index(wanted)])
+    return prints.index(wanted) == 0
+
+
+class FingerprintMismatch(ssl.SSLError):
+    """The server's certificates aren't the pinned one."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[bytes]:
+    """The certificates that the server shows, its own first, in DER; unverified.
+
+    Raises:
+        OSError: It can't be reached, or doesn't speak TLS (`ssl.SSLError`).
+    """
+    looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    looking.check_hostname = False
+    looking.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host, port), timeout=timeout_s) as plain,
+        looking.wrap_socket(plain, server_hostname=host) as wrapped,
+    ):
+        # Public from Python 3.13 on, as bytes; before that certificate objects, on the object below.
+        inner: Any = wrapped if hasattr(wrapped, "get_unverified_chain") else getattr(wrapped, "_sslobj", None)
+        chain = inner.get_unverified_chain() if hasattr(inner, "get_unverified_chain") else None
+        der = [cert if isinstance(cert, bytes) else ssl.PEM_cert_to_DER_cert(cert.public_bytes()) for cert in chain or ()]
+        own = wrapped.getpeercert(binary_form=True)
+        return der or ([own] if own else [])
+
+
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a TLS handshake gets an answer there."""
+    try:
+        shown(host, port)
+    except ssl.SSLError as error:
+        return "ALERT" in str(error).upper()  # it has objections, but in TLS
+    except OSError:
+        return False
+    return True
+
+
+def cause(error: BaseException | object) -> ssl.SSLError | None:
+    """The TLS error below what the client and its HTTP library made of it."""
+    seen: set[int] = set()
+    todo: list[object] = [error]
+    while todo:
+        now = todo.pop()
+        if isinstance(now, ssl.SSLError):
+            return now
+        if isinstance(now, BaseException) and id(now) not in seen:
+            seen.add(id(now))
+            todo += [*now.args, now.__cause__, now.__context__, getattr(now, "reason", None)]
+    return None
+
+
+def lasting(error: BaseException) -> bool:
+    """Whether TLS failed in a way that trying again doesn't mend."""
+    found = cause(error)
+    return (
+        found is not None
+        and not isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        and not any(sign in str(found) for sign in _PASSING)
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """In a few words, without the source line that Python adds."""
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
+        return str(error.verify_message)
+    return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
+
+
+def advice(error: ssl.SSLError) -> str:
+    """What to do about it."""
+    text = str(error).upper()
+    if isinstance(error, FingerprintMismatch):
+        return "Compare with the cluster's own record. Nothing was sent. A server that leaves its authority out needs --ca-file."
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if "EXPIRED" in text:
+            return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
+        if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
+            return "Write a name into the URL that the certificate is for."
+        return "Give the authority that signed it: --ca-file / STAIR_ES_CA_FILE, or --ca-fingerprint / STAIR_ES_CA_FINGERPRINT."
+    if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
+        return "The cluster wants another client certificate: --client-cert and --client-key, valid and signed by its authority."
+    if (
+        "WRONG_VERSION" in text
+        or "WRONG VERSION" in text
+        or "RECORD_LAYER" in text
+        or "RECORD LAYER" in text
+        or "HTTP_REQUEST" in text
+    ):
+        return "The port speaks plain HTTP: write http:// if that is meant, or name the TLS port."
+    return "Check that the port speaks TLS 1.2 or later."
