@@ -42,10 +42,11 @@ def translated(where: str) -> Iterator[None]:
     except httpcore2.TimeoutException as error:
         raise Passing(f"{where}: no answer in time") from error
     except httpcore2.ConnectError as error:
-        if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-            why = error.__cause__.verify_message
+        cause = error.__context__  # the pool of httpcore clears `__cause__`
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message
             raise ReadError(f"{where}: its certificate isn't trusted: {why}", "Add its CA to those of this machine.") from error
-        raise Passing(f"{where}: can't connect: {getattr(error.__cause__, 'strerror', None) or error}") from error
+        raise Passing(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
     except (httpcore2.NetworkError, CutOff) as error:
         raise Passing(f"{where}: connection lost") from error
     except httpcore2.RemoteProtocolError as error:

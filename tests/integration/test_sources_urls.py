@@ -1,0 +1,570 @@
+"""Images from servers on loopback that are slow, broken, lying or malicious: each says byte by byte what it sends."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import socket
+import socketserver
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from stair_es.errors import ReadError
+from stair_es.sources import url_guard
+from stair_es.sources.item import Read, Reading
+from stair_es.sources.url_client import Fetcher
+from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.url_policy import UrlPolicy
+
+IMAGE = bytes(range(256)) * 40
+HANGS_S = 20.0
+"""Longer than any fetch below may last: only what would hang without end takes this long."""
+
+
+class Wild(socketserver.ThreadingTCPServer):
+    """Answers each path by a function that is given the connection, the request and how often the path was asked for."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, Callable[[socket.socket, int], None]] = {}
+        self.requests: list[tuple[float, str]] = []
+        self.connections = 0
+        self.counts = Counter[str]()
+        self.lock = threading.Lock()
+        self.tls = tls
+        self.stopped = threading.Event()
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.server_address[1]}"
+
+    def paths(self) -> list[str]:
+        return [text.split()[1] for _, text in self.requests]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Clients that hang up are what these tests are about."""
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: Wild
+
+    def handle(self) -> None:
+        wild, connection = self.server, self.request
+        with wild.lock:
+            wild.connections += 1
+        if wild.tls is not None:
+            connection = wild.tls.wrap_socket(connection, server_side=True)
+        with connection:
+            while request := _request(connection):
+                path = request.split()[1]
+                with wild.lock:
+                    wild.requests.append((time.monotonic(), request))
+                    wild.counts[path] += 1
+                    count = wild.counts[path]
+                wild.answers[path.partition("?")[0]](connection, count)
+
+
+def _request(connection: socket.socket) -> str:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            return ""
+        data += more
+    return data.decode("latin-1")
+
+
+@contextlib.contextmanager
+def served(wild: Wild) -> Iterator[Wild]:
+    thread = threading.Thread(target=wild.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield wild
+    finally:
+        wild.stopped.set()
+        wild.shutdown()
+        wild.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def wild() -> Iterator[Wild]:
+    with served(Wild()) as made:
+        yield made
+
+
+def head(status: str = "200 OK", **headers: object) -> bytes:
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1")
+
+
+def sends(*pieces: bytes, close: bool = False) -> Callable[[socket.socket, int], None]:
+    def answer(connection: socket.socket, count: int) -> None:
+        for piece in pieces:
+            connection.sendall(piece)
+        if close:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    return answer
+
+
+def in_turn(*answers: Callable[[socket.socket, int], None]) -> Callable[[socket.socket, int], None]:
+    """The first answer to the first request, and so on; the last one from then on."""
+    return lambda connection, count: answers[min(count, len(answers)) - 1](connection, count)
+
+
+FINE = sends(head(Content_Length=len(IMAGE)), IMAGE)
+HANG_UP = sends(close=True)
+
+
+def redirect(to: str, status: str = "302 Found") -> Callable[[socket.socket, int], None]:
+    return sends(head(status, Location=to, Content_Length=5) + b"moved")
+
+
+def drips(wild: Wild, start: bytes, piece: bytes) -> Callable[[socket.socket, int], None]:
+    """`start`, and then `piece` again and again, for as long as the client or the test lasts."""
+
+    def answer(connection: socket.socket, count: int) -> None:
+        connection.sendall(start)
+        while not wild.stopped.wait(0.02):
+            connection.sendall(piece)
+
+    return answer
+
+
+def read(url: str, known: str | None = None, *, max_bytes: int = 1 << 20, **limits: Any) -> Read | None:  # noqa: ANN401
+    policy = UrlPolicy(**{"allow_private": True, "timeout_s": 10.0, "attempts": 1, **limits})
+    return UrlAt(url).read(Reading(max_bytes=max_bytes, urls=policy), known)
+
+
+def data(url: str, **limits: Any) -> bytes:  # noqa: ANN401
+    got = read(url, **limits)
+    assert got is not None
+    return got.data
+
+
+def refused(url: str, **limits: Any) -> str:  # noqa: ANN401
+    """The reason, after a time that only a hang would exceed."""
+    begun = time.monotonic()
+    with pytest.raises(ReadError) as caught:
+        read(url, **limits)
+    assert time.monotonic() - begun < HANGS_S
+    return caught.value.message
+
+
+def test_an_image_is_fetched_over_a_kept_connection_under_our_own_name(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = sends(head(Content_Length=len(IMAGE), Set_Cookie="id=7"), IMAGE)
+    for _ in range(3):
+        assert data(wild.url + "/a.jpg") == IMAGE
+    assert wild.connections == 1
+    text = wild.requests[-1][1].lower()
+    assert "user-agent: stair-es/" in text
+    assert "accept-encoding: identity" in text
+    assert f"host: 127.0.0.1:{wild.server_address[1]}" in text
+    assert "cookie" not in text
+
+
+def test_a_page_instead_of_an_image_is_left_to_the_decoder(wild: Wild) -> None:
+    wild.answers["/"] = sends(head(Content_Type="text/html", Transfer_Encoding="chunked"), b"4\r\n<htm\r\n2\r\nl>\r\n0\r\n\r\n")
+    assert data(wild.url) == b"<html>"
+
+
+def test_names_beyond_ascii_are_sent_as_the_standards_say(wild: Wild) -> None:
+    wild.answers["/%C3%A4%20b/%E7%86%8A.jpg"] = FINE
+    assert data(wild.url + "/ä b/熊.jpg?größe=1 2#teil") == IMAGE
+    assert wild.paths() == ["/%C3%A4%20b/%E7%86%8A.jpg?gr%C3%B6%C3%9Fe=1%202"]
+
+
+def test_proxies_of_the_environment_are_not_used(wild: Wild, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    wild.answers["/a.jpg"] = FINE
+    assert data(wild.url + "/a.jpg", timeout_s=9.5) == IMAGE  # a limit of its own: a fetcher that is new
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"", b""),  # accepts and says nothing
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"a"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (head(Content_Length=10000), b"a"),
+        (head(), b"a"),
+        (head(Transfer_Encoding="chunked"), b"1\r\na\r\n"),
+        (head("503 Service Unavailable", Content_Length=10000), b"a"),
+        (head("302 Found", Location="/slow", Content_Length=10000), b"a"),
+    ],
+)
+def test_a_server_that_drips_is_left_when_the_time_is_over(wild: Wild, start: bytes, piece: bytes) -> None:
+    wild.answers["/slow"] = drips(wild, start, piece)
+    reason = refused(wild.url + "/slow", timeout_s=0.4, attempts=3)
+    assert reason == "127.0.0.1: no answer in time; not done within 0.4 s"
+
+
+def test_a_tls_handshake_that_drips_is_left_when_the_time_is_over(wild: Wild) -> None:
+    def answer() -> None:
+        connection = listener.accept()[0]
+        with connection, contextlib.suppress(OSError):
+            drips(wild, b"\x16\x03\x03\x40\x00", b"\x00")(connection, 1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        reason = refused(f"https://127.0.0.1:{listener.getsockname()[1]}/", timeout_s=0.4)
+        thread.join()
+    assert reason == "127.0.0.1: no answer in time; not done within 0.4 s"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        HANG_UP,
+        sends(head("503 Service Unavailable", Content_Length=0)),
+        sends(head("500 Internal Server Error", Content_Length=0)),
+        sends(head("429 Too Many Requests", Content_Length=0, Retry_After="0")),
+        sends(head(Content_Length=len(IMAGE)), IMAGE[:100], close=True),
+        sends(head(Content_Encoding="gzip"), gzip.compress(IMAGE)[:-9], close=True),
+        sends(head(Transfer_Encoding="chunked"), b"64\r\n" + IMAGE[:100] + b"\r\n", close=True),
+        sends(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", close=True),
+    ],
+)
+def test_what_passes_is_tried_again_and_told_when_it_does_not_pass(wild: Wild, failure: Callable[..., None]) -> None:
+    wild.answers["/a.jpg"] = in_turn(failure, FINE)
+    assert data(wild.url + "/a.jpg", attempts=2) == IMAGE
+    wild.answers["/b.jpg"] = failure
+    assert refused(wild.url + "/b.jpg", attempts=2).endswith("(2 attempts)")
+    assert wild.counts == {"/a.jpg": 2, "/b.jpg": 2}
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "401 No", "403 No", "404 Not Here", "410 Gone", "204 None", "206 Part", "501 No"])
+def test_what_does_not_pass_is_asked_for_once(wild: Wild, status: str) -> None:
+    wild.answers["/a.jpg"] = sends(head(status), close=True)
+    assert refused(wild.url + "/a.jpg", attempts=3).startswith(f"127.0.0.1: {status[:3]} ")
+    assert wild.counts["/a.jpg"] == 1
+
+
+def test_retry_after_is_waited_for(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = in_turn(sends(head("429 Too Many Requests", Content_Length=0, Retry_After=2)), FINE)
+    assert data(wild.url + "/a.jpg", attempts=2) == IMAGE
+    (first, _), (second, _) = wild.requests
+    assert second - first >= 1.9  # our own backoff would have been half a second at most
+
+
+def test_a_host_that_asks_for_more_time_than_there_is_is_left_alone(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600))
+    policy = UrlPolicy(allow_private=True, timeout_s=5.0)
+    fetcher = Fetcher(policy)
+    with pytest.raises(ReadError, match="503 Service Unavailable, asks to wait 3600 s"):
+        fetcher.fetch(wild.url + "/a.jpg", 1 << 20)
+    with pytest.raises(ReadError, match="asked to be left alone"):
+        fetcher.fetch(wild.url + "/b.jpg", 1 << 20)
+    assert wild.paths() == ["/a.jpg"]
+    fetcher.close()
+
+
+def test_redirects_are_followed_to_their_end(wild: Wild) -> None:
+    wild.answers |= {"/1": redirect("/x/2", "301 M"), "/x/2": redirect("3", "307 T"), "/x/3": redirect(wild.url + "/4#f")}
+    wild.answers |= {"/4": redirect("?b=1", "308 P"), "/4?b=1": FINE}
+    wild.answers["/4"] = in_turn(redirect("/5", "308 P"))
+    wild.answers["/5"] = FINE
+    assert data(wild.url + "/1", max_redirects=4) == IMAGE
+    assert wild.connections == 1
+    assert "more than 3 redirects" in refused(wild.url + "/1", max_redirects=3)
+    assert "more than 0 redirects" in refused(wild.url + "/4", max_redirects=0)
+
+
+def test_redirects_in_a_circle_end(wild: Wild) -> None:
+    wild.answers |= {"/a": redirect("/b"), "/b": redirect("/a")}
+    assert refused(wild.url + "/a", max_redirects=50) == "127.0.0.1: redirects in a circle"
+    assert wild.paths() == ["/a", "/b"]
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [
+        ("file:///etc/passwd", "scheme isn't allowed: file:///etc/passwd"),
+        ("ftp://127.0.0.1/a.jpg", "scheme isn't allowed"),
+        ("gopher://127.0.0.1:6379/_x", "scheme isn't allowed"),
+        ("https://127.0.0.1/", "scheme isn't allowed"),
+        ("http://user:hunter2@127.0.0.1/", "with a user name or password"),
+        ("http://127.0.0.1:99999/", "malformed"),
+        ("http://[::1", "malformed"),
+        ("http://169.254.169.254/latest/meta-data", "is a metadata service"),
+        ("http://[::ffff:169.254.169.254]/", "is a metadata service"),
+    ],
+)
+def test_redirects_lead_nowhere_that_the_url_itself_may_not(wild: Wild, to: str, reason: str) -> None:
+    wild.answers["/a"] = redirect(to)
+    told = refused(wild.url + "/a", schemes=("http",), attempts=2)
+    assert reason in told
+    assert "hunter2" not in told
+    assert wild.counts["/a"] == 1
+
+
+def test_a_redirect_without_a_place_is_an_error(wild: Wild) -> None:
+    wild.answers["/a"] = sends(head("302 Found", Content_Length=0))
+    assert refused(wild.url + "/a") == "127.0.0.1: 302 Found"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f000001", "0", "[::1]", "[::ffff:7f00:1]"])
+def test_without_leave_nothing_on_this_machine_is_connected_to(wild: Wild, host: str) -> None:
+    wild.answers["/a.jpg"] = FINE
+    url = wild.url.replace("127.0.0.1", host) + "/a.jpg"
+    assert "is loopback" in refused(url, allow_private=False, attempts=3)
+    assert wild.connections == 0
+
+
+@pytest.fixture
+def public_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """127.0.0.1 stands for a public address; the rest of loopback stays what it is."""
+    real = url_guard.refusal
+    monkeypatch.setattr(
+        url_guard, "refusal", lambda ip, allow_private: (ip != "127.0.0.1" and real(ip, allow_private=False)) or None
+    )
+
+
+@pytest.mark.usefixtures("public_loopback")
+def test_a_public_server_cannot_redirect_to_a_private_one(wild: Wild) -> None:
+    port = wild.server_address[1]
+    wild.answers |= {"/a": redirect(f"http://127.0.0.2:{port}/b"), "/c": redirect(f"http://localhost.:{port}/b"), "/b": FINE}
+    with Wildly(lambda *_: ["127.0.0.1"]) as fetcher:
+        assert fetcher.fetch(f"http://images.test:{port}/b", 1 << 20) == Read(IMAGE)
+    assert refused(wild.url + "/a", allow_private=False) == (
+        "127.0.0.2 (redirected from 127.0.0.1): refused: the address is loopback"
+    )
+    resolve: url_guard.Resolve = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
+    reason = r"^localhost\. \(redirected from images\.test\): refused: its address 127\.0\.0\.2"
+    with Wildly(resolve) as fetcher, pytest.raises(ReadError, match=reason):
+        fetcher.fetch(f"http://images.test:{port}/c", 1 << 20)
+    assert wild.paths().count("/b") == 1
+
+
+@pytest.mark.usefixtures("public_loopback")
+def test_a_name_that_changes_its_address_gains_nothing(wild: Wild) -> None:
+    """DNS rebinding: checked is what is connected to, and every new connection is checked."""
+    wild.answers["/a.jpg"] = sends(head(Content_Length=len(IMAGE), Connection="close"), IMAGE, close=True)
+    told = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.1", "10.0.0.1"]])
+    url = f"http://images.test:{wild.server_address[1]}/a.jpg"
+    with Wildly(lambda *_: next(told)) as fetcher:
+        assert fetcher.fetch(url, 1 << 20) == Read(IMAGE)
+        for _ in range(2):
+            with pytest.raises(ReadError, match=r"refused: its address (127\.0\.0\.2|10\.0\.0\.1)"):
+                fetcher.fetch(url, 1 << 20)
+        assert next(told, None) is None
+    assert wild.connections == 1
+
+
+def test_the_next_address_of_a_host_is_tried(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = FINE
+    with Wildly(lambda *_: ["127.0.0.99", "127.0.0.1"], allow_private=True) as fetcher:
+        assert fetcher.fetch(f"http://images.test:{wild.server_address[1]}/a.jpg", 1 << 20) == Read(IMAGE)
+
+
+class Wildly:
+    """A fetcher with a resolver of the test's own."""
+
+    def __init__(self, resolve: url_guard.Resolve, *, allow_private: bool = False) -> None:
+        self.fetcher = Fetcher(UrlPolicy(timeout_s=10.0, attempts=2, allow_private=allow_private), resolve=resolve)
+
+    def __enter__(self) -> Fetcher:
+        return self.fetcher
+
+    def __exit__(self, *_: object) -> None:
+        self.fetcher.close()
+
+
+def test_a_host_that_is_not_there_is_told(wild: Wild) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert refused(f"http://127.0.0.1:{port}/", attempts=2) == "127.0.0.1: can't connect: Connection refused (2 attempts)"
+    assert refused("http://nowhere.invalid/", attempts=1).startswith("nowhere.invalid: ")
+
+
+@pytest.mark.parametrize("start", [head(), head(Transfer_Encoding="chunked"), head(Content_Length=10**15)])
+def test_endless_bodies_are_read_to_the_limit_only(wild: Wild, start: bytes) -> None:
+    chunk = bytes(65536)
+    piece = b"10000\r\n" + chunk + b"\r\n" if b"chunked" in start else chunk
+
+    def endless(connection: socket.socket, count: int) -> None:
+        connection.sendall(start)
+        while not wild.stopped.is_set():
+            connection.sendall(piece)
+
+    wild.answers["/a.jpg"] = endless
+    assert "limit of 1000000" in refused(wild.url + "/a.jpg", max_bytes=1_000_000, attempts=3)
+    assert wild.counts["/a.jpg"] == 1
+
+
+def test_a_compression_bomb_is_stopped(wild: Wild) -> None:
+    bomb = gzip.compress(bytes(1 << 26))
+    wild.answers["/a.jpg"] = sends(head(Content_Length=len(bomb), Content_Encoding="gzip"), bomb)
+    assert "more than the limit of 1000000 bytes" in refused(wild.url + "/a.jpg", max_bytes=1_000_000)
+    packed = gzip.compress(IMAGE)
+    wild.answers["/b.jpg"] = sends(head(Content_Length=len(packed), Content_Encoding="gzip"), packed)
+    assert data(wild.url + "/b.jpg") == IMAGE
+    wild.answers["/c.jpg"] = sends(head(Content_Length=len(IMAGE), Content_Encoding="gzip"), IMAGE)
+    assert "said to be compressed, but isn't" in refused(wild.url + "/c.jpg")
+
+
+def test_more_than_was_announced_harms_no_later_image(wild: Wild) -> None:
+    """The rest of the first answer must not become the start of the second."""
+    wild.answers["/lies"] = sends(head(Content_Length=100) + IMAGE)
+    wild.answers["/a.jpg"] = FINE
+    assert data(wild.url + "/lies") == IMAGE[:100]
+    assert data(wild.url + "/a.jpg", attempts=2) == IMAGE
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 two hundred OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nXYZ\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: " + b"a" * 500_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 100_000 + b"\r\n",
+        b"\x00" * 500_000,
+    ],
+)
+def test_answers_that_are_no_http_are_told_in_short(wild: Wild, answer: bytes) -> None:
+    wild.answers["/a.jpg"] = sends(answer, close=True)
+    reason = refused(wild.url + "/a.jpg")
+    assert reason.startswith(("127.0.0.1: bad answer: ", "127.0.0.1: connection lost"))
+    assert len(reason) < 200
+
+
+def test_a_known_version_is_not_read_again(wild: Wild) -> None:
+    unchanged = sends(head("304 Not Modified", ETag='"1"'))
+    etag1, etag2 = (sends(head(Content_Length=len(IMAGE), ETag=f'"{n}"'), IMAGE) for n in (1, 2))
+    wild.answers["/a.jpg"] = in_turn(etag1, unchanged, etag2)
+    first = read(wild.url + "/a.jpg")
+    assert first is not None
+    assert first.version is not None
+    assert read(wild.url + "/a.jpg", first.version) is None
+    assert 'if-none-match: "1"' in wild.requests[-1][1].lower()
+    third = read(wild.url + "/a.jpg", first.version)
+    assert third is not None
+    assert third.version != first.version
+    assert wild.connections == 1
+
+
+def test_without_an_etag_the_date_is_asked_with(wild: Wild) -> None:
+    dates = {"Last_Modified": "Tue, 24 Nov 2026 10:00:00 GMT", "Date": "Tue, 24 Nov 2026 12:00:00 GMT"}
+    wild.answers["/a.jpg"] = in_turn(sends(head(Content_Length=3, **dates), b"abc"), sends(head("304 Not Modified")))
+    first = read(wild.url + "/a.jpg")
+    assert first is not None
+    assert read(wild.url + "/a.jpg", first.version) is None
+    assert "if-modified-since: tue, 24 nov 2026 10:00:00 gmt" in wild.requests[-1][1].lower()
+
+
+def test_a_version_is_only_trusted_where_it_came_from(wild: Wild) -> None:
+    """Behind a redirect that leads elsewhere now, the same ETag means another picture."""
+    wild.answers["/a.jpg"] = in_turn(redirect("/1.jpg"), redirect("/1.jpg"), redirect("/2.jpg"))
+    tagged = sends(head(Content_Length=3, ETag='"v"'), b"abc")
+    wild.answers |= {"/1.jpg": in_turn(tagged, sends(head("304 Not Modified"))), "/2.jpg": tagged}
+    first = read(wild.url + "/a.jpg")
+    assert first is not None
+    assert read(wild.url + "/a.jpg", first.version) is None
+    assert read(wild.url + "/a.jpg", first.version) is not None
+    asked = {text.split()[1] for _, text in wild.requests if "if-none-match" in text.lower()}
+    assert asked == {"/1.jpg"}
+
+
+def test_unchanged_without_having_asked_is_an_error(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = sends(head("304 Not Modified"))
+    assert refused(wild.url + "/a.jpg") == "127.0.0.1: 304 Not Modified"
+
+
+def test_secrets_of_a_url_reach_the_server_only(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = sends(head("403 Forbidden", Content_Length=0))
+    reason = refused(wild.url + "/a.jpg?X-Amz-Signature=cafebabe")
+    assert "cafebabe" in wild.requests[0][1]
+    assert reason == "127.0.0.1: 403 Forbidden"
+    assert "hunter2" not in refused(wild.url.replace("//", "//user:hunter2@") + "/a.jpg")
+
+
+def test_no_more_than_the_allowed_number_of_fetches_run_at_a_host_at_a_time(wild: Wild) -> None:
+    running, peak, lock = 0, 0, threading.Lock()
+
+    def answer(connection: socket.socket, count: int) -> None:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        FINE(connection, count)
+
+    wild.answers["/a.jpg"] = answer
+    with ThreadPoolExecutor(16) as threads:
+        got = list(threads.map(lambda n: data(f"{wild.url}/a.jpg?{n}", per_host=3), range(48)))
+    assert got == [IMAGE] * 48
+    assert peak <= 3
+    assert wild.connections <= 3
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+def test_certificates_are_checked_against_the_name_in_the_url(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(Wild(_tls(authority, "images.test"))) as wild:
+        wild.answers["/a.jpg"] = FINE
+        url = wild.url.replace("127.0.0.1", "images.test") + "/a.jpg"
+        untrusted = pytest.raises(ReadError, match=r"^images\.test: its certificate isn't trusted: ")
+        with Wildly(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher, untrusted:
+            fetcher.fetch(url, 1 << 20)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        with Wildly(lambda *_: ["127.0.0.1"], allow_private=True) as fetcher:
+            assert fetcher.fetch(url, 1 << 20) == Read(IMAGE)
+            with pytest.raises(ReadError, match="its certificate isn't trusted"):
+                fetcher.fetch(url.replace("images.test", "other.test"), 1 << 20)
+        assert len(wild.requests) == 1
+
+
+FORKS = """
+import os, sys
+from stair_es.sources.item import Reading
+from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.url_policy import UrlPolicy
+place, reading = UrlAt(sys.argv[1]), Reading(urls=UrlPolicy(allow_private=True, timeout_s=10, attempts=1))
+sizes = [len(place.read(reading).data)]
+child = os.fork()
+sizes += [len(place.read(reading).data) for _ in range(3)]
+if child == 0:
+    os._exit(0 if sizes == [len(sizes) and sizes[0]] * 4 else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (sizes != [sizes[0]] * 4))
+"""
+
+
+def test_a_forked_child_has_connections_of_its_own(wild: Wild) -> None:
+    wild.answers["/a.jpg"] = FINE
+    argv = [sys.executable, "-W", "ignore", "-c", FORKS, wild.url + "/a.jpg"]
+    assert subprocess.run(argv, check=False, timeout=60, env={**os.environ}).returncode == 0
+    assert wild.connections == 2
+    assert wild.counts["/a.jpg"] == 7

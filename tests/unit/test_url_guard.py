@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from stair_es.errors import ReadError
+from stair_es.sources.url_guard import addresses, refusal, system_resolve
+
+PRIVATE = [
+    *("127.0.0.1", "127.8.9.10", "0.0.0.0", "0.1.2.3", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1"),
+    *("169.254.1.1", "100.64.0.1", "100.127.255.255", "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.51.100.7", "203.0.113.7"),
+    *("192.88.99.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255"),
+    *("::1", "::", "fe80::1", "fe80::1%eth0", "fec0::1", "fc00::1", "fd12:3456::1", "ff02::1", "2001:db8::1", "3fff::1"),
+    # a way back to IPv4: mapped, compatible, 6to4, NAT64 (public and local prefix), Teredo
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "2002:7f00:1::", "2002:c0a8:101::1", "64:ff9b::7f00:1"),
+    *("64:ff9b::a00:1", "64:ff9b:1::808:808", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "4000::1", "5f00::1", "100::1"),
+]
+PUBLIC = [
+    *("8.8.8.8", "1.1.1.1", "172.32.0.1", "100.128.0.1", "169.253.0.1", "223.255.255.255"),
+    *("2606:4700:4700::1111", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"),
+]
+METADATA = [
+    *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "fd00:ec2::254"),
+    *("::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::"),
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_the_public_internet_is_refused_unless_allowed(address: str) -> None:
+    assert refusal(address, allow_private=False)
+    assert refusal(address, allow_private=True) is None
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_fetched_from(address: str) -> None:
+    assert refusal(address, allow_private=False) is None
+
+
+@pytest.mark.parametrize("address", METADATA)
+def test_metadata_services_are_refused_always(address: str) -> None:
+    assert "metadata" in str(refusal(address, allow_private=True))
+    assert "metadata" in str(refusal(address, allow_private=False))
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4.5", "0x7f000001"])
+def test_what_is_no_address_is_no_way_through(text: str) -> None:
+    assert refusal(text, allow_private=True)
+
+
+@pytest.mark.parametrize("found", [["8.8.8.8", "10.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["8.8.8.8", "2606:4700::1", "::1"]])
+def test_one_private_address_spoils_a_name(found: list[str]) -> None:
+    with pytest.raises(ReadError, match=r"its address (10\.0\.0\.1 is private|::1 is loopback)"):
+        addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: found)
+    assert addresses("images.test", 443, 1.0, allow_private=True, resolve=lambda *_: found) == found
+
+
+def test_a_name_without_addresses_is_an_error() -> None:
+    with pytest.raises(OSError, match="no address"):
+        addresses("images.test", 443, 1.0, allow_private=False, resolve=lambda *_: [])
+
+
+@pytest.mark.parametrize("spelling", ["127.0.0.1", "2130706433", "0x7f.1", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "0"])
+def test_however_loopback_is_spelled_the_system_says_what_it_is(spelling: str) -> None:
+    with pytest.raises(ReadError, match="is loopback"):
+        addresses(spelling, 80, 5.0, allow_private=False, resolve=system_resolve)
+
+
+def test_a_name_that_is_no_name_is_an_error_of_the_look_up() -> None:
+    with pytest.raises(socket.gaierror):
+        system_resolve("a" * 70 + ".test", 80, 5.0)
+
+
+def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+
+    def hang(*_args: object, **_kwargs: object) -> list[object]:
+        free.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    with pytest.raises(TimeoutError):
+        system_resolve("images.test", 80, 0.05)
+    free.set()

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import pickle
+import threading
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+from stair_es.errors import ReadError, UsageError
+from stair_es.sources.url_body import CutOff, whole
+from stair_es.sources.url_clock import Clock
+from stair_es.sources.url_errors import retry_after_s
+from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.url_hosts import Hosts
+from stair_es.sources.url_policy import UrlPolicy
+from stair_es.sources.url_text import public_uri, shown
+from stair_es.sources.url_version import conditions, version_of
+
+URL = "https://images.test/a.jpg"
+MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}
+
+
+def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None:
+    place = UrlAt("https://user:hunter2@images.test/a.jpg?X-Amz-Signature=cafe")
+    assert pickle.loads(pickle.dumps(place)) == place
+    assert place.to_json() == {"kind": "url", "url": place.url}
+    assert repr(place) == "UrlAt('https://images.test/a.jpg?...')"
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("https://u:p@h.test:8443/a/b.jpg?token=1#f", "https://h.test:8443/a/b.jpg?..."),
+        ("https://h.test/a\nb", "https://h.test/ab"),
+        ("http://[::1", "a malformed URL"),
+        ("https://h.test/" + "a" * 300, "https://h.test/" + "a" * 182 + "..."),
+    ],
+)
+def test_shown_urls_are_short_and_without_secrets(url: str, text: str) -> None:
+    assert shown(url) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "uri"),
+    [
+        ("https://h.test/a.jpg?id=7&w=20", "https://h.test/a.jpg?id=7&w=20"),
+        ("https://u:p@h.test/a.jpg#top", "https://h.test/a.jpg"),
+        ("https://h.test/a.jpg?v=2&X-Amz-Date=1&X-Amz-Signature=cafe&X-Amz-Security-Token=s", "https://h.test/a.jpg?v=2"),
+        ("https://h.test/a.jpg?Expires=1&Signature=x&Key-Pair-Id=y", "https://h.test/a.jpg"),
+        ("https://h.test/a.jpg?sv=1&se=2&sp=r&sig=cafe&snapshot=s1", "https://h.test/a.jpg?snapshot=s1"),
+        ("https://h.test/a.jpg?sp=r&st=3", "https://h.test/a.jpg?sp=r&st=3"),
+    ],
+)
+def test_the_identity_of_a_signed_url_is_what_was_signed(url: str, uri: str) -> None:
+    assert public_uri(url) == uri
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"schemes": ()}, {"schemes": ("https", "file")}, {"timeout_s": 0}, {"timeout_s": float("nan")}),
+        *({"timeout_s": float("inf")}, {"max_redirects": -1}, {"per_host": 0}, {"attempts": 0}),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        UrlPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_etag_comes_back_as_the_condition_for_the_same_resource_only() -> None:
+    version = version_of(URL, {"etag": '"v1"', **MODIFIED})
+    assert conditions(URL, version) == {"If-None-Match": '"v1"'}
+    assert conditions(URL + "?other", version) == {}
+    assert conditions(URL, version_of(URL, {"etag": 'W/"v1"'})) == {"If-None-Match": 'W/"v1"'}
+
+
+def test_without_an_etag_the_date_is_the_version_once_it_has_settled() -> None:
+    version = version_of(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT"})
+    assert conditions(URL, version) == {"If-Modified-Since": MODIFIED["last-modified"]}
+    assert version_of(URL, {**MODIFIED, "date": MODIFIED["last-modified"]}) is None
+    assert version_of(URL, MODIFIED) is None
+    assert version != version_of(URL, {**MODIFIED, "date": "Tue, 24 Nov 2026 10:00:01 GMT", "content-length": "8"})
+
+
+@pytest.mark.parametrize("etag", ["", "v1", '"a\r\nX: y"', '"ä"', '"' + "a" * 300 + '"'])
+def test_an_etag_that_cannot_be_sent_back_is_none(etag: str) -> None:
+    assert version_of(URL, {"etag": etag}) is None
+
+
+@pytest.mark.parametrize("known", [None, "", "abc", '"etag of another store"', "http1:", 'http1:0123456789abcdef:"v1"'])
+def test_versions_of_other_places_are_not_sent(known: str | None) -> None:
+    assert conditions(URL, known) == {}
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert retry_after_s("7") == 7
+    assert retry_after_s("Fri, 31 Dec 2999 23:59:59 GMT") > 1e9
+    assert [retry_after_s(text) for text in ("", "soon", "-5", "²", "Mon, 01 Jan 2001 00:00:00 GMT")] == [0] * 5
+    assert retry_after_s("9" * 400) < 1e9
+
+
+def test_a_bomb_is_stopped_long_before_it_is_unpacked() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
+    taken = 0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal taken
+        for at in range(0, len(bomb), 512):
+            taken += 1
+            yield bomb[at : at + 512]
+
+    with pytest.raises(ReadError, match="limit of 100000 bytes"):
+        whole(pieces(), {"content-encoding": "gzip"}, 100_000)
+    assert taken < len(bomb) // 512 // 4
+
+
+def test_bodies_are_as_long_as_allowed_and_not_longer() -> None:
+    assert whole([b"abc", b"def"], {}, 6) == b"abcdef"
+    with pytest.raises(ReadError, match="more than the limit of 5 bytes"):
+        whole([b"abc", b"def"], {}, 5)
+    with pytest.raises(ReadError, match="6 bytes exceed the limit of 5"):
+        whole(iter(()), {"content-length": "6"}, 5)
+
+
+@pytest.mark.parametrize(("encoding", "bits"), [("gzip", 31), ("x-gzip", 31), ("deflate", 15), ("GZIP ", 31)])
+def test_compressed_bodies_are_unpacked_to_the_last_byte_or_refused(encoding: str, bits: int) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, bits)
+    packed = packer.compress(b"image" * 100) + packer.flush()
+    headers = {"content-encoding": encoding}
+    assert whole([packed[:9], packed[9:]], headers, 500) == b"image" * 100
+    with pytest.raises(ReadError, match="limit of 499"):
+        whole([packed], headers, 499)
+    with pytest.raises(CutOff):
+        whole([packed[:-1]], headers, 500)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "x" * 1000])
+def test_encodings_that_nobody_asked_for_are_refused(encoding: str) -> None:
+    with pytest.raises(ReadError, match="encoding") as caught:
+        whole([b"x"], {"content-encoding": encoding}, 10)
+    assert len(caught.value.message) < 120
+
+
+def test_hosts_are_forgotten_after_use_but_not_while_they_pause() -> None:
+    hosts = Hosts(1)
+    for n in range(3000):
+        with hosts.turn(f"h{n}.test", Clock(1)):
+            pass
+    assert len(hosts) == 0
+    with hosts.turn("busy.test", Clock(1)):
+        hosts.pause("busy.test", 60)
+    with pytest.raises(ReadError, match="left alone for"), hosts.turn("busy.test", Clock(1)):
+        pass
+    assert len(hosts) == 1
+
+
+def test_waiting_for_a_turn_is_not_charged() -> None:
+    hosts, clocks = Hosts(1), [Clock(5.0), Clock(5.0)]
+    holding, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with hosts.turn("h.test", clocks[0]):
+            holding.set()
+            free.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait(10)
+    timer = threading.Timer(0.5, free.set)
+    timer.start()
+    before = clocks[1].end
+    with hosts.turn("h.test", clocks[1]):
+        assert clocks[1].end > before
+    thread.join()
+    timer.join()
