@@ -8,6 +8,7 @@ import pickle
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from stair_es.errors import PluginError, ReadError, UsageError
 from stair_es.ingest.enrich import Candidate
 from stair_es.ingest.sink import SinkPlan
 from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Item, Reading, SourceOptions
+from stair_es.types import ImageSpec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"
 
@@ -157,9 +160,21 @@ def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], A
     assert result.fields == {"brightness": 0.5}
     assert result.thumbnail.startswith("data:image/webp;base64,")
     assert enricher.version != example("pixelate").build({}).version
+    with pytest.raises(OSError, match="cannot identify"):
+        enricher.enrich([replace(candidate, data=b"none")])
     for wrong in ({"blocks": "0"}, {"blocks": "many"}, {"size": "3"}):
         with pytest.raises(UsageError, match="blocks=N"):
             example("pixelate").build(wrong)
+
+
+def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> None:
+    buffer, background = io.BytesIO(), (255, 0, 255)
+    Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
+    decoded = decode(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
+    candidate = Candidate(uri="a.png", data=buffer.getvalue(), pixels_HWC=decoded.pixels_HWC, fields={})
+    [result] = example("pixelate").build({}).enrich([candidate])
+    assert np.array_equal(result.pixels_HWC, decoded.pixels_HWC)
+    assert result.fields == {"brightness": 0.23}
 
 
 def _plan(folder: Path) -> SinkPlan:

@@ -1,0 +1,214 @@
+"""The example plugin: installed with pip, driven by the installed command, into files and into a real node, here and on Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from opensearchpy import OpenSearch
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
+STAIR_ES = Path(sys.executable).parent / "stair-es"
+
+Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of Python packages with the example plugin, installed from a copy of its sources."""
+    source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "examples" / "plugin", source, ignore=shutil.ignore_patterns("__pycache__", ".*cache", "*.egg-info"))
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*pip, "--target", target, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.fixture
+def stair_es(site: Path, tmp_path: Path) -> Run:
+    """Runs the console script with the plugin where Python finds it."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "STAIR_ES_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
+    environment.pop("STAIR_ES_URL", None)
+
+    def run(*arguments: str | Path, more_packages: Path | None = None) -> subprocess.CompletedProcess[str]:
+        path = f"{more_packages}{os.pathsep}{site}" if more_packages else str(site)
+        return subprocess.run(
+            [STAIR_ES, *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**environment, "PYTHONPATH": path},
+        )
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Photos in a .zip, with one that is none and a file of another sort."""
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for photo in PHOTOS:
+            file.write(photo, f"in/{photo.name}")
+        file.writestr("in/broken.jpg", b"no image")
+        file.writestr("notes.txt", b"not for us")
+    return path
+
+
+def _json(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _bulk_bodies(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a cluster would hold after all the files."""
+    documents: dict[str, dict[str, Any]] = {}
+    for part in sorted(folder.glob("*/*.ndjson")):
+        lines = [json.loads(line) for line in part.read_bytes().splitlines()]
+        while lines:
+            [(action, about)] = lines.pop(0).items()
+            if action == "delete":
+                del documents[about["_id"]]
+            else:
+                documents[about["_id"]] = lines.pop(0)
+    return documents
+
+
+def _stranger(site: Path, group: str, name: str, source: str) -> None:
+    (site / f"stranger_{name}.py").write_text(source)
+    info = site / f"stranger_{name}-0.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{name}\nVersion: 0.3\n")
+    (info / "entry_points.txt").write_text(f"[stair_es.{group}]\n{name} = stranger_{name}:KIND\n")
+
+
+def test_all_four_are_listed(stair_es: Run) -> None:
+    listed = _json(stair_es("plugins", "--json"))["plugins"]
+    theirs = [plugin for plugin in listed if plugin["package"] == "stair-es-example-plugin"]
+    names = {(plugin["group"], plugin["name"], plugin["version"], plugin["problem"]) for plugin in theirs}
+    assert names == {
+        ("sources", "zip", "1.0.0", None),
+        ("encoders", "colours", "1.0.0", None),
+        ("enrichers", "pixelate", "1.0.0", None),
+        ("sinks", "ndjson", "1.0.0", None),
+    }
+    assert all(plugin["description"] for plugin in theirs)
+    assert "stair-es-example-plugin 1.0.0" in stair_es("plugins").stdout
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_from_an_archive_into_files_and_again(stair_es: Run, archive: Path, tmp_path: Path, runner: str) -> None:
+    command = ["ingest", archive, "--model", "colours", "--enrich", "pixelate:blocks=4", "--index", "shop", "--json"]
+    sink = ["--sink", f"ndjson:folder={tmp_path / 'out'}", "--runner"]
+    report = _json(stair_es(*command, *sink, runner), code=3)
+    assert (report["seen"], report["written"], report["dead"], report["runner"]) == (len(PHOTOS) + 1, len(PHOTOS), 1, runner)
+    assert report["model"] == "colours-1"
+    documents = _bulk_bodies(tmp_path / "out")
+    assert {document["uri"] for document in documents.values()} == {f"{archive.as_uri()}!/in/{photo.name}" for photo in PHOTOS}
+    for document in documents.values():
+        assert 0 < document["brightness"] < 1
+        assert document["thumbnail"].startswith("data:image/webp;base64,")
+        assert set(document["tokens"]) >= set(document["top_tokens"])
+    assert len({document["thumbnail"] for document in documents.values()}) == len(PHOTOS)
+
+    again = _json(stair_es(*command, *sink, "local"), code=3)  # the ledger is the same, whoever wrote it
+    assert (again["written"], again["unchanged"], again["dead"]) == (0, len(PHOTOS), 1)
+    assert _bulk_bodies(tmp_path / "out") == documents
+
+
+def test_another_option_of_an_enricher_makes_documents_anew(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+    sink = f"ndjson:folder={tmp_path / 'out'}"
+    for blocks in ("4", "5"):
+        enrich = f"pixelate:blocks={blocks}"
+        report = _json(stair_es("ingest", archive, "--model", "colours", "--enrich", enrich, "--sink", sink, "--json"), code=3)
+        assert report["written"] == len(PHOTOS)
+
+
+def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+    command = ["ingest", archive, "--model", "colours", "--sink", f"ndjson:folder={tmp_path / 'out'}", "--json"]
+    assert _json(stair_es(*command), code=3)["written"] == len(PHOTOS)
+    with zipfile.ZipFile(archive, "w") as file:
+        for photo in PHOTOS[1:]:
+            file.write(photo, f"in/{photo.name}")
+    would = _json(stair_es(*command, "--resync", "--dry-run"))
+    assert (would["unchanged"], would["gone"]) == (len(PHOTOS) - 1, 1)
+    report = _json(stair_es(*command, "--resync"))
+    assert (report["unchanged"], report["removed"]) == (len(PHOTOS) - 1, 1)
+    assert len(_bulk_bodies(tmp_path / "out")) == len(PHOTOS) - 1
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_from_an_archive_into_the_cluster_and_found_by_colour(
+    stair_es: Run, archive: Path, node_url: str, index_name: str, client: OpenSearch, runner: str
+) -> None:
+    where = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
+    report = _json(stair_es("ingest", archive, *where, "--enrich", "pixelate", "--runner", runner), code=3)
+    assert (report["written"], report["dead"]) == (len(PHOTOS), 1)
+    hits = client.search(index=index_name, body={"query": {"range": {"brightness": {"gt": 0}}}})["hits"]["hits"]
+    assert len(hits) == len(PHOTOS)
+
+    found = _json(stair_es("search", "something green", *where))["hits"]
+    by_green = sorted((hit for hit in hits if "green" in hit["_source"]["tokens"]), key=lambda hit: -_green(hit))
+    assert by_green
+    assert [hit["uri"] for hit in found] == [hit["_source"]["uri"] for hit in by_green]
+    for hit, expected in zip(found, by_green, strict=True):
+        assert hit["score"] == pytest.approx(_green(expected), rel=0.004)
+
+
+def _green(hit: dict[str, Any]) -> float:
+    return float(hit["_source"]["tokens"]["green"])
+
+
+def test_plugins_that_do_not_fit_are_named_and_harm_nobody(stair_es: Run, archive: Path, tmp_path: Path) -> None:
+    strangers = tmp_path / "strangers"
+    strangers.mkdir()
+    _stranger(strangers, "enrichers", "future", "class KIND:\n    api_version = 99\n    name = 'future'\n    description = ''\n")
+    _stranger(strangers, "sources", "broken", "import a_library_that_is_not_there\n")
+    _stranger(strangers, "sinks", "empty", "")
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return stair_es(*arguments, more_packages=strangers)
+
+    listed = _json(run("plugins", "--json"))["plugins"]
+    problems = {plugin["name"]: plugin["problem"] for plugin in listed if plugin["package"].startswith("stranger")}
+    assert set(problems) == {"future", "broken", "empty"}
+    assert "stranger-future 0.3" in problems["future"]
+    assert "API version 99" in problems["future"]
+    assert "a_library_that_is_not_there" in problems["broken"]
+    assert "KIND" in problems["empty"]
+    assert "API version 99" in run("plugins").stdout
+
+    sink = f"ndjson:folder={tmp_path / 'out'}"
+    done = run("ingest", archive, "--model", "colours", "--sink", sink, "--json")
+    assert _json(done, code=3)["written"] == len(PHOTOS)
+    assert "'broken' of stranger-broken" in done.stderr
+    refused = run("ingest", archive, "--model", "colours", "--enrich", "future", "--sink", sink)
+    assert refused.returncode == 1
+    assert "API version 99" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sink", "ndjson"], "needs a folder"),
+        (["--sink", "nowhere"], "unknown sink 'nowhere'"),
+        (["--sink", "ndjson:folder=out", "--enrich", "pixelate:blocks=none"], "blocks=N"),
+        (["--sink", "ndjson:folder=out", "--enrich", "nobody"], "unknown enricher 'nobody'"),
+    ],
+)
+def test_wrong_options_of_plugins_are_wrong_usage(stair_es: Run, archive: Path, arguments: list[str], message: str) -> None:
+    done = stair_es("ingest", archive, "--model", "colours", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
