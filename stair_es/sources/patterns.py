@@ -25,6 +25,11 @@ class Pattern:
         """The states of the folder that the pattern is relative to."""
         return self._closed({0})
 
+    @property
+    def everything(self) -> bool:
+        """Whether it is `**` alone."""
+        return self._parts == ["**"]
+
     def matched(self, states: States) -> bool:
         """Whether the whole pattern is used up."""
         return len(self._parts) in states

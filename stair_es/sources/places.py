@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.item import Place, Read, Reading
+from stair_es.sources.limits import within
+from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.paths import file_version, path_of
 from stair_es.sources.url_fetch import UrlAt
 
@@ -64,16 +66,6 @@ class Inline:
         return None
 
 
-def within(size: int, max_bytes: int) -> None:
-    """Nothing, if `size` may be read.
-
-    Raises:
-        ReadError: It is more than `max_bytes`.
-    """
-    if size > max_bytes:
-        raise ReadError(f"{size} bytes exceed the limit of {max_bytes}")
-
-
 def from_json(value: Mapping[str, Json]) -> Place:
     """The place that `to_json` of another run wrote down.
 
@@ -85,5 +77,9 @@ def from_json(value: Mapping[str, Json]) -> Place:
             return FileAt(uri)
         case {"kind": "url", "url": str(url)}:
             return UrlAt(url)
+        case {"kind": "object", "uri": str(uri), "size": int() | None as size}:
+            return ObjectAt(uri, size)
+        case {"kind": "member", "uri": str(uri), "offset": int(offset), "size": int(size), "version": str() | None as version}:
+            return MemberOf(uri, offset, size, version)
         case _:
             raise UsageError("not the place of an image", "Give a file that stair-es ingest --dead-letters wrote.")

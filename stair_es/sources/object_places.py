@@ -1,0 +1,94 @@
+"""An object of a store that fsspec reaches, and a part of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ReadError
+from stair_es.sources.item import Read, Reading
+from stair_es.sources.limits import within
+from stair_es.sources.paths import file_version, path_of
+from stair_es.sources.remote import clean, file_system, version_of
+from stair_es.sources.remote import reading as plainly
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True)
+class ObjectAt:
+    """An object by its URL."""
+
+    uri: str
+    """Without password or signature."""
+    size: int | None = None
+    """From the listing; None to ask for it first."""
+    secret_url: str | None = field(default=None, repr=False)
+    """The URL with its credentials, if it has any: for workers, never written down."""
+
+    @classmethod
+    def of(cls, url: str, size: int | None = None) -> ObjectAt:
+        """With the secrets of `url` kept apart."""
+        uri = clean(url)
+        return cls(uri, size, url if url != uri else None)
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        """The object's bytes; see `Place.read`."""
+        with plainly():
+            fs, path = file_system(self.secret_url or self.uri)
+            size, version = self.size, None
+            if size is None or known is not None:
+                info = fs.info(path)
+                size, version = info.get("size"), version_of(info)
+                if known is not None and version == known:
+                    return None
+            within(size or 0, reading.max_bytes)
+            # the range keeps an object that grew since the listing out of memory; of an empty one no range can be had
+            data = bytes(fs.cat_file(path, start=0, end=reading.max_bytes + 1) if size else fs.cat_file(path))
+        within(len(data), reading.max_bytes)
+        return Read(data, version)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """For `places.from_json`."""
+        return {"kind": "object", "uri": self.uri, "size": self.size}
+
+
+@dataclass(frozen=True)
+class MemberOf:
+    """Some bytes within a file or an object: a member of an uncompressed tar."""
+
+    uri: str
+    """Of the whole, without password or signature."""
+    offset: int
+    size: int
+    version: str | None = None
+    """Of the whole, when it was listed: bytes of another version would be those of another image."""
+    secret_url: str | None = field(default=None, repr=False)
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        """The member's bytes; see `Place.read`."""
+        within(self.size, reading.max_bytes)
+        with plainly():
+            data = self._local() if self.uri.startswith("file://") else self._remote()
+        if len(data) != self.size:
+            raise ReadError(f"cut off: {len(data)} of {self.size} bytes are there")
+        return Read(data)
+
+    def to_json(self) -> dict[str, Json] | None:
+        """For `places.from_json`."""
+        return {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size, "version": self.version}
+
+    def _local(self) -> bytes:
+        with path_of(self.uri).open("rb") as file:
+            if self.version is not None and file_version(os.fstat(file.fileno())) != self.version:
+                raise ReadError("the file around it has changed since it was listed")
+            file.seek(self.offset)
+            return file.read(self.size)
+
+    def _remote(self) -> bytes:
+        fs, path = file_system(self.secret_url or self.uri)
+        if self.size == 0:
+            return b""
+        return bytes(fs.cat_file(path, start=self.offset, end=self.offset + self.size))

@@ -1,0 +1,109 @@
+"""Object stores and other remote file systems through fsspec: opening one by URL, names, versions, errors in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from stair_es.errors import MissingExtra, ReadError, UsageError
+from stair_es.extras import need
+from stair_es.sources.arguments import scheme_of
+from stair_es.sources.paths import stamp
+
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("az", "abfs", "abfss", "adl"), "azure"),
+    "hf": "hf",
+}
+_SERVERS = ("ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs", "webdav")
+"""Their file systems leave the host out of the names."""
+_PASSWORD = re.compile(r"^([^:@/]*):[^@/]*@")
+_VERSIONS = ("ETag", "etag", "e_tag", "md5", "md5Hash", "generation", "blob_id", "checksum")
+_TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
+
+
+def clean(url: str) -> str:
+    """The URL without the password, or, of the web, without user and signature: fit for documents and messages."""
+    scheme = scheme_of(url)
+    if scheme in ("http", "https"):
+        from stair_es.sources.url_text import public_uri
+
+        return public_uri(url)
+    if "@" not in urlsplit(url.replace("#", "%23").replace("?", "%3F")).netloc:
+        return url  # urlsplit only to look: object names are kept as they are, letter by letter
+    return f"{scheme}://" + _PASSWORD.sub(r"\1@", url[len(scheme) + 3 :])
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and what it calls the object. Cached by fsspec for each process.
+
+    Raises:
+        MissingExtra: The library for the scheme isn't installed.
+        UsageError: No library knows the scheme.
+    """
+    scheme = scheme_of(url)
+    fsspec = need("fsspec", _EXTRAS.get(scheme, "s3"))
+    try:
+        kind = fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        remedy = f"Install it with: pip install 'stair-es[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
+        raise MissingExtra(f"the library for {scheme}:// isn't installed", remedy) from None
+    except ValueError:
+        raise UsageError(f"no library knows the scheme {scheme}:// of {clean(url)!r}", "docs/sources.md has the list.") from None
+    options = {**kind._get_kwargs_from_urls(url), "use_listings_cache": False}  # a cache would grow with the number of objects
+    return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
+
+
+def url_in(base: str, path: str) -> str:
+    """The URL of what the file system of `base` calls `path`."""
+    scheme = scheme_of(base)
+    if scheme_of(path):
+        return path
+    head = urlsplit(base)
+    if scheme in _SERVERS:
+        return urlunsplit((scheme, head.netloc, "", "", "")) + "/" + path.lstrip("/")
+    if scheme in ("abfs", "abfss") and "@" in head.netloc:
+        return f"{scheme}://{head.netloc}/{path.partition('/')[2]}"
+    return f"{scheme}://{path.lstrip('/')}"
+
+
+def version_of(info: Mapping[str, Any]) -> str | None:
+    """What the store tells of an object's bytes: an ETag or checksum, else size and time of change."""
+    for key in _VERSIONS:
+        if info.get(key):
+            return str(info[key]).strip('"')
+    when = next((info[key] for key in _TIMES if info.get(key)), None)
+    size = info.get("size")
+    if when is None or size is None:
+        return None
+    if isinstance(when, datetime):
+        when = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
+    return stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a store didn't answer, in one line and without what it was asked with."""
+    name, text = type(error).__name__, str(error).strip().partition("\n")[0][:300]
+    if isinstance(error, FileNotFoundError):
+        return "not found"
+    if isinstance(error, PermissionError):
+        return f"access denied ({text or name})"
+    if "Credentials" in name:
+        return f"no credentials ({text or name})"
+    return f"{name}: {text}" if text else name
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Whatever a file system raises becomes a `ReadError` with its reason."""
+    try:
+        yield
+    except (ReadError, MissingExtra, UsageError):
+        raise
+    except Exception as error:
+        raise ReadError(f"can't be read: {reason_of(error)}") from error

@@ -1,0 +1,136 @@
+"""Objects, folders of objects and globs of them, listed as a stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.sources.files import Found
+from stair_es.sources.item import Unlisted
+from stair_es.sources.object_places import ObjectAt
+from stair_es.sources.paths import has_suffix, suffix_of
+from stair_es.sources.patterns import MAGIC, Pattern
+from stair_es.sources.remote import clean, file_system, reason_of, url_in, version_of
+
+_PAGE = 1000
+
+
+class RemoteFiles:
+    """The objects of a URL: itself, all below it, or what a glob matches. No byte of them is read."""
+
+    def __init__(self, argument: str, suffixes: frozenset[str]) -> None:
+        self._argument = argument
+        self._suffixes = suffixes
+        self.ignored = Counter[str]()
+        self.uri = clean(argument).rstrip("/")
+
+    def found(self) -> Iterator[Found | Unlisted]:
+        """The objects and the folders that can't be listed; see `Files.found`."""
+        fs, path = file_system(self._argument)
+        try:
+            info = _info(fs, path)
+            if info is not None and info.get("type") == "file":
+                yield self._one(fs, info)
+                return
+            globbed = info is None and bool(MAGIC.search(path))
+            parts = path.split("/")
+            first = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts)) if globbed else len(parts)
+            top, pattern = "/".join(parts[:first]), Pattern(parts[first:] if globbed else ["**"])
+            nothing = True
+            for each in self._below(fs, top, pattern):
+                nothing = False
+                yield each
+        except StairError:
+            raise
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(f"nothing at {self.uri!r}", "Look for a typing error in bucket and path.") from None
+        except Exception as error:
+            raise SourceError(
+                f"{self.uri} can't be listed: {reason_of(error)}", "Check credentials, region and endpoint of the store."
+            ) from error
+        if nothing and not self.ignored:
+            raise UsageError(f"nothing at {self.uri!r}", "Look for a typing error in bucket and path.")
+
+    def _below(self, fs: Any, top: str, pattern: Pattern) -> Iterator[Found | Unlisted]:  # noqa: ANN401
+        prefix = top.rstrip("/") + "/"
+        for info in _entries(fs, top):
+            if isinstance(info, tuple):
+                yield Unlisted(clean(url_in(self._argument, info[0])), self.uri, f"folder can't be listed: {info[1]}")
+                continue
+            name = str(info["name"])
+            if not _matches(pattern, name[len(prefix) :] if name.startswith(prefix) else name):
+                continue
+            if has_suffix(name.rpartition("/")[2], self._suffixes):
+                yield self._one(fs, info)
+            else:
+                self.ignored[suffix_of(name)] += 1
+
+    def _one(self, fs: Any, info: Mapping[str, Any]) -> Found:  # noqa: ANN401
+        url, size, version = url_in(self._argument, str(info["name"])), info.get("size"), version_of(info)
+        return Found(clean(url), ObjectAt.of(url, size=size), size, version)
+
+
+def _info(fs: Any, path: str) -> Mapping[str, Any] | None:  # noqa: ANN401
+    try:
+        info: Mapping[str, Any] = fs.info(path)
+    except FileNotFoundError:
+        return None
+    return info
+
+
+def _matches(pattern: Pattern, name: str) -> bool:
+    """Whether the glob matches the object or a folder above it. Nothing is hidden from `**` alone: it stands for all."""
+    states = pattern.start
+    if pattern.everything:
+        return True
+    for part in name.split("/"):
+        states = pattern.step(states, part)
+        if pattern.matched(states):
+            return True
+        if not states:
+            return False
+    return False
+
+
+def _entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, str]]:  # noqa: ANN401
+    """The objects below `top`, or (folder, reason) where one can't be listed."""
+    if hasattr(fs, "_iterdir") and hasattr(fs, "split_path"):
+        yield from _pages(fs, top)
+        return
+    waiting, first = [top], True
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = fs.ls(folder, detail=True)
+        except Exception as error:
+            if first:
+                raise
+            yield folder, reason_of(error)
+            continue
+        finally:
+            first = False
+        files = [entry for entry in entries if entry["type"] == "file" and not str(entry["name"]).endswith("/")]
+        yield from sorted(files, key=lambda entry: str(entry["name"]))
+        folders = {str(entry["name"]) for entry in entries if entry["type"] == "directory"} - {folder}
+        waiting += sorted(folders, reverse=True)
+
+
+def _pages(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
+    """S3: page by page, a flat listing by key, so that a folder of millions is never in memory."""
+    from fsspec.asyn import sync  # type: ignore[import-untyped]
+
+    bucket, key, _ = fs.split_path(top)
+    stream = fs._iterdir(bucket, delimiter="", prefix=key.rstrip("/") + "/" if key else "")
+
+    async def page() -> list[Mapping[str, Any]]:
+        taken = list[Mapping[str, Any]]()
+        async for entry in stream:
+            taken.append(entry)
+            if len(taken) == _PAGE:
+                break
+        return taken
+
+    while entries := sync(fs.loop, page):
+        yield from (entry for entry in entries if entry.get("type") == "file" and not str(entry["name"]).endswith("/"))

@@ -1,0 +1,164 @@
+"""Object stores: a real S3 server on loopback (moto's), and what it is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pytest
+from moto.server import ThreadedMotoServer
+
+from stair_es.errors import ReadError, SourceError, UsageError
+from stair_es.sources.item import Item, Reading, Unlisted
+from stair_es.sources.places import from_json
+from stair_es.sources.registry import open_source
+
+ODD_KEYS = [
+    "a b.jpg",
+    "naïve 日本.jpg",
+    "100%25.jpg",
+    "#1?x=2&y.jpg",
+    "up/../down.jpg",
+    "a+b@c:d.jpg",
+    "[x]*.jpg",
+    "dir//double.jpg",
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    import s3fs  # type: ignore[import-untyped]
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="photos")
+    yield client
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="photos"):
+        for entry in page.get("Contents", []):
+            client.delete_object(Bucket="photos", Key=entry["Key"])
+    client.delete_bucket(Bucket="photos")
+    client.close()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def _items(argument: str) -> list[Item]:
+    found = list(open_source(argument).items())
+    assert not [each for each in found if isinstance(each, Unlisted)]
+    return [each for each in found if isinstance(each, Item)]
+
+
+def test_a_folder_is_listed_without_a_byte_of_its_objects_read(s3: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for key in ("in/a.jpg", "in/deep/b.PNG", "in/notes.txt", "out/c.jpg"):
+        s3.put_object(Bucket="photos", Key=key, Body=key.encode())
+    s3.put_object(Bucket="photos", Key="in/marker/", Body=b"")
+    source = open_source("s3://photos/in")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="werkzeug"):
+        items = [each for each in source.items() if isinstance(each, Item)]
+    asked = [record.getMessage() for record in caplog.records if record.name == "werkzeug"]
+    assert asked
+    assert not [line for line in asked if ".jpg" in line.lower() or ".png" in line.lower()]
+    assert [item.uri for item in items] == ["s3://photos/in/a.jpg", "s3://photos/in/deep/b.PNG"]
+    assert {item.source for item in items} == {source.uri} == {"s3://photos/in"}
+    assert source.ignored == {".txt": 1}
+    read = [item.place.read(Reading()) for item in items]
+    assert [each.data for each in read if each] == [b"in/a.jpg", b"in/deep/b.PNG"]
+
+
+def test_versions_are_etags_and_change_with_the_bytes(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"one")
+    [first], [again] = _items("s3://photos/a.jpg"), _items("s3://photos/*.jpg")
+    etag = s3.head_object(Bucket="photos", Key="a.jpg")["ETag"].strip('"')
+    assert first.version == again.version == etag
+    assert first.place.read(Reading(), known=first.version) is None
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"two")
+    [changed] = _items("s3://photos")
+    assert changed.version not in (None, first.version)
+    read = first.place.read(Reading(), known=first.version)
+    assert read is not None
+    assert (read.data, read.version) == (b"two", changed.version)
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_odd_keys_are_listed_and_read(s3: Any, key: str) -> None:
+    s3.put_object(Bucket="photos", Key=key, Body=key.encode())
+    [item] = _items("s3://photos")
+    assert item.uri == f"s3://photos/{key}"
+    [named] = _items(item.uri)
+    assert named.uri == item.uri
+    written = item.place.to_json()
+    assert written is not None
+    for place in (item.place, from_json(written)):
+        read = place.read(Reading())
+        assert read is not None
+        assert read.data == key.encode()
+
+
+def test_more_keys_than_a_page_are_listed(s3: Any) -> None:
+    for i in range(1205):
+        s3.put_object(Bucket="photos", Key=f"many/{i:05}.jpg", Body=b"x")
+    assert [item.uri for item in _items("s3://photos/many/")] == [f"s3://photos/many/{i:05}.jpg" for i in range(1205)]
+    assert len(_items("s3://photos/many/*7.jpg")) == 120
+
+
+def test_globs_match_names_and_folders(s3: Any) -> None:
+    for key in ("2023/a/x.jpg", "2024/a/y.jpg", "2024/b/z.png", "2024/w.jpg"):
+        s3.put_object(Bucket="photos", Key=key, Body=b"x")
+    assert [item.uri[12:] for item in _items("s3://photos/2024/*/*.jpg")] == ["2024/a/y.jpg"]
+    assert [item.uri[12:] for item in _items("s3://photos/*/a")] == ["2023/a/x.jpg", "2024/a/y.jpg"]
+    assert [item.uri[12:] for item in _items("s3://photos/2024/**/*.jpg")] == ["2024/a/y.jpg", "2024/w.jpg"]
+
+
+@pytest.mark.parametrize("argument", ["s3://no-such-bucket/x", "s3://photos/none", "s3://photos/none-*.jpg", "s3://photos"])
+def test_nothing_there_is_wrong_usage(s3: Any, argument: str) -> None:
+    with pytest.raises(UsageError, match="nothing at"):
+        list(open_source(argument).items())
+
+
+def test_sizes_are_limits_and_an_empty_object_is_read(s3: Any) -> None:
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"12345")
+    s3.put_object(Bucket="photos", Key="empty.jpg", Body=b"")
+    large, empty = _items("s3://photos")
+    with pytest.raises(ReadError, match="5 bytes exceed the limit of 4"):
+        large.place.read(Reading(max_bytes=4))
+    read = empty.place.read(Reading())
+    assert read is not None
+    assert read.data == b""
+    s3.put_object(Bucket="photos", Key="empty.jpg", Body=b"x" * 100)
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x" * 100)
+    with pytest.raises(ReadError, match="exceed the limit of 10"):
+        large.place.read(Reading(max_bytes=10))
+    s3.delete_object(Bucket="photos", Key="a.jpg")
+    with pytest.raises(ReadError, match="not found"):
+        large.place.read(Reading())
+
+
+def test_without_credentials_it_says_so(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import s3fs
+
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(SourceError, match="redentials"):
+        list(open_source("s3://photos").items())
