@@ -1,10 +1,15 @@
 """Documents/s of the bulk path, over raw pre-serialised `_bulk` requests with the same documents in the same run.
 
     python benchmarks/sink.py
-    python benchmarks/sink.py --docs 20000 --rounds 7
+    python benchmarks/sink.py --docs 20000 --rounds 7 --threads 4
 
-Raw: the request bodies lie ready in memory, one keep-alive connection, the answers are read and not looked at. Ours serialises,
-sends, reads the answer and gives each document its outcome. `helpers.bulk` is the client's own. Rounds alternate; medians.
+One after the other: **raw** posts bodies that lie ready in memory over one keep-alive connection and doesn't look at the answers.
+**stair-es** serialises, sends, reads the answer and gives each document its outcome. **helpers.bulk** is the client's own.
+**ray-elasticsearch** is the `write` of its Ray sink on a data frame that lies ready, called here without Ray: what Ray takes to
+carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
+
+Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `Pace` says, against
+**parallel_bulk** with as many threads. Rounds alternate; medians. The node has the same cores: more at a time is no gain here.
 """
 
 from __future__ import annotations
@@ -14,8 +19,11 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from http.client import HTTPConnection
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,8 +32,10 @@ from common import PHOTOS, machine, node
 from opensearchpy import helpers
 
 from stair_es import resources
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter, chunks, operation
-from stair_es.cluster.documents import ImageFacts, document, document_id
+from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
+from stair_es.cluster.bulk_lines import chunks, operation
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.pace import Pace
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
@@ -34,7 +44,12 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 Documents = list[tuple[str, dict[str, Any]]]
-POLICY = BulkPolicy(max_chunk_docs=500)
+Way = Callable[[str], object]
+"""Writes all documents into the index of this name."""
+
+CHUNK_DOCS = 500
+PEER = "ray-elasticsearch"
+PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elastic-transport<9'"
 
 
 def documents(count: int) -> Documents:
@@ -52,6 +67,7 @@ def documents(count: int) -> Documents:
         facts = ImageFacts(
             uri=uri,
             source="file:///bench",
+            version=None,
             sha256=f"{i:064x}",
             width=decoded.width,
             height=decoded.height,
@@ -59,7 +75,15 @@ def documents(count: int) -> Documents:
             taken_at=None,
             thumbnail=decoded.thumbnail,
         )
-        source = document(vector, facts, model_id="bench", fingerprint="0", ingested_at="2026-01-01T00:00:00Z", top_words=16)
+        source = document(
+            vector,
+            facts,
+            fields={},
+            model_id="bench",
+            fingerprint="0",
+            ingested_at="2026-01-01T00:00:00Z",
+            settings=DocumentSettings(),
+        )
         result.append((document_id(uri), source))
     return result
 
@@ -76,55 +100,140 @@ def raw(url: str, index: str, bodies: list[bytes]) -> None:
     connection.close()
 
 
-def helpers_bulk(client: OpenSearch, index: str, docs: Documents) -> None:
-    """The client's own helper."""
-    helpers.bulk(client, ({"_index": index, "_id": id_, "_source": doc} for id_, doc in docs), chunk_size=POLICY.max_chunk_docs)
+def actions(index: str, docs: Documents) -> Iterator[dict[str, Any]]:
+    """The documents as the client's helpers want them."""
+    return ({"_index": index, "_id": id_, "_source": doc} for id_, doc in docs)
+
+
+def parallel_bulk(client: OpenSearch, index: str, docs: Documents, threads: int) -> None:
+    """The client's own helper with threads."""
+    for ok, item in helpers.parallel_bulk(client, actions(index, docs), thread_count=threads, chunk_size=CHUNK_DOCS):
+        if not ok:
+            raise SystemExit(f"parallel_bulk failed: {item}")
+
+
+def checked(written: Written) -> Written:
+    """`written`, if no document was refused."""
+    if any(written.outcomes.values()):
+        raise SystemExit("documents were refused")
+    return written
+
+
+def paced(writer: BulkWriter, docs: Documents, pool: ThreadPoolExecutor, document_bytes: float) -> Pace:
+    """As many requests at a time, and as large, as the pace says."""
+    pace, start = Pace(writer.policy), 0
+    under_way: set[Future[Written]] = set()
+    while start < len(docs) or under_way:
+        while start < len(docs) and len(under_way) < pace.concurrency:
+            end = start + max(1, int(pace.chunk_bytes / document_bytes))
+            under_way.add(pool.submit(writer.write, docs[start:end], pace.chunk_bytes))
+            start = end
+        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            for sent in checked(future.result()).sent:
+                pace.observe(sent)
+    return pace
+
+
+def peer(url: str, docs: Documents) -> Way | None:
+    """The way of ray-elasticsearch; `None` where it isn't installed."""
+    try:
+        sinks, transport, pandas = map(import_module, ("ray_elasticsearch", "elastic_transport", "pandas"))
+    except ImportError:
+        return None
+    base: Any = transport.Urllib3HttpNode
+
+    def perform_request(self: object, *arguments: object, headers: Mapping[str, str] | None = None, **more: object) -> object:
+        """With what both sides want to hear: the client looks for a header, the node for a plain content type."""
+        plain = {**(headers or {}), "content-type": "application/x-ndjson", "accept": "application/json"}
+        answer = base.perform_request(self, *arguments, headers=plain, **more)
+        headers_back = transport.HttpHeaders({**answer.meta.headers, "x-elastic-product": "Elasticsearch"})
+        return answer._replace(meta=replace(answer.meta, headers=headers_back))
+
+    disguised = type("Disguised", (base,), {"perform_request": perform_request})
+    frame = pandas.DataFrame([{"_id": id_, **doc} for id_, doc in docs])
+
+    def way(index: str) -> None:
+        sink = sinks.ElasticsearchDatasink(
+            index=index, chunk_size=CHUNK_DOCS, hosts=url, node_class=disguised, request_timeout=120
+        )
+        sink.write([frame], None)
+
+    return way
+
+
+def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, rounds: int) -> dict[str, list[float]]:
+    """Documents/s of each way in each round, in turn."""
+    rates: dict[str, list[float]] = {label: [] for label in ways}
+    for turn in range(-1, rounds):  # the first round warms the node up and isn't counted
+        for label, way in ways.items():
+            index = f"{name}-{turn + 1}"
+            client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {f"{index}-alias": {}}})
+            start = time.perf_counter()
+            way(index)
+            seconds = time.perf_counter() - start
+            client.indices.refresh(index=index)
+            if client.count(index=index)["count"] != count:
+                raise SystemExit(f"{label}: documents are missing")
+            client.indices.delete(index=index)
+            if turn >= 0:
+                rates[label].append(count / seconds)
+    return rates
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--docs", type=int, default=5000)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
     docs = documents(arguments.docs)
-    bodies = [b"".join(lines for _, lines in chunk) for chunk in chunks([operation(*doc) for doc in docs], POLICY)]
-    rates: dict[str, list[float]] = {}
-    with node(arguments.url) as (connection, client, name):
+    one, many = BulkPolicy(max_chunk_docs=CHUNK_DOCS), BulkPolicy(max_concurrency=arguments.threads)
+    cut = list(chunks((operation(*doc) for doc in docs), one.max_chunk_bytes, one.max_chunk_docs))
+    bodies = [b"".join(lines for _, lines in chunk) for chunk in cut]
+    size = sum(map(len, bodies)) / len(docs)
+    reached: list[tuple[int, int]] = []
+    with node(arguments.url) as (connection, client, name), ThreadPoolExecutor(arguments.threads) as pool:
 
-        def ours(index: str) -> None:
-            writer = BulkWriter(client=client, connection=connection, alias=f"{index}-alias", policy=POLICY)
-            if any(writer.write(docs).values()):
-                raise SystemExit("documents were refused")
+        def writer(index: str, policy: BulkPolicy) -> BulkWriter:
+            return BulkWriter(client=client, connection=connection, alias=f"{index}-alias", policy=policy)
 
-        ways: dict[str, Callable[[str], None]] = {
+        def at_pace(index: str) -> None:
+            pace = paced(writer(index, many), docs, pool, size)
+            reached.append((pace.chunk_bytes, pace.concurrency))
+
+        ways: dict[str, Way] = {
             "raw _bulk": lambda index: raw(connection.url, index, bodies),
-            "stair-es": ours,
-            "helpers.bulk": lambda index: helpers_bulk(client, index, docs),
+            "stair-es": lambda index: checked(writer(index, one).write(docs)),
+            "helpers.bulk": lambda index: helpers.bulk(client, actions(index, docs), chunk_size=CHUNK_DOCS),
+            "stair-es, pace": at_pace,
+            "parallel_bulk": lambda index: parallel_bulk(client, index, docs, arguments.threads),
         }
-        for turn in range(-1, arguments.rounds):  # the first round warms the node up and isn't counted
-            for label, way in ways.items():
-                index = f"{name}-{turn + 1}"
-                client.indices.create(
-                    index=index, body={**resources.load("mappings", "image"), "aliases": {f"{index}-alias": {}}}
-                )
-                start = time.perf_counter()
-                way(index)
-                if turn >= 0:
-                    rates.setdefault(label, []).append(len(docs) / (time.perf_counter() - start))
-                client.indices.delete(index=index)
+        theirs = peer(connection.url, docs)
+        if theirs is not None:
+            ways[PEER] = theirs
+        rates = measure(client, name, ways, len(docs), arguments.rounds)
+    report(arguments, size, rates, reached[-1])
+
+
+def report(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> None:
+    """The table, or JSON."""
     medians = {label: statistics.median(values) for label, values in rates.items()}
     if arguments.json:
-        print(json.dumps({"machine": machine(), "docs": len(docs), "docs_per_s": medians, "rounds": rates}))
+        print(json.dumps({"machine": machine(), "docs": arguments.docs, "docs_per_s": medians, "rounds": rates}))
         return
-    size = sum(map(len, bodies)) / len(docs)
-    print(f"{machine()}; {len(docs)} documents of {size:.0f} bytes, median of {arguments.rounds} rounds")
-    print(f"{'':16}{'docs/s':>10}{'of raw':>10}")
+    print(f"{machine()}; {arguments.docs} documents of {size:.0f} bytes, median of {arguments.rounds} rounds")
+    print(f"{'':20}{'docs/s':>10}{'of raw':>10}{'least..most':>16}")
     for label, rate in medians.items():
-        print(f"{label:16}{rate:10.0f}{rate / medians['raw _bulk']:10.2f}")
+        spread = f"{min(rates[label]):.0f}..{max(rates[label]):.0f}"
+        print(f"{label:20}{rate:10.0f}{rate / medians['raw _bulk']:10.2f}{spread:>16}")
+    print(f"pace at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {arguments.threads} at a time")
+    if PEER not in rates:
+        print(f"{PEER:20}not installed: {PEER_INSTALL}")
 
 
 if __name__ == "__main__":

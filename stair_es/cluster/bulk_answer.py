@@ -39,8 +39,9 @@ def verdicts(answer: object) -> dict[str, Verdict]:
     items = answer.get("items") if isinstance(answer, dict) else None
     result = {}
     for item in items if isinstance(items, list) else ():
-        [(kind, outcome)] = item.items()
-        result[outcome["_id"]] = judge(kind, outcome)
+        for kind, outcome in item.items() if isinstance(item, dict) else ():
+            if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
+                result[str(outcome["_id"])] = judge(kind, outcome)
     return result
 
 

@@ -58,7 +58,7 @@ def deletion(id_: str, _: Mapping[str, Any]) -> Lines:
 def probe(id_: str) -> Lines:
     """The deletion of a document that doesn't exist, on the shard where the document `id_` is: harmless."""
     absent = _PROBE + id_[:200]
-    return absent, orjson.dumps({"delete": {"_id": absent, "routing": id_[:200]}}) + b"\n"
+    return absent, orjson.dumps({"delete": {"_id": absent, "routing": id_[:512]}}) + b"\n"
 
 
 def size_of(lines: Iterable[Lines]) -> int:

@@ -16,7 +16,7 @@ from opensearchpy import exceptions
 from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, failure, verdicts
 from stair_es.cluster.bulk_lines import Lines, Sent, chunks, probe, size_of
 from stair_es.cluster.connect import translated
-from stair_es.cluster.retry import backoff_s, tell
+from stair_es.cluster.retry import tell, wait_s
 from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Load:
             self.limit = max(self.limit // 2, _SMALLEST_BYTES)
         self._queue(busy)
         tell(self.writer.connection, f"{len(busy)} documents: {answer.of(busy[0]).reason}", self.attempt)
-        self.writer.sleep(min(backoff_s(self.attempt, self.policy), patience_s))
+        self.writer.sleep(min(wait_s(self.attempt, self.policy, answer.error), patience_s))
 
     def _shrink(self, piece: list[Lines]) -> None:
         if len(piece) == 1:

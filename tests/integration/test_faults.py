@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -189,9 +190,9 @@ def test_faults_that_pass_lose_nothing_and_double_nothing(
     assert len(written.sent) == met.total()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 3)])
 def test_a_storm_of_all_faults_loses_nothing_doubles_nothing_and_blames_the_right_ones(
-    seed: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
+    seed: int, threads: int, node_url: str, client: OpenSearch, index_name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _create(client, index_name)
     documents = _documents(400)
@@ -203,8 +204,10 @@ def test_a_storm_of_all_faults_loses_nothing_doubles_nothing_and_blames_the_righ
     start = time.perf_counter()
     with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20), timeout_s=0.6) as (writer, _, met):
         outcomes: dict[str, str | None] = {}
-        for begin in range(0, len(documents), 100):
-            outcomes |= writer.write(documents[begin : begin + 100], chunk_bytes=1500).outcomes
+        parts = [documents[begin : begin + 100] for begin in range(0, len(documents), 100)]
+        with ThreadPoolExecutor(threads) as pool:
+            for written in pool.map(lambda part: writer.write(part, chunk_bytes=1500), parts):
+                outcomes |= written.outcomes
         removed = writer.delete([f"{i:03}" for i in range(100)]).outcomes
     with capsys.disabled():
         sys.stdout.write(f"\nstorm {seed}: {time.perf_counter() - start:.1f} s, {dict(met.most_common())}\n")
@@ -315,6 +318,15 @@ def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_
     assert len(waits) == 4
     assert all(0.25 * 2**i <= wait <= 0.5 * 2**i for i, wait in enumerate(waits))
     assert "goes on where this run stopped" in caught.value.remedy
+
+
+def test_a_cluster_that_says_when_to_come_back_is_not_asked_earlier(node_url: str, client: OpenSearch, index_name: str) -> None:
+    _create(client, index_name)
+    with _writer(node_url, index_name, first([busy(retry_after_s=7), busy()])) as (writer, waits, _):
+        assert writer.write(_documents(3)).outcomes == {f"{i:03}": None for i in range(3)}
+    asked_s, own_s = waits
+    assert 7 <= asked_s <= 8
+    assert own_s <= 1
 
 
 def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
@@ -428,8 +440,8 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
         with serve(lambda _: None) as away:
             pass
         sleepy = stack.enter_context(FaultProxy(node_url, always(slow(1.2)))).url
-        connection = Connection(url=node_url)
-        cluster = OpenSearch(hosts=[away, sleepy, node_url], timeout=0.8, max_retries=0)
+        connection = Connection(url=f"{away},{sleepy},{node_url}", timeout_s=0.8)
+        cluster = connection.client()
         stack.callback(cluster.close)
         writer = BulkWriter(client=cluster, connection=connection, alias=index_name, sleep=lambda _: None)
         written = writer.write(documents, chunk_bytes=2000)

@@ -80,7 +80,9 @@ def test_a_reason_names_type_reason_and_cause() -> None:
     )
 
 
-@pytest.mark.parametrize("answer", [None, [], {}, {"items": None}, {"items": 3}, "page"])
+@pytest.mark.parametrize(
+    "answer", [None, [], {}, {"items": None}, {"items": 3}, "page", {"items": [3, {"index": 3}, {"index": {"_id": "a"}}]}]
+)
 def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
     assert verdicts(answer) == {}
 
