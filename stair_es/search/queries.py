@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +12,6 @@ from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 TOKENS_FIELD = "tokens"
 
@@ -41,17 +39,32 @@ def rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_
     Raises:
         QueryError: No word is left (an empty `bool` would match every document), or a weight is beyond float32.
     """
-    if max_clauses < 1:
-        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
-    weighted = [(word, _float32(word, weight)) for word, weight in vector]
-    kept = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
-    if not kept:
-        raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
-    return SparseQuery(
-        clause={"bool": {"should": [_rank_feature(f"{field}.{escape(word)}", boost) for word, boost in kept]}},
-        sent=SparseVector.from_pairs(kept),
-        cut=SparseVector(vector.features[len(kept) :], vector.weights[len(kept) :]),
-    )
+    kept = _kept(vector, max_clauses)
+    clause = {"bool": {"should": [_rank_feature(f"{field}.{escape(word)}", boost) for word, boost in kept]}}
+    return _query(clause, kept, vector)
+
+
+def sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """The same for Elasticsearch's `sparse_vector`, with pruning off: it would drop words that are frequent and light.
+
+    Args:
+        vector: The words of the query.
+        field: The `sparse_vector` field.
+        max_clauses: Only that many of the heaviest words are kept (Elasticsearch 8 makes a clause of each).
+
+    Raises:
+        QueryError: As for `rank_features_query`.
+    """
+    kept = _kept(vector, max_clauses)
+    words = {escape(word): boost for word, boost in kept}
+    return _query({"sparse_vector": {"field": field, "query_vector": words, "prune": False}}, kept, vector)
+
+
+QUERIES: Mapping[str, Callable[..., SparseQuery]] = {
+    "rank_features": rank_features_query,
+    "sparse_vector": sparse_vector_query,
+}
+"""Type of the field -> what builds its clause."""
 
 
 def search_body(clause: Mapping[str, Any], *, k: int) -> dict[str, Any]:
@@ -60,6 +73,21 @@ def search_body(clause: Mapping[str, Any], *, k: int) -> dict[str, Any]:
     The total isn't counted, so that the engine may skip documents that can't get among the best `k`.
     """
     return {"size": k, "track_total_hits": False, "_source": {"excludes": ["thumbnail"]}, "query": dict(clause)}
+
+
+def _kept(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
+    if max_clauses < 1:
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+    weighted = [(word, _float32(word, weight)) for word, weight in vector]
+    kept = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
+    if not kept:
+        raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
+    return kept
+
+
+def _query(clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector) -> SparseQuery:
+    cut = SparseVector(vector.features[len(kept) :], vector.weights[len(kept) :])
+    return SparseQuery(clause=clause, sent=SparseVector.from_pairs(kept), cut=cut)
 
 
 def _rank_feature(field: str, boost: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An index from its first day to its last, on each engine: opened, built anew, swapped, pruned; and runs that get in each other's way."""
+"""The life of an index on each engine: opened, built anew, swapped, pruned; and runs that get in each other's way."""
 
 from __future__ import annotations
 

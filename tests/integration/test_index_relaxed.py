@@ -127,9 +127,13 @@ def test_of_two_runs_at_once_none_takes_relaxed_settings_for_originals(loads: Lo
 
 
 def test_a_failing_restore_doesn_t_hide_the_failure_of_the_run(loads: Loads) -> None:
-    with pytest.raises(RuntimeError, match="mine"), loads.start():
-        loads.client.indices.delete(index=loads.opened.name)
-        raise RuntimeError("mine")
+    def run() -> None:
+        with loads.start():
+            loads.client.indices.delete(index=loads.opened.name)
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        run()
     assert "could not be restored" in loads.said[-1]
 
 

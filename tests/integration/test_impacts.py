@@ -1,0 +1,144 @@
+"""The opt-in field `impacts`: a plain `match` of a client that knows nothing of us ranks as the vectors say."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import stair_es
+from stair_es import SparseVector
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
+from stair_es.cluster.mapping import index_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from opensearchpy import OpenSearch
+
+SETTINGS = DocumentSettings(impacts=True)
+VOCABULARY = (Path(stair_es.__file__).parent / "model" / "data" / "vocab.txt").read_text(encoding="utf-8").splitlines()
+STRANGE = ("##ing", ".", "a|b", "a b", "", "|", "100%", "日本", "½", "x" * 300, "it's")
+_STOP = (
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was"
+    " will with"
+)
+STOP = set(_STOP.split())
+ALIKE = ("café", "犬", "2004", "привет")
+
+
+@pytest.fixture
+def images() -> dict[str, SparseVector]:
+    """Few frequent and many rare words, weights over three orders of magnitude, and words that a match can't ask for."""
+    rng = np.random.default_rng(20261124)
+    words = np.array([*(f"word{i}" for i in range(300)), *STRANGE, *ALIKE])
+    rng.shuffle(words)
+    frequency = 1.0 / np.arange(1, len(words) + 1)
+    made = {}
+    for number in range(200):
+        chosen = rng.choice(words, 40, replace=False, p=frequency / frequency.sum())
+        weights = np.exp(rng.normal(-1, 1.5, 40))
+        made[f"{number:03}"] = SparseVector.from_pairs((str(w), float(x)) for w, x in zip(chosen, weights, strict=True))
+    return made
+
+
+@pytest.fixture
+def index(client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector]) -> str:
+    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), SETTINGS))
+    lines: list[dict[str, Any]] = []
+    for name, vector in images.items():
+        facts = ImageFacts(
+            uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
+        )
+        at = "2026-01-01T00:00:00Z"
+        body = document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=SETTINGS)
+        lines += [{"index": {"_id": name}}, body]
+    answer = client.bulk(body=lines, index=index_name, params={"refresh": "true"})
+    assert not answer["errors"], answer
+    return index_name
+
+
+def queries(images: Mapping[str, SparseVector]) -> Iterator[list[str]]:
+    rng = np.random.default_rng(3)
+    words = sorted({word for vector in images.values() for word, _ in vector if askable(word)})
+    for size in range(1, 30):
+        yield [str(word) for word in rng.choice(words, size, replace=False)]
+
+
+def match(client: OpenSearch, index: str, text: str, **more: Any) -> dict[str, float]:  # noqa: ANN401 - parts of a query
+    """As any client sends it; best first."""
+    body = {"size": 1000, "query": {"match": {"impacts": {"query": text, **more}}}}
+    return {hit["_id"]: hit["_score"] for hit in client.search(index=index, body=body)["hits"]["hits"]}
+
+
+def test_scores_are_the_exact_sums_of_the_quantised_weights_and_rank_so(
+    client: OpenSearch, index: str, images: Mapping[str, SparseVector]
+) -> None:
+    compared = 0
+    for words in queries(images):
+        exact = {
+            name: sum(max(1, round(dict(vector)[word] * IMPACT_SCALE)) for word in words if word in vector.features)
+            for name, vector in images.items()
+        }
+        found = match(client, index, " ".join(words))
+        assert found == {name: score for name, score in exact.items() if score}
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        compared += len(found)
+    assert compared > 2000
+
+
+def test_the_ranking_is_that_of_the_vectors_within_half_a_step_a_word(
+    client: OpenSearch, index: str, images: Mapping[str, SparseVector]
+) -> None:
+    for words in queries(images):
+        asked = SparseVector.from_mapping(dict.fromkeys(words, 1.0))
+        slack = len(words) / IMPACT_SCALE  # a word's impact is off by half a step, one below half a step by less than one
+        found = match(client, index, " ".join(words))
+        exact = {name: asked.dot(vector) for name, vector in images.items()}
+        for name, score in found.items():
+            assert score / IMPACT_SCALE == pytest.approx(exact[name], abs=slack)
+        ranked = [exact[name] for name in found]
+        for earlier, later in itertools.pairwise(ranked):
+            assert earlier >= later - 2 * slack
+
+
+def test_case_stop_words_and_weights_of_the_client_s_query_do_what_they_do_in_bm25(client: OpenSearch, index: str) -> None:
+    plain = match(client, index, "word1 word2")
+    assert plain
+    assert match(client, index, "The Word1, and WORD2!") == plain
+    assert match(client, index, "word1 word2", boost=2) == {name: 2 * score for name, score in plain.items()}
+    both = match(client, index, "word1 word2", operator="and")
+    assert both.keys() == match(client, index, "word1").keys() & match(client, index, "word2").keys()
+
+
+def test_words_that_a_match_can_t_ask_for_are_left_out_and_no_other(
+    client: OpenSearch, index: str, images: Mapping[str, SparseVector]
+) -> None:
+    for word in STRANGE:
+        assert any(word in vector.features for vector in images.values())
+        assert match(client, index, word) == {}
+    for word in ALIKE:
+        holders = {name for name, vector in images.items() if word in vector.features}
+        assert holders
+        assert match(client, index, word).keys() == holders
+
+
+def test_the_words_of_the_vocabulary_that_come_back_whole_are_askable_and_no_other(client: OpenSearch, index: str) -> None:
+    whole = set[str]()
+    for start in range(0, len(VOCABULARY), 2000):
+        texts = VOCABULARY[start : start + 2000]
+        answer = client.indices.analyze(index=index, body={"analyzer": "impacts_search", "text": texts})["tokens"]
+        offsets = list(itertools.accumulate((len(text.encode("utf-16-le")) // 2 + 1 for text in texts), initial=0))
+        tokens: dict[int, list[str]] = {}
+        for token in answer:
+            place = int(np.searchsorted(offsets, token["start_offset"], side="right")) - 1
+            tokens.setdefault(place, []).append(token["token"])
+        whole |= {texts[place] for place, found in tokens.items() if found == [texts[place]]}
+    assert len(whole) > 20_000
+    ours = {word for word in VOCABULARY if askable(word)}
+    assert ours - STOP - whole == set()
+    assert all(len(word) == 1 and not word.isalnum() for word in whole - ours)  # © and the like: nobody types them

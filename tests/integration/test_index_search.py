@@ -1,0 +1,50 @@
+"""A searcher that stays open while the alias moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stair_es import SparseVector, resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.index import Identity, OpenIndex, open_index, swap
+from stair_es.errors import QueryError
+from stair_es.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+FIRST = Identity(model_name="m", model_id="m@1", settings={})
+CAR = SparseVector.from_mapping({"car": 1.0})
+
+
+def built(client: OpenSearch, connection: Connection, alias: str, identity: Identity, uri: str) -> OpenIndex:
+    opened = open_index(client, connection, alias, resources.load("mappings", "image"), identity, print)
+    body = {"uri": uri, "tokens": {"car": 2.0}}
+    client.index(index=opened.write_alias, id="1", body=body, params={"refresh": "true", "require_alias": "true"})
+    swap(client, connection, alias, opened)
+    return opened
+
+
+def test_it_finds_what_is_in_the_new_index(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+    connection = Connection(url=rank_features_url)
+    first = built(engine, connection, engine_index, FIRST, "old")
+    with Searcher(connection, engine_index, "m@1") as searcher:
+        assert [hit.uri for hit in searcher.search(CAR).hits] == ["old"]
+        built(engine, connection, engine_index, replace(FIRST, settings={"top_words": 3}), "new")
+        engine.indices.delete(index=first.name)
+        assert [hit.uri for hit in searcher.search(CAR).hits] == ["new"]
+
+
+def test_it_doesn_t_take_another_model_s_vectors_for_its_own(
+    engine: OpenSearch, rank_features_url: str, engine_index: str
+) -> None:
+    connection = Connection(url=rank_features_url)
+    built(engine, connection, engine_index, FIRST, "old")
+    with Searcher(connection, engine_index, "m@1") as searcher:
+        searcher.search(CAR)
+        built(engine, connection, engine_index, replace(FIRST, model_id="m@2"), "new")
+        with pytest.raises(QueryError, match="m@2"):
+            searcher.search(CAR)

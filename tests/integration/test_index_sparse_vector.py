@@ -1,0 +1,131 @@
+"""An index with Elasticsearch's `sparse_vector`, from its mapping to a search with reasons, on a real node of version 9."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from opensearchpy import OpenSearch
+
+from stair_es import SparseVector
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.index import Identity, open_index, prune, refresh, relaxed, swap
+from stair_es.cluster.ledger import by_id, by_uri, entries
+from stair_es.cluster.mapping import index_body
+from stair_es.errors import IndexMismatch, UnsupportedTarget
+from stair_es.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ALIAS = "test-sparse"
+SETTINGS = DocumentSettings(vector="sparse_vector")
+IDENTITY = Identity(model_name="drawn", model_id="drawn@1", settings={"vector": "sparse_vector"})
+TRUNCATION = 2**-8
+STRANGE = ("a.b", ".", "##ing", "100%", "%", "", "café", "犬", "a b")
+
+
+@pytest.fixture
+def connection(elasticsearch9_url: str) -> Connection:
+    return Connection(url=elasticsearch9_url)
+
+
+@pytest.fixture
+def client(connection: Connection) -> Iterator[OpenSearch]:
+    made = connection.client()
+    yield made
+    for name in made.indices.get(index=f"{ALIAS}*"):
+        made.indices.delete(index=name)
+    made.close()
+
+
+def drawn(count: int, seed: int) -> list[SparseVector]:
+    rng = np.random.default_rng(seed)
+    words = np.array([*(f"word{i}" for i in range(500)), *STRANGE])
+    return [
+        SparseVector.from_pairs(
+            (str(word), float(np.float32(np.exp(rng.normal(-2, 1.2))))) for word in rng.choice(words, 60, replace=False)
+        )
+        for _ in range(count)
+    ]
+
+
+def put(client: OpenSearch, alias: str, vectors: Mapping[str, SparseVector]) -> None:
+    lines: list[dict[str, Any]] = []
+    for uri, vector in vectors.items():
+        facts = ImageFacts(
+            uri=uri, source="s", version="v", sha256="00", width=1, height=1, format="PNG", taken_at=None, thumbnail="data:,"
+        )
+        at = "2026-01-01T00:00:00Z"
+        body = document(vector, facts, fields={}, model_id="drawn@1", fingerprint="f", ingested_at=at, settings=SETTINGS)
+        lines += [{"index": {"_id": document_id(uri)}}, body]
+    answer = client.bulk(body=lines, index=alias, params={"require_alias": "true"})
+    assert not answer["errors"], answer
+
+
+def test_the_whole_life_of_an_index(client: OpenSearch, connection: Connection) -> None:
+    said: list[str] = []
+    body = index_body(probe(client, connection), SETTINGS)
+    images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(100, 1))}
+    live = open_index(client, connection, ALIAS, body, IDENTITY, said.append)
+    build = open_index(client, connection, ALIAS, body, replace(IDENTITY, settings={"new": True}), said.append)
+    assert build.live == live.name
+    with relaxed(client, connection, build, replicas=True, say=said.append):
+        put(client, build.write_alias, images)
+    refresh(client, connection, build.name)
+    swap(client, connection, ALIAS, build)
+    assert list(client.indices.get_alias(name=ALIAS)) == [build.name]
+    assert {entry.uri for entry in entries(client, connection, ALIAS, sources=["s"])} == set(images)
+    assert set(by_uri(client, connection, ALIAS, list(images))) == set(images)
+    assert len(by_id(client, connection, ALIAS, [document_id(uri) for uri in images])) == 100
+    assert prune(client, connection, ALIAS, 0) == [live.name]
+    assert len(client.indices.get(index=f"{ALIAS}*")) == 1
+
+
+def test_scores_and_reasons_are_those_of_the_exact_product(client: OpenSearch, connection: Connection) -> None:
+    images = {f"u/{number:03}": vector for number, vector in enumerate(drawn(150, 2))}
+    opened = open_index(client, connection, ALIAS, index_body(probe(client, connection), SETTINGS), IDENTITY, print)
+    put(client, opened.write_alias, images)
+    refresh(client, connection, opened.name)
+    queries = [*drawn(10, 3), *(SparseVector.from_mapping({word: 1.5}) for word in STRANGE)]
+    with Searcher(connection, ALIAS, "drawn@1") as searcher:
+        for query in queries:
+            hits = searcher.search(query, k=1000).hits
+            assert {hit.uri for hit in hits} == {
+                uri for uri, image in images.items() if set(image.features) & set(query.features)
+            }
+            assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+            for hit in hits:
+                exact = query.dot(images[hit.uri])
+                assert exact * (1 - TRUNCATION) <= hit.score <= exact * (1 + 1e-6)
+                assert sum(reason.contribution for reason in hit.why) == pytest.approx(exact, rel=1e-6)
+                assert "thumbnail" not in hit.source
+
+
+def test_pruning_is_off_a_word_in_every_image_counts(client: OpenSearch, connection: Connection) -> None:
+    """With its default, Elasticsearch drops query words that are frequent and light."""
+    everywhere = {f"u/{number:03}": SparseVector.from_mapping({"all": 0.01, f"w{number}": 1.0}) for number in range(100)}
+    opened = open_index(client, connection, ALIAS, index_body(probe(client, connection), SETTINGS), IDENTITY, print)
+    put(client, opened.write_alias, everywhere)
+    refresh(client, connection, opened.name)
+    mapping = client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["properties"]["tokens"]
+    assert mapping["index_options"]["prune"] is False
+    with Searcher(connection, ALIAS, "drawn@1") as searcher:
+        hits = searcher.search(SparseVector.from_mapping({"w7": 1.0, "all": 0.01}), k=1000).hits
+    assert len(hits) == 100
+
+
+def test_indices_of_both_field_types_can_t_be_searched_in_one(client: OpenSearch, connection: Connection) -> None:
+    meta = {"stair_es": {"model": "drawn@1", "model_name": "drawn"}}
+    for name, type_ in ((f"{ALIAS}-1", "sparse_vector"), (f"{ALIAS}-2", "keyword")):
+        client.indices.create(index=name, body={"mappings": {"_meta": meta, "properties": {"tokens": {"type": type_}}}})
+    with Searcher(connection, f"{ALIAS}-*", "drawn@1") as searcher, pytest.raises(IndexMismatch, match=f"{ALIAS}-2"):
+        searcher.search(SparseVector.from_mapping({"a": 1.0}))
+
+
+def test_impacts_are_refused(client: OpenSearch, connection: Connection) -> None:
+    with pytest.raises(UnsupportedTarget, match="impacts"):
+        index_body(probe(client, connection), DocumentSettings(impacts=True))
