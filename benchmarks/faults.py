@@ -46,6 +46,7 @@ STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 SCENARIOS = ("driver", "worker", "node", "one of three", "proxy")
 _RESTART_AFTER_S = 2.0
 _DONE = (0,)
+_STAGES = ("ray::_RayEncoder", "ray::prepare_batch", "ray::check_batch", "ray::_write")
 
 
 @dataclass
@@ -88,7 +89,7 @@ def ingest(url: str, index: str, photos: Path, *options: str) -> subprocess.Pope
 def finish(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
     """Exit code, and the last line of JSON, if there is one."""
     out, err = process.communicate(timeout=900)
-    lines = out.strip().splitlines()
+    lines = [line for line in out.splitlines() if line.startswith("{")]
     return process.returncode, json.loads(lines[-1]) if lines else {"error": err[-500:]}
 
 
@@ -181,7 +182,7 @@ def _stage_workers(pid: int) -> list[psutil.Process]:
             title = " ".join(child.cmdline())
         except psutil.Error:
             continue
-        if title.startswith("ray::") and "IDLE" not in title:
+        if title.startswith(_STAGES):
             found.append(child)
     return found
 
