@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, failure, verdicts
+from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, described, failure, verdicts
 from stair_es.cluster.bulk_lines import Lines, Sent, chunks, probe, size_of
 from stair_es.cluster.connect import translated
 from stair_es.cluster.retry import tell, wait_s
@@ -26,6 +26,7 @@ _ANSWER = "items.*._id,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
 _MOST_ON_TRIAL = 20
 _CONTINUE = "What was stored stays. Run the same command again when the cluster is well: it goes on where this run stopped."
+_ANEW = "Run the same command again: it makes a new index."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
     "index.blocks.read_only_allow_delete to null, and run the same command again: it goes on where this run stopped."
@@ -158,7 +159,9 @@ class Load:
                 raise self._stopped(control.of(lines))
             self.sound = True
         if len(piece) == 1:
-            self._decide(piece[0], f"the cluster can't read it: {answer.error}")
+            info = getattr(answer.error, "info", None)
+            reason = described(info.get("error")) if isinstance(info, dict) else str(answer.error)
+            self._decide(piece[0], f"HTTP 400: the cluster can't read it: {reason}")
         else:
             half = len(piece) // 2
             self.waiting.extendleft([piece[half:], piece[:half]])
@@ -201,5 +204,5 @@ class Load:
         if verdict.fate == "forbidden":
             return AuthenticationFailed(f"{url} forbids writing into {alias!r}: {verdict.reason}")
         if "not_found" in verdict.reason:
-            return ClusterError(f"{url} has no alias {alias!r} any more: somebody deleted it or its index", _CONTINUE)
+            return ClusterError(f"{url} has no alias {alias!r} any more: somebody deleted it or its index", _ANEW)
         return ClusterError(f"{url} takes no documents for {alias!r}: {verdict.reason}", _CONTINUE)
