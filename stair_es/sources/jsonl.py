@@ -1,0 +1,58 @@
+"""The source kind `jsonl`: one JSON object a line, an image and its fields in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from stair_es.sources.arguments import JSONL, ends_with
+from stair_es.sources.files import Found
+from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.lines import numbered
+from stair_es.sources.opened import files_at, opened
+from stair_es.sources.tables import Table, image_column
+
+
+class JsonLines(Table):
+    """Rows of JSON Lines."""
+
+    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
+        longest = self._options.reading.max_bytes * 4 // 3 + (1 << 20)  # an image in base64, and its fields
+        with opened(table) as file:
+            for number, line in numbered(file, longest):
+                if line is None or line.strip():
+                    yield self._row(line, number, table)
+
+    def _row(self, line: bytes | None, number: int, table: Found) -> Item | Unlisted:
+        where = f"{table.uri}#line={number}"
+        if line is None:
+            return Unlisted(where, self.uri, "the line is too long")
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return Unlisted(where, self.uri, f"not JSON: {error}")
+        if not isinstance(row, dict):
+            return Unlisted(where, self.uri, f"not a JSON object but a {type(row).__name__}")
+        column = image_column(row, self._options.image_column)
+        return self._item(row, column or self._options.image_column, table, f"line={number}")
+
+
+@dataclass(frozen=True)
+class JsonLinesKind:
+    """Opens `jsonl` sources."""
+
+    name: str = "jsonl"
+    description: str = "JSON Lines (.jsonl, .ndjson, .gz) with image paths, URLs or base64 bytes; local or remote, globs"
+
+    def claims(self, argument: str) -> bool:
+        """By suffix."""
+        return ends_with(argument, JSONL)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet."""
+        return JsonLines(files_at(argument, JSONL), options)
+
+
+KIND = JsonLinesKind()

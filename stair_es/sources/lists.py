@@ -1,0 +1,74 @@
+"""The source kind `urls`: plain lists of URLs and paths, one a line, and single http(s) URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from stair_es.sources.arguments import LIST, ends_with, names_container, scheme_of
+from stair_es.sources.files import Found
+from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.lines import numbered
+from stair_es.sources.opened import files_at, opened
+from stair_es.sources.remote import clean
+from stair_es.sources.tables import Table
+from stair_es.sources.url_fetch import UrlAt
+
+_LONGEST = 1 << 16
+
+
+class Lines(Table):
+    """URLs and paths, one a line; empty lines and those that begin with `#` are passed over."""
+
+    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
+        with opened(table) as file:
+            for number, line in numbered(file, _LONGEST):
+                where = f"{table.uri}#line={number}"
+                if line is None:
+                    yield Unlisted(where, self.uri, "the line is too long")
+                    continue
+                try:
+                    text = line.decode().strip()
+                except UnicodeDecodeError:
+                    yield Unlisted(where, self.uri, "not UTF-8")
+                    continue
+                if text and not text.startswith("#"):
+                    yield self._item({"image": text}, "image", table, f"line={number}")
+
+
+@dataclass(frozen=True)
+class OneUrl:
+    """An image behind a URL."""
+
+    url: str = field(repr=False)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """The URL without credentials and signature."""
+        return clean(self.url)
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """It."""
+        yield Item(self.uri, self.uri, UrlAt(self.url))
+
+
+@dataclass(frozen=True)
+class UrlsKind:
+    """Opens `urls` sources."""
+
+    name: str = "urls"
+    description: str = "lists of URLs and paths (.txt, one a line), and single http(s):// images"
+
+    def claims(self, argument: str) -> bool:
+        """A `.txt`, or a web address that doesn't look like a table or a tar."""
+        return ends_with(argument, LIST) or (scheme_of(argument) in ("http", "https") and not names_container(argument))
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet."""
+        if scheme_of(argument) in ("http", "https") and not ends_with(argument, LIST):
+            return OneUrl(argument)
+        return Lines(files_at(argument, LIST), options)
+
+
+KIND = UrlsKind()

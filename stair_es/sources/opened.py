@@ -1,0 +1,81 @@
+"""Opening whole files of tables, lists and tars, wherever they are."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from stair_es.errors import SourceError
+from stair_es.sources.arguments import scheme_of
+from stair_es.sources.files import Files, Found
+from stair_es.sources.item import Unlisted
+from stair_es.sources.local_files import LocalFiles
+from stair_es.sources.object_places import ObjectAt
+from stair_es.sources.paths import path_of
+from stair_es.sources.places import FileAt
+from stair_es.sources.remote import clean, file_system, reason_of
+from stair_es.sources.remote_files import RemoteFiles
+
+STDIN = "stdin:"
+_BLOCK = 1 << 20
+
+
+class StdinFiles:
+    """Standard input as the one file of a source."""
+
+    uri = STDIN
+
+    def __init__(self) -> None:
+        self.ignored: dict[str, int] = {}
+
+    def found(self) -> Iterator[Found | Unlisted]:
+        """It."""
+        yield Found(STDIN, FileAt(STDIN))
+
+
+def files_at(argument: str, suffixes: frozenset[str]) -> Files:
+    """The files of a SOURCE argument: here, remote, or standard input for `-`."""
+    if argument == "-":
+        return StdinFiles()
+    return LocalFiles(argument, suffixes) if scheme_of(argument) in ("", "file") else RemoteFiles(argument, suffixes)
+
+
+@contextmanager
+def opened(found: Found) -> Iterator[BinaryIO]:
+    """The bytes of the file as a stream that can seek (standard input can't), unpacked if its name ends with `.gz`.
+
+    Raises:
+        SourceError: It can't be opened, or reading it fails.
+    """
+    try:
+        with raw(found) as file:
+            if found.uri.endswith((".gz", ".tgz")):
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    yield cast("BinaryIO", unpacked)
+            else:
+                yield file
+    except OSError as error:
+        raise SourceError(f"{clean(found.uri)} can't be read: {error.strerror or error}") from error
+    except EOFError as error:
+        raise SourceError(f"{clean(found.uri)} is cut off: {error}") from error
+
+
+@contextmanager
+def raw(found: Found) -> Iterator[BinaryIO]:
+    """As `opened`, packed as it is."""
+    if found.uri == STDIN:
+        yield sys.stdin.buffer
+    elif isinstance(found.place, ObjectAt):
+        try:
+            fs, path = file_system(found.place.secret_url or found.place.uri)
+            file = fs.open(path, "rb", block_size=_BLOCK)
+        except OSError as error:
+            raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}") from error
+        with file:
+            yield file
+    else:
+        with path_of(found.uri).open("rb") as local:
+            yield local

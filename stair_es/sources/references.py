@@ -1,0 +1,90 @@
+"""What a list or a table says about where an image is: a path, a URL, or the bytes themselves."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stair_es.sources.arguments import scheme_of
+from stair_es.sources.item import Place
+from stair_es.sources.object_places import ObjectAt
+from stair_es.sources.paths import file_version, path_of, uri_of
+from stair_es.sources.places import FileAt, Inline
+from stair_es.sources.remote import clean
+from stair_es.sources.url_fetch import UrlAt
+
+STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
+"""Schemes that a table may name. Not all that fsspec knows: a table from elsewhere must not make us log in to servers."""
+_DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Referred:
+    """An image that a row names. `uri` is None for bytes: they are known by their row."""
+
+    uri: str | None
+    place: Place
+    version: str | None = None
+
+
+def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of any table
+    """Where the image of a cell is, or why that can't be said.
+
+    Args:
+        value: The cell: a path relative to `base`, an absolute one, a URL, a `data:` URI, bytes, or `{"bytes", "path"}`.
+        base: URL of the folder of the table, without a slash at its end.
+    """
+    if isinstance(value, Mapping):
+        inner, path = value.get("bytes"), value.get("path")
+        return _decoded(inner) if isinstance(inner, str) and inner else refer(inner or path, base)
+    if isinstance(value, (bytes, bytearray)):
+        return Referred(None, Inline(bytes(value))) if value else "the image is empty (0 bytes)"
+    if value is None or value == "":
+        return "no image in this row"
+    if not isinstance(value, str):
+        return f"the image is a {type(value).__name__}, not a path, a URL or bytes"
+    text = value.strip()
+    if data := _DATA.match(text):
+        return _decoded(text[data.end() :])
+    scheme = scheme_of(text)
+    if scheme in ("http", "https"):
+        return Referred(clean(text), UrlAt(text))
+    if scheme in STORES:
+        place = ObjectAt.of(text)
+        return Referred(place.uri, place)
+    if scheme not in ("", "file"):
+        return f"scheme {scheme}:// isn't read from lists and tables"
+    return _path(text, scheme, base)
+
+
+def _path(text: str, scheme: str, base: str) -> Referred | str:
+    if "\0" in text:
+        return "a NUL character is in the path"
+    if not base.startswith("file://"):
+        if scheme or text.startswith("/") or ".." in text.split("/"):
+            return "a remote table can name what is below its own folder, or URLs, but no path elsewhere"
+        if scheme_of(base) in ("http", "https"):
+            return Referred(clean(f"{base}/{text}"), UrlAt(f"{base}/{text}"))
+        place = ObjectAt.of(f"{base}/{text}")
+        return Referred(place.uri, place)
+    try:
+        path = path_of(text) if scheme else path_of(base) / os.path.expanduser(text)  # noqa: PTH111
+        uri = uri_of(path)
+        return Referred(uri, FileAt(uri), file_version(os.stat(path)))  # noqa: PTH116
+    except OSError:
+        return Referred(uri, FileAt(uri))  # reading it says why
+    except (ValueError, RuntimeError) as error:
+        return f"not a path: {error}"
+
+
+def _decoded(text: str) -> Referred | str:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return "not base64"
+    return Referred(None, Inline(data)) if data else "the image is empty (0 bytes)"

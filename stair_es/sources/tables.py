@@ -1,0 +1,106 @@
+"""What all tables share: which column has the image, what a row becomes, and that a bad row or file stops nothing."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stair_es.errors import SourceError, UsageError
+from stair_es.sources.files import Files, Found
+from stair_es.sources.item import Item, SourceOptions, Unlisted
+from stair_es.sources.opened import STDIN
+from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
+from stair_es.sources.references import Referred, refer
+from stair_es.sources.values import chosen
+
+IMAGE_COLUMNS = (
+    *("image", "img", "image_bytes", "jpg", "jpeg", "png", "webp", "bytes"),
+    *("image_path", "img_path", "path", "filepath", "file_path", "file", "file_name", "filename"),
+    *("image_url", "img_url", "url", "image_uri", "uri", "link", "src"),
+)
+"""Names of columns that are taken for the image's, the first that is there; capitals or not."""
+
+
+class Table(ABC):
+    """A source of rows in one or more files. Kinds say how a file becomes items."""
+
+    def __init__(self, files: Files, options: SourceOptions) -> None:
+        self._files = files
+        self._options = options
+
+    @property
+    def uri(self) -> str:
+        """What its items have as `source`."""
+        return self._files.uri
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> files of a folder that are no such tables."""
+        return self._files.ignored
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The images; see `Source.items`. A file that can't be read on is one `Unlisted`; the others are read."""
+        for each in self._files.found():
+            if isinstance(each, Unlisted):
+                yield each
+                continue
+            try:
+                yield from self._rows(each)
+            except SourceError as error:
+                yield Unlisted(each.uri, self.uri, error.message)
+
+    @abstractmethod
+    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
+        """The images of one file."""
+
+    def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+        """What a row becomes. `position`: `line=7`, the row's name in the file, for images that have no URI of their own."""
+        where = f"{table.uri}#{position}"
+        if column is None:
+            return Unlisted(
+                where, self.uri, f"no column with an image (--image-column); there are: {', '.join(map(str, row))[:300]}"
+            )
+        referred = refer(row.get(column), base_of(table.uri))
+        if isinstance(referred, str):
+            return Unlisted(where, self.uri, referred)
+        return self._made(referred, chosen(row, self._options.columns, column), where, table)
+
+    def _made(self, referred: Referred, fields: Mapping[str, Any], where: str, table: Found) -> Item:
+        if referred.uri is None:
+            version = f"{table.version}#{where.rpartition('#')[2]}" if table.version else None
+            return Item(where, self.uri, referred.place, version, fields)
+        return Item(referred.uri, self.uri, referred.place, referred.version, fields)
+
+    def _checked(self, names: Sequence[str], table: Found) -> None:
+        """Nothing, if the columns that the user named are there.
+
+        Raises:
+            UsageError: One isn't.
+        """
+        named = [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
+        missing = [name for name in named if name != "*" and name not in names]
+        if missing:
+            raise UsageError(
+                f"{table.uri} has no column {missing[0]!r}", f"It has: {', '.join(names)[:500]}. Columns: --map, --image-column."
+            )
+
+
+def image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:
+    """The column with the image: `named`, else by its name, else the first value that looks like a path or URL of an image."""
+    if named is not None:
+        return named if named in row else None
+    lower = {str(name).lower(): str(name) for name in reversed(list(row))}
+    by_name = next((lower[name] for name in IMAGE_COLUMNS if name in lower), None)
+    if by_name is not None or not isinstance(row, Mapping):
+        return by_name
+    suffixes = tuple(IMAGE_SUFFIXES)
+    return next(
+        (str(name) for name, value in row.items() if str(value)[-300:].partition("?")[0].lower().endswith(suffixes)), None
+    )
+
+
+def base_of(uri: str) -> str:
+    """The folder of a table, that paths in it are relative to; of standard input, the working directory."""
+    return uri_of(os.curdir) if uri == STDIN else uri.rpartition("/")[0]
