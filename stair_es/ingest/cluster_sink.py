@@ -175,6 +175,8 @@ class Kind:
         with closing(connection.client()) as client:
             body = index_body(target, plan.document, override=options.mapping)
             opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say)
+            if plan.document.id == "content" and not opened.created:
+                indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
         return self._session(plan, options, connection, target, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:

@@ -1,0 +1,47 @@
+"""Narrow precisions of the torch backend, on the CPU: the same words, nearly the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model import catalogue, efficientnet
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+def test_pixels_normalised_by_torch_are_the_same_bit_for_bit() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    tensor = efficientnet.normalised_tensor(need("torch", "torch").from_numpy(pixels))
+    assert np.array_equal(tensor.numpy(), efficientnet.normalised(pixels))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_narrow_precisions_see_the_same(precision: str) -> None:
+    spec = catalogue.resolve("starter").image_spec
+    names = ("tabby-cat.jpg", "giant-panda.jpg", "wall-clock.jpg")
+    pixels = np.stack([decode((PHOTOS / name).read_bytes(), spec, DecodeLimits()).pixels_HWC for name in names])
+    exact = catalogue.load(ModelSpec(name="starter", backend="torch", threads=1)).encode_images(pixels)
+    narrow = catalogue.load(ModelSpec(name="starter", backend="torch", threads=1, precision=precision)).encode_images(pixels)  # type: ignore[arg-type]
+    for one, other in zip(exact, narrow, strict=True):
+        assert one.features[0] == other.features[0]
+        assert one.dot(other) / (one.dot(one) * other.dot(other)) ** 0.5 > 0.98
+        assert one != other
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ModelSpec(name="starter", backend="onnx", precision="bf16"), "onnx backend computes in fp32"),
+        (ModelSpec(name="starter", precision="int4"), "unknown precision"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_precision_that_there_is_not_is_told(spec: ModelSpec, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        catalogue.load(spec).encode_images(np.zeros((1, 260, 260, 3), np.uint8))
