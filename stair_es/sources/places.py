@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stair_es.errors import ReadError, UsageError
+from stair_es.sources.cells import CellOf
 from stair_es.sources.item import Place, Read, Reading
 from stair_es.sources.limits import within
 from stair_es.sources.object_places import MemberOf, ObjectAt
@@ -81,5 +82,7 @@ def from_json(value: Mapping[str, Json]) -> Place:
             return ObjectAt(uri, size)
         case {"kind": "member", "uri": str(uri), "offset": int(offset), "size": int(size), "version": str() | None as version}:
             return MemberOf(uri, offset, size, version)
+        case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
+            return CellOf(uri, group, row, column)
         case _:
             raise UsageError("not the place of an image", "Give a file that stair-es ingest --dead-letters wrote.")

@@ -1,0 +1,154 @@
+"""The source kind `huggingface`: datasets of the hub, streamed, and local ones, through the `datasets` library."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.extras import need
+from stair_es.sources.arguments import scheme_of
+from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.references import refer
+from stair_es.sources.tables import image_column
+from stair_es.sources.values import chosen
+
+_SCHEME = "hf-dataset"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """What a `hf-dataset://` argument says."""
+
+    name: str
+    """Of the hub, or a local folder."""
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return self.name.startswith("/")
+
+    @property
+    def uri(self) -> str:
+        """Without the revision: an image stays the same when the data set goes on."""
+        path = "/".join([self.name, *([self.config] if self.config else [])])
+        return f"{_SCHEME}://{path}?split={self.split}"
+
+    @classmethod
+    def parse(cls, argument: str) -> Address:
+        """Of `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path.
+
+        Raises:
+            UsageError: It isn't of that form.
+        """
+        if scheme_of(argument) != _SCHEME:
+            return cls(name=os.path.abspath(os.path.expanduser(argument)))  # noqa: PTH100, PTH111
+        parts = urlsplit(argument)
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        unknown = set(query) - {"split", "revision", "config"}
+        names = [unquote(name) for name in (parts.netloc, *parts.path.split("/")) if name]
+        if unknown or not names or (parts.netloc and len(names) > 3):
+            raise UsageError(f"not the address of a data set: {argument!r}", "Write hf-dataset://user/name/config?split=train")
+        split, revision = query.get("split", "train"), query.get("revision")
+        if not parts.netloc:
+            return cls(name="/" + "/".join(names), config=query.get("config"), split=split, revision=revision)
+        config = query.get("config", names[2] if len(names) > 2 else None)
+        return cls(name="/".join(names[:2]), config=config, split=split, revision=revision)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split."""
+
+    address: Address
+    options: SourceOptions
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """What its items have as `source`."""
+        return self.address.uri
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The images; see `Source.items`."""
+        rows, version = self._opened()
+        base = Path(self.address.name).as_uri() if self.address.local else f"hf://datasets/{self.address.name}"
+        column = image_column(rows.column_names or [], self.options.image_column)
+        for number, row in self._iterated(rows):
+            where = f"{self.uri}#row={number}"
+            used = column or image_column(row, self.options.image_column)
+            referred = refer(row.get(used), base) if used else f"no column with an image; there are: {', '.join(row)[:300]}"
+            if isinstance(referred, str):
+                yield Unlisted(where, self.uri, referred)
+                continue
+            fields = chosen(row, self.options.columns, used)
+            own = f"{version}#{number}" if version else None
+            yield Item(referred.uri or where, self.uri, referred.place, own if referred.uri is None else referred.version, fields)
+
+    def _iterated(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
+        try:
+            yield from enumerate(rows)
+        except StairError:
+            raise
+        except Exception as error:
+            raise SourceError(f"{self.uri} can't be read on: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+    def _opened(self) -> tuple[Any, str | None]:
+        """The rows with images as they are stored, and the version of the whole."""
+        datasets = need("datasets", "datasets")
+        address = self.address
+        version: str | None
+        if address.local and not Path(address.name).is_dir():
+            raise UsageError(f"no such folder: {address.name!r}")
+        try:
+            if address.local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
+                loaded = datasets.load_from_disk(address.name)
+                rows = loaded[address.split] if isinstance(loaded, dict) else loaded
+                version = str(rows._fingerprint)
+            else:
+                rows = datasets.load_dataset(
+                    address.name, address.config, split=address.split, revision=address.revision, streaming=True
+                )
+                version = address.revision if address.revision and _COMMIT.fullmatch(address.revision) else None
+        except Exception as error:
+            raise UsageError(
+                f"{self.uri} can't be opened: {type(error).__name__}: {error}".splitlines()[0], "Check name, config and split."
+            ) from error
+        for name, feature in (rows.features or {}).items():
+            if isinstance(feature, datasets.Image):
+                rows = rows.cast_column(name, datasets.Image(decode=False))
+        return rows, version
+
+
+@dataclass(frozen=True)
+class HuggingFaceKind:
+    """Opens `huggingface` sources."""
+
+    name: str = "huggingface"
+    description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local data set"
+
+    def claims(self, argument: str) -> bool:
+        """By scheme."""
+        return scheme_of(argument) == _SCHEME
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet.
+
+        Raises:
+            MissingExtra: The `datasets` library isn't installed.
+            UsageError: The address is malformed.
+        """
+        need("datasets", "datasets")
+        return Rows(Address.parse(argument), options)
+
+
+KIND = HuggingFaceKind()

@@ -1,0 +1,115 @@
+"""The source kind `parquet`: Parquet tables with image bytes, paths or URLs in a column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.extras import need
+from stair_es.sources.arguments import PARQUET, ends_with
+from stair_es.sources.cells import CellOf
+from stair_es.sources.files import Found
+from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.object_places import ObjectAt
+from stair_es.sources.opened import files_at, raw
+from stair_es.sources.tables import Table, image_column
+from stair_es.sources.values import chosen
+
+_ROWS = 1000
+
+
+class Parquet(Table):
+    """Rows of Parquet. Columns that aren't asked for, and image bytes, aren't read while listing."""
+
+    def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
+        parquet = need("pyarrow.parquet", "tables")
+        try:
+            with raw(table) as file:
+                yield from self._of(parquet.ParquetFile(file, pre_buffer=False), table)
+        except StairError:
+            raise
+        except Exception as error:
+            raise SourceError(f"{table.uri} can't be read on: {type(error).__name__}: {error}".splitlines()[0]) from error
+
+    def _of(self, whole: Any, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
+        schema = whole.schema_arrow
+        self._checked(schema.names, table)
+        column = _image_column(schema, self._options.image_column)
+        if column is None:
+            raise UsageError(
+                f"{table.uri} has no column with an image", f"Name one of {', '.join(schema.names)}: --image-column."
+            )
+        in_cell = _holds_bytes(schema.field(column).type)
+        names = [name for name in self._wanted(schema.names) if name != column and not _holds_bytes(schema.field(name).type)]
+        first = 0
+        for group in range(whole.num_row_groups):
+            for row, values in enumerate(_batches(whole, group, names if in_cell else [*names, column])):
+                position = f"row={first + row}"
+                if in_cell:
+                    yield self._cell(table, values, column, group, row, position)
+                else:
+                    yield self._item(values, column, table, position)
+            first += whole.metadata.row_group(group).num_rows
+
+    def _wanted(self, names: list[str]) -> list[str]:
+        columns = set(self._options.columns.values() or ("caption", "text", "txt"))
+        return [name for name in names if name in columns or "*" in columns]
+
+    def _cell(self, table: Found, values: dict[str, Any], column: str, group: int, row: int, position: str) -> Item:
+        place = table.place
+        secret = place.secret_url if isinstance(place, ObjectAt) else None
+        version = f"{table.version}#{position}" if table.version else None
+        cell = CellOf(table.uri, group, row, column, table.version, secret)
+        return Item(f"{table.uri}#{position}", self.uri, cell, version, chosen(values, self._options.columns, column))
+
+
+def _batches(whole: Any, group: int, names: list[str]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    """The rows of a row group, with `names` alone."""
+    if not names:
+        yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
+        return
+    for batch in whole.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names):
+        yield from batch.to_pylist()
+
+
+def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
+    """`named`, else by name, else the one column that holds bytes."""
+    by_name = image_column(schema.names, named)
+    if by_name is not None:
+        return by_name
+    binary = [field.name for field in schema if _holds_bytes(field.type)]
+    return str(binary[0]) if len(binary) == 1 else None
+
+
+def _holds_bytes(kind: Any) -> bool:  # noqa: ANN401
+    """Whether cells are bytes, or the `{"bytes", "path"}` of Hugging Face."""
+    types = need("pyarrow", "tables").types
+    if types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+@dataclass(frozen=True)
+class ParquetKind:
+    """Opens `parquet` sources."""
+
+    name: str = "parquet"
+    description: str = "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs"
+
+    def claims(self, argument: str) -> bool:
+        """By suffix."""
+        return ends_with(argument, PARQUET)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet.
+
+        Raises:
+            MissingExtra: pyarrow isn't installed.
+        """
+        need("pyarrow", "tables")
+        return Parquet(files_at(argument, PARQUET), options)
+
+
+KIND = ParquetKind()

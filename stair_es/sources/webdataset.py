@@ -1,0 +1,157 @@
+"""The source kind `webdataset`: tars of samples, each an image and what belongs to it under one key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from stair_es.errors import SourceError, UsageError
+from stair_es.extras import need
+from stair_es.sources.arguments import TAR, ends_with
+from stair_es.sources.files import Found
+from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.opened import files_at
+from stair_es.sources.paths import IMAGE_SUFFIXES
+from stair_es.sources.tar import Broken, Member, members
+from stair_es.sources.values import chosen
+
+_TEXTS = ("txt", "text", "caption", "json", "cls")
+
+
+@dataclass(kw_only=True)
+class _Sample:
+    """Members in a row that have the same key."""
+
+    key: str
+    images: dict[str, Member] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
+class Tars:
+    """The samples of tars."""
+
+    def __init__(self, arguments: list[str], uri: str, options: SourceOptions) -> None:
+        self._files = [files_at(argument, TAR) for argument in arguments]
+        self._options = options
+        self._ignored: dict[str, int] = {}
+        self.uri = uri if len(arguments) > 1 else self._files[0].uri
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> members and files that are neither images nor text."""
+        total = dict(self._ignored)
+        for files in self._files:
+            for suffix, count in files.ignored.items():
+                total[suffix] = total.get(suffix, 0) + count
+        return total
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The images; see `Source.items`. A tar that can't be read on is one `Unlisted`; the others are read."""
+        for files in self._files:
+            try:
+                for each in files.found():
+                    yield from [each] if isinstance(each, Unlisted) else self._samples(each)
+            except (UsageError, SourceError) as error:
+                if len(self._files) == 1:
+                    raise
+                yield Unlisted(files.uri, self.uri, error.message)  # one of many shards is missing
+
+    def _samples(self, tar: Found) -> Iterator[Item | Unlisted]:
+        sample = _Sample(key="")
+        for each in members(tar, self._options.reading.max_bytes, self._is_text):
+            if isinstance(each, Broken):
+                yield Unlisted(f"{tar.uri}#{quote(each.name)}" if each.name else tar.uri, self.uri, each.reason)
+                continue
+            key, suffix = split_key(each.name)
+            if key != sample.key:
+                yield from self._taken(sample, tar)
+                sample = _Sample(key=key)
+            reason = self._add(sample, suffix, each)
+            if reason:
+                yield Unlisted(f"{tar.uri}#{quote(each.name)}", self.uri, reason)
+        yield from self._taken(sample, tar)
+
+    def _add(self, sample: _Sample, suffix: str, member: Member) -> str | None:
+        """Why the member can't be part of the sample."""
+        if self._is_image(suffix):
+            if suffix in sample.images:
+                return "the name comes twice in its sample"
+            sample.images[suffix] = member
+        elif member.data is not None:
+            try:
+                self._text(sample, suffix, member.data)
+            except ValueError as error:
+                return f"left out of its sample's fields: {error}"
+        else:
+            last = "." + suffix.rpartition(".")[2] if suffix else ""
+            self._ignored[last] = self._ignored.get(last, 0) + 1
+        return None
+
+    def _text(self, sample: _Sample, suffix: str, data: bytes) -> None:
+        if suffix.rpartition(".")[2] != "json":
+            sample.columns[suffix] = data.decode().strip()
+            return
+        value = orjson.loads(data)
+        if isinstance(value, dict):
+            sample.columns |= value
+        else:
+            sample.columns[suffix] = value
+
+    def _taken(self, sample: _Sample, tar: Found) -> Iterator[Item]:
+        if not sample.images:
+            return
+        columns = {"__key__": sample.key, **sample.columns} if self._options.columns else sample.columns
+        fields = chosen(columns, self._options.columns, None)
+        for member in sample.images.values():
+            version = f"{tar.version}#{member.name}" if tar.version else None
+            yield Item(f"{tar.uri}#{quote(member.name)}", self.uri, member.place, version, fields)
+
+    def _is_image(self, suffix: str) -> bool:
+        if self._options.image_column:
+            return suffix == self._options.image_column.lower().lstrip(".")
+        return "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES
+
+    def _is_text(self, name: str) -> bool:
+        return split_key(name)[1].rpartition(".")[2] in _TEXTS
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """Key and suffix of a member: all before, and after, the first dot of its last part."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()
+
+
+@dataclass(frozen=True)
+class WebdatasetKind:
+    """Opens `webdataset` sources."""
+
+    name: str = "webdataset"
+    description: str = "webdataset tars (.tar, .tar.gz), {0000..0127} for many; local or remote, globs"
+
+    def claims(self, argument: str) -> bool:
+        """By suffix."""
+        return ends_with(argument, TAR)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet.
+
+        Raises:
+            MissingExtra: There are braces, and braceexpand isn't installed.
+            UsageError: They aren't balanced.
+        """
+        arguments = [argument]
+        if "{" in argument:
+            braceexpand = need("braceexpand", "webdataset")
+            try:
+                arguments = list(braceexpand.braceexpand(argument))
+            except ValueError as error:
+                raise UsageError(f"can't expand {argument!r}: {error}", "Write {0000..0127} or {a,b}.") from None
+        return Tars(arguments, argument, options)
+
+
+KIND = WebdatasetKind()
