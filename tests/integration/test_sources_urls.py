@@ -135,11 +135,12 @@ def redirect(to: str, status: str = "302 Found") -> Callable[[socket.socket, int
 
 
 def drips(wild: Wild, start: bytes, piece: bytes) -> Callable[[socket.socket, int], None]:
-    """`start`, and then `piece` again and again, for as long as the client or the test lasts."""
+    """`start`, and then `piece` again and again, until the client leaves; a client that wouldn't is let go, too late."""
 
     def answer(connection: socket.socket, count: int) -> None:
         connection.sendall(start)
-        while not wild.stopped.wait(0.02):
+        end = time.monotonic() + HANGS_S
+        while time.monotonic() < end and not wild.stopped.wait(0.02):
             connection.sendall(piece)
 
     return answer
