@@ -1,4 +1,8 @@
+"""Documents, their identity, and what makes them up to date."""
+
 import json
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -6,27 +10,55 @@ import pytest
 
 from stair_es import SparseVector, resources
 from stair_es.cluster.documents import (
+    IMPACT_SCALE,
+    RESERVED,
     DocumentSettings,
     ImageFacts,
+    askable,
+    check_fields,
+    content_id,
     document,
     document_id,
     fingerprint,
-    mapping_differences,
+    impacts,
 )
-from stair_es.cluster.index import check_alias, index_body
+from stair_es.cluster.index import Identity, check_alias, index_name, mapping_differences, with_meta
 from stair_es.errors import ResourceError, UsageError
+from stair_es.types import Json
 
 FACTS = ImageFacts(
-    uri="file:///a.jpg", source="file:///", sha256="00", width=3, height=2, format="PNG", taken_at=None, thumbnail=None
+    uri="file:///a.jpg",
+    source="file:///",
+    version=None,
+    sha256="00",
+    width=3,
+    height=2,
+    format="PNG",
+    taken_at=None,
+    thumbnail=None,
 )
+FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail="data:,")
 
 
-def test_document_has_escaped_tokens_top_words_and_known_facts_only() -> None:
-    vector = SparseVector.from_mapping({"dog": 0.9, ".": 0.5, "grass": 0.1})
-    body = document(vector, FACTS, model_id="m-1", fingerprint="f", ingested_at="2026-01-01T00:00:00Z", top_words=2)
-    assert body == {
+def made(vector: dict[str, float], facts: ImageFacts, fields: dict[str, Json], settings: DocumentSettings) -> dict[str, Any]:
+    return document(
+        SparseVector.from_mapping(vector),
+        facts,
+        fields=fields,
+        model_id="m-1",
+        fingerprint="f",
+        ingested_at="2026-01-01T00:00:00Z",
+        settings=settings,
+    )
+
+
+def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() -> None:
+    fields: dict[str, Json] = {"caption": "a dog", "stars": 5, "licence": None}
+    assert made({"dog": 0.9, ".": 0.5, "grass": 0.1}, FACTS, fields, DocumentSettings(top_words=2)) == {
         "tokens": {"dog": 0.9, "%2E": 0.5, "grass": 0.1},
         "top_tokens": ["dog", "."],
+        "caption": "a dog",
+        "stars": 5,
         "uri": "file:///a.jpg",
         "source": "file:///",
         "sha256": "00",
@@ -39,13 +71,46 @@ def test_document_has_escaped_tokens_top_words_and_known_facts_only() -> None:
     }
 
 
-def test_every_document_field_is_mapped() -> None:
-    vector = SparseVector.from_mapping({"dog": 1.0})
-    facts = ImageFacts(
-        uri="u", source="s", sha256="0", width=1, height=1, format="PNG", taken_at="2026-01-01T00:00:00", thumbnail="t"
-    )
-    body = document(vector, facts, model_id="m", fingerprint="f", ingested_at="2026-01-01T00:00:00Z", top_words=1)
-    assert set(body) <= set(resources.load("mappings", "image")["mappings"]["properties"])
+def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
+    body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True))
+    assert set(body) == RESERVED
+    layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
+    assert set(layers[0]) | set(layers[1]) == RESERVED | {"caption"}
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])
+def test_names_that_a_column_can_t_take(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_fields(["caption", name])
+    assert repr(name) in caught.value.message
+    with pytest.raises(UsageError):
+        made({"dog": 1.0}, FACTS, {name: "x"}, DocumentSettings())
+
+
+def test_names_that_a_column_can_take() -> None:
+    check_fields(["caption", "Licence", "exif.camera", "token", "größe", "a b"])
+
+
+def test_impacts_are_rounded_and_at_least_1_and_leave_out_what_a_match_can_t_ask_for() -> None:
+    vector = SparseVector.from_mapping({"dog": 1.2345, "grass": 0.0001, "##s": 2.0, "a|b": 2.0, "a b": 2.0, ".": 2.0, "": 2.0})
+    assert IMPACT_SCALE == 1000
+    assert impacts(vector) == "dog|1234 grass|1"
+    assert made(vector.to_dict(), FACTS, {}, DocumentSettings(impacts=True))["impacts"] == "dog|1234 grass|1"
+    assert "impacts" not in made(vector.to_dict(), FACTS, {}, DocumentSettings())
+
+
+@pytest.mark.parametrize("word", ["dog", "2004", "b2b", "café", "犬", "привет", "x" * 255])
+def test_words_that_a_match_can_ask_for(word: str) -> None:
+    assert askable(word)
+
+
+@pytest.mark.parametrize("word", ["", "##s", "it's", "a b", "a|b", "a-b", "3.5", "½", "日本", "ひら", "x" * 256, "\n", "dog\x00"])
+def test_words_that_a_match_can_t_ask_for(word: str) -> None:
+    assert not askable(word)
+
+
+def test_id_by_content_is_that_of_the_bytes() -> None:
+    assert content_id("ab" * 32) == "ab" * 16
 
 
 def test_id_depends_on_the_uri_alone() -> None:
@@ -53,16 +118,41 @@ def test_id_depends_on_the_uri_alone() -> None:
     assert len(document_id("file:///a.jpg")) == 32
 
 
-def test_fingerprint_changes_with_content_model_and_settings() -> None:
+def test_fingerprint_changes_with_all_that_a_document_is_made_of() -> None:
     settings = DocumentSettings()
-    prints = {
-        fingerprint("a", "m", settings),
-        fingerprint("b", "m", settings),
-        fingerprint("a", "n", settings),
-        fingerprint("a", "m", DocumentSettings(thumbnail_px=0)),
-        fingerprint("a", "m", DocumentSettings(top_words=3)),
-    }
-    assert len(prints) == 5
+    others: dict[str, Any] = {"top_words": 3, "thumbnail_px": 0, "id": "content", "impacts": True, "vector": "sparse_vector"}
+    assert others.keys() == asdict(settings).keys()
+    prints = [
+        fingerprint("a", "m", settings, {}),
+        fingerprint("b", "m", settings, {}),
+        fingerprint("a", "n", settings, {}),
+        *(fingerprint("a", "m", replace(settings, **{name: value}), {}) for name, value in others.items()),
+        fingerprint("a", "m", settings, {"caption": "dog"}),
+        fingerprint("a", "m", settings, {"caption": "cat"}),
+        fingerprint("a", "m", settings, {}, ["ocr-1"]),
+        fingerprint("a", "m", settings, {}, ["ocr-1", "blur-1"]),
+        fingerprint("a", "m", settings, {}, ["blur-1", "ocr-1"]),
+    ]
+    assert len(set(prints)) == len(prints)
+
+
+def test_fingerprint_doesn_t_change_with_the_order_of_columns() -> None:
+    settings = DocumentSettings()
+    assert fingerprint("a", "m", settings, {"x": 1, "y": 2}) == fingerprint("a", "m", settings, {"y": 2, "x": 1})
+
+
+def test_identity_is_model_and_settings_not_the_name() -> None:
+    base = Identity(model_name="m", model_id="m-1", settings={"a": 1, "b": 2})
+    assert base.digest == replace(base, settings={"b": 2, "a": 1}).digest == replace(base, model_name="n").digest
+    assert len({base.digest, replace(base, model_id="m-2").digest, replace(base, settings={"a": 1}).digest}) == 3
+    assert len(base.digest) == 8
+
+
+def test_index_names_keep_within_what_engines_take() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
+    assert index_name("photos", "Starter@1/x", now) == "photos-starter-1-x-20260102-020405-000006"
+    assert len(index_name("a" * 200, "m" * 300, now)) == 255
+    assert len(index_name("a" * 200, "m" * 300, now).encode()) == 255
 
 
 def test_mapping_differences_name_field_and_type() -> None:
@@ -77,10 +167,9 @@ def test_names_that_no_engine_takes_are_refused(name: str) -> None:
         check_alias(name)
 
 
-def test_index_body_carries_the_model_and_leaves_its_source_alone() -> None:
+def test_with_meta_leaves_its_source_alone() -> None:
     base: dict[str, Any] = {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
-    body = index_body(base, model_name="starter", model_id="starter-1")
-    assert body["mappings"]["_meta"] == {"mine": 1, "stair_es": {"model_name": "starter", "model": "starter-1"}}
+    assert with_meta(base, {"model": "m"})["mappings"]["_meta"] == {"mine": 1, "stair_es": {"model": "m"}}
     assert base == {"mappings": {"properties": {}, "_meta": {"mine": 1}}}
 
 

@@ -1,0 +1,124 @@
+"""The body of a new index by what a cluster can do."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from stair_es import resources
+from stair_es.cluster.connect import Target
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.mapping import index_body, merged
+from stair_es.cluster.relax import loading, seconds
+from stair_es.errors import ResourceError, UnsupportedTarget
+
+SPARSE = DocumentSettings(vector="sparse_vector")
+IMPACTS = DocumentSettings(impacts=True)
+
+
+def target(distribution: Literal["opensearch", "elasticsearch"], *version: int) -> Target:
+    return Target(distribution=distribution, version=version, max_clauses=1024)
+
+
+ALL = [
+    target("opensearch", 1, 1, 0),
+    target("opensearch", 2, 19, 0),
+    target("opensearch", 3, 8, 0),
+    target("elasticsearch", 7, 12, 0),
+    target("elasticsearch", 7, 17, 29),
+    target("elasticsearch", 9, 5, 3),
+]
+
+
+@pytest.mark.parametrize("there", ALL, ids=lambda there: there.label)
+def test_rank_features_have_one_body_everywhere(there: Target) -> None:
+    assert index_body(there, DocumentSettings()) == resources.load("mappings", "image")
+
+
+@pytest.mark.parametrize(
+    ("version", "prune", "hidden"),
+    [
+        ((8, 15, 0), False, False),
+        ((8, 18, 9), False, False),
+        ((8, 19, 0), True, False),
+        ((9, 0, 5), False, False),
+        ((9, 1, 0), True, False),
+        ((9, 2, 0), True, True),
+        ((9, 5, 3), True, True),
+        ((10, 0, 0), True, True),
+    ],
+)
+def test_sparse_vector_has_what_its_version_knows(version: tuple[int, ...], prune: bool, hidden: bool) -> None:
+    body = index_body(target("elasticsearch", *version), SPARSE)
+    tokens = {"type": "sparse_vector", **({"index_options": {"prune": False}} if prune else {})}
+    plain = resources.load("mappings", "image")
+    assert body["mappings"]["properties"] == {**plain["mappings"]["properties"], "tokens": tokens}
+    index = dict(body["settings"]["index"])
+    assert index.pop("mapping", None) == ({"exclude_source_vectors": False} if hidden else None)
+    assert index == plain["settings"]["index"]
+
+
+@pytest.mark.parametrize("there", [*ALL[:-1], target("elasticsearch", 8, 14, 3)], ids=lambda there: there.label)
+def test_sparse_vector_is_refused_where_there_is_none(there: Target) -> None:
+    with pytest.raises(UnsupportedTarget, match=there.label) as caught:
+        index_body(there, SPARSE)
+    assert "--vector" in caught.value.remedy
+
+
+@pytest.mark.parametrize("there", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda there: there.label)
+def test_impacts_are_refused_where_the_filter_is_not(there: Target) -> None:
+    with pytest.raises(UnsupportedTarget, match=there.label) as caught:
+        index_body(there, IMPACTS)
+    assert "--impacts" in caught.value.remedy
+
+
+def test_impacts_come_on_top_of_the_rest() -> None:
+    body, plain = index_body(ALL[2], IMPACTS), resources.load("mappings", "image")
+    assert set(body["mappings"]["properties"]) == {*plain["mappings"]["properties"], "impacts"}
+    assert body["settings"]["index"]["number_of_shards"] == plain["settings"]["index"]["number_of_shards"]
+    assert body["settings"]["index"]["similarity"]["impacts"]["type"] == "scripted"
+
+
+def own(path: Path, change: dict[str, Any]) -> Path:
+    file = path / "own.json"
+    file.write_text(json.dumps(merged(resources.load("mappings", "image"), change)))
+    return file
+
+
+def test_a_user_s_own_body_is_taken_as_it_is(tmp_path: Path) -> None:
+    change = {
+        "settings": {"index": {"number_of_shards": 3}},
+        "mappings": {"_meta": {"a": 1}, "properties": {"x": {"type": "date"}}},
+    }
+    file = own(tmp_path, change)
+    assert index_body(ALL[2], DocumentSettings(), override=file) == json.loads(file.read_text())
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [(DocumentSettings(), "uri"), (DocumentSettings(), "tokens"), (SPARSE, "sparse_vector"), (IMPACTS, "impacts")],
+)
+def test_a_body_without_the_fields_that_ingest_needs_is_refused(tmp_path: Path, settings: DocumentSettings, field: str) -> None:
+    change = {"mappings": {"properties": {field: {"type": "text"}}}} if field in ("uri", "tokens") else {}
+    there = ALL[5] if settings is SPARSE else ALL[2]
+    with pytest.raises(ResourceError, match=field):
+        index_body(there, settings, override=own(tmp_path, change))
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [(None, 0), ("", 0), ("-1", -1), ("1s", 1), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("1d", 86400), ("0", 0), ("soon", 0)],
+)
+def test_intervals(interval: str | None, expected: float) -> None:
+    assert seconds(interval) == expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "changed"),
+    [(None, True), ("1s", True), ("29s", True), ("30s", False), ("1m", False), ("-1", False)],
+)
+def test_a_live_index_never_refreshes_more_often_than_it_did(interval: str | None, changed: bool) -> None:
+    for replicas in (False, True):
+        found = loading({"refresh_interval": interval}, live=True, replicas=replicas)
+        assert found == ({"refresh_interval": "30s"} if changed else {})
