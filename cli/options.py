@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 
 from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
+from stair_es.errors import UsageError
 
 from .output import note
 
@@ -21,7 +28,12 @@ QueryImage = Annotated[
 ]
 Url = Annotated[
     str | None,
-    typer.Option("--url", envvar=ENV_URL, show_envvar=True, help="The search cluster. Without it the embedded node is used."),
+    typer.Option(
+        "--url",
+        envvar=ENV_URL,
+        show_envvar=True,
+        help="The search cluster; several nodes with commas between. Without it the embedded node is used.",
+    ),
 ]
 Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
 Model = Annotated[str, typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model of the catalogue.")]
@@ -36,14 +48,77 @@ TextTowerOption = Annotated[
 ]
 
 
-def connection(url: str | None) -> Connection:
-    """The connection to `url`, or to the embedded node, which is started where it isn't running (stderr says so)."""
-    from stair_es.cluster.connect import Connection
+_PANEL = "Secure connection"
 
+
+def _secure(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
+    variable = "STAIR_ES_" + name.upper().replace("-", "_")
+    option = typer.Option(f"--{name}", envvar=variable, show_envvar=True, help=help_text, rich_help_panel=_PANEL)
+    return Annotated[str | None, option]
+
+
+_SECURE = {
+    "ca_file": _secure("ca-file", "PEM file with the authorities to trust, in place of the system's."),
+    "ca_fingerprint": _secure("ca-fingerprint", "SHA-256 of the authority's certificate, or of the server's own."),
+    "client_cert": _secure("client-cert", "PEM file with the certificate to show (and its key)."),
+    "client_key": _secure("client-key", "PEM file with the key of that certificate."),
+    "aws_service": _secure("aws-service", "Sign requests for AWS: es, or aoss for Serverless."),
+    "aws_region": _secure("aws-region", "Region to sign for; else what the AWS configuration says."),
+}
+_given: ContextVar[Mapping[str, str | None]] = ContextVar("_given", default={})  # noqa: B039  never changed in place
+_R = TypeVar("_R")
+
+
+def connected(command: Callable[..., _R]) -> Callable[..., _R]:
+    """The command with the options of a secure connection besides its own; `connection` finds them by itself."""
+
+    @wraps(command)
+    def with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
+        token = _given.set({name: given.pop(name, None) for name in _SECURE})
+        try:
+            return command(*args, **given)
+        finally:
+            _given.reset(token)
+
+    own = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _SECURE.items()]
+    with_options.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {**command.__annotations__, **_SECURE}
+    return with_options
+
+
+def connection(url: str | None) -> Connection:
+    """The connection to `url`, or to the embedded node, which is started where it isn't running (stderr says so).
+
+    Logins come from the environment, certificates and AWS from the options of a `connected` command or the environment.
+    The embedded node gets none of them.
+
+    Raises:
+        UsageError: A password stands on the command line, or something doesn't go together.
+    """
+    from stair_es.cluster.connect import Connection
+    from stair_es.cluster.security import secret
+
+    if url and url != os.environ.get(ENV_URL):
+        _refuse_password(url)
+    url = url or secret(ENV_URL)
     if url:
-        return Connection(url=url)
+        return Connection.from_env(url, _given.get())
     from stair_es.node import ensure_running
 
     node_url = ensure_running(say=note)
     note(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
+
+
+def _refuse_password(url: str) -> None:
+    try:
+        password = any(urlsplit(part).password for part in url.split(","))
+    except ValueError:
+        return  # whoever parses it says what is wrong
+    if password:
+        raise UsageError(
+            "a password on the command line can be read by everyone on this machine",
+            f"Put the URL into {ENV_URL}, or the login into STAIR_ES_USER and STAIR_ES_PASSWORD (or STAIR_ES_PASSWORD_FILE).",
+        )

@@ -68,15 +68,15 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
 
 def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
     failed = tls.cause(error)
+    parts = urlsplit(where)
+    late = isinstance(error, exceptions.ConnectionTimeout)
+    if parts.scheme == "https" and parts.hostname and not late and (failed is None or not tls.lasting(failed)):
+        failed = tls.refusal(parts.hostname, parts.port or 443, connection.security) or failed
     if failed is not None:
         return ClusterUnreachable(f"no TLS connection to {where}: {tls.reason_of(failed)}", tls.advice(failed))
     if _tls_behind(where):
         return _plain_to_tls(where)
     said = connection.redact(f"{getattr(error, 'info', error)}")
-    if connection.security.client_cert is None and where.startswith("https:") and "reset" in said.lower():
-        return ClusterUnreachable(
-            f"{where} ends the connection: {said}", "Perhaps it wants a client certificate: --client-cert and --client-key."
-        )
     return ClusterUnreachable(
         f"no search cluster answers at {where}: {said}",
         "Check --url / STAIR_ES_URL, or leave both out to use the embedded node.",

@@ -112,7 +112,8 @@ class Security:
 
     def redact(self, text: str) -> str:
         """`text` without any of the secrets, whoever put them there: a server's answer may repeat what it was sent."""
-        secrets = [self.password, self.api_key, self.bearer_token, (self.authorization or "").partition(" ")[2]]
+        header = (self.authorization or "").partition(" ")[2]
+        secrets = [self.password, self.api_key, self.bearer_token, header, _key_alone(header) if self.api_key else None]
         shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe=""))}
         for shape in sorted(shapes, key=len, reverse=True):
             text = text.replace(shape, "***")
@@ -161,6 +162,14 @@ def fingerprint(text: str) -> str:
             "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256",
         )
     return digits
+
+
+def _key_alone(encoded: str) -> str:
+    """The key of an encoded `id:key`."""
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _base64(text: str) -> str:

@@ -15,6 +15,7 @@ from stair_es.cluster.security import Security
 from stair_es.errors import UsageError
 
 _LOOK_TIMEOUT_S = 3.0
+_LISTEN_TIMEOUT_S = 1.0
 # Cut connections look like these; a certificate that is refused now will be refused again.
 _PASSING = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
 
@@ -94,12 +95,9 @@ def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[byte
     Raises:
         OSError: It can't be reached, or doesn't speak TLS (`ssl.SSLError`).
     """
-    looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    looking.check_hostname = False
-    looking.verify_mode = ssl.CERT_NONE
     with (
         socket.create_connection((host, port), timeout=timeout_s) as plain,
-        looking.wrap_socket(plain, server_hostname=host) as wrapped,
+        _looking().wrap_socket(plain, server_hostname=host) as wrapped,
     ):
         # Public from Python 3.13 on, as bytes; before that certificate objects, on the object below.
         inner: Any = wrapped if hasattr(wrapped, "get_unverified_chain") else getattr(wrapped, "_sslobj", None)
@@ -107,6 +105,36 @@ def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[byte
         der = [cert if isinstance(cert, bytes) else ssl.PEM_cert_to_DER_cert(cert.public_bytes()) for cert in chain or ()]
         own = wrapped.getpeercert(binary_form=True)
         return der or ([own] if own else [])
+
+
+def refusal(host: str, port: int, security: Security) -> ssl.SSLError | None:
+    """What the server says against our certificate, or against having none.
+
+    It says so after the handshake, and whoever is writing by then sees a cut connection only: this one listens. Nothing is sent.
+    """
+    looking = _looking()
+    if security.client_cert is not None:
+        _show(looking, security.client_cert, security.client_key)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=_LOOK_TIMEOUT_S) as plain,
+            looking.wrap_socket(plain, server_hostname=host) as wrapped,
+        ):
+            wrapped.settimeout(_LISTEN_TIMEOUT_S)
+            wrapped.recv(1)
+    except ssl.SSLError as error:
+        return error if "ALERT" in str(error).upper() else None
+    except OSError:
+        pass
+    return None
+
+
+def _looking() -> ssl.SSLContext:
+    """Trusts anybody: for nothing but a look."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    return made
 
 
 def speaks_tls(host: str, port: int) -> bool:

@@ -1,0 +1,96 @@
+"""SigV4: the server computes the signature of what arrives, with the AWS SDK's own code, and compares."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from gate_proxy import Asked, GateProxy, Said
+
+from stair_es.cluster.connect import Connection, Security, translated
+from stair_es.errors import AuthenticationFailed, UsageError
+
+_CREDENTIALS = Credentials("AKIDEXAMPLE", "hunter2", "session-token")
+_REGION = "eu-central-1"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine's own AWS configuration must not matter, and nothing may be asked of an instance's metadata service."""
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "hunter2",
+        "AWS_SESSION_TOKEN": "session-token",
+        "AWS_CONFIG_FILE": str(tmp_path / "config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def _verified(asked: Asked, service: str, origin: str) -> bool:
+    header = asked.headers.get("authorization", "")
+    found = re.fullmatch(
+        rf"AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/\d{{8}}/{_REGION}/{service}/aws4_request, "
+        r"SignedHeaders=([^,]+), Signature=(\w+)",
+        header,
+    )
+    if found is None or asked.headers["x-amz-content-sha256"] != hashlib.sha256(asked.body).hexdigest():
+        return False
+    signed = {name: asked.headers[name] for name in found[1].split(";")}
+    request = AWSRequest(method=asked.method, url=origin + asked.target, data=asked.body, headers=signed)
+    request.context["timestamp"] = asked.headers["x-amz-date"]
+    auth = SigV4Auth(_CREDENTIALS, service, _REGION)
+    again = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
+    return "host" in signed and "x-amz-date" in signed and bool(again == found[2])
+
+
+@pytest.mark.parametrize("service", ["es", "aoss"])
+def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, service: str) -> None:
+    def gate(asked: Asked) -> Said | None:
+        return None if _verified(asked, service, proxy.url) else Said(status=403, body=b'{"message": "signature"}')
+
+    with GateProxy(node_url, gate=gate) as proxy:
+        environ = {"STAIR_ES_URL": proxy.url, "STAIR_ES_AWS_SERVICE": service, "STAIR_ES_AWS_REGION": _REGION}
+        connection = Connection.from_env(environ=environ)
+        client = connection.client()
+        client.index(index=index_name, id="a/b c+d%ü", body={"words": "größer +&="}, params={"refresh": "true"})
+        client.bulk(body=[{"index": {"_index": index_name, "_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
+        found = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
+        client.close()
+        assert found["_source"] == {"words": "größer +&="}
+        assert len(proxy.seen) == 3
+    assert "hunter2" not in f"{connection!r}{connection.security!r}"
+
+
+def test_a_signature_for_another_service_is_refused(node_url: str) -> None:
+    with GateProxy(node_url, gate=lambda asked: None if _verified(asked, "es", proxy.url) else Said(status=403)) as proxy:
+        connection = Connection(url=proxy.url, security=Security(aws_service="aoss", aws_region=_REGION))
+        client = connection.client()
+        with pytest.raises(AuthenticationFailed) as caught, translated(connection):
+            client.info()
+        client.close()
+    assert "access policy" in caught.value.remedy
+
+
+def test_what_aws_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Connection(url="https://localhost", security=Security(aws_service="es"))
+    with pytest.raises(UsageError, match="no AWS region"):
+        wanted.client()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)
+    wanted.client().close()
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(UsageError, match="nobody"):
+        wanted.client()
+    monkeypatch.delenv("AWS_PROFILE")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(AuthenticationFailed, match="no AWS credentials"):
+        wanted.client()

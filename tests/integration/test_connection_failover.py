@@ -1,0 +1,133 @@
+"""Several nodes, of which one dies or hangs; and a server that says when to come back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from gate_proxy import Asked, GateProxy, Said
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.retry import RetryPolicy, backoff_s, persistently, retry_after_s, wait_s
+from stair_es.errors import ClusterError, ClusterUnreachable
+
+_POLICY = RetryPolicy(attempts=4, backoff_s=0.001)
+
+
+def _busy(retry_after: str, times: int = 1) -> Callable[[Asked], Said | None]:
+    left = [times]
+
+    def gate(_: Asked) -> Said | None:
+        left[0] -= 1
+        return Said(status=429, headers={"Retry-After": retry_after}) if left[0] >= 0 else None
+
+    return gate
+
+
+@pytest.mark.parametrize("died", ["first", "second"])
+def test_a_dead_node_is_left_and_the_other_asked(node_url: str, died: str) -> None:
+    with GateProxy(node_url) as first, GateProxy(node_url) as second:
+        connection = Connection(url=f"{first.url},{second.url}")
+        client = connection.client()
+        for _ in range(4):
+            client.cluster.health()
+        assert first.seen, "both are asked in turn"
+        assert second.seen
+        dead, alive = (first, second) if died == "first" else (second, first)
+        dead.kill()
+        before = len(alive.seen)
+        for _ in range(6):
+            client.cluster.health()  # none of them fails
+        assert len(alive.seen) == before + 6
+        assert probe(client, connection).label == "OpenSearch 3.8.0"
+        client.close()
+
+
+def test_a_hanging_node_is_left_too(node_url: str) -> None:
+    over = threading.Event()
+
+    def hang(_: Asked) -> Said | None:
+        over.wait(30)
+        return None
+
+    with GateProxy(node_url, gate=hang) as hanging, GateProxy(node_url) as healthy:
+        client = Connection(url=f"{hanging.url},{healthy.url}", timeout_s=2).client()
+        for _ in range(5):
+            client.cluster.health()
+        client.close()
+        over.set()
+        assert (len(hanging.seen), len(healthy.seen)) == (1, 5)
+
+
+def test_all_nodes_dead_is_an_error_that_names_the_last() -> None:
+    with GateProxy(None) as first, GateProxy(None) as second:
+        pass
+    connection = Connection(url=f"{first.url},{second.url}")
+    client = connection.client()
+    with pytest.raises(ClusterUnreachable, match=r"localhost:\d+"):
+        persistently(lambda: client.info(), connection, _POLICY, lambda _: None)
+    client.close()
+
+
+def test_a_server_that_names_its_time_is_not_asked_earlier(node_url: str) -> None:
+    waits = list[float]()
+    with GateProxy(node_url, gate=_busy("7", times=2)) as proxy:
+        connection = Connection(url=proxy.url)
+        client = connection.client()
+        assert persistently(lambda: client.info(), connection, _POLICY, waits.append)["version"]["number"] == "3.8.0"
+        client.close()
+    assert len(waits) == 2
+    assert all(7 <= wait <= 7 + _POLICY.backoff_s for wait in waits)
+
+
+def test_a_date_is_understood_and_a_year_is_not_waited_for() -> None:
+    waits = list[float]()
+    for asked, most in ((timedelta(seconds=20), 20.0), (timedelta(days=365), 60.0)):
+        date = format_datetime(datetime.now(timezone.utc) + asked, usegmt=True)
+        with GateProxy(None, gate=_busy(date, times=9)) as proxy:
+            connection = Connection(url=proxy.url)
+            client = connection.client()
+            waits.clear()
+            with pytest.raises(ClusterError, match="429"):
+                persistently(lambda: client.info(), connection, _POLICY, waits.append)  # noqa: B023  called at once
+            client.close()
+        assert len(waits) == 3
+        assert all(most - 10 < wait <= most + _POLICY.backoff_s for wait in waits)
+
+
+class _Failed(Exception):
+    def __init__(self, retry_after: str | None) -> None:
+        self.retry_after = retry_after
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        (" 12 ", 12.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0.0),
+        ("-3", None),
+        ("soon", None),
+        ("١٢", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_what_retry_after_asks_for(value: str | None, seconds: float | None) -> None:
+    assert retry_after_s(_Failed(value)) == seconds
+
+
+def test_without_the_header_the_wait_doubles_up_to_its_bound() -> None:
+    policy = RetryPolicy(backoff_s=1, max_backoff_s=4)
+    for attempt, full in ((1, 1), (2, 2), (3, 4), (9, 4)):
+        for wait in (wait_s(attempt, policy), wait_s(attempt, policy, _Failed(None)), backoff_s(attempt, policy)):
+            assert full / 2 <= wait <= full
+
+
+def test_clients_that_were_sent_away_together_do_not_come_back_together() -> None:
+    policy = RetryPolicy(backoff_s=1)
+    assert len({wait_s(1, policy, _Failed("5")) for _ in range(20)}) > 10

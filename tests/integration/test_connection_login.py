@@ -1,0 +1,133 @@
+"""Every way to log in, as the server sees it; and that no secret is shown, whatever happens."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import pickle
+from pathlib import Path
+
+import pytest
+from gate_proxy import Asked, GateProxy, Said
+
+from stair_es.cluster.connect import Connection, Security, probe
+from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
+
+# Each secret is one word that can be looked for.
+_SECRET = "hunter2päss,wörd:/"
+_BASIC = "Basic " + base64.b64encode(f"anna:{_SECRET}".encode()).decode()
+_KEY = base64.b64encode(b"key-id:hunter2").decode()
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "secret"
+    path.write_text(text + "\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "header"),
+    [
+        ({"STAIR_ES_USER": "anna", "STAIR_ES_PASSWORD": _SECRET}, _BASIC),
+        ({"STAIR_ES_USER": "anna", "STAIR_ES_PASSWORD_FILE": _SECRET}, _BASIC),
+        ({"STAIR_ES_API_KEY": "key-id:hunter2"}, f"ApiKey {_KEY}"),
+        ({"STAIR_ES_API_KEY": _KEY}, f"ApiKey {_KEY}"),
+        ({"STAIR_ES_API_KEY_FILE": _KEY}, f"ApiKey {_KEY}"),
+        ({"STAIR_ES_BEARER_TOKEN": "ey.hunter2"}, "Bearer ey.hunter2"),
+        ({"STAIR_ES_BEARER_TOKEN_FILE": "ey.hunter2"}, "Bearer ey.hunter2"),
+        ({}, None),
+    ],
+)
+def test_what_the_environment_says_arrives(node_url: str, tmp_path: Path, environ: dict[str, str], header: str | None) -> None:
+    environ = {name: _file(tmp_path, value) if name.endswith("_FILE") else value for name, value in environ.items()}
+    with GateProxy(node_url) as proxy:
+        connection = pickle.loads(pickle.dumps(Connection.from_env(environ={**environ, "STAIR_ES_URL": proxy.url})))
+        client = connection.client()
+        assert probe(client, connection).label == "OpenSearch 3.8.0"
+        client.close()
+        assert {asked.headers.get("authorization") for asked in proxy.seen} == {header}
+    assert "hunter2" not in repr(connection) + repr(connection.security) + f"{client!r}{vars(client)!r}"
+
+
+def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, "https://anna:hunter2@localhost:9200/search,https://anna:hunter2@localhost:9201")
+    connection = Connection.from_env(environ={"STAIR_ES_URL_FILE": path})
+    assert connection.nodes == ["https://localhost:9200/search", "https://localhost:9201"]
+    assert connection.security.method == "basic"
+    assert "hunter2" not in f"{connection!r} {connection.safe_url}"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"STAIR_ES_USER": "anna"}, "no password"),
+        ({"STAIR_ES_PASSWORD": "hunter2"}, "no user"),
+        ({"STAIR_ES_USER": "anna", "STAIR_ES_PASSWORD": "hunter2", "STAIR_ES_API_KEY": "hunter2"}, "more than one way"),
+        ({"STAIR_ES_API_KEY": "hunter2", "STAIR_ES_AWS_SERVICE": "es"}, "STAIR_ES_API_KEY and STAIR_ES_AWS_SERVICE"),
+        ({"STAIR_ES_API_KEY": "hunter2\nx: y"}, "line breaks"),
+        ({"STAIR_ES_BEARER_TOKEN": "hunter2 hunter2"}, "spaces"),
+        ({"STAIR_ES_API_KEY": "hunter2", "STAIR_ES_API_KEY_FILE": "x"}, "both set"),
+        ({"STAIR_ES_API_KEY_FILE": "/no/such/file"}, "can't read /no/such/file"),
+        ({"STAIR_ES_URL": "http://anna:hunter2@localhost", "STAIR_ES_API_KEY": "hunter2"}, "login in the URL"),
+        ({"STAIR_ES_URL": "http://anna:hunter2@localhost,http://anna:hunter22@localhost"}, "different logins"),
+        ({"STAIR_ES_URL": "http://anna:12#hunter2@localhost"}, "not a cluster URL"),
+        ({"STAIR_ES_URL": "http://anna:12/hunter2@localhost"}, "not a cluster URL"),
+        ({"STAIR_ES_AWS_SERVICE": "s3"}, "'s3' is unknown"),
+        ({"STAIR_ES_AWS_REGION": "eu-central-1"}, "without a service"),
+        ({"STAIR_ES_CLIENT_KEY": "key.pem"}, "without its certificate"),
+        ({"STAIR_ES_CA_FILE": "ca.pem"}, "certificates mean nothing"),
+        ({"STAIR_ES_CA_FINGERPRINT": "ab:cd"}, "not a SHA-256"),
+    ],
+)
+def test_what_does_not_go_together_is_wrong_usage(environ: dict[str, str], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected) as caught:
+        Connection.from_env(environ={"STAIR_ES_URL": "http://localhost", **environ})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("security", "remedy"),
+    [
+        (Security(), "STAIR_ES_API_KEY"),
+        (Security(user="anna", password="hunter2"), "STAIR_ES_PASSWORD"),
+        (Security(api_key="id:hunter2"), "STAIR_ES_API_KEY"),
+        (Security(bearer_token="hunter2"), "STAIR_ES_BEARER_TOKEN"),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403, 400, 500, 302])
+def test_a_server_that_repeats_what_it_was_sent_gives_nothing_away(
+    security: Security, remedy: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def echo(asked: Asked) -> Said:
+        sent = asked.headers.get("authorization", "")
+        body = f'{{"error": {{"type": "echo", "reason": "you sent {sent}, {base64.b64encode(b"hunter2")!r} hunter2"}}}}'
+        headers = {"content-type": "application/json", "location": "https://anna:hunter2@elsewhere.example.org/?key=hunter2"}
+        return Said(status=status, body=body.encode(), headers=headers)
+
+    with caplog.at_level(logging.DEBUG, "stair_es"), GateProxy(None, gate=echo) as proxy:
+        connection = Connection(url=proxy.url, security=security)
+        client = connection.client()
+        with pytest.raises(ClusterError) as caught:
+            persistently(lambda: client.get(index="i", id="1"), connection, RetryPolicy(attempts=3), lambda _: None)
+        client.close()
+    shown = f"{caught.value} {caught.value!r} {caplog.text}"
+    if security.method != "none":
+        assert "hunter2" not in shown
+        assert (security.authorization or "").split()[1] not in shown
+    assert len(proxy.seen) == 1, "nothing of this passes by itself, and no redirect is followed"
+    if status == 401:
+        assert isinstance(caught.value, AuthenticationFailed)
+        assert remedy in caught.value.remedy
+    if status == 302:
+        assert "https://elsewhere.example.org" in caught.value.message
+
+
+def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
+    with GateProxy(None, gate=lambda _: Said(status=403)) as proxy:
+        connection = Connection(url=proxy.url)
+        client = connection.client()
+        with pytest.raises(AuthenticationFailed) as caught:
+            probe(client, connection)
+        client.close()
+    assert "monitor" in caught.value.remedy

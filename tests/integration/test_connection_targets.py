@@ -1,0 +1,107 @@
+"""What is at the other end, on each engine, and where the usual question isn't answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gate_proxy import Asked, GateProxy, Said
+
+from stair_es.cluster.connect import Connection, Security, Target, probe
+from stair_es.errors import NotASearchCluster, UnsupportedTarget
+
+
+def _probe(url: str, security: Security | None = None) -> Target:
+    connection = Connection(url=url, security=security or Security())
+    client = connection.client()
+    try:
+        return probe(client, connection)
+    finally:
+        client.close()
+
+
+def _capabilities(target: Target) -> tuple[bool, bool]:
+    return target.supports_sparse_vector, target.supports_impacts
+
+
+def test_opensearch(node_url: str) -> None:
+    target = _probe(node_url)
+    assert (target.label, target.max_clauses, _capabilities(target)) == ("OpenSearch 3.8.0", 1024, (False, True))
+
+
+def test_elasticsearch_7(elasticsearch7_url: str) -> None:
+    target = _probe(elasticsearch7_url)
+    assert (target.label, target.max_clauses, _capabilities(target)) == ("Elasticsearch 7.17.29", 1024, (False, False))
+
+
+def test_elasticsearch_9_without_its_root(elasticsearch9_url: str) -> None:
+    target = _probe(elasticsearch9_url)
+    assert (target.label, _capabilities(target)) == ("Elasticsearch 9.5.3", (True, False))
+    assert target.max_clauses > 1024, "computed from the heap"
+
+
+@pytest.mark.parametrize("status", [403, 404, 405])
+def test_a_cluster_that_hides_its_root(node_url: str, status: int) -> None:
+    with GateProxy(node_url, gate=lambda asked: Said(status=status) if asked.target == "/" else None) as proxy:
+        assert _probe(proxy.url).label == "OpenSearch 3.8.0"
+
+
+def _root(**version: str) -> dict[str, Any]:
+    return {"version": {"lucene_version": "9.0", **version}}
+
+
+@pytest.mark.parametrize(
+    ("root", "node_version", "label"),
+    [
+        (_root(number="1.3.20", distribution="opensearch"), None, "OpenSearch 1.3.20"),
+        (_root(number="2.19.1", distribution="opensearch"), None, "OpenSearch 2.19.1"),
+        (_root(number="7.10.2"), "1.3.20", "OpenSearch 1.3.20"),  # it pretends, for old clients
+        (_root(number="8.17.0-SNAPSHOT", build_flavor="default"), None, "Elasticsearch 8.17.0"),
+        (None, "2.11.0", "OpenSearch 2.11.0"),
+        (None, "8.15.3", "Elasticsearch 8.15.3"),
+    ],
+)
+def test_what_others_answer(root: dict[str, Any] | None, node_version: str | None, label: str) -> None:
+    def answer(asked: Asked) -> Said:
+        if asked.target == "/" and root is not None:
+            return Said(status=200, body=json.dumps(root).encode())
+        if asked.target.startswith("/_nodes/_local") and node_version is not None:
+            return Said(status=200, body=json.dumps({"nodes": {"abc": {"version": node_version}}}).encode())
+        return Said(status=404)
+
+    with GateProxy(None, gate=answer) as proxy:
+        target = _probe(proxy.url)
+    assert (target.label, target.max_clauses) == (label, 1024)
+
+
+@pytest.mark.parametrize(
+    ("version", "capabilities"),
+    [
+        (("opensearch", (2, 9)), (False, False)),
+        (("opensearch", (2, 10)), (False, True)),
+        (("elasticsearch", (8, 14, 9)), (False, False)),
+        (("elasticsearch", (8, 15)), (True, False)),
+    ],
+)
+def test_capabilities_by_version(version: tuple[Any, tuple[int, ...]], capabilities: tuple[bool, bool]) -> None:
+    assert _capabilities(Target(distribution=version[0], version=version[1], max_clauses=1024)) == capabilities
+
+
+def test_too_old() -> None:
+    answers = {"/": _root(number="1.0.1", distribution="opensearch")}
+    with (
+        GateProxy(None, gate=lambda asked: Said(status=200, body=json.dumps(answers.get(asked.target, {})).encode())) as proxy,
+        pytest.raises(UnsupportedTarget, match=r"OpenSearch 1\.0\.1.*1\.1 or newer"),
+    ):
+        _probe(proxy.url)
+
+
+def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    with GateProxy(None, gate=lambda _: Said(status=404)) as proxy:
+        target = _probe(proxy.url, Security(aws_service="aoss", aws_region="eu-central-1"))
+        assert (target.label, target.distribution) == ("OpenSearch Serverless", "opensearch")
+        with pytest.raises(NotASearchCluster):
+            _probe(proxy.url, Security(aws_service="es", aws_region="eu-central-1"))

@@ -1,0 +1,130 @@
+"""An HTTP server in front of a search node, with or without TLS: it looks at each request, answers it itself or passes it on.
+
+::
+
+    with GateProxy(node_url, tls=context, gate=lambda request: None) as proxy:
+        ...  # proxy.url; proxy.seen
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+_TIMEOUT_S = 30.0
+_HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request as it came."""
+
+    method: str
+    target: str
+    """Path and query, as on the wire."""
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """An answer in the node's place."""
+
+    status: int
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+Gate = Callable[[Asked], Said | None]
+
+
+class GateProxy(ThreadingHTTPServer):
+    """`node_url` may be None if the gate answers all. `kill` is a crash: the port is closed, and so is what was open."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, node_url: str | None, *, tls: ssl.SSLContext | None = None, gate: Gate = lambda _: None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.node_url, self.tls, self.gate = node_url, tls, gate
+        self.seen: list[Asked] = []
+        self._open: set[Any] = set()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"{'https' if self.tls else 'http'}://localhost:{self.server_address[1]}"
+
+    def finish_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as the standard library has it
+        """Runs in the thread of this connection, so a slow handshake holds nobody up."""
+        request.settimeout(_TIMEOUT_S)
+        if self.tls is not None:
+            try:
+                request = self.tls.wrap_socket(request, server_side=True)
+            except OSError:
+                return
+        self._open.add(request)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self._open.discard(request)
+            if self.tls is not None:
+                request.close()  # wrapping has detached the socket that the server would close
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Clients that leave are part of the tests."""
+
+    def kill(self) -> None:
+        """Away, in the middle of whatever it does."""
+        self.shutdown()
+        self.server_close()
+        for request in list(self._open):
+            with suppress(OSError):
+                request.shutdown(2)
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: GateProxy
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        asked = Asked(method=self.command, target=self.path, headers=headers, body=body)
+        self.server.seen.append(asked)
+        said = self.server.gate(asked) or self._pass_on(asked)
+        self.send_response(said.status)
+        for name, value in said.headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(said.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(said.body)
+
+    def _pass_on(self, asked: Asked) -> Said:
+        connection = http.client.HTTPConnection(urlsplit(self.server.node_url or "").netloc, timeout=_TIMEOUT_S)
+        try:
+            kept = {name: value for name, value in asked.headers.items() if name not in {*_HOP, "authorization", "host"}}
+            connection.request(asked.method, asked.target, asked.body, kept)
+            answer = connection.getresponse()
+            headers = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}
+            return Said(status=answer.status, body=answer.read(), headers=headers)
+        finally:
+            connection.close()
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve
