@@ -108,7 +108,7 @@ class Clueless:
 
 
 def test_a_clueless_network_still_gives_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
-    monkeypatch.setattr("stair_es.model.starter.load_network", lambda backend, threads: Clueless())
+    monkeypatch.setattr("stair_es.model.starter.load_network", lambda backend, threads, precision: Clueless())
     [vector] = Starter(ModelSpec(name="starter")).encode_images(pixels_BHWC[:1])
     assert len(vector) == IMAGE_WORDS
 
