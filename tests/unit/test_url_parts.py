@@ -56,6 +56,13 @@ def test_the_identity_of_a_signed_url_is_what_was_signed(url: str, uri: str) -> 
     assert public_uri(url) == uri
 
 
+def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_counts() -> None:
+    one, two = public_uri("https://h.test/get?token=hunter2"), public_uri("https://h.test/get?token=hunter3")
+    assert one != two
+    assert "hunter" not in one + two
+    assert public_uri("https://h.test/get?policy=1&expires=2") == "https://h.test/get?policy=1&expires=2"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
