@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,13 +34,39 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="module")
+def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
+    """A running Ray cluster of two nodes, as the environment of a driver that joins it."""
+    code = (
+        "import sys; from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
+        "cluster.add_node(num_cpus=1)\n"
+        "print('address', cluster.address, flush=True); sys.stdin.read(); cluster.shutdown()\n"
+    )
+    login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **login, "PYTHONPATH": str(site)},
+    ) as cluster:
+        assert cluster.stdout is not None
+        address = next(line.split()[1] for line in iter(cluster.stdout.readline, "") if line.startswith("address"))
+        try:
+            yield {**login, "RAY_ADDRESS": address}
+        finally:
+            cluster.communicate("")
+
+
 @pytest.fixture
 def stair_es(site: Path, tmp_path: Path) -> Run:
     """Runs the console script with the plugin where Python finds it."""
     environment = {**os.environ, "PYTHONPATH": str(site), "STAIR_ES_HOME": str(tmp_path / "home"), "COLUMNS": "200"}
     environment.pop("STAIR_ES_URL", None)
 
-    def run(*arguments: str | Path, more_packages: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, more_packages: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
         path = f"{more_packages}{os.pathsep}{site}" if more_packages else str(site)
         return subprocess.run(
             [STAIR_ES, *arguments],
@@ -47,7 +74,7 @@ def stair_es(site: Path, tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            env={**environment, "PYTHONPATH": path},
+            env={**environment, "PYTHONPATH": path, **more},
         )
 
     return run
@@ -149,11 +176,18 @@ def test_a_picture_that_left_the_archive_leaves_the_sink(stair_es: Run, archive:
 
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_from_an_archive_into_the_cluster_and_found_by_colour(
-    stair_es: Run, archive: Path, node_url: str, index_name: str, client: OpenSearch, runner: str
+    stair_es: Run,
+    archive: Path,
+    node_url: str,
+    index_name: str,
+    client: OpenSearch,
+    runner: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     where = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
-    report = _json(stair_es("ingest", archive, *where, "--enrich", "pixelate", "--runner", runner), code=3)
-    assert (report["written"], report["dead"]) == (len(PHOTOS), 1)
+    ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
+    report = _json(stair_es("ingest", archive, *where, "--enrich", "pixelate", **ray), code=3)
+    assert (report["written"], report["dead"], report["runner"]) == (len(PHOTOS), 1, runner)
     hits = client.search(index=index_name, body={"query": {"range": {"brightness": {"gt": 0}}}})["hits"]["hits"]
     assert len(hits) == len(PHOTOS)
 

@@ -45,7 +45,13 @@ _JOB = {
     "suspend": bool,
     "ttlSecondsAfterFinished": int,
 }
-_CLUSTER = {"rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list, "enableInTreeAutoscaling": bool}
+_CLUSTER = {
+    "authOptions": dict,
+    "rayVersion": str,
+    "headGroupSpec": dict,
+    "workerGroupSpecs": list,
+    "enableInTreeAutoscaling": bool,
+}
 _HEAD = {"rayStartParams": dict, "template": dict, "serviceType": str}
 _WORKERS = {**_HEAD, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
 _POD = {
@@ -180,6 +186,14 @@ def test_workers_get_no_credentials_of_the_cluster() -> None:
         pod = group["template"]["spec"]
         assert {variable["name"] for container in pod["containers"] for variable in container["env"]} == {ENV_HOME}
         assert [volume["secret"]["items"] for volume in pod["volumes"]] == [[{"key": "ca.crt", "path": "ca.crt"}]]
+
+
+def test_nobody_runs_code_on_ray_from_outside() -> None:
+    assert _documents()["RayJob"]["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+    rays = [service for service in _services().values() if service.get("profiles") == ["ray"]]
+    for service in rays:
+        assert service["environment"]["RAY_AUTH_MODE"] == "disabled"
+        assert "ports" not in service
 
 
 def test_what_is_mounted_is_there() -> None:
