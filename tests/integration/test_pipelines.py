@@ -1,23 +1,118 @@
-from typing import TYPE_CHECKING
+"""The cluster-side ingest pipelines, for people who write documents without our bulk path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from stair_es import SparseVector, resources, vocab
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, impacts
+from stair_es.cluster.mapping import index_body
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from opensearchpy import OpenSearch
 
+    Ingest = Callable[..., dict[str, Any]]
 
-def test_top_tokens_pipeline_derives_what_ingest_writes(client: "OpenSearch", index_name: str) -> None:
-    words = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing": 0.985, "100%": 0.975}
-    tokens = {vocab.escape(word): weight for word, weight in words.items()}
-    client.ingest.put_pipeline(id=index_name, body=resources.load("pipelines", "top-tokens"))
-    try:
-        client.indices.create(index=index_name, body=resources.load("mappings", "image"))
-        client.index(index=index_name, id="1", body={"tokens": tokens}, params={"pipeline": index_name})
-        client.index(index=index_name, id="2", body={"tokens": tokens, "top_tokens": ["own"]}, params={"pipeline": index_name})
-        client.index(index=index_name, id="3", body={"caption": "no vector"}, params={"pipeline": index_name})
-        stored = {id_: client.get(index=index_name, id=id_)["_source"] for id_ in "123"}
-    finally:
-        client.ingest.delete_pipeline(id=index_name)
-    assert stored["1"]["top_tokens"] == list(SparseVector.from_mapping(words).top(16).features)
-    assert stored["2"]["top_tokens"] == ["own"]
-    assert "top_tokens" not in stored["3"]
+NAMES = ("mute-words", "prune-tokens", "top-tokens", "image")
+WORDS = {f"word{i:02}": 1.0 - i / 100 for i in range(20)} | {".": 0.995, "##ing": 0.985, "100%": 0.975, "": 0.965}
+
+
+def escaped(words: dict[str, float]) -> dict[str, float]:
+    return {vocab.escape(word): weight for word, weight in words.items()}
+
+
+@pytest.fixture
+def ingest(client: OpenSearch, node_url: str, index_name: str) -> Iterator[Ingest]:
+    """Puts a document through one of the pipelines, with changed params, and gives what is stored and can be searched."""
+    settings = DocumentSettings(impacts=True)
+    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), settings))
+
+    def put(name: str, document: dict[str, Any], **params: object) -> dict[str, Any]:
+        for each in NAMES:
+            body = resources.load("pipelines", each)
+            if each == name and params:
+                given = body["processors"][0]["script"]["params"]
+                assert params.keys() <= given.keys()
+                given.update(params)
+            client.ingest.put_pipeline(id=f"stair-es-{each}", body=body)
+        client.index(index=index_name, id="1", body=document, params={"pipeline": f"stair-es-{name}", "refresh": "true"})
+        stored: dict[str, Any] = client.get(index=index_name, id="1")["_source"]
+        return stored
+
+    yield put
+    for each in reversed(NAMES):
+        client.ingest.delete_pipeline(id=f"stair-es-{each}", ignore=[404])
+
+
+def found(client: OpenSearch, index: str, word: str) -> bool:
+    query = {"rank_feature": {"field": f"tokens.{vocab.escape(word)}", "linear": {}}}
+    return bool(client.search(index=index, body={"query": query})["hits"]["hits"])
+
+
+def test_top_tokens_are_what_ingest_writes(ingest: Ingest) -> None:
+    stored = ingest("top-tokens", {"tokens": escaped(WORDS)})
+    assert stored["top_tokens"] == list(SparseVector.from_mapping(WORDS).top(16).features)
+    assert ingest("top-tokens", {"tokens": escaped(WORDS), "top_tokens": ["own"]})["top_tokens"] == ["own"]
+    assert ingest("top-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
+    assert ingest("top-tokens", {"tokens": escaped(WORDS)}, size=2)["top_tokens"] == ["word00", "."]
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [
+        ({}, WORDS),
+        ({"max_words": 3}, {"word00": 1.0, ".": 0.995, "word01": 0.99}),
+        ({"max_words": 0}, {}),
+        ({"min_weight": 0.98}, {w: x for w, x in WORDS.items() if x >= 0.98}),
+        ({"min_share": 0.9}, {w: x for w, x in WORDS.items() if x >= 0.9}),
+        ({"min_share": 0.9, "min_weight": 0.95, "max_words": 2}, {"word00": 1.0, ".": 0.995}),
+    ],
+)
+def test_the_heaviest_words_are_kept(ingest: Ingest, params: dict[str, float], kept: dict[str, float]) -> None:
+    vector = SparseVector.from_mapping(WORDS)
+    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).features), "impacts": impacts(vector)}
+    stored = ingest("prune-tokens", document, **params)
+    left = SparseVector.from_mapping(kept)
+    assert stored["tokens"] == escaped(kept)
+    assert stored["impacts"] == impacts(left)
+    assert stored["top_tokens"] == list(left.top(16).features)
+
+
+def test_weights_of_ties_numbers_as_text_and_what_an_engine_refuses(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+    tokens = {"b": 0.5, "a": 0.5, "c": "0.5", "zero": 0, "below": -1.0, "none": None, "whole": 2}
+    stored = ingest("prune-tokens", {"tokens": tokens}, max_words=3)
+    assert stored == {"tokens": {"whole": 2, "a": 0.5, "b": 0.5}}
+    assert found(client, index_name, "whole")
+    assert ingest("prune-tokens", {"caption": "no vector"}) == {"caption": "no vector"}
+    assert ingest("prune-tokens", {"tokens": {}}) == {"tokens": {}}
+
+
+def test_muted_words_are_found_no_more(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+    vector = SparseVector.from_mapping(WORDS)
+    muted = ["word03", ".", "100%", "", "absent"]
+    document = {"tokens": escaped(WORDS), "top_tokens": list(vector.top(16).features), "impacts": impacts(vector)}
+    stored = ingest("mute-words", document, words=muted)
+    left = {word: weight for word, weight in WORDS.items() if word not in muted}
+    assert stored["tokens"] == escaped(left)
+    assert stored["top_tokens"] == [word for word in vector.top(16).features if word not in muted]
+    assert stored["impacts"] == impacts(SparseVector.from_mapping(left))
+    assert found(client, index_name, "word04")
+    assert not found(client, index_name, "word03")
+    assert not client.search(index=index_name, body={"query": {"match": {"impacts": "word03"}}})["hits"]["hits"]
+    assert ingest("mute-words", document) == document  # as shipped, it mutes nothing
+
+
+def test_as_the_default_pipeline_of_an_index_all_three_work_together(client: OpenSearch, ingest: Ingest, index_name: str) -> None:
+    ingest("mute-words", {}, words=["word00"])
+    client.indices.put_settings(index=index_name, body={"index": {"default_pipeline": "stair-es-image"}})
+    many = {f"w{i:03}": 1.0 / (i + 1) for i in range(100)} | {"word00": 5.0}
+    lines: list[dict[str, Any]] = [{"index": {"_id": "bulk"}}, {"tokens": many}]
+    assert not client.bulk(body=lines, index=index_name)["errors"]
+    stored = client.get(index=index_name, id="bulk")["_source"]
+    assert stored["tokens"].keys() == {f"w{i:03}" for i in range(64)}
+    assert stored["top_tokens"] == [f"w{i:03}" for i in range(16)]
