@@ -56,7 +56,7 @@ def encode(
 def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:
     """Encode what can be decoded, say what can't, and fail at the end if there was any."""
     from stair_es.search.inputs import image_vector
-    from stair_es.sources.listing import uri_of
+    from stair_es.sources.paths import uri_of
 
     failed = 0
     for path in images:

@@ -12,7 +12,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import encode, ingest, node, plugins, query, search
+from . import encode, ingest, node, options, plugins, query, search
 from .output import fail, note
 
 app = typer.Typer(
@@ -24,8 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Image search on the search cluster you already run: photos become `rank_features` documents that words find.",
 )
-app.command(name="ingest")(ingest.ingest)
-app.command(name="search")(search.search)
+app.command(name="ingest")(options.connected(ingest.ingest))
+app.command(name="search")(options.connected(search.search))
 app.command(name="encode")(encode.encode)
 app.command(name="query")(query.query)
 app.command(name="plugins")(plugins.plugins)

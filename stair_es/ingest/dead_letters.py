@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
-from stair_es.errors import IngestError, SourceError, UsageError
+from stair_es.errors import IngestError, SourceError, StairError, UsageError
 from stair_es.ingest.batch import Outcome
 from stair_es.sources import places
 from stair_es.sources.item import Item, SourceOptions, Unlisted
@@ -100,7 +100,7 @@ class _Letters:
             if place is None:
                 return Unlisted(uri, source, "its bytes were only in the source that it came from: run that source again")
             return Item(uri, source, places.from_json(place), letter.get("version"), letter.get("fields") or {})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, StairError) as error:
             return Unlisted(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
 
 

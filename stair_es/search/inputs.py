@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stair_es.errors import DecodeError, QueryError
+from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.listing import uri_of
-from stair_es.sources.read import read
+from stair_es.sources.item import Reading
+from stair_es.sources.paths import uri_of
+from stair_es.sources.places import FileAt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,16 +32,15 @@ def text_vector(encoder: Encoder, text: str) -> SparseVector:
     return vector
 
 
-def image_vector(encoder: Encoder, path: Path, limits: DecodeLimits | None = None) -> SparseVector:
+def image_vector(encoder: Encoder, path: Path, reading: Reading | None = None) -> SparseVector:
     """The vector of an image file; empty if the model sees nothing that it knows.
 
     Raises:
         DecodeError: The file can't be read, is too large or is not an image; the message names it.
     """
-    limits = limits or DecodeLimits()
     try:
-        data = read(uri_of(path), limits.max_bytes)
-        pixels_HWC = decode(data, encoder.image_spec, limits).pixels_HWC
-    except DecodeError as error:
+        read = FileAt(uri_of(path)).read(reading or Reading())
+        pixels_HWC = decode(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
+    except (ReadError, DecodeError) as error:
         raise DecodeError(f"{str(path)!r}: {error.message}") from error
     return encoder.encode_images(pixels_HWC[None])[0]

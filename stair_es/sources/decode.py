@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from stair_es.config import MAX_BYTES, MAX_PIXELS
+from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.types import ImageSpec, Pixels
 
@@ -43,8 +43,6 @@ class DecodeLimits:
 
     max_pixels: int = MAX_PIXELS
     """Width times height, checked before a pixel is decoded (decompression bombs)."""
-    max_bytes: int = MAX_BYTES
-    """File size, checked before a byte is read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,24 @@ from stair_es.sources.places import FileAt, Inline
 A, B, C = (Item(f"file:///{name}", "file:///", FileAt(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 
 
-def _books(path: Path, *items: Item) -> Books:
-    books = Books(Manifest(path.parent), DeadLetters(path))
-    for item in items:
-        assert books.list(item.uri)
-    return books
+Make = Callable[..., Books]
 
 
-def test_each_image_once_and_dead_ones_as_lines(tmp_path: Path) -> None:
-    books = _books(tmp_path / "dead.jsonl", A, B, C)
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    with ExitStack() as stack:
+
+        def make_(*items: Item) -> Books:
+            books = Books(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl"))
+            for item in items:
+                assert books.list(item.uri)
+            return books
+
+        yield make_
+
+
+def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
+    books = make(A, B, C)
     assert not books.list(A.uri)
     books.dead_letters.prepare()
     books.enter(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
@@ -54,30 +65,30 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
         KIND.open(str(tmp_path / "none"), SourceOptions())
 
 
-def test_no_dead_letter_no_file(tmp_path: Path) -> None:
-    books = _books(tmp_path / "dead.jsonl", A)
+def test_no_dead_letter_no_file(make: Make, tmp_path: Path) -> None:
+    books = make(A)
     books.enter(Batch([Outcome(A, "written", "write")]))
     books.close()
     assert not (tmp_path / "dead.jsonl").exists()
 
 
-def test_an_image_without_outcome_fails_the_run(tmp_path: Path) -> None:
-    books = _books(tmp_path / "dead.jsonl", A, B)
+def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> None:
+    books = make(A, B)
     books.enter(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="1 images without an outcome"):
         books.close()
 
 
 @pytest.mark.parametrize("item", [A, B])
-def test_an_image_twice_or_never_listed_fails_the_run(tmp_path: Path, item: Item) -> None:
-    books = _books(tmp_path / "dead.jsonl", A)
+def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: Item) -> None:
+    books = make(A)
     books.enter(Batch([Outcome(A, "written", "write")]))
     with pytest.raises(IngestError, match="too many"):
         books.enter(Batch([Outcome(item, "written", "write")]))
 
 
-def test_an_image_left_in_a_stage_fails_the_run(tmp_path: Path) -> None:
-    books = _books(tmp_path / "dead.jsonl", A)
+def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> None:
+    books = make(A)
     with pytest.raises(IngestError, match="without an outcome"):
         books.enter(Batch([A]))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from stair_es.errors import DecodeError, QueryError
 from stair_es.search.inputs import image_vector, text_vector
-from stair_es.sources.decode import DecodeLimits
+from stair_es.sources.item import Reading
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 
@@ -48,7 +48,7 @@ def test_a_bad_file_is_named_with_its_reason(tmp_path: Path, data: bytes, reason
     path = tmp_path / "bad.jpg"
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=reason) as caught:
-        image_vector(Brightness(), path, DecodeLimits(max_bytes=100))
+        image_vector(Brightness(), path, Reading(max_bytes=100))
     assert "bad.jpg" in str(caught.value)
 
 
