@@ -9,7 +9,8 @@ One after the other: **raw** posts bodies that lie ready in memory over one keep
 carry the data is not counted. Its client (elasticsearch-py 8) refuses to talk to OpenSearch, so two headers are changed under it.
 
 Several at a time: **stair-es, pace** with at most `--threads` requests under way, as many and as large as `Pace` says, against
-**parallel_bulk** with as many threads. Rounds alternate; medians. The node has the same cores: more at a time is no gain here.
+**parallel_bulk** with as many threads, which repeats nothing that is refused. Rounds alternate and begin with another way each
+time; medians, also of the ratio to raw in the same round. Node and client share the machine's cores.
 """
 
 from __future__ import annotations
@@ -166,7 +167,10 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
     """Documents/s of each way in each round, in turn."""
     rates: dict[str, list[float]] = {label: [] for label in ways}
     for turn in range(-1, rounds):  # the first round warms the node up and isn't counted
-        for label, way in ways.items():
+        order = list(ways.items())
+        for label, way in (
+            order[(turn + 1) % len(order) :] + order[: (turn + 1) % len(order)]
+        ):  # whoever else uses the machine disturbs each of them in turn
             index = f"{name}-{turn + 1}"
             client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {f"{index}-alias": {}}})
             start = time.perf_counter()
@@ -230,7 +234,8 @@ def report(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[
     print(f"{'':20}{'docs/s':>10}{'of raw':>10}{'least..most':>16}")
     for label, rate in medians.items():
         spread = f"{min(rates[label]):.0f}..{max(rates[label]):.0f}"
-        print(f"{label:20}{rate:10.0f}{rate / medians['raw _bulk']:10.2f}{spread:>16}")
+        ratio = statistics.median(ours / raw for ours, raw in zip(rates[label], rates["raw _bulk"], strict=True))
+        print(f"{label:20}{rate:10.0f}{ratio:10.2f}{spread:>16}")
     print(f"pace at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {arguments.threads} at a time")
     if PEER not in rates:
         print(f"{PEER:20}not installed: {PEER_INSTALL}")
