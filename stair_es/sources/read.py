@@ -6,7 +6,7 @@ import os
 import stat
 
 from stair_es.errors import DecodeError
-from stair_es.sources.listing import path_of
+from stair_es.sources.paths import path_of
 
 
 def read(uri: str, max_bytes: int) -> bytes:

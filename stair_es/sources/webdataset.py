@@ -64,6 +64,9 @@ class Tars:
         sample = _Sample(key="")
         for each in members(tar, self._options.reading.max_bytes, self._is_text):
             if isinstance(each, Broken):
+                if not each.name:
+                    yield from self._taken(sample, tar)
+                    sample = _Sample(key="")
                 yield Unlisted(f"{tar.uri}#{quote(each.name)}" if each.name else tar.uri, self.uri, each.reason)
                 continue
             key, suffix = split_key(each.name)

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-import requests  # type: ignore[import-untyped]
+import requests
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 

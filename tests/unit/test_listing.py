@@ -1,11 +1,16 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from stair_es.errors import DecodeError, IngestError, UsageError
-from stair_es.ingest.run import list_sources
-from stair_es.sources.listing import list_images, path_of
+from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.sources import local_files
+from stair_es.sources.folder import KIND
+from stair_es.sources.item import Item, Read, Reading, SourceOptions, Unlisted
+from stair_es.sources.paths import path_of
+from stair_es.sources.patterns import Pattern
+from stair_es.sources.places import from_json
 from stair_es.sources.read import read
 
 ODD_NAMES = ["a b.jpg", 'it\'s "q".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "100%25.jpg", "#?&.jpg", "[x].jpg"]
@@ -17,41 +22,87 @@ def _touch(path: Path, data: bytes = b"x") -> Path:
     return path
 
 
+def _items(source: str) -> list[Item]:
+    found = list(KIND.open(source, SourceOptions()).items())
+    assert not [each for each in found if isinstance(each, Unlisted)]
+    return [each for each in found if isinstance(each, Item)]
+
+
+def _names(source: str, below: Path) -> list[str]:
+    return [path_of(item.uri).relative_to(below).as_posix() for item in _items(source)]
+
+
 def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.pdf", "README"):
+    for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.pdf", "README", ".jpg"):
         _touch(tmp_path / name)
-    listing = list_images([str(tmp_path)])
-    assert [path_of(ref.uri).relative_to(tmp_path).as_posix() for ref in listing.images] == ["a.png", "b.JPG", "deep/er/c.webp"]
-    assert dict(listing.ignored) == {".txt": 1, ".pdf": 1, "": 1}
-    assert {ref.source for ref in listing.images} == {tmp_path.as_uri()}
+    source = KIND.open(str(tmp_path), SourceOptions())
+    items = [each for each in source.items() if isinstance(each, Item)]
+    assert [path_of(item.uri).relative_to(tmp_path).as_posix() for item in items] == ["a.png", "b.JPG", "deep/er/c.webp"]
+    assert source.ignored == {".txt": 1, ".pdf": 1, "": 2}
+    assert {item.source for item in items} == {source.uri} == {tmp_path.as_uri()}
+
+
+def test_a_folder_is_taken_in_handfuls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_files, "HANDFUL", 3)
+    wanted = {f"{i}.jpg" for i in range(10)}
+    for name in wanted:
+        _touch(tmp_path / name)
+    listed = _names(str(tmp_path), tmp_path)
+    assert set(listed) == wanted
+    assert len(listed) == 10
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_round_trip_as_folder_file_and_uri(tmp_path: Path, name: str) -> None:
     path = _touch(tmp_path / name, name.encode())
     for source in (tmp_path, path, path.as_uri()):
-        [ref] = list_images([str(source)]).images
-        assert read(ref.uri, 1000) == name.encode()
-        assert "\n" not in ref.uri
+        [item] = _items(str(source))
+        assert item.uri == path.as_uri()
+        written = item.place.to_json()
+        assert written is not None
+        for place in (item.place, from_json(written)):
+            got = place.read(Reading())
+            assert got is not None
+            assert got.data == name.encode()
 
 
 def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")
-    _touch(path)
-    [ref] = list_images([str(tmp_path)]).images
-    assert ref.uri.isascii()
-    assert read(ref.uri, 10) == b"x"
+    _touch(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    [item] = _items(str(tmp_path))
+    assert item.uri.isascii()
+    assert item.place.read(Reading()) == Read(b"x", None)
 
 
-def test_globs_files_and_overlaps_give_each_image_once(tmp_path: Path) -> None:
-    for name in ("a.jpg", "sub/b.jpg", "sub/c.txt"):
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("**", ["a.jpg", ".hidden/e.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("*", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("s*b/[ab].jpg", ["sub/b.jpg"]),
+        ("sub/?.*", ["sub/b.jpg"]),
+        ("**/deep", ["sub/deep/d.jpg"]),
+        (".h*/*.jpg", [".hidden/e.jpg"]),
+        ("sub/../*.jpg", ["a.jpg"]),
+        ("**/**/b.jpg", ["sub/b.jpg"]),
+    ],
+)
+def test_globs_take_each_image_once(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
+    for name in ("a.jpg", "sub/b.jpg", "sub/c.txt", "sub/deep/d.jpg", ".hidden/e.jpg"):
         _touch(tmp_path / name)
-    listing = list_images([f"{tmp_path}/**/*", str(tmp_path / "a.jpg"), str(tmp_path / "sub"), f"{tmp_path}/sub/../a.jpg"])
-    assert sorted(path_of(ref.uri).name for ref in listing.images) == ["a.jpg", "b.jpg"]
+    assert _names(f"{tmp_path}/{pattern}", tmp_path) == wanted
+    assert {item.source for item in _items(f"{tmp_path}/{pattern}")} == {KIND.open(f"{tmp_path}/{pattern}", SourceOptions()).uri}
+
+
+def test_a_glob_goes_only_where_something_can_match(tmp_path: Path) -> None:
+    pattern = Pattern(["2024", "*", "x.jpg"])
+    assert not pattern.step(pattern.start, "2023")
+    assert pattern.matched(pattern.step(pattern.step(pattern.step(pattern.start, "2024"), "any"), "x.jpg"))
 
 
 def test_a_file_named_by_itself_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
-    assert len(list_images([str(_touch(tmp_path / "scan.dat"))]).images) == 1
+    assert len(_items(str(_touch(tmp_path / "scan.dat")))) == 1
 
 
 def test_a_link_loop_ends_and_linked_folders_are_read(tmp_path: Path) -> None:
@@ -60,43 +111,56 @@ def test_a_link_loop_ends_and_linked_folders_are_read(tmp_path: Path) -> None:
     _touch(tmp_path / "elsewhere" / "b.jpg")
     (photos / "loop").symlink_to(photos)
     (photos / "more").symlink_to(tmp_path / "elsewhere")
-    assert [path_of(ref.uri).name for ref in list_images([str(photos)]).images] == ["a.jpg", "b.jpg"]
+    assert _names(str(photos), photos) == ["a.jpg", "more/b.jpg"]
+    assert _names(f"{photos}/**/*.jpg", photos) == ["a.jpg", "more/b.jpg"]
 
 
-@pytest.mark.parametrize("source", ["nowhere", "none-*.jpg", "s3://bucket/x", ""])
+def test_a_new_link_gives_no_image_a_new_uri(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _touch(photos / "real" / "a.jpg")
+    before = _names(str(photos), photos)
+    (photos / "aaa").symlink_to(photos / "real")
+    assert _names(str(photos), photos) == before
+
+
+@pytest.mark.parametrize("source", ["nowhere", "none-*.jpg", "no/folder/*.jpg", ""])
 def test_a_source_that_is_not_there_is_wrong_usage(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
-        list_images([source])
+        _items(source)
     assert repr(source) in caught.value.message
 
 
-def test_no_images_says_what_else_is_there(tmp_path: Path) -> None:
-    with pytest.raises(IngestError, match="nothing there"):
-        list_sources([str(tmp_path)])
-    _touch(tmp_path / "a.txt")
-    with pytest.raises(IngestError, match=r"1 \.txt"):
-        list_sources([str(tmp_path)])
+def test_versions_say_whether_bytes_changed_and_nothing_too_early(tmp_path: Path) -> None:
+    path = _touch(tmp_path / "a.jpg", b"one")
+    [fresh] = _items(str(path))
+    assert fresh.version is None
+    then = time.time() - 10
+    os.utime(path, (then, then))
+    [settled], [again] = _items(str(path)), _items(str(tmp_path))
+    assert settled.version == again.version is not None
+    assert settled.place.read(Reading(), known=settled.version) is None
+    assert settled.place.read(Reading(), known="other") == Read(b"one", settled.version)
+    path.write_bytes(b"two")
+    os.utime(path, (then + 1, then + 1))
+    [changed] = _items(str(path))
+    assert changed.version not in (None, settled.version)
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     loop, pipe, large = tmp_path / "loop.jpg", tmp_path / "pipe.jpg", _touch(tmp_path / "large.jpg", b"12345")
     loop.symlink_to(loop)
     os.mkfifo(pipe)
+    gone = tmp_path / "gone.jpg"
+    gone.symlink_to(tmp_path / "nothing")
+    items = {path_of(item.uri): item for item in _items(str(tmp_path))}
     for path, reason in [
-        (tmp_path / "gone.jpg", "No such file"),
+        (gone, "No such file"),
         (loop, "symbolic links"),
         (pipe, "not a regular file"),
-        (tmp_path, "Is a directory"),
         (large, "5 bytes exceed the limit of 4"),
     ]:
         with pytest.raises(DecodeError, match=reason):
             read(path.as_uri(), 4)
-
-
-def test_a_new_link_gives_no_image_a_new_uri(tmp_path: Path) -> None:
-    photos = tmp_path / "photos"
-    _touch(photos / "real" / "a.jpg")
-    before = list_images([str(photos)]).images
-    (photos / "aaa").symlink_to(photos / "real")
-    assert list_images([str(photos)]).images == before
+        with pytest.raises(ReadError, match=reason):
+            items[path].place.read(Reading(max_bytes=4))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import DecodeError
-from stair_es.sources.listing import list_images
+from stair_es.sources.folder import KIND
+from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.read import read
 
 NOBODY = 65534
@@ -24,6 +25,10 @@ def _without_root() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def _all(path: Path) -> list[Item | Unlisted]:
+    return list(KIND.open(str(path), SourceOptions()).items())
 
 
 @pytest.fixture
@@ -49,12 +54,13 @@ def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
     locked.chmod(0)
     try:
         with _without_root():
-            listing = list_images([str(open_path)])
+            found = _all(open_path)
     finally:
         locked.chmod(0o755)
-    assert [ref.uri for ref in listing.images] == [(open_path / "a.jpg").as_uri()]
-    [(ref, reason)] = listing.unlisted
-    assert (ref.uri, reason) == (locked.as_uri(), "folder can't be listed: Permission denied")
+    root = open_path.as_uri()
+    assert [each.uri for each in found if isinstance(each, Item)] == [f"{root}/a.jpg"]
+    [unlisted] = [each for each in found if isinstance(each, Unlisted)]
+    assert unlisted == Unlisted(locked.as_uri(), root, "folder can't be listed: Permission denied")
 
 
 def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path: Path) -> None:
@@ -66,10 +72,10 @@ def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path
     locked.chmod(0)
     try:
         with _without_root():
-            listing = list_images([str(open_path), str(locked), str(locked.parent), str(open_path / "link.jpg")])
+            found = [each for path in (open_path, locked.parent, open_path / "link.jpg") for each in _all(path)]
             with pytest.raises(DecodeError, match="Permission denied"):
                 read((open_path / "link.jpg").as_uri(), 10)
     finally:
         locked.chmod(0o755)
-    assert {Path(ref.uri).name for ref in listing.images} == {"a.jpg", "link.jpg"}
-    assert [ref.uri for ref, _ in listing.unlisted] == [locked.as_uri()]
+    assert {Path(each.uri).name for each in found if isinstance(each, Item)} == {"a.jpg", "link.jpg"}
+    assert {each.uri for each in found if isinstance(each, Unlisted)} == {locked.as_uri()}

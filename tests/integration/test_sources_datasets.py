@@ -1,0 +1,69 @@
+"""Local data sets through the `datasets` library, as it writes them. The hub itself can't be reached from tests."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from stair_es.errors import UsageError
+from stair_es.sources.huggingface import Address
+from stair_es.sources.item import Item, Reading, SourceOptions
+from stair_es.sources.registry import open_source
+
+
+def _png(grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4), grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    import datasets  # type: ignore[import-untyped]
+
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    rows: dict[str, Any] = {
+        "image": [{"bytes": _png(i), "path": None} for i in range(3)],
+        "text": [f"text {i}" for i in range(3)],
+    }
+    whole = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=features)})
+    whole.save_to_disk(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def _items(argument: str, **options: Any) -> list[Item]:  # noqa: ANN401
+    return [each for each in open_source(argument, SourceOptions(**options)).items() if isinstance(each, Item)]
+
+
+def test_a_saved_data_set_gives_its_bytes_as_they_are(saved: Path) -> None:
+    for items in (_items(f"hf-dataset://{saved}?split=train"), _items(str(saved), format="huggingface")):
+        assert [item.uri for item in items] == [f"hf-dataset://{saved}?split=train#row={i}" for i in range(3)]
+        reads = [item.place.read(Reading()) for item in items]
+        assert [read.data for read in reads if read] == [_png(i) for i in range(3)]
+        assert [item.fields for item in items] == [{"caption": f"text {i}"} for i in range(3)]
+        assert len({item.version for item in items} - {None}) == 3
+
+
+def test_a_folder_of_images_is_read_in_place(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(_png(len(name)))
+    items = _items(f"hf-dataset://{tmp_path}")
+    assert sorted(item.uri for item in items) == [(tmp_path / name / "x.png").as_uri() for name in ("cat", "dog")]
+
+
+def test_what_is_not_there_is_wrong_usage(saved: Path) -> None:
+    for argument in (f"hf-dataset://{saved}?split=nope", f"hf-dataset://{saved}/none", "hf-dataset://"):
+        with pytest.raises(UsageError):
+            _items(argument)
+
+
+def test_addresses_of_the_hub() -> None:
+    assert Address.parse("hf-dataset://user/name/config?split=test&revision=abc") == Address(
+        name="user/name", config="config", split="test", revision="abc"
+    )
+    assert Address.parse("hf-dataset://mnist").uri == "hf-dataset://mnist?split=train"

@@ -1,0 +1,86 @@
+"""Which kind opens which argument, and plugins that fail."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stair_es import plugins
+from stair_es.errors import PluginError, UsageError
+from stair_es.sources.item import SourceOptions
+from stair_es.sources.registry import open_source
+
+KINDS = [
+    ("~/Pictures", "folder"),
+    ("a/*.jpg", "folder"),
+    ("file:///photos", "folder"),
+    ("s3://bucket/prefix", "objects"),
+    ("gs://bucket/*.jpg", "objects"),
+    ("hf://datasets/user/name", "objects"),
+    ("memory://x", "objects"),
+    ("x/*.parquet", "parquet"),
+    ("s3://bucket/x.parquet", "parquet"),
+    ("x.CSV", "csv"),
+    ("x.tsv.gz", "csv"),
+    ("x.jsonl", "jsonl"),
+    ("https://host/x.ndjson?token=1", "jsonl"),
+    ("{000..002}.tar", "webdataset"),
+    ("s3://bucket/x.tgz", "webdataset"),
+    ("urls.txt", "urls"),
+    ("https://host/x.jpg", "urls"),
+    ("-", "stdin"),
+    ("hf-dataset://user/name", "huggingface"),
+]
+
+
+@pytest.mark.parametrize(("argument", "wanted"), KINDS)
+def test_each_argument_is_claimed_by_one_kind(argument: str, wanted: str) -> None:
+    ours = {plugin.name: plugin.load() for plugin in plugins.found("sources") if plugin.distribution == plugins.OURS}
+    assert [name for name, kind in ours.items() if kind.claims(argument)] == [wanted]
+
+
+def test_an_unknown_kind_says_what_there_is() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_source("x", SourceOptions(format="zip"))
+    assert "folder" in caught.value.remedy
+    assert "zip" in caught.value.message
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which installed packages are looked for."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.found.cache_clear()
+    yield tmp_path
+    plugins.found.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("stranger_")]:
+        del sys.modules[name]
+
+
+def _install(folder: Path, name: str, code: str, entry: str) -> None:
+    (folder / f"{name}.py").write_text(code)
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[stair_es.sources]\n{entry} = {name}:KIND\n")
+    importlib.invalidate_caches()
+    plugins.found.cache_clear()
+
+
+def test_a_plugin_comes_first_and_a_broken_one_stops_nothing(plugin_folder: Path) -> None:
+    _install(plugin_folder, "stranger_broken", "import no_such_module_at_all\n", "aaa-broken")
+    raising = "class K:\n    def claims(self, argument):\n        raise RuntimeError('oops')\nKIND = K()\n"
+    _install(plugin_folder, "stranger_raising", raising, "bbb-raising")
+    works = "class K:\n    def claims(self, argument):\n        return argument.endswith('.jpg')\n"
+    works += "    def open(self, argument, options):\n        return 'opened by the plugin'\nKIND = K()\n"
+    _install(plugin_folder, "stranger_works", works, "ccc-works")
+    said = list[str]()
+    assert open_source("x.jpg", say=said.append) == "opened by the plugin"  # type: ignore[comparison-overlap]
+    assert [("no_such_module_at_all" in line, "oops" in line) for line in said] == [(True, False), (False, True)]
+    assert open_source(str(plugin_folder)).uri == plugin_folder.as_uri()
+    with pytest.raises(PluginError, match="no_such_module_at_all"):
+        open_source("x.jpg", SourceOptions(format="aaa-broken"))

@@ -1,0 +1,290 @@
+"""Tables and lists: each form of an image column, further columns, and bad rows that stop nothing."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+import pickle
+import sys
+import time
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from stair_es.errors import ReadError, UsageError
+from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.places import from_json
+from stair_es.sources.registry import open_source
+from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.values import json_safe
+
+
+def _all(path: Path | str, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).items())
+
+
+def _good(path: Path | str, **options: Any) -> list[Item]:  # noqa: ANN401
+    found = _all(path, **options)
+    assert not [each for each in found if isinstance(each, Unlisted)]
+    return [each for each in found if isinstance(each, Item)]
+
+
+def _bytes(item: Item) -> bytes:
+    read = pickle.loads(pickle.dumps(item.place)).read(Reading())
+    assert read is not None
+    return bytes(read.data)
+
+
+def _settled(path: Path) -> Path:
+    os.utime(path, (time.time() - 10, time.time() - 10))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"A")
+    (tmp_path / "sub" / "b c.jpg").write_bytes(b"B")
+    return tmp_path
+
+
+def test_jsonl_takes_paths_urls_and_bytes(folder: Path) -> None:
+    table = folder / "t.jsonl"
+    in_base64 = base64.b64encode(b"C").decode()
+    table.write_text(
+        '\ufeff{"path": "a.jpg", "caption": "one", "other": 1}\n\n'
+        '{"file_name": "sub/b c.jpg", "text": "two"}\r\n'
+        '{"url": "https://user:pw@example.com/x.jpg?w=3&X-Amz-Signature=abc", "caption": null}\n'
+        f'{{"image": {{"bytes": "{in_base64}", "path": "c.jpg"}}}}\n'
+        f'{{"image": "data:image/png;base64,{in_base64}"}}\n'
+        f'{{"src": "{(folder / "a.jpg").as_uri()}"}}\n'
+    )
+    items = _good(_settled(table))
+    assert [item.uri for item in items] == [
+        (folder / "a.jpg").as_uri(),
+        (folder / "sub" / "b c.jpg").as_uri(),
+        "https://example.com/x.jpg?w=3",
+        f"{table.as_uri()}#line=5",
+        f"{table.as_uri()}#line=6",
+        (folder / "a.jpg").as_uri(),
+    ]
+    assert [dict(item.fields) for item in items[:3]] == [{"caption": "one"}, {"caption": "two"}, {}]
+    assert isinstance(items[2].place, UrlAt)
+    assert "pw" not in repr(items[2])
+    assert "abc" not in repr(items[2])
+    assert [_bytes(items[i]) for i in (0, 1, 3, 4)] == [b"A", b"B", b"C", b"C"]
+    assert items[3].version is not None
+    assert {item.source for item in items} == {table.as_uri()}
+
+
+def test_bad_rows_of_jsonl_are_reported_with_their_line(folder: Path) -> None:
+    table = folder / "t.jsonl"
+    rows = [
+        b'{"path": "a.jpg"}',
+        b'{"path": ',
+        b"[1]",
+        b'{"path": null}',
+        b'{"path": ""}',
+        b'{"path": 7}',
+        b'{"nothing": 1}',
+        b'{"path": "ssh://host/x.jpg"}',
+        b'{"path": "caf\xe9.jpg"}',
+        b'{"path": "nul\\u0000.jpg"}',
+        b'{"image": {"bytes": "%%%"}}',
+        b'{"path": "' + b"x" * 2_000_000 + b'"}',
+        b'{"path": "sub/b c.jpg"}',
+    ]
+    table.write_bytes(b"\n".join(rows))
+    found = _all(table, reading=Reading(max_bytes=1000))
+    assert [isinstance(each, Item) for each in found] == [True, *[False] * 11, True]
+    lines = [each.uri.rpartition("#")[2] for each in found if isinstance(each, Unlisted)]
+    assert lines == [f"line={i}" for i in range(2, 13)]
+    assert all(each.reason for each in found if isinstance(each, Unlisted))
+
+
+def test_csv_and_tsv_with_their_odd_forms(folder: Path) -> None:
+    (folder / "t.csv").write_text('\ufeffcaption,Path\r\n"one, ""two""\nthree",a.jpg\r\nplain,sub/b c.jpg\r\n')
+    (folder / "t.tsv").write_text("path\tcaption\na.jpg\tx\n")
+    (folder / "semicolons.csv").write_text("path;caption\na.jpg;x\n")
+    with gzip.open(folder / "packed.csv.gz", "wt") as packed:
+        packed.write("path,caption\na.jpg,x\n")
+    first, second = _good(folder / "t.csv")
+    assert (first.fields, _bytes(first)) == ({"caption": 'one, "two"\nthree'}, b"A")
+    assert _bytes(second) == b"B"
+    for name in ("t.tsv", "semicolons.csv", "packed.csv.gz"):
+        [item] = _good(folder / name)
+        assert (item.fields, _bytes(item)) == ({"caption": "x"}, b"A")
+
+
+def test_bad_rows_of_csv_are_reported_with_their_line(folder: Path) -> None:
+    table = folder / "t.csv"
+    table.write_bytes(
+        b'path,caption\na.jpg,x\na.jpg\n,empty\na.jpg,x,y\ncaf\xe9.jpg,x\n"a.jpg"z,x\n\nsub/b c.jpg,x\n"a.jpg,open\n'
+    )
+    found = _all(table)
+    assert [(type(each).__name__, each.uri.rpartition("#")[2]) for each in found if isinstance(each, Unlisted)] == [
+        ("Unlisted", f"line={i}") for i in (3, 4, 5, 6, 7, 10)
+    ]
+    assert [_bytes(each) for each in found if isinstance(each, Item)] == [b"A", b"B"]
+
+
+def test_columns_become_fields(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,alt,licence,n\na.jpg,one,CC0,\n")
+    assert _good(folder / "t.csv", columns={"caption": "alt"})[0].fields == {"caption": "one"}
+    assert _good(folder / "t.csv", columns={"*": "*"})[0].fields == {"alt": "one", "licence": "CC0"}
+    assert _good(folder / "t.csv", columns={"*": "*", "caption": "alt"})[0].fields == {"caption": "one", "licence": "CC0"}
+    for options in ({"columns": {"caption": "none"}}, {"image_column": "none"}):
+        with pytest.raises(UsageError, match="no column 'none'"):
+            _all(folder / "t.csv", **options)
+    (folder / "odd.csv").write_text("a,b\nx,a.jpg\n")
+    assert _bytes(_good(folder / "odd.csv")[0]) == b"A"
+    assert _bytes(_good(folder / "odd.csv", image_column="b")[0]) == b"A"
+
+
+def test_values_become_json_that_engines_take() -> None:
+    deep: Any = "end"
+    for _ in range(12):
+        deep = {"x": deep}
+    values = {
+        "when": datetime(2024, 5, 6, 7, 8),
+        "day": date(2024, 5, 6),
+        "nan": float("nan"),
+        "small": np.float32(0.5),
+        "array": np.arange(3),
+        "price": Decimal("1.50"),
+        "whole": Decimal("3"),
+        "bytes": b"x",
+        "huge": 2**70,
+        "half": "\ud800",
+        "object": pathlike,
+        "yes": np.bool_(True),
+    }
+    assert json_safe(values) == {
+        "when": "2024-05-06T07:08:00",
+        "day": "2024-05-06",
+        "small": 0.5,
+        "array": [0, 1, 2],
+        "price": 1.5,
+        "whole": 3,
+        "huge": str(2**70),
+        "half": "?",
+        "object": "/x",
+        "yes": True,
+    }
+    assert isinstance(json_safe(deep), dict)
+    assert "{'x': 'end'}" in str(json_safe(deep))
+
+
+pathlike = Path("/x")
+
+
+def _parquet(path: Path, image: pa.Array, **columns: Any) -> Path:  # noqa: ANN401
+    pq.write_table(pa.table({"image": image, **columns}), path, row_group_size=50)
+    return _settled(path)
+
+
+def test_parquet_cells_are_read_where_they_are(tmp_path: Path) -> None:
+    values = [f"image {i}".encode() for i in range(120)]
+    plain = _parquet(tmp_path / "plain.parquet", pa.array(values), caption=[f"c{i}" for i in range(120)])
+    structs = _parquet(tmp_path / "structs.parquet", pa.array([{"bytes": value, "path": "x.jpg"} for value in values]))
+    for table in (plain, structs):
+        items = _good(table)
+        assert [item.uri for item in items] == [f"{table.as_uri()}#row={i}" for i in range(120)]
+        assert len({item.version for item in items}) == 120
+        assert [_bytes(item) for item in items] == values
+        assert [_bytes(items[i]) for i in (119, 3, 60, 2)] == [values[i] for i in (119, 3, 60, 2)]
+        written = items[77].place.to_json()
+        assert written is not None
+        assert from_json(written).read(Reading()) == items[77].place.read(Reading())
+        with pytest.raises(ReadError, match="exceed"):
+            items[0].place.read(Reading(max_bytes=3))
+    assert [item.fields for item in _good(plain)][:2] == [{"caption": "c0"}, {"caption": "c1"}]
+
+
+def test_parquet_with_paths_urls_and_empty_cells(folder: Path) -> None:
+    table = _parquet(folder / "t.parquet", pa.array(["a.jpg", None, "https://example.com/x.jpg"]), n=pa.array([1, 2, None]))
+    found = _all(table, columns={"*": "*"})
+    assert [each.uri for each in found] == [(folder / "a.jpg").as_uri(), f"{table.as_uri()}#row=1", "https://example.com/x.jpg"]
+    assert isinstance(found[1], Unlisted)
+    assert isinstance(found[0], Item)
+    assert found[0].fields == {"n": 1}
+    cells = _good(
+        _parquet(folder / "c.parquet", pa.array([None, {"bytes": None, "path": "a.jpg"}, {"bytes": b"", "path": None}]))
+    )
+    with pytest.raises(ReadError, match="no image"):
+        cells[0].place.read(Reading())
+    assert _bytes(cells[1]) == b"A"
+    with pytest.raises(ReadError, match="no image"):
+        cells[2].place.read(Reading())
+
+
+def test_a_broken_table_stops_no_other(folder: Path) -> None:
+    tables = folder / "tables"
+    tables.mkdir()
+    _parquet(tables / "a.parquet", pa.array([b"1"]))
+    whole = (tables / "a.parquet").read_bytes()
+    (tables / "b.parquet").write_bytes(whole[:-10])
+    _parquet(tables / "c.parquet", pa.array([b"3"]))
+    found = _all(tables / "*.parquet")
+    assert [type(each) for each in found] == [Item, Unlisted, Item]
+    assert found[1].uri == (tables / "b.parquet").as_uri()
+    assert [type(each) for each in _all(tables, format="parquet")] == [Item, Unlisted, Item]
+
+
+def test_a_remote_table_names_no_local_file() -> None:
+    import fsspec  # type: ignore[import-untyped]
+
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/x/a.jpg", b"A")
+    store.pipe("/bucket/x/t.csv", b"path\na.jpg\n/etc/hostname\nfile:///etc/hostname\n../b.jpg\n")
+    found = _all("memory://bucket/x/t.csv")
+    assert [type(each) for each in found] == [Item, Unlisted, Unlisted, Unlisted]
+    assert isinstance(found[0], Item)
+    assert (found[0].uri, _bytes(found[0])) == ("memory://bucket/x/a.jpg", b"A")
+
+
+def test_remote_parquet_is_read_cell_by_cell(tmp_path: Path) -> None:
+    import fsspec
+
+    path = _parquet(tmp_path / "t.parquet", pa.array([b"1", b"2"]))
+    fsspec.filesystem("memory").pipe("/bucket/p/t.parquet", path.read_bytes())
+    items = _good("memory://bucket/p/t.parquet")
+    assert [(item.uri, _bytes(item)) for item in items] == [
+        (f"memory://bucket/p/t.parquet#row={i}", b"12"[i : i + 1]) for i in (0, 1)
+    ]
+
+
+def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "# a list\n\n  a.jpg  \nhttps://example.com/x.jpg#part\nsub/b c.jpg\ns3://bucket/a b#c.jpg\nftp://h/x.jpg\n"
+    (folder / "list.txt").write_text(text)
+    monkeypatch.chdir(folder)
+    for argument in ("list.txt", "-"):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        found = _all(argument)
+        assert [each.uri for each in found[:4]] == [
+            (folder / "a.jpg").as_uri(),
+            "https://example.com/x.jpg",
+            (folder / "sub" / "b c.jpg").as_uri(),
+            "s3://bucket/a b#c.jpg",
+        ]
+        assert [type(each) for each in found] == [Item] * 4 + [Unlisted]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"path": "a.jpg"}\n')))
+    assert _bytes(_good("-", format="jsonl")[0]) == b"A"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"path\na.jpg\n")))
+    assert _bytes(_good("-", format="csv")[0]) == b"A"
+
+
+def test_one_url_is_a_source_without_its_secrets() -> None:
+    source = open_source("https://u:pw@example.com/x.jpg?sig=abc&sv=1&se=2")
+    [item] = source.items()
+    assert isinstance(item, Item)
+    assert item.uri == item.source == source.uri == "https://example.com/x.jpg"
+    assert not [secret for secret in ("pw", "abc") if secret in repr((item, source))]

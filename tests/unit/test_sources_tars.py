@@ -1,0 +1,174 @@
+"""Webdataset tars: samples, members read where they are, and tars that are cut, broken or packed."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stair_es.errors import ReadError, UsageError
+from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.places import from_json
+from stair_es.sources.registry import open_source
+from stair_es.sources.webdataset import split_key
+
+SAMPLES = [
+    ("n01/000.jpg", b"first image"),
+    ("n01/000.txt", b"a caption\n"),
+    ("n01/000.json", b'{"licence": "CC0", "n": 1}'),
+    ("n01/001.left.png", b"left"),
+    ("n01/001.right.png", b"right"),
+    ("n01/002.json", b"{broken"),
+    ("n01/002.jpg", b"second"),
+    ("n01/003.mp3", b"no image"),
+]
+
+
+def _tar(path: Path, files: list[tuple[str, bytes]], mode: Any = "w") -> Path:  # noqa: ANN401
+    with tarfile.open(path, mode) as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    os.utime(path, (time.time() - 10, time.time() - 10))
+    return path
+
+
+def _all(path: Path | str, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).items())
+
+
+def _data(item: Item | Unlisted) -> bytes:
+    assert isinstance(item, Item)
+    read = pickle.loads(pickle.dumps(item.place)).read(Reading())
+    assert read is not None
+    return bytes(read.data)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("s.tar", "w"), ("s.tar.gz", "w:gz"), ("s.tgz", "w:gz")])
+def test_samples_have_their_images_and_fields(tmp_path: Path, name: str, mode: str) -> None:
+    tar = _tar(tmp_path / name, SAMPLES, mode)
+    source = open_source(str(tar), SourceOptions(columns={"caption": "txt", "licence": "licence", "key": "__key__"}))
+    found = list(source.items())
+    items = [each for each in found if isinstance(each, Item)]
+    assert [item.uri.partition("#")[2] for item in items] == [
+        "n01/000.jpg",
+        "n01/001.left.png",
+        "n01/001.right.png",
+        "n01/002.jpg",
+    ]
+    assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
+    assert items[0].fields == {"caption": "a caption", "licence": "CC0", "key": "n01/000"}
+    assert [
+        (each.uri.partition("#")[2], "JSON" in each.reason or "fields" in each.reason)
+        for each in found
+        if isinstance(each, Unlisted)
+    ] == [("n01/002.json", True)]
+    assert source.ignored == {".mp3": 1}
+    assert len({item.version for item in items}) == 4
+    assert None not in {item.version for item in items}
+
+
+def test_members_outlive_the_listing_and_change_with_the_tar(tmp_path: Path) -> None:
+    tar = _tar(tmp_path / "s.tar", SAMPLES)
+    [first, *_] = _all(tar)
+    assert isinstance(first, Item)
+    written = first.place.to_json()
+    assert written is not None
+    read = from_json(written).read(Reading())
+    assert read is not None
+    assert read.data == b"first image"
+    with pytest.raises(ReadError, match="11 bytes exceed the limit of 10"):
+        first.place.read(Reading(max_bytes=10))
+    _tar(tar, [("other.jpg", b"x" * 5000)])
+    os.utime(tar, (1, 1))
+    with pytest.raises(ReadError, match="changed since"):
+        first.place.read(Reading())
+
+
+def test_names_that_come_twice_nested_and_odd(tmp_path: Path) -> None:
+    files = [("./a.jpg", b"1"), ("a.jpg", b"2"), ("deep/er/ü #?.jpg", b"3"), ("x" * 300 + ".jpg", b"4")]
+    found = _all(_tar(tmp_path / "s.tar", files))
+    assert [type(each) for each in found] == [Unlisted, Item, Item, Item]
+    assert [_data(each) for each in found[1:]] == [b"1", b"3", b"4"]
+    assert found[2].uri.endswith("#deep/er/%C3%BC%20%23%3F.jpg")
+
+
+def test_links_are_reported(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        tar.addfile(_folder("folder.jpg"))
+    [only] = _all(tmp_path / "s.tar")
+    assert isinstance(only, Unlisted)
+    assert "link" in only.reason
+
+
+def _folder(name: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = tarfile.DIRTYPE
+    return info
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_cut_tar_gives_what_is_there_and_says_that_there_was_more(tmp_path: Path, mode: str) -> None:
+    files = [(f"{i:03}.jpg", os.urandom(3000)) for i in range(20)]
+    tar = _tar(tmp_path / ("s.tar" if mode == "w" else "s.tar.gz"), files, mode)
+    whole = tar.read_bytes()
+    for length in (len(whole) // 2, len(whole) // 2 + 700):
+        tar.write_bytes(whole[:length])
+        found = _all(tar)
+        assert isinstance(found[-1], Unlisted)
+        assert found[-1].uri == tar.as_uri()
+        assert 5 < len(found) < 16
+        assert [_data(each) for each in found[:-2]] == [data for _, data in files[: len(found) - 2]]
+
+
+def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> None:
+    tar = _tar(tmp_path / "s.tar", [("0.jpg", b"x" * 512), ("1.jpg", b"y" * 512), ("2.jpg", b"z" * 512)])
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: 4 * 512])
+    assert [type(each) for each in _all(tar)] == [Item, Item, Unlisted]
+    tar.write_bytes(whole[:1024] + b"garbage!" * 64 + whole[1536:])
+    assert [type(each) for each in _all(tar)] == [Item, Unlisted]
+    for other in (b"", b"no tar at all" * 100):
+        tar.write_bytes(other)
+        assert [type(each) for each in _all(tar)] == [Unlisted]
+
+
+def test_braces_name_many_tars_and_a_missing_one_is_reported(tmp_path: Path) -> None:
+    for i in (0, 2):
+        _tar(tmp_path / f"{i:03}.tar", [(f"{i}.jpg", b"x")])
+    found = _all(f"{tmp_path}/{{000..002}}.tar")
+    assert [type(each) for each in found] == [Item, Unlisted, Item]
+    assert {each.source for each in found} == {f"{tmp_path}/{{000..002}}.tar"}
+    assert len(_all(f"{tmp_path}/*.tar")) == 2
+    with pytest.raises(UsageError):
+        _all(tmp_path / "none.tar")
+
+
+def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
+    import fsspec  # type: ignore[import-untyped]
+
+    tar = _tar(tmp_path / "s.tar", SAMPLES)
+    fsspec.filesystem("memory").pipe("/bucket/s.tar", tar.read_bytes())
+    items = [each for each in _all("memory://bucket/s.tar") if isinstance(each, Item)]
+    assert [_data(item) for item in items] == [b"first image", b"left", b"right", b"second"]
+    fsspec.filesystem("memory").pipe("/bucket/s.tar", tar.read_bytes()[:600])
+    with pytest.raises(ReadError, match="cut off"):
+        items[3].place.read(Reading())
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("a.jpg", ("a", "jpg")), ("x.y/a.b.JPG", ("x.y/a", "b.jpg")), ("x/a", ("x/a", "")), (".jpg", ("", "jpg"))],
+)
+def test_keys_end_at_the_first_dot_of_the_name(name: str, wanted: tuple[str, str]) -> None:
+    assert split_key(name) == wanted
