@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
-    from stair_es.cluster.index import OpenIndex
+    from stair_es.cluster.identity import OpenIndex
 
 _NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"

@@ -22,7 +22,7 @@ from stair_es.cluster.documents import (
     fingerprint,
     impacts,
 )
-from stair_es.cluster.index import Identity, check_alias, index_name, mapping_differences, with_meta
+from stair_es.cluster.identity import Identity, check_alias, index_name, mapping_differences, with_meta
 from stair_es.errors import ResourceError, UsageError
 from stair_es.types import Json
 

@@ -1,0 +1,106 @@
+"""What an index is called, and what stands in it about itself (`_meta.stair_es`): a name alone proves nothing. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.documents import DOCUMENT_VERSION
+from stair_es.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stair_es.types import Json
+
+_BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
+_LONGEST_NAME = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What an index is made with: documents of another identity don't belong into it."""
+
+    model_name: str
+    """What to ask for: `--model`."""
+    model_id: str
+    settings: Mapping[str, Json]
+    """Everything else that makes documents differ."""
+
+    @property
+    def digest(self) -> str:
+        """8 hex digits that stand for it (the name of the model doesn't count, its id does)."""
+        parts = json.dumps([DOCUMENT_VERSION, self.model_id, dict(self.settings)], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenIndex:
+    """An index that documents of one identity may be written into."""
+
+    name: str
+    write_alias: str
+    """Where to write: the alias, or the build alias of an index that isn't in use yet."""
+    created: bool
+    """By this call: then it is empty, and no document in it can be up to date."""
+    live: str | None
+    """The index that the alias stands for, and that a swap would replace; None if that is `name` itself."""
+
+
+def check_alias(alias: str) -> None:
+    """Nothing, if an alias may be called so.
+
+    Raises:
+        UsageError: With the rule that it breaks.
+    """
+    if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
+        raise UsageError(
+            f"not an index name: {alias!r}",
+            'Use lower case, without spaces and \\ / * ? " < > | , # : and not starting with - _ + or a dot.',
+        )
+
+
+def index_name(alias: str, model_id: str, now: datetime) -> str:
+    """`<alias>-<model>-<timestamp>`; a long model id is cut."""
+    stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
+    model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
+    return f"{alias}-{model[: _LONGEST_NAME - len(alias.encode()) - len(stamp) - 2]}-{stamp}"
+
+
+def about(identity: Identity, alias: str) -> dict[str, Any]:
+    """What `_meta.stair_es` of a new index says."""
+    return {
+        "model_name": identity.model_name,
+        "model": identity.model_id,
+        "settings": dict(identity.settings),
+        "digest": identity.digest,
+        "alias": alias,
+    }
+
+
+def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a new index with `_meta.stair_es`; all else in it stays as it is."""
+    mappings = body.get("mappings", {})
+    return {**body, "mappings": {**mappings, "_meta": {**mappings.get("_meta", {}), "stair_es": dict(about)}}}
+
+
+def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """How the field types of an existing mapping differ from those wanted, one phrase a field; additional fields are fine."""
+    fields, existing = wanted.get("properties", {}), found.get("properties", {})
+    return [
+        f"{name} is {existing[name].get('type', 'object')} instead of {spec.get('type', 'object')}"
+        if name in existing
+        else f"{name} is missing"
+        for name, spec in fields.items()
+        if name not in existing or existing[name].get("type", "object") != spec.get("type", "object")
+    ]
+
+
+def ours(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`_meta.stair_es` of an index as the cluster describes it; empty for one that isn't ours."""
+    about = index.get("mappings", {}).get("_meta", {}).get("stair_es", {})
+    return about if isinstance(about, dict) else {}

@@ -1,0 +1,64 @@
+"""The end of an index's life: the alias moves to the next one, and old ones are deleted."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.identity import ours
+from stair_es.cluster.retry import persistently
+from stair_es.errors import IndexMismatch, UsageError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.cluster.identity import OpenIndex
+
+
+def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenIndex) -> None:
+    """Let `alias` stand for the index that was built, in one step: a search finds the old one or the new one.
+
+    Does nothing where a parallel run has done it.
+
+    Raises:
+        IndexMismatch: Meanwhile the alias stands for an index that this run doesn't know.
+    """
+    if opened.live is not None:
+        persistently(partial(_swap, client, alias, opened), connection)
+
+
+def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
+    """Delete the indices of `alias` that nothing stands for any more, all but the `keep` newest; returns their names.
+
+    An index that has any alias is in use or being built; one that `_meta.stair_es.alias` doesn't name is someone else's.
+
+    Raises:
+        UsageError: `keep` is below 0.
+    """
+    if keep < 0:
+        raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --keep N")
+    params = {"filter_path": "*.aliases,*.mappings._meta,*.settings.index.creation_date", "expand_wildcards": "all"}
+    found = persistently(lambda: client.indices.get(index=f"{alias}-*", params=params), connection)
+    retired = [
+        (int(index["settings"]["index"]["creation_date"]), name)
+        for name, index in found.items()
+        if not index.get("aliases") and ours(index).get("alias") == alias
+    ]
+    names = [name for _, name in sorted(retired, reverse=True)[keep:]]
+    for name in names:
+        persistently(partial(client.indices.delete, index=name, ignore=[404]), connection)
+    return names
+
+
+def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
+    """One attempt: looks first, since an attempt whose answer was lost may have done it."""
+    behind = set(client.indices.get_alias(name=alias)) if client.indices.exists_alias(name=alias) else set()
+    if opened.name in behind:
+        return
+    if behind - {opened.live}:
+        raise IndexMismatch(f"alias {alias!r} meanwhile stands for {', '.join(sorted(behind))}: {opened.name!r} stays aside")
+    actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
+    actions.append({"add": {"index": opened.name, "alias": alias, "is_write_index": True}})
+    actions.append({"remove": {"index": opened.name, "alias": opened.write_alias}})
+    client.indices.update_aliases(body={"actions": actions})
