@@ -279,7 +279,7 @@ def _columns(given: list[str]) -> dict[str, str]:
         elif not (field and equals and column):
             raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,licence=license or --map '*'.")
         if field in columns:
-            raise UsageError(f"--map names the field {field!r} twice")
+            raise UsageError(f"--map names the field {field!r} twice", "Give each field one column.")
         if field in RESERVED:
             raise UsageError(f"--map can't use the field {field!r}: stair-es writes it itself", "Choose another field name.")
         columns[field] = column

@@ -77,7 +77,7 @@ def _safe(url: str | None) -> str:
     if url:
         from stair_es.cluster.connect import Connection
 
-        return Connection(url=url).safe_url
+        return Connection(url=url.split(",")[0]).safe_url  # curl asks one node
     from stair_es.node import state
     from stair_es.node.spec import DEFAULT_PORT, NodeSpec
 
