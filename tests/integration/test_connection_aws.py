@@ -7,15 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from gate_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.connect import Connection, Security, translated
 from stair_es.errors import AuthenticationFailed, UsageError
+from stair_es.extras import need
 
-_CREDENTIALS = Credentials("AKIDEXAMPLE", "hunter2", "session-token")
+_CREDENTIALS = need("botocore.credentials", "aws").Credentials("AKIDEXAMPLE", "hunter2", "session-token")
 _REGION = "eu-central-1"
 
 
@@ -45,9 +43,11 @@ def _verified(asked: Asked, service: str, origin: str) -> bool:
     if found is None or asked.headers["x-amz-content-sha256"] != hashlib.sha256(asked.body).hexdigest():
         return False
     signed = {name: asked.headers[name] for name in found[1].split(";")}
-    request = AWSRequest(method=asked.method, url=origin + asked.target, data=asked.body, headers=signed)
+    request = need("botocore.awsrequest", "aws").AWSRequest(
+        method=asked.method, url=origin + asked.target, data=asked.body, headers=signed
+    )
     request.context["timestamp"] = asked.headers["x-amz-date"]
-    auth = SigV4Auth(_CREDENTIALS, service, _REGION)
+    auth = need("botocore.auth", "aws").SigV4Auth(_CREDENTIALS, service, _REGION)
     again = auth.signature(auth.string_to_sign(request, auth.canonical_request(request)), request)
     return "host" in signed and "x-amz-date" in signed and bool(again == found[2])
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import typer
+from stair_es.cli import options
 from typer.testing import CliRunner
 
-from stair_es.cli import options
 from stair_es.cluster.connect import Connection
 from stair_es.errors import UsageError
 
@@ -18,13 +18,12 @@ _PRINT = "a" * 64
 def _app(seen: list[Connection]) -> typer.Typer:
     app = typer.Typer()
 
-    @app.command()
-    @options.connected
     def look(what: str, url: options.Url = None, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
         seen.append(options.connection(url))
 
+    app.command()(options.connected(look))
     return app
 
 

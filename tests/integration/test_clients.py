@@ -1,0 +1,203 @@
+"""Documents and queries of ours through the Python clients that users have, each in the versions that they have."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from gate_proxy import Asked, GateProxy, Said
+from opensearchpy import OpenSearch
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
+from stair_es.cluster.mapping import index_body
+from stair_es.config import Home
+from stair_es.search.queries import QUERIES, search_body
+from stair_es.types import SparseVector
+
+_SCRIPT = Path(__file__).parents[2] / "tools" / "client_round_trip.py"
+_OLDEST_PROMISED = "opensearch-py==2.4.0"
+_TOLERANCE = 0.004
+"""Engines keep nine bits of a weight."""
+
+# The clients of Elasticsearch refuse OpenSearch, and 7.17 asks for `GET /` first, which the test node of version 9 lacks.
+_RANK_FEATURES = [
+    ("node_url", "opensearch-py==2.4.0"),
+    ("node_url", "opensearch-py==2.8.0"),
+    ("node_url", "opensearch-py"),
+    ("elasticsearch7_url", "opensearch-py==2.4.0"),
+    ("elasticsearch7_url", "opensearch-py"),
+    ("elasticsearch7_url", "elasticsearch==7.17.13"),
+    ("elasticsearch7_url", "elasticsearch==8.19.3"),
+    ("elasticsearch7_url", "elasticsearch==9.5.1"),
+]
+_SPARSE_VECTOR = ["elasticsearch==8.19.3", "elasticsearch==9.5.1", "opensearch-py==2.4.0", "opensearch-py"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to write and to ask for, and what must come back."""
+
+    values: dict[str, Any]
+    exact: dict[str, float]
+    """Dot products, the best first."""
+
+
+def _drawn(rng: np.random.Generator, size: int) -> SparseVector:
+    words = [*(f"word{i}" for i in range(200)), "a.b", "##ing", "café", "犬", ".", "it's"]
+    return SparseVector.from_pairs((str(word), float(rng.uniform(0.05, 3))) for word in rng.choice(words, size, replace=False))
+
+
+def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
+    rng = np.random.default_rng(7)
+    settings = DocumentSettings(vector=vector)
+    vectors = {f"image{i}": _drawn(rng, 40) for i in range(50)}
+    asked = _drawn(rng, 30)
+    connection = Connection(url=url)
+    client = connection.client()
+    body = index_body(probe(client, connection), settings)
+    client.close()
+    facts = {
+        name: ImageFacts(
+            uri=f"file:///{name}.jpg",
+            source="/photos",
+            version=None,
+            sha256=name,
+            width=1,
+            height=1,
+            format="JPEG",
+            taken_at="2026-11-24T12:00:00",
+            thumbnail="data:image/webp;base64,AA==",
+        )
+        for name in vectors
+    }
+    documents = [
+        (
+            name,
+            document(
+                vectors[name],
+                facts[name],
+                fields={"caption": "ein Bild"},
+                model_id="drawn@1",
+                fingerprint="f",
+                ingested_at="2026-11-24T12:00:00Z",
+                settings=settings,
+            ),
+        )
+        for name in vectors
+    ]
+    values = {
+        "url": url,
+        "index": f"test-{uuid.uuid4().hex[:12]}",
+        "body": body,
+        "documents": documents,
+        "query": search_body(QUERIES[vector](asked).clause, k=10),
+    }
+    exact = {name: asked.dot(stored) for name, stored in vectors.items()}
+    return Task(values, dict(sorted(exact.items(), key=lambda pair: -pair[1])))
+
+
+def _installed(requirement: str) -> Path | None:
+    """A folder with this client, fetched once a machine; None for the one that stair-es itself uses here."""
+    if "==" not in requirement:
+        return None
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    folder = Home.from_env().path / "test-clients" / python / requirement.replace("==", "-")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                made = Path(scratch) / "made"
+                pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--target", str(made)]
+                subprocess.run([*pip, requirement], check=True)
+                made.rename(folder)
+    return folder
+
+
+def _run(task: Task, by: str, requirement: str, environ: dict[str, str] | None = None) -> list[tuple[str, float]]:
+    name, _, wanted = requirement.partition("==")
+    folder = _installed(requirement)
+    path = {"PYTHONPATH": str(folder)} if folder else {}
+    values = json.dumps({**task.values, "by": by, "client": name})
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_") or name == "STAIR_ES_HOME"}
+    ended = subprocess.run(
+        [sys.executable, str(_SCRIPT)],
+        input=values,
+        env={**clean, **path, **(environ or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    assert not wanted or answer["version"] == wanted
+    return [(id_, score) for id_, score in answer["hits"]]
+
+
+def _check(task: Task, hits: list[tuple[str, float]]) -> None:
+    best = list(task.exact.values())[: len(hits)]
+    assert len(hits) == 10
+    assert [score for _, score in hits] == pytest.approx(best, rel=_TOLERANCE)
+    for id_, score in hits:
+        assert score == pytest.approx(task.exact[id_], rel=_TOLERANCE)
+
+
+@pytest.fixture
+def cleaned() -> Iterator[list[Task]]:
+    """A list of tasks whose indices are deleted afterwards."""
+    tasks = list[Task]()
+    yield tasks
+    for task in tasks:
+        client = OpenSearch([task.values["url"]])
+        client.indices.delete(index=f"{task.values['index']}-1,{task.values['index']}", params={"ignore_unavailable": "true"})
+        client.close()
+
+
+@pytest.mark.parametrize(("engine", "requirement"), _RANK_FEATURES)
+def test_rank_features(engine: str, requirement: str, request: pytest.FixtureRequest, cleaned: list[Task]) -> None:
+    task = _task(request.getfixturevalue(engine), "rank_features")
+    cleaned.append(task)
+    _check(task, _run(task, "client", requirement))
+
+
+@pytest.mark.parametrize("requirement", _SPARSE_VECTOR)
+def test_sparse_vector(elasticsearch9_url: str, requirement: str, cleaned: list[Task]) -> None:
+    task = _task(elasticsearch9_url, "sparse_vector")
+    cleaned.append(task)
+    _check(task, _run(task, "client", requirement))
+
+
+@pytest.mark.parametrize("requirement", [_OLDEST_PROMISED, "opensearch-py==2.8.0"])
+def test_our_own_path_with_older_clients(node_url: str, requirement: str) -> None:
+    """Connection, login, retries, bulk: all that leans on the client's inner parts."""
+    busy = [2]
+
+    def gate(asked: Asked) -> Said | None:
+        if asked.headers.get("authorization") != "ApiKey aWQ6aHVudGVyMg==":
+            return Said(status=401)
+        if "/_bulk" not in asked.target:
+            return None
+        busy[0] -= 1
+        return Said(status=429, headers={"retry-after": "0", "content-type": "application/json"}) if busy[0] >= 0 else None
+
+    with GateProxy(node_url, gate=gate) as proxy:
+        task = _task(node_url, "rank_features")
+        task.values["url"] = proxy.url
+        hits = _run(task, "stair-es", requirement, {"STAIR_ES_API_KEY": "id:hunter2"})
+    _check(task, hits)
+    assert busy[0] < 0, "it was busy twice, and asked again"
+    client = OpenSearch([node_url])
+    client.indices.delete(index=f"{task.values['index']}-1")
+    client.close()
