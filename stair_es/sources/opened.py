@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from stair_es.errors import SourceError
+from stair_es.errors import SourceError, StairError
 from stair_es.sources.arguments import scheme_of
 from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Unlisted
@@ -16,7 +16,7 @@ from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import path_of
 from stair_es.sources.places import FileAt
-from stair_es.sources.remote import clean, file_system, reason_of
+from stair_es.sources.remote import file_system, reason_of
 from stair_es.sources.remote_files import RemoteFiles
 
 STDIN = "stdin:"
@@ -57,10 +57,12 @@ def opened(found: Found) -> Iterator[BinaryIO]:
                     yield cast("BinaryIO", unpacked)
             else:
                 yield file
-    except OSError as error:
-        raise SourceError(f"{clean(found.uri)} can't be read: {error.strerror or error}") from error
+    except StairError:
+        raise
     except EOFError as error:
-        raise SourceError(f"{clean(found.uri)} is cut off: {error}") from error
+        raise SourceError(f"{found.uri} is cut off: {error}") from error
+    except Exception as error:  # each store has errors of its own
+        raise SourceError(f"{found.uri} can't be read: {reason_of(error)}") from error
 
 
 @contextmanager

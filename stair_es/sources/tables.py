@@ -42,14 +42,18 @@ class Table(ABC):
 
     def items(self) -> Iterator[Item | Unlisted]:
         """The images; see `Source.items`. A file that can't be read on is one `Unlisted`; the others are read."""
+        first = True
         for each in self._files.found():
             if isinstance(each, Unlisted):
                 yield each
                 continue
             try:
                 yield from self._rows(each)
-            except SourceError as error:
+            except (SourceError, UsageError) as error:
+                if first and isinstance(error, UsageError):
+                    raise  # a wrong column: better said at once than once a file
                 yield Unlisted(each.uri, self.uri, error.message)
+            first = False
 
     @abstractmethod
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from stair_es.errors import SourceError
+from stair_es.errors import StairError
 from stair_es.sources.files import Found
 from stair_es.sources.item import Place
 from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.opened import raw
 from stair_es.sources.places import Inline
+from stair_es.sources.remote import reason_of
 
 TEXT_BYTES = 1 << 20
 """The longest text member that is read into the fields of a sample."""
@@ -48,8 +48,8 @@ def members(tar: Found, max_bytes: int, is_text: Callable[[str], bool]) -> Itera
                     yield each
             if not packed and (reason := _unfinished(file, opened.offset)):
                 yield Broken("", reason)
-    except (tarfile.TarError, EOFError, OSError, zlib.error, SourceError) as error:
-        reason = error.message if isinstance(error, SourceError) else str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have errors of their own
+        reason = error.message if isinstance(error, StairError) else reason_of(error)
         yield Broken("", f"the rest of the tar can't be read: {reason}")
 
 

@@ -288,3 +288,19 @@ def test_one_url_is_a_source_without_its_secrets() -> None:
     assert isinstance(item, Item)
     assert item.uri == item.source == source.uri == "https://example.com/x.jpg"
     assert not [secret for secret in ("pw", "abc") if secret in repr((item, source))]
+
+
+def test_a_table_without_the_column_is_wrong_usage_if_it_is_the_first(folder: Path) -> None:
+    (folder / "1.csv").write_text("path,n\na.jpg,1\n")
+    (folder / "2.csv").write_text("path\na.jpg\n")
+    with gzip.open(folder / "3.csv.gz", "wb") as packed:
+        packed.write(b"path,n\n" + os.urandom(100_000))
+    (folder / "3.csv.gz").write_bytes((folder / "3.csv.gz").read_bytes()[:50_000])
+    found = _all(f"{folder}/*.csv*", columns={"n": "n"}, format="csv")
+    assert [type(each) for each in found[:2]] == [Item, Unlisted]
+    assert all(isinstance(each, Unlisted) for each in found[1:])
+    assert found[-1].uri == (folder / "3.csv.gz").as_uri()
+    assert isinstance(found[-1], Unlisted)
+    assert "cut off" in found[-1].reason
+    with pytest.raises(UsageError, match="no column 'n'"):
+        _all(folder / "2.csv", columns={"n": "n"})

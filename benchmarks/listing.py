@@ -1,0 +1,118 @@
+"""Entries a second and peak memory of listing: JSON Lines, Parquet of URLs, a tar, a local tree.
+
+    python benchmarks/listing.py [--entries 10000 1000000] [--tree-entries 100000]
+
+Each listing is a process of its own, so that its peak is its own; `start` is the peak of one that lists a single entry.
+Without arguments it takes 1,000 and 10,000 entries: seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import machine
+
+KINDS = ("jsonl", "parquet", "tar", "tree")
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000])
+    parser.add_argument("--tree-entries", type=int, default=100_000, help="files of the tree at most (default: %(default)s)")
+    parser.add_argument("--list", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.list:
+        print(json.dumps(_listed(arguments.list)))
+        return
+    print(machine())
+    print(f"{'':10}{'entries':>12}{'entries/s':>12}{'peak MiB':>10}{'start MiB':>11}")
+    for kind in KINDS:
+        start = _measured(kind, 1)["peak_mib"]
+        sizes = (min(entries, arguments.tree_entries) if kind == "tree" else entries for entries in arguments.entries)
+        for entries in dict.fromkeys(sizes):
+            row = _measured(kind, entries)
+            print(f"{kind:10}{entries:12,}{entries / row['seconds']:12,.0f}{row['peak_mib']:10.0f}{start:11.0f}", flush=True)
+
+
+def _measured(kind: str, entries: int) -> dict[str, float]:
+    makers: dict[str, Callable[[Path, int], Path]] = {"jsonl": _jsonl, "parquet": _parquet, "tar": _tar, "tree": _tree}
+    with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as folder:
+        made = makers[kind](Path(folder), entries)
+        done = subprocess.run([sys.executable, __file__, "--list", str(made)], check=True, capture_output=True, text=True)
+    row: dict[str, float] = json.loads(done.stdout)
+    if row["items"] != entries:
+        raise SystemExit(f"{kind}: {row['items']} of {entries} entries were listed")
+    return row
+
+
+def _listed(argument: str) -> dict[str, float]:
+    from stair_es.sources.item import Item
+    from stair_es.sources.registry import open_source
+
+    source = open_source(argument)
+    start = time.perf_counter()
+    items = sum(isinstance(each, Item) for each in source.items())
+    seconds = time.perf_counter() - start
+    return {"items": items, "seconds": seconds, "peak_mib": _peak_mib()}
+
+
+def _peak_mib() -> float:
+    """Of this process alone: `ru_maxrss` would have what the parent had when it forked."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _jsonl(folder: Path, entries: int) -> Path:
+    path = folder / "t.jsonl"
+    with path.open("w") as file:
+        file.writelines(f'{{"url": "https://example.com/{i:09}.jpg", "caption": "picture {i}"}}\n' for i in range(entries))
+    return path
+
+
+def _parquet(folder: Path, entries: int) -> Path:
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    path = folder / "t.parquet"
+    schema = pa.schema({"url": pa.string(), "caption": pa.string()})
+    with pq.ParquetWriter(path, schema) as writer:
+        for first in range(0, entries, 100_000):
+            numbers = range(first, min(entries, first + 100_000))
+            columns = {"url": [f"https://example.com/{i:09}.jpg" for i in numbers], "caption": [f"picture {i}" for i in numbers]}
+            writer.write_table(pa.table(columns, schema))
+    return path
+
+
+def _tar(folder: Path, entries: int) -> Path:
+    path = folder / "t.tar"
+    with path.open("wb") as file:
+        for i in range(entries):
+            info = tarfile.TarInfo(f"{i:09}.jpg")
+            info.size = 512
+            file.write(info.tobuf() + bytes(512))
+        file.write(bytes(1024))
+    return path
+
+
+def _tree(folder: Path, entries: int) -> Path:
+    for i in range(entries):
+        if i % 5_000 == 0:
+            (folder / f"{i:09}").mkdir()
+        (folder / f"{i - i % 5_000:09}" / f"{i:09}.jpg").touch()
+    return folder
+
+
+if __name__ == "__main__":
+    main()
