@@ -36,11 +36,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ray_cluster(site: Path) -> Iterator[dict[str, str]]:
-    """A running Ray cluster of two nodes, as the environment of a driver that joins it."""
+    """A running Ray cluster of two nodes, as the environment of a driver that joins it. Its GPUs are names that Ray counts."""
     code = (
         "import sys; from ray.cluster_utils import Cluster\n"
-        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
-        "cluster.add_node(num_cpus=1)\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'num_gpus': 1, 'include_dashboard': False})\n"
+        "cluster.add_node(num_cpus=1, num_gpus=1)\n"
         "print('address', cluster.address, flush=True); sys.stdin.read(); cluster.shutdown()\n"
     )
     login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -186,7 +186,8 @@ def test_from_an_archive_into_the_cluster_and_found_by_colour(
 ) -> None:
     where = ["--url", node_url, "--index", index_name, "--model", "colours", "--json"]
     ray = request.getfixturevalue("ray_cluster") if runner == "ray" else {}
-    report = _json(stair_es("ingest", archive, *where, "--enrich", "pixelate", **ray), code=3)
+    command = ["ingest", archive, *where, "--enrich", "pixelate", "--gpus-per-encoder", "0.5", "--batch-size", "2"]
+    report = _json(stair_es(*command, **ray), code=3)
     assert (report["written"], report["dead"], report["runner"]) == (len(PHOTOS), 1, runner)
     hits = client.search(index=index_name, body={"query": {"range": {"brightness": {"gt": 0}}}})["hits"]["hits"]
     assert len(hits) == len(PHOTOS)
