@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import uuid
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -230,3 +233,41 @@ def test_ndjson_wants_a_folder(example: Callable[[str], Any], options: dict[str,
     )
     with pytest.raises(UsageError, match="folder"):
         example("ndjson").open(plan, print)
+
+
+def _documented() -> list[dict[str, Any]]:
+    """What each Python block of docs/plugins.md defines."""
+    names: dict[str, Any] = {"Counter": Counter, "Path": Path, "quote": quote, "uuid4": uuid.uuid4, "dataclass": dataclass}
+    names |= {"json": json, "zipfile": zipfile}
+    for module in ("cluster.bulk", "cluster.ledger", "ingest.enrich", "ingest.sink", "model.encoder", "sources.item", "types"):
+        names |= vars(import_module(f"stair_es.{module}"))
+    blocks = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[2] / "docs" / "plugins.md").read_text(), re.DOTALL)
+    defined = []
+    for block in blocks:
+        scope = dict(names)
+        exec("from __future__ import annotations\n" + block, scope)
+        defined.append(scope)
+    return defined
+
+
+def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
+    source, encoder, enricher, sink = _documented()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b c.jpg", b"bytes")
+    kind = source["Kind"]()
+    assert kind.claims("a.zip")
+    [item] = kind.open(str(tmp_path / "a.zip"), SourceOptions()).items()
+    assert item.uri.endswith("/a.zip!/b%20c.jpg")
+    assert item.place.read(Reading()).data == b"bytes"
+
+    colours = encoder["Colours"]()
+    assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
+    assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
+
+    candidate = Candidate(uri="a", data=b"", pixels_HWC=np.full((4, 4, 3), 255, np.uint8), fields={})
+    assert enricher["Kind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
+
+    writer = sink["Writer"](tmp_path)
+    assert writer.write([("1", {"uri": "a"})], 1).outcomes == {"1": None}
+    assert [json.loads(path.read_text()) for path in tmp_path.glob("*.jsonl")] == [{"_id": "1", "uri": "a"}]
+    assert writer.stored_by_uri(["a"]) == {}
