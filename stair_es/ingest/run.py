@@ -38,6 +38,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.places import Inline
 from stair_es.types import Json
 
 Runner: TypeAlias = Literal["auto", "local", "ray"]
@@ -46,6 +47,8 @@ RAY_FROM_IMAGES = 5_000
 """`auto` takes Ray from here on: below, starting it costs more than it brings."""
 _LIST_AHEAD = 20_000
 """Images that listing may be ahead of the stages, at some hundred bytes each."""
+_LIST_AHEAD_BYTES = 256 * 1024 * 1024
+"""The same for images that are listed with their bytes, from streams that can't be asked twice."""
 _PEEK_S = 5.0
 """How long to wait for a slow listing before the runner is chosen."""
 
@@ -117,7 +120,7 @@ def ingest(
         kept = Books(manifest, DeadLetters(options.dead_letters or _default_dead_letters(options.alias)))
         books(kept)
         streams = Streams(sources)
-        ahead = stack.enter_context(Ahead(streams, room=_LIST_AHEAD))
+        ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, _bytes_of, _LIST_AHEAD_BYTES))
         ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, _PEEK_S)
         if over and not ready:
             ahead.check()
@@ -272,6 +275,10 @@ def sink_kind(options: IngestOptions) -> SinkKind:
         raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
     kind: SinkKind = plugin.load()
     return kind
+
+
+def _bytes_of(found: Item | Unlisted) -> int:
+    return len(found.place.data) if isinstance(found, Item) and isinstance(found.place, Inline) else 0
 
 
 def _nothing_found(streams: Streams) -> IngestError:
