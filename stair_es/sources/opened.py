@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,8 @@ def raw(found: Found) -> Iterator[BinaryIO]:
             file = fs.open(path, "rb", block_size=_BLOCK)
         except OSError as error:
             raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}") from error
-        with file:
-            yield file
+        with file, io.BufferedReader(file, 1 << 16) as buffered:  # files of fsspec know no readline of a certain length
+            yield buffered
     else:
         with path_of(found.uri).open("rb") as local:
             yield local

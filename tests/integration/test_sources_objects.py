@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import pickle
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import boto3  # type: ignore[import-untyped]
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 import requests
 from moto.s3.models import s3_backends
@@ -163,3 +169,38 @@ def test_without_credentials_it_says_so(s3: BaseClient, monkeypatch: pytest.Monk
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(SourceError, match="redentials"):
         list(open_source("s3://photos").items())
+
+
+def test_denied_credentials_say_so_in_listing_and_reading(s3: BaseClient, endpoint: str) -> None:
+    s3.put_object(Bucket="photos", Key="a.jpg", Body=b"x")
+    [item] = _items("s3://photos")
+    requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=30)
+    try:
+        with pytest.raises(SourceError, match=r"s3://photos can't be listed: access denied") as caught:
+            list(open_source("s3://photos").items())
+        with pytest.raises(ReadError, match="access denied"):
+            item.place.read(Reading())
+    finally:
+        requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=30)
+    assert "a-secret" not in str(caught.value)
+
+
+def test_tables_and_tars_lie_in_buckets_too(s3: BaseClient, tmp_path: Path) -> None:
+    s3.put_object(Bucket="photos", Key="set/img/a.jpg", Body=b"A")
+    s3.put_object(Bucket="photos", Key="set/t.jsonl", Body=b'{"path": "img/a.jpg"}\n{"path": "/etc/hostname"}\n')
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in ("1.jpg", "2.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(name[:1].encode() * 3))
+    pq.write_table(pa.table({"image": [b"P", b"Q"]}), tmp_path / "t.parquet")
+    for name in ("s.tar", "t.parquet"):
+        s3.put_object(Bucket="photos", Key=f"set/{name}", Body=(tmp_path / name).read_bytes())
+    item, unlisted = open_source("s3://photos/set/*.jsonl").items()
+    assert isinstance(item, Item)
+    assert isinstance(unlisted, Unlisted)
+    found = [item, *_items("s3://photos/set/s.tar"), *_items("s3://photos/set/*.parquet")]
+    reads = [pickle.loads(pickle.dumps(each.place)).read(Reading()) for each in found]
+    assert [each.data for each in reads] == [b"A", b"111", b"222", b"P", b"Q"]
+    assert reads[0].version == s3.head_object(Bucket="photos", Key="set/img/a.jpg")["ETag"].strip('"')
+    assert all(each.version for each in found[1:])
