@@ -1,0 +1,47 @@
+"""Nothing is held that grows with the number of entries."""
+
+from __future__ import annotations
+
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from stair_es.sources.item import Item
+from stair_es.sources.registry import open_source
+
+ENTRIES = 5_000
+_MOST = 1_500_000
+"""Bytes. Items alone would be three times that, headers of tars ten times."""
+
+
+def _jsonl(folder: Path) -> Path:
+    path = folder / "t.jsonl"
+    path.write_text("".join(f'{{"url": "https://example.com/{i}.jpg", "caption": "picture {i}"}}\n' for i in range(ENTRIES)))
+    return path
+
+
+def _tar(folder: Path) -> Path:
+    path = folder / "t.tar"
+    with path.open("wb") as file:
+        for i in range(ENTRIES):
+            info = tarfile.TarInfo(f"{i}.jpg")
+            file.write(info.tobuf())
+        file.write(bytes(1024))
+    return path
+
+
+@pytest.mark.parametrize("make", [_jsonl, _tar])
+def test_listing_holds_nothing(tmp_path: Path, make: object) -> None:
+    assert callable(make)
+    source = open_source(str(make(tmp_path)))
+    items = source.items()
+    assert isinstance(next(items), Item)
+    tracemalloc.start()
+    try:
+        assert sum(isinstance(each, Item) for each in items) == ENTRIES - 1
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < _MOST
