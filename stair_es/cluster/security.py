@@ -31,6 +31,8 @@ OPTIONS = {
 """Field -> environment variable of what is no secret."""
 
 Method = Literal["none", "basic", "api_key", "bearer", "aws"]
+_WORTH = 4
+"""Shorter ones stand in half the words of any message, and guard nothing."""
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -114,7 +116,7 @@ class Security:
         """`text` without any of the secrets, whoever put them there: a server's answer may repeat what it was sent."""
         header = (self.authorization or "").partition(" ")[2]
         secrets = [self.password, self.api_key, self.bearer_token, header, _key_alone(header) if self.api_key else None]
-        shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe=""))}
+        shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe="")) if len(shape) >= _WORTH}
         for shape in sorted(shapes, key=len, reverse=True):
             text = text.replace(shape, "***")
         return text
