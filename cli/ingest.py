@@ -269,7 +269,7 @@ def _columns(given: list[str]) -> dict[str, str]:
     Raises:
         UsageError: Not of that form, a field comes twice, or has the name of one of ours.
     """
-    from stair_es.cluster.documents import RESERVED
+    from stair_es.cluster.documents import check_fields
 
     columns: dict[str, str] = {}
     for part in (part.strip() for text in given for part in text.split(",")):
@@ -280,22 +280,20 @@ def _columns(given: list[str]) -> dict[str, str]:
             raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,licence=license or --map '*'.")
         if field in columns:
             raise UsageError(f"--map names the field {field!r} twice", "Give each field one column.")
-        if field in RESERVED:
-            raise UsageError(f"--map can't use the field {field!r}: stair-es writes it itself", "Choose another field name.")
         columns[field] = column
+    check_fields(set(columns) - {"*"})
     return columns
 
 
 def _sink(text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None) -> dict[str, Any]:
     """Name and options of the sink: those of the built-in one have options of their own on the command line."""
-    from stair_es.ingest.enrich import EnricherSpec
+    from stair_es.ingest.enrich import named_options
 
-    spec = EnricherSpec.parse(text)
-    given = dict(spec.options)
-    if spec.name == "cluster":
+    name, given = named_options("a sink", text)
+    if name == "cluster":
         given |= {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
         given |= {"mapping": str(mapping)} if mapping else {}
-    return {"sink": spec.name, "sink_options": given}
+    return {"sink": name, "sink_options": given}
 
 
 def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any]) -> bool:

@@ -45,7 +45,7 @@ class Plugin:
         """
         try:
             loaded = self.entry_point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module that exits on import must not take the command with it
             raise PluginError(
                 f"plugin {self.name!r} of {self.distribution} {self.version} can't be loaded: {type(error).__name__}: {error}",
                 f"Update or uninstall {self.distribution}.",

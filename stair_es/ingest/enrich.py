@@ -22,7 +22,11 @@ class Candidate:
     data: bytes
     """The original file."""
     pixels_HWC: Pixels
-    """What the encoder will see."""
+    """What the encoder will see: the picture on a square."""
+    box: tuple[int, int, int, int]
+    """Where on the square the picture is: left, upper, right, lower."""
+    thumbnail: str | None
+    """A data URI, as it will be stored."""
     fields: Mapping[str, Json]
     """From the source and from the enrichers before."""
 
@@ -79,11 +83,8 @@ class EnricherSpec:
         Raises:
             UsageError: It isn't of that form.
         """
-        name, _, rest = text.partition(":")
-        pairs = [part.partition("=") for part in rest.split(",") if part]
-        if not name or any(not equals or not key for key, equals, _ in pairs):
-            raise UsageError(f"not an enricher: {text!r}", "Write NAME, or NAME:key=value,key=value.")
-        return cls(name, tuple((key, value) for key, _, value in pairs))
+        name, options = named_options("an enricher", text)
+        return cls(name, tuple(options.items()))
 
     def kind(self) -> EnricherKind:
         """The kind that it names.
@@ -98,6 +99,19 @@ class EnricherSpec:
             raise UsageError(f"unknown enricher {self.name!r}", f"Known enrichers: {known or 'none'} (see stair-es plugins).")
         kind: EnricherKind = plugin.load()
         return kind
+
+
+def named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
+    """Name and options of `NAME` or `NAME:key=value,key=value`; `what` it names, with its article, is for the error.
+
+    Raises:
+        UsageError: It isn't of that form.
+    """
+    name, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",") if part]
+    if not name or any(not equals or not key for key, equals, _ in pairs):
+        raise UsageError(f"not the name of {what} with options: {text!r}", "Write NAME, or NAME:key=value,key=value.")
+    return name, {key: value for key, _, value in pairs}
 
 
 @lru_cache

@@ -14,10 +14,9 @@ _BREAKS = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
 
 
 class _Filename:
-    version = "filename-1"
-
     def __init__(self, field: str) -> None:
         self._field = field
+        self.version = f"1:{field}"
 
     def enrich(self, images: Sequence[Candidate]) -> list[Enrichment]:
         return [Enrichment(fields={self._field: words(image.uri)}) for image in images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import Identity
 from stair_es.cluster.pace import Pace
 from stair_es.config import Home
-from stair_es.errors import IngestError, StairError, UsageError
+from stair_es.errors import IngestError, ResourceError, StairError, UsageError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Outcome
 from stair_es.ingest.dead_letters import DeadLetters
@@ -224,6 +225,7 @@ def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
     settings: dict[str, Json] = {
         **asdict(options.document),
         "enrichers": [*_enricher_versions(options)],
+        "mapping": _digest_of(options.sink_options.get("mapping")),
     }
     return SinkPlan(
         alias=options.alias,
@@ -233,6 +235,14 @@ def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
         connection=connection,
         options=options.sink_options,
     )
+
+
+def _digest_of(mapping: str | None) -> str | None:
+    """So that another body of the user's own is another index, whatever differs in it."""
+    try:
+        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
+    except OSError as error:
+        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Name a readable file.") from error
 
 
 def job_of(options: IngestOptions, session: Session) -> Job:

@@ -65,13 +65,14 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
 class _RayLanes:
     def __init__(self, ray: Any, job: Job, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  ray has no types we could name
         self._ray = ray
-        resources = ray.cluster_resources()
-        gpus, cpus = float(resources.get("GPU", 0)), max(1, int(resources.get("CPU", 1)))
-        on_gpu = gpus > 0 and options.gpus_per_encoder > 0
-        self.encoders = options.encoders or (max(1, int(gpus / options.gpus_per_encoder)) if on_gpu else cpus)
-        if on_gpu and self.encoders * options.gpus_per_encoder > gpus:
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        room = gpu_encoders(gpus, options.gpus_per_encoder)
+        on_gpu = room > 0
+        self.encoders = options.encoders or room or cpus
+        if on_gpu and self.encoders > room:
             raise UsageError(
-                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit into {gpus:g} GPUs",
+                f"{self.encoders} encoders of {options.gpus_per_encoder:g} GPU each don't fit: there is room for {room}",
                 "Use fewer --encoders, or a smaller --gpus-per-encoder.",
             )
         self.workers = cpus
@@ -134,6 +135,23 @@ class _RayLanes:
             raise IngestError(f"Ray failed: {cause or error}", "Run it again: it goes on from there.") from error
 
 
+def gpu_encoders(gpus: Sequence[float], share: float) -> int:
+    """How many encoders of `share` of a GPU, or of several whole ones, fit on nodes with so many GPUs each.
+
+    Ray places a fraction on one GPU, so it is counted GPU by GPU and node by node. 0 for a share of 0: encoders on CPUs.
+
+    Raises:
+        UsageError: More than one GPU, but no whole number of them.
+    """
+    if share <= 0:
+        return 0
+    if share > 1 and share != int(share):
+        raise UsageError(f"an encoder can't have {share:g} GPUs", "Give a fraction of one, or a whole number.")
+    if share > 1:
+        return sum(int(there) // int(share) for there in gpus)
+    return sum(int(there) * int(1 / share + 1e-9) for there in gpus)
+
+
 class _RayEncoder:
     """One actor: loads the model once."""
 
@@ -166,7 +184,8 @@ def _session(ray: Any, address: str | None) -> Iterator[None]:  # noqa: ANN401
             )
         except Exception as error:
             where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-            raise IngestError(f"can't {where}: {error}", "Use --runner local, or see `ray status`.") from error
+            hint = "Use --runner local, or see `ray status`; a cluster with logins wants RAY_AUTH_MODE=token and its token."
+            raise IngestError(f"can't {where}: {error}", hint) from error
     try:
         yield
     finally:
@@ -184,7 +203,7 @@ def _knock(address: str) -> None:
     except ValueError:
         port = None
     if not parts.hostname or port is None:
-        raise UsageError(f"not a Ray address: {address!r}", "Write it like 10.0.0.1:6379, ray://10.0.0.1:10001 or auto.")
+        raise UsageError(f"not a Ray address: {address!r}", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.")
     try:
         socket.create_connection((parts.hostname, port), _CONNECT_TIMEOUT_S).close()
     except OSError as error:

@@ -127,7 +127,14 @@ def _skip_known_content(batch: Batch, job: Job) -> None:
 def _enrich(batch: Batch, spec: EnricherSpec) -> None:
     images = batch.of(Ready)
     candidates = [
-        Candidate(uri=ready.loaded.item.uri, data=ready.loaded.data, pixels_HWC=ready.decoded.pixels_HWC, fields=ready.fields)
+        Candidate(
+            uri=ready.loaded.item.uri,
+            data=ready.loaded.data,
+            pixels_HWC=ready.decoded.pixels_HWC,
+            box=ready.decoded.box,
+            thumbnail=ready.decoded.thumbnail,
+            fields=ready.fields,
+        )
         for _, ready in images
     ]
     if not candidates:

@@ -50,6 +50,8 @@ class Decoded:
     """One image, ready for the encoder."""
 
     pixels_HWC: Pixels
+    box: tuple[int, int, int, int]
+    """Where on the square of pixels the picture is: left, upper, right, lower."""
     width: int
     """Of the upright original, before it was made smaller."""
     height: int
@@ -98,8 +100,10 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
         rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
         small = _contain(rgb, spec.size_px)
+        left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
-            pixels_HWC=_on_square(small, spec),
+            pixels_HWC=_on_square(small, spec, left, upper),
+            box=(left, upper, left + small.width, upper + small.height),
             width=height if orientation in _SIDEWAYS else width,
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
@@ -108,10 +112,10 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         )
 
 
-def _on_square(small: PilImage, spec: ImageSpec) -> Pixels:
+def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
     """The image in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
-    square.paste(small, ((spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2))
+    square.paste(small, (left, upper))
     return np.asarray(square)
 
 

@@ -15,7 +15,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import IngestOptions, ingest
-from stair_es.ingest.run_ray import RayOptions
+from stair_es.ingest.run_ray import RayOptions, gpu_encoders
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
 from stair_es.sources.places import FileAt
@@ -114,3 +114,16 @@ def test_an_address_without_ray_is_told_at_once(
 ) -> None:
     with pytest.raises(error, match=message):
         run(replace(options, ray=RayOptions(address=address)), Given(_items(1, {})))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "fit"),
+    [([], 1, 0), ([0, 2], 0, 0), ([1, 1], 0.4, 4), ([2.0], 0.5, 4), ([4], 1 / 3, 12), ([4, 1, 0], 2, 2), ([1], 0.6, 1)],
+)
+def test_encoders_are_counted_gpu_by_gpu(gpus: list[float], share: float, fit: int) -> None:
+    assert gpu_encoders(gpus, share) == fit
+
+
+def test_one_and_a_half_gpus_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"1\.5 GPUs"):
+        gpu_encoders([4], 1.5)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from stair_es.cli.main import app
 from typer.testing import CliRunner
 
-from stair_es.cli.main import app
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()
@@ -36,9 +36,9 @@ def photos(tmp_path: Path) -> str:
         (["{photos}", "-i", "No Name"], "not an index name"),
         (["{photos}", "-i", "a", "--map", "caption"], "not a column mapping: 'caption'"),
         (["{photos}", "-i", "a", "--map", "a=b,a=c"], "field 'a' twice"),
-        (["{photos}", "-i", "a", "--map", "tokens=b"], "can't use the field 'tokens'"),
+        (["{photos}", "-i", "a", "--map", "tokens=b"], "name of a field of stair-es"),
         (["{photos}", "-i", "a", "--format", "nothing"], "nothing"),
-        (["{photos}", "-i", "a", "--enrich", ":x"], "not an enricher"),
+        (["{photos}", "-i", "a", "--enrich", ":x"], "not the name of an enricher"),
         (["{photos}", "-i", "a", "--enrich", "unheard-of"], "unknown enricher 'unheard-of'"),
         (["{photos}", "-i", "a", "--enrich", "filename:colour=red"], "no option colour"),
         (["{photos}", "-i", "a", "--sink", "unheard-of"], "unknown sink 'unheard-of'"),

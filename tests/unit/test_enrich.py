@@ -13,7 +13,8 @@ from stair_es.types import Json
 
 
 def _candidate(uri: str, **fields: Json) -> Candidate:
-    return Candidate(uri=uri, data=b"", pixels_HWC=np.zeros((4, 4, 3), np.uint8), fields=fields)
+    pixels_HWC = np.zeros((4, 4, 3), np.uint8)
+    return Candidate(uri=uri, data=b"", pixels_HWC=pixels_HWC, box=(0, 0, 4, 4), thumbnail=None, fields=fields)
 
 
 class _Lengths:
@@ -74,7 +75,7 @@ def test_a_spec_is_a_name_and_its_options(text: str, name: str, options: tuple[t
 
 @pytest.mark.parametrize("text", ["", ":a=1", "blur:a", "blur:=1", "blur:a=1,b"])
 def test_what_is_no_spec_is_wrong_usage(text: str) -> None:
-    with pytest.raises(UsageError, match="not an enricher"):
+    with pytest.raises(UsageError, match="not the name of an enricher"):
         EnricherSpec.parse(text)
 
 

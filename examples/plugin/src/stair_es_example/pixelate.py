@@ -11,12 +11,11 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np  # noqa: TID253
-from PIL import Image, ImageOps  # noqa: TID253
+from PIL import Image  # noqa: TID253
 
 from stair_es.errors import UsageError
 from stair_es.ingest.enrich import Candidate, Enrichment
 
-_THUMBNAIL_PX = 128
 _GREY_OF_RGB = (0.299, 0.587, 0.114)
 
 
@@ -52,35 +51,26 @@ class Pixelate:
         return [self._enrich(image) for image in images]
 
     def _enrich(self, image: Candidate) -> Enrichment:
-        with Image.open(io.BytesIO(image.data)) as original:  # decoding has opened it before
-            upright = ImageOps.exif_transpose(original).convert("RGB")
-        left, top, right, bottom = _box(upright.size, image.pixels_HWC.shape[0])
+        left, top, right, bottom = image.box  # around it is background
         brightness = float(image.pixels_HWC[top:bottom, left:right].mean(axis=(0, 1)) @ _GREY_OF_RGB) / 255
         square = Image.fromarray(image.pixels_HWC)
-        square.paste(self._blocky(square.crop((left, top, right, bottom))), (left, top))
+        square.paste(self._blocky(square.crop(image.box)), (left, top))
         return Enrichment(
             fields={"brightness": round(brightness, 3)},
             pixels_HWC=np.asarray(square),  # of the same shape and type
-            thumbnail=self._thumbnail(upright),
+            thumbnail=self._thumbnail(image.thumbnail) if image.thumbnail else None,
         )
 
-    def _thumbnail(self, picture: Image.Image) -> str:
-        picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    def _thumbnail(self, data_uri: str) -> str:
+        with Image.open(io.BytesIO(base64.b64decode(data_uri.partition(",")[2]))) as clear:
+            blocky = self._blocky(clear.convert("RGB"))
         buffer = io.BytesIO()
-        self._blocky(picture).save(buffer, "WEBP", quality=60)
+        blocky.save(buffer, "WEBP", quality=60)
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
     def _blocky(self, picture: Image.Image) -> Image.Image:
         blocks = (min(self._blocks, picture.width), min(self._blocks, picture.height))
         return picture.resize(blocks, Image.Resampling.BOX).resize(picture.size, Image.Resampling.NEAREST)
-
-
-def _box(size: tuple[int, int], side_px: int) -> tuple[int, int, int, int]:
-    """Where in the square that the encoder sees the picture is: in the middle, its longer side as long as the square's."""
-    scale = side_px / max(size)
-    width, height = (max(1, round(length * scale)) for length in size)
-    left, top = (side_px - width) // 2, (side_px - height) // 2
-    return left, top, left + width, top + height
 
 
 KIND = Kind()
