@@ -21,7 +21,8 @@ import numpy as np
 from common import corpus, machine, node
 
 from stair_es.cluster.connect import Connection
-from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import ingest
 from stair_es.ingest.run_local import CPU_BATCH as BATCH_IMAGES
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec

@@ -114,8 +114,8 @@ def main() -> None:
     print(f"{machine()}; model {arguments.model}; peak MB (USS) of the largest process of each kind")
     print(f"{'':8}{'process':14}" + "".join(f"{size:>12,}" for size in sizes))
     for runner, kinds in table.items():
-        for kind, peaks in sorted(kinds.items()):
-            print(f"{runner:8}{kind:14}" + "".join(f"{peaks.get(size, 0):12.0f}" for size in sizes))
+        for kind, by_size in sorted(kinds.items()):
+            print(f"{runner:8}{kind:14}" + "".join(f"{by_size.get(size, 0):12.0f}" for size in sizes))
         print(f"{runner:8}{'(images/s)':14}" + "".join(f"{speed[runner][size]:12.1f}" for size in sizes))
 
 

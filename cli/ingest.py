@@ -16,8 +16,8 @@ from .output import emit_json, note
 from .progress import image_progress
 
 if TYPE_CHECKING:
+    from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.report import Books
-    from stair_es.ingest.run import IngestOptions
     from stair_es.sources.item import Source, SourceOptions
 
 SOME_DEAD = 3
@@ -207,7 +207,7 @@ def ingest(
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
     from stair_es.ingest.enrich import EnricherSpec
-    from stair_es.ingest.run import IngestOptions
+    from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.run_ray import RayOptions
     from stair_es.model.encoder import ModelSpec
     from stair_es.sources.decode import DecodeLimits

@@ -19,7 +19,7 @@ Pixels: TypeAlias = "NDArray[np.uint8]"
 
 Floats: TypeAlias = "NDArray[np.float32]"
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.batch import Batch, Outcome, Wanted
 from stair_es.ingest.manifest import Manifest
+from stair_es.ingest.options import IngestOptions, job_of, plan, sink_kind
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.resync import gone
-from stair_es.ingest.run import IngestOptions, job_of, plan, sink_kind
 from stair_es.ingest.sink import Say
 from stair_es.ingest.stages import Job, check_batch
 from stair_es.ingest.streams import Streams

@@ -2,96 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from stair_es import plugins
-from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.index import Identity
 from stair_es.cluster.pace import Pace
 from stair_es.config import Home
-from stair_es.errors import IngestError, ResourceError, StairError, UsageError
+from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Outcome
 from stair_es.ingest.dead_letters import DeadLetters
-from stair_es.ingest.enrich import EnricherSpec, build
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
+from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
 from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.resync import remove_gone
 from stair_es.ingest.run_local import local_lanes
-from stair_es.ingest.run_ray import RayOptions, ray_lanes
-from stair_es.ingest.sink import Completion, Coverage, Say, Session, SinkKind, SinkPlan
+from stair_es.ingest.run_ray import ray_lanes
+from stair_es.ingest.sink import Completion, Coverage, Say, Session
 from stair_es.ingest.stages import Job
 from stair_es.ingest.streams import Streams
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.item import Item, Source, Unlisted
 from stair_es.sources.places import Inline
-from stair_es.types import Json
 
-Runner: TypeAlias = Literal["auto", "local", "ray"]
-
-RAY_FROM_IMAGES = 5_000
-"""`auto` takes Ray from here on: below, starting it costs more than it brings."""
 _LIST_AHEAD = 20_000
 """Images that listing may be ahead of the stages, at some hundred bytes each."""
 _LIST_AHEAD_BYTES = 256 * 1024 * 1024
 """The same for images that are listed with their bytes, from streams that can't be asked twice."""
-_PEEK_S = 5.0
-"""How long to wait for a slow listing before the runner is chosen."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestOptions:
-    """How an ingest goes about it."""
-
-    alias: str
-    model: ModelSpec
-    runner: Runner = "auto"
-    ray: RayOptions = field(default_factory=RayOptions)
-    batch_images: int = 0
-    """How many images an encoder takes at once; 0 for what suits the device."""
-    document: DocumentSettings = field(default_factory=DocumentSettings)
-    source: SourceOptions = field(default_factory=SourceOptions)
-    limits: DecodeLimits = field(default_factory=DecodeLimits)
-    enrichers: tuple[EnricherSpec, ...] = ()
-    bulk: BulkPolicy = field(default_factory=BulkPolicy)
-    sink: str = "cluster"
-    sink_options: dict[str, str] = field(default_factory=dict)
-    resync: bool = False
-    """Remove the documents whose image is no longer in the sources."""
-    dead_letters: Path | None = None
 
 
 Progress: TypeAlias = Callable[[Books], None]
-
-
-def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
-    """The runner and the reason, for people."""
-    if options.runner != "auto":
-        return options.runner, "asked for by --runner"
-    if options.ray.address:
-        return "ray", "--ray-address is given"
-    if find_spec("ray") is None:
-        return "local", "Ray isn't installed"
-    if images >= RAY_FROM_IMAGES:
-        return "ray", f"{RAY_FROM_IMAGES:,} images or more"
-    if not all_listed:
-        return "local", f"fewer than {RAY_FROM_IMAGES:,} images listed in the first {_PEEK_S:.0f} s"
-    return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
 
 
 def ingest(
@@ -122,7 +69,7 @@ def ingest(
         books(kept)
         streams = Streams(sources)
         ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, _bytes_of, _LIST_AHEAD_BYTES))
-        ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, _PEEK_S)
+        ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, PEEK_S)
         if over and not ready:
             ahead.check()
             raise _nothing_found(streams)
@@ -184,6 +131,9 @@ class _Run:
     def _say_listed(self) -> None:
         ignored = sum(self.streams.ignored.values())
         self.say(f"{self.books.listed:,} images found" + (f", {ignored:,} other files ignored" if ignored else ""))
+        if self.streams.dropped:
+            names = ", ".join(sorted(self.streams.dropped))
+            self.say(f"columns left out, since documents can't have fields of these names: {names} (--map NAME=COLUMN)")
 
     def _admit(self, found: Item | Unlisted) -> Item | None:
         """The image, if it is the first time that the run comes across it; what couldn't be listed is dead at once."""
@@ -219,72 +169,10 @@ class _Run:
         )
 
 
-def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
-    """What a run with these options wants of its sink."""
-    card = catalogue.resolve(options.model.name)
-    settings: dict[str, Json] = {
-        **asdict(options.document),
-        "enrichers": [*_enricher_versions(options)],
-        "mapping": _digest_of(options.sink_options.get("mapping")),
-    }
-    return SinkPlan(
-        alias=options.alias,
-        identity=Identity(model_name=options.model.name, model_id=card.model_id, settings=settings),
-        document=options.document,
-        bulk=options.bulk,
-        connection=connection,
-        options=options.sink_options,
-    )
-
-
-def _digest_of(mapping: str | None) -> str | None:
-    """So that another body of the user's own is another index, whatever differs in it."""
-    try:
-        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
-    except OSError as error:
-        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Name a readable file.") from error
-
-
-def job_of(options: IngestOptions, session: Session) -> Job:
-    """What the workers of a run with these options need."""
-    card = catalogue.resolve(options.model.name)
-    return Job(
-        writer=session.writer,
-        fresh=session.fresh,
-        model=options.model,
-        model_id=card.model_id,
-        image_spec=card.image_spec,
-        document=options.document,
-        reading=options.source.reading,
-        limits=options.limits,
-        enrichers=options.enrichers,
-        enricher_versions=_enricher_versions(options),
-    )
-
-
-def _enricher_versions(options: IngestOptions) -> tuple[str, ...]:
-    return tuple(f"{spec.name}={build(spec).version}" for spec in options.enrichers)
-
-
 def _lanes(runner: Literal["local", "ray"], job: Job, options: IngestOptions) -> AbstractContextManager[Lanes]:
     if runner == "local":
         return local_lanes(job, options.batch_images, options.bulk.max_concurrency)
     return ray_lanes(job, options.ray, options.batch_images)
-
-
-def sink_kind(options: IngestOptions) -> SinkKind:
-    """The sink that the options name.
-
-    Raises:
-        UsageError: There is none of this name.
-        PluginError: It can't be loaded.
-    """
-    plugin = plugins.named("sinks", options.sink)
-    if plugin is None:
-        known = ", ".join(sorted({plugin.name for plugin in plugins.found("sinks")}))
-        raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
-    kind: SinkKind = plugin.load()
-    return kind
 
 
 def _bytes_of(found: Item | Unlisted) -> int:

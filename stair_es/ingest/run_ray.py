@@ -94,16 +94,20 @@ class _RayLanes:
             self._ray.kill(actor)
 
     def check(self, batch: Batch) -> Task:
-        return self._check.remote(batch, self._job)
+        task: Task = self._check.remote(batch, self._job)
+        return task
 
     def prepare(self, batch: Batch) -> Task:
-        return self._prepare.remote(batch, self._job)
+        task: Task = self._prepare.remote(batch, self._job)
+        return task
 
     def encode(self, prepared: Task, encoder: int) -> Task:
-        return self._actors[encoder].encode.remote(prepared)
+        task: Task = self._actors[encoder].encode.remote(prepared)
+        return task
 
     def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
-        return self._write.remote(self._job, chunk_bytes, *encoded)
+        task: Task = self._write.remote(self._job, chunk_bytes, *encoded)
+        return task
 
     def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
         # waking now and then lets a Ctrl-C through

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 
+from stair_es.cluster.documents import check_fields
+from stair_es.errors import UsageError
 from stair_es.sources.item import Item, Source, Unlisted
 
 
@@ -17,6 +21,8 @@ class Streams:
         """URIs of the sources that were listed to their end, nothing left out."""
         self.empty: list[str] = []
         """Those among them that hold no image."""
+        self.dropped: set[str] = set()
+        """Names of columns that can't be fields of a document: stair-es has fields of these names, or no engine takes them."""
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         for source in self._sources:
@@ -24,6 +30,7 @@ class Streams:
             for found in source.items():
                 if isinstance(found, Item):
                     images += 1
+                    found = self._carried(found)
                 else:
                     holes += 1
                 yield found
@@ -31,6 +38,12 @@ class Streams:
                 self.complete.append(source.uri)
                 if not images:
                     self.empty.append(source.uri)
+
+    def _carried(self, item: Item) -> Item:
+        if all(map(_is_field, item.fields)):
+            return item
+        self.dropped.update(name for name in item.fields if not _is_field(name))
+        return replace(item, fields={name: value for name, value in item.fields.items() if _is_field(name)})
 
     @property
     def names(self) -> list[str]:
@@ -44,3 +57,12 @@ class Streams:
         for source in self._sources:
             total.update(source.ignored)
         return total
+
+
+@lru_cache(maxsize=1024)
+def _is_field(name: str) -> bool:
+    try:
+        check_fields([name])
+    except UsageError:
+        return False
+    return True

@@ -21,9 +21,10 @@ from stair_es.errors import ClusterError, IndexMismatch
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.cluster_sink import ClusterWriter
 from stair_es.ingest.dry_run import DryRun, dry_run
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Report
-from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run import ingest
 from stair_es.ingest.run_local import local_lanes
 from stair_es.ingest.run_ray import RayOptions, ray_lanes
 from stair_es.ingest.stages import Job

@@ -16,8 +16,9 @@ from stair_es.cluster.documents import DocumentSettings, content_id
 from stair_es.errors import IngestError, ReadError, SourceError
 from stair_es.ingest.dry_run import DryRun, dry_run
 from stair_es.ingest.enrich import EnricherSpec
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
-from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
 from stair_es.sources.registry import open_source
@@ -277,12 +278,12 @@ def test_resync_spares_a_source_that_is_empty_or_could_not_be_listed(
     run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
 ) -> None:
     run(options, _source(folder))
-    items = list(_source(folder).items())
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
     resync = replace(options, resync=True)
     hole = Unlisted(f"{folder.as_uri()}/sub", folder.as_uri(), "forbidden")
     assert run(resync, Given([*items[:3], hole], folder.as_uri())).removed == 0
     assert "couldn't be listed" in " ".join(said)
-    elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")  # type: ignore[type-var]
+    elsewhere = Given([replace(items[0], source="elsewhere:")], "elsewhere:")
     assert run(resync, elsewhere, Given([], folder.as_uri())).removed == 0
     assert "as if it weren't mounted" in " ".join(said)
     with pytest.raises(IngestError, match="no images"):
@@ -319,8 +320,8 @@ def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
     paths = sorted(folder.iterdir())
     os.utime(paths[0], (LONG_AGO, LONG_AGO + 5))
     os.utime(shutil.copy(PHOTOS / "wall-clock.jpg", folder / "new.jpg"), (LONG_AGO, LONG_AGO))
-    items = list(_without_bytes(folder).items())
-    items[1] = replace(items[1], version=None)  # type: ignore[type-var]
+    items = [found for found in _without_bytes(folder).items() if isinstance(found, Item)]
+    items[1] = replace(items[1], version=None)
     second = would(options, Given([*items, Unlisted("x:", folder.as_uri(), "forbidden")], folder.as_uri()))
     assert (second.new, second.changed, second.unknown, second.unchanged, second.unlisted) == (1, 1, 1, 4, 1)
     assert second.index == index
@@ -346,3 +347,22 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
 def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOptions, folder: Path) -> None:
     first = sorted(folder.iterdir())[0]
     assert _counts(run(options, _source(folder), _source(first), _source(folder))) == (6, 6, 0, 0)
+
+
+def test_columns_with_the_names_of_our_fields_are_left_out_and_named(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, said: list[str]
+) -> None:
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    given = Given([replace(item, fields={"width": "wide", "_id": "x", "artist": "me"}) for item in items], folder.as_uri())
+    assert _counts(run(options, given)) == (6, 6, 0, 0)
+    assert "_id, width" in " ".join(said)
+    document = _stored(client, options.alias)[items[0].uri]
+    assert document["artist"] == "me"
+    assert isinstance(document["width"], int)
+
+
+def test_what_is_not_on_stdin_this_time_is_not_gone(run: Run, options: IngestOptions, folder: Path, said: list[str]) -> None:
+    items = [replace(found, source="stdin:") for found in _source(folder).items() if isinstance(found, Item)]
+    run(options, Given(list(items), "stdin:"))
+    assert run(replace(options, resync=True), Given(list(items[:2]), "stdin:")).removed == 0
+    assert "on stdin" in " ".join(said)

@@ -13,8 +13,9 @@ import pytest
 
 from stair_es.cluster.connect import Connection
 from stair_es.errors import IngestError, UsageError
+from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
-from stair_es.ingest.run import IngestOptions, ingest
+from stair_es.ingest.run import ingest
 from stair_es.ingest.run_ray import RayOptions, gpu_encoders
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted

@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.errors import ReadError, UsageError
 from stair_es.sources import local_files
 from stair_es.sources.folder import KIND
 from stair_es.sources.item import Item, Read, Reading, SourceOptions, Unlisted
 from stair_es.sources.paths import path_of
 from stair_es.sources.patterns import Pattern
 from stair_es.sources.places import from_json
-from stair_es.sources.read import read
 
 ODD_NAMES = ["a b.jpg", 'it\'s "q".jpg', "naïve 日本.jpg", "line\nbreak.jpg", "100%25.jpg", "#?&.jpg", "[x].jpg"]
 
@@ -160,7 +159,5 @@ def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
         (pipe, "not a regular file"),
         (large, "5 bytes exceed the limit of 4"),
     ]:
-        with pytest.raises(DecodeError, match=reason):
-            read(path.as_uri(), 4)
         with pytest.raises(ReadError, match=reason):
             items[path].place.read(Reading(max_bytes=4))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.errors import DecodeError
+from stair_es.errors import ReadError
 from stair_es.sources.folder import KIND
-from stair_es.sources.item import Item, SourceOptions, Unlisted
-from stair_es.sources.read import read
+from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.places import FileAt
 
 NOBODY = 65534
 
@@ -43,8 +43,8 @@ def test_an_unreadable_file_says_so(open_path: Path) -> None:
     secret = open_path / "secret.jpg"
     secret.write_bytes(b"x")
     secret.chmod(0)
-    with _without_root(), pytest.raises(DecodeError, match="Permission denied"):
-        read(secret.as_uri(), 10)
+    with _without_root(), pytest.raises(ReadError, match="Permission denied"):
+        FileAt(secret.as_uri()).read(Reading())
 
 
 def test_an_unreadable_folder_does_not_pass_in_silence(open_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_an_unreadable_folder_named_twice_or_linked_into_stops_nothing(open_path
     try:
         with _without_root():
             found = [each for path in (open_path, locked.parent, open_path / "link.jpg") for each in _all(path)]
-            with pytest.raises(DecodeError, match="Permission denied"):
-                read((open_path / "link.jpg").as_uri(), 10)
+            with pytest.raises(ReadError, match="Permission denied"):
+                FileAt((open_path / "link.jpg").as_uri()).read(Reading())
     finally:
         locked.chmod(0o755)
     assert {Path(each.uri).name for each in found if isinstance(each, Item)} == {"a.jpg", "link.jpg"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import pickle
@@ -29,7 +30,7 @@ from stair_es.ingest.sink import SinkPlan
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Item, Reading, SourceOptions
-from stair_es.types import ImageSpec
+from stair_es.types import ImageSpec, Pixels
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin" / "src"
 
@@ -150,12 +151,19 @@ def test_colours_sees_what_a_text_asks_for(example: Callable[[str], Any]) -> Non
     assert set(import_module("stair_es_example.colours_encoder").WORDS) <= set(vocabulary)
 
 
+def _candidate(pixels_HWC: Pixels, box: tuple[int, int, int, int] | None = None, thumbnail: str | None = None) -> Candidate:
+    height, width, _ = pixels_HWC.shape
+    whole = (0, 0, width, height)
+    return Candidate(uri="a.png", data=b"", pixels_HWC=pixels_HWC, box=box or whole, thumbnail=thumbnail, fields={})
+
+
 def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], Any]) -> None:
     buffer, pixels_HWC = io.BytesIO(), np.zeros((64, 64, 3), np.uint8)
     pixels_HWC[::2] = 255
     Image.fromarray(pixels_HWC).save(buffer, "PNG")
     enricher = example("pixelate").build({"blocks": "2"})
-    candidate = Candidate(uri="a.png", data=buffer.getvalue(), pixels_HWC=pixels_HWC, fields={})
+    thumbnail = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    candidate = _candidate(pixels_HWC, thumbnail=thumbnail)
     [result] = enricher.enrich([candidate])
     assert result.pixels_HWC.shape == pixels_HWC.shape
     assert result.pixels_HWC.dtype == np.uint8
@@ -164,7 +172,8 @@ def test_pixelate_hides_the_picture_wherever_it_shows(example: Callable[[str], A
     assert result.thumbnail.startswith("data:image/webp;base64,")
     assert enricher.version != example("pixelate").build({}).version
     with pytest.raises(OSError, match="cannot identify"):
-        enricher.enrich([replace(candidate, data=b"none")])
+        enricher.enrich([replace(candidate, thumbnail="data:image/webp;base64,none")])
+    assert enricher.enrich([replace(candidate, thumbnail=None)])[0].thumbnail is None
     for wrong in ({"blocks": "0"}, {"blocks": "many"}, {"size": "3"}):
         with pytest.raises(UsageError, match="blocks=N"):
             example("pixelate").build(wrong)
@@ -174,7 +183,7 @@ def test_pixelate_leaves_the_margin_as_it_is(example: Callable[[str], Any]) -> N
     buffer, background = io.BytesIO(), (255, 0, 255)
     Image.new("RGB", (50, 100), (0, 100, 0)).save(buffer, "PNG")
     decoded = decode(buffer.getvalue(), ImageSpec(size_px=40, background=background), DecodeLimits(), 0)
-    candidate = Candidate(uri="a.png", data=buffer.getvalue(), pixels_HWC=decoded.pixels_HWC, fields={})
+    candidate = _candidate(decoded.pixels_HWC, box=decoded.box)
     [result] = example("pixelate").build({}).enrich([candidate])
     assert np.array_equal(result.pixels_HWC, decoded.pixels_HWC)
     assert result.fields == {"brightness": 0.23}
@@ -264,7 +273,7 @@ def test_the_short_examples_of_the_page_work(tmp_path: Path) -> None:
     assert colours.encode_images(np.full((2, 4, 4, 3), 9, np.uint8))[1].to_dict() == {"red": 10.0}
     assert [len(vector) for vector in colours.encode_texts(["red", "blue"])] == [1, 0]
 
-    candidate = Candidate(uri="a", data=b"", pixels_HWC=np.full((4, 4, 3), 255, np.uint8), fields={})
+    candidate = _candidate(np.full((4, 4, 3), 255, np.uint8))
     assert enricher["Kind"]().build({}).enrich([candidate])[0].fields == {"brightness": 1.0}
 
     writer = sink["Writer"](tmp_path)

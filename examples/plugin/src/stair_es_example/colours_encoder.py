@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-import numpy as np  # noqa: TID253  this module is imported only to encode
+import numpy as np  # this module is imported only to encode
 
 from stair_es.model.encoder import ModelCard
 from stair_es.types import ImageSpec, Pixels, SparseVector

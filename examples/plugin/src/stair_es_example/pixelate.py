@@ -10,8 +10,8 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 
-import numpy as np  # noqa: TID253
-from PIL import Image  # noqa: TID253
+import numpy as np
+from PIL import Image
 
 from stair_es.errors import UsageError
 from stair_es.ingest.enrich import Candidate, Enrichment

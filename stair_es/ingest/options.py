@@ -1,0 +1,131 @@
+"""How an ingest goes about it, and what follows from that for the sink and the workers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from stair_es import plugins
+from stair_es.cluster.bulk import BulkPolicy
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.index import Identity
+from stair_es.errors import ResourceError, UsageError
+from stair_es.ingest.enrich import EnricherSpec, build
+from stair_es.ingest.run_ray import RayOptions
+from stair_es.ingest.sink import Session, SinkKind, SinkPlan
+from stair_es.ingest.stages import Job
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits
+from stair_es.sources.item import SourceOptions
+from stair_es.types import Json
+
+Runner: TypeAlias = Literal["auto", "local", "ray"]
+
+RAY_FROM_IMAGES = 5_000
+"""`auto` takes Ray from here on: below, starting it costs more than it brings."""
+PEEK_S = 5.0
+"""How long to wait for a slow listing before the runner is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """How an ingest goes about it."""
+
+    alias: str
+    model: ModelSpec
+    runner: Runner = "auto"
+    ray: RayOptions = field(default_factory=RayOptions)
+    batch_images: int = 0
+    """How many images an encoder takes at once; 0 for what suits the device."""
+    document: DocumentSettings = field(default_factory=DocumentSettings)
+    source: SourceOptions = field(default_factory=SourceOptions)
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    enrichers: tuple[EnricherSpec, ...] = ()
+    bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    sink: str = "cluster"
+    sink_options: dict[str, str] = field(default_factory=dict)
+    resync: bool = False
+    """Remove the documents whose image is no longer in the sources."""
+    dead_letters: Path | None = None
+
+
+def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
+    """The runner and the reason, for people."""
+    if options.runner != "auto":
+        return options.runner, "asked for by --runner"
+    if options.ray.address:
+        return "ray", "--ray-address is given"
+    if find_spec("ray") is None:
+        return "local", "Ray isn't installed"
+    if images >= RAY_FROM_IMAGES:
+        return "ray", f"{RAY_FROM_IMAGES:,} images or more"
+    if not all_listed:
+        return "local", f"fewer than {RAY_FROM_IMAGES:,} images listed in the first {PEEK_S:.0f} s"
+    return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
+
+
+def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
+    """What a run with these options wants of its sink."""
+    card = catalogue.resolve(options.model.name)
+    settings: dict[str, Json] = {
+        **asdict(options.document),
+        "enrichers": [*_enricher_versions(options)],
+        "mapping": _digest_of(options.sink_options.get("mapping")),
+    }
+    return SinkPlan(
+        alias=options.alias,
+        identity=Identity(model_name=options.model.name, model_id=card.model_id, settings=settings),
+        document=options.document,
+        bulk=options.bulk,
+        connection=connection,
+        options=options.sink_options,
+    )
+
+
+def _digest_of(mapping: str | None) -> str | None:
+    """So that another body of the user's own is another index, whatever differs in it."""
+    try:
+        return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
+    except OSError as error:
+        raise ResourceError(f"can't read the mapping {mapping}: {error.strerror}", "Name a readable file.") from error
+
+
+def job_of(options: IngestOptions, session: Session) -> Job:
+    """What the workers of a run with these options need."""
+    card = catalogue.resolve(options.model.name)
+    return Job(
+        writer=session.writer,
+        fresh=session.fresh,
+        model=options.model,
+        model_id=card.model_id,
+        image_spec=card.image_spec,
+        document=options.document,
+        reading=options.source.reading,
+        limits=options.limits,
+        enrichers=options.enrichers,
+        enricher_versions=_enricher_versions(options),
+    )
+
+
+def _enricher_versions(options: IngestOptions) -> tuple[str, ...]:
+    return tuple(f"{spec.name}={build(spec).version}" for spec in options.enrichers)
+
+
+def sink_kind(options: IngestOptions) -> SinkKind:
+    """The sink that the options name.
+
+    Raises:
+        UsageError: There is none of this name.
+        PluginError: It can't be loaded.
+    """
+    plugin = plugins.named("sinks", options.sink)
+    if plugin is None:
+        known = ", ".join(sorted({plugin.name for plugin in plugins.found("sinks")}))
+        raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
+    kind: SinkKind = plugin.load()
+    return kind
