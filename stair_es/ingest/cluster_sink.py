@@ -6,6 +6,7 @@ Options: `keep` (how many retired indices stay, 1), `swap` (auto, always, never)
 
 from __future__ import annotations
 
+import atexit
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -35,7 +36,9 @@ Swap = Literal["auto", "always", "never"]
 @lru_cache(maxsize=4)
 def _client(connection: Connection) -> OpenSearch:
     """One client a process: workers build their own, clients don't travel."""
-    return connection.client()
+    client = connection.client()
+    atexit.register(client.close)
+    return client
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,8 @@ class _RayLanes:
         needs: dict[str, Any] = (
             {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
         )
-        actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2, **needs)(_RayEncoder)
+        # Two batches at a time on a GPU: one is stacked or turned into words on the CPU while the other one is computed.
+        actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2 if on_gpu else 1, **needs)(_RayEncoder)
         self._job = ray.put(job)
         self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
         waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
