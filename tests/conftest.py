@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from opensearchpy import OpenSearch
@@ -71,6 +71,19 @@ def own_index(client: OpenSearch) -> Iterator[str]:
     found = client.indices.get(index=f"{name}*", params={"expand_wildcards": "all"})
     if found:
         client.indices.delete(index=",".join(found))
+
+
+@pytest.fixture
+def index_on() -> Iterator[Callable[[str], str]]:
+    """Makes names on a node by its URL: see `own_index`."""
+    with ExitStack() as stack:
+
+        def on(url: str) -> str:
+            made = Connection(url=url).client()
+            stack.callback(made.close)
+            return stack.enter_context(own_index(made))
+
+        yield on
 
 
 @pytest.fixture

@@ -1,0 +1,96 @@
+"""The main job on Elasticsearch: 7.17 with rank_features, 9.5 with sparse_vector."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.errors import UnsupportedTarget
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import ingest
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.searcher import Searcher
+from stair_es.sources.registry import open_source
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+LONG_AGO = 1_700_000_000
+Vector = Literal["rank_features", "sparse_vector"]
+
+
+@pytest.fixture(params=[("elasticsearch7_url", "rank_features"), ("elasticsearch9_url", "sparse_vector")], ids=["7", "9"])
+def target(request: pytest.FixtureRequest) -> tuple[Connection, Vector]:
+    fixture, vector = request.param
+    return Connection(url=request.getfixturevalue(fixture)), vector
+
+
+@pytest.fixture
+def alias(target: tuple[Connection, Vector], index_on: Callable[[str], str]) -> str:
+    return index_on(target[0].url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "photos"
+    made.mkdir()
+    for photo in sorted(PHOTOS.glob("*.jpg"))[:12]:
+        os.utime(shutil.copy(photo, made), (LONG_AGO, LONG_AGO))
+    return made
+
+
+def _counts(report: Report) -> tuple[int, int, int, int]:
+    return report.seen, report.written, report.unchanged, report.removed
+
+
+def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
+    target: tuple[Connection, Vector], alias: str, folder: Path, tmp_path: Path
+) -> None:
+    connection, vector = target
+
+    def run(**more: object) -> Report:
+        options = IngestOptions(
+            alias=alias,
+            model=ModelSpec(name="starter", backend="onnx"),
+            runner="local",
+            dead_letters=tmp_path / "letters.jsonl",
+            **{"document": DocumentSettings(vector=vector), **more},  # type: ignore[arg-type]
+        )
+        return ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
+
+    assert _counts(run()) == (12, 12, 0, 0)
+    assert _counts(run()) == (12, 0, 12, 0)
+    gone, touched, *_ = sorted(folder.iterdir())
+    gone.unlink()
+    os.utime(touched, (LONG_AGO, LONG_AGO + 9))
+    assert _counts(run(resync=True)) == (11, 0, 11, 1)
+    report = run(document=DocumentSettings(vector=vector, thumbnail_px=0))
+    assert (_counts(report), report.swapped) == ((11, 11, 0, 0), True)
+
+    encoder = catalogue.load(ModelSpec(name="starter", backend="onnx"))
+    [query] = encoder.encode_texts(["bear"])
+    with Searcher(connection, alias, encoder.model_id) as searcher:
+        hits = searcher.search(query, k=3).hits
+    assert hits
+    assert hits[0].why
+    assert hits[0].score == pytest.approx(sum(reason.contribution for reason in hits[0].why), rel=0.004)
+
+
+def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made(
+    elasticsearch7_url: str, index_on: Callable[[str], str], folder: Path
+) -> None:
+    connection, name = Connection(url=elasticsearch7_url), index_on(elasticsearch7_url)
+    for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
+        options = IngestOptions(alias=name, model=ModelSpec(name="starter"), runner="local", document=document)
+        with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
+            ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
+    with closing(connection.client()) as client:
+        assert not client.indices.get(index=f"{name}*")
