@@ -125,19 +125,30 @@ class _RayLanes:
 
     def _get(self, task: Task) -> Any:  # noqa: ANN401
         exceptions = self._ray.exceptions
+        died = (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)
         try:
             return self._ray.get(task)
-        except (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError) as error:
-            raise WorkerDied(str(error).partition("\n")[0]) from error
         except exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
+            cause: BaseException | None = error
             while isinstance(cause, exceptions.RayTaskError):
                 cause = cause.cause
             if isinstance(cause, StairError):
                 raise cause from None
-            if isinstance(cause, (exceptions.WorkerCrashedError, exceptions.ActorDiedError, exceptions.OutOfMemoryError)):
+            if getattr(cause, "actor_init_failed", False):  # no image's fault: each of them would be called a killer
+                raise IngestError(
+                    f"an encoder can't start on Ray: {_last_words(str(cause))}",
+                    "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
+                ) from error
+            if isinstance(cause, died):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
             raise IngestError(f"Ray failed: {cause or error}", "Run it again: it goes on from there.") from error
+
+
+def _last_words(trace: str) -> str:
+    """What stands below a traceback's last frame, in one line."""
+    lines = trace.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return " ".join(lines[max(frames, default=-1) + 1 :])
 
 
 def gpu_encoders(gpus: Sequence[float], share: float) -> int:

@@ -11,13 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import IngestError, UsageError
+from stair_es.ingest.batch import Batch, Wanted
+from stair_es.ingest.cluster_sink import ClusterWriter
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
-from stair_es.ingest.run_ray import RayOptions, gpu_encoders
+from stair_es.ingest.run_ray import RayOptions, gpu_encoders, ray_lanes
+from stair_es.ingest.stages import Job
+from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
 from stair_es.sources.places import FileAt
 from stair_es.types import Json
@@ -99,6 +106,27 @@ def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options:
     [letter] = Path(report.dead_letters).read_text().splitlines()
     assert '"given:5"' in letter
     assert "died" in letter
+
+
+def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
+    writer = ClusterWriter(
+        connection=Connection(url=node_url), index="none", alias="none", write_alias="none", policy=BulkPolicy()
+    )
+    job = Job(
+        writer=writer,
+        fresh=True,
+        model=ModelSpec(name="there-is-no-such-model"),
+        model_id="none",
+        image_spec=catalogue.resolve("starter").image_spec,
+        document=DocumentSettings(),
+        reading=Reading(),
+        limits=DecodeLimits(),
+    )
+    photo = next(PHOTOS.glob("*.jpg"))
+    with ray_lanes(job, RayOptions(encoders=1)) as lanes:
+        prepared = lanes.prepare(Batch([Wanted(Item(photo.as_uri(), "given:", FileAt(str(photo))))]))
+        with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
+            lanes.written(lanes.write([lanes.encode(prepared, 0)], 1 << 20))
 
 
 @pytest.mark.parametrize(
