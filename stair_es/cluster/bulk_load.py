@@ -26,7 +26,7 @@ _ANSWER = "items.*._id,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
 _MOST_ON_TRIAL = 20
 _CONTINUE = "What was stored stays. Run the same command again when the cluster is well: it goes on where this run stopped."
-_ANEW = "Run the same command again: it makes a new index."
+_ANEW = "Run the same command again: it goes on in the index that is there now, or makes a new one."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
     "index.blocks.read_only_allow_delete to null, and run the same command again: it goes on where this run stopped."
@@ -204,5 +204,7 @@ class Load:
         if verdict.fate == "forbidden":
             return AuthenticationFailed(f"{url} forbids writing into {alias!r}: {verdict.reason}")
         if "not_found" in verdict.reason:
-            return ClusterError(f"{url} has no alias {alias!r} any more: somebody deleted it or its index", _ANEW)
+            return ClusterError(
+                f"{url} has no alias {alias!r} any more: its index was deleted, or taken into use by another run", _ANEW
+            )
         return ClusterError(f"{url} takes no documents for {alias!r}: {verdict.reason}", _CONTINUE)

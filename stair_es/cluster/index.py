@@ -14,7 +14,7 @@ from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.identity import Identity, OpenIndex, about, check_alias, index_name, mapping_differences, ours, with_meta
 from stair_es.cluster.relax import relaxed
 from stair_es.cluster.retry import persistently
-from stair_es.cluster.swap import prune, swap
+from stair_es.cluster.swap import prune, stands_for, swap
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
-__all__ = ["Identity", "OpenIndex", "check_alias", "find_index", "open_index", "prune", "refresh", "relaxed", "swap"]
+__all__ = [
+    "Identity",
+    "OpenIndex",
+    "check_alias",
+    "find_index",
+    "open_index",
+    "prune",
+    "refresh",
+    "relaxed",
+    "stands_for",
+    "swap",
+]
 
 _OTHER_NAME = "Choose another name with --index / STAIR_ES_INDEX."
 

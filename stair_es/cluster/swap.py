@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
     from stair_es.cluster.identity import OpenIndex
+    from stair_es.cluster.retry import RetryPolicy
 
 
 def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenIndex) -> None:
@@ -26,6 +27,15 @@ def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenInd
     """
     if opened.live is not None:
         persistently(partial(_swap, client, alias, opened), connection)
+
+
+def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: RetryPolicy | None = None) -> list[str]:
+    """The indices behind an alias, none where there is no such alias.
+
+    Raises:
+        ClusterError: The cluster failed the request.
+    """
+    return persistently(partial(_behind, client, alias), connection, policy)
 
 
 def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
@@ -51,9 +61,13 @@ def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> 
     return names
 
 
+def _behind(client: OpenSearch, alias: str) -> list[str]:
+    return sorted(client.indices.get_alias(name=alias)) if client.indices.exists_alias(name=alias) else []
+
+
 def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
     """One attempt: looks first, since an attempt whose answer was lost may have done it."""
-    behind = set(client.indices.get_alias(name=alias)) if client.indices.exists_alias(name=alias) else set()
+    behind = set(_behind(client, alias))
     if opened.name in behind:
         return
     if behind - {opened.live}:

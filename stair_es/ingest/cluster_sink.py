@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +22,8 @@ from stair_es.cluster.connect import Connection, Target, probe
 from stair_es.cluster.index import OpenIndex
 from stair_es.cluster.ledger import Entry, Stored
 from stair_es.cluster.mapping import index_body
-from stair_es.errors import UsageError
+from stair_es.cluster.retry import RetryPolicy
+from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
 
@@ -47,7 +48,9 @@ class ClusterWriter:
 
     connection: Connection
     index: str
+    alias: str
     write_alias: str
+    """`alias`, or the build alias of an index that isn't in use yet."""
     policy: BulkPolicy
 
     def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
@@ -60,18 +63,35 @@ class ClusterWriter:
 
     def write(self, documents: Documents, chunk_bytes: int) -> Written:
         """See `Writer`."""
-        return self._bulk().write(documents, chunk_bytes)
+        return self._through(lambda bulk: bulk.write(documents, chunk_bytes))
 
     def update(self, documents: Documents) -> Written:
         """See `Writer`."""
-        return self._bulk().update(documents)
+        return self._through(lambda bulk: bulk.update(documents))
 
     def delete(self, ids: Sequence[str]) -> Written:
         """See `Writer`."""
-        return self._bulk().delete(ids)
+        return self._through(lambda bulk: bulk.delete(ids))
 
-    def _bulk(self) -> BulkWriter:
-        return BulkWriter(client=_client(self.connection), connection=self.connection, alias=self.write_alias, policy=self.policy)
+    def _through(self, call: Callable[[BulkWriter], Written]) -> Written:
+        """Through the build alias; once a run beside this one has finished the same build, through the alias itself."""
+        try:
+            return call(self._bulk(self.write_alias))
+        except ClusterError:
+            if self.write_alias == self.alias or not self._is_live():
+                raise
+        return call(self._bulk(self.alias))
+
+    def _is_live(self) -> bool:
+        try:
+            return indices.stands_for(_client(self.connection), self.connection, self.alias, RetryPolicy(attempts=1)) == [
+                self.index
+            ]
+        except ClusterError:  # the first error says more
+            return False
+
+    def _bulk(self, alias: str) -> BulkWriter:
+        return BulkWriter(client=_client(self.connection), connection=self.connection, alias=alias, policy=self.policy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +145,8 @@ class ClusterSession:
         client = _client(self._connection)
         indices.refresh(client, self._connection, self.index)
         live = self.opened.live
-        if live is None:
-            return Completion()
+        if live is None or self.index in indices.stands_for(client, self._connection, self.alias):
+            return Completion()  # by a run beside this one, perhaps
         reason = "" if self.options.swap == "always" else self._unfinished(live, coverage)
         if reason:
             return Completion(unfinished=reason)
@@ -199,7 +219,9 @@ class Kind:
     def _session(
         self, plan: SinkPlan, options: _Options, connection: Connection, target: Target, opened: OpenIndex, say: Say
     ) -> ClusterSession:
-        writer = ClusterWriter(connection=connection, index=opened.name, write_alias=opened.write_alias, policy=plan.bulk)
+        writer = ClusterWriter(
+            connection=connection, index=opened.name, alias=plan.alias, write_alias=opened.write_alias, policy=plan.bulk
+        )
         return ClusterSession(
             writer=writer,
             index=opened.name,

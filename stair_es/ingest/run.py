@@ -80,12 +80,11 @@ def ingest(
         session = sink_kind(options).open(plan(options, connection), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
-        return _Run(sources, streams, options, session, kept, say, progress).through(runner, ahead)
+        return _Run(streams, options, session, kept, say, progress).through(runner, ahead)
 
 
 @dataclass
 class _Run:
-    sources: Sequence[Source]
     streams: Streams
     options: IngestOptions
     session: Session
@@ -110,7 +109,7 @@ class _Run:
         finally:
             self.books.dead_letters.close()
         self.books.close()
-        coverage = Coverage(sources=frozenset(self.streams.complete), fate=self.books.manifest.fate)
+        coverage = Coverage(sources=self.streams.whole, fate=self.books.manifest.fate)
         return self._report(job, runner, pump, removed, self.session.complete(coverage), time.perf_counter() - start)
 
     def _pump(self, pump: Pump, ahead: Ahead[Item | Unlisted]) -> None:

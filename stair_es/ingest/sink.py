@@ -75,7 +75,7 @@ class Coverage:
     """What a run saw, asked about the documents that a new index is to replace."""
 
     sources: frozenset[str]
-    """The sources that were listed to their end."""
+    """The sources that were listed to their end, and aren't empty: what they didn't name is gone."""
     fate: Callable[[str], Fate]
     """What became of a URI in this run."""
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from stair_es.cluster.documents import check_fields
 from stair_es.errors import UsageError
 from stair_es.sources.item import Item, Source, Unlisted
+from stair_es.sources.opened import STDIN
 
 
 class Streams:
@@ -49,6 +50,15 @@ class Streams:
     def names(self) -> list[str]:
         """The sources' URIs, in the order of the arguments."""
         return [source.uri for source in self._sources]
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """URIs of the sources of which it can be said that what they didn't name is gone.
+
+        Those that were listed to their end. Not one that is empty, as an unmounted disk is, and not stdin: another stream each
+        time.
+        """
+        return frozenset(self.complete) - {*self.empty, STDIN}
 
     @property
     def ignored(self) -> Mapping[str, int]:

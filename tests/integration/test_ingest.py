@@ -257,7 +257,9 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
     nowhere = Connection(url=f"{node_url}/no/such/place")
     job = Job(
-        writer=ClusterWriter(connection=nowhere, index="not-an-index", write_alias="not-an-index", policy=BulkPolicy()),
+        writer=ClusterWriter(
+            connection=nowhere, index="not-an-index", alias="not-an-index", write_alias="not-an-index", policy=BulkPolicy()
+        ),
         fresh=True,
         model=ModelSpec(name="starter", backend="onnx"),
         model_id="starter-1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
+from stair_es.sources.places import FileAt
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 
@@ -235,6 +237,50 @@ def test_a_build_that_lacks_other_sources_waits_for_them(
     report = run(smaller, _source(other))
     assert (report.swapped, report.unfinished) == (True, "")
     assert len(_stored(client, options.alias)) == 6
+
+
+def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    run(options, _source(folder))
+    smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"keep": "0"}, batch_images=1)
+
+    class Overtaken(Given):
+        """Another run of the same command is through before this one has named its last image."""
+
+        def items(self) -> Iterator[Item | Unlisted]:
+            yield from self._items[:3]
+            while not self._build_is_open():
+                time.sleep(0.05)
+            assert run(smaller, _source(folder)).swapped
+            yield from self._items[3:]
+
+        def _build_is_open(self) -> bool:
+            return bool(client.indices.exists_alias(name=f"{options.alias}.building-*"))
+
+    more = folder.parent / "more.jpg"
+    more.write_bytes(sorted(PHOTOS.glob("*.jpg"))[7].read_bytes())
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    late = Item(more.as_uri(), folder.as_uri(), FileAt(str(more)))
+    report = run(smaller, Overtaken([*items, late], folder.as_uri()))
+    assert (report.seen, report.dead) == (7, 0)
+    assert list(client.indices.get_alias(name=options.alias)) == [report.index]
+    assert len(_stored(client, options.alias)) == 7
+
+
+def test_a_source_that_is_empty_now_does_not_vanish_by_a_swap(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    first = sorted(folder.iterdir())[0]
+    shutil.move(first, other)
+    live = run(options, _source(folder), _source(other)).index
+    shutil.move(other / first.name, tmp_path / "away.jpg")  # as if the disk weren't mounted
+    report = run(replace(options, document=DocumentSettings(thumbnail_px=0)), _source(folder), _source(other))
+    assert not report.swapped
+    assert other.as_uri() in report.unfinished
+    assert list(client.indices.get_alias(name=options.alias)) == [live]
 
 
 def test_a_build_in_which_live_images_died_waits_for_them_and_can_be_forced(
