@@ -77,8 +77,10 @@ def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequenc
     return found
 
 
-def entries(client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None) -> Iterator[Entry]:
-    """Every document, or those that were found under `sources`, in the order of their URIs, page by page.
+def entries(
+    client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None, before: str = ""
+) -> Iterator[Entry]:
+    """Every document, or those found under `sources` and ingested before `before`, in the order of their URIs, page by page.
 
     Pages go on after the last URI, so that a repeated request can't skip one, nothing is held open in the cluster, and every
     engine can do it. Sees what was written before the last refresh; not a document without a URI, or one of 8 KiB and more.
@@ -91,7 +93,7 @@ def entries(client: OpenSearch, connection: Connection, index: str, *, sources: 
         scope.append({"terms": {"source": list(sources)}})
     body: dict[str, Any] = {
         "size": _PAGE,
-        "query": {"bool": {"filter": scope}},
+        "query": {"bool": {"filter": scope, "must_not": [{"range": {"ingested_at": {"gte": before}}}] if before else []}},
         "sort": [{"uri": "asc"}, {"sha256": "asc"}],  # by content, a URI may have a document for each content that it had
         "_source": False,
         "docvalue_fields": ["uri", "source"],

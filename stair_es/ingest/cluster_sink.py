@@ -125,6 +125,7 @@ class ClusterSession:
     alias: str
     opened: OpenIndex
     options: _Options
+    began: str
     say: Say
 
     @property
@@ -138,7 +139,7 @@ class ClusterSession:
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
         """See `Session`."""
-        return ledger.entries(_client(self._connection), self._connection, self.index, sources=sources)
+        return ledger.entries(_client(self._connection), self._connection, self.index, sources=sources, before=self.began)
 
     def complete(self, coverage: Coverage) -> Completion:
         """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists."""
@@ -230,6 +231,7 @@ class Kind:
             alias=plan.alias,
             opened=opened,
             options=options,
+            began=plan.began,
             say=say,
         )
 

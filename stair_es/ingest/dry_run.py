@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.batch import Batch, Outcome, Wanted
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import IngestOptions, job_of, plan, sink_kind
+from stair_es.ingest.options import IngestOptions, job_of, now, plan, sink_kind
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.resync import gone
 from stair_es.ingest.sink import Say
@@ -36,7 +36,7 @@ class DryRun:
     unlisted: int
     """Places that can't be listed."""
     gone: int
-    """Documents that `--resync` would remove; 0 without it."""
+    """Documents that `--resync` would remove; 0 without it. With ids by content only reading tells all, and what was moved."""
     index: str | None
     """Where they would go; None for a new index."""
 
@@ -51,16 +51,16 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
     Raises:
         StairError: A source or the sink stands in the way.
     """
-    session = sink_kind(options).peek(plan(options, connection))
+    session = sink_kind(options).peek(plan(options, connection, now()))
     job = job_of(options, session) if session else None
     counts, streams = Counter[str](), Streams(sources)
-    with Manifest(keep_uris=options.document.id == "content") as manifest:
+    with Manifest() as manifest:
         for part in in_parts(streams, _PART):
-            fresh = [found for found in part if manifest.add(found.uri)]
+            fresh = [found for found in part if manifest.add(found.uri, found.source)]
             items = [found for found in fresh if isinstance(found, Item)]
             counts["unlisted"] += len(fresh) - len(items)
             counts.update(_verdicts(items, job))
-        removed = len(gone(session, manifest, streams, say)[0]) if session and options.resync else 0
+        found_gone = gone(session, manifest, streams, say, by_content=False) if session and options.resync else ()
         return DryRun(
             seen=len(manifest),
             new=counts["new"],
@@ -68,7 +68,7 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             unchanged=counts["unchanged"],
             unknown=counts["unknown"],
             unlisted=counts["unlisted"],
-            gone=removed,
+            gone=sum(one.found_at is None for one in found_gone),
             index=session.index if session else None,
         )
 

@@ -13,7 +13,7 @@ from stair_es.errors import IngestError
 from stair_es.ingest.sink import Fate
 
 _SCHEMA = """
-create table image (key blob primary key, id text, uri text) without rowid;
+create table image (key blob primary key, id text, uri text, source text) without rowid;
 create index image_id on image (id) where id is not null;
 """
 _CACHE_KIB = 8192
@@ -27,7 +27,7 @@ class Manifest:
 
         Args:
             folder: Where the temporary file goes; None for the platform's place.
-            keep_uris: Keep each URI and not only its hash, for `uri_of`.
+            keep_uris: Keep each URI, with its source, and not only its hash: for `image_of`.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="stair-es-manifest-", dir=folder)
         self._keep_uris = keep_uris
@@ -43,13 +43,11 @@ class Manifest:
         self._db.close()
         self._folder.cleanup()
 
-    def add(self, uri: str) -> bool:
+    def add(self, uri: str, source: str) -> bool:
         """Take note of an image; whether it is the first time that it comes up."""
-        done = self._db.execute("insert or ignore into image values (?, null, ?)", (_key(uri), uri if self._keep_uris else None))
+        kept = (uri, source) if self._keep_uris else (None, None)
+        done = self._db.execute("insert or ignore into image values (?, null, ?, ?)", (_key(uri), *kept))
         return done.rowcount == 1
-
-    def __contains__(self, uri: str) -> bool:
-        return self.fate(uri) != "unseen"
 
     def fate(self, uri: str) -> Fate:
         """What became of an image; one without an outcome yet counts as taken."""
@@ -80,10 +78,10 @@ class Manifest:
         """How many different documents the settled images have."""
         return int(self._db.execute("select count(distinct id) from image where id != ''").fetchone()[0])
 
-    def uri_of(self, id_: str) -> str | None:
-        """The URI of an image whose document is `id_`; None where there is none, or URIs aren't kept."""
-        row = self._db.execute("select uri from image where id = ? order by key limit 1", (id_,)).fetchone()
-        return row[0] if row else None
+    def image_of(self, id_: str) -> tuple[str, str] | None:
+        """URI and source of an image whose document is `id_`; None where there is none, or URIs aren't kept."""
+        row = self._db.execute("select uri, source from image where id = ? order by key limit 1", (id_,)).fetchone()
+        return (row[0], row[1]) if row and row[0] is not None else None
 
     def has_document(self, id_: str) -> bool:
         """Whether an image of this run has this document."""

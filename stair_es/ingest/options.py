@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -69,8 +70,13 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
     return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
 
 
-def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
-    """What a run with these options wants of its sink."""
+def now() -> str:
+    """As documents have it in `ingested_at`."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
+    """What a run with these options that began at `began` (see `now`) wants of its sink."""
     card = catalogue.resolve(options.model.name)
     settings: dict[str, Json] = {
         **asdict(options.document),
@@ -84,6 +90,7 @@ def plan(options: IngestOptions, connection: Connection | None) -> SinkPlan:
         bulk=options.bulk,
         connection=connection,
         options=options.sink_options,
+        began=began,
     )
 
 

@@ -82,9 +82,9 @@ class Books:
         """Images that have their outcome."""
         return self.kinds.total()
 
-    def list(self, uri: str) -> bool:
+    def list(self, uri: str, source: str) -> bool:
         """An image was named by a source; whether it is new to the run."""
-        new = self.manifest.add(uri)
+        new = self.manifest.add(uri, source)
         self.listed += new
         return new
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Say, Session
@@ -11,40 +14,65 @@ from stair_es.sources.opened import STDIN
 _PART = 500
 
 
-def gone(session: Session, manifest: Manifest, streams: Streams, say: Say) -> tuple[list[str], list[tuple[str, str]]]:
-    """The ids to remove, and `(_id, uri)` of documents that another URI of the same content keeps alive.
+@dataclass(frozen=True)
+class Gone:
+    """A document whose image is no longer where the document says."""
+
+    id: str
+    found_at: tuple[str, str] | None = None
+    """URI and source of another image of the same bytes, which keeps the document alive."""
+
+
+def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> Iterator[Gone]:
+    """What has to be removed or to be told its new place, one after another.
 
     Only sources that were listed to their end count, and none that is empty now: an unmounted disk looks the same. Stdin is
-    another stream each time.
+    another stream each time. An image that is dead in this run isn't gone.
+
+    Args:
+        session: Of the sink.
+        manifest: What the run came across, with its outcomes.
+        streams: Of the run.
+        say: Is told what is spared, and why.
+        by_content: Documents go by the bytes: then one whose image has other bytes now is gone too.
     """
+    _tell_spared(streams, say)
+    sources = sorted(streams.whole)
+    if by_content and sources:
+        say("--resync with --id content: bytes that only another source still has are gone for this run; name all sources in one")
+    for entry in session.entries(sources) if sources else ():
+        fate = manifest.fate(entry.uri)
+        if manifest.has_document(entry.id):
+            if fate == "unseen" and (image := manifest.image_of(entry.id)):
+                yield Gone(entry.id, image)
+        elif fate == "unseen" or (by_content and fate == "taken"):
+            yield Gone(entry.id)
+
+
+def _tell_spared(streams: Streams, say: Say) -> None:
+    complete, empty = set(streams.complete), set(streams.empty)
     for uri in streams.names:
         if uri == STDIN:
             say("--resync: what isn't on stdin this time isn't gone, so nothing of it is removed")
-        elif uri not in streams.complete:
+        elif uri not in complete:
             say(f"--resync: {uri} couldn't be listed to its end, so nothing of it is removed")
-        elif uri in streams.empty:
+        elif uri in empty:
             say(f"--resync: {uri} has no image any more, as if it weren't mounted, so nothing of it is removed")
-    sources = [uri for uri in streams.complete if uri not in streams.empty and uri != STDIN]
-    remove, moved = list[str](), list[tuple[str, str]]()
-    for entry in session.entries(sources) if sources else ():
-        if entry.uri in manifest:
-            continue
-        if manifest.has_document(entry.id):
-            moved.append((entry.id, manifest.uri_of(entry.id) or entry.uri))
-        else:
-            remove.append(entry.id)
-    return remove, moved
 
 
-def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say) -> int:
+def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> int:
     """Remove what `gone` names; how many documents that were.
 
     Raises:
         StairError: The sink can't be written to.
     """
-    remove, moved = gone(session, manifest, streams, say)
-    for part in in_parts(remove, _PART):
-        session.writer.delete(part)
-    for pairs in in_parts(moved, _PART):
-        session.writer.update([(id_, {"uri": uri}) for id_, uri in pairs])
-    return len(remove)
+    removed = 0
+    for part in in_parts(gone(session, manifest, streams, say, by_content=by_content), _PART):
+        remove = [one.id for one in part if one.found_at is None]
+        moved = [(one.id, {"uri": one.found_at[0], "source": one.found_at[1]}) for one in part if one.found_at]
+        if remove:
+            session.writer.delete(remove)
+        if moved:
+            session.writer.update(moved)
+        removed += len(remove)
+    return removed

@@ -20,7 +20,7 @@ from stair_es.ingest.batch import Outcome
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
+from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, now, plan, sink_kind
 from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.resync import remove_gone
@@ -67,7 +67,7 @@ def ingest(
         manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
         kept = Books(manifest, DeadLetters(options.dead_letters or _default_dead_letters(options.alias)))
         books(kept)
-        streams = Streams(sources)
+        began, streams = now(), Streams(sources)
         ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, _bytes_of, _LIST_AHEAD_BYTES))
         ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, PEEK_S)
         if over and not ready:
@@ -77,7 +77,7 @@ def ingest(
         say(f"runner: {runner} ({why})")
         if runner == "local" and options.ray.address:
             say(f"the Ray cluster at {options.ray.address} is not used")
-        session = sink_kind(options).open(plan(options, connection), say)
+        session = sink_kind(options).open(plan(options, connection, began), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
         return _Run(streams, options, session, kept, say, progress).through(runner, ahead)
@@ -100,7 +100,7 @@ class _Run:
             with self.session.load(), _lanes(runner, job, self.options) as lanes:
                 pump = Pump(lanes, Pace(policy), job.fresh, self._admit)
                 self._pump(pump, ahead)
-            removed = remove_gone(self.session, self.books.manifest, self.streams, self.say) if self.options.resync else 0
+            removed = self._remove_gone() if self.options.resync else 0
         except StairError:
             self.say(
                 f"the run stopped with {self.books.done:,} of {self.books.listed:,} images done; the next one goes on from there"
@@ -111,6 +111,10 @@ class _Run:
         self.books.close()
         coverage = Coverage(sources=self.streams.whole, fate=self.books.manifest.fate)
         return self._report(job, runner, pump, removed, self.session.complete(coverage), time.perf_counter() - start)
+
+    def _remove_gone(self) -> int:
+        by_content = self.options.document.id == "content"
+        return remove_gone(self.session, self.books.manifest, self.streams, self.say, by_content=by_content)
 
     def _pump(self, pump: Pump, ahead: Ahead[Item | Unlisted]) -> None:
         told_busy = told_listed = False
@@ -136,7 +140,7 @@ class _Run:
 
     def _admit(self, found: Item | Unlisted) -> Item | None:
         """The image, if it is the first time that the run comes across it; what couldn't be listed is dead at once."""
-        if not self.books.list(found.uri):
+        if not self.books.list(found.uri, found.source):
             return None
         if isinstance(found, Item):
             return found

@@ -31,6 +31,8 @@ class SinkPlan:
     """The search cluster, for sinks that write into one."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The sink's own options; for the built-in one see `cluster_sink`."""
+    began: str = ""
+    """When the run began to list, as `ingested_at` has it: what was stored later, by a run beside it, it can't call gone."""
 
 
 class Writer(Protocol):
@@ -95,7 +97,7 @@ class Session(Protocol):
         """Around all writes."""
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
-        """The documents that came from these sources, one after another."""
+        """The documents that came from these sources, one after another; none that was stored after the run began."""
 
     def complete(self, coverage: Coverage) -> Completion:
         """Make everything that was written findable; called after a run that went through."""

@@ -356,6 +356,47 @@ def test_ids_by_content_store_the_same_picture_once_and_follow_it(
     assert len(documents) == 6
 
 
+def test_by_content_the_document_of_a_photo_that_changed_is_gone_and_one_that_moved_changes_its_source(
+    run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch, tmp_path: Path
+) -> None:
+    """A dry run counts what isn't where it was: only reading tells that it is elsewhere now, or what came in its place."""
+    options = replace(options, document=DocumentSettings(id="content"))
+    first, second = sorted(folder.iterdir())[:2]
+    other = tmp_path / "other"
+    other.mkdir()
+    os.utime(shutil.copy(first, other / "moved.jpg"), (LONG_AGO, LONG_AGO))
+    run(options, _source(folder))
+    run(options, _source(other))
+    first.unlink()
+    second.write_bytes(sorted(PHOTOS.glob("*.jpg"))[8].read_bytes())
+    run(options, _source(folder))
+    resync = replace(options, resync=True)
+    assert would(resync, _source(folder), _source(other)).gone == 1
+    assert run(resync, _source(folder), _source(other)).removed == 1
+    assert _stored(client, options.alias)[(other / "moved.jpg").as_uri()]["source"] == other.as_uri()
+    assert run(resync, _source(folder)).removed == 0
+    assert len(_stored(client, options.alias)) == 6
+
+
+def test_resync_spares_what_a_run_beside_it_has_stored_meanwhile(
+    run: Run, options: IngestOptions, folder: Path, client: OpenSearch
+) -> None:
+    run(options, _source(folder))
+
+    class Slow(Given):
+        """While it is listed, a photo comes in that another run finds and this listing has missed."""
+
+        def items(self) -> Iterator[Item | Unlisted]:
+            yield from self._items
+            shutil.copy(sorted(PHOTOS.glob("*.jpg"))[8], folder / "new.jpg")
+            assert run(options, _source(folder)).written == 1
+
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    report = run(replace(options, resync=True), Slow(list(items[1:]), folder.as_uri()))
+    assert report.removed == 1
+    assert (folder / "new.jpg").as_uri() in _stored(client, options.alias)
+
+
 def test_a_dry_run_says_what_a_run_does_and_changes_nothing(
     run: Run, would: Callable[..., DryRun], options: IngestOptions, folder: Path, client: OpenSearch
 ) -> None:

@@ -26,7 +26,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         def make_(*items: Item) -> Books:
             books = Books(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl"))
             for item in items:
-                assert books.list(item.uri)
+                assert books.list(item.uri, item.source)
             return books
 
         yield make_
@@ -34,7 +34,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> None:
     books = make(A, B, C)
-    assert not books.list(A.uri)
+    assert not books.list(A.uri, A.source)
     books.dead_letters.prepare()
     books.enter(Batch([Outcome(A, "written", "write", id="1"), Outcome(B, "dead", "decode", "why\nnot")], {"read": 1.0}))
     assert books.done == 2
@@ -105,9 +105,9 @@ def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tm
 def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
     for keep in (False, True):
         with Manifest(tmp_path, keep_uris=keep) as manifest:
-            manifest.add(A.uri)
+            manifest.add(A.uri, A.source)
             manifest.settle([(A.uri, "id")])
             assert manifest.has_document("id")
             assert not manifest.has_document("other")
-            assert manifest.uri_of("id") == (A.uri if keep else None)
+            assert manifest.image_of("id") == ((A.uri, A.source) if keep else None)
     assert list(tmp_path.iterdir()) == []
