@@ -257,7 +257,7 @@ def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_l
 
     if not arguments and retry is None:
         raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
-    if retry is not None and dead_letters is not None and retry.absolute() == dead_letters.absolute():
+    if retry is not None and dead_letters is not None and retry.resolve() == dead_letters.resolve():
         raise UsageError("--retry and --dead-letters name the same file", "Let the new dead letters go into another one.")
     opened = [open_source(argument, place, note) for argument in arguments]
     return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), note)]

@@ -14,6 +14,9 @@ from stair_es.ingest.batch import Outcome
 from stair_es.sources import places
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 
+_SIGNS = frozenset({"uri", "source", "stage", "reason", "place"})
+_LONGEST_LINE = 16 * 1024 * 1024
+
 
 class DeadLetters:
     """The JSONL file of a run; made with the first letter.
@@ -30,9 +33,11 @@ class DeadLetters:
         """Make its folder and remove the letters of an earlier run, before there is one to write.
 
         Raises:
-            IngestError: The file couldn't be written.
+            IngestError: The file couldn't be written, or holds something else.
         """
         try:
+            if self.path.is_file() and not _is_letters(self.path):
+                raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
             self.path.touch()
@@ -41,7 +46,7 @@ class DeadLetters:
             raise self._unwritable(error) from error
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line, at once: it must survive whatever happens next.
+        """Write one line, at once: it must survive the death of this process (`close` sees to that of the machine).
 
         Raises:
             IngestError: The file can't be written.
@@ -62,7 +67,6 @@ class DeadLetters:
                 self._file = self.path.open("w", encoding="utf-8")
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
         self.count += 1
@@ -71,9 +75,21 @@ class DeadLetters:
         return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
 
     def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file is not None:
+        """Close the file, if there is one, when it is on the disk."""
+        if self._file is not None and not self._file.closed:
+            os.fsync(self._file.fileno())
             self._file.close()
+
+
+def _is_letters(path: Path) -> bool:
+    """Nothing, or a dead letter, is in the first line: what else a user names by mistake must not be overwritten."""
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE).strip()
+    try:
+        letter = json.loads(line) if line else dict.fromkeys(_SIGNS)
+    except ValueError:
+        return False
+    return isinstance(letter, dict) and letter.keys() >= _SIGNS
 
 
 class _Letters:

@@ -57,9 +57,11 @@ def test_wrong_usage_is_told_with_what_was_wrong(photos: str, arguments: list[st
 def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None:
     letters = tmp_path / "dead.jsonl"
     letters.touch()
-    error = _fails("-i", "a", "--retry", str(letters), "--dead-letters", str(letters))
-    assert isinstance(error, UsageError)
-    assert letters.exists()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for same in (letters, tmp_path / "link" / "dead.jsonl", tmp_path / "link" / ".." / tmp_path.name / "dead.jsonl"):
+        error = _fails("-i", "a", "--retry", str(letters), "--dead-letters", str(same))
+        assert isinstance(error, UsageError)
+        assert letters.exists()
 
 
 def test_a_failed_run_is_json_too(photos: str) -> None:

@@ -95,7 +95,7 @@ def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> N
 
 def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
-    path.write_text("old\n")
+    path.write_text("\n")
     DeadLetters(path).prepare()
     assert not path.exists()
     with pytest.raises(IngestError, match="can't write dead letters"):
@@ -111,3 +111,18 @@ def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
             assert not manifest.has_document("other")
             assert manifest.image_of("id") == ((A.uri, A.source) if keep else None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path: Path) -> None:
+    table = tmp_path / "items.jsonl"
+    for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
+        table.write_text(content)
+        with pytest.raises(IngestError, match="something else"):
+            DeadLetters(table).prepare()
+        assert table.read_text() == content
+    letters = DeadLetters(tmp_path / "dead.jsonl")
+    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.close()
+    letters.close()
+    DeadLetters(letters.path).prepare()
+    assert not letters.path.exists()
