@@ -31,6 +31,8 @@ class Delimited(Table):
         first = text.readline(1 << 20)
         if not first.strip():
             raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.")
+        if "\0" in first or any("\udc80" <= letter <= "\udcff" for letter in first):
+            raise UsageError(f"the header line of {table.uri} isn't UTF-8", "Save the table as CSV in UTF-8, not in UTF-16.")
         delimiter = "\t" if table.uri.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t|", key=first.count)
         names = next(csv.reader([first], delimiter=delimiter))
         self._checked(names, table)

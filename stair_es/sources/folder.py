@@ -46,8 +46,14 @@ class FolderKind:
         return argument != "-" and scheme_of(argument) in ("", "file") and not names_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet."""
-        return ImageFiles(LocalFiles(argument, IMAGE_SUFFIXES))
+        """The source; nothing is read yet.
+
+        Raises:
+            UsageError: Nothing is there.
+        """
+        files = LocalFiles(argument, IMAGE_SUFFIXES)
+        files.check()
+        return ImageFiles(files)
 
 
 KIND = FolderKind()

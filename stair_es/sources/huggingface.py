@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import scheme_of
+from stair_es.sources.expected import no_column
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.references import refer
 from stair_es.sources.tables import image_column
@@ -82,7 +83,11 @@ class Rows:
         """The images; see `Source.items`."""
         rows, version = self._opened()
         base = Path(self.address.name).as_uri() if self.address.local else f"hf://datasets/{self.address.name}"
-        column = image_column(rows.column_names or [], self.options.image_column)
+        names = rows.column_names or []
+        named = [name for name in (*self.options.columns.values(), self.options.image_column) if name and name != "*"]
+        if names and (missing := [name for name in named if name not in names]):
+            raise no_column(self.uri, missing[0], names)
+        column = image_column(names, self.options.image_column)
         for number, row in self._iterated(rows):
             where = f"{self.uri}#row={number}"
             used = column or image_column(row, self.options.image_column)
@@ -107,11 +112,11 @@ class Rows:
         datasets = need("datasets", "datasets")
         address = self.address
         version: str | None
-        if address.local and not Path(address.name).is_dir():
-            raise UsageError(f"no such folder: {address.name!r}")
         try:
             if address.local and any((Path(address.name) / name).exists() for name in ("state.json", "dataset_dict.json")):
                 loaded = datasets.load_from_disk(address.name)
+                if isinstance(loaded, dict) and address.split not in loaded:
+                    raise UsageError(f"{address.name} has no split {address.split!r}", f"It has: {', '.join(loaded)}.")
                 rows = loaded[address.split] if isinstance(loaded, dict) else loaded
                 version = str(rows._fingerprint)
             else:
@@ -119,6 +124,8 @@ class Rows:
                     address.name, address.config, split=address.split, revision=address.revision, streaming=True
                 )
                 version = address.revision if address.revision and _COMMIT.fullmatch(address.revision) else None
+        except UsageError:
+            raise
         except Exception as error:
             raise UsageError(
                 f"{self.uri} can't be opened: {type(error).__name__}: {error}".splitlines()[0], "Check name, config and split."
@@ -145,10 +152,15 @@ class HuggingFaceKind:
 
         Raises:
             MissingExtra: The `datasets` library isn't installed.
-            UsageError: The address is malformed.
+            UsageError: The address is malformed, or the folder isn't there.
         """
         need("datasets", "datasets")
-        return Rows(Address.parse(argument), options)
+        address = Address.parse(argument)
+        if address.local and not Path(address.name).is_dir():
+            raise UsageError(
+                f"no such folder: {address.name!r}", "SOURCE is a folder that `save_to_disk` wrote, or one with images."
+            )
+        return Rows(address, options)
 
 
 KIND = HuggingFaceKind()

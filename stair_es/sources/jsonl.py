@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from stair_es.sources.arguments import JSONL, ends_with
+from stair_es.sources.expected import Expected
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.lines import numbered
@@ -20,12 +21,15 @@ class JsonLines(Table):
 
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         longest = self._options.reading.max_bytes * 4 // 3 + (1 << 20)  # an image in base64, and its fields
+        expected = Expected(self._named)
         with opened(table) as file:
             for number, line in numbered(file, longest):
                 if line is None or line.strip():
-                    yield self._row(line, number, table)
+                    yield self._row(line, number, table, expected)
+                    expected.check(table.uri)
+        expected.check(table.uri, at_end=True)
 
-    def _row(self, line: bytes | None, number: int, table: Found) -> Item | Unlisted:
+    def _row(self, line: bytes | None, number: int, table: Found, expected: Expected) -> Item | Unlisted:
         where = f"{table.uri}#line={number}"
         if line is None:
             return Unlisted(where, self.uri, "the line is too long")
@@ -35,6 +39,7 @@ class JsonLines(Table):
             return Unlisted(where, self.uri, f"not JSON: {error}")
         if not isinstance(row, dict):
             return Unlisted(where, self.uri, f"not a JSON object but a {type(row).__name__}")
+        expected.saw(row)
         column = image_column(row, self._options.image_column)
         return self._item(row, column or self._options.image_column, table, f"line={number}")
 

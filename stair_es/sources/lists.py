@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from stair_es.errors import UsageError
 from stair_es.sources.arguments import LIST, ends_with, names_container, scheme_of
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
@@ -13,6 +14,7 @@ from stair_es.sources.opened import files_at, opened
 from stair_es.sources.remote import clean
 from stair_es.sources.tables import Table
 from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.url_text import with_login
 
 _LONGEST = 1 << 16
 
@@ -65,8 +67,14 @@ class UrlsKind:
         return ends_with(argument, LIST) or (scheme_of(argument) in ("http", "https") and not names_container(argument))
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet."""
+        """The source; nothing is read yet.
+
+        Raises:
+            UsageError: A local list isn't there, or the URL of an image holds a login.
+        """
         if scheme_of(argument) in ("http", "https") and not ends_with(argument, LIST):
+            if reason := with_login(argument):
+                raise UsageError(reason, "A password in a URL would end up in shell histories, reports and documents.")
             return OneUrl(argument)
         return Lines(files_at(argument, LIST), options)
 

@@ -39,10 +39,18 @@ class LocalFiles:
         self._pattern = None if named else Pattern(parts)
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
-    def found(self) -> Iterator[Found | Unlisted]:
-        """The files and the folders that can't be listed; see `Files.found`."""
+    def check(self) -> None:
+        """Nothing, if the file, or the folder that a glob is to be matched in, is there.
+
+        Raises:
+            UsageError: It isn't.
+        """
         if not self._argument or not os.path.lexists(self._folder):
             raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
+
+    def found(self) -> Iterator[Found | Unlisted]:
+        """The files and the folders that can't be listed; see `Files.found`."""
+        self.check()
         if self._pattern is None:
             if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
                 yield _found(Path(self._path).as_uri(), self._path)

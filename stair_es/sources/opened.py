@@ -37,11 +37,25 @@ class StdinFiles:
         yield Found(STDIN, FileAt(STDIN))
 
 
-def files_at(argument: str, suffixes: frozenset[str]) -> Files:
-    """The files of a SOURCE argument: here, remote, or standard input for `-`."""
+def files_at(argument: str, suffixes: frozenset[str], *, check: bool = True) -> Files:
+    """The files of a SOURCE argument: here, remote, or standard input for `-`.
+
+    Args:
+        argument: What the user wrote.
+        suffixes: Of the files that are wanted.
+        check: Whether a local path must be there: better said now than after hours with the sources before it.
+
+    Raises:
+        UsageError: It isn't there.
+    """
     if argument == "-":
         return StdinFiles()
-    return LocalFiles(argument, suffixes) if scheme_of(argument) in ("", "file") else RemoteFiles(argument, suffixes)
+    if scheme_of(argument) not in ("", "file"):
+        return RemoteFiles(argument, suffixes)
+    files = LocalFiles(argument, suffixes)
+    if check:
+        files.check()
+    return files
 
 
 @contextmanager

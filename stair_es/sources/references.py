@@ -17,6 +17,7 @@ from stair_es.sources.paths import file_version, path_of, uri_of
 from stair_es.sources.places import FileAt, Inline
 from stair_es.sources.remote import clean
 from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.url_text import with_login
 
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Schemes that a table may name. Not all that fsspec knows: a table from elsewhere must not make us log in to servers."""
@@ -47,13 +48,13 @@ def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of 
     if value is None or value == "":
         return "no image in this row"
     if not isinstance(value, str):
-        return f"the image is a {type(value).__name__}, not a path, a URL or bytes"
+        return f"the image is of type {type(value).__name__}, not a path, a URL or bytes"
     text = value.strip()
     if data := _DATA.match(text):
         return _decoded(text[data.end() :])
     scheme = scheme_of(text)
     if scheme in ("http", "https"):
-        return Referred(clean(text), UrlAt(text))
+        return with_login(text) or Referred(clean(text), UrlAt(text))
     if scheme in STORES:
         place = ObjectAt.of(text)
         return Referred(place.uri, place)

@@ -59,6 +59,11 @@ def file_system(url: str) -> tuple[Any, str]:
     return fsspec.filesystem(scheme, **options), kind._strip_protocol(url)
 
 
+def names_nothing(url: str) -> bool:
+    """Whether it is the URL of a store without a bucket or container."""
+    return scheme_of(url) in _EXTRAS and not url.partition("://")[2].strip("/")
+
+
 def url_in(base: str, path: str) -> str:
     """The URL of what the file system of `base` calls `path`."""
     scheme = scheme_of(base)

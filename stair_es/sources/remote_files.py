@@ -12,7 +12,7 @@ from stair_es.sources.item import Unlisted
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import has_suffix, suffix_of
 from stair_es.sources.patterns import MAGIC, Pattern
-from stair_es.sources.remote import clean, file_system, reason_of, url_in, version_of
+from stair_es.sources.remote import clean, file_system, names_nothing, reason_of, url_in, version_of
 
 _PAGE = 1000
 
@@ -28,6 +28,10 @@ class RemoteFiles:
 
     def found(self) -> Iterator[Found | Unlisted]:
         """The objects and the folders that can't be listed; see `Files.found`."""
+        if names_nothing(self._argument):
+            raise UsageError(
+                f"no bucket is named in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the like of another store."
+            )
         fs, path = file_system(self._argument)
         try:
             info = _info(fs, path)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stair_es.errors import SourceError, UsageError
+from stair_es.sources.expected import no_column
 from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.opened import STDIN
@@ -55,6 +56,11 @@ class Table(ABC):
                 yield Unlisted(each.uri, self.uri, error.message)
             first = False
 
+    @property
+    def _named(self) -> list[str]:
+        """The columns that the user named."""
+        return [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
+
     @abstractmethod
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         """The images of one file."""
@@ -83,12 +89,9 @@ class Table(ABC):
         Raises:
             UsageError: One isn't.
         """
-        named = [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
-        missing = [name for name in named if name != "*" and name not in names]
+        missing = [name for name in self._named if name != "*" and name not in names]
         if missing:
-            raise UsageError(
-                f"{table.uri} has no column {missing[0]!r}", f"It has: {', '.join(names)[:500]}. Columns: --map, --image-column."
-            )
+            raise no_column(table.uri, missing[0], names)
 
 
 def image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:

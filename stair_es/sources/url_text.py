@@ -31,6 +31,15 @@ def shown(url: str) -> str:
     return (text if len(text) <= 200 else text[:197] + "...") + ("?..." if parts.query else "")
 
 
+def with_login(url: str) -> str | None:
+    """Why a URL with a user name or password is never fetched; None for others. Known before it is kept for a retry."""
+    try:
+        login = "@" in urlsplit(url).netloc
+    except ValueError:
+        return None  # whoever fetches it says what is wrong
+    return f"a URL with a user name or password isn't fetched, use a signed one: {shown(url)}" if login else None
+
+
 def public_uri(url: str) -> str:
     """The URL as the identity of an image: without credentials, signature and fragment, the same however often it is signed."""
     try:

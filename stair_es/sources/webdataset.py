@@ -11,11 +11,14 @@ import orjson
 
 from stair_es.errors import SourceError, UsageError
 from stair_es.extras import need
-from stair_es.sources.arguments import TAR, ends_with
+from stair_es.sources.arguments import TAR, ends_with, scheme_of
+from stair_es.sources.expected import Expected
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.opened import files_at
 from stair_es.sources.paths import IMAGE_SUFFIXES
+from stair_es.sources.remote import clean
 from stair_es.sources.tar import Broken, Member, members
 from stair_es.sources.values import chosen
 
@@ -32,13 +35,14 @@ class _Sample:
 
 
 class Tars:
-    """The samples of tars."""
+    """The samples of tars. `argument`: with its braces, `arguments` without."""
 
-    def __init__(self, arguments: list[str], uri: str, options: SourceOptions) -> None:
-        self._files = [files_at(argument, TAR) for argument in arguments]
+    def __init__(self, arguments: list[str], argument: str, options: SourceOptions) -> None:
+        self._files = [files_at(argument, TAR, check=len(arguments) == 1) for argument in arguments]
         self._options = options
         self._ignored: dict[str, int] = {}
-        self.uri = uri if len(arguments) > 1 else self._files[0].uri
+        self._expected = Expected(options.columns.values())
+        self.uri = _uri_of(argument) if len(arguments) > 1 else self._files[0].uri
 
     @property
     def ignored(self) -> Mapping[str, int]:
@@ -51,6 +55,12 @@ class Tars:
 
     def items(self) -> Iterator[Item | Unlisted]:
         """The images; see `Source.items`. A tar that can't be read on is one `Unlisted`; the others are read."""
+        for each in self._all():
+            yield each
+            self._expected.check(self.uri)
+        self._expected.check(self.uri, at_end=True)
+
+    def _all(self) -> Iterator[Item | Unlisted]:
         for files in self._files:
             try:
                 for each in files.found():
@@ -108,6 +118,7 @@ class Tars:
         if not sample.images:
             return
         columns = {"__key__": sample.key, **sample.columns} if self._options.columns else sample.columns
+        self._expected.saw(columns)
         fields = chosen(columns, self._options.columns, None)
         for member in sample.images.values():
             version = f"{tar.version}#{member.name}" if tar.version else None
@@ -120,6 +131,14 @@ class Tars:
 
     def _is_text(self, name: str) -> bool:
         return split_key(name)[1].rpartition(".")[2] in _TEXTS
+
+
+def _uri_of(argument: str) -> str:
+    """Of tars in braces: whole, so that another folder's are others, and without credentials."""
+    if scheme_of(argument) not in ("", "file"):
+        return clean(argument)
+    uri = LocalFiles(argument, TAR).uri
+    return uri.replace("%7B", "{").replace("%7D", "}").replace("%2C", ",")
 
 
 def split_key(name: str) -> tuple[str, str]:

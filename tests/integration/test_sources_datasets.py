@@ -56,6 +56,15 @@ def test_a_folder_of_images_is_read_in_place(tmp_path: Path) -> None:
     assert sorted(item.uri for item in items) == [(tmp_path / name / "x.png").as_uri() for name in ("cat", "dog")]
 
 
+def test_a_split_or_column_that_is_not_there_is_named_with_those_that_are(saved: Path) -> None:
+    with pytest.raises(UsageError, match="has no split 'nope'") as wrong:
+        _items(f"hf-dataset://{saved}?split=nope")
+    assert wrong.value.remedy == "It has: train."
+    for options in ({"columns": {"caption": "nope"}}, {"image_column": "nope"}):
+        with pytest.raises(UsageError, match="has no column 'nope'"):
+            _items(f"hf-dataset://{saved}", **options)
+
+
 def test_what_is_not_there_is_wrong_usage(saved: Path) -> None:
     for argument in (f"hf-dataset://{saved}?split=nope", f"hf-dataset://{saved}/none", "hf-dataset://"):
         with pytest.raises(UsageError):

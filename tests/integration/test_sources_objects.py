@@ -141,6 +141,12 @@ def test_nothing_there_is_wrong_usage(s3: BaseClient, argument: str) -> None:
         list(open_source(argument).items())
 
 
+@pytest.mark.parametrize("argument", ["s3://", "s3:///", "s3:////"])
+def test_a_store_without_a_bucket_is_wrong_usage(s3: BaseClient, argument: str) -> None:
+    with pytest.raises(UsageError, match="no bucket is named"):
+        list(open_source(argument).items())
+
+
 def test_sizes_are_limits_and_an_empty_object_is_read(s3: BaseClient) -> None:
     s3.put_object(Bucket="photos", Key="a.jpg", Body=b"12345")
     s3.put_object(Bucket="photos", Key="empty.jpg", Body=b"")

@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_jsonl_takes_paths_urls_and_bytes(folder: Path) -> None:
     table.write_text(
         '\ufeff{"path": "a.jpg", "caption": "one", "other": 1}\n\n'
         '{"file_name": "sub/b c.jpg", "text": "two"}\r\n'
-        '{"url": "https://user:pw@example.com/x.jpg?w=3&X-Amz-Signature=abc", "caption": null}\n'
+        '{"url": "https://example.com/x.jpg?w=3&X-Amz-Signature=abc", "caption": null}\n'
         f'{{"image": {{"bytes": "{in_base64}", "path": "c.jpg"}}}}\n'
         f'{{"image": "data:image/png;base64,{in_base64}"}}\n'
         f'{{"src": "{(folder / "a.jpg").as_uri()}"}}\n'
@@ -283,11 +284,49 @@ def test_lists_and_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_url_is_a_source_without_its_secrets() -> None:
-    source = open_source("https://u:pw@example.com/x.jpg?sig=abc&sv=1&se=2")
+    source = open_source("https://example.com/x.jpg?sig=abc&sv=1&se=2")
     [item] = source.items()
     assert isinstance(item, Item)
     assert item.uri == item.source == source.uri == "https://example.com/x.jpg"
-    assert not [secret for secret in ("pw", "abc") if secret in repr((item, source))]
+    assert "abc" not in repr((item, source))
+
+
+def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) -> None:
+    with pytest.raises(UsageError, match="user name or password") as refused:
+        open_source("https://u:hunter2@example.com/x.jpg")
+    (folder / "t.txt").write_text("https://u:hunter2@example.com/x.jpg\n")
+    [unlisted] = _all(folder / "t.txt")
+    assert isinstance(unlisted, Unlisted)
+    assert unlisted.reason == "a URL with a user name or password isn't fetched, use a signed one: https://example.com/x.jpg"
+    assert "hunter2" not in repr((unlisted, str(refused.value)))
+
+
+def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
+    table = folder / "t.jsonl"
+    table.write_text('{"path": "a.jpg"}\n{"path": "a.jpg", "alt": "x"}\n')
+    assert [item.fields for item in _good(table, columns={"caption": "alt"})] == [{}, {"caption": "x"}]
+    for options in ({"columns": {"caption": "altt"}}, {"image_column": "altt"}):
+        with pytest.raises(UsageError, match="has no column 'altt'") as wrong:
+            _all(table, **options)
+        assert "path, alt" in wrong.value.remedy
+    table.write_text('{"path": "a.jpg"}\n' * 2000)
+    stream = iter(open_source(str(table), SourceOptions(columns={"caption": "alt"})).items())
+    assert len(list(islice(stream, 1000))) == 1000
+    with pytest.raises(UsageError, match="in its first 1000 rows"):
+        next(stream)
+
+
+def test_a_table_in_utf_16_is_said_to_be_one(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,caption\na.jpg,x\n", encoding="utf-16")
+    with pytest.raises(UsageError, match="isn't UTF-8") as wrong:
+        _all(folder / "t.csv")
+    assert "UTF-8" in wrong.value.remedy
+
+
+@pytest.mark.parametrize("name", ["none", "none.csv", "none.jsonl", "none.parquet", "none.tar", "none.txt", "no/*.jpg"])
+def test_what_is_not_here_is_said_before_the_sources_before_it_are_read(folder: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        open_source(str(folder / name))
 
 
 def test_a_table_without_the_column_is_wrong_usage_if_it_is_the_first(folder: Path) -> None:

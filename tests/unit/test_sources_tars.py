@@ -148,7 +148,7 @@ def test_braces_name_many_tars_and_a_missing_one_is_reported(tmp_path: Path) -> 
         _tar(tmp_path / f"{i:03}.tar", [(f"{i}.jpg", b"x")])
     found = _all(f"{tmp_path}/{{000..002}}.tar")
     assert [type(each) for each in found] == [Item, Unlisted, Item]
-    assert {each.source for each in found} == {f"{tmp_path}/{{000..002}}.tar"}
+    assert {each.source for each in found} == {f"{tmp_path.as_uri()}/{{000..002}}.tar"}
     assert len(_all(f"{tmp_path}/*.tar")) == 2
     with pytest.raises(UsageError):
         _all(tmp_path / "none.tar")
@@ -172,3 +172,19 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
 )
 def test_keys_end_at_the_first_dot_of_the_name(name: str, wanted: tuple[str, str]) -> None:
     assert split_key(name) == wanted
+
+
+def test_a_column_that_no_sample_has_is_wrong_usage(tmp_path: Path) -> None:
+    for number in (0, 1):
+        _tar(tmp_path / f"{number}.tar", SAMPLES)
+    for name in ("0.tar", "{0..1}.tar"):
+        assert _all(tmp_path / name, columns={"caption": "txt", "key": "__key__"})
+        with pytest.raises(UsageError, match="has no column 'txtt'"):
+            _all(tmp_path / name, columns={"caption": "txtt"})
+
+
+def test_a_set_in_braces_is_known_by_its_whole_place_without_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_source("x/{0..1},{a,b}.tar").uri == f"{tmp_path.as_uri()}/x/{{0..1}},{{a,b}}.tar"
+    secret = open_source("https://u:hunter2@example.com/{0..1}.tar?X-Amz-Signature=hunter2")
+    assert secret.uri == "https://example.com/{0..1}.tar"
