@@ -38,6 +38,7 @@ from stair_es.cluster.bulk_lines import Lines, Sent, deletion, operation, update
 from stair_es.cluster.bulk_load import Load
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.retry import RetryPolicy
+from stair_es.cluster.stop import pause
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -77,7 +78,7 @@ class BulkWriter:
     alias: str
     """Must be an alias: a name that somebody deleted must not come to life again as an index of guessed types."""
     policy: BulkPolicy = BulkPolicy()
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = pause
     clock: Callable[[], float] = time.monotonic
 
     def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,6 +14,7 @@ from opensearchpy import exceptions
 
 from stair_es.cluster import tls
 from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.stop import pause
 
 BUSY = frozenset({429, 502, 503, 504})
 _LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def persistently(
     call: Callable[[], _T],
     connection: Connection,
     policy: RetryPolicy | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = pause,
 ) -> _T:
     """The answer of `call`, which is repeated while it fails with what passes.
 

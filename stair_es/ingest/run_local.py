@@ -7,6 +7,7 @@ core busy without a byte being copied between processes.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import cast
 
 from stair_es.cluster.bulk import Sent
+from stair_es.cluster.stop import STOP
 from stair_es.ingest.batch import Batch
 from stair_es.ingest.lanes import Lanes, Task
 from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
@@ -27,7 +29,7 @@ _READERS_PER_CORE = 2
 
 @contextmanager
 def local_lanes(job: Job, batch_images: int = 0, writers: int = 8) -> Iterator[Lanes]:
-    """Lanes of threads. On any exit those under way are waited for, and none that hasn't begun will.
+    """Lanes of threads. On any exit those under way are waited for, but no wait of theirs; none that hasn't begun will.
 
     Args:
         job: What the stages work with.
@@ -53,11 +55,16 @@ class _LocalLanes:
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
         self._job = job
         self._encoder = catalogue.load(replace(job.model, threads=1))
-        self._waiting = ThreadPoolExecutor(writers + 2, thread_name_prefix="write")
-        self._preparing = ThreadPoolExecutor(self.workers, thread_name_prefix="prepare")
-        self._encoding = ThreadPoolExecutor(self.encoders, thread_name_prefix="encode")
+        self._stop = threading.Event()
+        self._waiting = self._pool("write", writers + 2)
+        self._preparing = self._pool("prepare", self.workers)
+        self._encoding = self._pool("encode", self.encoders)
+
+    def _pool(self, name: str, threads: int) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=STOP.set, initargs=(self._stop,))
 
     def close(self) -> None:
+        self._stop.set()
         for pool in (self._preparing, self._encoding, self._waiting):
             pool.shutdown(wait=False, cancel_futures=True)
         for pool in (self._preparing, self._encoding, self._waiting):

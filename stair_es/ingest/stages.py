@@ -12,6 +12,7 @@ import numpy as np
 
 from stair_es.cluster.bulk import Sent
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, content_id, document, document_id, fingerprint
+from stair_es.cluster.stop import go_on
 from stair_es.errors import DecodeError, ReadError
 from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
@@ -74,6 +75,7 @@ def prepare_batch(batch: Batch, job: Job) -> Batch:
     """Bytes, then pixels, then what the enrichers add."""
     with batch.timed("read"):
         for i, wanted in batch.of(Wanted):
+            go_on()
             batch.images[i] = _read(wanted, job)
         _skip_known_content(batch, job)
     with batch.timed("decode"):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fault_proxy import Reply, Request, serve
 from PIL import Image
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id
 from stair_es.cluster.pace import Pace
-from stair_es.errors import ClusterError, IndexMismatch
+from stair_es.errors import ClusterError, IndexMismatch, IngestError
 from stair_es.ingest.ahead import Ahead
+from stair_es.ingest.batch import Batch, Wanted
 from stair_es.ingest.cluster_sink import ClusterWriter
 from stair_es.ingest.dry_run import DryRun, dry_run
 from stair_es.ingest.options import IngestOptions
@@ -253,13 +257,9 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
     assert _counts(run(ray_options, folder)) == (21, 0, 20, 1)
 
 
-@pytest.mark.parametrize("runner", ["local", "ray"])
-def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
-    nowhere = Connection(url=f"{node_url}/no/such/place")
-    job = Job(
-        writer=ClusterWriter(
-            connection=nowhere, index="not-an-index", alias="not-an-index", write_alias="not-an-index", policy=BulkPolicy()
-        ),
+def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
+    return Job(
+        writer=ClusterWriter(connection=connection, index="no", alias="no", write_alias="no", policy=policy or BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="starter", backend="onnx"),
         model_id="starter-1",
@@ -268,7 +268,31 @@ def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: 
         reading=Reading(),
         limits=DecodeLimits(),
     )
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
+    job = _job(Connection(url=f"{node_url}/no/such/place"))
     source = open_source(str(_some_photos(tmp_path / "photos", 3)))
     lanes_of = local_lanes(job, 2) if runner == "local" else ray_lanes(job, RayOptions(), 2)
     with pytest.raises(ClusterError, match="answered 4"), lanes_of as lanes, Ahead(source.items(), 10) as ahead:
         list(Pump(lanes, Pace(BulkPolicy()), job.fresh, lambda found: found if isinstance(found, Item) else None).run(ahead))
+
+
+def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def busy(_: Request) -> Reply:
+        asked.set()
+        return Reply(status=503)
+
+    [found] = open_source(str(_some_photos(tmp_path / "photos", 1))).items()
+    assert isinstance(found, Item)
+    with serve(busy) as url:
+        job = _job(Connection(url=url), BulkPolicy(backoff_s=20, max_backoff_s=20, patience_s=20))
+        with suppress(KeyboardInterrupt), local_lanes(job) as lanes:
+            task = lanes.write([lanes.encode(lanes.prepare(Batch([Wanted(found)])), 0)], 1 << 20)
+            assert asked.wait(60)
+            raise KeyboardInterrupt
+        with pytest.raises(IngestError, match="called off"):
+            lanes.written(task)
