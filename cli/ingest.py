@@ -308,6 +308,10 @@ def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: 
         if kept:
             said.update(kept[0].counts())
         raise
+    except (KeyboardInterrupt, SystemExit):
+        if kept and kept[0].listed:
+            note(f"stopped with {kept[0].done:,} of {kept[0].listed:,} images done; the next run goes on from there")
+        raise
     if as_json:
         emit_json(report.to_dict())
     else:

@@ -47,6 +47,10 @@ def _root(
     """Options before the command."""
 
 
+_ENDED = {130: "interrupted", 143: "ended by SIGTERM"}
+"""Exit code -> what is said."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # as an exception: what was relaxed or begun is put in order on the way out
 
@@ -59,8 +63,12 @@ def main() -> None:
     except StairError as error:
         fail(error)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code in _ENDED:  # Typer makes this of Ctrl-C, and says nothing
+            note(_ENDED[end.code])
+        raise
     except KeyboardInterrupt:
-        note("interrupted")
+        note(_ENDED[130])
         sys.exit(130)
     except OSError as error:
         fail(error)
