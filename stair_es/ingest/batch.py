@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from stair_es.cluster.documents import ImageFacts
 from stair_es.cluster.ledger import Stored
 from stair_es.sources.decode import Decoded
-from stair_es.sources.item import Item
+from stair_es.sources.item import Item, Unlisted
+from stair_es.sources.places import Inline
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -121,6 +122,11 @@ class Batch:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def bytes_of(listed: Item | Unlisted) -> int:
+    """What an image weighs before its bytes are read: nothing, unless it was listed with them."""
+    return len(listed.place.data) if isinstance(listed, Item) and isinstance(listed.place, Inline) else 0
 
 
 def item_of(state: State) -> Item:

@@ -16,7 +16,7 @@ from stair_es.cluster.bulk import Sent
 from stair_es.cluster.pace import Pace
 from stair_es.errors import IngestError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Wanted
+from stair_es.ingest.batch import Batch, Wanted, bytes_of
 from stair_es.ingest.lanes import Lanes, Task, WorkerDied
 from stair_es.ingest.stages import dead
 from stair_es.sources.item import Item, Unlisted
@@ -27,6 +27,9 @@ _PER_ENCODER = 2
 """One batch that is worked on, and one that waits at its side."""
 _BACKLOG_IMAGES = 4096
 """Encoded images that may wait for a slow cluster, at a few kilobytes each."""
+_BACKLOG_BYTES = 128 * 1024 * 1024
+"""Of images that were listed with their bytes: such bytes stay until their image has its outcome. So much may wait for a slow
+cluster, and as much for a worker."""
 _GUESSED_DOCUMENT_BYTES = 4096
 _LOOK_S = 0.05
 """How often to look for newly listed images while tasks are under way."""
@@ -38,6 +41,11 @@ class _Unit:
 
     images: list[Wanted]
     alone: bool = False
+    bytes: int = field(init=False)
+    """Kept in memory for it."""
+
+    def __post_init__(self) -> None:
+        self.bytes = sum(bytes_of(image.item) for image in self.images)
 
 
 @dataclass
@@ -80,6 +88,7 @@ class Pump:
     clock: EncoderClock = field(init=False)
     _checking: dict[Task, Batch] = field(default_factory=dict)
     _todo: deque[Wanted] = field(default_factory=deque)
+    _todo_bytes: int = 0
     _suspects: deque[Wanted] = field(default_factory=deque)
     _preparing: dict[Task, _Unit] = field(default_factory=dict)
     _prepared: deque[tuple[Task, _Unit]] = field(default_factory=deque)
@@ -120,12 +129,16 @@ class Pump:
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
 
     def _is_full(self) -> bool:
-        return len(self._todo) >= CHECK_IMAGES + self.lanes.batch_images
+        return len(self._todo) >= CHECK_IMAGES + self.lanes.batch_images or self._todo_bytes >= _BACKLOG_BYTES
+
+    def _want(self, images: list[Wanted]) -> None:
+        self._todo.extend(images)
+        self._todo_bytes += sum(bytes_of(image.item) for image in images)
 
     def _admit(self, listed: list[Item | Unlisted]) -> None:
         items = [item for found in listed if (item := self.admit(found)) is not None]
         if self.fresh:
-            self._todo.extend(Wanted(item) for item in items)
+            self._want([Wanted(item) for item in items])
         elif items:
             batch = Batch(list(items))
             self._checking[self.lanes.check(batch)] = batch
@@ -136,9 +149,10 @@ class Pump:
         for _ in range(room):
             if self._suspects:
                 unit = _Unit([self._suspects.popleft()], alone=True)
-            elif self._todo and (last or idle or len(self._todo) >= self.lanes.batch_images):
+            elif self._todo and (last or idle or self._is_full() or len(self._todo) >= self.lanes.batch_images):
                 size = min(self.lanes.batch_images, len(self._todo))
                 unit = _Unit([self._todo.popleft() for _ in range(size)])
+                self._todo_bytes -= unit.bytes
             else:
                 return
             self._preparing[self.lanes.prepare(Batch(list(unit.images)))] = unit
@@ -147,11 +161,15 @@ class Pump:
         load = [0] * self.lanes.encoders
         for encoder, _ in self._encoding.values():
             load[encoder] += 1
-        while self._prepared and min(load) < _PER_ENCODER and self._images(self._encoded) < _BACKLOG_IMAGES:
+        while self._prepared and min(load) < _PER_ENCODER and not self._backlog_is_full():
             encoder = load.index(min(load))
             load[encoder] += 1
             task, unit = self._prepared.popleft()
             self._encoding[self.lanes.encode(task, encoder)] = (encoder, unit)
+
+    def _backlog_is_full(self) -> bool:
+        bytes_ = sum(unit.bytes for _, unit in self._encoded)
+        return bytes_ >= _BACKLOG_BYTES or self._images(self._encoded) >= _BACKLOG_IMAGES
 
     def _start_writing(self, *, last: bool) -> None:
         """A request as soon as none is under way; more at a time only when they are of full size."""
@@ -189,7 +207,7 @@ class Pump:
             raise IngestError(
                 f"a worker died while it asked the ledger: {error}", "Run it again: it goes on from there."
             ) from error
-        self._todo.extend(batch.only(Wanted))
+        self._want(batch.only(Wanted))
         yield Batch(list(batch.outcomes()), batch.seconds)
 
     def _written(self, task: Task) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from stair_es.cluster.pace import Pace
 from stair_es.config import Home
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Outcome
+from stair_es.ingest.batch import Outcome, bytes_of
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
@@ -30,7 +30,6 @@ from stair_es.ingest.sink import Completion, Coverage, Say, Session
 from stair_es.ingest.stages import Job
 from stair_es.ingest.streams import Streams
 from stair_es.sources.item import Item, Source, Unlisted
-from stair_es.sources.places import Inline
 
 _LIST_AHEAD = 20_000
 """Images that listing may be ahead of the stages, at some hundred bytes each."""
@@ -68,7 +67,7 @@ def ingest(
         kept = Books(manifest, DeadLetters(options.dead_letters or _default_dead_letters(options.alias)))
         books(kept)
         began, streams = now(), Streams(sources)
-        ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, _bytes_of, _LIST_AHEAD_BYTES))
+        ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, bytes_of, _LIST_AHEAD_BYTES))
         ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, PEEK_S)
         if over and not ready:
             ahead.check()
@@ -176,10 +175,6 @@ def _lanes(runner: Literal["local", "ray"], job: Job, options: IngestOptions) ->
     if runner == "local":
         return local_lanes(job, options.batch_images, options.bulk.max_concurrency)
     return ray_lanes(job, options.ray, options.batch_images)
-
-
-def _bytes_of(found: Item | Unlisted) -> int:
-    return len(found.place.data) if isinstance(found, Item) and isinstance(found.place, Inline) else 0
 
 
 def _nothing_found(streams: Streams) -> IngestError:

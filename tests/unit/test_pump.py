@@ -131,6 +131,19 @@ def test_a_bounded_number_is_on_its_way_and_each_encoder_has_two_batches_at_most
     assert lanes.most_on_their_way < 6_000
 
 
+def test_images_that_carry_their_bytes_are_few_while_the_cluster_is_slow() -> None:
+    class SlowWrites(Lanes):
+        def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+            quick = [task for task in tasks if isinstance(task, int) and self.tasks[task][0] != "write"]
+            return super().wait(quick or tasks, timeout_s)
+
+    heavy = Inline(bytes(1 << 20))
+    lanes = SlowWrites()
+    outcomes = _run(lanes, (Item(f"mem:{i}", "mem:", heavy) for i in range(1000)))
+    assert len(outcomes) == 1000
+    assert lanes.most_on_their_way < 400
+
+
 def test_an_image_that_kills_its_worker_is_dead_and_no_other() -> None:
     lanes = Lanes(killers=frozenset({"mem:17", "mem:40"}))
     outcomes = _run(lanes, _items(100))
