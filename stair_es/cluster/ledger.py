@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opensearchpy import exceptions
+
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.retry import persistently
 
@@ -47,9 +49,8 @@ def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[
     """
     found = {}
     for some in _portions(ids):
-        params = {"_source_includes": ",".join(_STORED)}
-        answer = persistently(partial(client.mget, body={"ids": some}, index=index, params=params), connection)
-        found.update({doc["_id"]: _stored(doc) for doc in answer["docs"] if doc.get("found")})
+        docs = persistently(partial(_mget, client, index, some), connection)
+        found.update({doc["_id"]: _stored(doc) for doc in docs if doc.get("found")})
     return found
 
 
@@ -107,6 +108,18 @@ def entries(
         if len(hits) < _PAGE:
             return
         body = {**body, "search_after": hits[-1]["sort"]}
+
+
+def _mget(client: OpenSearch, index: str, ids: list[str]) -> list[dict[str, Any]]:
+    """The documents; a shard that can't be asked fails the request: it isn't as if they weren't there."""
+    docs: list[dict[str, Any]] = client.mget(body={"ids": ids}, index=index, params={"_source_includes": ",".join(_STORED)})[
+        "docs"
+    ]
+    failed = next((doc["error"] for doc in docs if doc.get("error")), None)
+    if failed is not None:
+        status = 404 if "not_found" in str(failed.get("type")) else 503
+        raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
+    return docs
 
 
 def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -139,3 +139,15 @@ def test_an_absent_index_is_an_error_and_not_an_empty_ledger(
     ):
         with pytest.raises(ClusterError, match=engine_index):
             call()
+
+
+def test_a_shard_that_is_away_is_not_an_empty_one(
+    engine: OpenSearch, connection: Connection, engine_index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"index.routing.allocation.require._name": "no-such-node", "index.number_of_replicas": 0}
+    engine.indices.create(index=engine_index, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
+    waits: list[float] = []
+    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waits.append)
+    with pytest.raises(ClusterError, match="503"):
+        by_id(engine, connection, engine_index, ["a"])
+    assert len(waits) == 7
