@@ -6,11 +6,12 @@ Here an index is found or created; the rest of the life is in `swap` and `relax`
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import Identity, OpenIndex, about, check_alias, index_name, mapping_differences, ours, with_meta
 from stair_es.cluster.relax import relaxed
 from stair_es.cluster.retry import persistently
@@ -64,20 +65,10 @@ def open_index(
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
-    with translated(connection):
-        created = None if client.indices.exists(index=alias) else _create(client, alias, alias, made)
-        if created:
-            return OpenIndex(name=created, write_alias=alias, created=True, live=None)
-        name, why = _live(client, alias, made)
-        if why is None:
-            return OpenIndex(name=name, write_alias=alias, created=False, live=None)
-        opened = _open_build(client, alias, made, name)
-        if opened.created:
-            now, why_now = _live(client, alias, made)
-            if why_now is None:  # a parallel run has finished the same build while we looked for it
-                client.indices.delete(index=opened.name)
-                return OpenIndex(name=now, write_alias=alias, created=False, live=None)
-    say(f"{name} {why}: {'building' if opened.created else 'going on with'} {opened.name}, the alias moves when it is complete")
+    opened, why = persistently(partial(_open, client, alias, made), connection)
+    if why is not None:
+        doing = "building" if opened.created else "going on with"
+        say(f"{opened.live} {why}: {doing} {opened.name}, the alias moves when it is complete")
     return opened
 
 
@@ -92,13 +83,33 @@ def find_index(
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
-    with translated(connection):
-        if not client.indices.exists(index=alias):
-            return None
-        name, why = _live(client, alias, made)
-        if why is None:
-            return OpenIndex(name=name, write_alias=alias, created=False, live=None)
-        return _find_build(client, alias, made, name)
+    return persistently(partial(_find, client, alias, made), connection)
+
+
+def _open(client: OpenSearch, alias: str, made: Mapping[str, Any]) -> tuple[OpenIndex, str | None]:
+    """One attempt, and why it is a build, if it is one: an index that an attempt before this one has made is found again."""
+    created = None if client.indices.exists(index=alias) else _create(client, alias, alias, made)
+    if created:
+        return OpenIndex(name=created, write_alias=alias, created=True, live=None), None
+    name, why = _live(client, alias, made)
+    if why is None:
+        return OpenIndex(name=name, write_alias=alias, created=False, live=None), None
+    opened = _open_build(client, alias, made, name)
+    if opened.created:
+        now, why_now = _live(client, alias, made)
+        if why_now is None:  # a parallel run has finished the same build while we looked for it
+            client.indices.delete(index=opened.name)
+            return OpenIndex(name=now, write_alias=alias, created=False, live=None), None
+    return opened, why
+
+
+def _find(client: OpenSearch, alias: str, made: Mapping[str, Any]) -> OpenIndex | None:
+    if not client.indices.exists(index=alias):
+        return None
+    name, why = _live(client, alias, made)
+    if why is None:
+        return OpenIndex(name=name, write_alias=alias, created=False, live=None)
+    return _find_build(client, alias, made, name)
 
 
 def refresh(client: OpenSearch, connection: Connection, name: str) -> None:

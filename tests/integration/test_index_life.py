@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fault_proxy import FaultProxy, unavailable
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
@@ -255,3 +257,17 @@ def test_refresh_makes_documents_searchable(cluster: Cluster) -> None:
     assert cluster.client.count(index=cluster.alias)["count"] == 0
     refresh(cluster.client, cluster.connection, opened.name)
     assert cluster.client.count(index=cluster.alias)["count"] == 1
+
+
+def test_a_busy_cluster_is_asked_again_for_the_index(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waits.append)
+    numbers = count()
+    with FaultProxy(cluster.connection.url, lambda _: unavailable() if next(numbers) in (0, 2) else None) as proxy:
+        client = Connection(url=proxy.url).client()
+        busy = Cluster(client, proxy.url, cluster.alias)
+        opened = busy.open(OLD)
+        assert busy.find(OLD) == replace(opened, created=False)
+        client.close()
+    assert cluster.behind(cluster.alias) == [opened.name]
+    assert waits
