@@ -41,7 +41,7 @@ class DeadLetters:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
             self.path.touch()
-            self.path.unlink()
+            self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
 

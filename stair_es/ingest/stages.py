@@ -13,7 +13,7 @@ import numpy as np
 from stair_es.cluster.bulk import Sent
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, content_id, document, document_id, fingerprint
 from stair_es.cluster.stop import go_on
-from stair_es.errors import DecodeError, ReadError
+from stair_es.errors import DecodeError, ReadError, StairError
 from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
 from stair_es.ingest.sink import Writer
@@ -102,6 +102,10 @@ def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Outcome:
         read: Read | None = item.place.read(job.reading, known.version if known else None)
     except ReadError as error:
         return Outcome(item, "dead", "read", error.message)
+    except (StairError, ImportError):
+        raise
+    except Exception as error:  # noqa: BLE001  a plugin's place: one image must not take the run with it
+        return Outcome(item, "dead", "read", f"{type(error).__name__}: {error}")
     if read is None:
         return Outcome(item, "unchanged", "read", id=known.id if known else "")
     sha256 = hashlib.sha256(read.data).hexdigest()

@@ -28,7 +28,7 @@ class Streams:
     def __iter__(self) -> Iterator[Item | Unlisted]:
         for source in self._sources:
             holes = images = 0
-            for found in source.items():
+            for found in map(_named, source.items()):
                 if isinstance(found, Item):
                     images += 1
                     found = self._carried(found)
@@ -67,6 +67,15 @@ class Streams:
         for source in self._sources:
             total.update(source.ignored)
         return total
+
+
+def _named(found: Item | Unlisted) -> Item | Unlisted:
+    """As it is, unless its URI is no text (half a character from a damaged table): no document can have it."""
+    try:
+        found.uri.encode()
+    except UnicodeEncodeError:
+        return Unlisted(found.uri.encode(errors="backslashreplace").decode(), found.source, "its URI is not valid Unicode")
+    return found
 
 
 @lru_cache(maxsize=1024)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -57,6 +58,14 @@ class Conditional:
 
     def to_json(self) -> dict[str, Json] | None:
         return None
+
+
+@dataclass(frozen=True)
+class Odd(Unreadable):
+    """A plugin's place that raises what comes."""
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        raise KeyError("no such member")
 
 
 class Given:
@@ -244,6 +253,7 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
 ) -> None:
     run(options, _source(folder))
     smaller = replace(options, document=DocumentSettings(thumbnail_px=0), sink_options={"keep": "0"}, batch_images=1)
+    beside = replace(smaller, dead_letters=folder.parent / "beside.jsonl")
 
     class Overtaken(Given):
         """Another run of the same command is through before this one has named its last image."""
@@ -252,7 +262,7 @@ def test_a_build_that_a_run_beside_this_one_finished_goes_on_in_the_live_index(
             yield from self._items[:3]
             while not self._build_is_open():
                 time.sleep(0.05)
-            assert run(smaller, _source(folder)).swapped
+            assert run(beside, _source(folder)).swapped
             yield from self._items[3:]
 
         def _build_is_open(self) -> bool:
@@ -389,7 +399,7 @@ def test_resync_spares_what_a_run_beside_it_has_stored_meanwhile(
         def items(self) -> Iterator[Item | Unlisted]:
             yield from self._items
             shutil.copy(sorted(PHOTOS.glob("*.jpg"))[8], folder / "new.jpg")
-            assert run(options, _source(folder)).written == 1
+            assert run(replace(options, dead_letters=folder.parent / "beside.jsonl"), _source(folder)).written == 1
 
     items = [found for found in _source(folder).items() if isinstance(found, Item)]
     report = run(replace(options, resync=True), Slow(list(items[1:]), folder.as_uri()))
@@ -429,6 +439,21 @@ def test_dead_letters_are_taken_up_again(run: Run, options: IngestOptions, folde
     retry = open_source(str(letters), SourceOptions(format="dead-letters"))
     assert _counts(run(options, retry)) == (1, 1, 0, 0)
     assert _counts(run(options, _source(folder))) == (6, 0, 6, 0)
+
+
+@pytest.mark.parametrize("id_by", ["uri", "content"])
+def test_a_uri_that_is_no_text_and_a_place_that_fails_in_its_own_way_are_dead(
+    run: Run, options: IngestOptions, folder: Path, id_by: Literal["uri", "content"]
+) -> None:
+    items = [found for found in _source(folder).items() if isinstance(found, Item)]
+    half = replace(items[0], uri="file:///\ud800.jpg")
+    odd = replace(items[1], uri="odd:1", place=Odd())
+    options = replace(options, document=DocumentSettings(id=id_by))
+    for _ in range(2):
+        report = run(options, Given([half, odd, *items[2:]], "given:"))
+        assert (report.seen, report.dead) == (6, 2)
+    reasons = [json.loads(line)["reason"] for line in Path(str(report.dead_letters)).read_text().splitlines()]
+    assert reasons == ["its URI is not valid Unicode", "KeyError: 'no such member'"]
 
 
 def test_the_same_image_named_twice_is_one_image(run: Run, options: IngestOptions, folder: Path) -> None:
