@@ -212,7 +212,7 @@ def ingest(
     from stair_es.model.encoder import ModelSpec
     from stair_es.sources.decode import DecodeLimits
     from stair_es.sources.item import Reading, SourceOptions
-    from stair_es.sources.url_policy import UrlPolicy
+    from stair_es.sources.web.policy import UrlPolicy
 
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)

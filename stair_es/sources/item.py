@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stair_es.config import MAX_BYTES
 from stair_es.errors import ReadError
-from stair_es.sources.url_policy import UrlPolicy
+from stair_es.sources.web.policy import UrlPolicy
 
 if TYPE_CHECKING:
     from stair_es.types import Json

@@ -13,8 +13,8 @@ from stair_es.sources.lines import numbered
 from stair_es.sources.opened import files_at, opened
 from stair_es.sources.remote import clean
 from stair_es.sources.tables import Table
-from stair_es.sources.url_fetch import UrlAt
-from stair_es.sources.url_text import with_login
+from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.text import with_login
 
 _LONGEST = 1 << 16
 

@@ -14,7 +14,7 @@ from stair_es.sources.item import Place, Read, Reading
 from stair_es.sources.limits import within
 from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.paths import file_version, path_of
-from stair_es.sources.url_fetch import UrlAt
+from stair_es.sources.web.fetch import UrlAt
 
 if TYPE_CHECKING:
     from stair_es.types import Json

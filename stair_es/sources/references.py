@@ -16,8 +16,8 @@ from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import file_version, path_of, uri_of
 from stair_es.sources.places import FileAt, Inline
 from stair_es.sources.remote import clean
-from stair_es.sources.url_fetch import UrlAt
-from stair_es.sources.url_text import with_login
+from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.text import with_login
 
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
 """Schemes that a table may name. Not all that fsspec knows: a table from elsewhere must not make us log in to servers."""

@@ -31,7 +31,7 @@ def clean(url: str) -> str:
     """The URL without the password, or, of the web, without user and signature: fit for documents and messages."""
     scheme = scheme_of(url)
     if scheme in ("http", "https"):
-        from stair_es.sources.url_text import public_uri
+        from stair_es.sources.web.text import public_uri
 
         return public_uri(url)
     if "@" not in urlsplit(url.replace("#", "%23").replace("?", "%3F")).netloc:

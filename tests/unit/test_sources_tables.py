@@ -24,8 +24,8 @@ from stair_es.errors import ReadError, UsageError
 from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
 from stair_es.sources.places import from_json
 from stair_es.sources.registry import open_source
-from stair_es.sources.url_fetch import UrlAt
 from stair_es.sources.values import json_safe
+from stair_es.sources.web.fetch import UrlAt
 
 
 def _all(path: Path | str, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from stair_es.errors import ReadError, UsageError
-from stair_es.sources.url_body import CutOff, whole
-from stair_es.sources.url_clock import Clock
-from stair_es.sources.url_errors import retry_after_s
-from stair_es.sources.url_fetch import UrlAt
-from stair_es.sources.url_hosts import Hosts
-from stair_es.sources.url_policy import UrlPolicy
-from stair_es.sources.url_text import public_uri, shown
-from stair_es.sources.url_version import conditions, version_of
+from stair_es.sources.web.body import CutOff, whole
+from stair_es.sources.web.clock import Clock
+from stair_es.sources.web.errors import retry_after_s
+from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.hosts import Hosts
+from stair_es.sources.web.policy import UrlPolicy
+from stair_es.sources.web.text import public_uri, shown
+from stair_es.sources.web.version import conditions, version_of
 
 URL = "https://images.test/a.jpg"
 MODIFIED = {"last-modified": "Tue, 24 Nov 2026 10:00:00 GMT", "content-length": "7"}

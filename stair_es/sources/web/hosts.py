@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stair_es.errors import ReadError
-from stair_es.sources.url_clock import Clock
+from stair_es.sources.web.clock import Clock
 
 MAX_PAUSE_S = 600.0
 """A host that asks for more is asked again after this."""

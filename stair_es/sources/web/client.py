@@ -14,15 +14,15 @@ import httpx2
 from stair_es._version import __version__
 from stair_es.errors import ReadError
 from stair_es.sources.item import Read
-from stair_es.sources.url_body import whole
-from stair_es.sources.url_clock import Clock
-from stair_es.sources.url_errors import Passing, retry_after_s, status_text, translated
-from stair_es.sources.url_guard import Resolve, system_resolve
-from stair_es.sources.url_hosts import Hosts
-from stair_es.sources.url_policy import UrlPolicy
-from stair_es.sources.url_text import shown
-from stair_es.sources.url_version import conditions, version_of
-from stair_es.sources.url_wire import GuardedBackend
+from stair_es.sources.web.body import whole
+from stair_es.sources.web.clock import Clock
+from stair_es.sources.web.errors import Passing, retry_after_s, status_text, translated
+from stair_es.sources.web.guard import Resolve, system_resolve
+from stair_es.sources.web.hosts import Hosts
+from stair_es.sources.web.policy import UrlPolicy
+from stair_es.sources.web.text import shown
+from stair_es.sources.web.version import conditions, version_of
+from stair_es.sources.web.wire import GuardedBackend
 
 _HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -88,7 +88,7 @@ class Fetcher:
         """One request: the bytes, None if they are unchanged, or where they are instead."""
         conditional = conditions(str(url), known)
         raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        # ends of time, not durations: see url_wire
+        # ends of time, not durations: see `wire`
         ends = {"connect": clock.end, "read": clock.end, "write": clock.end, "pool": clock.remaining_s}
         with self._pool.stream(
             "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": ends}

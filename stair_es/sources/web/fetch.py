@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stair_es.extras import need
-from stair_es.sources.url_text import shown
+from stair_es.sources.web.text import shown
 
 if TYPE_CHECKING:
     from stair_es.sources.item import Read, Reading
@@ -30,7 +30,7 @@ class UrlAt:
             MissingExtra: The HTTP library isn't installed.
         """
         need("httpx2", "urls")
-        from stair_es.sources.url_client import fetcher
+        from stair_es.sources.web.client import fetcher
 
         return fetcher(reading.urls).fetch(self.url, reading.max_bytes, known)
 

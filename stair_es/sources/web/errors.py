@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import httpcore2
 
 from stair_es.errors import ReadError
-from stair_es.sources.url_body import CutOff
+from stair_es.sources.web.body import CutOff
 
 
 class Passing(Exception):

@@ -15,7 +15,7 @@ from typing import Any
 import httpcore2
 
 from stair_es.errors import ReadError
-from stair_es.sources.url_guard import Resolve, addresses
+from stair_es.sources.web.guard import Resolve, addresses
 
 _ADDRESS_S = 5.0
 """For one of several addresses of a host to answer before the next one is tried."""
