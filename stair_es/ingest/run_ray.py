@@ -25,7 +25,10 @@ from stair_es.ingest.run_local import CPU_BATCH, GPU_BATCH
 from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 
+_LOG = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 10.0
+_START_S = 120.0
+"""How long the encoders may take to start on a cluster that others use too."""
 _RETRIES = 3
 """How often Ray repeats a task whose worker died, before the images of its batch are tried one by one."""
 _WAITING_CPUS = 0.05
@@ -85,10 +88,27 @@ class _RayLanes:
         actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2 if on_gpu else 1, **needs)(_RayEncoder)
         self._job = ray.put(job)
         self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
+        if options.address:  # others may have what an encoder needs: work that is given to one that waits for it would wait too
+            self._actors = self._started()
+            self.encoders = len(self._actors)
         waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
         self._check = ray.remote(max_retries=_RETRIES, **waits)(check_batch)
         self._prepare = ray.remote(max_retries=_RETRIES, **works)(prepare_batch)
         self._write = ray.remote(max_retries=_RETRIES, **waits)(_write)
+
+    def _started(self) -> list[Any]:
+        """The encoders that could start; the others are given up."""
+        starting = {actor.ready.remote(): actor for actor in self._actors}
+        ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
+        if not ready:
+            _LOG.warning("no encoder has started yet: is there room on the Ray cluster (ray status)? Waiting")
+            while not ready:  # waking now and then lets a Ctrl-C through
+                ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
+        if late:
+            _LOG.warning("%d of %d encoders found no room on the Ray cluster: going on without them", len(late), len(starting))
+        for task in late:
+            self._ray.kill(starting[task])
+        return [starting[task] for task in ready]
 
     def close(self) -> None:
         for actor in self._actors:
@@ -173,6 +193,9 @@ class _RayEncoder:
 
     def __init__(self, job: Job) -> None:
         self._encoder = catalogue.load(replace(job.model, threads=1))
+
+    def ready(self) -> None:
+        """Returns once the model is loaded."""
 
     def encode(self, batch: Batch) -> Batch:
         return encode_batch(batch, self._encoder)

@@ -108,20 +108,43 @@ def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options:
     assert "died" in letter
 
 
-def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
+def _job(node_url: str, model: str) -> Job:
     writer = ClusterWriter(
         connection=Connection(url=node_url), index="none", alias="none", write_alias="none", policy=BulkPolicy()
     )
-    job = Job(
+    return Job(
         writer=writer,
         fresh=True,
-        model=ModelSpec(name="there-is-no-such-model"),
+        model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
         image_spec=catalogue.resolve("starter").image_spec,
         document=DocumentSettings(),
         reading=Reading(),
         limits=DecodeLimits(),
     )
+
+
+def test_encoders_that_find_no_room_are_given_up(node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    class Other:
+        def ready(self) -> None:
+            pass
+
+    monkeypatch.setattr("stair_es.ingest.run_ray._START_S", 15.0)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        other = ray.remote(num_cpus=1.4)(Other).remote()
+        ray.get(other.ready.remote())
+        with ray_lanes(_job(node_url, "starter"), RayOptions(address="auto", encoders=2)) as lanes:
+            assert lanes.encoders == 1
+            lanes.wait([lanes.encode(lanes.prepare(Batch([])), 0)], 60.0)
+    finally:
+        ray.shutdown()
+
+
+def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
+    job = _job(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
     with ray_lanes(job, RayOptions(encoders=1)) as lanes:
         prepared = lanes.prepare(Batch([Wanted(Item(photo.as_uri(), "given:", FileAt(str(photo))))]))
