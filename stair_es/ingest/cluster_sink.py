@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from stair_es.cluster import index as indices
 from stair_es.cluster import ledger
@@ -106,10 +106,16 @@ class _Options:
         unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping"}
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
+        keep, swap, relax = given.get("keep", "1"), given.get("swap", "auto"), given.get("relax_replicas", "no")
+        if not keep.isdecimal() or swap not in get_args(Swap) or relax not in ("yes", "no"):
+            raise UsageError(
+                f"the sink 'cluster' can't have keep={keep}, swap={swap}, relax_replicas={relax}",
+                f"keep is a number, swap one of {', '.join(get_args(Swap))}, relax_replicas yes or no.",
+            )
         return cls(
-            keep=int(given.get("keep", 1)),
-            swap=cast(Swap, given.get("swap", "auto")),
-            relax_replicas=given.get("relax_replicas") == "yes",
+            keep=int(keep),
+            swap=cast(Swap, swap),
+            relax_replicas=relax == "yes",
             mapping=Path(given["mapping"]) if given.get("mapping") else None,
         )
 

@@ -1,0 +1,30 @@
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.index import Identity
+from stair_es.errors import UsageError
+from stair_es.ingest.cluster_sink import KIND
+from stair_es.ingest.sink import SinkPlan
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": "many"}, "keep=many"),
+        ({"keep": "-1"}, "keep=-1"),
+        ({"swap": "sometimes"}, "swap=sometimes"),
+        ({"relax_replicas": "true"}, "relax_replicas=true"),
+        ({"colour": "red"}, "no option colour"),
+    ],
+)
+def test_options_without_sense_are_told_before_anything_is_asked(options: dict[str, str], message: str) -> None:
+    plan = SinkPlan(
+        alias="a",
+        identity=Identity(model_name="m", model_id="m-1", settings={}),
+        document=DocumentSettings(),
+        connection=Connection(url="http://127.0.0.1:9"),
+        options=options,
+    )
+    with pytest.raises(UsageError, match=message):
+        KIND.open(plan, print)
