@@ -32,7 +32,9 @@ class Delimited(Table):
         if not first.strip():
             raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.")
         if "\0" in first or any("\udc80" <= letter <= "\udcff" for letter in first):
-            raise UsageError(f"the header line of {table.uri} isn't UTF-8", "Save the table as CSV in UTF-8, not in UTF-16.")
+            raise UsageError(
+                f"the header line of {table.uri} isn't UTF-8", "Save it as CSV in UTF-8, or name its kind with --format."
+            )
         delimiter = "\t" if table.uri.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t|", key=first.count)
         names = next(csv.reader([first], delimiter=delimiter))
         self._checked(names, table)

@@ -16,6 +16,7 @@ from stair_es.sources.arguments import scheme_of
 from stair_es.sources.expected import no_column
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.references import refer
+from stair_es.sources.remote import reason_of
 from stair_es.sources.tables import image_column
 from stair_es.sources.values import chosen
 
@@ -105,7 +106,7 @@ class Rows:
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.uri} can't be read on: {type(error).__name__}: {error}".splitlines()[0]) from error
+            raise SourceError(f"{self.uri} can't be read on: {reason_of(error)}") from error
 
     def _opened(self) -> tuple[Any, str | None]:
         """The rows with images as they are stored, and the version of the whole."""
@@ -127,9 +128,7 @@ class Rows:
         except UsageError:
             raise
         except Exception as error:
-            raise UsageError(
-                f"{self.uri} can't be opened: {type(error).__name__}: {error}".splitlines()[0], "Check name, config and split."
-            ) from error
+            raise UsageError(f"{self.uri} can't be opened: {reason_of(error)}", "Check name, config and split.") from error
         for name, feature in (rows.features or {}).items():
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))

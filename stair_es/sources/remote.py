@@ -13,6 +13,7 @@ from stair_es.errors import MissingExtra, ReadError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import scheme_of
 from stair_es.sources.paths import stamp
+from stair_es.sources.web.text import public_uri, shown
 
 _EXTRAS = {
     **dict.fromkeys(("s3", "s3a"), "s3"),
@@ -22,6 +23,8 @@ _EXTRAS = {
 }
 _SERVERS = ("ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs", "webdav")
 """Their file systems leave the host out of the names."""
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
+"""In errors of libraries: some name the whole URL, with its login and signature, or the signed one that it redirected to."""
 _PASSWORD = re.compile(r"^([^:@/]*):[^@/]*@")
 _VERSIONS = ("ETag", "etag", "e_tag", "md5", "md5Hash", "generation", "blob_id", "checksum")
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
@@ -31,8 +34,6 @@ def clean(url: str) -> str:
     """The URL without the password, or, of the web, without user and signature: fit for documents and messages."""
     scheme = scheme_of(url)
     if scheme in ("http", "https"):
-        from stair_es.sources.web.text import public_uri
-
         return public_uri(url)
     if "@" not in urlsplit(url.replace("#", "%23").replace("?", "%3F")).netloc:
         return url  # urlsplit only to look: object names are kept as they are, letter by letter
@@ -93,7 +94,8 @@ def version_of(info: Mapping[str, Any]) -> str | None:
 
 def reason_of(error: BaseException) -> str:
     """Why a store didn't answer, in one line and without what it was asked with."""
-    name, text = type(error).__name__, str(error).strip().partition("\n")[0][:300]
+    name = type(error).__name__
+    text = _URL.sub(lambda url: shown(url[0]), str(error).strip().partition("\n")[0])[:300]
     if isinstance(error, FileNotFoundError):
         return "not found"
     if isinstance(error, PermissionError):

@@ -32,8 +32,8 @@ class RemoteFiles:
             raise UsageError(
                 f"no bucket is named in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the like of another store."
             )
-        fs, path = file_system(self._argument)
         try:
+            fs, path = file_system(self._argument)  # servers are connected to here
             info = _info(fs, path)
             if info is not None and info.get("type") == "file":
                 yield self._one(fs, info)

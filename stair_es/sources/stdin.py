@@ -28,7 +28,7 @@ class StdinKind:
             UsageError: It isn't `-`.
         """
         if argument != "-":
-            raise UsageError(f"standard input is -, not {argument!r}")
+            raise UsageError(f"standard input is -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
         return Lines(StdinFiles(), options)
 
 

@@ -172,7 +172,7 @@ class WebdatasetKind:
             try:
                 arguments = list(braceexpand.braceexpand(argument))
             except ValueError as error:
-                raise UsageError(f"can't expand {argument!r}: {error}", "Write {0000..0127} or {a,b}.") from None
+                raise UsageError(f"can't expand {clean(argument)!r}: {error}", "Write {0000..0127} or {a,b}.") from None
         return Tars(arguments, argument, options)
 
 
