@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,6 +35,8 @@ class DeadLetters:
             IngestError: The file couldn't be written, or holds something else.
         """
         try:
+            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
+                return  # /dev/null, a pipe: nothing to remove
             if self.path.is_file() and not _is_letters(self.path):
                 raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,8 @@ class DeadLetters:
             raise self._unwritable(error) from error
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line, at once: it must survive the death of this process (`close` sees to that of the machine).
+        """Write one line, at once: it must survive the death of this process (and of no more:
+        what a machine loses the next run finds again).
 
         Raises:
             IngestError: The file can't be written.
@@ -75,9 +77,8 @@ class DeadLetters:
         return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
 
     def close(self) -> None:
-        """Close the file, if there is one, when it is on the disk."""
-        if self._file is not None and not self._file.closed:
-            os.fsync(self._file.fileno())
+        """Close the file, if there is one."""
+        if self._file is not None:
             self._file.close()
 
 

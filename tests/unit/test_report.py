@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -126,3 +127,13 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
     letters.close()
     DeadLetters(letters.path).prepare()
     assert not letters.path.exists()
+
+
+def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    DeadLetters(pipe).prepare()
+    assert pipe.is_fifo()
+    letters = DeadLetters(Path(os.devnull))
+    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.close()
