@@ -32,6 +32,10 @@ class Lines(Table):
                 try:
                     text = line.decode().strip()
                 except UnicodeDecodeError:
+                    if number == 1:  # a table or a tar that nobody gave a name: not a dead letter for each of its lines
+                        raise UsageError(
+                            f"{table.uri} is no list in UTF-8", "A list has a URL or path a line; --format says what else it is."
+                        ) from None
                     yield Unlisted(where, self.uri, "not UTF-8")
                     continue
                 if text and not text.startswith("#"):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from stair_es.errors import SourceError, StairError
+from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.sources.arguments import scheme_of
 from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Unlisted
@@ -35,6 +35,16 @@ class StdinFiles:
     def found(self) -> Iterator[Found | Unlisted]:
         """It."""
         yield Found(STDIN, FileAt(STDIN))
+
+
+def not_stdin(argument: str, what: str) -> None:
+    """Nothing, unless a source of a kind that is read here and there, not from its start to its end, is to come from a pipe.
+
+    Raises:
+        UsageError: It is.
+    """
+    if argument == "-":
+        raise UsageError(f"{what} can't be read from standard input", "Write it into a file, and name that as SOURCE.")
 
 
 def files_at(argument: str, suffixes: frozenset[str], *, check: bool = True) -> Files:

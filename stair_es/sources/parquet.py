@@ -13,7 +13,7 @@ from stair_es.sources.cells import CellOf
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.opened import files_at, raw
+from stair_es.sources.opened import files_at, not_stdin, raw
 from stair_es.sources.remote import reason_of
 from stair_es.sources.tables import Table, image_column
 from stair_es.sources.values import chosen
@@ -108,7 +108,9 @@ class ParquetKind:
 
         Raises:
             MissingExtra: pyarrow isn't installed.
+            UsageError: It is standard input, or not there.
         """
+        not_stdin(argument, "Parquet")
         need("pyarrow", "tables")
         return Parquet(files_at(argument, PARQUET), options)
 

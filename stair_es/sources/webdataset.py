@@ -16,7 +16,7 @@ from stair_es.sources.expected import Expected
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.local_files import LocalFiles
-from stair_es.sources.opened import files_at
+from stair_es.sources.opened import files_at, not_stdin
 from stair_es.sources.paths import IMAGE_SUFFIXES
 from stair_es.sources.remote import clean
 from stair_es.sources.tar import Broken, Member, members
@@ -164,8 +164,9 @@ class WebdatasetKind:
 
         Raises:
             MissingExtra: There are braces, and braceexpand isn't installed.
-            UsageError: They aren't balanced.
+            UsageError: They aren't balanced; it is standard input, or not there.
         """
+        not_stdin(argument, "a tar")
         arguments = [argument]
         if "{" in argument:
             braceexpand = need("braceexpand", "webdataset")

@@ -301,6 +301,21 @@ def test_a_url_with_a_login_is_refused_before_anything_keeps_it(folder: Path) ->
     assert "hunter2" not in repr((unlisted, str(refused.value)))
 
 
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_what_is_not_read_in_one_go_does_not_come_from_a_pipe(kind: str) -> None:
+    with pytest.raises(UsageError, match="standard input") as wrong:
+        open_source("-", SourceOptions(format=kind))
+    assert wrong.value.remedy
+
+
+def test_bytes_in_place_of_a_list_are_one_error(folder: Path) -> None:
+    (folder / "t.txt").write_bytes(b"\x1f\x8b\n" * 9)
+    with pytest.raises(UsageError, match="no list"):
+        _all(folder / "t.txt")
+    (folder / "t.txt").write_bytes(b"a.jpg\n\xff.jpg\n")
+    assert [type(each) for each in _all(folder / "t.txt")] == [Item, Unlisted]
+
+
 def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
     table = folder / "t.jsonl"
     table.write_text('{"path": "a.jpg"}\n{"path": "a.jpg", "alt": "x"}\n')
