@@ -9,7 +9,7 @@ import orjson
 
 from stair_es.sources.arguments import JSONL, ends_with
 from stair_es.sources.expected import Expected
-from stair_es.sources.files import Found
+from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.lines import numbered
 from stair_es.sources.opened import files_at, opened
@@ -19,17 +19,25 @@ from stair_es.sources.tables import Table, image_column
 class JsonLines(Table):
     """Rows of JSON Lines."""
 
+    def __init__(self, files: Files, options: SourceOptions) -> None:
+        super().__init__(files, options)
+        self._expected = Expected(self._named)
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The images; see `Table.items`. A column may be in a few rows of a few files, but not in none."""
+        for each in super().items():
+            yield each
+            self._expected.check(self.uri)
+        self._expected.check(self.uri, at_end=True)
+
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         longest = self._options.reading.max_bytes * 4 // 3 + (1 << 20)  # an image in base64, and its fields
-        expected = Expected(self._named)
         with opened(table) as file:
             for number, line in numbered(file, longest):
                 if line is None or line.strip():
-                    yield self._row(line, number, table, expected)
-                    expected.check(table.uri)
-        expected.check(table.uri, at_end=True)
+                    yield self._row(line, number, table)
 
-    def _row(self, line: bytes | None, number: int, table: Found, expected: Expected) -> Item | Unlisted:
+    def _row(self, line: bytes | None, number: int, table: Found) -> Item | Unlisted:
         where = f"{table.uri}#line={number}"
         if line is None:
             return Unlisted(where, self.uri, "the line is too long")
@@ -39,7 +47,7 @@ class JsonLines(Table):
             return Unlisted(where, self.uri, f"not JSON: {error}")
         if not isinstance(row, dict):
             return Unlisted(where, self.uri, f"not a JSON object but a {type(row).__name__}")
-        expected.saw(row)
+        self._expected.saw(row)
         column = image_column(row, self._options.image_column)
         return self._item(row, column or self._options.image_column, table, f"line={number}")
 

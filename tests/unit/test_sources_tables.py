@@ -324,6 +324,8 @@ def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
         with pytest.raises(UsageError, match="has no column 'altt'") as wrong:
             _all(table, **options)
         assert "path, alt" in wrong.value.remedy
+    (folder / "u.jsonl").write_text('{"path": "a.jpg"}\n')  # a column of few rows may be in none of a part
+    assert [item.fields for item in _good(f"{folder}/[tu].jsonl", columns={"caption": "alt"})] == [{}, {"caption": "x"}, {}]
     table.write_text('{"path": "a.jpg"}\n' * 2000)
     stream = iter(open_source(str(table), SourceOptions(columns={"caption": "alt"})).items())
     assert len(list(islice(stream, 1000))) == 1000
