@@ -177,7 +177,10 @@ def ingest(
         int, typer.Option("--encoders", min=0, help="Encoders of Ray's; 0 for as many as fit.", rich_help_panel=_RUN)
     ] = 0,
     batch_images: Annotated[
-        int, typer.Option("--batch-size", min=0, help="Images an encode; 0 for what suits the device.", rich_help_panel=_RUN)
+        int,
+        typer.Option(
+            "--batch-size", min=0, help="Images per call of the encoder; 0 for what suits the device.", rich_help_panel=_RUN
+        ),
     ] = 0,
     backend: options.BackendOption = "auto",
     precision: Annotated[

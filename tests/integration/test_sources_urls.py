@@ -342,7 +342,7 @@ def test_a_public_server_cannot_redirect_to_a_private_one(wild: Wild) -> None:
     with Wildly(lambda *_: ["127.0.0.1"]) as fetcher:
         assert fetcher.fetch(f"http://images.test:{port}/b", 1 << 20) == Read(IMAGE)
     assert refused(wild.url + "/a", allow_private=False) == (
-        "127.0.0.2 (redirected from 127.0.0.1): refused: the address is loopback"
+        "127.0.0.2 (redirected from 127.0.0.1): refused: the address is loopback (--allow-private-urls)"
     )
     resolve: guard.Resolve = lambda host, *_: ["127.0.0.1"] if host == "images.test" else ["127.0.0.2"]  # noqa: E731
     reason = r"^localhost\. \(redirected from images\.test\): refused: its address 127\.0\.0\.2"

@@ -83,3 +83,10 @@ def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(TimeoutError):
         system_resolve("images.test", 80, 0.05)
     free.set()
+
+
+@pytest.mark.parametrize(("address", "way"), [("10.0.0.1", True), ("169.254.169.254", False)])
+def test_a_refusal_names_the_way_out_where_there_is_one(address: str, way: bool) -> None:
+    with pytest.raises(ReadError) as refused:
+        addresses("host.test", 80, 1.0, allow_private=False, resolve=lambda *_: [address])
+    assert ("--allow-private-urls" in refused.value.message) is way

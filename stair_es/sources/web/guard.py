@@ -66,8 +66,10 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
         why = refusal(address, allow_private=allow_private)
         if why is not None:
             what = "the address" if address == host else f"its address {address}"
-            remedy = "" if "metadata" in why else "Private addresses are fetched from only where the policy of URLs allows it."
-            raise ReadError(f"refused: {what} {why}", remedy)
+            way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: of a dead letter nothing else is kept
+            raise ReadError(
+                f"refused: {what} {why}{way}", way and "Private addresses are fetched from where UrlPolicy allows it."
+            )
     return found
 
 
