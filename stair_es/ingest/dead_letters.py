@@ -47,8 +47,7 @@ class DeadLetters:
             raise self._unwritable(error) from error
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line, at once: it must survive the death of this process (and of no more:
-        what a machine loses the next run finds again).
+        """Write one line, at once: it must survive the death of this process.
 
         Raises:
             IngestError: The file can't be written.
