@@ -294,8 +294,8 @@ def _sink(text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Pat
 
     name, given = named_options("a sink", text)
     if name == "cluster":
-        given |= {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
-        given |= {"mapping": str(mapping)} if mapping else {}
+        own = {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
+        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **given}
     return {"sink": name, "sink_options": given}
 
 

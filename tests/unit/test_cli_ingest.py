@@ -64,6 +64,12 @@ def test_retry_and_dead_letters_may_not_be_the_same_file(tmp_path: Path) -> None
         assert letters.exists()
 
 
+def test_options_said_with_the_sink_are_not_overridden_by_defaults(photos: str) -> None:
+    error = _fails(photos, "-i", "a", "--sink", "cluster:keep=many")
+    assert isinstance(error, UsageError)
+    assert "keep=many" in error.message
+
+
 def test_a_failed_run_is_json_too(photos: str) -> None:
     result = RUNNER.invoke(app, ["ingest", photos, "-i", "a", "--json"], env=NOWHERE)
     value = json.loads(result.stdout.strip().splitlines()[-1])
