@@ -131,14 +131,13 @@ def test_encoders_that_find_no_room_are_given_up(node_url: str, monkeypatch: pyt
         def ready(self) -> None:
             pass
 
-    monkeypatch.setattr("stair_es.ingest.run_ray._START_S", 15.0)
+    monkeypatch.setattr("stair_es.ingest.run_ray._START_S", 3.0)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         other = ray.remote(num_cpus=1.4)(Other).remote()
         ray.get(other.ready.remote())
         with ray_lanes(_job(node_url, "starter"), RayOptions(address="auto", encoders=2)) as lanes:
             assert lanes.encoders == 1
-            lanes.wait([lanes.encode(lanes.prepare(Batch([])), 0)], 60.0)
     finally:
         ray.shutdown()
 
