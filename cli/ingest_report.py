@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .bars import visible
 from .output import stdout
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ def print_report(report: Report) -> None:
         stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
     if report.unfinished:
         stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
+    for reason in report.dead_reasons:
+        stdout.print(
+            f"  dead in {reason.stage}, {reason.images:,}: {visible(reason.reason)}", markup=False, emoji=False, style="yellow"
+        )
     if report.dead_letters:
         stdout.print(f"dead letters: {report.dead_letters} (again: --retry FILE)", markup=False, emoji=False, style="yellow")
 
@@ -50,7 +55,7 @@ def print_dry_run(would: DryRun, alias: str) -> None:
     rows = (
         ("new", would.new, "would be encoded and written"),
         ("changed", would.changed, "would be encoded and written again"),
-        ("unknown", would.unknown, "would be read to find out: their store tells no version"),
+        ("unknown", would.unknown, "would be read to find out: no version is known, or ids go by content"),
         ("unchanged", would.unchanged, "would be skipped without a byte read"),
         ("unlisted", would.unlisted, "couldn't be listed: would be dead"),
         ("gone", would.gone, "would be removed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,7 +66,7 @@ class DeadLetters:
         }
         try:
             if self._file is None:
-                self._file = self.path.open("w", encoding="utf-8")
+                self._file = open(self.path, "w", encoding="utf-8", opener=_private)  # noqa: SIM115  closed by `close`
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
@@ -79,6 +80,11 @@ class DeadLetters:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+
+def _private(path: str, flags: int) -> int:
+    """For the user's eyes alone: places may be signed URLs."""
+    return os.open(path, flags, 0o600)
 
 
 def _is_letters(path: Path) -> bool:
@@ -135,6 +141,8 @@ class Kind:
         path = Path(argument)
         if not path.is_file():
             raise UsageError(f"no dead letter file {argument!r}", "Its name was printed by the run that left it.")
+        if not _is_letters(path):
+            raise UsageError(f"{argument!r} holds no dead letters", "Its name was printed by the run that left it.")
         return _Letters(path)
 
 

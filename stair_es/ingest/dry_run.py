@@ -32,7 +32,7 @@ class DryRun:
     """The store has another version of the bytes, or the document was made with other settings or fields."""
     unchanged: int
     unknown: int
-    """The store tells no version: a run would read the bytes to find out."""
+    """A run would read the bytes to find out: the store tells no version, or ids go by content and the URI is new."""
     unlisted: int
     """Places that can't be listed."""
     gone: int
@@ -83,7 +83,7 @@ def _verdict(state: Outcome | Wanted, job: Job) -> Verdict:
     if isinstance(state, Outcome):
         return "unchanged"
     if state.stored is None:
-        return "new"
+        return "unknown" if job.document.id == "content" else "new"  # another image may have the same content
     if not job.is_up_to_date(state.stored, state.item):
         return "changed"
     return "unknown" if state.item.version is None or state.stored.version is None else "changed"

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stair_es.errors import IngestError
 from stair_es.ingest.batch import STAGES, Batch, Outcome, Stage
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
+
+_NUMBERS = re.compile(r"\d+")
+_MOST_REASONS = 1000
+"""More different ones are not told apart: memory must not grow with what strangers answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadReason:
+    """Why some images are dead."""
+
+    stage: Stage
+    reason: str
+    """Of the first of them: others may name other numbers."""
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +62,8 @@ class Report:
     runner: str
     dead_letters: str | None
     """The JSONL file, where images are dead."""
+    dead_reasons: tuple[DeadReason, ...] = ()
+    """The commonest, most images first."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -62,6 +79,7 @@ class Report:
             **{name: getattr(self, name) for name in ("bulk_requests", "bulk_busy", "index", "alias", "swapped", "unfinished")},
             "pruned": list(self.pruned),
             **{name: getattr(self, name) for name in ("model", "runner", "dead_letters")},
+            "dead_reasons": [asdict(reason) for reason in self.dead_reasons],
         }
 
 
@@ -76,6 +94,7 @@ class Books:
     listed: int = 0
     """Images that the sources named so far."""
     listing_done: bool = False
+    _reasons: dict[tuple[Stage, str], DeadReason] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -108,7 +127,20 @@ class Books:
         for outcome in taken:
             self.kinds[outcome.kind] += 1
             if outcome.kind == "dead":
+                self._count_reason(outcome)
                 self.dead_letters.add(outcome)
+
+    def _count_reason(self, outcome: Outcome) -> None:
+        key = (outcome.stage, _NUMBERS.sub("#", outcome.reason)[:200])
+        known = self._reasons.get(key)
+        if known is None and len(self._reasons) < _MOST_REASONS:
+            known = DeadReason(stage=outcome.stage, reason=outcome.reason, images=0)
+        if known is not None:
+            self._reasons[key] = replace(known, images=known.images + 1)
+
+    def dead_reasons(self, most: int = 3) -> tuple[DeadReason, ...]:
+        """The commonest reasons why images are dead; those that differ in numbers alone are one."""
+        return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:most])
 
     def counts(self) -> dict[str, int]:
         """`{kind: images}` and `seen`: for reports, of failed runs too."""

@@ -168,6 +168,7 @@ class _Run:
             model=job.model_id,
             runner=runner,
             dead_letters=str(self.books.dead_letters.path) if self.books.dead_letters.count else None,
+            dead_reasons=self.books.dead_reasons(),
         )
 
 
@@ -182,7 +183,8 @@ def _nothing_found(streams: Streams) -> IngestError:
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(
         f"no images in {', '.join(streams.names)}" + (f" (other files: {others})" if others else " (nothing there)"),
-        "Folders and globs are searched for .jpg .png .webp .gif .tif .avif ...; name a file itself to take it as it is.",
+        "Folders and globs give files that end like images (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
+        " one (--image-column). A folder of tables wants --format, a saved data set hf-dataset:///FOLDER.",
     )
 
 

@@ -41,6 +41,7 @@ def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> N
     assert books.done == 2
     books.enter(Batch([Outcome(C, "unchanged", "read", id="1")], {"read": 0.5, "write": 2.0}))
     books.close()
+    assert [(reason.stage, reason.images) for reason in books.dead_reasons()] == [("decode", 1)]
     assert books.counts() == {"seen": 3, "written": 1, "dead": 1, "unchanged": 1}
     assert dict(books.stage_seconds) == {"read": 1.5, "write": 2.0}
     assert books.manifest.documents() == 1
@@ -62,6 +63,10 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
     assert first == A
     assert [type(other) for other in others] == [Unlisted] * 4
     assert [other.uri for other in others][:2] == ["mem:1", "file:///d"]
+    assert letters.path.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "table.jsonl").write_text('{"url": "a"}\n')
+    with pytest.raises(UsageError, match="holds no dead letters"):
+        KIND.open(str(tmp_path / "table.jsonl"), SourceOptions())
     with pytest.raises(UsageError, match="no dead letter file"):
         KIND.open(str(tmp_path / "none"), SourceOptions())
 
@@ -137,3 +142,18 @@ def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
     letters = DeadLetters(Path(os.devnull))
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
+
+
+def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) -> None:
+    items = [Item(f"file:///{i}", "file:///", FileAt(f"file:///{i}")) for i in range(1200)]
+    books = make(*items)
+    reasons = [
+        "HTTP 404",
+        *(f"{i} bytes exceed the limit" for i in range(30)),
+        *(f"name {chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(1169)),
+    ]
+    books.enter(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=False)]))
+    books.dead_letters.close()
+    first, *others = books.dead_reasons()
+    assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
+    assert len(others) == 2
