@@ -33,6 +33,6 @@ The same with your own photos (stair-es is in .venv/bin):
     .venv/bin/stair-es encode some.jpg                     what the model reads in a picture
     .venv/bin/stair-es query "a cup of coffee" --index mine  the request, for your own client or curl
 
-On your own cluster: add --url https://user:password@host:9200, or export STAIR_ES_URL.
+On your own cluster: export STAIR_ES_URL=https://host:9200 STAIR_ES_USER=... STAIR_ES_PASSWORD=... (docs/connection.md)
 The demo's node keeps running, its data stays: .venv/bin/stair-es node status | down
 TEXT
