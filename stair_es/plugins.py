@@ -76,6 +76,11 @@ def found(group: Group) -> tuple[Plugin, ...]:
     return tuple(sorted(plugins.values(), key=lambda plugin: (plugin.distribution == OURS, plugin.name)))
 
 
+def names(group: Group) -> tuple[str, ...]:
+    """What the plugins of a group are called, in alphabetical order."""
+    return tuple(sorted({plugin.name for plugin in found(group)}))
+
+
 def named(group: Group, name: str) -> Plugin | None:
     """The plugin of a group that is called `name`: a third party's, if it has the name of a built-in."""
     return next((plugin for plugin in found(group) if plugin.name == name), None)

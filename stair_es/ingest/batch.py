@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from stair_es.cluster.documents import ImageFacts
@@ -127,6 +128,11 @@ class Batch:
 def bytes_of(listed: Item | Unlisted) -> int:
     """What an image weighs before its bytes are read: nothing, unless it was listed with them."""
     return len(listed.place.data) if isinstance(listed, Item) and isinstance(listed.place, Inline) else 0
+
+
+def now() -> str:
+    """The time as documents have it in `ingested_at`: one form everywhere, since a resync compares them as they are."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def item_of(state: State) -> Item:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -202,26 +202,24 @@ class Kind:
     def open(self, plan: SinkPlan, say: Say) -> ClusterSession:
         """See `SinkKind`."""
         options, connection, target = self._begin(plan)
-        with closing(connection.client()) as client:
-            body = index_body(target, plan.document, override=options.mapping)
-            opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say)
-            if plan.document.id == "content" and not opened.created:
-                indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
+        client = _client(connection)
+        body = index_body(target, plan.document, override=options.mapping)
+        opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say)
+        if plan.document.id == "content" and not opened.created:
+            indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
         return self._session(plan, options, connection, target, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:
         """See `SinkKind`."""
         options, connection, target = self._begin(plan)
-        with closing(connection.client()) as client:
-            body = index_body(target, plan.document, override=options.mapping)
-            opened = indices.find_index(client, connection, plan.alias, body, plan.identity)
+        body = index_body(target, plan.document, override=options.mapping)
+        opened = indices.find_index(_client(connection), connection, plan.alias, body, plan.identity)
         return self._session(plan, options, connection, target, opened, lambda _: None) if opened else None
 
     def _begin(self, plan: SinkPlan) -> tuple[_Options, Connection, Target]:
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
-        with closing(plan.connection.client()) as client:
-            return _Options.of(plan.options), plan.connection, probe(client, plan.connection)
+        return _Options.of(plan.options), plan.connection, probe(_client(plan.connection), plan.connection)
 
     def _session(
         self, plan: SinkPlan, options: _Options, connection: Connection, target: Target, opened: OpenIndex, say: Say

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
-from stair_es.ingest.batch import Outcome
+from stair_es.ingest.batch import Outcome, now
 from stair_es.sources import places
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 
@@ -59,7 +58,7 @@ class DeadLetters:
             "source": item.source,
             "stage": outcome.stage,
             "reason": outcome.reason,
-            "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "at": now(),
             "place": item.place.to_json(),
             "version": item.version,
             "fields": dict(item.fields),

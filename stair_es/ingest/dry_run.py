@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from stair_es.cluster.connect import Connection
-from stair_es.ingest.batch import Batch, Outcome, Wanted
+from stair_es.ingest.batch import Batch, Outcome, Wanted, now
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import IngestOptions, job_of, now, plan, sink_kind
+from stair_es.ingest.options import IngestOptions, job_of, plan, sink_kind
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.resync import gone
 from stair_es.ingest.sink import Say

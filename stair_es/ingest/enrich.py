@@ -95,8 +95,8 @@ class EnricherSpec:
         """
         plugin = plugins.named("enrichers", self.name)
         if plugin is None:
-            known = ", ".join(sorted({plugin.name for plugin in plugins.found("enrichers")}))
-            raise UsageError(f"unknown enricher {self.name!r}", f"Known enrichers: {known or 'none'} (see stair-es plugins).")
+            known = ", ".join(plugins.names("enrichers")) or "none"
+            raise UsageError(f"unknown enricher {self.name!r}", f"Known enrichers: {known} (see stair-es plugins).")
         kind: EnricherKind = plugin.load()
         return kind
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -70,13 +69,8 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
     return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
 
 
-def now() -> str:
-    """As documents have it in `ingested_at`."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
-    """What a run with these options that began at `began` (see `now`) wants of its sink."""
+    """What a run with these options that began at `began` (see `batch.now`) wants of its sink."""
     card = catalogue.resolve(options.model.name)
     settings: dict[str, Json] = {
         **asdict(options.document),
@@ -132,7 +126,7 @@ def sink_kind(options: IngestOptions) -> SinkKind:
     """
     plugin = plugins.named("sinks", options.sink)
     if plugin is None:
-        known = ", ".join(sorted({plugin.name for plugin in plugins.found("sinks")}))
+        known = ", ".join(plugins.names("sinks"))
         raise UsageError(f"unknown sink {options.sink!r}", f"Known sinks: {known or 'none: reinstall stair-es'}.")
     kind: SinkKind = plugin.load()
     return kind

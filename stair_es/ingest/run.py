@@ -16,11 +16,11 @@ from stair_es.cluster.pace import Pace
 from stair_es.config import Home
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Outcome, bytes_of
+from stair_es.ingest.batch import Outcome, bytes_of, now
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, now, plan, sink_kind
+from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
 from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.resync import remove_gone

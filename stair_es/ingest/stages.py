@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from stair_es.cluster.bulk import Sent
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, content_id, document, document_id, fingerprint
 from stair_es.cluster.stop import go_on
 from stair_es.errors import DecodeError, ReadError, StairError
-from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of
+from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of, now
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
 from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
@@ -190,13 +189,15 @@ def _facts(image: Ready) -> ImageFacts:
 
 def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
     """The words of several batches into the sink; what it refuses for good is dead."""
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    written_at = now()
     encoded = [image for batch in batches for image in batch.only(Encoded)]
     touched = [image for batch in batches for image in batch.only(Touched)]
     sent: list[Sent] = []
     with batches[0].timed("write"):
         if encoded:
-            documents = {image.id: _document(image, job, now) for image in encoded}  # the same content twice is one document
+            documents = {
+                image.id: _document(image, job, written_at) for image in encoded
+            }  # the same content twice is one document
             written = job.writer.write(list(documents.items()), chunk_bytes)
             sent = written.sent
             for batch in batches:
@@ -209,14 +210,14 @@ def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple
     return list(batches), sent
 
 
-def _document(image: Encoded, job: Job, now: str) -> dict[str, object]:
+def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
     return document(
         image.vector,
         image.facts,
         fields=image.fields,
         model_id=job.model_id,
         fingerprint=image.fingerprint,
-        ingested_at=now,
+        ingested_at=written_at,
         settings=job.document,
     )
 

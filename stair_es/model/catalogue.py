@@ -9,7 +9,7 @@ from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 
 def names() -> tuple[str, ...]:
     """The names that `resolve` knows."""
-    return tuple(sorted({plugin.name for plugin in plugins.found("encoders")}))
+    return plugins.names("encoders")
 
 
 def kind(name: str) -> EncoderKind:
