@@ -9,7 +9,7 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.failures import reason, translated
 from stair_es.config import MAX_CLAUSES
-from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, UnsupportedTarget
+from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +49,21 @@ class Target:
         return self.distribution == "elasticsearch" and self.version >= (8, 15)
 
     @property
+    def supports_weighted_tokens(self) -> bool:
+        """Whether it has Elasticsearch's query `weighted_tokens` (8.13; deprecated since 8.15, still there in 9.5)."""
+        return self.distribution == "elasticsearch" and self.version >= (8, 13)
+
+    @property
+    def supports_neural_sparse(self) -> bool:
+        """Whether its plugin neural-search, if it has it, takes raw `query_tokens` (OpenSearch 2.14)."""
+        return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))
+
+    @property
+    def supports_seismic(self) -> bool:
+        """Whether that plugin has approximate search over `sparse_vector` (OpenSearch 3.3)."""
+        return self.distribution == "opensearch" and (not self.version or self.version >= (3, 3))
+
+    @property
     def supports_impacts(self) -> bool:
         """Whether it has the token filter `delimited_term_freq` (OpenSearch 2.10): Elasticsearch has none."""
         return self.distribution == "opensearch" and self.version >= (2, 10)
@@ -78,6 +93,28 @@ def probe(client: OpenSearch, connection: Connection) -> Target:
             f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer"
         )
     return target
+
+
+def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
+    """The plugins that every node has, by their own names.
+
+    Raises:
+        QueryError: The user may not ask.
+        ClusterError: The cluster can't be asked.
+    """
+    try:
+        with translated(connection):
+            answer = client.transport.perform_request(
+                "GET", "/_nodes/plugins", params={"filter_path": "nodes.*.name,nodes.*.plugins.name"}
+            )
+    except AuthenticationFailed as error:
+        raise QueryError(
+            f"can't tell which plugins the cluster has: {error.message}",
+            "Grant `cluster:monitor/nodes/info` to the user, or leave --shape out.",
+        ) from None
+    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
+    found = [frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ())) for node in nodes]
+    return frozenset.intersection(*found) if found else frozenset()
 
 
 def _root(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:

@@ -1,0 +1,58 @@
+"""Queries on the text field `impacts`: a weighted vector, or plain words as a BM25 client sends them. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stair_es.cluster.documents import IMPACT_SCALE, askable
+from stair_es.config import MAX_CLAUSES
+from stair_es.errors import QueryError
+from stair_es.search.fit import MIN_WEIGHT, SparseQuery, fit, made
+from stair_es.types import SparseVector
+
+IMPACTS_FIELD = "impacts"
+
+
+def impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
+    """The dot product of `vector` and the quantised weights in `field`: each is off by half a thousandth at most.
+
+    Words that the field doesn't have (pieces like `##ing`, punctuation) are reported as cut. The field folds case: of two words
+    that differ in nothing else the heavier one is asked.
+
+    Args:
+        vector: The words of the query.
+        field: The text field of `mappings/impacts.json`.
+        max_clauses: Only that many of the heaviest words are kept.
+
+    Raises:
+        QueryError: As for `rank_features_query`, or no word is one that the field could have.
+    """
+    if not any(askable(word) for word, _ in fit(vector, max(1, len(vector)))):
+        raise QueryError(
+            f"no word of the query can be in the field {field!r}, which has whole words only", "Ask with another --shape."
+        )
+    terms: dict[str, tuple[str, float]] = {}
+    for word, boost in fit(vector, len(vector)):
+        if askable(word) and boost / IMPACT_SCALE >= MIN_WEIGHT:
+            terms.setdefault(_folded(word), (word, boost))
+    if max_clauses < 1:
+        raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
+    asked = list(terms.items())[:max_clauses]
+    clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in asked]
+    return made({"bool": {"should": clauses}}, [kept for _, kept in asked], vector)
+
+
+def match_query(text: str, *, field: str = IMPACTS_FIELD) -> dict[str, Any]:
+    """What an unchanged BM25 client sends: the score is the sum of the asked words' impacts, thousandths of a weight.
+
+    Raises:
+        QueryError: There is no word in `text`.
+    """
+    if not any(c.isalnum() for c in text):
+        raise QueryError("the query is empty: it has no word", "Try other words.")
+    return {"match": {field: {"query": text}}}
+
+
+def _folded(word: str) -> str:
+    """As the engine's `lowercase` filter does: character by character, each becoming one."""
+    return "".join(c.lower()[0] for c in word)
