@@ -12,7 +12,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import encode, ingest, node, options, plugins, query, search
+from . import encode, ingest, ingest_texts, node, options, plugins, query, search
 from .output import fail, note
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Image search on the search cluster you already run: photos become `rank_features` documents that words find.",
 )
 app.command(name="ingest")(options.connected(ingest.ingest))
+app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
 app.command(name="search")(options.connected(search.search))
 app.command(name="encode")(encode.encode)
 app.command(name="query")(query.query)

@@ -1,0 +1,147 @@
+"""`stair-es ingest-texts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import StairError
+
+from . import options
+from .bars import visible
+from .output import emit_json, note, stdout
+from .progress import image_progress
+
+if TYPE_CHECKING:
+    from stair_es.ingest.report import Books, Report
+    from stair_es.ingest.texts import TextOptions
+    from stair_es.sources.item import Source
+
+SOME_DEAD = 3
+"""Exit code of a run that went through, but left some texts dead."""
+
+
+def ingest_texts(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="A text a line (.txt), or tables (.jsonl .csv .tsv; .gz too); - for stdin."),
+    ],
+    index: Annotated[
+        str,
+        typer.Option("--index", "-i", help="The alias to write: one of its own, so STAIR_ES_INDEX doesn't count here."),
+    ] = "captions",
+    url: options.Url = None,
+    text_format: Annotated[
+        Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="What FILE is, if its name doesn't tell.")
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option("--text-column", help="The column with the text, or a list of them; else text, caption or captions."),
+    ] = None,
+    model: options.Model = DEFAULT_MODEL,
+    text_tower: options.TextTowerOption = "full",
+    vector: Annotated[
+        Literal["rank_features", "sparse_vector"],
+        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
+    ] = "rank_features",
+    swap: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option("--swap", help="When a newly built index takes the alias: auto when it is complete."),
+    ] = "auto",
+    keep: Annotated[int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.")] = 1,
+    dead_letters: Annotated[
+        Path | None,
+        typer.Option("--dead-letters", help="JSONL for texts that failed; by default below STAIR_ES_HOME/dead-letters."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Encode texts and write them into an index of their own, for searches from an image to captions.
+
+    The same text twice is one document. Texts that are in the index already are skipped: run it again any time.
+
+    **Examples**
+
+    `stair-es ingest-texts captions.txt`
+
+    `stair-es ingest-texts products.jsonl --text-column title --index titles`
+
+    `stair-es search --image photo.jpg --index captions`
+
+    **Exit code**: 0 when no text is dead, 3 when some are (see the dead letters), 1 when the run failed, 2 on wrong usage.
+    """
+    from stair_es.cluster.documents import DocumentSettings
+    from stair_es.cluster.index import check_alias
+    from stair_es.ingest.texts import TextOptions
+    from stair_es.ingest.texts_read import text_source
+    from stair_es.model.encoder import ModelSpec
+
+    said: dict[str, Any] = {}
+    try:
+        check_alias(index)
+        sources = [text_source(file, text_format, text_column) for file in files]
+        chosen = TextOptions(
+            alias=index,
+            model=ModelSpec(name=model, text_tower=text_tower),
+            document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
+            sink_options={"swap": swap, "keep": str(keep)},
+            dead_letters=dead_letters,
+        )
+        report = _run(sources, url, chosen, said)
+    except StairError as error:
+        if as_json:
+            emit_json({"error": error.message, "remedy": error.remedy, **said})
+        raise
+    if as_json:
+        emit_json(to_json(report))
+    else:
+        _print(report)
+    if report.dead:
+        raise typer.Exit(SOME_DEAD)
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """The report as `--json` has it: as of `ingest`, without what only images have, and with the duplicates."""
+    images = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "dead_reasons"}
+    values = {name: value for name, value in report.to_dict().items() if name not in images}
+    reasons = [{"stage": why.stage, "reason": why.reason, "texts": why.images} for why in report.dead_reasons]
+    rate = report.seen / report.seconds if report.seconds else 0.0
+    return {**values, "duplicates": _duplicates(report), "texts_per_s": round(rate, 2), "dead_reasons": reasons}
+
+
+def _duplicates(report: Report) -> int:
+    return report.seen - report.dead - report.documents
+
+
+def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict[str, Any]) -> Report:
+    from stair_es.ingest.texts import ingest_texts as run
+
+    kept: list[Books] = []
+    try:
+        with image_progress() as progress:
+            return run(sources, options.connection(url), chosen, say=note, progress=progress, books=kept.append)
+    except StairError:
+        if kept:
+            said.update(kept[0].counts())
+        raise
+
+
+def _print(report: Report) -> None:
+    same = f" ({_duplicates(report):,} of them the same as an earlier one)" if _duplicates(report) else ""
+    stdout.print(
+        f"{report.seen:,} texts: {report.written:,} written, {report.unchanged:,} unchanged{same}, {report.dead:,} dead"
+        f" in {report.seconds:.1f} s",
+        style="bold",
+    )
+    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
+    if report.swapped:
+        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
+        stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
+    if report.unfinished:
+        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
+    for why in report.dead_reasons:
+        stdout.print(f"  dead in {why.stage}, {why.images:,}: {visible(why.reason)}", markup=False, emoji=False, style="yellow")
+    if report.dead_letters:
+        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")

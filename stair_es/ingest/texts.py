@@ -1,0 +1,131 @@
+"""Texts as documents: captions into an index of their own, with the mapping, the life cycle and the books of images.
+
+A text is its own identity: `_id` goes by its characters, so the same text twice is one document. One batch after another, in
+this process: nothing is decoded, and no text needs a worker.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.bulk import BulkPolicy
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.identity import Identity, check_alias, ours
+from stair_es.cluster.retry import persistently
+from stair_es.config import Home
+from stair_es.errors import UsageError
+from stair_es.ingest import cluster_sink
+from stair_es.ingest.batch import now
+from stair_es.ingest.dead_letters import DeadLetters
+from stair_es.ingest.manifest import Manifest
+from stair_es.ingest.report import Books, Report
+from stair_es.ingest.sink import Say, SinkPlan
+from stair_es.ingest.streams import Streams
+from stair_es.ingest.texts_run import TextRun
+from stair_es.model import catalogue
+
+if TYPE_CHECKING:
+    from stair_es.cluster.connect import Connection
+    from stair_es.model.encoder import ModelSpec
+    from stair_es.sources.item import Source
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """How an ingest of texts goes about it."""
+
+    alias: str
+    model: ModelSpec
+    """Its text tower counts: another one gives other vectors."""
+    document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
+    bulk: BulkPolicy = field(default_factory=BulkPolicy)
+    sink_options: Mapping[str, str] = field(default_factory=dict)
+    """Of the sink `cluster`: `keep`, `swap`."""
+    dead_letters: Path | None = None
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """What makes the documents of texts differ, and the index one of texts: it never takes the place of one of images."""
+        return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
+
+
+def ingest_texts(
+    sources: Sequence[Source],
+    connection: Connection,
+    options: TextOptions,
+    *,
+    say: Say,
+    progress: Callable[[Books], None],
+    books: Callable[[Books], None] = lambda _: None,
+) -> Report:
+    """Bring the texts of `sources` (see `texts_read.text_source`) into the index behind `options.alias`.
+
+    Args:
+        sources: Of texts.
+        connection: The cluster.
+        options: How.
+        say: Gets remarks for people.
+        progress: Is called with the books after each batch.
+        books: Is called once with the books of the run, so that a caller has the counts of a failed run too.
+
+    Raises:
+        UsageError: The alias stands for images.
+        StairError: The run failed as a whole. What was written stays, and the next run goes on from there.
+    """
+    check_alias(options.alias)
+    with ExitStack() as stack:
+        _refuse_images(connection, options.alias)
+        letters = DeadLetters(options.dead_letters or _default_dead_letters(options.alias))
+        kept = Books(stack.enter_context(Manifest()), letters)
+        books(kept)
+        card = catalogue.resolve(options.model.name)
+        plan = SinkPlan(
+            alias=options.alias,
+            identity=Identity(model_name=options.model.name, model_id=card.model_id, settings=options.settings),
+            document=options.document,
+            bulk=options.bulk,
+            connection=connection,
+            options=options.sink_options,
+            began=now(),
+        )
+        session = cluster_sink.KIND.open(plan, say)
+        say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
+        letters.prepare()
+        run = TextRun(
+            streams=Streams(sources),
+            document=options.document,
+            text_tower=options.model.text_tower,
+            session=session,
+            books=kept,
+            encoder=catalogue.load(options.model),
+        )
+        return run.through(say, progress)
+
+
+def _refuse_images(connection: Connection, alias: str) -> None:
+    """Nothing, unless the alias stands for an index of images, which one of texts would be built to replace."""
+    client = connection.client()
+    try:
+        if not persistently(partial(client.indices.exists_alias, name=alias), connection):
+            return
+        found = persistently(partial(client.indices.get, index=alias), connection)
+    finally:
+        client.close()
+    for name, index in found.items():
+        if "texts" not in ours(index).get("settings", {"texts": None}):
+            raise UsageError(
+                f"{alias!r} stands for {name}, an index of images", "Texts want an index of their own: --index captions"
+            )
+
+
+def _default_dead_letters(alias: str) -> Path:
+    at = datetime.now(timezone.utc)
+    return Home.from_env().path / "dead-letters" / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"

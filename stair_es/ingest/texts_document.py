@@ -1,0 +1,64 @@
+"""The document of one text. Pure: values in, values out."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stair_es import vocab
+from stair_es.cluster.documents import check_fields, content_id, fingerprint, impacts
+from stair_es.sources.item import Reading
+
+if TYPE_CHECKING:
+    from stair_es.cluster.documents import DocumentSettings
+    from stair_es.sources.item import Item
+    from stair_es.types import SparseVector
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a source."""
+
+    item: Item
+    text: str
+    sha256: str
+    fingerprint: str
+
+    @property
+    def id(self) -> str:
+        """`_id` of its document."""
+        return content_id(self.sha256)
+
+
+def text_of(item: Item, model_id: str, settings: DocumentSettings, text_tower: str) -> Text:
+    """The text that an item of a text source holds. `text_tower` counts for the fingerprint: another one gives other words."""
+    read = item.place.read(Reading())
+    data = read.data if read else b""
+    sha256 = hashlib.sha256(data).hexdigest()
+    tower = [f"text_tower={text_tower}"]
+    return Text(item, data.decode(), sha256, fingerprint(sha256, model_id, settings, item.fields, tower))
+
+
+def text_document(
+    text: Text, vector: SparseVector, model_id: str, ingested_at: str, settings: DocumentSettings
+) -> dict[str, Any]:
+    """The `_source` of one text: as of an image, with `caption` for the text itself.
+
+    Raises:
+        UsageError: A column has the name of a field of our own.
+    """
+    check_fields(text.item.fields)
+    body = {
+        "tokens": {vocab.escape(word): weight for word, weight in vector},
+        "top_tokens": list(vector.top(settings.top_words).features),
+        **text.item.fields,
+        "caption": text.text,
+        "uri": text.item.uri,
+        "source": text.item.source,
+        "sha256": text.sha256,
+        "model": model_id,
+        "fingerprint": text.fingerprint,
+        "ingested_at": ingested_at,
+    }
+    return {**body, "impacts": impacts(vector)} if settings.impacts else body

@@ -1,0 +1,184 @@
+"""Sources of texts: one a line (`.txt`), or a column of JSON Lines, CSV or TSV. They yield items whose bytes are the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import orjson
+
+from stair_es.errors import SourceError, UsageError
+from stair_es.sources.arguments import CSV, JSONL, LIST, ends_with
+from stair_es.sources.delimited import Delimited
+from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
+from stair_es.sources.jsonl import JsonLines
+from stair_es.sources.lines import numbered
+from stair_es.sources.opened import STDIN, files_at, opened
+from stair_es.sources.places import Inline
+from stair_es.sources.tables import Table
+from stair_es.sources.values import json_safe
+
+if TYPE_CHECKING:
+    from stair_es.sources.files import Files, Found
+    from stair_es.types import Json
+
+TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
+
+TEXT_COLUMNS = ("text", "caption", "captions")
+"""Names of columns that are taken for the text's, the first that is there."""
+LONGEST_BYTES = 1 << 20
+"""Of one line of a `.txt`; encoders read a few hundred words of a text anyway."""
+_SCALARS = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class _Several:
+    """The place of all texts of a row, until they are told apart."""
+
+    texts: tuple[str, ...] = field(repr=False)
+
+    def read(self, reading: Reading, known: str | None = None) -> Read | None:
+        return Read("\n".join(self.texts).encode())
+
+    def to_json(self) -> None:
+        return None
+
+
+class _TextTable(Table):
+    """Rows that hold texts in the place of images; what a row is, its kind says."""
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        """The texts; of a row with several, each is an item of its own."""
+        for each in super().items():
+            if isinstance(each, Item) and isinstance(each.place, _Several):
+                yield from _apart(each, each.place.texts)
+            else:
+                yield each
+
+    def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+        where = f"{table.uri}#{position}"
+        column = self._options.image_column or next((name for name in TEXT_COLUMNS if name in row), None)
+        if column is None:
+            return Unlisted(
+                where, self.uri, f"no column with a text (--text-column); there are: {', '.join(map(str, row))[:300]}"
+            )
+        texts = _texts(row.get(column))
+        if not texts:
+            return Unlisted(where, self.uri, f"no text in column {column!r}")
+        return Item(where, self.uri, _Several(texts), None, _others(row, column))
+
+
+class _JsonTexts(_TextTable, JsonLines):
+    """See `JsonLines`."""
+
+
+class _DelimitedTexts(_TextTable, Delimited):
+    """See `Delimited`."""
+
+
+class _Lines:
+    """One text a line; empty lines are none."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    @property
+    def uri(self) -> str:
+        return self._files.uri
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        return self._files.ignored
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        for each in self._files.found():
+            if isinstance(each, Unlisted):
+                yield each
+                continue
+            try:
+                with opened(each) as file:
+                    for number, line in numbered(file, LONGEST_BYTES):
+                        if number == 1 and each.uri == STDIN and _is_object(line):
+                            raise UsageError("the texts on standard input look like JSON Lines", "Say so: --format jsonl")
+                        if line is None or line.strip():
+                            yield self._text(line, f"{each.uri}#line={number}")
+            except SourceError as error:
+                yield Unlisted(each.uri, self.uri, error.message)
+
+    def _text(self, line: bytes | None, where: str) -> Item | Unlisted:
+        if line is None:
+            return Unlisted(where, self.uri, "the line is too long")
+        try:
+            return _item(where, self.uri, line.decode().strip(), {})
+        except UnicodeDecodeError:
+            return Unlisted(where, self.uri, "not UTF-8")
+
+
+def text_source(argument: str, format_: TextFormat | None = None, column: str | None = None) -> Source:
+    """The source of a FILE argument: a path, a glob, a URL that fsspec knows, or `-` for standard input.
+
+    Args:
+        argument: What the user wrote.
+        format_: What it is; None to go by its name (standard input then has a text a line).
+        column: The column with the text; None for the first of `TEXT_COLUMNS`.
+
+    Raises:
+        UsageError: It isn't there, its name doesn't say what it is, or a column was named where there are none.
+    """
+    format_ = format_ or _format_of(argument)
+    if format_ == "txt":
+        if column is not None:
+            raise UsageError(f"{argument!r} has a text a line, and no column {column!r}", "Say what it is: --format jsonl or csv")
+        return _Lines(files_at(argument, LIST))
+    options = SourceOptions(image_column=column)
+    if format_ == "jsonl":
+        return _JsonTexts(files_at(argument, JSONL), options)
+    return _DelimitedTexts(files_at(argument, CSV), options)
+
+
+def _format_of(argument: str) -> TextFormat:
+    if argument == "-" or ends_with(argument, LIST):
+        return "txt"
+    if ends_with(argument, JSONL):
+        return "jsonl"
+    if ends_with(argument, CSV):
+        return "csv"
+    raise UsageError(
+        f"can't tell from its name what {argument!r} holds",
+        "Texts come from .txt, .jsonl, .csv and .tsv (.gz too); else --format.",
+    )
+
+
+def _item(uri: str, source: str, text: str, fields: Mapping[str, Json]) -> Item:
+    return Item(uri, source, Inline(text.encode()), None, {**fields, "caption": text})
+
+
+def _apart(row: Item, texts: tuple[str, ...]) -> Iterator[Item]:
+    if len(texts) == 1:
+        yield _item(row.uri, row.source, texts[0], row.fields)
+        return
+    for number, text in enumerate(texts, 1):
+        yield _item(f"{row.uri}&text={number}", row.source, text, row.fields)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for each in values if isinstance(each, str) and (text := each.strip()))
+
+
+def _others(row: Mapping[str, Any], column: str) -> dict[str, Json]:
+    """The other columns that hold one value: lists and objects are no fields of a text."""
+    fields = {
+        name: json_safe(value)
+        for name, value in row.items()
+        if name not in (column, "caption") and isinstance(value, _SCALARS) and value != ""
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_object(line: bytes | None) -> bool:
+    try:
+        return isinstance(orjson.loads(line or b""), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -1,0 +1,159 @@
+"""The texts of a run, one batch after another: known already, encoded and written, or dead, as the books say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stair_es.errors import IngestError, StairError
+from stair_es.ingest.batch import Kind, Outcome, Stage, now
+from stair_es.ingest.parts import in_parts
+from stair_es.ingest.report import Books, Report
+from stair_es.ingest.sink import Coverage, Say
+from stair_es.ingest.texts_document import Text, text_document, text_of
+from stair_es.sources.item import Unlisted
+
+if TYPE_CHECKING:
+    from stair_es.cluster.documents import DocumentSettings
+    from stair_es.ingest.cluster_sink import ClusterSession
+    from stair_es.ingest.streams import Streams
+    from stair_es.model.encoder import Encoder
+    from stair_es.sources.item import Item
+
+BATCH_TEXTS = 256
+NO_WORDS = "no word that the model knows"
+
+
+@dataclass(frozen=True)
+class _Fate:
+    """What becomes of all items with one text."""
+
+    kind: Kind
+    stage: Stage
+    reason: str = ""
+
+
+_KNOWN = _Fate("unchanged", "check")
+
+
+@dataclass
+class TextRun:
+    """One run. Its outcomes come as data, the failure of all as an exception."""
+
+    streams: Streams
+    document: DocumentSettings
+    text_tower: str
+    session: ClusterSession
+    books: Books
+    encoder: Encoder
+    requests: int = 0
+    busy: int = 0
+
+    def through(self, say: Say, progress: Callable[[Books], None]) -> Report:
+        """Take all texts in.
+
+        Raises:
+            StairError: The run failed as a whole.
+        """
+        start = time.perf_counter()
+        try:
+            with self.session.load():
+                for part in in_parts(self._admitted(), BATCH_TEXTS):
+                    self.books.enter_outcomes(
+                        self._outcomes([text_of(item, self.encoder.model_id, self.document, self.text_tower) for item in part])
+                    )
+                    progress(self.books)
+            self.books.listing_done = True
+            progress(self.books)
+            if not self.books.listed:
+                raise IngestError(f"no texts in {', '.join(self.streams.names)}", "Name a file with a text a line, or a table.")
+        except StairError:
+            say(f"the run stopped with {self.books.done:,} of {self.books.listed:,} texts done; the next one goes on from there")
+            raise
+        finally:
+            self.books.dead_letters.close()
+        self.books.close()
+        if self.streams.dropped:
+            say(f"columns left out, since documents can't have fields of these names: {', '.join(sorted(self.streams.dropped))}")
+        return self._report(start)
+
+    def _admitted(self) -> Iterator[Item]:
+        for found in self.streams:
+            if not self.books.list(found.uri, found.source):
+                continue
+            if isinstance(found, Unlisted):
+                self.books.enter_outcomes([Outcome(found.as_item(), "dead", "list", found.reason)])
+            else:
+                yield found
+
+    def _outcomes(self, texts: list[Text]) -> list[Outcome]:
+        """One for each text. Of those that are the same the first counts; the others are `unchanged`, or dead like it."""
+        first: dict[str, Text] = {}
+        for text in texts:
+            first.setdefault(text.id, text)
+        fates = self._fates([text for text in first.values() if not self.books.manifest.has_document(text.id)])
+        outcomes = []
+        for text in texts:
+            fate = fates.get(text.id, _KNOWN)
+            if fate.kind == "written" and text is not first[text.id]:
+                fate = _KNOWN
+            outcomes.append(Outcome(text.item, fate.kind, fate.stage, fate.reason, "" if fate.kind == "dead" else text.id))
+        return outcomes
+
+    def _fates(self, texts: list[Text]) -> dict[str, _Fate]:
+        writer = self.session.writer
+        with self._timed("check"):
+            stored = {} if self.session.fresh else writer.stored_by_id([text.id for text in texts])
+        up_to_date = {text.id for text in texts if text.id in stored and stored[text.id].fingerprint == text.fingerprint}
+        fates = dict.fromkeys(up_to_date, _KNOWN)
+        wanted = [text for text in texts if text.id not in up_to_date]
+        with self._timed("encode"):
+            vectors = self.encoder.encode_texts([text.text for text in wanted]) if wanted else []
+        documents = {}
+        for text, vector in zip(wanted, vectors, strict=True):
+            if len(vector):
+                documents[text.id] = text_document(text, vector, self.encoder.model_id, now(), self.document)
+            else:
+                fates[text.id] = _Fate("dead", "encode", NO_WORDS)
+        if documents:
+            with self._timed("write"):
+                written = writer.write(list(documents.items()), self.session.writer.policy.max_chunk_bytes)
+            self.requests += len(written.sent)
+            self.busy += sum(sent.busy for sent in written.sent)
+            for id_, reason in written.outcomes.items():
+                fates[id_] = _Fate("written", "write") if reason is None else _Fate("dead", "write", reason)
+        return fates
+
+    @contextmanager
+    def _timed(self, stage: Stage) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.books.stage_seconds[stage] += time.perf_counter() - start
+
+    def _report(self, start: float) -> Report:
+        completion = self.session.complete(Coverage(sources=self.streams.whole, fate=self.books.manifest.fate))
+        counts = self.books.counts()
+        return Report(
+            **counts,
+            removed=0,
+            documents=self.books.manifest.documents(),
+            seconds=time.perf_counter() - start,
+            stage_seconds=dict(self.books.stage_seconds),
+            encoder_idle=None,
+            bulk_requests=self.requests,
+            bulk_busy=self.busy,
+            index=self.session.index,
+            alias=self.session.alias,
+            swapped=completion.swapped,
+            unfinished=completion.unfinished,
+            pruned=completion.pruned,
+            model=self.encoder.model_id,
+            runner="local",
+            dead_letters=str(self.books.dead_letters.path) if self.books.dead_letters.count else None,
+            dead_reasons=self.books.dead_reasons(),
+        )
