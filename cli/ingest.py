@@ -97,6 +97,16 @@ def ingest(
             "--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.", rich_help_panel=_DOCUMENTS
         ),
     ] = THUMBNAIL_PX,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy",
+            exists=True,
+            dir_okay=False,
+            help="Word policy (JSON) for a new index: mute, cap, rename, merge words. See `stair-es policy`.",
+            rich_help_panel=_DOCUMENTS,
+        ),
+    ] = None,
     impacts: Annotated[
         bool,
         typer.Option(
@@ -213,6 +223,7 @@ def ingest(
     from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.run_ray import RayOptions
     from stair_es.model.encoder import ModelSpec
+    from stair_es.policy_file import read as read_policy
     from stair_es.sources.decode import DecodeLimits
     from stair_es.sources.item import Reading, SourceOptions
     from stair_es.sources.web.policy import UrlPolicy
@@ -236,6 +247,7 @@ def ingest(
             limits=DecodeLimits(max_pixels=max_pixels),
             enrichers=tuple(EnricherSpec.parse(text) for text in enrich or []),
             **_sink(sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping),
+            policy=read_policy(policy) if policy else None,
             resync=resync,
             dead_letters=dead_letters,
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stair_es import vocab
 from stair_es.config import THUMBNAIL_PX
 from stair_es.errors import UsageError
+from stair_es.policy import Undo, WordPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ RESERVED = frozenset(
         "model",
         "fingerprint",
         "ingested_at",
+        "policy",
+        "policy_undo",
     }
 )
 """Fields of our own: names that a column can't take."""
@@ -130,23 +133,55 @@ def document(
     fingerprint: str,
     ingested_at: str,
     settings: DocumentSettings,
+    policy: WordPolicy | None = None,
 ) -> dict[str, Any]:
     """The `_source` of one image; facts and fields that are `None` are left out.
+
+    The vector is the encoder's: the policy is applied here. The fingerprint doesn't depend on it, so that an index can be
+    given another policy without encoding an image again.
 
     Raises:
         UsageError: A column has the name of a field of our own.
     """
     check_fields(fields)
     known = {name: value for name, value in {**fields, **asdict(facts)}.items() if value is not None}
-    body = {
-        "tokens": {vocab.escape(word): weight for word, weight in vector},
-        "top_tokens": list(vector.top(settings.top_words).features),
+    return {
+        **vector_fields(vector, settings, policy),
         **known,
         "model": model_id,
         "fingerprint": fingerprint,
         "ingested_at": ingested_at,
     }
-    return {**body, "impacts": impacts(vector)} if settings.impacts else body
+
+
+def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: WordPolicy | None = None) -> dict[str, Any]:
+    """The part of a document that comes from its vector, which is the encoder's: the policy is applied here."""
+    undo = Undo()
+    if policy is not None:
+        steered = policy.apply(vector)
+        vector, undo = steered.vector, steered.undo
+    return {
+        "tokens": {vocab.escape(word): weight for word, weight in vector},
+        "top_tokens": list(vector.top(settings.top_words).features),
+        **({"impacts": impacts(vector)} if settings.impacts else {}),
+        **({"policy": policy.digest, "policy_undo": _undo_field(undo)} if policy and undo else {}),
+    }
+
+
+def _undo_field(undo: Undo) -> dict[str, Any]:
+    return {
+        "tokens": {vocab.escape(word): weight for word, weight in undo.words.items()},
+        "added": [vocab.escape(word) for word in undo.added],
+    }
+
+
+def undo_of(source: Mapping[str, Any]) -> Undo:
+    """What gives a stored document its original vector back; empty where no policy changed it."""
+    stored = source.get("policy_undo") or {}
+    return Undo(
+        words={vocab.unescape(word): float(weight) for word, weight in stored.get("tokens", {}).items()},
+        added=tuple(vocab.unescape(word) for word in stored.get("added", [])),
+    )
 
 
 def impacts(vector: SparseVector) -> str:

@@ -15,10 +15,13 @@ from stair_es.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stair_es.policy import WordPolicy
     from stair_es.types import Json
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 _LONGEST_NAME = 255
+_ADDED_LATER = frozenset({"policy", "policy_undo"})
+"""An index from before there were policies lacks these fields; it gets them with its first policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class OpenIndex:
     """By this call: then it is empty, and no document in it can be up to date."""
     live: str | None
     """The index that the alias stands for, and that a swap would replace; None if that is `name` itself."""
+    policy: WordPolicy | None = None
+    """That of the index: all documents in it go through it."""
 
 
 def check_alias(alias: str) -> None:
@@ -89,14 +94,18 @@ def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, An
 
 
 def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """How the field types of an existing mapping differ from those wanted, one phrase a field; additional fields are fine."""
+    """How the field types of an existing mapping differ from those wanted, one phrase a field.
+
+    Additional fields are fine, and so is one without the fields of word policies.
+    """
     fields, existing = wanted.get("properties", {}), found.get("properties", {})
     return [
         f"{name} is {existing[name].get('type', 'object')} instead of {spec.get('type', 'object')}"
         if name in existing
         else f"{name} is missing"
         for name, spec in fields.items()
-        if name not in existing or existing[name].get("type", "object") != spec.get("type", "object")
+        if (name not in existing and name not in _ADDED_LATER)
+        or existing.get(name, spec).get("type", "object") != spec.get("type", "object")
     ]
 
 

@@ -13,6 +13,7 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import Identity, OpenIndex, about, check_alias, index_name, mapping_differences, ours, with_meta
+from stair_es.cluster.policy_state import check_asked, state_of, with_policy
 from stair_es.cluster.relax import relaxed
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.swap import prune, stands_for, swap
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from opensearchpy import OpenSearch
+
+    from stair_es.policy import WordPolicy
 
 __all__ = [
     "Identity",
@@ -46,6 +49,7 @@ def open_index(
     body: Mapping[str, Any],
     identity: Identity,
     say: Callable[[str], None],
+    policy: WordPolicy | None = None,
 ) -> OpenIndex:
     """The index to write into: the one behind `alias`, a new one, or the build of the next one (see `swap`).
 
@@ -58,14 +62,16 @@ def open_index(
         body: Of a new index, without what belongs to stair-es in `_meta`.
         identity: Of this run.
         say: Is told why an index is built.
+        policy: For a new index; None takes that of the index behind the alias, which the build of the next one inherits.
 
     Raises:
         UsageError: Not a name for an alias.
-        IndexMismatch: The name is taken by something that isn't ours, or an unfinished build has another mapping.
+        IndexMismatch: The name is taken by something that isn't ours, or an unfinished build has another mapping, or the index
+            has another policy than the one asked for.
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
-    opened, why = persistently(partial(_open, client, alias, made), connection)
+    opened, why = persistently(partial(_open, client, alias, made, policy), connection)
     if why is not None:
         doing = "building" if opened.created else "going on with"
         say(f"{opened.live} {why}: {doing} {opened.name}, the alias moves when it is complete")
@@ -73,7 +79,12 @@ def open_index(
 
 
 def find_index(
-    client: OpenSearch, connection: Connection, alias: str, body: Mapping[str, Any], identity: Identity
+    client: OpenSearch,
+    connection: Connection,
+    alias: str,
+    body: Mapping[str, Any],
+    identity: Identity,
+    policy: WordPolicy | None = None,
 ) -> OpenIndex | None:
     """What `open_index` would open, if it is there already; creates nothing.
 
@@ -83,33 +94,31 @@ def find_index(
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
-    return persistently(partial(_find, client, alias, made), connection)
+    return persistently(partial(_find, client, alias, made, policy), connection)
 
 
-def _open(client: OpenSearch, alias: str, made: Mapping[str, Any]) -> tuple[OpenIndex, str | None]:
+def _open(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordPolicy | None) -> tuple[OpenIndex, str | None]:
     """One attempt, and why it is a build, if it is one: an index that an attempt before this one has made is found again."""
-    created = None if client.indices.exists(index=alias) else _create(client, alias, alias, made)
+    created = None if client.indices.exists(index=alias) else _create(client, alias, alias, with_policy(made, policy))
     if created:
-        return OpenIndex(name=created, write_alias=alias, created=True, live=None), None
-    name, why = _live(client, alias, made)
+        return OpenIndex(name=created, write_alias=alias, created=True, live=None, policy=policy), None
+    live, why = _live(client, alias, made, policy)
     if why is None:
-        return OpenIndex(name=name, write_alias=alias, created=False, live=None), None
-    opened = _open_build(client, alias, made, name)
+        return live, None
+    opened = _open_build(client, alias, with_policy(made, live.policy), live)
     if opened.created:
-        now, why_now = _live(client, alias, made)
+        now, why_now = _live(client, alias, made, policy)
         if why_now is None:  # a parallel run has finished the same build while we looked for it
             client.indices.delete(index=opened.name)
-            return OpenIndex(name=now, write_alias=alias, created=False, live=None), None
+            return now, None
     return opened, why
 
 
-def _find(client: OpenSearch, alias: str, made: Mapping[str, Any]) -> OpenIndex | None:
+def _find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordPolicy | None) -> OpenIndex | None:
     if not client.indices.exists(index=alias):
         return None
-    name, why = _live(client, alias, made)
-    if why is None:
-        return OpenIndex(name=name, write_alias=alias, created=False, live=None)
-    return _find_build(client, alias, made, name)
+    live, why = _live(client, alias, made, policy)
+    return live if why is None else _find_build(client, alias, made, live)
 
 
 def refresh(client: OpenSearch, connection: Connection, name: str) -> None:
@@ -143,23 +152,26 @@ def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
     return name, index
 
 
-def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any]) -> tuple[str, str | None]:
+def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: WordPolicy | None) -> tuple[OpenIndex, str | None]:
     """The index behind the alias, and why it can't be written on (None if it can)."""
     name, index = _only(client, alias)
+    state = state_of(index, name)
+    check_asked(policy, state, name, alias)
+    live = OpenIndex(name=name, write_alias=alias, created=False, live=None, policy=state.policy)
     theirs, own = ours(index), wanted["mappings"]["_meta"]["stair_es"]
     if theirs.get("model") != own["model"]:
-        return name, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
+        return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
     if theirs.get("digest") != own["digest"]:
-        return name, "was made with other settings"
+        return live, "was made with other settings"
     differences = mapping_differences(wanted["mappings"], index["mappings"])
-    return name, f"has another mapping ({'; '.join(differences)})" if differences else None
+    return live, f"has another mapping ({'; '.join(differences)})" if differences else None
 
 
 def _build_alias(alias: str, wanted: Mapping[str, Any]) -> str:
     return f"{alias}.building-{wanted['mappings']['_meta']['stair_es']['digest']}"
 
 
-def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: str) -> OpenIndex | None:
+def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: OpenIndex) -> OpenIndex | None:
     behind = _build_alias(alias, wanted)
     if not client.indices.exists(index=behind):
         return None
@@ -170,16 +182,17 @@ def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
             f"the unfinished index {name!r} was begun with another mapping: {'; '.join(differences)}",
             f"Delete the index {name} to begin anew, or take the mapping that it was begun with.",
         )
-    return OpenIndex(name=name, write_alias=behind, created=False, live=live)
+    policy = state_of(index, name).policy
+    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=policy)
 
 
-def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: str) -> OpenIndex:
+def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: OpenIndex) -> OpenIndex:
     found = _find_build(client, alias, wanted, live)
     if found:
         return found
     behind = _build_alias(alias, wanted)
     created = _create(client, alias, behind, wanted)
     if created:
-        return OpenIndex(name=created, write_alias=behind, created=True, live=live)
+        return OpenIndex(name=created, write_alias=behind, created=True, live=live.name, policy=live.policy)
     [name] = client.indices.get_alias(name=behind)
-    return OpenIndex(name=name, write_alias=behind, created=False, live=live)
+    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=live.policy)

@@ -22,10 +22,12 @@ from stair_es.cluster.connect import Connection, Target, probe
 from stair_es.cluster.index import OpenIndex
 from stair_es.cluster.ledger import Entry, Stored
 from stair_es.cluster.mapping import index_body
+from stair_es.cluster.policy_state import policy_of
 from stair_es.cluster.retry import RetryPolicy
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
+from stair_es.policy import WordPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -133,6 +135,8 @@ class ClusterSession:
     options: _Options
     began: str
     say: Say
+    policy: WordPolicy | None
+    """That of the index when the run began."""
 
     @property
     def _connection(self) -> Connection:
@@ -151,6 +155,7 @@ class ClusterSession:
         """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists."""
         client = _client(self._connection)
         indices.refresh(client, self._connection, self.index)
+        self._compare_policy(client)
         live = self.opened.live
         if live is None or self.index in indices.stands_for(client, self._connection, self.alias):
             return Completion()  # by a run beside this one, perhaps
@@ -159,6 +164,14 @@ class ClusterSession:
             return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
+
+    def _compare_policy(self, client: OpenSearch) -> None:
+        now = policy_of(client, self._connection, self.index)
+        if (now and now.digest) != (self.policy and self.policy.digest):
+            self.say(
+                "the index was given another word policy during this run: for the images that it wrote, say"
+                f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
+            )
 
     def _unfinished(self, live: str, coverage: Coverage) -> str:
         if self.options.swap == "never":
@@ -204,7 +217,7 @@ class Kind:
         options, connection, target = self._begin(plan)
         client = _client(connection)
         body = index_body(target, plan.document, override=options.mapping)
-        opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say)
+        opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say, plan.policy)
         if plan.document.id == "content" and not opened.created:
             indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
         return self._session(plan, options, connection, target, opened, say)
@@ -213,7 +226,7 @@ class Kind:
         """See `SinkKind`."""
         options, connection, target = self._begin(plan)
         body = index_body(target, plan.document, override=options.mapping)
-        opened = indices.find_index(_client(connection), connection, plan.alias, body, plan.identity)
+        opened = indices.find_index(_client(connection), connection, plan.alias, body, plan.identity, plan.policy)
         return self._session(plan, options, connection, target, opened, lambda _: None) if opened else None
 
     def _begin(self, plan: SinkPlan) -> tuple[_Options, Connection, Target]:
@@ -237,6 +250,7 @@ class Kind:
             options=options,
             began=plan.began,
             say=say,
+            policy=opened.policy,
         )
 
 

@@ -16,10 +16,11 @@ from stair_es.cluster.index import Identity
 from stair_es.errors import ResourceError, UsageError
 from stair_es.ingest.enrich import EnricherSpec, build
 from stair_es.ingest.run_ray import RayOptions
-from stair_es.ingest.sink import Session, SinkKind, SinkPlan
+from stair_es.ingest.sink import HasPolicy, Session, SinkKind, SinkPlan
 from stair_es.ingest.stages import Job
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import SourceOptions
 from stair_es.types import Json
@@ -49,6 +50,8 @@ class IngestOptions:
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink: str = "cluster"
     sink_options: dict[str, str] = field(default_factory=dict)
+    policy: WordPolicy | None = None
+    """For a new index; one that is there has its own."""
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
     dead_letters: Path | None = None
@@ -84,6 +87,7 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
         bulk=options.bulk,
         connection=connection,
         options=options.sink_options,
+        policy=options.policy,
         began=began,
     )
 
@@ -110,6 +114,7 @@ def job_of(options: IngestOptions, session: Session) -> Job:
         limits=options.limits,
         enrichers=options.enrichers,
         enricher_versions=_enricher_versions(options),
+        policy=session.policy if isinstance(session, HasPolicy) else options.policy,
     )
 
 

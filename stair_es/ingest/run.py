@@ -27,7 +27,7 @@ from stair_es.ingest.resync import remove_gone
 from stair_es.ingest.run_local import local_lanes
 from stair_es.ingest.run_ray import ray_lanes
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
-from stair_es.ingest.stages import Job
+from stair_es.ingest.stages import EMPTIED, Job
 from stair_es.ingest.streams import Streams
 from stair_es.sources.item import Item, Source, Unlisted
 
@@ -90,15 +90,21 @@ class _Run:
     books: Books
     say: Say
     progress: Progress
+    emptied: int = 0
+    """Images that a word policy left no word."""
 
     def through(self, runner: Literal["local", "ray"], ahead: Ahead[Item | Unlisted]) -> Report:
         start = time.perf_counter()
         job = job_of(self.options, self.session)
+        if job.policy:
+            self.say(f"word policy: {job.policy.label}")
         policy = self.options.bulk
         try:
             with self.session.load(), _lanes(runner, job, self.options) as lanes:
                 pump = Pump(lanes, Pace(policy), job.fresh, self._admit)
                 self._pump(pump, ahead)
+            if self.emptied:
+                self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
             removed = self._remove_gone() if self.options.resync else 0
         except StairError:
             self.say(
@@ -119,6 +125,7 @@ class _Run:
         told_busy = told_listed = False
         for batch in pump.run(ahead):
             self.books.enter(batch)
+            self.emptied += sum(outcome.reason == EMPTIED for outcome in batch.outcomes())
             self.books.listing_done = ahead.exhausted
             self.progress(self.books)
             if pump.busy and not told_busy:

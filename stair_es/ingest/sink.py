@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from stair_es.cluster.bulk import BulkPolicy, Written
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import Identity
 from stair_es.cluster.ledger import Entry, Stored
+from stair_es.policy import WordPolicy
 
 Say: TypeAlias = Callable[[str], None]
 Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
@@ -31,6 +32,8 @@ class SinkPlan:
     """The search cluster, for sinks that write into one."""
     options: Mapping[str, str] = field(default_factory=dict)
     """The sink's own options; for the built-in one see `cluster_sink`."""
+    policy: WordPolicy | None = None
+    """What documents are to go through; None for what the sink has of its own (see `HasPolicy`)."""
     began: str = ""
     """When the run began to list, as `ingested_at` has it: what was stored later, by a run beside it, it can't call gone."""
 
@@ -101,6 +104,13 @@ class Session(Protocol):
 
     def complete(self, coverage: Coverage) -> Completion:
         """Make everything that was written findable; called after a run that went through."""
+
+
+@runtime_checkable
+class HasPolicy(Protocol):
+    """A session whose sink keeps a word policy: that is the one that documents go through."""
+
+    policy: WordPolicy | None
 
 
 class SinkKind(Protocol):

@@ -17,12 +17,16 @@ from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage,
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
 from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Item, Read, Reading
 from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
     from stair_es.cluster.ledger import Stored
+
+EMPTIED = "the word policy leaves it no word"
+"""Reason of an image that is written, though no query will find it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Job:
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
     """Asked once, on the driver: part of each fingerprint."""
+    policy: WordPolicy | None = None
+    """What documents' vectors go through; no part of the fingerprint."""
 
     def fingerprint(self, sha256: str, item: Item) -> str:
         """What the document of these bytes and this item has as fingerprint."""
@@ -198,10 +204,11 @@ def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple
             documents = {
                 image.id: _document(image, job, written_at) for image in encoded
             }  # the same content twice is one document
+            emptied = {image.id for image in encoded if len(image.vector) and not documents[image.id]["tokens"]}
             written = job.writer.write(list(documents.items()), chunk_bytes)
             sent = written.sent
             for batch in batches:
-                _settle(batch, written.outcomes)
+                _settle(batch, written.outcomes, emptied)
         if touched:
             job.writer.update([(image.id, {"version": image.version}) for image in touched])
             for batch in batches:
@@ -219,14 +226,15 @@ def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
         fingerprint=image.fingerprint,
         ingested_at=written_at,
         settings=job.document,
+        policy=job.policy,
     )
 
 
-def _settle(batch: Batch, refused: dict[str, str | None]) -> None:
+def _settle(batch: Batch, refused: dict[str, str | None], emptied: set[str]) -> None:
     for i, image in batch.of(Encoded):
         reason = refused[image.id]
         if reason is None:
-            batch.images[i] = Outcome(image.item, "written", "write", id=image.id)
+            batch.images[i] = Outcome(image.item, "written", "write", EMPTIED if image.id in emptied else "", id=image.id)
         else:
             batch.images[i] = Outcome(image.item, "dead", "write", reason)
 

@@ -21,9 +21,11 @@ from stair_es.cluster.documents import (
     document_id,
     fingerprint,
     impacts,
+    undo_of,
 )
 from stair_es.cluster.identity import Identity, check_alias, index_name, mapping_differences, with_meta
 from stair_es.errors import ResourceError, UsageError
+from stair_es.policy import WordPolicy
 from stair_es.types import Json
 
 FACTS = ImageFacts(
@@ -40,7 +42,13 @@ FACTS = ImageFacts(
 FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail="data:,")
 
 
-def made(vector: dict[str, float], facts: ImageFacts, fields: dict[str, Json], settings: DocumentSettings) -> dict[str, Any]:
+def made(
+    vector: dict[str, float],
+    facts: ImageFacts,
+    fields: dict[str, Json],
+    settings: DocumentSettings,
+    policy: WordPolicy | None = None,
+) -> dict[str, Any]:
     return document(
         SparseVector.from_mapping(vector),
         facts,
@@ -49,6 +57,7 @@ def made(vector: dict[str, float], facts: ImageFacts, fields: dict[str, Json], s
         fingerprint="f",
         ingested_at="2026-01-01T00:00:00Z",
         settings=settings,
+        policy=policy,
     )
 
 
@@ -72,10 +81,34 @@ def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() ->
 
 
 def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
-    body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True))
+    body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), WordPolicy(cap={"dog": 0.5}))
     assert set(body) == RESERVED
     layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
     assert set(layers[0]) | set(layers[1]) == RESERVED | {"caption"}
+
+
+def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
+    policy = WordPolicy(mute=("##s",), cap={"dog": 0.5}, rename={"automobile": "car.x"})
+    settings = DocumentSettings(impacts=True)
+    body = made({"dog": 1.0, "automobile": 0.75, "##s": 0.25}, FACTS, {}, settings, policy)
+    assert body["tokens"] == {"car%2Ex": 0.75, "dog": 0.5}
+    assert (body["top_tokens"], body["impacts"], body["policy"]) == (["car.x", "dog"], "dog|500", policy.digest)
+    assert body["policy_undo"] == {"tokens": {"dog": 1.0, "automobile": 0.75, "##s": 0.25}, "added": ["car%2Ex"]}
+    undone = undo_of(body).restore(SparseVector.from_mapping({"car.x": 0.75, "dog": 0.5}))
+    assert undone == SparseVector.from_mapping({"dog": 1.0, "automobile": 0.75, "##s": 0.25})
+
+    untouched = made({"cat": 1.0, "dog": 0.5}, FACTS, {}, settings, policy)
+    assert untouched == made({"cat": 1.0, "dog": 0.5}, FACTS, {}, settings)
+    emptied = made({"##s": 0.25}, FACTS, {}, settings, policy)
+    assert (emptied["tokens"], emptied["top_tokens"], emptied["impacts"]) == ({}, [], "")
+
+
+def test_an_index_from_before_there_were_policies_needs_no_new_build() -> None:
+    wanted = resources.load("mappings", "image")["mappings"]
+    before = {name: spec for name, spec in wanted["properties"].items() if not name.startswith("policy")}
+    assert mapping_differences(wanted, {"properties": before}) == []
+    own = {**before, "policy": {"type": "text"}}
+    assert mapping_differences(wanted, {"properties": own}) == ["policy is text instead of keyword"]
 
 
 @pytest.mark.parametrize("name", [*sorted(RESERVED), "tokens.dog", "_id", "_mine", "", ".", "a..b", "a."])

@@ -1,0 +1,119 @@
+"""The word policy as state of an index: `_meta.stair_es.policy`, and the two fields of its documents.
+
+==================================================  ===================================================
+`_meta.stair_es.policy`                             means
+==================================================  ===================================================
+is missing                                          no policy
+`{"digest", "policy"}`                              documents go through it
+`{"digest", "policy", "under_way": "apply"}`        the same, but not all documents that are there have
+`{"digest": null, "under_way": "rollback"}`         no policy, but some documents still went through one
+==================================================  ===================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stair_es.cluster.identity import ours
+from stair_es.cluster.retry import persistently
+from stair_es.errors import IndexMismatch
+from stair_es.policy_file import parsed
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.policy import WordPolicy
+
+POLICY_FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "policy": {"type": "keyword"},
+    "policy_undo": {"type": "object", "enabled": False},
+}
+UnderWay = Literal["apply", "rollback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyState:
+    """What an index says of its policy."""
+
+    policy: WordPolicy | None = None
+    under_way: UnderWay | None = None
+    """What has begun and has not been seen to end."""
+
+    def to_json(self) -> dict[str, Any] | None:
+        """What goes into `_meta`; None for nothing."""
+        if self.policy is None and self.under_way is None:
+            return None
+        about: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
+        if self.policy:
+            about["policy"] = self.policy.to_json()
+        return {**about, "under_way": self.under_way} if self.under_way else about
+
+
+def state_of(index: Mapping[str, Any], name: str) -> PolicyState:
+    """The state of an index as the cluster describes it.
+
+    Raises:
+        ResourceError: Its policy isn't one that this version understands.
+    """
+    about = ours(index).get("policy") or {}
+    policy = parsed(about["policy"], f"policy of the index {name}") if about.get("policy") else None
+    return PolicyState(policy=policy, under_way=about.get("under_way"))
+
+
+def policy_of(client: OpenSearch, connection: Connection, name: str) -> WordPolicy | None:
+    """The policy of one index now.
+
+    Raises:
+        ClusterError: The cluster failed the request.
+    """
+    found = persistently(lambda: client.indices.get_mapping(index=name), connection)
+    return state_of(found[name], name).policy
+
+
+def with_policy(body: Mapping[str, Any], policy: WordPolicy | None) -> dict[str, Any]:
+    """The body of a new index whose documents go through `policy`: with `_meta`, and with the fields if they are missing.
+
+    Raises:
+        IndexMismatch: The body has such a field of another type.
+    """
+    if policy is None:
+        return dict(body)
+    mappings = body["mappings"]
+    meta = mappings["_meta"]
+    about = {**meta["stair_es"], "policy": PolicyState(policy=policy).to_json()}
+    properties = {**mappings.get("properties", {}), **missing_fields(mappings.get("properties", {}), "the mapping")}
+    return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": about}, "properties": properties}}
+
+
+def missing_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields that a mapping lacks for a policy.
+
+    Raises:
+        IndexMismatch: It has one of the name, but of another type.
+    """
+    for name, spec in POLICY_FIELDS.items():
+        found = properties.get(name, spec)
+        if any(found.get(key, "object" if key == "type" else None) != value for key, value in spec.items()):
+            raise IndexMismatch(
+                f"{where} has a field {name!r} of its own, which a word policy needs for itself",
+                f"Build an index without it: ingest with the column under another name (--map OTHER={name}).",
+            )
+    return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
+
+
+def check_asked(asked: WordPolicy | None, state: PolicyState, name: str, alias: str) -> None:
+    """Nothing, if an ingest that asks for this policy, or for none in particular, may write into the index.
+
+    Raises:
+        IndexMismatch: The index has another one, or none.
+    """
+    if asked is None or (state.policy and state.policy.digest == asked.digest):
+        return
+    has = f"the policy {state.policy.label}" if state.policy else "no policy"
+    raise IndexMismatch(
+        f"index {name!r} has {has}, not {asked.label}",
+        f"Give it to the documents that are there, too: stair-es policy apply FILE --index {alias} (then leave --policy out).",
+    )

@@ -1,0 +1,210 @@
+"""Word policies: which words of a model an index mutes, caps, renames and merges. Pure.
+
+The order is fixed: first each word becomes what `rename` and `merge` say, then muted words go, then caps hold. Of several
+words that become one the larger weight counts. A sum would count one thing several times, since a model gives `dog` and
+`dogs` to the same picture for the same reason, and would leave the scale of the model's weights; and the larger weight is the
+same whatever the order and the machine's rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ResourceError
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+POLICY_VERSION = 1
+LIGHTEST = 2.0**-126
+"""Engines keep weights as float32, and refuse what is below its normal numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undo:
+    """What gives the original vector back, exactly."""
+
+    words: Mapping[str, float] = field(default_factory=dict)
+    """Those that a policy took away or changed, with the weights that they had."""
+    added: tuple[str, ...] = ()
+    """Those that weren't there before."""
+
+    def __bool__(self) -> bool:
+        return bool(self.words or self.added)
+
+    def restore(self, vector: SparseVector) -> SparseVector:
+        """The vector as it was before the policy."""
+        kept = {word: weight for word, weight in vector if word not in self.added}
+        return SparseVector.from_mapping({**kept, **self.words})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steered:
+    """A vector after a policy."""
+
+    vector: SparseVector
+    """May be empty: the document stays, though no word finds it."""
+    undo: Undo
+    """Empty if the policy changed nothing."""
+    rules: tuple[str, ...]
+    """Those that changed it, as `WordPolicy.rules` calls them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordPolicy:
+    """Words as people write them, unescaped. Build it with `policy_file.read` or `policy_file.parsed` from JSON.
+
+    Raises:
+        ResourceError: On construction, for rules that contradict each other, with the place of the rule.
+    """
+
+    name: str = ""
+    mute: tuple[str, ...] = ()
+    cap: Mapping[str, float] = field(default_factory=dict)
+    """Word -> the most that it may weigh."""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """Word -> what it becomes."""
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Word -> others that become it."""
+
+    def __post_init__(self) -> None:
+        sources = self._check_moves()
+        self._check_mute(sources)
+        self._check_cap(sources)
+
+    def _check_moves(self) -> Mapping[str, str]:
+        """Place of each word that becomes another one."""
+        sources: dict[str, str] = {}
+        for place, source, target in self._moves():
+            if source == target:
+                raise ResourceError(f"{place}: {source!r} becomes itself", "Take it out.")
+            if source in sources:
+                raise ResourceError(
+                    f"{place}: {source!r} has a rule already, {sources[source]}", "A word can become one word only."
+                )
+            sources[source] = place
+        for place, _, target in self._moves():
+            if target in sources:
+                raise ResourceError(
+                    f"{place}: {target!r} becomes another word itself, by {sources[target]}",
+                    "Chains and circles are refused: name the last word of the chain.",
+                )
+        return sources
+
+    def _check_mute(self, sources: Mapping[str, str]) -> None:
+        targets = {target: place for place, _, target in self._moves()}
+        muted: dict[str, str] = {}
+        for i, word in enumerate(self.mute):
+            self._check_end(f"mute[{i}]", word, sources)
+            if word in targets or word in muted:
+                by = targets.get(word) or muted[word]
+                raise ResourceError(
+                    f"mute[{i}]: {word!r} has a rule already, {by}", "Mute the words that become it, or leave it."
+                )
+            muted[word] = f"mute[{i}]"
+
+    def _check_cap(self, sources: Mapping[str, str]) -> None:
+        for word, most in self.cap.items():
+            self._check_end(f"cap.{word}", word, sources)
+            if word in self.mute:
+                raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
+            if not (math.isfinite(most) and most >= LIGHTEST):
+                raise ResourceError(
+                    f"cap.{word}: no weight can be {most:g}", "Give a number above 0; to take a word out, mute it."
+                )
+
+    @staticmethod
+    def _check_end(place: str, word: str, sources: Mapping[str, str]) -> None:
+        if word in sources:
+            raise ResourceError(
+                f"{place}: {word!r} becomes another word before that, by {sources[word]}", "Name the word that it becomes."
+            )
+
+    def _moves(self) -> Iterator[tuple[str, str, str]]:
+        """Place in the file, word, what it becomes."""
+        for source, target in self.rename.items():
+            yield f"rename.{source}", source, target
+        for target, merged in self.merge.items():
+            for i, source in enumerate(merged):
+                yield f"merge.{target}[{i}]", source, target
+
+    @cached_property
+    def becomes(self) -> Mapping[str, str]:
+        """Word -> what it becomes, by `rename` and `merge` alike."""
+        return {source: target for _, source, target in self._moves()}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that a vector must have one of, or the policy doesn't change it. Sorted."""
+        return tuple(sorted({*self.becomes, *self.mute, *self.cap}))
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """One phrase a rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
+        moves = (_move(*move) for move in self.becomes.items())
+        return (*moves, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
+
+    @cached_property
+    def digest(self) -> str:
+        """8 hex digits that stand for the rules; the name and the order in the file don't count."""
+        parts = [POLICY_VERSION, sorted(self.becomes.items()), sorted(self.mute), sorted(self.cap.items())]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.name} ({self.digest})" if self.name else self.digest
+
+    def to_json(self) -> dict[str, Json]:
+        """What `policy_file.parsed` takes."""
+        merge: dict[str, Json] = {target: list(merged) for target, merged in self.merge.items()}
+        return {
+            "stair_es_policy": POLICY_VERSION,
+            "name": self.name,
+            "mute": list(self.mute),
+            "cap": dict(self.cap),
+            "rename": dict(self.rename),
+            "merge": merge,
+        }
+
+    def apply(self, vector: SparseVector) -> Steered:
+        """The vector as the policy wants it in the index, and the way back."""
+        before, rules = vector.to_dict(), []
+        after: dict[str, float] = {}
+        for word, weight in before.items():
+            target = self.becomes.get(word, word)
+            if target != word:
+                rules.append(_move(word, target))
+            after[target] = max(weight, after.get(target, 0.0))
+        for word in self.mute:
+            if after.pop(word, None) is not None:
+                rules.append(f"mute {word}")
+        for word, most in self.cap.items():
+            if after.get(word, 0.0) > most:
+                after[word] = most
+                rules.append(f"cap {word}")
+        changed = {word: weight for word, weight in before.items() if after.get(word) != weight}
+        undo = Undo(words=changed, added=tuple(sorted(after.keys() - before.keys())))
+        return Steered(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
+
+    def asked(self, vector: SparseVector) -> SparseVector:
+        """The vector of a query for an index with this policy: its words become what the documents' words became.
+
+        Muting and capping are left out: they are about what documents say, and a muted word finds nothing anyway.
+        """
+        moved: dict[str, float] = {}
+        for word, weight in vector:
+            target = self.becomes.get(word, word)
+            moved[target] = max(weight, moved.get(target, 0.0))
+        return SparseVector.from_mapping(moved)
+
+
+def _move(source: str, target: str) -> str:
+    return f"{source} -> {target}"
