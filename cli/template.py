@@ -1,0 +1,158 @@
+"""`stair-es template`: search templates in the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Annotated, Literal
+
+import typer
+
+from stair_es.config import DEFAULT_INDEX
+
+from . import options
+from .output import emit_json, note, plain, stdout
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="""Search templates in the cluster: other languages send a few parameters and get hits.
+
+`words` takes a list of weighted words, `hybrid` the same and a text for the captions, `match` plain text for the field
+`impacts`. docs/templates.md has the parameters.""",
+)
+
+Name = Literal["words", "hybrid", "match"]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Which templates. [default: all that the index can use]", metavar="[words|hybrid|match]..."),
+]
+Shape = Annotated[
+    Literal["rank_features", "sparse_vector"] | None,
+    typer.Option("--shape", help="Type of the field `tokens`. [default: what the index has]"),
+]
+Prefix = Annotated[str, typer.Option("--prefix", help="What the ids begin with: another one for each tenant.")]
+_PREFIX = "stair-es-"
+
+
+@app.command()
+@options.connected
+def publish(
+    names: Names = None,
+    shape: Shape = None,
+    prefix: Prefix = _PREFIX,
+    as_json: options.Json = False,
+    index: options.Index = DEFAULT_INDEX,
+    url: options.Url = None,
+) -> None:
+    """Put the templates into the cluster. Again any time: what is there already stays as it is.
+
+    **Examples**
+
+    - `stair-es template publish --index photos`
+
+    - `stair-es template publish words --shape rank_features --prefix acme-`
+    """
+    from stair_es.search import templates
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        form, wanted = shape, tuple(names or ())
+        if form is None:
+            found = templates.look(client, connection, index)
+            form, wanted = found.form, wanted or found.names
+            _say_left_out(wanted, found.names, names is not None, index)
+        made = [templates.template(name, form, prefix=prefix) for name in dict.fromkeys(wanted or templates.NAMES)]
+        changes = {each.id: templates.publish(client, connection, each) for each in made}
+    _tell(changes, as_json)
+
+
+@app.command()
+def show(
+    name: Annotated[Name, typer.Argument(help="Which template.")],
+    shape: Annotated[
+        Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
+    ] = "rank_features",
+    prefix: Prefix = _PREFIX,
+    as_json: options.Json = False,
+) -> None:
+    """Print a template as `publish` puts it into the cluster; with `--json` the body of that request. Needs no cluster.
+
+    **Examples**
+
+    - `stair-es template show words`
+
+    - `stair-es template show words --json > words.json`
+    """
+    from stair_es.search.templates import template
+
+    made = template(name, shape, prefix=prefix)
+    if as_json:
+        emit_json(made.body)
+    else:
+        plain(made.source.rstrip("\n"))
+
+
+@app.command(name="list")
+@options.connected
+def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.Url = None) -> None:
+    """Say which of the templates the cluster has: `published`, `different` (from another version, or edited) or `missing`.
+
+    **Examples**
+
+    - `stair-es template list`
+
+    - `stair-es template list --prefix acme- --json`
+    """
+    from stair_es.search import templates
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        states = {f"{prefix}{name}": templates.state(client, connection, name, prefix=prefix) for name in templates.NAMES}
+    _tell(states, as_json)
+
+
+@app.command()
+@options.connected
+def delete(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which templates. [default: all]", metavar="[words|hybrid|match]...")
+    ] = None,
+    prefix: Prefix = _PREFIX,
+    as_json: options.Json = False,
+    url: options.Url = None,
+) -> None:
+    """Take templates out of the cluster, even edited ones.
+
+    **Examples**
+
+    - `stair-es template delete`
+
+    - `stair-es template delete match --prefix acme-`
+    """
+    from stair_es.search import templates
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        chosen = dict.fromkeys(names or templates.NAMES)
+        ids = [templates.template(name, templates.FORMS[0], prefix=prefix).id for name in chosen]
+        gone = {id_: "deleted" if templates.delete(client, connection, id_) else "missing" for id_ in ids}
+    _tell(gone, as_json)
+
+
+def _say_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: bool, index: str) -> None:
+    if "match" in possible:
+        return
+    if "match" in wanted:
+        note(f"{index} has no field `impacts`: `match` will find nothing in it")
+    elif not named:
+        note(f"`match` is left out: {index} has no field `impacts` (ingest with --impacts)")
+
+
+def _tell(states: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        emit_json(states)
+        return
+    width = max(map(len, states))
+    for id_, what in states.items():
+        stdout.print(f"{id_:<{width}}  {what}", markup=False)
