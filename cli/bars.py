@@ -15,18 +15,20 @@ from rich.style import Style
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
     from stair_es.search.explain import Reason
-    from stair_es.search.searcher import Hit
+    from stair_es.search.hits import Hit
+    from stair_es.search.near import NearMiss
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _JOINERS = "\u200c\u200d"
 _FEWEST_CELLS, _MOST_CELLS = 8, 40
 _TOP_WORDS = 8
+_INDENT = " " * 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,21 +86,28 @@ def weight_lines(weights: Iterable[tuple[str, float]], canvas: Canvas) -> list[T
     return _bars([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
 
 
-def reason_lines(reasons: Sequence[Reason], canvas: Canvas) -> list[Text]:
-    """One line a word in common: the word, a bar of what it adds to the score, and the two weights that make it."""
-    rows = [
-        (
-            reason.feature,
-            reason.contribution,
-            f"{number(reason.query_weight)} x {number(reason.image_weight)} = {number(reason.contribution)}",
-        )
-        for reason in reasons
-    ]
-    return _bars(rows, "      ", canvas)
+def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str, float] | None = None) -> list[Text]:
+    """One line a word in common: the word, a bar of what it adds to the score, and the two weights that make it.
+
+    The last words, which together add next to nothing, are one line. `engine` is what the engine says that each adds.
+    """
+    shown = reasons[: _worth_a_line([reason.contribution for reason in reasons])]
+    rows = []
+    for reason in shown:
+        figures = f"{number(reason.query_weight)} x {number(reason.image_weight)} = {number(reason.contribution)}"
+        if engine:
+            figures += f"  engine {number(engine.get(reason.feature, 0.0))}"
+        rows.append((reason.feature, reason.contribution, figures))
+    lines = _bars(rows, _INDENT, canvas)
+    rest = reasons[len(shown) :]
+    if rest:
+        added = number(sum(reason.contribution for reason in rest))
+        lines.append(Text(f"{_INDENT}{len(rest)} more words add {added}", style="dim"))
+    return lines
 
 
 def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Text]:
-    """Rank, score and place of a hit, and below it the words in common: as bars with `explain`, else by name."""
+    """Rank, score and place of a hit, its caption, and the words in common: as bars with `explain`, else by name."""
     link = Style(link=hit.uri) if _linkable(hit.uri) else Style()
     head = Text.assemble(
         (f"{rank:3}.  ", "bold"),
@@ -106,17 +115,67 @@ def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Tex
         "  ",
         (visible(readable(hit.uri) or hit.id, canvas.encoding), link),
     )
+    lines = [head]
+    caption = hit.source.get("caption")
+    if isinstance(caption, str) and caption.strip():
+        lines.append(Text(f'{_INDENT}"{visible(shortened(caption), canvas.encoding)}"', style="italic"))
+    if hit.ranks:
+        ranks = ", ".join(f"{name} {place}" for name, place in hit.ranks.items())
+        lines.append(Text(f"{_INDENT}rank by {ranks}", style="dim"))
     if explain:
-        return [head, *reason_lines(hit.why, canvas), _sum_line(hit, canvas)]
+        return [*lines, *reason_lines(hit.why, canvas, hit.engine), *([] if hit.ranks else [_sum_line(hit, canvas)])]
     words = [_word(reason.feature, canvas) for reason in hit.why]
-    more = f", {len(words) - _TOP_WORDS} more" if len(words) > _TOP_WORDS else ""
-    return [head, Text("      " + ", ".join(words[:_TOP_WORDS]) + more, style="cyan")]
+    return [*lines, Text(_INDENT + _listed(words), style="cyan")] if words else lines
+
+
+def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
+    """Where a document is in the ranking, why, and what it would have taken."""
+    lines = [Text(visible(readable(found.uri) or found.id, canvas.encoding), style="bold")]
+    if found.score is None:
+        lines.append(Text("  not found by this query", style="bold red"))
+    else:
+        lines.append(Text(f"  rank {found.rank}, score {number(found.score)}", style="bold green"))
+        if found.wanted is not None and found.score < found.wanted:
+            lines.append(Text(f"  {number(found.wanted - found.score)} short of hit {k}, which scores {number(found.wanted)}"))
+    lines += [Text(visible(f"  {reason}", canvas.encoding), style="red") for reason in found.failing]
+    if found.why:
+        lines += [Text("  words in common"), *reason_lines(found.why, canvas)]
+    for title, vector in (("words of the query that it lacks", found.lacking), ("its heaviest words beside", found.beside)):
+        if len(vector):
+            words = [f"{_word(word, canvas)} {number(weight)}" for word, weight in vector]
+            lines += [Text(f"  {title}"), Text(_INDENT + _listed(words), style="cyan")]
+    return lines
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """The beginning of a text."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _sum_line(hit: Hit, canvas: Canvas) -> Text:
     exact = sum(reason.contribution for reason in hit.why)
-    engine = f" ({(hit.score / exact - 1) * 100:+.2f} %: the engine keeps 9 bits of a weight)" if exact else ""
-    return Text(visible(f"      sum {number(exact)}, score {number(hit.score)}{engine}", canvas.encoding), style="dim")
+    beyond = hit.score - exact
+    if exact and -0.004 * exact <= beyond <= 1e-6 * exact:
+        said = f"({beyond / exact * 100:+.2f} %: the engine keeps 9 bits of a weight)"
+    else:
+        said = f"({number(beyond)} by the caption)" if beyond > 0 else ""
+    return Text(visible(f"{_INDENT}sum {number(exact)}, score {number(hit.score)} {said}".rstrip(), canvas.encoding), style="dim")
+
+
+def _worth_a_line(contributions: Sequence[float]) -> int:
+    """How many of the largest make all but a hundredth of the sum; one more is no line saved."""
+    left = sum(contributions)
+    least = left / 100
+    for count, contribution in enumerate(contributions):
+        if left <= least and len(contributions) - count > 1:
+            return count
+        left -= contribution
+    return len(contributions)
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = f", {len(words) - _TOP_WORDS} more" if len(words) > _TOP_WORDS else ""
+    return ", ".join(words[:_TOP_WORDS]) + more
 
 
 def _bars(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:

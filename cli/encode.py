@@ -50,7 +50,9 @@ def encode(
     if images:
         _encode_images(encoder, images, as_json)
     elif text:
-        _show("text", text, inputs.query_vector(encoder, text, None), as_json)
+        from stair_es.search.inputs import text_vector
+
+        _show("text", text, text_vector(encoder, text), as_json)
 
 
 def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import encode, ingest, ingest_texts, node, options, plugins, query, search
+from . import asking, encode, explain, ingest, ingest_texts, node, options, plugins, query, search, template
 from .output import fail, note
 
 app = typer.Typer(
@@ -26,10 +26,12 @@ app = typer.Typer(
 )
 app.command(name="ingest")(options.connected(ingest.ingest))
 app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
-app.command(name="search")(options.connected(search.search))
+app.command(name="search")(options.connected(asking.asking(search.search)))
+app.command(name="explain")(options.connected(asking.asking(explain.explain)))
 app.command(name="encode")(encode.encode)
-app.command(name="query")(query.query)
+app.command(name="query")(asking.asking(query.query))
 app.command(name="plugins")(plugins.plugins)
+app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 
 

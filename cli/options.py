@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
@@ -16,16 +11,13 @@ import typer
 from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
 from stair_es.errors import UsageError
 
+from .injected import Injected
 from .output import note
 
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 Words = Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")]
-QueryImage = Annotated[
-    Path | None,
-    typer.Option("--image", exists=True, dir_okay=False, readable=True, help="Look for images like this one instead."),
-]
 Url = Annotated[
     str | None,
     typer.Option(
@@ -65,27 +57,9 @@ _SECURE = {
     "aws_service": _secure("aws-service", "Sign requests for AWS: es, or aoss for Serverless."),
     "aws_region": _secure("aws-region", "Region to sign for; else what the AWS configuration says."),
 }
-_given: ContextVar[Mapping[str, str | None]] = ContextVar("_given", default={})  # noqa: B039  never changed in place
-_R = TypeVar("_R")
-
-
-def connected(command: Callable[..., _R]) -> Callable[..., _R]:
-    """The command with the options of a secure connection besides its own; `connection` finds them by itself."""
-
-    @wraps(command)
-    def with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-        token = _given.set({name: given.pop(name, None) for name in _SECURE})
-        try:
-            return command(*args, **given)
-        finally:
-            _given.reset(token)
-
-    own = inspect.signature(command, eval_str=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    added = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in _SECURE.items()]
-    with_options.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {**command.__annotations__, **_SECURE}
-    return with_options
+_connected = Injected({name: (kind, None) for name, kind in _SECURE.items()})
+connected = _connected.into
+"""The command with the options of a secure connection besides its own; `connection` finds them by itself."""
 
 
 def connection(url: str | None) -> Connection:
@@ -104,7 +78,7 @@ def connection(url: str | None) -> Connection:
         _refuse_password(url)
     url = url or secret(ENV_URL)
     if url:
-        return Connection.from_env(url, _given.get())
+        return Connection.from_env(url, _connected.given)
     from stair_es.node import ensure_running
 
     node_url = ensure_running(say=note)

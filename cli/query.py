@@ -10,8 +10,9 @@ from urllib.parse import quote, urlsplit
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_CLAUSES, MAX_HITS
+from stair_es.errors import UsageError
 
-from . import inputs, options
+from . import asking, inputs, options
 from .output import emit_json, note, plain
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 def query(
     words: options.Words = None,
-    image: options.QueryImage = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits the body asks for.")] = 10,
+    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, which `search` printed.")] = "",
     max_clauses: Annotated[
         int, typer.Option("--max-clauses", min=1, help="How many words at most: the cluster's limit is 1024 by default.")
     ] = MAX_CLAUSES,
@@ -36,40 +37,49 @@ def query(
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
 
+    The clauses are `rank_feature` unless `--shape` says what the cluster has.
+
     **Examples**
 
     - `stair-es query "red car"`
 
     - `stair-es query "red car" | sh`
 
-    - `stair-es query "red car" --json > body.json`
+    - `stair-es query "red car" --shape sparse_vector --json > body.json`
     """
-    text = inputs.one_of(words or [], image, _EXAMPLE)
+    given = asking.inputs_given(words or [], _EXAMPLE)
+    how, cursor = asking.how_given(), asking.cursor(after)
+    if how.fusion == "rrf":
+        raise UsageError("fusing ranks takes two requests: there is no one body for it", "Take --hybrid sum, or `search`.")
     encoder = inputs.load_encoder(model, backend, text_tower)
-    vector = inputs.query_vector(encoder, text, image)
-    from stair_es.search.queries import rank_features_query, search_body
+    from dataclasses import replace
 
-    sparse = rank_features_query(vector, max_clauses=max_clauses)
-    if len(sparse.cut):
-        note(f"--max-clauses left no room for the {len(sparse.cut)} lightest words of the query")
-    body = search_body(sparse.clause, k=k)
+    from stair_es.search.body import request_body
+    from stair_es.search.inputs import question_of
+    from stair_es.search.prune import pruned
+
+    question = question_of(encoder, given)
+    question = replace(question, vector=pruned(question.vector, how.pruning).kept)
+    asked = request_body(
+        question, how.shape or "rank_features", max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase
+    )
+    if len(asked.cut):
+        note(f"--max-clauses left no room for the {len(asked.cut)} lightest words of the query")
     if as_json:
-        emit_json(body)
+        emit_json(asked.body)
         return
-    plain(curl(body, _safe(url), index))
-    if url and urlsplit(url).username is not None:
+    plain(curl(asked.body, _safe(url), index))
+    if url and any(urlsplit(part).username is not None for part in url.split(",")):
         note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
 
 
 def curl(body: Mapping[str, Any], url: str, index: str) -> str:
-    """The request as a shell command, one clause a line."""
+    """The request as a shell command, one `rank_feature` clause a line."""
     address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
-    clauses = body["query"]["bool"]["should"]
-    lines = ",\n".join("  " + json.dumps(clause, ensure_ascii=False) for clause in clauses)
-    frame = json.dumps({**body, "query": {"bool": {"should": []}}}, ensure_ascii=False)
-    head, _, tail = frame.rpartition("[]")
+    text = json.dumps(body, ensure_ascii=False)
+    lines = text.replace('{"rank_feature": ', '\n  {"rank_feature": ')  # quotes within values are escaped: this is no value
     header = shlex.quote("Content-Type: application/json")
-    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(f'{head}[{chr(10)}{lines}{chr(10)}]{tail}')}"
+    return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
 
 
 def _safe(url: str | None) -> str:
@@ -77,7 +87,7 @@ def _safe(url: str | None) -> str:
     if url:
         from stair_es.cluster.connect import Connection
 
-        return Connection(url=url.split(",")[0]).safe_url  # curl asks one node
+        return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl asks one node
     from stair_es.node import state
     from stair_es.node.spec import DEFAULT_PORT, NodeSpec
 

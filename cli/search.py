@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
 
-from . import inputs, options
+from . import asking, inputs, options
 from .bars import Canvas, hit_lines
 from .output import emit_json, note, stdout
 
 if TYPE_CHECKING:
-    from stair_es.search.searcher import Result
+    from stair_es.search.hits import Hit, Result
 
-_EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
 
 def search(
     words: options.Words = None,
-    image: options.QueryImage = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits.")] = 10,
+    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, which the page before printed.")] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Draw what each word in common adds to the score.")] = False,
+    engine_explain: Annotated[
+        bool, typer.Option("--engine-explain", help="The same, with what the engine itself says beside it.")
+    ] = False,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
@@ -30,51 +35,68 @@ def search(
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
-    """Find images by words, or by another image: ranked hits with the words in common.
+    """Find images by words, by other images, or both: ranked hits with the words in common.
 
-    The score is the dot product of the word weights of the query and of the image.
+    The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` must be there, `-dog`
+    mustn't, `dog^2` counts twice and `dog^0` not at all.
 
     **Examples**
 
     - `stair-es search "red car"`
 
-    - `stair-es search dog on a beach -k 3 --explain`
+    - `stair-es search "beach -people +dog^2" -k 3 --explain`
 
-    - `stair-es search --image holiday.jpg --json`
+    - `stair-es search --image holiday.jpg --filter "width:>1000" --json`
+
+    - `stair-es search "at night" --image street.jpg --weights 1,0.5`
+
+    - `stair-es search "black cat" --hybrid rrf`
     """
-    text = inputs.one_of(words or [], image, _EXAMPLE)
+    given = asking.inputs_given(words or [], EXAMPLE)
+    how, cursor = asking.how_given(engine_explain=engine_explain), asking.cursor(after)
     encoder = inputs.load_encoder(model, backend, text_tower)
-    vector = inputs.query_vector(encoder, text, image)
-    connection = options.connection(url)
+    from stair_es.search.inputs import question_of
     from stair_es.search.searcher import Searcher
 
-    with Searcher(connection, index, encoder.model_id) as searcher:
-        result = searcher.search(vector, k)
+    question = question_of(encoder, given)
+    with Searcher(options.connection(url), index, encoder.model_id) as searcher:
+        result = searcher.search(question, k, after=cursor, how=how)
     _remarks(result, index)
     if as_json:
         emit_json(to_json(result))
         return
     canvas = Canvas.of(stdout)
     for rank, hit in enumerate(result.hits, start=1):
-        for line in hit_lines(rank, hit, canvas, explain=explain):
+        for line in hit_lines(rank, hit, canvas, explain=explain or engine_explain):
             stdout.print(line)
+    if result.after:
+        note(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 
 def to_json(result: Result) -> dict[str, object]:
-    """The machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms"}`."""
+    """The machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
+    return {
+        "hits": [_hit(hit) for hit in result.hits],
+        "took_ms": result.took_ms,
+        "shape": result.shape,
+        "after": result.after,
+        "cut": result.cut.to_dict(),
+        "dropped": result.dropped.to_dict(),
+    }
+
+
+def _hit(hit: Hit) -> dict[str, object]:
     from dataclasses import asdict
 
-    return {
-        "hits": [
-            {"id": hit.id, "uri": hit.uri, "score": hit.score, "why": [asdict(reason) for reason in hit.why]}
-            for hit in result.hits
-        ],
-        "took_ms": result.took_ms,
-    }
+    shown: dict[str, object] = {"id": hit.id, "uri": hit.uri, "score": hit.score, "why": [asdict(reason) for reason in hit.why]}
+    more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine), "ranks": dict(hit.ranks)}
+    return {**shown, **{name: value for name, value in more.items() if value}}
 
 
 def _remarks(result: Result, index: str) -> None:
     if len(result.cut):
         note(f"the cluster's clause limit left no room for the {len(result.cut)} lightest words of the query")
+    if len(result.dropped):
+        note(f"pruned: {len(result.dropped)} words of the query were not sent ({', '.join(result.dropped.features[:8])})")
     if not result.hits:
-        note(f"nothing found: no image in {index!r} has a word in common with the query")
+        note(f"nothing found: nothing in {index!r} has a word in common with the query and meets its conditions")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from opensearchpy import exceptions
@@ -107,5 +107,17 @@ def reason(error: exceptions.TransportError, connection: Connection) -> str:
     """What the server said of it."""
     info = error.info
     if isinstance(info, dict) and isinstance(info.get("error"), dict):
-        return connection.redact(str(info["error"].get("reason", info["error"])))
+        return connection.redact(_told(info["error"]))
     return connection.redact(str(error.error)[:500])
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """The error's own words and those of its first cause: "all shards failed" alone helps nobody."""
+    causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
+    shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
+    deepest = (shards[0].get("reason") if shards else None) or {}
+    while isinstance(deepest, dict) and isinstance(deepest.get("caused_by"), dict):
+        deepest = deepest["caused_by"]
+    deeper = deepest.get("reason") if isinstance(deepest, dict) else None
+    said = [error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper]
+    return ": ".join(dict.fromkeys(str(part) for part in said if part))

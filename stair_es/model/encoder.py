@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
@@ -29,6 +29,14 @@ class Encoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """One vector a text; empty (`len(vector) == 0`) for a text without a known word."""
+
+
+@runtime_checkable
+class Speller(Protocol):
+    """An encoder that tells how its vocabulary writes a word. Without it a word is taken for a feature of the same name."""
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """The features of a word as people write it: itself, or its pieces; empty for what no vector has."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,13 @@ class Starter:
         """
         return [self._text(text) for text in texts]
 
+    def spell(self, word: str) -> tuple[str, ...]:
+        """See `Speller`: stop words and punctuation have no weight in any vector. A feature as it stands in one is itself."""
+        if word in self._vocabulary.ids and self._is_meaningful[self._vocabulary.ids[word]]:
+            return (word,)
+        ids = dict.fromkeys(self._vocabulary.encode(word))
+        return tuple(self._vocabulary.words[token] for token in ids if self._is_meaningful[token])
+
     @property
     def image_network(self) -> ImageNetwork:
         """The network behind `encode_images`."""

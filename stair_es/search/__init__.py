@@ -1,1 +1,69 @@
-"""Search: a sparse vector -> a request body (`queries`), an answer (`searcher`) and its reasons (`explain`)."""
+"""Search: what people give (`inputs`) -> a question -> a request `body` -> an answer (`searcher`) and its reasons (`hits`).
+
+For other people's code::
+
+    from stair_es.search import ImageSearch
+
+    with ImageSearch("photos", url="http://127.0.0.1:9200") as photos:
+        for hit in photos.search("beach -people").hits:
+            print(hit.score, hit.uri, [reason.feature for reason in hit.why])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stair_es.search.body import Asked, TwoPhase, request_body
+    from stair_es.search.explain import Reason
+    from stair_es.search.hits import Hit, Result
+    from stair_es.search.image_search import ImageSearch
+    from stair_es.search.inputs import Inputs
+    from stair_es.search.near import NearMiss
+    from stair_es.search.prune import Pruning
+    from stair_es.search.question import Question
+    from stair_es.search.searcher import How, Searcher
+    from stair_es.search.shapes import Shape, build
+
+__all__ = [
+    "Asked",
+    "Hit",
+    "How",
+    "ImageSearch",
+    "Inputs",
+    "NearMiss",
+    "Pruning",
+    "Question",
+    "Reason",
+    "Result",
+    "Searcher",
+    "Shape",
+    "TwoPhase",
+    "build",
+    "request_body",
+]
+_HOMES = {
+    "Asked": "body",
+    "Hit": "hits",
+    "How": "searcher",
+    "ImageSearch": "image_search",
+    "Inputs": "inputs",
+    "NearMiss": "near",
+    "Pruning": "prune",
+    "Question": "question",
+    "Reason": "explain",
+    "Result": "hits",
+    "Searcher": "searcher",
+    "Shape": "shapes",
+    "TwoPhase": "body",
+    "build": "shapes",
+    "request_body": "body",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Each name from its own module, when it is first asked for: builders don't load a client, nor a model."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

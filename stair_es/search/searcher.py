@@ -1,56 +1,50 @@
-"""Ask a cluster: a sparse vector in, ranked hits with their reasons out."""
+"""Ask a cluster: a question in, ranked hits with their reasons out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from opensearchpy.exceptions import NotFoundError
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from stair_es.cluster.connect import Connection, probe, translated
+from stair_es.cluster.target import Target, plugins
 from stair_es.config import MAX_HITS
-from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
-from stair_es.search.explain import Reason, why
-from stair_es.search.queries import QUERIES, TOKENS_FIELD, search_body
+from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.search.body import UNREAD, After, Asked, TwoPhase, request_body
+from stair_es.search.fuse import reciprocal_ranks
+from stair_es.search.hits import Hit, Result, fused, hit_of
+from stair_es.search.known import Known, look
+from stair_es.search.prune import Pruning, pruned
+from stair_es.search.question import NOTHING, Question
+from stair_es.search.shapes import Shape, choose
+from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from stair_es.search.queries import SparseQuery
-    from stair_es.types import SparseVector
+Fusion: TypeAlias = Literal["sum", "rrf"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hit:
-    """One image that was found."""
+class How:
+    """How to ask; by default exactly, in the shape that the cluster and the index want."""
 
-    id: str
-    uri: str
-    score: float
-    """As the engine computed it: at most 0.39 % below the sum of the contributions."""
-    why: tuple[Reason, ...]
-    source: Mapping[str, Any]
-    """The document, without its thumbnail."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """The answer to one search."""
-
-    hits: tuple[Hit, ...]
-    """Best first. Empty where no image has a word in common with the query."""
-    took_ms: int
-    """Time inside the engine."""
-    cut: SparseVector
-    """The words of the query that the cluster's clause limit left no room for."""
+    shape: Shape | None = None
+    pruning: Pruning = field(default_factory=Pruning)
+    two_phase: TwoPhase | None = None
+    fusion: Fusion = "sum"
+    """How a vector and a caption become one ranking: their scores are added, or their ranks fused (RRF)."""
+    fusion_window: int = 100
+    """How many hits of each ranking are fused."""
+    engine_explain: bool = False
+    """Let the engine say, too, what each word adds."""
 
 
 class Searcher:
     """One index, searched with the vectors of one model. Close it, or use it in a `with` statement.
 
-    The first search looks at the cluster (its clause limit) and at the index (the model that wrote it, and the type of its
-    field); a later one looks again when an answer shows that the alias stands for another index by now.
+    The first search looks at the cluster (its clause limit) and at the index (the model that wrote it, and its fields); a
+    later one looks again when an answer shows that the alias stands for another index by now.
     """
 
     def __init__(self, connection: Connection, index: str, model_id: str) -> None:
@@ -65,8 +59,8 @@ class Searcher:
         self._index = index
         self._model_id = model_id
         self._client = connection.client()
-        self._max_clauses: int | None = None
-        self._known: Mapping[str, str] = {}
+        self._target: Target | None = None
+        self._known: Known | None = None
 
     def __enter__(self) -> Searcher:
         return self
@@ -78,106 +72,142 @@ class Searcher:
         """Close the client's connections."""
         self._client.close()
 
-    def search(self, vector: SparseVector, k: int = 10) -> Result:
-        """The `k` images with the largest dot product.
+    def search(
+        self, question: Question | SparseVector, k: int = 10, *, after: After | None = None, how: How | None = None
+    ) -> Result:
+        """The `k` best documents.
+
+        Args:
+            question: What is looked for; a vector alone is looked for as it is.
+            k: How many hits.
+            after: `Result.after` of the page before.
+            how: How to ask.
 
         Raises:
-            QueryError: The vector is empty, `k` is out of range, there is no such index, or another model wrote it.
+            QueryError: The question is empty or can't be asked so, there is no such index, or another model wrote it.
             IndexMismatch: The index is not one of ours.
             ClusterError: Or a leaf of it, for everything that the cluster refuses; partial answers count as refused.
         """
+        how = how or How()
+        asked = Question(vector=question) if isinstance(question, SparseVector) else question
         if not 1 <= k <= MAX_HITS:
             raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
-        if not len(vector):
-            raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
-        query, answer = self._answer(vector, k)
+        parts = pruned(asked.vector, how.pruning)
+        asked = replace(asked, vector=parts.kept)
+        if how.fusion == "rrf":
+            return replace(self._fused(asked, k, after, how), dropped=parts.dropped)
+        return replace(self._page(asked, k, after, how), dropped=parts.dropped)
+
+    def count(self, question: Question, *, how: How | None = None) -> int:
+        """How many documents match.
+
+        Raises:
+            QueryError: As for `search`.
+            ClusterError: As for `search`.
+        """
+        _, _, answer = self._answer(question, 0, None, replace(how or How(), two_phase=None), total=True)
+        return int(answer["hits"]["total"]["value"])
+
+    def document(self, reference: str) -> tuple[str, Mapping[str, Any]] | None:
+        """Id and source of the document with this id or URI, without its thumbnail; None if there is none.
+
+        Raises:
+            ClusterError: As for `search`.
+        """
+        either = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
+        body = {"size": 1, "query": either, "_source": {"excludes": UNREAD}}
+        hits = self._send(body)["hits"]["hits"]
+        return (hits[0]["_id"], hits[0]["_source"]) if hits else None
+
+    def matches(self, id_: str, clause: Mapping[str, Any]) -> bool:
+        """Whether a document matches a query clause.
+
+        Raises:
+            ClusterError: As for `search`.
+        """
+        both = {"bool": {"filter": [{"ids": {"values": [id_]}}, clause]}}
+        return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
+
+    def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:
+        asked, shape, answer = self._answer(question, k, after, how)
+        found = answer["hits"]["hits"]
         return Result(
-            hits=tuple(_hit(hit, query.sent) for hit in answer["hits"]["hits"]),
+            hits=tuple(hit_of(hit, asked.sent) for hit in found),
             took_ms=int(answer["took"]),
-            cut=query.cut,
+            cut=asked.cut,
+            dropped=NOTHING,
+            shape=shape,
+            after=found[-1].get("sort") if len(found) == k else None,
         )
 
-    def _answer(self, vector: SparseVector, k: int) -> tuple[SparseQuery, dict[str, Any]]:
+    def _fused(self, question: Question, k: int, after: After | None, how: How) -> Result:
+        """Two rankings, one by the vector and one by the caption, fused by ranks."""
+        if not len(question.vector) or not question.caption.strip():
+            raise QueryError("fusing ranks needs words or an image, and a text for the caption", "Give both, or leave rrf out.")
+        if after is not None or question.min_score is not None:
+            raise QueryError("fusing ranks goes neither with further pages nor with min_score", "Ask for a larger k instead.")
+        window = max(how.fusion_window, k)
+        words = self._page(replace(question, caption=""), window, None, how)
+        caption = self._page(replace(question, vector=NOTHING), window, None, replace(how, two_phase=None))
+        rankings = [[hit.id for hit in result.hits] for result in (words, caption)]
+        ranks = [{id_: rank for rank, id_ in enumerate(ranking, start=1)} for ranking in rankings]
+        known: dict[str, Hit] = {hit.id: hit for hit in (*caption.hits, *words.hits)}
+        best = reciprocal_ranks(rankings, [1.0, question.caption_weight])[:k]
+        hits = [
+            fused(known[id_], score, {name: of[id_] for name, of in zip(("words", "caption"), ranks, strict=True) if id_ in of})
+            for id_, score in best
+        ]
+        return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
+
+    def _answer(
+        self, question: Question, k: int, after: After | None, how: How, *, total: bool = False
+    ) -> tuple[Asked, Shape, dict[str, Any]]:
         """The engine's answer; asked again where the alias has moved since the last look."""
         for last in (False, True):
-            max_clauses, known = self._ready()
-            [type_] = set(known.values())
-            query = QUERIES[type_](vector, max_clauses=max_clauses)
+            target, known = self._ready()
+            shape = choose(target, known.one, self._plugins, how.shape)
+            asked = request_body(
+                question,
+                shape,
+                max_clauses=target.max_clauses,
+                k=k,
+                after=after,
+                two_phase=how.two_phase,
+                explain=how.engine_explain,
+            )
             try:
-                with translated(self._connection):
-                    answer: dict[str, Any] = self._client.search(
-                        index=self._index,
-                        body=search_body(query.clause, k=k),
-                        params={"allow_partial_search_results": "false"},
-                    )
+                answer = self._send({**asked.body, "track_total_hits": total})
             except ClusterUnreachable:
                 raise
             except ClusterError:  # a `rank_feature` clause on a `sparse_vector` field, for one
-                if last or self._check_index() == known:
+                if last or self._look() == known:
                     raise
-                self._known = {}
+                self._known = None
                 continue
-            if last or {hit["_index"] for hit in answer["hits"]["hits"]} <= set(known):
+            if last or {hit["_index"] for hit in answer["hits"]["hits"]} <= set(known.fields):
                 break
-            self._known = {}
-        return query, answer
+            self._known = None
+        return asked, shape, answer
 
-    def _ready(self) -> tuple[int, Mapping[str, str]]:
-        """The clause limit, and the type of the field in each index, after the first look at the cluster and the index."""
-        if self._max_clauses is None:
-            self._max_clauses = probe(self._client, self._connection).max_clauses
-        if not self._known:
-            self._known = self._check_index()
-        return self._max_clauses, self._known
-
-    def _check_index(self) -> dict[str, str]:
-        """Index -> type of its field: one type."""
-        missing = QueryError(
-            f"there is no index or alias {self._index!r} at {self._connection.safe_url}",
-            f"Write one with: stair-es ingest FOLDER --index {self._index or 'images'}",
-        )
-        if not self._index:
-            raise missing
+    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with translated(self._connection):
-            try:
-                answer = self._client.indices.get_mapping(index=self._index)
-            except NotFoundError:
-                raise missing from None
-        if not answer:  # a pattern that matches nothing
-            raise missing
-        types = {name: _check_mapping(name, index["mappings"], self._model_id) for name, index in answer.items()}
-        if len(set(types.values())) > 1:
-            found = ", ".join(f"{name}: {type_}" for name, type_ in sorted(types.items()))
-            raise IndexMismatch(f"{self._index!r} stands for indices of several field types ({found}): their queries differ")
-        return types
+            answer: dict[str, Any] = self._client.search(
+                index=self._index, body=dict(body), params={"allow_partial_search_results": "false"}
+            )
+        return answer
 
+    def _ready(self) -> tuple[Target, Known]:
+        """The cluster and the index, after the first look at them."""
+        if self._target is None:
+            self._target = probe(self._client, self._connection)
+        if self._known is None:
+            self._known = self._look()
+        return self._target, self._known
 
-def _check_mapping(name: str, mapping: Mapping[str, Any], model_id: str) -> str:
-    """The type of its field of vectors."""
-    about = mapping.get("_meta", {}).get("stair_es")
-    type_ = str(mapping.get("properties", {}).get(TOKENS_FIELD, {}).get("type"))
-    if not isinstance(about, dict) or type_ not in QUERIES:
-        raise IndexMismatch(
-            f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no `rank_features` or `sparse_vector` field"
-            f" {TOKENS_FIELD!r}",
-            "Choose another one with --index / STAIR_ES_INDEX.",
-        )
-    theirs = about.get("model")
-    if theirs != model_id:
-        raise QueryError(
-            f"index {name!r} holds vectors of the model {theirs!r}, the query is a vector of {model_id!r}: "
-            "their dot products mean nothing",
-            f"Search with --model {about.get('model_name', theirs)}, or ingest again with this model.",
-        )
-    return type_
+    def _look(self) -> Known:
+        known = look(self._client, self._connection, self._index)
+        known.check_model(self._model_id)
+        return known
 
-
-def _hit(hit: Mapping[str, Any], sent: SparseVector) -> Hit:
-    source = hit["_source"]
-    return Hit(
-        id=hit["_id"],
-        uri=str(source.get("uri", "")),
-        score=float(hit["_score"]),
-        why=why(sent, source.get(TOKENS_FIELD, {})),
-        source=source,
-    )
+    def _plugins(self) -> frozenset[str]:
+        return plugins(self._client, self._connection)

@@ -19,9 +19,10 @@ from stair_es.cli.search import to_json
 from typer.testing import CliRunner
 
 from stair_es.errors import StairError
+from stair_es.search.body import request_body
 from stair_es.search.explain import why
-from stair_es.search.queries import rank_features_query, search_body
-from stair_es.search.searcher import Hit, Result
+from stair_es.search.hits import Hit, Result
+from stair_es.search.question import NOTHING, Question
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
@@ -70,11 +71,47 @@ def test_neither_words_nor_image_is_wrong_usage(command: str) -> None:
     assert run(command, "  ")[0] == 2
 
 
-@pytest.mark.parametrize("command", ["search", "query"])
-def test_words_and_image_are_wrong_usage(command: str, photo: Path) -> None:
-    code, _, said = run(command, "red", "--image", str(photo))
-    assert code == 2
-    assert "exclude each other" in said
+@pytest.mark.usefixtures("lengths")
+def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
+    code, out, _ = run("query", "red", "--text", "car", "--image", str(photo), "--weights", "1,2,0.5", "--json")
+    should = json.loads(out)["query"]["bool"]["should"]
+    boosts = {clause["rank_feature"]["field"]: clause["rank_feature"]["boost"] for clause in should}
+    assert (code, boosts) == (0, {"tokens.red": 3.0, "tokens.car": 6.0, "tokens.picture": 0.5})
+
+
+@pytest.mark.usefixtures("lengths")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("red", "--weights", "1,2"),
+        ("red", "--weights", "x"),
+        ("red", "--boost", "red"),
+        ("red", "--boost", "red=nan"),
+        ("red", "--boost", "blue=2"),
+        ("red", "--two-phase", "8:x"),
+        ("red", "--two-phase", "0"),
+        ("red", "--filter", "{"),
+        ("red", "--filter", ""),
+        ("red", "--after", "page 2"),
+        ("red", "--mass", "2"),
+        ("red", "--hybrid", "rrf"),
+        ("red", "--mute", "red"),
+        ("+red^-1",),
+        ("--exclude", "red"),
+    ],
+)
+def test_options_that_can_t_be_are_refused(wrong: tuple[str, ...]) -> None:
+    code, out, said = run("query", *wrong)
+    assert (code in (1, 2), out) == (True, "")
+    assert said
+
+
+@pytest.mark.usefixtures("lengths")
+def test_wishes_and_options_say_the_same() -> None:
+    typed = run("query", "red +car^2 -dog", "--json")
+    assert typed == run("query", "red car", "--require", "car", "--boost", "car=2", "--exclude", "dog", "--json")
+    assert typed[0] == 0
+    assert run("query", "red -car", "--literal", "--json")[1].count("-car") == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +174,7 @@ def test_query_as_json_is_the_body_alone() -> None:
     code, out, _ = run("query", "red", "lorry", "-k", "3", "--json")
     vector = SparseVector.from_mapping({"red": 3.0, "lorry": 5.0})
     assert code == 0
-    assert json.loads(out) == search_body(rank_features_query(vector).clause, k=3)
+    assert json.loads(out) == request_body(Question(vector=vector), "rank_features", max_clauses=1024, k=3).body
 
 
 @pytest.mark.usefixtures("lengths")
@@ -163,7 +200,7 @@ def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pyt
 
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
     vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
-    body = search_body(rank_features_query(vector).clause, k=10)
+    body = request_body(Question(vector=vector), "rank_features", max_clauses=1024).body
     words = shlex.split(curl(body, "http://127.0.0.1:19200", "images"))
     assert json.loads(words[-1]) == body
     echoed = subprocess.run(
@@ -175,15 +212,20 @@ def test_the_body_survives_the_shell_whatever_the_words() -> None:
 def test_search_json_has_the_promised_shape() -> None:
     query = SparseVector.from_mapping({"red": 2.0})
     hit = Hit(id="ab", uri="file:///a.jpg", score=5.99, why=why(query, {"red": 3.0}), source={"tokens": {"red": 3.0}})
-    result = Result(hits=(hit,), took_ms=4, cut=SparseVector((), ()))
+    cut = SparseVector.from_mapping({"dust": 0.5})
+    result = Result(hits=(hit,), took_ms=4, cut=cut, dropped=NOTHING, shape="rank_features", after=[5.99, "file:///a.jpg"])
     reason = {"feature": "red", "query_weight": 2.0, "image_weight": 3.0, "contribution": 6.0}
     assert json.loads(json.dumps(to_json(result))) == {
         "hits": [{"id": "ab", "uri": "file:///a.jpg", "score": 5.99, "why": [reason]}],
         "took_ms": 4,
+        "shape": "rank_features",
+        "after": [5.99, "file:///a.jpg"],
+        "cut": {"dust": 0.5},
+        "dropped": {},
     }
 
 
-@pytest.mark.parametrize("command", ["search", "encode", "query"])
+@pytest.mark.parametrize("command", ["search", "encode", "query", "explain"])
 def test_the_installed_command_has_help_with_examples_and_loads_nothing_heavy(command: str) -> None:
     shown = _script(command, "--help")
     assert shown.returncode == 0
@@ -201,7 +243,7 @@ def test_the_installed_command_has_help_with_examples_and_loads_nothing_heavy(co
 def test_the_installed_command_keeps_stdout_for_results() -> None:
     done = _script("search")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "neither words nor --image" in done.stderr
+    assert "nothing to look for" in done.stderr
 
 
 def test_an_unreachable_cluster_is_one_error_without_a_traceback(free_url: str) -> None:

@@ -1,0 +1,68 @@
+"""`stair-es explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
+
+from . import asking, inputs, options
+from .bars import Canvas, near_miss_lines
+from .output import emit_json, stdout
+
+if TYPE_CHECKING:
+    from stair_es.search.near import NearMiss
+
+_EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
+
+
+def explain(
+    document: Annotated[str, typer.Argument(help="The image: its URI, its path, or its id in the index.")],
+    words: options.Words = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Among how many hits it was expected.")] = 10,
+    as_json: options.Json = False,
+    index: options.Index = DEFAULT_INDEX,
+    url: options.Url = None,
+    model: options.Model = DEFAULT_MODEL,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+) -> None:
+    """Why an image is found by a query, or isn't: its rank, the words in common, and what would have matched.
+
+    **Examples**
+
+    - `stair-es explain photos/tabby-cat.jpg "a kitten"`
+
+    - `stair-es explain file:///photos/tabby-cat.jpg "dog -grass" --json`
+
+    - `stair-es explain 3cb3f0d1 --image other.jpg`
+    """
+    from pathlib import Path
+
+    given = asking.inputs_given(words or [], _EXAMPLE)
+    how = asking.how_given()
+    encoder = inputs.load_encoder(model, backend, text_tower)
+    from stair_es.search.inputs import question_of
+    from stair_es.search.placing import near_miss
+    from stair_es.search.searcher import Searcher
+    from stair_es.sources.paths import uri_of
+
+    reference = uri_of(Path(document)) if Path(document).is_file() else document
+    question = question_of(encoder, given)
+    with Searcher(options.connection(url), index, encoder.model_id) as searcher:
+        found = near_miss(searcher, question, reference, k=k, how=how)
+    if as_json:
+        emit_json(to_json(found))
+        return
+    for line in near_miss_lines(found, k, Canvas.of(stdout)):
+        stdout.print(line)
+
+
+def to_json(found: NearMiss) -> dict[str, object]:
+    """The machine-readable form."""
+    from dataclasses import asdict
+
+    vectors = {"lacking": found.lacking.to_dict(), "beside": found.beside.to_dict()}
+    return {**asdict(found), "why": [asdict(reason) for reason in found.why], **vectors}

@@ -1,0 +1,50 @@
+"""Options that many commands have, declared once: a decorator adds them to a command, and its helpers find what was given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, TypeVar
+
+_R = TypeVar("_R")
+
+
+class Injected:
+    """A group of options."""
+
+    def __init__(self, options: Mapping[str, tuple[Any, Any]]) -> None:
+        """A group.
+
+        Args:
+            options: Parameter -> its annotation for Typer, and its default.
+        """
+        self._options = options
+        self._given: ContextVar[Mapping[str, Any]] = ContextVar("given")
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What the running command was given; the defaults outside of one."""
+        return self._given.get({name: default for name, (_, default) in self._options.items()})
+
+    def into(self, command: Callable[..., _R]) -> Callable[..., _R]:
+        """The command with these options besides its own."""
+
+        @wraps(command)
+        def with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
+            token = self._given.set({name: given.pop(name, default) for name, (_, default) in self._options.items()})
+            try:
+                return command(*args, **given)
+            finally:
+                self._given.reset(token)
+
+        own = inspect.signature(command, eval_str=True)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        added = [
+            inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in self._options.items()
+        ]
+        with_options.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+        annotations = {name: kind for name, (kind, _) in self._options.items()}
+        with_options.__annotations__ = {**command.__annotations__, **annotations}
+        return with_options

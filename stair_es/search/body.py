@@ -1,0 +1,156 @@
+"""A question -> the body of a `_search` request. Pure: any client can send what comes out of here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stair_es.errors import QueryError
+from stair_es.search.question import NOTHING, Question, Spelling
+from stair_es.search.shapes import Shape, build
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.types import Json
+
+Clause = dict[str, Any]
+After = Sequence["str | float | None"]
+"""The cursor of a page: the sort values of its last hit."""
+
+UNREAD = ["thumbnail", "policy_undo"]
+"""Large or internal: hits come without them."""
+_ORDER: list[Clause] = [
+    {"_score": {"order": "desc"}},
+    {"uri": {"order": "asc", "unmapped_type": "keyword"}},
+    {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
+]
+"""A total order, so that equal scores come in the same order on every replica and no page repeats or skips one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPhase:
+    """Find with few heavy words, score the best of them with all: the portable form, a `rescore`."""
+
+    heavy: int = 8
+    """How many of the heaviest words find."""
+    window: int = 200
+    """How many of the best found (in each shard) are scored with all words."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            QueryError: One is below 1.
+        """
+        if self.heavy < 1 or self.window < 1:
+            raise QueryError(f"two-phase needs at least 1 heavy word and a window of 1, got {self.heavy} and {self.window}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A body, and what became of the words."""
+
+    body: dict[str, Any]
+    sent: SparseVector
+    """The words in it, with the weights as the engine reads them."""
+    cut: SparseVector
+    """The words that the clause limit left no room for."""
+
+
+def request_body(
+    question: Question,
+    shape: Shape,
+    *,
+    max_clauses: int,
+    k: int = 10,
+    after: After | None = None,
+    two_phase: TwoPhase | None = None,
+    explain: bool = False,
+) -> Asked:
+    """The body of a `_search` request for the `k` best documents.
+
+    The total isn't counted, so that the engine may skip documents that can't get among the best `k`.
+
+    Args:
+        question: What is looked for.
+        shape: How the cluster and the index want it asked.
+        max_clauses: What the cluster takes: the lightest words beyond are cut.
+        k: How many hits.
+        after: Go on after the page whose cursor this is.
+        two_phase: Find with few words first; takes the place of the total order, so that it goes with neither `after` nor
+            `min_score`.
+        explain: Ask the engine to explain each score.
+
+    Raises:
+        QueryError: As the builder of the shape, or the options exclude each other.
+    """
+    scoring: list[Clause] = []
+    sent = cut = NOTHING
+    if len(question.vector):
+        room = max_clauses - question.clauses_beside_the_vector
+        if room < 1:
+            raise QueryError(
+                f"the filters and the other words alone take the {max_clauses} clauses that the cluster allows",
+                "Shorten them: a `terms` filter takes many values as one clause.",
+            )
+        query = build(shape, question.vector, max_clauses=room)
+        scoring, sent, cut = [query.clause], query.sent, query.cut
+    rest: Clause | None = None
+    if two_phase and len(sent) > two_phase.heavy:
+        _check_two_phase(question, after)
+        scoring = [build(shape, sent.top(two_phase.heavy), max_clauses=max_clauses).clause]
+        light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
+        rest = build(shape, light, max_clauses=max_clauses).clause
+    if question.caption.strip() and question.caption_weight > 0:
+        scoring.append({"match": {question.caption_field: {"query": question.caption, "boost": question.caption_weight}}})
+    body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
+    body["query"] = _restricted(scoring, question, shape)
+    if rest is not None and two_phase:
+        window = max(two_phase.window, k)
+        body["rescore"] = {"window_size": window, "query": {"rescore_query": rest}}
+    else:
+        body["sort"] = _ORDER
+    if after is not None:
+        body["search_after"] = list(after)
+    if question.min_score is not None:
+        body["min_score"] = question.min_score
+    if explain:
+        body["explain"] = True
+    return Asked(body=body, sent=sent, cut=cut)
+
+
+def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:
+    """A clause that matches the documents that have all features of a word, each with a weight of `least` or more.
+
+    The engine compares what it keeps of a weight: 9 bits, up to 0.39 % less.
+    """
+    found = [build(shape, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
+    if least > 0:  # a function score without functions: the clause's own score, which is the weight
+        found = [{"function_score": {"query": clause, "min_score": least}} for clause in found]
+    return found[0] if len(found) == 1 else {"bool": {"filter": found}}
+
+
+def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clause:
+    """What scores, with everything around it that only decides who takes part."""
+    if not scoring:
+        raise QueryError("the query is empty: nothing in it has a weight", "Try other words, or a caption weight above 0.")
+    score = scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
+    must = [has_word(word, shape, least=question.least) for word in question.required]
+    must_not = [has_word(word, shape, least=question.least) for word in question.excluded]
+    filters: list[Mapping[str, Json]] = [*question.filters, *must]
+    if not filters and not must_not:
+        return score
+    # In `must`: beside a filter a `should` would be optional, and what matches the filter alone would be found.
+    around = {"must": [score], "filter": filters, "must_not": must_not}
+    return {"bool": {name: clauses for name, clauses in around.items() if clauses}}
+
+
+def _check_two_phase(question: Question, after: After | None) -> None:
+    if after is not None:
+        raise QueryError("two-phase has no further pages: its order holds within the window only", "Page without it.")
+    if question.min_score is not None:
+        raise QueryError(
+            "two-phase and min_score exclude each other: the engine would compare the score of the first phase",
+            "Leave one of them out.",
+        )

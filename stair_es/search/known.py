@@ -1,0 +1,102 @@
+"""What a searcher has to know of a cluster and an index before it can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy.exceptions import NotFoundError
+
+from stair_es.cluster.connect import Connection, translated
+from stair_es.errors import IndexMismatch, QueryError
+from stair_es.search.shapes import Fields
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What stands behind a name."""
+
+    fields: Mapping[str, Fields]
+    """Index -> its fields."""
+    model: str
+    model_name: str
+    """What to ask for: `--model`."""
+
+    @cached_property
+    def one(self) -> Fields:
+        """The fields, which are the same in all indices.
+
+        Raises:
+            IndexMismatch: They aren't.
+        """
+        if len(set(self.fields.values())) > 1:
+            found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
+            raise IndexMismatch(f"the name stands for indices of several field types ({found}): their queries differ")
+        return next(iter(self.fields.values()))
+
+    def check_model(self, model_id: str) -> None:
+        """Nothing, if vectors of this model may be compared with those in the index.
+
+        Raises:
+            QueryError: They mustn't.
+        """
+        if self.model == model_id:
+            return
+        told = (
+            f"Search with --model {self.model_name}, or ingest again with this model."
+            if self.model_name != model_id.partition("@")[0]
+            else "Ingest again: this version of stair-es has another revision of the model."
+        )
+        raise QueryError(
+            f"index {min(self.fields)!r} holds vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
+            "their dot products mean nothing",
+            told,
+        )
+
+
+def look(client: OpenSearch, connection: Connection, index: str) -> Known:
+    """What stands behind an alias, an index, or a pattern.
+
+    Raises:
+        QueryError: Nothing does.
+        IndexMismatch: Something that stair-es didn't write, or indices of several models.
+        ClusterError: The cluster fails the request.
+    """
+    missing = QueryError(
+        f"there is no index or alias {index!r} at {connection.safe_url}",
+        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}",
+    )
+    if not index:
+        raise missing
+    with translated(connection):
+        try:
+            answer = client.indices.get_mapping(index=index)
+        except NotFoundError:
+            raise missing from None
+    if not answer:  # a pattern that matches nothing
+        raise missing
+    about = {name: _about(name, found["mappings"]) for name, found in answer.items()}
+    models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
+    if len({model for model, _ in models}) > 1:
+        raise IndexMismatch(
+            f"{index!r} stands for indices of several models: {', '.join(sorted(model for model, _ in models))}",
+            "Name one of the indices: the dot products of two models can't be compared.",
+        )
+    model, name = min(models)
+    return Known(fields={index: fields for index, (_, fields) in about.items()}, model=model, model_name=name)
+
+
+def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:
+    meta = mapping.get("_meta", {}).get("stair_es")
+    fields = Fields.from_mapping(mapping.get("properties", {}))
+    if not isinstance(meta, dict) or fields == Fields.from_mapping({}):
+        raise IndexMismatch(
+            f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of word weights (`tokens`)",
+            "Choose another one with --index / STAIR_ES_INDEX.",
+        )
+    return meta, fields

@@ -1,0 +1,66 @@
+"""Where one document is in the ranking for a question: asked of the cluster, told by `near`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stair_es.errors import QueryError
+from stair_es.search.near import NearMiss, failing_words, parts
+from stair_es.search.question import Question
+
+if TYPE_CHECKING:
+    from stair_es.search.searcher import How, Searcher
+
+
+def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int = 10, how: How | None = None) -> NearMiss:
+    """What there is to say of the document `reference`, an `_id` or a URI.
+
+    Args:
+        searcher: Of the index.
+        question: What was looked for.
+        reference: The document.
+        k: Among how many hits it was expected.
+        how: How it was asked.
+
+    Raises:
+        QueryError: There is no such document, or as for `Searcher.search`.
+        ClusterError: As for `Searcher.search`.
+    """
+    found = searcher.document(reference)
+    if found is None:
+        raise QueryError(
+            f"there is no document with the id or URI {reference!r} in the index", "`stair-es search --json` prints both."
+        )
+    id_, source = found
+    tokens = source.get("tokens") or {}
+    only: dict[str, Any] = {"ids": {"values": [id_]}}
+    hits = searcher.search(replace(question, filters=[*question.filters, only]), 1, how=how).hits
+    best = searcher.search(question, k, how=how).hits
+    score = hits[0].score if hits else None
+    failing = failing_words(question, tokens)
+    for clause in question.filters:
+        if not searcher.matches(id_, clause):
+            failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
+    common, lacking, beside = parts(question, tokens)
+    if score is None and not failing and not common:
+        failing.append("it has no word in common with the query")
+    return NearMiss(
+        id=id_,
+        uri=str(source.get("uri", "")),
+        score=score,
+        rank=None if score is None else 1 + searcher.count(replace(question, min_score=_above(score)), how=how),
+        wanted=best[-1].score if len(best) == k else None,
+        why=common,
+        lacking=lacking,
+        beside=beside,
+        failing=tuple(failing),
+    )
+
+
+def _above(score: float) -> float:
+    """The next float32, which is what the engine compares."""
+    return float(np.nextafter(np.float32(score), np.float32(np.inf)))

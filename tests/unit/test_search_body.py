@@ -1,0 +1,119 @@
+"""Whole request bodies."""
+
+import json
+from typing import Any
+
+import pytest
+
+from stair_es.errors import QueryError
+from stair_es.search.body import TwoPhase, has_word, request_body
+from stair_es.search.question import Question, parse_filter
+from stair_es.types import SparseVector
+
+VECTOR = SparseVector.from_mapping({"dog": 2.0, "beach": 1.0, "sand": 0.5})
+SPARSE = {
+    "bool": {
+        "should": [
+            {"rank_feature": {"field": "tokens.dog", "boost": 2.0, "linear": {}}},
+            {"rank_feature": {"field": "tokens.beach", "boost": 1.0, "linear": {}}},
+            {"rank_feature": {"field": "tokens.sand", "boost": 0.5, "linear": {}}},
+        ]
+    }
+}
+PNG = {"term": {"format": "png"}}
+
+
+def body(question: Question, **more: Any) -> dict[str, Any]:  # noqa: ANN401  what request_body takes
+    made: dict[str, Any] = request_body(question, "rank_features", max_clauses=1024, **more).body
+    json.dumps(made, allow_nan=False)
+    return made
+
+
+def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
+    assert body(Question(vector=VECTOR), k=3) == {
+        "size": 3,
+        "track_total_hits": False,
+        "_source": {"excludes": ["thumbnail", "policy_undo"]},
+        "query": SPARSE,
+        "sort": [
+            {"_score": {"order": "desc"}},
+            {"uri": {"order": "asc", "unmapped_type": "keyword"}},
+            {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
+        ],
+    }
+
+
+def test_what_only_restricts_never_makes_the_words_optional() -> None:
+    made = body(Question(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
+    assert made["query"] == {
+        "bool": {
+            "must": [SPARSE],
+            "filter": [PNG, has_word(("dog",), "rank_features")],
+            "must_not": [{"bool": {"filter": [has_word(("tab",), "rank_features"), has_word(("##by",), "rank_features")]}}],
+        }
+    }
+
+
+def test_a_word_counts_from_a_weight_on() -> None:
+    assert has_word(("dog",), "rank_features", least=0.5) == {
+        "function_score": {"query": has_word(("dog",), "rank_features"), "min_score": 0.5}
+    }
+
+
+def test_a_caption_adds_its_score() -> None:
+    made = body(Question(vector=VECTOR, caption="a dog", caption_weight=0.25))
+    assert made["query"] == {"bool": {"should": [SPARSE, {"match": {"caption": {"query": "a dog", "boost": 0.25}}}]}}
+    assert body(Question(caption="a dog"))["query"] == {"match": {"caption": {"query": "a dog", "boost": 1.0}}}
+    assert body(Question(vector=VECTOR, caption="a dog", caption_weight=0))["query"] == SPARSE
+
+
+def test_the_next_page_and_the_least_score() -> None:
+    made = body(Question(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab"])
+    assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab"], 0.5)
+
+
+def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
+    made = body(Question(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(heavy=1, window=5))
+    [dog, *light] = SPARSE["bool"]["should"]
+    assert made["query"] == {"bool": {"must": [{"bool": {"should": [dog]}}], "filter": [PNG]}}
+    assert made["rescore"] == {"window_size": 10, "query": {"rescore_query": {"bool": {"should": light}}}}
+    assert "sort" not in made
+    assert "rescore" not in body(Question(vector=VECTOR), two_phase=TwoPhase(heavy=3))
+
+
+@pytest.mark.parametrize("more", [{"after": [1.0, "a"]}, {"question": Question(vector=VECTOR, min_score=0.1)}])
+def test_two_phases_go_neither_with_pages_nor_with_a_least_score(more: dict[str, Any]) -> None:
+    with pytest.raises(QueryError, match="two-phase"):
+        body(**{"question": Question(vector=VECTOR), **more, "two_phase": TwoPhase(heavy=1)})
+
+
+def test_filters_and_captions_share_the_clause_limit() -> None:
+    many = SparseVector.from_pairs((f"w{i:04}", 1.0 + i) for i in range(1024))
+    beside = {"bool": {"should": [{"term": {"format": name}} for name in ("png", "jpeg")]}}
+    question = Question(vector=many, caption="one two three", filters=[beside], required=[("dog",)])
+    asked = request_body(question, "rank_features", max_clauses=1024)
+    text = json.dumps(asked.body)
+    leaves = text.count('"rank_feature"') + text.count('"term"') + len(["one", "two", "three"])
+    assert leaves <= 1024
+    assert len(asked.cut) == 1024 - len(asked.sent) > 0
+    assert asked.sent.weights[-1] > asked.cut.weights[0]
+    with pytest.raises(QueryError, match="alone"):
+        request_body(question, "rank_features", max_clauses=6)
+
+
+def test_a_question_must_look_for_something() -> None:
+    for wrong in ({}, {"caption": " "}, {"vector": VECTOR, "min_score": float("nan")}, {"vector": VECTOR, "least": -1.0}):
+        with pytest.raises(QueryError):
+            Question(**wrong)
+    with pytest.raises(QueryError, match="nothing in it has a weight"):
+        body(Question(caption="a dog", caption_weight=0))
+    with pytest.raises(QueryError, match="feature"):
+        Question(vector=VECTOR, required=[()])
+
+
+def test_filters_as_people_write_them() -> None:
+    assert parse_filter("width:>800") == {"query_string": {"query": "width:>800", "default_field": "caption"}}
+    assert parse_filter(' {"term": {"format": "png"}} ') == PNG
+    for wrong in ("", "{", "[]", "{}", '{"term": 3}', '{"term": {}, "range": {}}', '[{"term": {"format": "png"}}]'):
+        with pytest.raises(QueryError):
+            parse_filter(wrong)

@@ -1,0 +1,56 @@
+"""Fewer words, and fused ranks."""
+
+import math
+
+import pytest
+
+from stair_es.errors import QueryError
+from stair_es.search.fuse import reciprocal_ranks
+from stair_es.search.prune import Pruning, pruned
+from stair_es.types import SparseVector
+
+VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})
+
+
+def test_nothing_is_dropped_unasked() -> None:
+    assert pruned(VECTOR, Pruning()).kept == VECTOR
+    assert not len(pruned(VECTOR, Pruning()).dropped)
+
+
+@pytest.mark.parametrize(
+    ("pruning", "kept"),
+    [
+        (Pruning(top_k=2), ("dog", "beach")),
+        (Pruning(top_k=99), VECTOR.features),
+        (Pruning(mass=0.8), ("dog", "beach")),
+        (Pruning(mass=0.81), ("dog", "beach", "sand")),
+        (Pruning(mass=1e-9), ("dog",)),
+        (Pruning(mass=1.0), VECTOR.features),
+        (Pruning(mass=0.81, top_k=1), ("dog",)),
+        (Pruning(stop=frozenset({"dog"})), ("beach", "sand", "the")),
+        (Pruning(stop=frozenset({"dog"}), mass=0.9), ("beach", "sand")),
+    ],
+)
+def test_what_is_kept_and_what_is_dropped_make_the_whole(pruning: Pruning, kept: tuple[str, ...]) -> None:
+    parts = pruned(VECTOR, pruning)
+    assert parts.kept.features == kept
+    assert {**parts.kept.to_dict(), **parts.dropped.to_dict()} == VECTOR.to_dict()
+    assert len(parts.kept) + len(parts.dropped) == len(VECTOR)
+
+
+def test_numbers_that_can_t_be_are_refused() -> None:
+    for wrong in ({"top_k": 0}, {"mass": 0.0}, {"mass": 1.1}, {"mass": math.nan}):
+        with pytest.raises(QueryError):
+            Pruning(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="stop words"):
+        pruned(VECTOR, Pruning(stop=frozenset(VECTOR.features)))
+
+
+def test_ranks_are_fused_as_the_formula_says() -> None:
+    fused = dict(reciprocal_ranks([["a", "b", "c"], ["c", "a"]], [1.0, 0.5]))
+    assert fused == {
+        "a": pytest.approx(1 / 61 + 0.5 / 62),
+        "b": pytest.approx(1 / 62),
+        "c": pytest.approx(1 / 63 + 0.5 / 61),
+    }
+    assert [id_ for id_, _ in reciprocal_ranks([["b", "a"], ["a", "b"]], [1.0, 1.0])] == ["a", "b"]
