@@ -1,0 +1,108 @@
+"""What a word policy does to an index, in lines for people, and how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .bars import visible
+from .output import note, stderr, stdout
+
+if TYPE_CHECKING:
+    from stair_es.cluster.steer import Counts
+    from stair_es.cluster.steer_plan import Change, Plan
+    from stair_es.policy import WordPolicy
+
+_LINE_EVERY_S = 10.0
+_MOST_RULES = 20
+_MOST_REASONS = 5
+
+
+@contextmanager
+def document_progress() -> Iterator[Callable[[int, int], None]]:
+    """A callback for documents done and in all: a bar, or now and then a line where stderr is no terminal."""
+    if not stderr.is_terminal:
+        yield _lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn())
+    with Progress(*columns, console=stderr) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines() -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_EVERY_S:
+            last = time.monotonic()
+            note(f"{done:,}/{total:,} documents")
+
+    return update
+
+
+def print_policy(policy: WordPolicy) -> None:
+    """Its rules, one line a kind."""
+    moves = [f"{source} -> {target}" for source, target in policy.becomes.items()]
+    caps = [f"{word} {most:g}" for word, most in policy.cap.items()]
+    for kind, rules in (("become", moves), ("mute", list(policy.mute)), ("cap", caps)):
+        if rules:
+            more = f", {len(rules) - _MOST_RULES:,} more" if len(rules) > _MOST_RULES else ""
+            _line(f"  {kind:<7}{', '.join(map(visible, rules[:_MOST_RULES]))}{more}")
+
+
+def print_plan(policy: WordPolicy, plan: Plan, samples: list[Change]) -> None:
+    """How many documents would change, by which rule, and some of them."""
+    _line(f"policy {visible(policy.label)}: {plan.changed:,} of {plan.examined:,} documents with its words would change", "bold")
+    counted = sorted(((rule, plan.rules[rule]) for rule in policy.rules), key=lambda pair: -pair[1])
+    for rule, count in counted[:_MOST_RULES]:
+        _line(f"  {count:>9,}  {visible(rule)}")
+    if len(counted) > _MOST_RULES:
+        _line(f"  and {len(counted) - _MOST_RULES:,} rules more (--json has them)")
+    if plan.emptied:
+        _line(f"{plan.emptied:,} documents would have no word left: they stay, but no query finds them", "yellow")
+    for change in samples:
+        _line(visible(change.uri or change.id))
+        for word, (before, after) in change.words.items():
+            _line(f"  {visible(word):<14}{_weight(before)} -> {_weight(after)}")
+
+
+def _weight(weight: float | None) -> str:
+    return f"{'-':>6}" if weight is None else f"{weight:6.4f}"
+
+
+def print_counts(said: str, done: Mapping[str, Counts]) -> None:
+    """What was done, one line an index, and what failed."""
+    for name, counts in done.items():
+        _line(
+            f"{said}: {counts.changed:,} changed, {counts.unchanged:,} unchanged, {len(counts.failed):,} failed"
+            f" of {counts.examined:,} documents in {name}",
+            "bold",
+        )
+        for id_, reason in list(counts.failed.items())[:_MOST_REASONS]:
+            _line(f"  failed, {visible(id_)}: {visible(reason)}", "yellow")
+        if len(counts.failed) > _MOST_REASONS:
+            _line(f"  and {len(counts.failed) - _MOST_REASONS:,} more (--json has them)", "yellow")
+
+
+def counts_json(done: Mapping[str, Counts]) -> list[dict[str, Any]]:
+    """The same for programs."""
+    return [
+        {
+            "index": name,
+            "examined": counts.examined,
+            "changed": counts.changed,
+            "unchanged": counts.unchanged,
+            "failed": [{"id": id_, "reason": reason} for id_, reason in counts.failed.items()],
+        }
+        for name, counts in done.items()
+    ]
+
+
+def _line(text: str, style: str = "") -> None:
+    stdout.print(text, markup=False, emoji=False, style=style)

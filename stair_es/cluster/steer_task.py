@@ -1,0 +1,178 @@
+"""One update-by-query as a task of the cluster: started, watched, and called off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.stop import pause
+from stair_es.errors import ClusterError, UnsupportedTarget
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
+_FILTER = "completed,task.status,response,error"
+"""Without it each answer repeats the script and the whole policy."""
+_AFTER_FAILURE = RetryPolicy(attempts=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How hard a task may work."""
+
+    requests_per_second: float = -1.0
+    """Documents a second, -1 for no limit."""
+    slices: int = 0
+    """How many parts go at once, 0 for one a shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What one task did, or has done so far."""
+
+    total: int = 0
+    """Documents that its query found."""
+    changed: int = 0
+    unchanged: int = 0
+    conflicts: int = 0
+    """Documents that somebody else wrote meanwhile."""
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Id and reason of those that the cluster refused; the task ended there."""
+    complete: bool = False
+    """It went through, and all that it found is changed, unchanged or in conflict."""
+
+    @property
+    def done(self) -> int:
+        """Documents that it has been through."""
+        return self.changed + self.unchanged + self.conflicts + len(self.failed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Runs passes over one index. Only one runs at a time: a new one calls off what an earlier run has left behind."""
+
+    client: OpenSearch
+    connection: Connection
+    index: str
+    speed: Speed
+    progress: Callable[[Pass], None]
+    sleep: Callable[[float], None] = pause
+
+    def run(self, body: Mapping[str, Any]) -> Pass:
+        """One pass, to its end; called off where the caller is interrupted.
+
+        Raises:
+            ClusterError: The cluster failed it as a whole, or someone called it off.
+            UnsupportedTarget: It can't run such scripts.
+        """
+        self.call_off()
+        persistently(partial(self.client.indices.refresh, index=self.index), self.connection)
+        try:
+            return self._watch(persistently(partial(self._start, body), self.connection))
+        except BaseException:
+            with suppress(ClusterError):  # the first error says more, and the next run calls off what still runs
+                self.call_off(_AFTER_FAILURE)
+            raise
+
+    def call_off(self, policy: RetryPolicy | None = None) -> None:
+        """End our tasks on this index, and wait until they have ended: a killed client's task goes on without it."""
+        waited_s = _LOOK_FIRST_S
+        while running := persistently(self._running, self.connection, policy):
+            for id_ in running:
+                cancel = partial(self.client.tasks.cancel, task_id=id_, ignore=[404])
+                persistently(cancel, self.connection, policy)
+            self.sleep(waited_s)
+            waited_s = min(_LOOK_LAST_S, waited_s * 2)
+
+    @property
+    def _mark(self) -> str:
+        return f"stair-es-policy {self.index}"
+
+    def _start(self, body: Mapping[str, Any]) -> str:
+        params = {
+            "conflicts": "proceed",
+            "wait_for_completion": "false",
+            "slices": str(self.speed.slices or "auto"),
+            "requests_per_second": str(self.speed.requests_per_second),
+        }
+        headers = {"X-Opaque-Id": self._mark}
+        id_: str = self.client.update_by_query(index=self.index, body=dict(body), params=params, headers=headers)["task"]
+        return id_
+
+    def _running(self) -> list[str]:
+        params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers,nodes.*.tasks.*.parent_task_id"}
+        answer = self.client.tasks.list(params=params)
+        tasks = [task for node in answer.get("nodes", {}).values() for task in node["tasks"].items()]
+        return [id_ for id_, task in tasks if task.get("headers", {}).get("X-Opaque-Id") == self._mark]
+
+    def _watch(self, id_: str) -> Pass:
+        wait_s = _LOOK_FIRST_S
+        while True:
+            answer = persistently(partial(self._look, id_), self.connection)
+            if answer is None:
+                return Pass()  # its node is gone, and the task with it
+            if answer.get("completed"):
+                done = _finished(answer, self.connection)
+                self.progress(done)
+                return done
+            self.progress(_counted(answer.get("task", {}).get("status", {})))
+            self.sleep(wait_s)
+            wait_s = min(_LOOK_LAST_S, wait_s * 1.5)
+
+    def _look(self, id_: str) -> dict[str, Any] | None:
+        try:
+            answer: dict[str, Any] = self.client.tasks.get(task_id=id_, params={"filter_path": _FILTER})
+        except exceptions.NotFoundError:
+            return None
+        return answer
+
+
+def _counted(status: Mapping[str, Any]) -> Pass:
+    """The counts of a task, or of its slices together."""
+    parts = [part for part in status.get("slices") or [status] if part]
+
+    def of(name: str) -> int:
+        return sum(int(part.get(name, 0)) for part in parts)
+
+    return Pass(total=of("total"), changed=of("updated"), unchanged=of("noops"), conflicts=of("version_conflicts"))
+
+
+def _finished(answer: Mapping[str, Any], connection: Connection) -> Pass:
+    if answer.get("error"):
+        raise _failure(answer["error"], connection)
+    response = answer["response"]
+    if response.get("canceled"):
+        raise ClusterError(f"the update was called off: {response['canceled']}", "Run it again: it goes on from there.")
+    failed: dict[str, str] = {}
+    for failure in response.get("failures", []):
+        cause = failure.get("cause") or failure.get("reason") or {}
+        if "id" not in failure:
+            raise _failure(cause, connection)
+        inner = (cause.get("caused_by") or {}).get("reason")
+        failed[failure["id"]] = connection.redact(cause.get("reason", "refused") + (f": {inner}" if inner else ""))
+    done = _counted(response)
+    return replace(done, failed=failed, complete=not failed and done.done == done.total)
+
+
+def _failure(error: Mapping[str, Any], connection: Connection) -> ClusterError:
+    reasons = [error.get("reason"), (error.get("caused_by") or {}).get("reason"), *(error.get("script_stack") or [])[:2]]
+    said = connection.redact(": ".join(str(reason) for reason in reasons if reason))
+    if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
+        return no_painless(connection, said)
+    return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
+
+
+def no_painless(connection: Connection, why: str) -> UnsupportedTarget:
+    """What is said of a cluster that can't steer an index that is there."""
+    return UnsupportedTarget(
+        f"{connection.safe_url} can't change documents by script: {why}",
+        "It takes inline painless scripts. Else give the policy to a new index: stair-es ingest --policy FILE --index NEW",
+    )
