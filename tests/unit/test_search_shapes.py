@@ -1,0 +1,311 @@
+"""Each shape's clause, which one is chosen, and what all of them refuse and cut."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stair_es import resources
+from stair_es.cluster.target import Distribution, Target
+from stair_es.errors import QueryError, ResourceError
+from stair_es.search import vocabulary
+from stair_es.search.impacts import impacts_query, match_query
+from stair_es.search.neural import (
+    IDS_FIELD,
+    MAX_TOKEN_WEIGHT,
+    SEARCH_CEILING,
+    TWO_PHASE_PIPELINE,
+    neural_sparse_query,
+    numbered,
+    seismic_query,
+)
+from stair_es.search.shapes import NEURAL_SEARCH, SHAPES, Fields, Shape, build, choose
+from stair_es.search.vocabulary import MAX_IDS, Vocabulary
+from stair_es.types import SparseVector
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("shape_*.json"))
+WORDS = [word for word in vocabulary.load().words if word.isalpha() and word.isascii() and word.islower()][:2000]
+
+
+def case(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def weights(clause: dict[str, Any]) -> dict[str, float]:
+    """Key of the word -> weight that the engine multiplies with, whatever the shape."""
+    if "bool" in clause:
+        leaves = [next(iter(leaf.values())) for leaf in clause["bool"]["should"]]
+        if "linear" in leaves[0]:
+            return {leaf["field"].removeprefix("tokens."): leaf["boost"] for leaf in leaves}
+        return {leaf["impacts"]["value"]: leaf["impacts"]["boost"] * 1000 for leaf in leaves}
+    if "sparse_vector" in clause:
+        return dict(clause["sparse_vector"]["query_vector"])
+    inner = next(iter(next(iter(clause.values())).values()))
+    tokens = inner.get("query_tokens") or inner["tokens"]
+    return {key: weight * inner.get("boost", 1) for key, weight in tokens.items()}
+
+
+def test_every_shape_has_a_golden_body() -> None:
+    assert {case(path)["shape"] for path in GOLDEN} == set(SHAPES)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden_bodies(path: Path) -> None:
+    golden = case(path)
+    query = build(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    assert query.clause == golden["clause"]
+    assert query.scale == golden["scale"]
+    assert golden["documentation"]
+    assert all(page.startswith("https://") for page in golden["documentation"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+class TestEveryShape:
+    def test_the_weights_are_those_of_the_vector(self, shape: Shape) -> None:
+        rng = np.random.default_rng(5)
+        vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
+        query = build(shape, vector, max_clauses=1024)
+        asked = weights(query.clause)
+        keys = {w: str(vocabulary.load().id(w)) if shape == "seismic" else w for w in vector.features}
+        assert asked == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
+        assert query.sent.features == vector.features
+        assert not len(query.cut)
+
+    def test_the_lightest_words_are_cut_and_reported(self, shape: Shape) -> None:
+        vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
+        query = build(shape, vector, max_clauses=50)
+        assert len(weights(query.clause)) == 50
+        assert query.sent.features == vector.features[:50]
+        assert query.cut == SparseVector(vector.features[50:], vector.weights[50:])
+
+    def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, shape: Shape) -> None:
+        assert len(build(shape, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).sent) == 1024
+
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_a_limit_below_1_is_refused(self, shape: Shape, limit: int) -> None:
+        with pytest.raises(QueryError, match="max_clauses"):
+            build(shape, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
+
+    def test_an_empty_vector_is_refused(self, shape: Shape) -> None:
+        with pytest.raises(QueryError, match="no word"):
+            build(shape, SparseVector((), ()))
+
+    @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
+    def test_weights_that_no_engine_multiplies_rightly_are_refused(self, shape: Shape, weight: float) -> None:
+        with pytest.raises(QueryError, match="'car'"):
+            build(shape, SparseVector(("dog", "car"), (1.0, weight)))
+
+    def test_dust_is_cut_and_reported(self, shape: Shape) -> None:
+        query = build(shape, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
+        assert query.sent.features == ("car",)
+        assert query.cut.features == ("dust",)
+        with pytest.raises(QueryError, match="no word"):
+            build(shape, SparseVector.from_mapping({"dust": 1e-60}))
+
+    @pytest.mark.parametrize("word", ["\ud800", "x" * 40_000, "é" * 20_000])
+    def test_words_that_no_engine_takes_are_refused(self, shape: Shape, word: str) -> None:
+        with pytest.raises(QueryError, match="no engine takes the word"):
+            build(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
+
+    def test_a_word_that_comes_twice_is_refused(self, shape: Shape) -> None:
+        with pytest.raises(QueryError, match="twice"):
+            build(shape, SparseVector(("car", "car"), (1.0, 1.0)))
+
+    def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, shape: Shape) -> None:
+        query = build(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
+        assert query.sent.features == ("dog", "red")
+        assert query.cut.features == ("car",)
+
+    def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, shape: Shape) -> None:
+        query = build(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
+        asked = sorted(weights(query.clause).values())
+        assert asked == pytest.approx([1.0, 2.0**100] if len(query.sent) == 2 else [2.0**100])
+        assert {*query.sent.features, *query.cut.features} == {"car", "dog"}
+
+
+def test_neural_sparse_weights_are_within_lucenes_bounds_and_differ_by_a_power_of_two() -> None:
+    for heaviest in (0.001, 1.0, 63.9, 64.0, 64.1, 127.0, 128.0, 1e6, 2.0**100):
+        vector = SparseVector.from_mapping({"car": heaviest, "red": heaviest / 3})
+        query = neural_sparse_query(vector)
+        tokens = query.clause["neural_sparse"]["tokens"]["query_tokens"]
+        assert 0 < tokens["red"] < tokens["car"] <= MAX_TOKEN_WEIGHT
+        assert math.frexp(query.scale)[0] == 0.5
+        assert tokens["car"] * query.scale == query.sent.weights[0]
+        assert (query.scale == 1) == (heaviest <= 64)
+
+
+def test_neural_sparse_order_is_that_of_the_vector_even_for_neighbouring_floats() -> None:
+    heavy = [float(np.float32(1000) + np.spacing(np.float32(1000)) * step) for step in range(5)]
+    vector = SparseVector.from_pairs(zip("abcde", heavy, strict=True))
+    tokens = neural_sparse_query(vector).clause["neural_sparse"]["tokens"]["query_tokens"]
+    assert sorted(tokens, key=tokens.__getitem__, reverse=True) == list(vector.features)
+    assert len(set(tokens.values())) == 5
+
+
+def test_seismic_fills_the_upper_half_of_the_quantisation_and_drops_no_word_of_its_own() -> None:
+    for heaviest in (0.001, 0.3, 1.0, 16.0, 17.0, 5000.0):
+        query = seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25)
+        inner = query.clause["neural_sparse"][IDS_FIELD]
+        assert SEARCH_CEILING / 2 < max(inner["query_tokens"].values()) <= SEARCH_CEILING
+        assert inner["method_parameters"] == {"k": 25, "top_n": 2, "heap_factor": 1.0}
+    with pytest.raises(QueryError, match="k must"):
+        seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0)
+
+
+def test_seismic_mapping_has_the_ceiling_that_queries_count_on_and_the_documented_form() -> None:
+    body = resources.load("mappings", "seismic")
+    field = body["mappings"]["properties"][IDS_FIELD]
+    parameters = field["method"]["parameters"]
+    assert body["settings"]["index"]["sparse"] is True
+    assert (field["type"], field["method"]["name"]) == ("sparse_vector", "seismic")
+    assert parameters["quantization_ceiling_search"] == SEARCH_CEILING
+    documented = {"n_postings", "cluster_ratio", "summary_prune_ratio", "approximate_threshold"}
+    assert parameters.keys() <= documented | {"quantization_ceiling_search", "quantization_ceiling_ingest"}
+    assert Fields.from_mapping(body["mappings"]["properties"]).seismic == IDS_FIELD
+
+
+def test_two_phase_pipeline_is_written_as_documented() -> None:
+    (processor,) = resources.load("pipelines", "two-phase")["request_processors"]
+    inner = processor["neural_sparse_two_phase_processor"]
+    assert inner["two_phase_parameter"] == {"prune_ratio": 0.4, "expansion_rate": 5.0, "max_window_size": 10_000}
+    assert inner["tag"] == TWO_PHASE_PIPELINE
+
+
+def test_vocabulary_there_and_back() -> None:
+    words = vocabulary.load()
+    assert len(words.words) == 30_522
+    assert all(words.word(number) == word for number, word in enumerate(words.words) if words.id(word) == number)
+    assert numbered(SparseVector.from_mapping({"dog": 1.5, "##ing": 0.5})) == {"3899": 1.5, "2075": 0.5}
+
+
+def test_vocabulary_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("red\ncar\n\u2028\n", encoding="utf-8")
+    words = vocabulary.load(tmp_path / "v.txt")
+    assert words == Vocabulary(("red", "car", "\u2028"))
+    assert seismic_query(SparseVector.from_mapping({"car": 1.0}), words=words).clause["neural_sparse"][IDS_FIELD][
+        "query_tokens"
+    ] == {"1": 16.0}
+    for number in (-1, 3):
+        with pytest.raises(QueryError, match="no number"):
+            words.word(number)
+    with pytest.raises(ResourceError, match=r"missing\.txt"):
+        vocabulary.load(tmp_path / "missing.txt")
+    with pytest.raises(ResourceError, match="twice"):
+        Vocabulary(("a", "a"))
+    with pytest.raises(ResourceError, match="numbers apart"):
+        Vocabulary(tuple(map(str, range(MAX_IDS + 1))))
+
+
+def test_unknown_words_are_named() -> None:
+    with pytest.raises(QueryError, match="'hundd', 'qqzz'") as failure:
+        seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}))
+    assert "vocabulary of the model" in failure.value.remedy
+    with pytest.raises(QueryError, match="and 2 more"):
+        numbered(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}))
+
+
+def test_impacts_leave_out_what_the_field_can_t_have_and_say_so() -> None:
+    query = impacts_query(SparseVector.from_mapping({"##ing": 3.0, "dog": 2.0, ".": 1.5, "a b": 1.0, "cat": 0.5}), max_clauses=1)
+    assert query.sent.features == ("dog",)
+    assert query.cut.features == ("##ing", ".", "a b", "cat")
+    with pytest.raises(QueryError, match="whole words"):
+        impacts_query(SparseVector.from_mapping({"##ing": 3.0}))
+
+
+def test_impacts_ask_a_word_once_however_it_is_written() -> None:
+    query = impacts_query(SparseVector.from_mapping({"Dog": 2.0, "dog": 1.0, "ÉTÉ": 0.5}))
+    assert list(weights(query.clause)) == ["dog", "été"]
+    assert query.cut.features == ("dog",)
+
+
+def test_match_is_what_any_client_sends() -> None:
+    assert match_query("a dog") == {"match": {"impacts": {"query": "a dog"}}}
+    for empty in ("", "  ", "?!"):
+        with pytest.raises(QueryError, match="no word"):
+            match_query(empty)
+
+
+WORDS_FIELD = Fields(tokens="rank_features")
+ALL = Fields(tokens="rank_features", seismic=IDS_FIELD, impacts=True)
+
+
+def target(distribution: Distribution, *version: int) -> Target:
+    return Target(distribution=distribution, version=version, max_clauses=1024)
+
+
+def no_plugins() -> frozenset[str]:
+    raise AssertionError("nobody asked for the plugins")
+
+
+@pytest.mark.parametrize(
+    ("at", "fields", "chosen"),
+    [
+        (target("opensearch", 1, 1), WORDS_FIELD, "rank_features"),
+        (target("opensearch", 3, 8), ALL, "rank_features"),
+        (target("opensearch"), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 7, 17), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features"),
+        (target("elasticsearch", 8, 15), Fields(tokens="sparse_vector"), "sparse_vector"),
+        (target("elasticsearch", 8, 14), Fields(tokens="sparse_vector"), "weighted_tokens"),
+        (target("opensearch", 3, 8), Fields(tokens=None, impacts=True), "impacts"),
+    ],
+)
+def test_the_target_and_the_index_decide(at: Target, fields: Fields, chosen: Shape) -> None:
+    assert choose(at, fields, no_plugins) == chosen
+    assert choose(at, fields, no_plugins, chosen) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "at", "fields", "reason"),
+    [
+        ("neural_sparse", target("opensearch", 2, 13), WORDS_FIELD, "OpenSearch 2.14 or newer, and this is OpenSearch 2.13"),
+        ("neural_sparse", target("elasticsearch", 9, 5), WORDS_FIELD, "OpenSearch 2.14"),
+        ("neural_sparse", target("opensearch", 3, 8), WORDS_FIELD, NEURAL_SEARCH),
+        ("neural_sparse", target("opensearch", 3, 8), Fields(tokens="sparse_vector"), "`tokens` of the index is sparse_vector"),
+        ("seismic", target("opensearch", 3, 2), ALL, "OpenSearch 3.3"),
+        ("seismic", target("opensearch", 3, 8), WORDS_FIELD, "no field `token_ids`"),
+        ("seismic", target("opensearch", 3, 8), ALL, NEURAL_SEARCH),
+        ("sparse_vector", target("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
+        ("sparse_vector", target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
+        ("weighted_tokens", target("elasticsearch", 7, 17), WORDS_FIELD, "Elasticsearch 8.13"),
+        ("rank_features", target("elasticsearch", 9, 5), Fields(tokens="sparse_vector"), "sparse_vector, not rank_features"),
+        ("impacts", target("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
+        ("rank_features", target("opensearch", 3, 8), Fields(tokens=None), "missing"),
+    ],
+)
+def test_an_impossible_wish_is_refused_with_its_reason(asked: Shape, at: Target, fields: Fields, reason: str) -> None:
+    with pytest.raises(QueryError, match=reason) as failure:
+        choose(at, fields, lambda: frozenset({"opensearch-knn"}), asked)
+    assert failure.value.remedy
+
+
+@pytest.mark.parametrize("asked", ["neural_sparse", "seismic"])
+def test_the_plugin_makes_its_shapes_possible(asked: Shape) -> None:
+    assert choose(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), asked) == asked
+    assert choose(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
+
+
+def test_a_refusal_names_what_is_possible() -> None:
+    with pytest.raises(QueryError) as failure:
+        choose(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "impacts")
+    assert "rank_features is possible" in failure.value.remedy
+    with pytest.raises(QueryError, match="nothing in the index"):
+        choose(target("opensearch", 3, 8), Fields(tokens="keyword"), no_plugins)
+    with pytest.raises(QueryError, match="unknown shape"):
+        choose(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "dense")  # type: ignore[arg-type]
+
+
+def test_fields_of_a_mapping() -> None:
+    image = resources.load("mappings", "image")["mappings"]["properties"]
+    impacts = resources.load("mappings", "impacts")["mappings"]["properties"]
+    assert Fields.from_mapping(image) == Fields(tokens="rank_features")
+    assert Fields.from_mapping({**image, **impacts}).impacts
+    assert Fields.from_mapping({}) == Fields(tokens=None)
+    elastic = {IDS_FIELD: {"type": "sparse_vector"}}  # of Elasticsearch: no `method`
+    assert Fields.from_mapping(elastic).seismic is None
