@@ -1,0 +1,166 @@
+"""`ImageSearch` over photos that `ingest` took in: modes, reasons, near misses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.errors import QueryError
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.search import How, ImageSearch, Inputs, Pruning, TwoPhase
+from stair_es.sources.registry import open_source
+
+if TYPE_CHECKING:
+    from stair_es.search import Result
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "two-spaniels.jpg", "dairy-cow.jpg", "red-panda.jpg", "giant-panda.jpg")
+
+
+@pytest.fixture(scope="module")
+def photos(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageSearch]:
+    """Six photos with captions, on a real node."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in NAMES:
+        shutil.copy(PHOTOS / name, folder)
+    rows = [{"image": str(folder / name), "caption": name.removesuffix(".jpg").replace("-", " ")} for name in NAMES]
+    table = folder / "photos.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    connection = Connection(url=node_url)
+    options = IngestOptions(
+        alias="test-image-search", model=ModelSpec(name="starter"), runner="local", dead_letters=folder / "letters.jsonl"
+    )
+    report = ingest([open_source(str(table))], connection, options, say=lambda _: None, progress=lambda _: None)
+    assert report.written == len(NAMES)
+    with ImageSearch(options.alias, url=node_url) as search:
+        yield search
+    with closing(connection.client()) as client:
+        client.indices.delete(index=f"{options.alias}-*")
+
+
+def names(result: Result) -> list[str]:
+    return [Path(hit.uri).name for hit in result.hits]
+
+
+def test_the_model_is_the_one_that_the_index_names(photos: ImageSearch) -> None:
+    assert photos.encoder.model_id == "starter-1"
+    assert names(photos.search("a kitten", k=2)) == ["tabby-cat.jpg", "kitten-with-yarn.jpg"]
+    assert names(photos.search(PHOTOS / "red-panda.jpg", k=1)) == ["red-panda.jpg"]
+
+
+def test_words_that_must_or_mustn_t_be_there(photos: ImageSearch) -> None:
+    everything = {hit.uri: hit.source["tokens"] for hit in photos.search("animal dog cat panda cow", k=100).hits}
+    with_dog = {Path(uri).name for uri, tokens in everything.items() if "dog" in tokens}
+    assert 0 < len(with_dog) < len(everything)
+    assert set(names(photos.search("animal +dog", k=100))) == with_dog
+    assert not set(names(photos.search("animal cat panda -dog", k=100))) & with_dog
+    assert photos.search("animal -dog", k=100).hits
+    strongly = {Path(uri).name for uri, tokens in everything.items() if tokens.get("dog", 0) >= 0.25}
+    assert strongly < with_dog
+    assert set(names(photos.search(Inputs(words="animal", required=["dog"], least=0.25), k=100))) == strongly
+
+
+def test_several_inputs_and_boosts_make_one_vector(photos: ImageSearch) -> None:
+    cat, dog = (photos.question(text).vector.to_dict() for text in ("cat", "dog"))
+    both = photos.question(Inputs(words="cat", texts=["dog"], weights=[1, 0.25])).vector.to_dict()
+    assert both["cat"] == pytest.approx(cat["cat"] + 0.25 * dog.get("cat", 0))
+    assert both["hound"] == pytest.approx(0.25 * dog["hound"])
+    boosted = photos.question("cat^3").vector.to_dict()
+    assert boosted == {word: weight * (3 if word == "cat" else 1) for word, weight in cat.items()}
+    assert "cat" not in photos.question(Inputs(words="cat", muted=frozenset({"cat"}))).vector.features
+
+
+def test_a_word_of_several_pieces_is_required_and_excluded_as_a_whole(photos: ImageSearch) -> None:
+    assert photos.question("animal -tabby").excluded == [("tab", "##by")]
+    found = names(photos.search("animal cat -tabby", k=100))
+    assert "tabby-cat.jpg" not in found
+    assert found
+    with pytest.raises(QueryError, match="'the' is no word"):
+        photos.search("animal -the")
+
+
+def test_filters_are_clauses_or_query_strings(photos: ImageSearch) -> None:
+    wide = {hit.uri for hit in photos.search("animal", k=100).hits if hit.source["width"] > 300}
+    assert {hit.uri for hit in photos.search(Inputs(words="animal", filters=["width:>300"]), k=100).hits} == wide
+    clause = {"range": {"width": {"gt": 300}}}
+    assert {hit.uri for hit in photos.search(Inputs(words="animal", filters=[clause]), k=100).hits} == wide
+    assert not photos.search(Inputs(words="animal", filters=["format:png"])).hits
+
+
+def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
+    plain = photos.search("animal", k=100)
+    added = photos.search(Inputs(words="animal", caption="spaniels"), k=100)
+    assert names(added)[0] == "two-spaniels.jpg"
+    before = next(hit for hit in plain.hits if hit.uri.endswith("two-spaniels.jpg"))
+    assert added.hits[0].why == before.why
+    assert added.hits[0].beside > 0.5
+    assert added.hits[1].beside == pytest.approx(0, abs=0.004)
+    fused = photos.search(Inputs(words="a kitten", caption="spaniels"), k=100, how=How(fusion="rrf"))
+    assert names(fused)[0] == "two-spaniels.jpg"  # in both rankings, and first by its caption
+    assert fused.hits[0].score == pytest.approx(1 / 61 + 1 / (60 + fused.hits[0].ranks["words"]))
+    assert fused.hits[1].ranks == {"words": 1}
+    assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
+
+
+def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
+    whole = photos.search("animal", k=100)
+    assert whole.after is None
+    paged, page = [], photos.search("animal", k=2)
+    while page.hits:
+        paged += page.hits
+        if page.after is None:
+            break
+        page = photos.search("animal", k=2, after=page.after)
+    assert [hit.id for hit in paged] == [hit.id for hit in whole.hits]
+
+
+def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
+    for how in (How(engine_explain=True), How(engine_explain=True, two_phase=TwoPhase(heavy=2, window=100))):
+        for hit in photos.search("a kitten", how=how).hits:
+            assert set(hit.engine) == {reason.feature for reason in hit.why}
+            for reason in hit.why:
+                assert reason.contribution * (1 - 2**-8) <= hit.engine[reason.feature] <= reason.contribution * (1 + 1e-6)
+            assert sum(hit.engine.values()) == pytest.approx(hit.score, rel=1e-5)
+
+
+def test_pruning_is_told(photos: ImageSearch) -> None:
+    whole = photos.question("a kitten").vector
+    result = photos.search("a kitten", how=How(pruning=Pruning(top_k=3)))
+    assert result.dropped.features == whole.features[3:]
+    assert all(len(hit.why) <= 3 for hit in result.hits)
+
+
+def test_near_misses(photos: ImageSearch) -> None:
+    spaniels, kitten = (PHOTOS / name for name in ("two-spaniels.jpg", "tabby-cat.jpg"))
+    uri = next(hit.uri for hit in photos.search(spaniels, k=1).hits)
+    found = photos.explain(uri, "a kitten", k=1)
+    assert (found.uri, found.failing) == (uri, ())
+    assert found.rank is not None
+    assert found.rank > 1
+    assert found.wanted == photos.search("a kitten", k=1).hits[0].score
+    assert found.lacking.features[0] == "kitten"
+    assert found.beside.features[0] in photos.question(spaniels).vector.features[:5]
+    best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
+    assert (best.rank, best.wanted) == (1, None)
+    refused = photos.explain(uri, Inputs(words="a kitten -hound", required=["kitten"], filters=["format:png"]))
+    assert refused.score is None
+    assert [reason.split(" ", 2)[1] for reason in refused.failing] == ["hasn't", "has", "doesn't"]
+    with pytest.raises(QueryError, match="no document"):
+        photos.explain("nowhere", "a kitten")
+
+
+def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(QueryError, match="no index"):
+        ImageSearch("missing-index", connection=photos._connection).search("cat")
+    monkeypatch.delenv("STAIR_ES_URL", raising=False)
+    with pytest.raises(Exception, match="STAIR_ES_URL"):
+        ImageSearch("photos")
