@@ -7,7 +7,7 @@ from typing import Any
 from stair_es.cluster.documents import IMPACT_SCALE, askable
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
-from stair_es.search.fit import MIN_WEIGHT, SparseQuery, fit, made
+from stair_es.search.fit import SparseQuery, fit, made
 from stair_es.types import SparseVector
 
 IMPACTS_FIELD = "impacts"
@@ -27,14 +27,14 @@ def impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_claus
     Raises:
         QueryError: As for `rank_features_query`, or no word is one that the field could have.
     """
-    if not any(askable(word) for word, _ in fit(vector, max(1, len(vector)))):
+    terms: dict[str, tuple[str, float]] = {}
+    for word, boost in fit(vector, max(1, len(vector))):
+        if askable(word):
+            terms.setdefault(_folded(word), (word, boost))
+    if not terms:
         raise QueryError(
             f"no word of the query can be in the field {field!r}, which has whole words only", "Ask with another --shape."
         )
-    terms: dict[str, tuple[str, float]] = {}
-    for word, boost in fit(vector, len(vector)):
-        if askable(word) and boost / IMPACT_SCALE >= MIN_WEIGHT:
-            terms.setdefault(_folded(word), (word, boost))
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
     asked = list(terms.items())[:max_clauses]

@@ -12,7 +12,7 @@ from typing import Any
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.search import vocabulary
-from stair_es.search.fit import MIN_WEIGHT, SparseQuery, fit, made
+from stair_es.search.fit import SparseQuery, fit, made
 from stair_es.search.queries import TOKENS_FIELD
 from stair_es.search.vocabulary import Vocabulary
 from stair_es.types import SparseVector
@@ -24,6 +24,8 @@ IDS_FIELD = "token_ids"
 """The field of `mappings/seismic.json`."""
 SEARCH_CEILING = 16.0
 """`quantization_ceiling_search` of that mapping, and its default: the plugin cuts heavier query weights down to it."""
+_LEAST = 2.0**-120
+"""float32 has fewer digits for less; what scaling brings below it is reported as cut."""
 TWO_PHASE_PIPELINE = "stair-es-two-phase"
 """What to call `pipelines/two-phase.json`; a request names it with `?search_pipeline=`."""
 
@@ -99,7 +101,7 @@ def _power(ratio: float) -> float:
 
 
 def _scalable(kept: list[tuple[str, float]], scale: float) -> list[tuple[str, float]]:
-    return [(word, boost) for word, boost in kept if boost / scale >= MIN_WEIGHT]
+    return [(word, boost) for word, boost in kept if boost / scale >= _LEAST]
 
 
 def _boost(scale: float) -> dict[str, Any]:

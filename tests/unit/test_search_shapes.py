@@ -122,6 +122,12 @@ class TestEveryShape:
         assert query.sent.features == ("dog", "red")
         assert query.cut.features == ("car",)
 
+    @pytest.mark.parametrize("weight", [2.0**-100, 1e-25, 2.0**100])
+    def test_no_single_weight_makes_a_clause_without_words(self, shape: Shape, weight: float) -> None:
+        query = build(shape, SparseVector.from_mapping({"car": weight}))
+        assert list(weights(query.clause).values()) == [pytest.approx(weight)]
+        assert query.sent.features == ("car",)
+
     def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, shape: Shape) -> None:
         query = build(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
         asked = sorted(weights(query.clause).values())

@@ -1,0 +1,218 @@
+"""Each shape that a node at hand can run gives the exact dot product, within what the field keeps of a weight.
+
+The plugin neural-search can't be had here: `neural_sparse` and `seismic` are only compared with their documentation (unit tests).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from opensearchpy import RequestError
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
+from stair_es.cluster.mapping import index_body
+from stair_es.cluster.target import plugins
+from stair_es.errors import QueryError
+from stair_es.search.queries import search_body
+from stair_es.search.shapes import NEURAL_SEARCH, Fields, Shape, build, choose
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from opensearchpy import OpenSearch
+
+STRANGE = ("a.b", ".", "##ing", "100%", "%", "%2E", "", "café", "犬", "a b", "x\x00y", 'say "x"', "\u2028", "🐕", "w|x", "[PAD]")
+WORDS = [*(f"word{i}" for i in range(600)), *STRANGE]
+TRUNCATION = 2**-8
+"""9 significant bits of a weight, one of them implied, cut off."""
+ROUNDING = 1e-6
+"""float32."""
+
+
+def drawn(rng: np.random.Generator, size: int) -> SparseVector:
+    chosen = rng.choice(len(WORDS), size, replace=False)
+    weights = np.exp(rng.normal(-1.5, 1.2, size))
+    return SparseVector.from_pairs((WORDS[i], float(w)) for i, w in zip(chosen, weights, strict=True))
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, SparseVector]:
+    rng = np.random.default_rng(50)
+    return {f"{number:03}": drawn(rng, 50) for number in range(200)}
+
+
+@pytest.fixture(scope="module")
+def queries() -> list[SparseVector]:
+    rng = np.random.default_rng(51)
+    rare = [SparseVector.from_mapping({word: 0.7}) for word in STRANGE]
+    extreme = [SparseVector.from_mapping({"word1": 2.0**100, "word2": 2.0**99}), SparseVector.from_mapping({"word1": 2.0**-99})]
+    return [*(drawn(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
+
+
+def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> Fields:
+    """An index as ingest makes it; what can be asked in it."""
+    client.indices.create(index=index, body=index_body(probe(client, Connection(url=url)), settings))
+    lines: list[dict[str, Any]] = []
+    for name, vector in images.items():
+        facts = ImageFacts(
+            uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
+        )
+        at = "2026-01-01T00:00:00Z"
+        body = document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
+        lines += [{"index": {"_id": name}}, body]
+    answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
+    assert not answer["errors"], answer
+    return Fields.from_mapping(client.indices.get_mapping(index=index)[index]["mappings"]["properties"])
+
+
+def scores(client: OpenSearch, index: str, clause: Mapping[str, Any]) -> dict[str, float]:
+    hits = client.search(index=index, body=search_body(clause, k=1000))["hits"]["hits"]
+    return {hit["_id"]: hit["_score"] for hit in hits}
+
+
+def agree(client: OpenSearch, index: str, shape: Shape, images: Mapping[str, SparseVector], queries: list[SparseVector]) -> None:
+    """All images with a word in common are found, no other, in the exact order up to the truncation, with the exact scores."""
+    compared = 0
+    for query in queries:
+        found = scores(client, index, build(shape, query, max_clauses=1024).clause)
+        exact = {name: query.dot(image) for name, image in images.items() if set(query.features) & set(image.features)}
+        assert found.keys() == exact.keys()
+        for name, score in found.items():
+            assert exact[name] * (1 - TRUNCATION) <= score <= exact[name] * (1 + ROUNDING), (query, name)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        compared += len(found)
+    assert compared > 1500
+
+
+def test_rank_features(
+    engine: OpenSearch,
+    rank_features_url: str,
+    engine_index: str,
+    images: Mapping[str, SparseVector],
+    queries: list[SparseVector],
+) -> None:
+    fields = fill(engine, engine_index, DocumentSettings(), rank_features_url, images)
+    connection = Connection(url=rank_features_url)
+    assert choose(probe(engine, connection), fields, lambda: plugins(engine, connection)) == "rank_features"
+    agree(engine, engine_index, "rank_features", images, queries)
+
+
+@pytest.fixture
+def elastic(elasticsearch9_url: str) -> Iterator[OpenSearch]:
+    made = Connection(url=elasticsearch9_url).client()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("shape", ["sparse_vector", "weighted_tokens"])
+def test_sparse_vector_and_weighted_tokens(
+    elastic: OpenSearch,
+    elasticsearch9_url: str,
+    index_on: Callable[[str], str],
+    shape: Shape,
+    images: Mapping[str, SparseVector],
+    queries: list[SparseVector],
+) -> None:
+    index = index_on(elasticsearch9_url)
+    fields = fill(elastic, index, DocumentSettings(vector="sparse_vector"), elasticsearch9_url, images)
+    connection = Connection(url=elasticsearch9_url)
+    target = probe(elastic, connection)
+    assert choose(target, fields, lambda: plugins(elastic, connection)) == "sparse_vector"
+    assert choose(target, fields, lambda: plugins(elastic, connection), shape) == shape
+    agree(elastic, index, shape, images, queries)
+
+
+@pytest.mark.parametrize("shape", ["sparse_vector", "weighted_tokens"])
+def test_nothing_is_pruned_even_where_the_index_would(
+    elastic: OpenSearch, elasticsearch9_url: str, index_on: Callable[[str], str], shape: Shape
+) -> None:
+    index = index_on(elasticsearch9_url)
+    pruning = {"prune": True, "pruning_config": {"tokens_freq_ratio_threshold": 1, "tokens_weight_threshold": 1}}
+    mapping = {"properties": {"tokens": {"type": "sparse_vector", "index_options": pruning}}}
+    elastic.indices.create(index=index, body={"mappings": mapping})
+    for number in range(30):
+        tokens = {"all": 0.01, **{f"w{number}-{other}": 1.0 for other in range(20)}}
+        elastic.index(index=index, id=str(number), body={"tokens": tokens})
+    elastic.indices.refresh(index=index)
+    vector = {"w7-1": 1.0, "all": 0.01}
+    pruned = {"sparse_vector": {"field": "tokens", "query_vector": vector}}
+    assert len(scores(elastic, index, pruned)) == 1
+    assert len(scores(elastic, index, build(shape, SparseVector.from_mapping(vector)).clause)) == 30
+
+
+def test_impacts(
+    client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector], queries: list[SparseVector]
+) -> None:
+    fields = fill(client, index_name, DocumentSettings(impacts=True), node_url, images)
+    assert choose(probe(client, Connection(url=node_url)), fields, frozenset, "impacts") == "impacts"
+    compared = 0
+    for query in queries:
+        if not any(map(askable, query.features)):
+            with pytest.raises(QueryError, match="whole words"):
+                build("impacts", query)
+            continue
+        asked = build("impacts", query)
+        assert {*asked.sent.features, *asked.cut.features} == {*query.features}
+        assert not any(map(askable, asked.cut.features))
+        found = scores(client, index_name, asked.clause)
+        sent = asked.sent.to_dict()
+        for name, image in images.items():
+            common = {word: weight for word, weight in image if word in sent}
+            assert (name in found) == bool(common)
+            if common:
+                kept = {word: max(1, round(weight * IMPACT_SCALE)) / IMPACT_SCALE for word, weight in common.items()}
+                assert found[name] == pytest.approx(sum(sent[word] * weight for word, weight in kept.items()), rel=ROUNDING)
+                slack = sum(sent[word] for word in common) / IMPACT_SCALE  # half a step a word, less than one for tiny weights
+                assert abs(found[name] - asked.sent.dot(image)) <= slack * (1 + ROUNDING)
+                compared += 1
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert compared > 1500
+
+
+def test_impacts_of_words_in_capitals(client: OpenSearch, node_url: str, index_name: str) -> None:
+    named = {word: SparseVector.from_mapping({word: 1.0}) for word in ("Dog", "ÉTÉ", "İstanbul", "ΣΟΦΟΣ", "ẞtraße", "ǅ")}
+    fill(client, index_name, DocumentSettings(impacts=True), node_url, named)
+    for word, vector in named.items():
+        assert scores(client, index_name, build("impacts", vector).clause) == {word: pytest.approx(1.0)}, word
+
+
+def test_a_query_of_too_many_words_is_cut_to_what_each_node_takes(
+    engine: OpenSearch, rank_features_url: str, engine_index: str
+) -> None:
+    many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(10_000))
+    fill(engine, engine_index, DocumentSettings(), rank_features_url, {"first": many.top(60)})
+    limit = probe(engine, Connection(url=rank_features_url)).max_clauses
+    fits = build("rank_features", many, max_clauses=limit)
+    assert (len(fits.sent), len(fits.cut)) == (limit, 10_000 - limit)
+    score = scores(engine, engine_index, fits.clause)["first"]
+    assert many.dot(many.top(60)) * (1 - TRUNCATION) <= score <= many.dot(many.top(60)) * (1 + ROUNDING)
+    with pytest.raises(RequestError):
+        scores(engine, engine_index, build("rank_features", many, max_clauses=limit + 1).clause)
+
+
+def test_impacts_are_cut_to_what_the_node_takes(client: OpenSearch, node_url: str, index_name: str) -> None:
+    many = SparseVector.from_pairs((f"w{number:05}", 1 + 1 / (1 + number)) for number in range(2000))
+    fill(client, index_name, DocumentSettings(impacts=True), node_url, {"first": many.top(60)})
+    limit = probe(client, Connection(url=node_url)).max_clauses
+    assert scores(client, index_name, build("impacts", many, max_clauses=limit).clause).keys() == {"first"}
+    with pytest.raises(RequestError):
+        scores(client, index_name, build("impacts", many, max_clauses=limit + 1).clause)
+
+
+@pytest.mark.parametrize("shape", ["neural_sparse", "seismic"])
+def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
+    client: OpenSearch, node_url: str, index_name: str, shape: Shape
+) -> None:
+    connection = Connection(url=node_url)
+    found = plugins(client, connection)
+    assert NEURAL_SEARCH not in found
+    fields = Fields(tokens="rank_features", seismic="token_ids")
+    with pytest.raises(QueryError, match=NEURAL_SEARCH):
+        choose(probe(client, connection), fields, lambda: plugins(client, connection), shape)
+    client.indices.create(index=index_name)
+    with pytest.raises(RequestError, match="unknown query"):
+        scores(client, index_name, build(shape, SparseVector.from_mapping({"dog": 1.0})).clause)
