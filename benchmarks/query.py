@@ -1,0 +1,226 @@
+"""How long a search takes, and how many of the ten best it finds: word vectors beside BM25 on the same words and dense kNN.
+
+    python benchmarks/query.py --docs 10000 --docs 100000            # OpenSearch 3.5.0 with the k-NN plugin, started for it
+    python benchmarks/query.py --docs 1000000 --no-knn               # the embedded node's version, without dense vectors
+    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # a cluster of yours
+
+The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the questions are real texts through the
+starter's text tower, and images (`query_questions.py`). One shard, merged to one segment unless `--unmerged`; one client over one
+connection; every way is warm, and they take turns question by question, so that whatever else the machine does hits all alike.
+Times are of the whole request, in ms; `took` is the engine's own, in whole ms. Recall is against the exact ranking by all words
+of the question (for kNN: by the exact inner products). An engine keeps 9 bits of a weight: in the second figure a document counts
+that is at most 0.39 % below the tenth best, the same for all ways. The goals are judged by that one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from common import machine
+from query_arms import Arm, arms
+from query_corpus import BATCH, Corpus, Documents, load
+from query_load import Http, Kind, Loaded, kinds
+from query_load import load as load_index
+from query_questions import NINE_BITS, Exact, Questions, Truth, all_questions, dense_truth
+from query_table import show
+
+from stair_es.config import Home
+from stair_es.node import NodeSpec, down, up
+from stair_es.types import Floats
+
+FEATURES = (3, 10, 24, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way to search, for one number of words."""
+
+    features: int
+    way: str
+    words: float
+    """Clauses that were sent, on average."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    took_p50_ms: float
+    recall: float | None
+    recall_9_bits: float | None
+    """Documents count that 9 bits can't tell from the last of the ten best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """One corpus on one node."""
+
+    docs: int
+    engine: str
+    segments: dict[str, int]
+    loaded: dict[str, Loaded]
+    rows: list[Row]
+
+
+def measure(http: Http, prefix: str, ways: Sequence[Arm], questions: Questions, truths: dict[str, list[Truth]]) -> list[Row]:
+    """All ways on all questions, in turns; the first round isn't measured."""
+    wall_ms: dict[str, list[float]] = {way.name: [] for way in ways}
+    took_ms: dict[str, list[float]] = {way.name: [] for way in ways}
+    recalls: dict[str, list[tuple[float, float]]] = {way.name: [] for way in ways}
+    words: dict[str, list[int]] = {way.name: [] for way in ways}
+    for warm in (False, True):
+        for number, vector in enumerate(questions.vectors):
+            dense = [round(value, 6) for value in questions.dense_QD[number].tolist()]
+            turn = number % len(ways)
+            for way in (*ways[turn:], *ways[:turn]):
+                body = json.dumps(way.body(vector, dense)).encode()
+                began_s = time.perf_counter()
+                raw = http.raw("POST", f"/{prefix}-{way.kind}/_search", body)
+                spent_ms = 1000 * (time.perf_counter() - began_s)
+                if not warm:
+                    continue
+                answer = json.loads(raw)
+                wall_ms[way.name].append(spent_ms)
+                took_ms[way.name].append(answer["took"])
+                words[way.name].append(body.count(b'"boost"'))
+                if way.truth:
+                    found = [int(hit["_id"]) for hit in answer["hits"]["hits"]]
+                    truth = truths[way.truth][number]
+                    recalls[way.name].append((truth.recall(found), truth.recall(found, slack=NINE_BITS)))
+    return [_row(questions.features, way, wall_ms, took_ms, recalls, words) for way in ways]
+
+
+def _row(
+    features: int,
+    way: Arm,
+    wall_ms: dict[str, list[float]],
+    took_ms: dict[str, list[float]],
+    recalls: dict[str, list[tuple[float, float]]],
+    words: dict[str, list[int]],
+) -> Row:
+    p50_ms, p95_ms, p99_ms = (float(np.percentile(wall_ms[way.name], share)) for share in (50, 95, 99))
+    return Row(
+        features=features,
+        way=way.name,
+        words=float(np.mean(words[way.name])),
+        p50_ms=p50_ms,
+        p95_ms=p95_ms,
+        p99_ms=p99_ms,
+        took_p50_ms=float(np.median(took_ms[way.name])),
+        recall=float(np.mean([strict for strict, _ in recalls[way.name]])) if way.truth else None,
+        recall_9_bits=float(np.mean([loose for _, loose in recalls[way.name]])) if way.truth else None,
+    )
+
+
+def truths(corpus: Corpus, documents: Documents, questions: Questions, exact: Exact, *, dense: bool) -> dict[str, list[Truth]]:
+    """The exact answers."""
+    sparse = [exact.truth(vector) for vector in questions.vectors]
+    if not dense:
+        return {"tokens": sparse}
+    vectors_ND = all_dense(corpus, documents)
+    return {"tokens": sparse, "dense": [dense_truth(vectors_ND, question_D) for question_D in questions.dense_QD]}
+
+
+def all_dense(corpus: Corpus, documents: Documents) -> Floats:
+    """The dense vectors of all documents."""
+    starts = range(0, len(documents), BATCH)
+    return np.concatenate([corpus.dense(documents.part(first, first + BATCH), first) for first in starts])
+
+
+def run(http: Http, docs: int, given: argparse.Namespace) -> Report:
+    """Load one corpus and measure."""
+    prefix = f"bench-{uuid4().hex[:8]}"
+    corpus, documents = load(docs, given.cache)
+    wanted = {name: kind for name, kind in kinds().items() if given.knn or not kind.dense}
+    try:
+        loaded = {name: _load(http, prefix, kind, corpus, documents, given) for name, kind in wanted.items()}
+        exact = Exact(corpus, documents)
+        rows: list[Row] = []
+        for questions in all_questions(corpus, FEATURES, given.questions):
+            answers = truths(corpus, documents, questions, exact, dense=given.knn)
+            rows += measure(http, prefix, arms(dense=given.knn), questions, answers)
+        segments = {name: _segments(http, f"{prefix}-{name}") for name in wanted}
+    finally:
+        for name in wanted:
+            http.raw("DELETE", f"/{prefix}-{name}?ignore_unavailable=true")
+    return Report(docs=docs, engine=_engine(http), segments=segments, loaded=loaded, rows=rows)
+
+
+def _load(http: Http, prefix: str, kind: Kind, corpus: Corpus, documents: Documents, given: argparse.Namespace) -> Loaded:
+    loaded = load_index(http, f"{prefix}-{kind.name}", kind, corpus, documents, merge=not given.unmerged)
+    print(
+        f"{len(documents)} documents, {kind.name}: {loaded.docs_per_s:.0f} docs/s, merged in {loaded.merge_s:.0f} s", flush=True
+    )
+    return loaded
+
+
+def _segments(http: Http, index: str) -> int:
+    return len(http.ask("GET", f"/_cat/segments/{index}?format=json&h=segment"))
+
+
+def _engine(http: Http) -> str:
+    version = http.ask("GET", "/")["version"]
+    plugins = ", ".join(f"{p['component']} {p['version']}" for p in http.ask("GET", "/_cat/plugins?format=json"))
+    return f"{version.get('distribution', 'elasticsearch')} {version['number']}{' with ' if plugins else ''}{plugins}"
+
+
+@contextmanager
+def node(given: argparse.Namespace) -> Iterator[Http]:
+    """The user's cluster, or a node of its own."""
+    with tempfile.TemporaryDirectory(prefix="stair-es-query-") as folder:
+        if given.url:
+            http = Http(given.url)
+            yield http
+            http.close()
+        elif given.knn:
+            sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+            from knn_node import knn_node
+
+            with knn_node(Path(folder), heap=given.heap, full_jit=True) as knn:
+                http = Http(knn.url)
+                yield http
+                http.close()
+        else:
+            spec = NodeSpec(
+                dist=Home.from_env().dist, base=Path(folder) / "node", port=0, heap=given.heap, jit="full", die_with_parent=True
+            )
+            try:
+                http = Http(up(spec, say=print))
+                yield http
+                http.close()
+            finally:
+                down(spec, say=print)
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docs", type=int, action="append", help="size of a corpus; several times for several (10000)")
+    parser.add_argument("--questions", type=int, default=200, help="for each number of words")
+    parser.add_argument("--url", help="a cluster of yours; else a node is started")
+    parser.add_argument("--no-knn", dest="knn", action="store_false", help="without dense vectors")
+    parser.add_argument("--unmerged", action="store_true", help="leave the segments as they come")
+    parser.add_argument("--heap", default="2g", help="of the node that is started")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    given = parser.parse_args()
+    reports = []
+    with node(given) as http:
+        for docs in given.docs or [10_000]:
+            reports.append(run(http, docs, given))
+            print(f"\n{machine()}\n\n{show(reports[-1])}\n", flush=True)
+            if given.json:  # after each: the larger ones take long
+                given.json.write_text(json.dumps({"machine": machine(), "reports": [asdict(r) for r in reports]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

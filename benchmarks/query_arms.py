@@ -1,0 +1,89 @@
+"""The ways to search that `query.py` compares: each a request body made of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stair_es.search.body import TwoPhase, request_body
+from stair_es.search.prune import Pruning, pruned
+from stair_es.search.question import Question
+from stair_es.search.shapes import build
+from stair_es.types import SparseVector
+
+Body = dict[str, Any]
+MAX_CLAUSES = 1024
+EF_SEARCH = (10, 50, 100, 200, 400, 800)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way."""
+
+    name: str
+    kind: str
+    """Which index: a name of `query_load.kinds`."""
+    body: Callable[[SparseVector, list[float]], Body]
+    """Of the sparse and the dense question."""
+    truth: Literal["tokens", "dense"] | None = "tokens"
+    """What the ten best are compared with; BM25 ranks by other weights."""
+
+
+def bare(query: Body) -> Body:
+    """Ids and scores only: what searching takes, without reading documents."""
+    return {"size": 10, "track_total_hits": False, "_source": False, "query": query}
+
+
+def whole(vector: SparseVector) -> Body:
+    """All words, and nothing else."""
+    return bare(build("rank_features", vector, max_clauses=MAX_CLAUSES).clause)
+
+
+def cut(pruning: Pruning) -> Callable[[SparseVector, list[float]], Body]:
+    """Fewer words."""
+    return lambda vector, _dense: whole(pruned(vector, pruning).kept)
+
+
+def two_phase(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
+    """Few words find, all words rank."""
+    phases = TwoPhase(heavy=heavy, window=window)
+
+    def body(vector: SparseVector, _dense: list[float]) -> Body:
+        asked = request_body(Question(vector=vector), "rank_features", max_clauses=MAX_CLAUSES, two_phase=phases).body
+        # A question as short as the first phase has none; it would be sorted like any other.
+        return {**asked, "_source": False} if "rescore" in asked else whole(vector)
+
+    return body
+
+
+def as_sent(vector: SparseVector, _dense: list[float]) -> Body:
+    """What `Searcher` sends: in a total order, with the documents."""
+    return request_body(Question(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
+
+
+def knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
+    """Dense vectors."""
+    return lambda _vector, dense: bare(
+        {"knn": {"dense": {"vector": dense, "k": 10, "method_parameters": {"ef_search": ef_search}}}}
+    )
+
+
+def arms(*, dense: bool) -> list[Arm]:
+    """All ways; those over dense vectors only if there are any."""
+    made = [
+        Arm(name="BM25", kind="bm25", body=lambda v, _: bare({"match": {"words": " ".join(v.features)}}), truth=None),
+        Arm(name="rank_features", kind="tokens", body=lambda v, _: whole(v)),
+        Arm(name="as Searcher sends it", kind="tokens", body=as_sent),
+        Arm(name="mass 0.9", kind="tokens", body=cut(Pruning(mass=0.9))),
+        Arm(name="mass 0.8", kind="tokens", body=cut(Pruning(mass=0.8))),
+        Arm(name="top 8", kind="tokens", body=cut(Pruning(top_k=8))),
+        Arm(name="top 16", kind="tokens", body=cut(Pruning(top_k=16))),
+        Arm(name="two-phase 4/200", kind="tokens", body=two_phase(4, 200)),
+        Arm(name="two-phase 8/100", kind="tokens", body=two_phase(8, 100)),
+        Arm(name="two-phase 8/200", kind="tokens", body=two_phase(8, 200)),
+        Arm(name="two-phase 16/100", kind="tokens", body=two_phase(16, 100)),
+        Arm(name="impacts", kind="impacts", body=lambda v, _: bare(build("impacts", v, max_clauses=MAX_CLAUSES).clause)),
+    ]
+    ways = [Arm(name=f"kNN ef {ef}", kind="dense", body=knn(ef), truth="dense") for ef in EF_SEARCH]
+    return made + ways if dense else made

@@ -1,0 +1,143 @@
+"""What makes a search over `rank_features` slow or quick on the engine's side: the same questions, asked in other ways.
+
+    python benchmarks/query_causes.py --docs 100000
+
+As `query.py` measures, on one node and in turns. All rows but `terminate_after` find the same documents.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from common import machine
+from query import Row, measure, node
+from query_arms import MAX_CLAUSES, Arm, whole
+from query_corpus import load
+from query_load import Http, Kind, kinds
+from query_load import load as load_index
+from query_questions import Exact, all_questions
+
+from stair_es.cluster.mapping import merged
+from stair_es.search.body import request_body
+from stair_es.search.question import Question
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+Body = dict[str, Any]
+FEATURES = (3, 10, 24, 64)
+_MODE = "search.concurrent_segment_search.mode"
+
+
+def indices() -> dict[str, tuple[Kind, bool]]:
+    """Name -> kind, and whether it is merged to one segment."""
+    tokens = kinds()["tokens"]
+    many = {"settings": {"index": {"merge.policy.max_merged_segment": "16mb", "refresh_interval": "1s"}}}
+    by_word = {
+        "settings": {"index": {"sort.field": ["top_word"], "sort.order": ["asc"]}},
+        "mappings": {"properties": {"top_word": {"type": "keyword"}}},
+    }
+
+    def with_top_word(vector: SparseVector, _dense: list[float] | None) -> Body:
+        return {"tokens": {escape(word): weight for word, weight in vector}, "top_word": vector.features[0]}
+
+    several = Kind(name="several", body=merged(tokens.body, many), fields=tokens.fields)
+    ordered = Kind(name="ordered", body=merged(tokens.body, by_word), fields=with_top_word)
+    return {"tokens": (tokens, True), "several": (several, False), "ordered": (ordered, True)}
+
+
+def ways() -> list[Arm]:
+    """The first is what the others are compared with."""
+
+    def arm(name: str, change: Callable[[Body], Body], kind: str = "tokens") -> Arm:
+        return Arm(name=name, kind=kind, body=lambda vector, _dense: change(whole(vector)))
+
+    def filtered(body: Body) -> Body:
+        return {**body, "query": {"bool": {"must": [body["query"]], "filter": [{"exists": {"field": "uri"}}]}}}
+
+    def narrow(body: Body) -> Body:
+        return {
+            **body,
+            "query": {"bool": {"must": [body["query"]], "filter": [{"prefix": {"uri": "s3://photos-of-the-archive/2026/00"}}]}},
+        }
+
+    order = [{"_score": "desc"}, {"uri": {"order": "asc", "unmapped_type": "keyword"}}]
+    documents = {"_source": {"excludes": ["thumbnail"]}}
+    return [
+        arm("plain", lambda body: body),
+        arm("total order (_score, uri)", lambda body: {**body, "sort": order}),
+        arm("with documents", lambda body: {**body, **documents}),
+        arm("with uri by doc values", lambda body: {**body, "docvalue_fields": ["uri"]}),
+        Arm(
+            name="as Searcher sends it",
+            kind="tokens",
+            body=lambda v, _: request_body(Question(vector=v), "rank_features", max_clauses=MAX_CLAUSES).body,
+        ),
+        arm("track_total_hits true", lambda body: {**body, "track_total_hits": True}),
+        arm(
+            "track_total_hits left out (10,000)",
+            lambda body: {name: value for name, value in body.items() if name != "track_total_hits"},
+        ),
+        arm("100 hits", lambda body: {**body, "size": 100}),
+        arm("filter that all match", filtered),
+        Arm(name="filter that 1 % match", kind="tokens", body=lambda v, _: narrow(whole(v)), truth=None),
+        arm("terminate_after 10000", lambda body: {**body, "terminate_after": 10_000}),
+        arm("sorted by the heaviest word", lambda body: body, "ordered"),
+        arm("several segments", lambda body: body, "several"),
+    ]
+
+
+def main() -> None:
+    """Load, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--docs", type=int, default=100_000)
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--url", help="a cluster of yours; else a node is started")
+    parser.add_argument("--heap", default="2g")
+    parser.add_argument("--knn", action="store_true", help="OpenSearch 3.5.0 instead of the embedded version")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora")
+    given = parser.parse_args()
+    corpus, documents = load(given.docs, given.cache)
+    exact = Exact(corpus, documents)
+    prefix = f"bench-{uuid4().hex[:8]}"
+    with node(given) as http:
+        for name, (kind, merge) in indices().items():
+            load_index(http, f"{prefix}-{name}", kind, corpus, documents, merge=merge)
+        segments = http.ask("GET", f"/_cat/segments/{prefix}-several?format=json&h=docs.count")
+        print(f"{machine()}; {given.docs:,} documents; several segments: {len(segments)}\n")
+        print("| words | way | p50 | p95 | p99 | recall@10 within 9 bits | x plain |\n|---|---|---|---|---|---|---|")
+        for questions in all_questions(corpus, FEATURES, given.questions):
+            truths = {"tokens": [exact.truth(vector) for vector in questions.vectors]}
+            rows = measure(http, prefix, ways(), questions, truths)
+            rows += _modes(http, prefix, questions, truths)
+            _show(rows)
+
+
+def _modes(http: Http, prefix: str, questions: Any, truths: Any) -> list[Row]:  # noqa: ANN401  as in `measure`
+    """Segments one after the other, and at a time."""
+    rows = []
+    for mode in ("none", "all"):
+        http.ask("PUT", f"/{prefix}-several/_settings", {f"index.{_MODE}": mode})
+        way = Arm(name=f"several segments, concurrent: {mode}", kind="several", body=lambda vector, _dense: whole(vector))
+        plain = Arm(name="plain", kind="tokens", body=lambda vector, _dense: whole(vector))
+        rows += [row for row in measure(http, prefix, [plain, way], questions, truths) if row.way != "plain"]
+    http.ask("PUT", f"/{prefix}-several/_settings", {f"index.{_MODE}": None})
+    return rows
+
+
+def _show(rows: list[Row]) -> None:
+    for row in rows:
+        recall = "" if row.recall_9_bits is None else f"{row.recall_9_bits:.3f}"
+        print(
+            f"| {row.features} | {row.way} | {row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f} | {recall}"
+            f" | {row.p50_ms / rows[0].p50_ms:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

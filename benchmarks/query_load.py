@@ -1,0 +1,169 @@
+"""Bringing a corpus into an index, one for each way to search: with raw `_bulk` requests that lie ready in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+from query_corpus import BATCH, Corpus, Documents
+
+from stair_es import resources
+from stair_es.cluster.documents import impacts
+from stair_es.cluster.mapping import merged
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+Body = dict[str, Any]
+DIMENSIONS = 384
+TIMEOUT_S = 3600.0
+
+_SETTINGS: Body = {"index": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "30s"}}
+_URI: Body = {"uri": {"type": "keyword"}}
+_DENSE: Body = {
+    "type": "knn_vector",
+    "dimension": DIMENSIONS,
+    "method": {
+        "name": "hnsw",
+        "engine": "lucene",  # faiss ends the node
+        "space_type": "innerproduct",
+        "parameters": {"m": 16, "ef_construction": 100},
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """An index for one way to search."""
+
+    name: str
+    body: Body
+    fields: Callable[[SparseVector, list[float] | None], Body]
+    """What a document has besides its URI."""
+    dense: bool = False
+
+
+def kinds() -> dict[str, Kind]:
+    """By name."""
+    plain = {"settings": _SETTINGS, "mappings": {"dynamic": "strict", "properties": _URI}}
+    words = {"type": "text", "analyzer": "whitespace"}
+    made = (
+        Kind(
+            name="tokens",
+            body=merged(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
+            fields=lambda vector, _dense: {"tokens": {escape(word): weight for word, weight in vector}},
+        ),
+        Kind(
+            name="impacts",
+            body=merged(plain, resources.load("mappings", "impacts")),
+            fields=lambda vector, _dense: {"impacts": impacts(vector)},
+        ),
+        Kind(
+            name="bm25",
+            body=merged(plain, {"mappings": {"properties": {"words": words}}}),
+            fields=lambda vector, _dense: {"words": " ".join(vector.features)},
+        ),
+        Kind(
+            name="dense",
+            body=merged(plain, {"settings": {"index": {"knn": True}}, "mappings": {"properties": {"dense": _DENSE}}}),
+            fields=lambda _vector, dense: {"dense": dense},
+            dense=True,
+        ),
+    )
+    return {kind.name: kind for kind in made}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An index and what it took."""
+
+    index: str
+    docs_per_s: float
+    """Over the time that the requests took: making them doesn't count."""
+    merge_s: float
+    bytes_a_document: float
+    """All files of the shard after the merge."""
+
+
+class Http:
+    """One keep-alive connection."""
+
+    def __init__(self, url: str) -> None:
+        """Connects with the first request."""
+        parts = urlsplit(url)
+        self._connection = HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+    def ask(self, method: str, path: str, body: Body | bytes | None = None) -> Any:  # noqa: ANN401  JSON
+        """The answer as JSON.
+
+        Raises:
+            SystemExit: The node refused.
+        """
+        return json.loads(self.raw(method, path, body) or b"null")
+
+    def raw(self, method: str, path: str, body: Body | bytes | None = None) -> bytes:
+        """The answer's bytes."""
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self._connection.request(method, path, sent, {"content-type": "application/json"})
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= 400:
+            raise SystemExit(f"{method} {path}: {response.status} {answer[:500]!r}")
+        return answer
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+
+def uri(row: int) -> str:
+    """As long as real ones."""
+    return f"s3://photos-of-the-archive/2026/{row % 997:03}/IMG_{row:08}.jpg"
+
+
+def load(http: Http, index: str, kind: Kind, corpus: Corpus, documents: Documents, *, merge: bool = True) -> Loaded:
+    """Create the index and write the documents; `_id` is the row."""
+    http.ask("PUT", f"/{index}", kind.body)
+    spent_s = 0.0
+    for body in _bodies(kind, corpus, documents):
+        began_s = time.perf_counter()
+        answer = http.raw("POST", f"/{index}/_bulk?filter_path=errors", body)
+        spent_s += time.perf_counter() - began_s
+        if b"true" in answer:
+            raise SystemExit(f"a document was refused: {http.raw('POST', f'/{index}/_bulk', body)[:500]!r}")
+    began_s = time.perf_counter()
+    http.ask("POST", f"/{index}/_refresh")
+    spent_s += time.perf_counter() - began_s
+    began_s = time.perf_counter()
+    if merge:
+        http.ask("POST", f"/{index}/_forcemerge?max_num_segments=1")
+    http.ask("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
+    http.ask("POST", f"/{index}/_refresh")
+    merge_s = time.perf_counter() - began_s
+    return Loaded(
+        index=index,
+        docs_per_s=len(documents) / spent_s,
+        merge_s=merge_s,
+        bytes_a_document=store_bytes(http, index) / len(documents),
+    )
+
+
+def store_bytes(http: Http, index: str) -> int:
+    """Of the primary, without its translog."""
+    return int(http.ask("GET", f"/{index}/_stats/store")["indices"][index]["primaries"]["store"]["size_in_bytes"])
+
+
+def _bodies(kind: Kind, corpus: Corpus, documents: Documents) -> Iterator[bytes]:
+    for first in range(0, len(documents), BATCH):
+        part = documents.part(first, first + BATCH)
+        dense_ND = corpus.dense(part, first) if kind.dense else None
+        lines = []
+        for row, vector in enumerate(corpus.vectors(part)):
+            numbers = None if dense_ND is None else [round(value, 6) for value in dense_ND[row].tolist()]
+            lines.append(f'{{"index":{{"_id":"{first + row}"}}}}')
+            lines.append(json.dumps({**kind.fields(vector, numbers), "uri": uri(first + row)}, separators=(",", ":")))
+        yield ("\n".join(lines) + "\n").encode()

@@ -1,0 +1,133 @@
+"""What `query.py` asks, and the exact answers.
+
+Up to 24 words a question is a text: the bundled photos' captions, then the heaviest words of one or two classes, drawn as the
+documents' classes are, all through the starter's text tower (its own words and 24 related ones), cut to the heaviest. With 64
+words it is an image that isn't in the corpus: the text tower makes no queries that long. The dense question is the same text's or
+image's vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from common import PHOTOS
+from numpy.typing import NDArray
+from query_corpus import Corpus, Documents
+
+from stair_es.config import Home
+from stair_es.model import minilm_files
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.starter import IMAGE_WORDS, Starter
+from stair_es.model.wordpiece import Vocabulary
+from stair_es.types import Floats, SparseVector
+
+K = 10
+NINE_BITS = 2**-8
+"""What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
+_SEED = 11
+_FIRST_UNUSED = 900_000_000  # where no corpus reaches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """As many words each, unless the text gives fewer."""
+
+    features: int
+    vectors: tuple[SparseVector, ...]
+    dense_QD: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The exact answer to one question."""
+
+    scores_N: NDArray[np.float64]
+    least: float
+    """Score of the last of the ten best."""
+
+    def recall(self, found: Sequence[int], *, slack: float = 1e-9) -> float:
+        """The share of the ten best that was found; any counts that is not further below the last of them than `slack`."""
+        right = sum(bool(self.scores_N[row] >= self.least * (1 - slack)) for row in found[:K])
+        return right / min(K, len(self.scores_N))
+
+
+def texts(corpus: Corpus, count: int) -> list[str]:
+    """The captions, then drawn ones."""
+    lines = (PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    made = [json.loads(line)["caption"] for line in lines]
+    rng = np.random.default_rng(_SEED)
+    while len(made) < count:
+        drawn = rng.choice(len(corpus.popularity), 1 + int(rng.random() < 0.5), p=corpus.popularity, replace=False)
+        made.append(" and ".join(_name(corpus, row, 1 + int(rng.integers(2))) for row in drawn))
+    return made[:count]
+
+
+def by_text(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], Floats]:
+    """The texts as the product encodes them, and as MiniLM does."""
+    asked = texts(corpus, count)
+    vocabulary = Vocabulary(list(corpus.vocabulary))
+    network = MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+    dense = [network.embed(vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)) for text in asked]
+    return tuple(Starter(ModelSpec(name="starter")).encode_texts(asked)), np.stack(dense).astype(np.float32)
+
+
+def by_image(corpus: Corpus, count: int) -> Questions:
+    """Images that no corpus has."""
+    rng = np.random.default_rng((_SEED, _FIRST_UNUSED))
+    drawn = corpus.draw(rng.choice(len(corpus.popularity), count, p=corpus.popularity), rng)
+    return Questions(features=IMAGE_WORDS, vectors=tuple(corpus.vectors(drawn)), dense_QD=corpus.dense(drawn, _FIRST_UNUSED))
+
+
+def all_questions(corpus: Corpus, features: Sequence[int], count: int) -> list[Questions]:
+    """Questions for each number of features."""
+    vectors, dense_QD = by_text(corpus, count)
+    return [
+        by_image(corpus, count)
+        if wanted >= IMAGE_WORDS
+        else Questions(features=wanted, vectors=tuple(vector.top(wanted) for vector in vectors), dense_QD=dense_QD)
+        for wanted in features
+    ]
+
+
+class Exact:
+    """All dot products, in double precision, by posting lists."""
+
+    def __init__(self, corpus: Corpus, documents: Documents) -> None:
+        """Sorts the documents' words."""
+        words = documents.word_ids_NW.shape[1]
+        flat = documents.word_ids_NW.ravel()
+        order = np.argsort(flat, kind="stable")
+        self._rows = (order // words).astype(np.int32)
+        self._weights = documents.weights_NW.ravel()[order].astype(np.float64).round(5)
+        self._starts = np.searchsorted(flat[order], np.arange(len(corpus.vocabulary) + 1))
+        self._ids = {word: i for i, word in enumerate(corpus.vocabulary)}
+        self._count = len(documents)
+
+    def truth(self, vector: SparseVector) -> Truth:
+        """The scores of all documents."""
+        scores_N = np.zeros(self._count)
+        for word, weight in vector:
+            first, end = self._starts[self._ids[word]], self._starts[self._ids[word] + 1]
+            scores_N[self._rows[first:end]] += weight * self._weights[first:end]  # a document has a word once
+        return _truth(scores_N)
+
+
+def dense_truth(documents_ND: Floats, question_D: Floats) -> Truth:
+    """The same for dense vectors."""
+    return _truth((documents_ND @ question_D).astype(np.float64))
+
+
+def _truth(scores_N: NDArray[np.float64]) -> Truth:
+    k = min(K, len(scores_N))
+    return Truth(scores_N=scores_N, least=float(np.partition(scores_N, -k)[-k]))
+
+
+def _name(corpus: Corpus, row: int, words: int) -> str:
+    """The heaviest words of a class."""
+    order = np.argsort(-corpus.classes.weights_KE[row].astype(int), kind="stable")
+    names = [corpus.vocabulary[corpus.classes.word_ids_KE[row, column]] for column in order]
+    return " ".join([name for name in names if name.isalpha()][:words])
