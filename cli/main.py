@@ -12,7 +12,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import asking, encode, explain, ingest, ingest_texts, node, options, plugins, policy, query, search, template
+from . import asking, encode, evaluate, explain, ingest, ingest_texts, node, options, plugins, policy, query, search, template
 from .output import fail, note
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
 app.command(name="search")(options.connected(asking.asking(search.search)))
 app.command(name="explain")(options.connected(asking.asking(explain.explain)))
 app.command(name="encode")(encode.encode)
+app.command(name="evaluate")(options.connected(evaluate.evaluate))
 app.command(name="query")(asking.asking(query.query))
 app.command(name="plugins")(plugins.plugins)
 app.add_typer(template.app, name="template")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.identity import Identity, check_alias, ours
 from stair_es.cluster.retry import persistently
 from stair_es.config import Home
-from stair_es.errors import UsageError
+from stair_es.errors import IngestError, UsageError
 from stair_es.ingest import cluster_sink
 from stair_es.ingest.batch import now
 from stair_es.ingest.dead_letters import DeadLetters
@@ -86,6 +87,11 @@ def ingest_texts(
         letters = DeadLetters(options.dead_letters or _default_dead_letters(options.alias))
         kept = Books(stack.enter_context(Manifest()), letters)
         books(kept)
+        streams = Streams(sources)
+        found = iter(streams)
+        first = next(found, None)  # before an index is made: a wrong column comes up here
+        if first is None:
+            raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
         card = catalogue.resolve(options.model.name)
         plan = SinkPlan(
             alias=options.alias,
@@ -100,7 +106,8 @@ def ingest_texts(
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         letters.prepare()
         run = TextRun(
-            streams=Streams(sources),
+            streams=streams,
+            found=chain([first], found),
             document=options.document,
             text_tower=options.model.text_tower,
             session=session,

@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es import vocab
-from stair_es.cluster.documents import check_fields, content_id, fingerprint, impacts
+from stair_es.cluster.documents import check_fields, content_id, fingerprint, vector_fields
 from stair_es.sources.item import Reading
 
 if TYPE_CHECKING:
     from stair_es.cluster.documents import DocumentSettings
+    from stair_es.policy import WordPolicy
     from stair_es.sources.item import Item
     from stair_es.types import SparseVector
 
@@ -41,7 +41,13 @@ def text_of(item: Item, model_id: str, settings: DocumentSettings, text_tower: s
 
 
 def text_document(
-    text: Text, vector: SparseVector, model_id: str, ingested_at: str, settings: DocumentSettings
+    text: Text,
+    vector: SparseVector,
+    *,
+    model_id: str,
+    ingested_at: str,
+    settings: DocumentSettings,
+    policy: WordPolicy | None = None,
 ) -> dict[str, Any]:
     """The `_source` of one text: as of an image, with `caption` for the text itself.
 
@@ -49,9 +55,8 @@ def text_document(
         UsageError: A column has the name of a field of our own.
     """
     check_fields(text.item.fields)
-    body = {
-        "tokens": {vocab.escape(word): weight for word, weight in vector},
-        "top_tokens": list(vector.top(settings.top_words).features),
+    return {
+        **vector_fields(vector, settings, policy),
         **text.item.fields,
         "caption": text.text,
         "uri": text.item.uri,
@@ -61,4 +66,3 @@ def text_document(
         "fingerprint": text.fingerprint,
         "ingested_at": ingested_at,
     }
-    return {**body, "impacts": impacts(vector)} if settings.impacts else body

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from stair_es.errors import IngestError, StairError
+from stair_es.errors import StairError
 from stair_es.ingest.batch import Kind, Outcome, Stage, now
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.report import Books, Report
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.streams import Streams
     from stair_es.model.encoder import Encoder
     from stair_es.sources.item import Item
+    from stair_es.types import SparseVector
 
 BATCH_TEXTS = 256
 NO_WORDS = "no word that the model knows"
@@ -44,6 +45,8 @@ class TextRun:
     """One run. Its outcomes come as data, the failure of all as an exception."""
 
     streams: Streams
+    found: Iterator[Item | Unlisted]
+    """What the streams yield."""
     document: DocumentSettings
     text_tower: str
     session: ClusterSession
@@ -68,8 +71,6 @@ class TextRun:
                     progress(self.books)
             self.books.listing_done = True
             progress(self.books)
-            if not self.books.listed:
-                raise IngestError(f"no texts in {', '.join(self.streams.names)}", "Name a file with a text a line, or a table.")
         except StairError:
             say(f"the run stopped with {self.books.done:,} of {self.books.listed:,} texts done; the next one goes on from there")
             raise
@@ -81,7 +82,7 @@ class TextRun:
         return self._report(start)
 
     def _admitted(self) -> Iterator[Item]:
-        for found in self.streams:
+        for found in self.found:
             if not self.books.list(found.uri, found.source):
                 continue
             if isinstance(found, Unlisted):
@@ -115,7 +116,7 @@ class TextRun:
         documents = {}
         for text, vector in zip(wanted, vectors, strict=True):
             if len(vector):
-                documents[text.id] = text_document(text, vector, self.encoder.model_id, now(), self.document)
+                documents[text.id] = self._document(text, vector)
             else:
                 fates[text.id] = _Fate("dead", "encode", NO_WORDS)
         if documents:
@@ -126,6 +127,16 @@ class TextRun:
             for id_, reason in written.outcomes.items():
                 fates[id_] = _Fate("written", "write") if reason is None else _Fate("dead", "write", reason)
         return fates
+
+    def _document(self, text: Text, vector: SparseVector) -> dict[str, Any]:
+        return text_document(
+            text,
+            vector,
+            model_id=self.encoder.model_id,
+            ingested_at=now(),
+            settings=self.document,
+            policy=self.session.policy,
+        )
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

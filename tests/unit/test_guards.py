@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ["node", "model", "sources", "cluster", "ingest", "search"]
+LAYERS = ["node", "model", "sources", "cluster", "ingest", "search", "eval"]
 """Subpackages, lowest first where one builds on another; a file may import from its own layer and those in `ALLOWED`."""
 ALLOWED = {
     "node": set[str](),
@@ -18,6 +18,7 @@ ALLOWED = {
     "cluster": set[str](),
     "ingest": {"model", "sources", "cluster"},
     "search": {"model", "sources", "cluster"},
+    "eval": {"model", "sources", "cluster", "ingest", "search"},
 }
 
 

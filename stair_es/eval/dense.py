@@ -1,0 +1,77 @@
+"""Dense vectors, where a model has them: what kNN in the same cluster is compared with.
+
+Shape suffixes: B batch, K classes, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from stair_es.config import Home
+from stair_es.model import minilm_files, starter_data
+from stair_es.model.encoder import Encoder
+from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
+from stair_es.model.starter import Starter
+from stair_es.model.wordpiece import Vocabulary
+from stair_es.types import Floats, Pixels
+
+CONSE_CLASSES = 10
+
+
+@runtime_checkable
+class DenseEncoder(Protocol):
+    """An encoder may offer this besides its words: unit vectors of images and texts in one space."""
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """[B, D], each of length 1."""
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """[B, D], each of length 1."""
+
+
+class StarterDense:
+    """The starter's networks without words: dense ConSE (Norouzi et al., 2014) against the embedding of the text."""
+
+    def __init__(self, encoder: Starter) -> None:
+        """Nothing is loaded yet."""
+        self._encoder = encoder
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """An image is the mean of its 10 likeliest classes' embeddings."""
+        logits_BK = self._encoder.image_network.logits(pixels_BHWC)
+        return np.stack([_conse(logits_K, self._classes) for logits_K in logits_BK])
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """The text network's embedding."""
+        vocabulary = self._vocabulary
+        return np.stack([self._network.embed(vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)) for text in texts])
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return starter_data.load_vocabulary()
+
+    @cached_property
+    def _classes(self) -> Floats:
+        return starter_data.load_class_words(len(self._vocabulary)).embeddings
+
+    @cached_property
+    def _network(self) -> MiniLM:
+        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+
+
+def dense_of(encoder: Encoder) -> DenseEncoder | None:
+    """The dense side of an encoder: its own, or that of the starter's networks; None where there is none."""
+    if isinstance(encoder, DenseEncoder):
+        return encoder
+    return StarterDense(encoder) if isinstance(encoder, Starter) else None
+
+
+def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:
+    best = np.argsort(-logits_K, kind="stable")[:CONSE_CLASSES]
+    mean_D = softmax(logits_K)[best] @ embeddings_KD[best]
+    unit_D: Floats = mean_D / np.linalg.norm(mean_D)
+    return unit_D

@@ -1,0 +1,154 @@
+"""An evaluation as Markdown tables that a terminal shows well, too. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stair_es.eval.metrics import Metrics
+    from stair_es.eval.report import Evaluation, Row
+
+_HEAD = ("method", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
+_MOST_PROBLEMS, _MOST_EXAMPLES = 5, 5
+
+
+def markdown(found: Evaluation) -> str:
+    """The whole report."""
+    parts = [
+        f"# {found.captions}: {found.images} images, {found.texts} texts",
+        f"{found.form}; model {found.model} (text tower {found.text_tower}); {found.cluster}, shape {found.shape}, the first"
+        f" {found.depth} hits of each query. R@k, nDCG and MRR in percent; equal scores count against the method.",
+    ]
+    if found.problems:
+        more = len(found.problems) - _MOST_PROBLEMS
+        parts.append(
+            "\n".join(
+                [
+                    f"{len(found.problems)} entries were left out:\n",
+                    *(f"- {problem}" for problem in found.problems[:_MOST_PROBLEMS]),
+                    *([f"- and {more} more"] if more > 0 else []),
+                ]
+            )
+        )
+    for direction in dict.fromkeys(row.direction for row in found.rows):
+        rows = [row for row in found.rows if row.direction == direction]
+        parts += [f"## {direction}", table(_HEAD, _lines(rows)), *_reasons(rows)]
+    parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
+    parts += ["## `_rank_eval` of the cluster against our numbers", _agreements(found.rows)]
+    parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
+    if found.kept:
+        parts.append("Indices kept: " + ", ".join(found.kept))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table with columns of even width; `|` and line breaks in cells are made harmless."""
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    lines = [head, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _lines(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+    for row in rows:
+        words = f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}" if row.tokens else ""
+        for kind, metrics in (("exact", row.exact), ("engine", row.engine)):
+            values = _numbers(metrics) if metrics else ["n/a"] * 6
+            yield [row.method, kind, *values, words]
+
+
+def _numbers(metrics: Metrics) -> list[str]:
+    shares = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
+    return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """What a reader must know of the numbers above."""
+    said = []
+    for row in rows:
+        if row.exact_reason and row.exact_reason == row.engine_reason:
+            said.append(f"- {row.method} n/a: {row.exact_reason}")
+        else:
+            said += [f"- {row.method}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
+            said += [f"- {row.method}, engine n/a: {row.engine_reason}"] if row.engine_reason else []
+        if row.unasked:
+            said.append(f"- {row.method}: {row.unasked} queries have no known word and count as failed")
+        whole = max((other.engine or other.exact).queries for other in rows if (other.engine or other.exact))  # type: ignore[union-attr]
+        metrics = row.engine or row.exact
+        if metrics and metrics.queries != whole:
+            said.append(f"- {row.method}: {metrics.queries} of {whole} queries (texts of one image that has another one besides)")
+    return ["\n".join(said)] if said else []
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    head = (
+        "direction",
+        "method",
+        "queries",
+        "same first 10",
+        "swapped within 9 bits",
+        "other",
+        "cut",
+        "overlap@10",
+        "score error",
+    )
+    lines = []
+    for row in rows:
+        found = row.differences
+        if found is not None:
+            error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
+            explained = str(found.explained) if row.nine_bits else "n/a"
+            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
+            lines.append([row.direction, row.method, *counts, f"{100 * found.overlap:.1f} %", error])
+    return table(head, lines) if lines else "Nothing to compare."
+
+
+def _examples(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row.differences is None or row.task is None:
+            continue
+        for swap in row.differences.swaps[:_MOST_EXAMPLES]:
+            query, mine, theirs = (
+                row.task.queries[swap.query],
+                row.task.items[swap.engine_item],
+                row.task.items[swap.exact_item],
+            )
+            nearness = (swap.engine_item_score / swap.exact_item_score - 1) * 100 if swap.exact_item_score else 0.0
+            lines.append(
+                [
+                    f"{row.direction}, {row.method}",
+                    _short(query),
+                    str(swap.rank),
+                    f"{_short(mine)} ({swap.engine_item_score:.5f})",
+                    f"{_short(theirs)} ({swap.exact_item_score:.5f})",
+                    f"{nearness:+.3f} %",
+                ]
+            )
+    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    return [table(head, lines)] if lines else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _agreements(rows: Sequence[Row]) -> str:
+    lines, reasons = [], dict[str, list[str]]()
+    for row in rows:
+        for each in row.rank_eval:
+            verdict = "agree" if each.agrees else f"{len(each.disagreeing)} queries differ"
+            numbers = [f"{100 * each.engine:.4f}", f"{100 * each.own:.4f}"]
+            lines.append([row.direction, row.method, each.metric, str(each.queries), *numbers, verdict])
+        if row.rank_eval_reason:
+            reasons.setdefault(row.rank_eval_reason, []).append(f"{row.method} ({row.direction})")
+    head = ("direction", "method", "metric", "queries", "cluster", "ours", "")
+    said = [f"- n/a for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return "\n\n".join([*([table(head, lines)] if lines else []), *(["\n".join(said)] if said else [])])

@@ -1,0 +1,211 @@
+"""An evaluation from a caption set to a report: encode once, then each method exactly and in the cluster."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Literal
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.identity import Identity
+from stair_es.cluster.mapping import index_body
+from stair_es.cluster.target import plugins
+from stair_es.config import MAX_HITS
+from stair_es.errors import ClusterError, UsageError
+from stair_es.eval import rank_eval
+from stair_es.eval.choose import chosen
+from stair_es.eval.dense import dense_of
+from stair_es.eval.differences import compare, total
+from stair_es.eval.encode import Progress, encode_set
+from stair_es.eval.methods import Corpus, Engine, Method, Missing
+from stair_es.eval.metrics import Metrics, ranks, ranks_of_hits, summary
+from stair_es.eval.report import Evaluation, Row
+from stair_es.eval.trial import Hits, Trial, trial
+from stair_es.search.shapes import Fields, Shape, choose
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.eval.captions import CaptionSet
+    from stair_es.model.encoder import Encoder, ModelSpec
+
+DEPTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """How an evaluation goes about it."""
+
+    model: ModelSpec
+    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
+    shape: Shape | None = None
+    """Of the queries; None for what suits the cluster."""
+    depth: int = DEPTH
+    """Hits that are asked for, at most; what isn't among them is ranked last."""
+    keep: bool = False
+    """Whether the temporary indices stay."""
+
+    def __post_init__(self) -> None:
+        """Check the depth.
+
+        Raises:
+            UsageError: Out of range.
+        """
+        if not 10 <= self.depth <= MAX_HITS:
+            raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "Give --depth 1000, say.")
+
+
+def evaluate(
+    captions: CaptionSet,
+    encoder: Encoder,
+    connection: Connection,
+    options: EvalOptions,
+    *,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Evaluation:
+    """All methods, both ways.
+
+    Args:
+        captions: The set.
+        encoder: What `options.model` describes.
+        connection: The cluster; indices called `eval-...` are made there, and deleted at the end unless they are to be kept.
+        options: How.
+        say: Gets remarks for people.
+        progress: Is told how far encoding and searching are.
+
+    Raises:
+        StairError: Nothing of the set can be used, or the cluster fails.
+    """
+    start = time.perf_counter()
+    client = connection.client()
+    try:
+        target = probe(client, connection)
+        body = index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
+        ask_plugins = partial(plugins, client, connection)
+        shape = choose(target, Fields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.shape)
+        encoded = encode_set(captions, encoder, dense_of(encoder) if options.model.text_tower == "full" else None, progress)
+        engine = Engine(
+            distribution=target.distribution, shape=shape, max_clauses=target.max_clauses, depth=options.depth, word_body=body
+        )
+        methods = chosen(encoded, engine, target, ask_plugins)
+        bench = _Bench(client, connection, options, encoder.model_id, say, progress)
+        rows = [*bench.rows([method for method in methods if isinstance(method, Method)])]
+        rows += [_missing(method) for method in methods if isinstance(method, Missing)]
+    finally:
+        client.close()
+    return Evaluation(
+        captions=captions.name,
+        form=captions.form,
+        images=len(encoded.captions.images),
+        texts=len(encoded.texts),
+        problems=encoded.captions.problems,
+        model=encoder.model_id,
+        text_tower=options.model.text_tower,
+        cluster=target.label,
+        shape=shape,
+        depth=options.depth,
+        rows=_in_order(rows),
+        versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
+        seconds=time.perf_counter() - start,
+        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)) if options.keep else (),
+    )
+
+
+@dataclass
+class _Bench:
+    client: OpenSearch
+    connection: Connection
+    options: EvalOptions
+    model_id: str
+    say: Callable[[str], None]
+    progress: Progress
+    name: str = field(default_factory=lambda: f"eval-{secrets.token_hex(4)}")
+
+    def rows(self, methods: list[Method]) -> list[Row]:
+        rows: list[Row] = []
+        for corpus in dict.fromkeys(id(method.corpus) for method in methods):
+            own = [method for method in methods if id(method.corpus) == corpus]
+            with self._index(own[0].corpus) as there:
+                for method in own:
+                    rows.append(self._row(method, there))
+                    self.progress("methods", len(rows), len(methods))
+        return rows
+
+    @contextmanager
+    def _index(self, corpus: Corpus) -> Iterator[Trial]:
+        identity = Identity(model_name=self.options.model.name, model_id=self.model_id, settings={"evaluation": self.name})
+        with trial(
+            self.client,
+            self.connection,
+            corpus,
+            run=self.name,
+            identity=identity,
+            keep=self.options.keep,
+            say=self.say,
+        ) as there:
+            yield there
+
+    def _row(self, method: Method, there: Trial) -> Row:
+        task, queries = method.task, range(len(method.task.queries))
+        asked = [method.asked(query) for query in queries]
+        hits = there.search([each.clause for each in asked], min(self.options.depth, len(task.items)))
+        cut = {query for query in queries if asked[query].cut}
+        exact, differences = None, None
+        if method.exact is not None:
+            exact_ranks, found = [], []
+            for query in queries:
+                scores_N = method.exact(query)
+                exact_ranks.append(ranks(scores_N, task.right[query]))
+                if query not in cut and asked[query].clause is not None:
+                    each = hits[query]
+                    found.append(compare(query, scores_N, each.items, each.scores, nine_bits=method.nine_bits))
+            exact, differences = summary(exact_ranks), total(found, len(cut))
+        agreements, reason = _rank_eval(there, method, [each.clause for each in asked], hits)
+        return Row(
+            method=method.name,
+            direction=task.direction,
+            exact=exact,
+            exact_reason="" if exact else "its scores are the engine's own, with its statistics and rounded lengths",
+            engine=_engine_metrics(method, hits),
+            tokens=method.tokens,
+            unasked=sum(each.clause is None for each in asked),
+            task=task,
+            differences=differences,
+            nine_bits=method.nine_bits,
+            rank_eval=agreements,
+            rank_eval_reason=reason,
+            index=there.index,
+        )
+
+
+def _rank_eval(
+    there: Trial, method: Method, clauses: list[dict[str, object] | None], hits: list[Hits]
+) -> tuple[tuple[rank_eval.Agreement, ...], str]:
+    try:
+        return tuple(rank_eval.compare(there, clauses, hits, method.task.right)), ""
+    except ClusterError as error:
+        return (), error.message
+
+
+def _engine_metrics(method: Method, hits: list[Hits]) -> Metrics:
+    task = method.task
+    found = zip(hits, task.right, strict=True)
+    return summary([ranks_of_hits(each.items, each.scores, right, len(task.items)) for each, right in found])
+
+
+def _missing(method: Missing) -> Row:
+    reason = method.reason
+    return Row(method=method.name, direction=method.direction, exact_reason=reason, engine_reason=reason)
+
+
+def _in_order(rows: list[Row]) -> tuple[Row, ...]:
+    methods = ("STAIR", "bag of words", "BM25 on captions", "dense kNN")
+    return tuple(sorted(rows, key=lambda row: (row.direction != "text -> image", methods.index(row.method))))
