@@ -159,12 +159,12 @@ def cursor(text: str) -> list[Any] | None:
         UsageError: It is none.
     """
     try:
-        value = json.loads(text) if text else None
+        value = json.loads(text) if text not in ("", "start") else None
     except ValueError:
         value = ()
     if value is None or (isinstance(value, list) and value):
         return value
-    raise UsageError(f"not a cursor: {text!r}", "Give --after what the page before has printed, in quotes.")
+    raise UsageError(f"not a cursor: {text!r}", "Give --after `start`, then what each page prints below its hits, in quotes.")
 
 
 def _caption(typed: str) -> str:

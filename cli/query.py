@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote, urlsplit
@@ -24,7 +25,7 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 def query(
     words: options.Words = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits the body asks for.")] = 10,
-    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, which `search` printed.")] = "",
+    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, as `search` prints it.", metavar="CURSOR")] = "",
     max_clauses: Annotated[
         int, typer.Option("--max-clauses", min=1, help="How many words at most: the cluster's limit is 1024 by default.")
     ] = MAX_CLAUSES,
@@ -77,7 +78,7 @@ def curl(body: Mapping[str, Any], url: str, index: str) -> str:
     """The request as a shell command, one `rank_feature` clause a line."""
     address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
     text = json.dumps(body, ensure_ascii=False)
-    lines = text.replace('{"rank_feature": ', '\n  {"rank_feature": ')  # quotes within values are escaped: this is no value
+    lines = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)  # quotes within values are escaped: this is in none
     header = shlex.quote("Content-Type: application/json")
     return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
 

@@ -23,7 +23,10 @@ EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 def search(
     words: options.Words = None,
     k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits.")] = 10,
-    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, which the page before printed.")] = "",
+    after: Annotated[
+        str,
+        typer.Option("--after", help="Page by page: `start`, then the cursor that is printed below the hits.", metavar="CURSOR"),
+    ] = "",
     explain: Annotated[bool, typer.Option("--explain", help="Draw what each word in common adds to the score.")] = False,
     engine_explain: Annotated[
         bool, typer.Option("--engine-explain", help="The same, with what the engine itself says beside it.")
@@ -53,7 +56,8 @@ def search(
     - `stair-es search "black cat" --hybrid rrf`
     """
     given = asking.inputs_given(words or [], EXAMPLE)
-    how, cursor = asking.how_given(engine_explain=engine_explain), asking.cursor(after)
+    how = asking.how_given(engine_explain=engine_explain)
+    cursor = asking.cursor(after)
     encoder = inputs.load_encoder(model, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.searcher import Searcher
@@ -69,7 +73,7 @@ def search(
     for rank, hit in enumerate(result.hits, start=1):
         for line in hit_lines(rank, hit, canvas, explain=explain or engine_explain):
             stdout.print(line)
-    if result.after:
+    if after and result.after:
         note(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 
