@@ -70,7 +70,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "filter_": (
         Annotated[
             _Many,
-            _option("filter", "A query string (width:>800 AND format:jpeg), or a query clause as JSON.", _WHO, metavar="FILTER"),
+            _option("filter", "A query string (width:>800 AND format:JPEG), or a query clause as JSON.", _WHO, metavar="FILTER"),
         ],
         None,
     ),

@@ -66,7 +66,7 @@ class Question:
 
 
 def parse_filter(text: str) -> dict[str, Any]:
-    """A filter as people write it: a query clause as JSON, or else a query string (`width:>800 AND format:jpeg`).
+    """A filter as people write it: a query clause as JSON, or else a query string (`width:>800 AND format:JPEG`).
 
     Raises:
         QueryError: Empty, or JSON that is no clause.
