@@ -154,7 +154,12 @@ class WordPolicy:
     @cached_property
     def digest(self) -> str:
         """8 hex digits that stand for the rules; the name and the order in the file don't count."""
-        parts = [POLICY_VERSION, sorted(self.becomes.items()), sorted(self.mute), sorted(self.cap.items())]
+        parts = [
+            POLICY_VERSION,
+            sorted(self.becomes.items()),
+            sorted(self.mute),
+            sorted((word, float(most)) for word, most in self.cap.items()),
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
     @property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
+_BATCH = 1000
 _FILTER = "completed,task.status,response,error"
 """Without it each answer repeats the script and the whole policy."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
@@ -32,6 +33,11 @@ class Speed:
     """Documents a second, -1 for no limit."""
     slices: int = 0
     """How many parts go at once, 0 for one a shard."""
+
+    @property
+    def batch(self) -> int:
+        """Documents that go at once: about a second's, since the cluster waits between batches alone."""
+        return _BATCH if self.requests_per_second < 0 else max(1, min(_BATCH, round(self.requests_per_second)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,7 @@ class Task:
             "wait_for_completion": "false",
             "slices": str(self.speed.slices or "auto"),
             "requests_per_second": str(self.speed.requests_per_second),
+            "scroll_size": str(self.speed.batch),
         }
         headers = {"X-Opaque-Id": self._mark}
         id_: str = self.client.update_by_query(index=self.index, body=dict(body), params=params, headers=headers)["task"]

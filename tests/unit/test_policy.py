@@ -1,0 +1,199 @@
+"""Word policies: what they do to a vector, the way back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stair_es import SparseVector
+from stair_es.errors import ResourceError
+from stair_es.policy import WordPolicy
+from stair_es.policy_file import parsed, read
+
+WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
+
+
+def vector(**weights: float) -> SparseVector:
+    return SparseVector.from_mapping(weights)
+
+
+def test_the_order_is_move_then_mute_then_cap() -> None:
+    policy = WordPolicy(mute=("egyptian",), cap={"dog": 0.5}, rename={"automobile": "car"}, merge={"dog": ("dogs", "puppy")})
+    steered = policy.apply(vector(dogs=0.9, egyptian=0.8, automobile=0.7, grass=0.1))
+    assert steered.vector == vector(car=0.7, dog=0.5, grass=0.1)
+    assert steered.rules == ("dogs -> dog", "automobile -> car", "mute egyptian", "cap dog")
+    assert set(policy.rules) == {*steered.rules, "puppy -> dog"}
+    assert policy.words == ("automobile", "dog", "dogs", "egyptian", "puppy")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"dog": 0.5, "dogs": 0.75}, {"dog": 0.75}),
+        ({"dog": 0.75, "dogs": 0.5}, {"dog": 0.75}),
+        ({"dogs": 0.5, "puppy": 0.25}, {"dog": 0.5}),
+        ({"puppy": 0.25}, {"dog": 0.25}),
+    ],
+)
+def test_of_several_words_that_become_one_the_larger_weight_counts(before: dict[str, float], after: dict[str, float]) -> None:
+    policy = WordPolicy(merge={"dog": ("dogs", "puppy")})
+    steered = policy.apply(SparseVector.from_mapping(before))
+    assert steered.vector.to_dict() == after
+    assert steered.undo.restore(steered.vector).to_dict() == dict(sorted(before.items(), key=lambda pair: -pair[1]))
+
+
+def test_what_isn_t_touched_leaves_no_trace() -> None:
+    policy = WordPolicy(mute=("x",), cap={"dog": 0.5}, rename={"y": "z"})
+    steered = policy.apply(vector(dog=0.5, z=0.25))
+    assert (steered.vector, bool(steered.undo), steered.rules) == (vector(dog=0.5, z=0.25), False, ())
+
+
+def test_a_vector_may_be_emptied_and_comes_back() -> None:
+    steered = WordPolicy(mute=("a",)).apply(vector(a=0.1))
+    assert len(steered.vector) == 0
+    assert steered.undo.restore(steered.vector) == vector(a=0.1)
+
+
+def test_queries_follow_the_words_but_are_neither_muted_nor_capped() -> None:
+    policy = WordPolicy(mute=("x",), cap={"dog": 0.5}, merge={"dog": ("dogs",)})
+    assert policy.asked(vector(dogs=2.0, dog=1.0, x=0.5)) == vector(dog=2.0, x=0.5)
+
+
+def random_policy(rng: np.random.Generator, words: list[str]) -> WordPolicy:
+    """Any policy over `words` that is allowed."""
+    mixed = [str(word) for word in rng.permutation(words)]
+    sources, rest = mixed[: len(mixed) // 3], mixed[len(mixed) // 3 :]
+    targets = [*rest[:3], "new", "new.er"]
+    rename, merge = dict[str, str](), dict[str, tuple[str, ...]]()
+    for source in sources:
+        target = str(rng.choice(targets))
+        if rng.random() < 0.5:
+            rename[source] = target
+        else:
+            merge[target] = (*merge.get(target, ()), source)
+    ends = rest[3:]
+    cap = {word: float(rng.random()) + 1e-9 for word in [*rest[:2], *ends[: len(ends) // 2]]}
+    return WordPolicy(name="r", mute=tuple(ends[len(ends) // 2 :]), cap=cap, rename=rename, merge=merge)
+
+
+def random_vector(rng: np.random.Generator, words: list[str]) -> SparseVector:
+    chosen = rng.choice(len(words), size=int(rng.integers(0, len(words))), replace=False)
+    weights = [float(rng.choice([rng.random() + 1e-9, np.float32(rng.random() + 1e-6), 0.5, 0.0005])) for _ in chosen]
+    return SparseVector.from_pairs((words[i], weight) for i, weight in zip(chosen, weights, strict=True))
+
+
+def test_random_policies_keep_what_they_promise() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(500):
+        policy, before = random_policy(rng, WORDS), random_vector(rng, WORDS)
+        steered = policy.apply(before)
+        after, weights = steered.vector.to_dict(), before.to_dict()
+        assert steered.undo.restore(steered.vector) == before
+        assert bool(steered.undo) == bool(steered.rules) == (steered.vector != before)
+        assert set(steered.rules) <= set(policy.rules)
+        assert policy.apply(steered.vector).vector == steered.vector  # applied twice is applied once
+        assert not set(after) & {*policy.mute, *policy.becomes}
+        for word, weight in after.items():
+            origins = [weights[w] for w in weights if policy.becomes.get(w, w) == word]
+            assert weight == min(max(origins), policy.cap.get(word, np.inf))
+        if not set(policy.words) & set(weights):
+            assert steered.vector == before
+
+
+def test_the_digest_stands_for_the_rules() -> None:
+    base = WordPolicy(name="a", mute=("x", "y"), cap={"p": 1.0}, rename={"s": "t"})
+    same = WordPolicy(name="b", mute=("y", "x"), cap={"p": 1}, merge={"t": ("s",)})
+    assert base.digest == same.digest
+    assert len(base.digest) == 8
+    assert int(base.digest, 16) >= 0
+    others = [WordPolicy(mute=("x",)), WordPolicy(cap={"x": 1.0}), WordPolicy(cap={"x": 0.5}), WordPolicy(rename={"x": "y"})]
+    assert len({base.digest, *(policy.digest for policy in others)}) == 5
+
+
+def test_json_and_pickle_and_back() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        policy = random_policy(rng, WORDS)
+        again = parsed(json.loads(json.dumps(policy.to_json())), "here")
+        assert again == policy == pickle.loads(pickle.dumps(policy))
+        assert again.digest == policy.digest
+
+
+def test_a_file_without_a_name_gives_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "no-breeds.json"
+    file.write_text('{"stair_es_policy": 1, "mute": ["egyptian"]}')
+    assert read(file).name == "no-breeds"
+    assert read(file).label == f"no-breeds ({read(file).digest})"
+    file.write_text('{"stair_es_policy": 1, "name": "own", "mute": ["egyptian"]}')
+    assert read(file).name == "own"
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"mute": ["a", "a"]}, "mute[1]: 'a' has a rule already, mute[0]"),
+    ({"rename": {"a": "a"}}, "rename.a: 'a' becomes itself"),
+    ({"merge": {"a": ["b", "a"]}}, "merge.a[1]: 'a' becomes itself"),
+    ({"rename": {"a": "b", "b": "a"}}, "rename.a: 'b' becomes another word itself, by rename.b"),
+    ({"rename": {"a": "b"}, "merge": {"c": ["b"]}}, "rename.a: 'b' becomes another word itself, by merge.c[0]"),
+    ({"rename": {"a": "b"}, "merge": {"c": ["x", "a"]}}, "merge.c[1]: 'a' has a rule already, rename.a"),
+    ({"merge": {"c": ["a", "a"]}}, "merge.c[1]: 'a' has a rule already, merge.c[0]"),
+    ({"rename": {"a": "b"}, "mute": ["a"]}, "mute[0]: 'a' becomes another word before that, by rename.a"),
+    ({"rename": {"a": "b"}, "mute": ["b"]}, "mute[0]: 'b' has a rule already, rename.a"),
+    ({"rename": {"a": "b"}, "cap": {"a": 1}}, "cap.a: 'a' becomes another word before that, by rename.a"),
+    ({"mute": ["a"], "cap": {"a": 1}}, "cap.a: 'a' is muted"),
+    ({"cap": {"a": 0}}, "cap.a: no weight can be 0"),
+    ({"cap": {"a": -1}}, "cap.a: no weight can be -1"),
+    ({"cap": {"a": 1e-39}}, "cap.a: no weight can be 1e-39"),
+    ({"cap": {"a": float("nan")}}, "cap.a: no weight can be nan"),
+    ({"cap": {"a": float("inf")}}, "cap.a: no weight can be inf"),
+    ({"cap": {"a": 10**400}}, "cap.a: no weight can be that large"),
+    ({"cap": {"a": True}}, "cap.a: true is not a number"),
+    ({"cap": {"a": "1"}}, 'cap.a: "1" is not a number'),
+    ({"cap": ["a"]}, "cap: not an object"),
+    ({"mute": "a"}, "mute: not a list of words"),
+    ({"mute": [1]}, "mute[0]: 1 is not a word"),
+    ({"mute": ["\ud800"]}, "mute[0]: '\\ud800' is not Unicode"),
+    ({"merge": {"a": "b"}}, "merge.a: not a list of words"),
+    ({"rename": {"a": None}}, "rename.a: null is not a word"),
+    ({"name": 1, "mute": ["a"]}, "name: not a text"),
+    ({"muted": ["a"]}, "muted: no such rule"),
+    ({"stair_es_policy": 2, "mute": ["a"]}, "stair_es_policy is 2 instead of 1"),
+    ({"stair_es_policy": True, "mute": ["a"]}, "stair_es_policy is true instead of 1"),
+    ({}, "it has no rule"),
+    ({"mute": [], "merge": {"a": []}}, "it has no rule"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_contradictions_and_other_forms_are_refused_with_their_place(body: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"stair_es_policy": 1, **body}))
+    with pytest.raises(ResourceError) as caught:
+        read(file)
+    assert f"policy {file}: {message}" in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expecting value"),
+        ("[]", "not an object"),
+        ('{"mute": ["a"]}', "stair_es_policy is null"),
+        ('{"stair_es_policy": 1, "cap": {"a": 1, "a": 2}}', "'a' comes twice"),
+        ('{"stair_es_policy": 1, "mute": [], "mute": ["a"]}', "'mute' comes twice"),
+        ("[" * 100_000, "can't read"),
+    ],
+    ids=["empty", "list", "no version", "word twice", "rule twice", "deep"],
+)
+def test_what_is_no_policy_at_all(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(text)
+    with pytest.raises(ResourceError, match=message):
+        read(file)
+    with pytest.raises(ResourceError, match=r"none\.json"):
+        read(tmp_path / "none.json")
