@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
+from stair_es.search.cursor import ORDER, After, checked
 from stair_es.search.question import NOTHING, Question, Spelling
 from stair_es.search.shapes import Shape, build
 from stair_es.types import SparseVector
@@ -15,17 +19,9 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 Clause = dict[str, Any]
-After = Sequence["str | float | None"]
-"""The cursor of a page: the sort values of its last hit."""
-
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 UNREAD = ["thumbnail", "policy_undo"]
 """Large or internal: hits come without them."""
-_ORDER: list[Clause] = [
-    {"_score": {"order": "desc"}},
-    {"uri": {"order": "asc", "unmapped_type": "keyword"}},
-    {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
-]
-"""A total order, so that equal scores come in the same order on every replica and no page repeats or skips one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +37,10 @@ class TwoPhase:
         """Check the numbers.
 
         Raises:
-            QueryError: One is below 1.
+            QueryError: One is below 1, or the window beyond what an engine scores anew.
         """
+        if self.window > MAX_HITS:
+            raise QueryError(f"the window of two-phase may be {MAX_HITS:,} at most, got {self.window:,}")
         if self.heavy < 1 or self.window < 1:
             raise QueryError(f"two-phase needs at least 1 heavy word and a window of 1, got {self.heavy} and {self.window}")
 
@@ -83,18 +81,19 @@ def request_body(
         explain: Ask the engine to explain each score.
 
     Raises:
-        QueryError: As the builder of the shape, or the options exclude each other.
+        QueryError: As the builder of the shape, the options exclude each other, or `after` is no cursor.
     """
+    beside = question.clauses_beside_the_vector
+    if beside > max_clauses - bool(len(question.vector)):
+        raise QueryError(
+            f"the caption, the filters and the single words alone take about {beside:,} clauses: more than the {max_clauses:,} "
+            "that the cluster allows",
+            "Shorten them: a `terms` filter takes many values as one clause.",
+        )
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-        room = max_clauses - question.clauses_beside_the_vector
-        if room < 1:
-            raise QueryError(
-                f"the filters and the other words alone take the {max_clauses} clauses that the cluster allows",
-                "Shorten them: a `terms` filter takes many values as one clause.",
-            )
-        query = build(shape, question.vector, max_clauses=room)
+        query = build(shape, question.vector, max_clauses=max_clauses - beside)
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rest: Clause | None = None
     if two_phase and len(sent) > two_phase.heavy:
@@ -110,9 +109,9 @@ def request_body(
         window = max(two_phase.window, k)
         body["rescore"] = {"window_size": window, "query": {"rescore_query": rest}}
     else:
-        body["sort"] = _ORDER
+        body["sort"] = ORDER
     if after is not None:
-        body["search_after"] = list(after)
+        body["search_after"] = checked(after)
     if question.min_score is not None:
         body["min_score"] = question.min_score
     if explain:
@@ -123,12 +122,19 @@ def request_body(
 def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:
     """A clause that matches the documents that have all features of a word, each with a weight of `least` or more.
 
-    The engine compares what it keeps of a weight: 9 bits, up to 0.39 % less.
+    The engine compares what it keeps of a weight, so `least` is cut in the same way: no weight of `least` or more is missed, and
+    one that is less than 0.39 % below may pass.
     """
     found = [build(shape, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
     if least > 0:  # a function score without functions: the clause's own score, which is the weight
-        found = [{"function_score": {"query": clause, "min_score": least}} for clause in found]
+        found = [{"function_score": {"query": clause, "min_score": kept(least)}} for clause in found]
     return found[0] if len(found) == 1 else {"bool": {"filter": found}}
+
+
+def kept(weight: float) -> float:
+    """What an engine keeps of a document's weight: of float32 the upper half, 9 significant bits."""
+    bits = np.float32(min(weight, _MAX_FLOAT32)).view(np.uint32) & np.uint32(0xFFFF_8000)
+    return float(bits.view(np.float32))
 
 
 def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clause:

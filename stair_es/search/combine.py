@@ -35,7 +35,7 @@ def boosted(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
     """`vector` with the weights of some words multiplied; a factor of 0 takes a word out.
 
     Raises:
-        QueryError: The vector hasn't one of the words, or nothing is left.
+        QueryError: The vector hasn't one of the words, a weight gets too large, or nothing is left.
     """
     missing = [word for word in factors if word not in vector.features]
     if missing:
@@ -43,6 +43,8 @@ def boosted(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
             f"the query has no word {', '.join(map(repr, missing))} to boost", f"Its words are: {', '.join(vector.features)}."
         )
     left = [(word, weight * factors.get(word, 1.0)) for word, weight in vector]
+    if not all(math.isfinite(weight) for _, weight in left):
+        raise QueryError("a boost makes a weight too large", "Give a smaller one.")
     return _some((pair for pair in left if pair[1] > 0), "a boost of 0 takes all words of the query out")
 
 

@@ -12,7 +12,7 @@ from stair_es.search.shapes import Shape
 from stair_es.vocab import unescape
 
 if TYPE_CHECKING:
-    from stair_es.search.body import After
+    from stair_es.search.cursor import After
     from stair_es.types import SparseVector
 
 _LINEAR = re.compile(r"Linear function on the \S+ field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
@@ -31,6 +31,8 @@ class Hit:
     """The words in common, from the stored weights."""
     source: Mapping[str, Any]
     """The document, without its thumbnail."""
+    index: str = ""
+    """Where it is, if a name stands for several."""
     engine: Mapping[str, float] = field(default_factory=dict)
     """Word -> what the engine says that it adds, where it was asked to explain."""
     ranks: Mapping[str, int] = field(default_factory=dict)
@@ -62,9 +64,10 @@ class Result:
 
 def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
     """One element of `hits.hits`."""
-    source = found["_source"]
+    source = found.get("_source") or {}
     return Hit(
         id=found["_id"],
+        index=str(found.get("_index", "")),
         uri=str(source.get("uri", "")),
         score=float(found["_score"]),
         why=why(asked, source.get("tokens") or {}),

@@ -21,7 +21,7 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from stair_es.search.body import After
+    from stair_es.search.cursor import After
     from stair_es.search.hits import Result
     from stair_es.search.near import NearMiss
 

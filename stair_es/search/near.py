@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stair_es.search.body import kept
 from stair_es.search.explain import Reason, why
 from stair_es.types import SparseVector
 from stair_es.vocab import unescape
@@ -52,7 +53,7 @@ def failing_words(question: Question, tokens: Mapping[str, float]) -> list[str]:
     over = f" of {least:g} or more" if least else ""
 
     def has(spelling: Sequence[str]) -> bool:
-        return all(feature in weights and weights[feature] >= least for feature in spelling)
+        return all(feature in weights and kept(weights[feature]) >= kept(least) for feature in spelling)
 
     missing = [word for word in question.required if not has(word)]
     present = [word for word in question.excluded if has(word)]

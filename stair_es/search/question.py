@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
+from stair_es.search.clauses import check_filters, clauses_in, sendable, terms_in
+from stair_es.search.fit import MAX_WEIGHT
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -45,11 +47,15 @@ class Question:
     """Documents that score less are left out."""
 
     def __post_init__(self) -> None:
-        """Check that something is looked for, and the numbers.
+        """Check that something is looked for, and that all of it can be sent.
 
         Raises:
-            QueryError: Nothing is, or a number can't be.
+            QueryError: Nothing is, or a number, a text or a filter can't be.
         """
+        try:
+            SparseVector.from_pairs(self.vector)
+        except ValueError as error:  # one that was put together by hand
+            raise QueryError(f"the vector of the query can't be: {error}") from None
         if not len(self.vector) and not self.caption.strip():
             raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
         for name, value in (("least", self.least), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
@@ -57,12 +63,24 @@ class Question:
                 raise QueryError(f"{name} must be finite and not below 0, got {value:g}")
         if any(not spelling for spelling in (*self.required, *self.excluded)):
             raise QueryError("a required or excluded word has no feature", "Leave it out.")
+        if self.caption.strip():
+            self._check_caption()
+        check_filters(self.filters)
 
     @property
     def clauses_beside_the_vector(self) -> int:
-        """How many clauses, at most, the rest of the question takes of the cluster's limit."""
+        """About how many clauses the rest of the question takes of the cluster's limit."""
         words = sum(len(spelling) for spelling in (*self.required, *self.excluded))
-        return words + len(self.caption.split()) + sum(_clauses(clause) for clause in self.filters)
+        return words + terms_in(self.caption) + sum(clauses_in(clause) for clause in self.filters)
+
+    def _check_caption(self) -> None:
+        if self.caption_weight > MAX_WEIGHT:
+            raise QueryError(f"no engine can multiply by a caption weight of {self.caption_weight:g}", "Give a smaller one.")
+        if not self.caption_field.strip():
+            raise QueryError("the name of the field for the caption is empty")
+        for what in (self.caption, self.caption_field):
+            if not sendable(what):
+                raise QueryError(f"no engine takes {what[:80]!r}: it has half a surrogate pair, which is no character")
 
 
 def parse_filter(text: str) -> dict[str, Any]:
@@ -80,7 +98,7 @@ def parse_filter(text: str) -> dict[str, Any]:
         return {"query_string": {"query": stripped, "default_field": "caption"}}
     try:
         clause = json.loads(stripped)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE}") from None
     if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
         raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE}")
@@ -88,12 +106,3 @@ def parse_filter(text: str) -> dict[str, Any]:
 
 
 _CLAUSE = '{"term": {"format": "png"}}, {"range": {"width": {"gte": 800}}}, or several in {"bool": {"filter": [...]}}.'
-
-
-def _clauses(part: Json | Mapping[str, Json]) -> int:
-    """An upper bound: every object, and every word of every text (a query string makes clauses of them)."""
-    if isinstance(part, Mapping):
-        return 1 + sum(_clauses(value) for value in part.values())
-    if isinstance(part, list):
-        return sum(_clauses(value) for value in part)
-    return len(part.split()) if isinstance(part, str) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -9,7 +10,9 @@ from stair_es.cluster.connect import Connection, probe, translated
 from stair_es.cluster.target import Target, plugins
 from stair_es.config import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
-from stair_es.search.body import UNREAD, After, Asked, TwoPhase, request_body
+from stair_es.search.body import UNREAD, Asked, TwoPhase, request_body
+from stair_es.search.clauses import sendable
+from stair_es.search.cursor import After
 from stair_es.search.fuse import reciprocal_ranks
 from stair_es.search.hits import Hit, Result, fused, hit_of
 from stair_es.search.known import Known, look
@@ -114,6 +117,8 @@ class Searcher:
         Raises:
             ClusterError: As for `search`.
         """
+        if not reference or not sendable(reference):
+            return None
         either = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
         body = {"size": 1, "query": either, "_source": {"excludes": UNREAD}}
         hits = self._send(body)["hits"]["hits"]
@@ -131,8 +136,11 @@ class Searcher:
     def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:
         asked, shape, answer = self._answer(question, k, after, how)
         found = answer["hits"]["hits"]
+        hits = tuple(hit_of(hit, asked.sent) for hit in found)
+        if not all(math.isfinite(hit.score) for hit in hits):
+            raise QueryError("scores leave float32, in which the engine counts: they have no order any more", "Scale the query.")
         return Result(
-            hits=tuple(hit_of(hit, asked.sent) for hit in found),
+            hits=hits,
             took_ms=int(answer["took"]),
             cut=asked.cut,
             dropped=NOTHING,
@@ -149,13 +157,13 @@ class Searcher:
         window = max(how.fusion_window, k)
         words = self._page(replace(question, caption=""), window, None, how)
         caption = self._page(replace(question, vector=NOTHING), window, None, replace(how, two_phase=None))
-        rankings = [[hit.id for hit in result.hits] for result in (words, caption)]
-        ranks = [{id_: rank for rank, id_ in enumerate(ranking, start=1)} for ranking in rankings]
-        known: dict[str, Hit] = {hit.id: hit for hit in (*caption.hits, *words.hits)}
+        rankings = [[_key(hit) for hit in result.hits] for result in (words, caption)]
+        ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]
+        known: dict[str, Hit] = {_key(hit): hit for hit in (*caption.hits, *words.hits)}
         best = reciprocal_ranks(rankings, [1.0, question.caption_weight])[:k]
         hits = [
-            fused(known[id_], score, {name: of[id_] for name, of in zip(("words", "caption"), ranks, strict=True) if id_ in of})
-            for id_, score in best
+            fused(known[key], score, {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of})
+            for key, score in best
         ]
         return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
 
@@ -179,7 +187,9 @@ class Searcher:
                 answer = self._send({**asked.body, "track_total_hits": total})
             except ClusterUnreachable:
                 raise
-            except ClusterError:  # a `rank_feature` clause on a `sparse_vector` field, for one
+            except ClusterError as error:  # a `rank_feature` clause on a `sparse_vector` field, for one
+                if "maxClauseCount" in error.message:
+                    raise QueryError(*_too_many(target)) from None
                 if last or self._look() == known:
                     raise
                 self._known = None
@@ -211,3 +221,15 @@ class Searcher:
 
     def _plugins(self) -> frozenset[str]:
         return plugins(self._client, self._connection)
+
+
+def _key(hit: Hit) -> str:
+    """A document, where a name stands for several indices that have the same id."""
+    return f"{hit.id} {hit.index}"
+
+
+def _too_many(target: Target) -> tuple[str, str]:
+    return (
+        f"the cluster makes more clauses of the caption and the filters than it allows ({target.max_clauses:,})",
+        "Shorten them, or send fewer words (Pruning, --top-features).",
+    )

@@ -39,6 +39,7 @@ def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
             {"_score": {"order": "desc"}},
             {"uri": {"order": "asc", "unmapped_type": "keyword"}},
             {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
+            {"_index": {"order": "asc"}},
         ],
     }
 
@@ -68,8 +69,8 @@ def test_a_caption_adds_its_score() -> None:
 
 
 def test_the_next_page_and_the_least_score() -> None:
-    made = body(Question(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab"])
-    assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab"], 0.5)
+    made = body(Question(vector=VECTOR, min_score=0.5), after=[1.5, "file:///a.jpg", "ab", "images-1"])
+    assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab", "images-1"], 0.5)
 
 
 def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
