@@ -1,0 +1,313 @@
+"""Search templates on real nodes, asked over plain HTTP as any language would.
+
+Elasticsearch 9 isn't here: the node of the tests has no mustache. What the template for it renders to is sent to it all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, impacts
+from stair_es.cluster.mapping import index_body
+from stair_es.errors import ClusterError, QueryError
+from stair_es.search.queries import rank_features_query
+from stair_es.search.templates import NAMES, delete, look, publish, state, template
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opensearchpy import OpenSearch
+
+SCRIPT = Path(sys.executable).parent / "stair-es"
+DOG = [{"word": "dog", "weight": 2}]
+NASTY = [
+    '"',
+    "\\",
+    '\\"',
+    "}",
+    '"}}',
+    "]}",
+    '"}},{"match_all":{}},{"x":"',
+    "{{tokens}}",
+    "{{#toJson}}tokens{{/toJson}}",
+    "{{{x}}}",
+    "{{=<% %>=}}",
+    "{{/tokens}}",
+    "\n\r\t\x00\x1f",
+    "\u2028",
+    "<&>'",
+    "犬🐕",
+    "*",
+    "a b",
+]
+INJECTION = '{"match_all":{}}]}},"query":{"match_all":{}},"x":{"y":[{"z":{"a":["'
+
+_VALUES: dict[str, tuple[object, ...]] = {
+    "size": (INJECTION, "1}", ["1"], {"a": 1}, 1.5e9, "x", True),
+    "from": ("1}", [1], {"a": 1}),
+    "min_score": (INJECTION, [1, 2], {"a": 1}, "x"),
+    "filter": (INJECTION, "s", ["s"], [None], [{}], {}, {"match_all": {}}, {"size": 1, "match_all": {}}, 5, True),
+    "tokens": ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"word": "dog"}], [[]]),
+}
+_WEIGHTS: tuple[object, ...] = (INJECTION, "", None, [2], {"a": 1}, -1, "NaN", 1e39)
+WRONG: list[dict[str, object]] = [
+    *({name: value} for name, values in _VALUES.items() for value in values),
+    {"filter": [['],"x":[', 1], [{"match_all": {}}]]},
+    *({"tokens": value} for value in [[{"word": "dog", "weight": weight}] for weight in _WEIGHTS]),
+]
+
+
+def http(url: str, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        url + path,
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+class Site:
+    """An index with published templates, seen by a program that only knows HTTP."""
+
+    def __init__(self, url: str, index: str, prefix: str) -> None:
+        self.url, self.index, self.prefix = url, index, prefix
+
+    def ask(self, name: str, **params: object) -> tuple[int, dict[str, float]]:
+        body = {"id": f"{self.prefix}{name}", "params": params}
+        status, answer = http(self.url, "POST", f"/{self.index}/_search/template", body)
+        return status, {hit["_id"]: hit["_score"] for hit in answer["hits"]["hits"]} if status == 200 else {}
+
+    def render(self, name: str, **params: object) -> dict[str, Any]:
+        status, answer = http(self.url, "POST", "/_render/template", {"id": f"{self.prefix}{name}", "params": params})
+        assert status == 200, answer
+        rendered: dict[str, Any] = answer["template_output"]
+        return rendered
+
+
+@pytest.fixture
+def site(engine: OpenSearch, rank_features_url: str, engine_index: str) -> Iterator[Site]:
+    connection = Connection(url=rank_features_url)
+    engine.indices.create(index=engine_index, body=index_body(probe(engine, connection), DocumentSettings()))
+    documents = [
+        ({"dog": 1.5, "a.b": 2.0, "": 0.75, "50%": 0.5}, "a dog", 0),
+        ({"cat": 1.0}, "a cat", 1),
+        ({"dog": 0.5, 'q"': 1.0, "}}": 3.0}, "nothing", 2),
+    ]
+    for tokens, caption, width in documents:
+        body = {"tokens": {escape(word): weight for word, weight in tokens.items()}, "caption": caption, "width": width}
+        engine.index(index=engine_index, id=str(width), body={**body, "thumbnail": "data:,"})
+    engine.indices.refresh(index=engine_index)
+    prefix = f"{engine_index}-"
+    for name in NAMES:
+        assert publish(engine, connection, template(name, "rank_features", prefix=prefix)) == "created"
+    yield Site(rank_features_url, engine_index, prefix)
+    for name in NAMES:
+        delete(engine, connection, f"{prefix}{name}")
+
+
+def test_words_with_paging_filter_and_least_score(site: Site) -> None:
+    assert site.ask("words", tokens=DOG) == (200, {"0": 3.0, "2": 1.0})
+    assert site.ask("words", tokens=[*DOG, {"word": "cat", "weight": 1.25}])[1] == {"0": 3.0, "1": 1.25, "2": 1.0}
+    assert site.ask("words", tokens=DOG, size=1)[1] == {"0": 3.0}
+    assert site.ask("words", tokens=DOG, size=1, **{"from": 1})[1] == {"2": 1.0}
+    assert site.ask("words", tokens=DOG, size=0) == (200, {})
+    assert site.ask("words", tokens=DOG, min_score=2)[1] == {"0": 3.0}
+    assert site.ask("words", tokens=DOG, filter=[{"term": {"width": 2}}])[1] == {"2": 1.0}
+    assert site.ask("words", tokens=DOG, filter=[{"term": {"width": 2}}, {"match": {"caption": "dog"}}]) == (200, {})
+    assert site.ask("words", tokens=DOG, filter=[])[1] == {"0": 3.0, "2": 1.0}
+    assert site.ask("words", tokens=DOG, filter=None)[1] == {"0": 3.0, "2": 1.0}
+
+
+def test_words_are_written_as_the_index_has_them(site: Site) -> None:
+    for word, found in {"a%2Eb": {"0": 2.0}, "%": {"0": 0.75}, "50%25": {"0": 0.5}, 'q"': {"2": 1.0}, "}}": {"2": 3.0}}.items():
+        assert site.ask("words", tokens=[{"word": word, "weight": 1}]) == (200, found)
+
+
+def test_hits_come_without_thumbnail_and_total(site: Site) -> None:
+    params = {"tokens": DOG}
+    body = {"id": f"{site.prefix}words", "params": params}
+    _, answer = http(site.url, "POST", f"/{site.index}/_search/template", body)
+    assert "total" not in answer["hits"]
+    assert all("tokens" in hit["_source"] and "thumbnail" not in hit["_source"] for hit in answer["hits"]["hits"])
+
+
+def test_nothing_asked_is_nothing_found(site: Site) -> None:
+    nothing: tuple[dict[str, object], ...] = ({}, {"tokens": []}, {"tokens": None}, {"tokens": ""}, {"tokens": False})
+    for name in NAMES:
+        for params in nothing:
+            assert site.ask(name, **params) == (200, {})
+            assert site.ask(name, **params, filter=[{"match_all": {}}], caption="", text="") == (200, {})
+
+
+def test_hybrid_adds_the_weighted_scores(site: Site) -> None:
+    words, caption = site.ask("hybrid", tokens=DOG)[1], site.ask("hybrid", caption="cat dog")[1]
+    assert words == {"0": 3.0, "2": 1.0}
+    assert caption.keys() == {"0", "1"}
+    both = site.ask("hybrid", tokens=DOG, caption="cat dog", words_weight=0.5, caption_weight=10)[1]
+    for name, score in both.items():
+        assert score == pytest.approx(0.5 * words.get(name, 0) + 10 * caption.get(name, 0), rel=1e-6)
+    assert both.keys() == {"0", "1", "2"}
+    assert site.ask("hybrid", tokens=DOG, caption="cat", filter=[{"term": {"width": 1}}])[1].keys() == {"1"}
+
+
+def test_scores_are_those_of_the_library(site: Site, engine: OpenSearch) -> None:
+    rng = np.random.default_rng(9)
+    words = [*(f"w{i}" for i in range(200)), *NASTY, "a.b", "3.14", "", "%"]
+    for number in range(60):
+        chosen = rng.choice(len(words), 30, replace=False)
+        tokens = {escape(words[i]): float(np.exp(rng.normal(-1, 1))) for i in chosen}
+        engine.index(index=site.index, id=f"drawn{number}", body={"tokens": tokens})
+    engine.indices.refresh(index=site.index)
+    for size in (1, 3, 20, 80, 150):
+        chosen = rng.choice(len(words), size, replace=False)
+        vector = SparseVector.from_pairs((words[i], float(np.exp(rng.normal(-1, 1)))) for i in chosen)
+        clause = rank_features_query(vector).clause
+        hits = engine.search(index=site.index, body={"query": clause, "size": 100})["hits"]["hits"]
+        tokens_of = [{"word": escape(word), "weight": weight} for word, weight in vector]
+        found = site.ask("words", tokens=tokens_of, size=100)[1]
+        assert found == {hit["_id"]: pytest.approx(hit["_score"], rel=1e-6) for hit in hits}
+        assert found
+
+
+def test_hostile_values_stay_where_they_are(site: Site) -> None:
+    for nasty in [*NASTY, INJECTION]:
+        tokens = [{"word": nasty, "weight": nasty}]
+        body = site.render(
+            "hybrid", tokens=tokens, caption=nasty, size=nasty, words_weight=nasty, min_score=nasty, **{"from": nasty}
+        )
+        clause = {"rank_feature": {"field": f"tokens.{nasty}", "boost": nasty, "linear": {}}}
+        inner = {"bool": {"should": [clause, {"match_none": {}}], "minimum_should_match": 1, "boost": nasty}}
+        caption = {"match": {"caption": {"query": nasty, "boost": "1"}}}
+        assert body == {
+            "size": nasty,
+            "from": nasty,
+            "min_score": nasty,
+            "track_total_hits": False,
+            "_source": {"excludes": ["thumbnail", "policy_undo"]},
+            "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
+        }
+        query = {"bool": {"must": [{"match": {"impacts": {"query": nasty}}}], "filter": []}}
+        assert site.render("match", text=nasty)["query"] == query
+
+
+def test_wrong_values_are_errors_and_never_other_hits(site: Site) -> None:
+    for wrong in WRONG:
+        status, found = site.ask("words", **{"tokens": DOG, **wrong})
+        assert (400 <= status < 500, found) == (True, {}), wrong
+
+
+def test_too_many_words_are_an_error(site: Site) -> None:
+    tokens = [{"word": f"w{number}", "weight": 1} for number in range(1024)]
+    assert site.ask("words", tokens=[*tokens[:1022], *DOG]) == (200, {"0": 3.0, "2": 1.0})
+    assert site.ask("words", tokens=tokens)[0] == 400
+
+
+def test_match_finds_images_by_plain_text(client: OpenSearch, node_url: str, index_name: str) -> None:
+    connection = Connection(url=node_url)
+    client.indices.create(index=index_name, body=index_body(probe(client, connection), DocumentSettings(impacts=True)))
+    for name, vector in {"1": {"dog": 1.5, "grass": 0.3}, "2": {"dog": 0.5}}.items():
+        client.index(index=index_name, id=name, body={"impacts": impacts(SparseVector.from_mapping(vector))})
+    client.indices.refresh(index=index_name)
+    wanted = look(client, connection, index_name)
+    assert (wanted.form, wanted.names) == ("rank_features", NAMES)
+    site = Site(node_url, index_name, f"{index_name}-")
+    made = template("match", wanted.form, prefix=site.prefix)
+    publish(client, connection, made)
+    assert site.ask("match", text="a Dog on the grass!") == (200, {"1": 1800.0, "2": 500.0})
+    assert site.ask("match", text="dog", min_score=1000, size=5)[1] == {"1": 1500.0}
+    assert site.ask("match", text="dog", filter=[{"ids": {"values": ["2"]}}])[1] == {"2": 500.0}
+    for nothing in ("", "the", "?", None):
+        assert site.ask("match", text=nothing) == (200, {})
+    assert delete(client, connection, made.id)
+
+
+def test_publishing_is_idempotent_and_tenants_stay_apart(engine: OpenSearch, rank_features_url: str, engine_index: str) -> None:
+    connection = Connection(url=rank_features_url)
+    mine = template("words", "rank_features", prefix=f"{engine_index}-a-")
+    other = template("words", "sparse_vector", prefix=f"{engine_index}-b-")
+    assert [publish(engine, connection, mine) for _ in range(2)] == ["created", "unchanged"]
+    assert state(engine, connection, "words", prefix=f"{engine_index}-b-") == "missing"
+    assert publish(engine, connection, other) == "created"
+    engine.put_script(id=mine.id, body={"script": {"lang": "mustache", "source": "{}"}})
+    assert state(engine, connection, "words", prefix=f"{engine_index}-a-") == "different"
+    assert publish(engine, connection, mine) == "updated"
+    assert [state(engine, connection, "words", prefix=f"{engine_index}-{tenant}-") for tenant in "ab"] == ["published"] * 2
+    assert [delete(engine, connection, each.id) for each in (mine, mine, other)] == [True, False, True]
+
+
+def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: str, index_name: str) -> None:
+    with pytest.raises(QueryError, match="no index") as failure:
+        look(client, Connection(url=node_url), index_name)
+    assert "--shape" in failure.value.remedy
+
+
+def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
+    elasticsearch7_url: str, elasticsearch9_url: str, index_on: Callable[[str], str]
+) -> None:
+    index = index_on(elasticsearch9_url)
+    connection = Connection(url=elasticsearch9_url)
+    client = connection.client()
+    client.indices.create(index=index, body=index_body(probe(client, connection), DocumentSettings(vector="sparse_vector")))
+    for name, tokens in {"1": {"dog": 1.5, 'q"': 1.0}, "2": {"dog": 0.5}, "3": {"cat": 1.0}}.items():
+        client.index(index=index, id=name, body={"tokens": tokens})
+    client.indices.refresh(index=index)
+    assert look(client, connection, index).form == "sparse_vector"
+    with pytest.raises(ClusterError, match="mustache"):
+        publish(client, connection, template("words", "sparse_vector"))
+    for params, expected in (
+        ({"tokens": [*DOG, {"word": 'q"', "weight": 0.5}], "min_score": 0.1}, {"1": 3.5, "2": 1.0}),
+        ({"tokens": DOG, "filter": [{"ids": {"values": ["2"]}}]}, {"2": 1.0}),
+        ({}, {}),
+    ):
+        source = template("words", "sparse_vector").source
+        _, rendered = http(elasticsearch7_url, "POST", "/_render/template", {"source": source, "params": params})
+        found = client.search(index=index, body=rendered["template_output"])["hits"]["hits"]
+        assert {hit["_id"]: hit["_score"] for hit in found} == expected
+    client.close()
+
+
+def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None:
+    def run(*arguments: str) -> tuple[int, Any, str]:
+        environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+        done = subprocess.run(
+            [str(SCRIPT), "template", *arguments], capture_output=True, text=True, check=False, timeout=60, env=environment
+        )
+        return done.returncode, json.loads(done.stdout) if "--json" in arguments and done.stdout else done.stdout, done.stderr
+
+    prefix = f"{index_name}-"
+    own = ("--prefix", prefix)
+    code, _, said = run("publish", *own)
+    assert code == 1
+    assert "--shape" in said
+    target = probe(client, Connection(url=node_url))
+    client.indices.create(index=index_name, body=index_body(target, DocumentSettings()))
+    code, changes, said = run("publish", *own, "--json")
+    assert (code, changes) == (0, {f"{prefix}words": "created", f"{prefix}hybrid": "created"})
+    assert "impacts" in said
+    assert run("publish", "match", "words", *own, "--json")[1] == {f"{prefix}match": "created", f"{prefix}words": "unchanged"}
+    assert run("publish", "words", *own, "--shape", "sparse_vector", "--json")[1] == {f"{prefix}words": "updated"}
+    assert run("list", *own, "--json")[1] == dict.fromkeys([f"{prefix}{name}" for name in NAMES], "published")
+    assert run("delete", "words", *own)[1].split() == [f"{prefix}words", "deleted"]
+    assert run("delete", *own, "--json")[1] == {
+        f"{prefix}words": "missing",
+        f"{prefix}hybrid": "deleted",
+        f"{prefix}match": "deleted",
+    }

@@ -1,0 +1,63 @@
+"""Search templates before they meet a cluster: what is published, and that no value can stand outside of quotes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es.errors import UsageError
+from stair_es.search.templates import FORMS, NAMES, Form, template
+
+ALL = [(name, form) for name in NAMES for form in FORMS]
+CONTROLLED = r"\{\{#toJson\}\}filter\{\{/toJson\}\}"
+"""Renders to JSON of its own; only inside of a section that lists alone can open."""
+
+
+@pytest.mark.parametrize(("name", "form"), ALL)
+def test_every_value_stands_in_quotes(name: str, form: Form) -> None:
+    source = template(name, form).source
+    assert "{{>" not in source
+    bare = re.sub(r"\{\{#filter\.size\}\}" + CONTROLLED, "", source)
+    bare = re.sub(r"\{\{[#^/][a-zA-Z_.]+\}\}", "", bare)
+    values = re.findall(r"\{\{(\w+)\}\}", bare)
+    quoted = re.findall(r"\{\{(\w+)\}\}", "".join(re.findall(r'"(?:tokens\.)?\{\{\w+\}\}\w*"', bare)))
+    assert values == quoted
+    assert "{{{" not in source
+    assert "{{&" not in source
+
+
+@pytest.mark.parametrize(("name", "form"), ALL)
+def test_the_same_template_for_everyone_but_its_clause(name: str, form: Form) -> None:
+    made = template(name, form)
+    assert made.body == {"script": {"lang": "mustache", "source": made.source}}
+    assert ("rank_feature" in made.source) == (name != "match" and form == "rank_features")
+    assert ("sparse_vector" in made.source) == (name != "match" and form == "sparse_vector")
+    assert made == replace(template(name, form, prefix="acme-"), id=f"stair-es-{name}")
+
+
+@pytest.mark.parametrize("prefix", ["a b", "a/", "../", "a?", 'a"', "a*"])
+def test_prefixes_that_can_t_be_in_an_address_are_refused(prefix: str) -> None:
+    with pytest.raises(UsageError, match="begin the id"):
+        template("words", "rank_features", prefix=prefix)
+
+
+def test_unknown_names_and_forms_are_refused() -> None:
+    with pytest.raises(UsageError, match="'nope'"):
+        template("nope", "rank_features")
+    with pytest.raises(UsageError, match="'impacts'"):
+        template("words", "impacts")  # type: ignore[arg-type]
+
+
+def test_show_needs_no_cluster() -> None:
+    shown = CliRunner().invoke(app, ["template", "show", "words", "--shape", "sparse_vector"])
+    assert (shown.exit_code, shown.stdout) == (0, template("words", "sparse_vector").source)
+    assert CliRunner().invoke(app, ["template", "show", "nope"]).exit_code == 2
+
+
+def test_an_unknown_name_is_wrong_usage() -> None:
+    refused = CliRunner().invoke(app, ["template", "delete", "nope", "--url", "http://127.0.0.1:9"])
+    assert isinstance(refused.exception, UsageError)
