@@ -6,16 +6,14 @@ Elasticsearch 9 isn't here: the node of the tests has no mustache. What the temp
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
 
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, impacts
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
-SCRIPT = Path(sys.executable).parent / "stair-es"
 DOG = [{"word": "dog", "weight": 2}]
 NASTY = [
     '"',
@@ -63,10 +60,11 @@ _VALUES: dict[str, tuple[object, ...]] = {
     "tokens": ("dog", True, 5, {"dog": 2}, [None], ["dog"], [{"word": "dog"}], [[]]),
 }
 _WEIGHTS: tuple[object, ...] = (INJECTION, "", None, [2], {"a": 1}, -1, "NaN", 1e39)
+_BY_WEIGHT: list[dict[str, object]] = [{"tokens": [{"word": "dog", "weight": weight}]} for weight in _WEIGHTS]
 WRONG: list[dict[str, object]] = [
     *({name: value} for name, values in _VALUES.items() for value in values),
     {"filter": [['],"x":[', 1], [{"match_all": {}}]]},
-    *({"tokens": value} for value in [[{"word": "dog", "weight": weight}] for weight in _WEIGHTS]),
+    *_BY_WEIGHT,
 ]
 
 
@@ -286,11 +284,10 @@ def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
 
 def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None:
     def run(*arguments: str) -> tuple[int, Any, str]:
-        environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
-        done = subprocess.run(
-            [str(SCRIPT), "template", *arguments], capture_output=True, text=True, check=False, timeout=60, env=environment
-        )
-        return done.returncode, json.loads(done.stdout) if "--json" in arguments and done.stdout else done.stdout, done.stderr
+        environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+        done = CliRunner().invoke(app, ["template", *arguments], env=environment)
+        said = str(done.exception) if done.exception else done.stderr
+        return done.exit_code, json.loads(done.stdout) if "--json" in arguments else done.stdout, said
 
     prefix = f"{index_name}-"
     own = ("--prefix", prefix)
