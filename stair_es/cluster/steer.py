@@ -143,9 +143,11 @@ class Steering:
     ) -> Counts:
         if place.state.under_way:
             say(f"{place.name}: an earlier {place.state.under_way} has not ended; this run does it all")
-        begun = PolicyState(policy=policy, under_way="apply" if policy else "rollback")
-        self._note(place.name, begun, missing_fields(place.properties, f"index {place.name!r}") if policy else {})
+        fields = missing_fields(place.properties, f"index {place.name!r}") if policy else {}
         task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress)
+        task.call_off()
+        task.check(script(policy, place.layout.top_words))
+        self._note(place.name, PolicyState(policy=policy, under_way="apply" if policy else "rollback"), fields)
         counts = self._passes(task, policy, place.layout)
         persistently(partial(self.client.indices.refresh, index=place.name), self.connection)
         if not counts.failed:
@@ -197,7 +199,7 @@ class Steering:
         try:
             answer = persistently(self._languages, self.connection)
         except ClusterError:
-            return  # forbidden, or too old to be asked: the first pass tells
+            return  # forbidden, or too old to be asked
         contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
         if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
             raise no_painless(self.connection, "it has no painless")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
+from stair_es.cluster.failures import reason
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.cluster.stop import pause
 from stair_es.errors import ClusterError, UnsupportedTarget
@@ -22,6 +23,8 @@ _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
 _BATCH = 1000
 _FILTER = "completed,task.status,response,error"
 """Without it each answer repeats the script and the whole policy."""
+_UNKNOWN = (400, 404, 405, 410, 501)
+"""What clusters answer to a request that they don't know."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
 
 
@@ -72,6 +75,17 @@ class Task:
     progress: Callable[[Pass], None]
     sleep: Callable[[float], None] = pause
 
+    def check(self, script: Mapping[str, Any]) -> None:
+        """Nothing, if the cluster takes such an update: it is asked for one of no document.
+
+        Raises:
+            UnsupportedTarget: It doesn't.
+            ClusterError: It failed the request.
+        """
+        refused = persistently(partial(self._ask, script), self.connection)
+        if refused is not None:
+            raise no_painless(self.connection, reason(refused, self.connection))
+
     def run(self, body: Mapping[str, Any]) -> Pass:
         """One pass, to its end; called off where the caller is interrupted.
 
@@ -97,6 +111,16 @@ class Task:
                 persistently(cancel, self.connection, policy)
             self.sleep(waited_s)
             waited_s = min(_LOOK_LAST_S, waited_s * 2)
+
+    def _ask(self, script: Mapping[str, Any]) -> exceptions.TransportError | None:
+        body = {"query": {"match_none": {}}, "script": dict(script)}
+        try:
+            self.client.update_by_query(index=self.index, body=body)
+        except exceptions.TransportError as error:
+            if error.status_code in _UNKNOWN:
+                return error
+            raise
+        return None
 
     @property
     def _mark(self) -> str:

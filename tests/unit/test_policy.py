@@ -83,7 +83,7 @@ def random_policy(rng: np.random.Generator, words: list[str]) -> WordPolicy:
 
 def random_vector(rng: np.random.Generator, words: list[str]) -> SparseVector:
     chosen = rng.choice(len(words), size=int(rng.integers(0, len(words))), replace=False)
-    weights = [float(rng.choice([rng.random() + 1e-9, np.float32(rng.random() + 1e-6), 0.5, 0.0005])) for _ in chosen]
+    weights = [float(rng.choice([rng.random() + 1e-9, float(np.float32(rng.random() + 1e-6)), 0.5, 0.0005])) for _ in chosen]
     return SparseVector.from_pairs((words[i], weight) for i, weight in zip(chosen, weights, strict=True))
 
 

@@ -1,0 +1,182 @@
+"""Ingests with a word policy: it is the index's, later runs keep it, and nothing is encoded again for its sake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es import SparseVector
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, document_id, vector_fields
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Pass, Speed
+from stair_es.errors import IndexMismatch
+from stair_es.ingest.dry_run import dry_run
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
+from stair_es.sources.registry import open_source
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+POLICY = WordPolicy(name="quiet", mute=("egyptian",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
+
+
+class Runs:
+    """Ingests of one folder into one alias."""
+
+    def __init__(self, url: str, options: IngestOptions, folder: Path) -> None:
+        self.connection, self.options, self.folder = Connection(url=url), options, folder
+        self.said: list[str] = []
+
+    def run(self, **changed: object) -> tuple[int, int]:
+        report = self.report(**changed)
+        return report.written, report.unchanged
+
+    def report(self, **changed: object) -> Report:
+        options = replace(self.options, **changed)  # type: ignore[arg-type]
+        return ingest([open_source(str(self.folder))], self.connection, options, say=self.said.append, progress=lambda _: None)
+
+    def id(self, name: str) -> str:
+        return document_id((self.folder / name).as_uri())
+
+
+@pytest.fixture
+def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in NAMES:
+        shutil.copy(PHOTOS / name, folder)
+    model = ModelSpec(name="starter", backend="onnx")
+    return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
+
+
+@pytest.fixture
+def stored(client: OpenSearch, index_name: str) -> Callable[[], dict[str, dict[str, Any]]]:
+    def stored_() -> dict[str, dict[str, Any]]:
+        client.indices.refresh(index=index_name)
+        return {hit["_id"]: hit["_source"] for hit in client.search(index=index_name, body={"size": 100})["hits"]["hits"]}
+
+    return stored_
+
+
+def _vector(source: dict[str, Any]) -> SparseVector:
+    return SparseVector.from_mapping(source["tokens"])
+
+
+def test_an_index_keeps_its_policy_whatever_else_changes(
+    runs: Runs, stored: Callable[[], dict[str, Any]], client: OpenSearch
+) -> None:
+    plain = replace(runs.options, alias=f"{runs.options.alias}-plain")
+    runs.report(alias=plain.alias)
+    originals = {
+        hit["_id"]: _vector(hit["_source"]) for hit in client.search(index=plain.alias, body={"size": 9})["hits"]["hits"]
+    }
+    assert runs.run(policy=POLICY) == (3, 0)
+    assert f"word policy: {POLICY.label}" in runs.said
+
+    def check() -> None:
+        found = stored()
+        assert found.keys() == originals.keys()
+        for id_, source in found.items():
+            wanted = vector_fields(originals[id_], DocumentSettings(), POLICY)
+            assert {name: source[name] for name in source if name in {*wanted, "policy", "policy_undo"}} == wanted
+        assert found[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
+        assert "policy" not in found[runs.id("dairy-cow.jpg")]
+
+    check()
+    assert runs.run() == runs.run(policy=POLICY) == (0, 3)
+    (runs.folder / "tabby-cat.jpg").touch()
+    shutil.copy(PHOTOS / "tabby-cat.jpg", runs.folder / "another.jpg")
+    assert runs.run() == (1, 3)
+    assert stored()[runs.id("another.jpg")]["tokens"] == stored()[runs.id("tabby-cat.jpg")]["tokens"]
+    (runs.folder / "another.jpg").unlink()
+    report = runs.report(document=DocumentSettings(thumbnail_px=0))  # other settings: a new index beside it
+    assert report.swapped
+    check()
+    client.indices.delete(index=f"{plain.alias}*")
+
+
+def test_another_policy_is_refused_with_the_way_to_apply_it(runs: Runs) -> None:
+    runs.run(policy=POLICY)
+    other = replace(runs.options, policy=WordPolicy(mute=("dog",)))
+    for go in (
+        lambda: runs.report(policy=other.policy),
+        lambda: dry_run([open_source(str(runs.folder))], runs.connection, other, say=runs.said.append),
+    ):
+        with pytest.raises(IndexMismatch, match=r"has the policy quiet .*") as caught:
+            go()
+        assert f"stair-es policy apply FILE --index {runs.options.alias}" in caught.value.remedy
+
+
+def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
+    runs: Runs, stored: Callable[[], dict[str, Any]], client: OpenSearch, tmp_path: Path
+) -> None:
+    runs.run()
+    before = stored()
+    steering, say, see = Steering(client, runs.connection, runs.options.alias), runs.said.append, lambda _: None
+    steering.apply(POLICY, Speed(), say, see)
+    steered = stored()
+    for id_, source in before.items():
+        wanted = {**source, **vector_fields(_vector(source), DocumentSettings(), POLICY)}
+        assert steered[id_] == wanted
+    assert runs.run() == (0, 3)
+    assert stored() == steered
+    shutil.copy(PHOTOS / "tabby-cat.jpg", runs.folder / "new.jpg")
+    assert runs.run() == (1, 3)
+    assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
+    (runs.folder / "new.jpg").unlink()
+    runs.report(resync=True)
+    steering.rollback(Speed(), say, see)
+    assert stored() == before
+    assert runs.run() == (0, 3)
+
+
+def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Callable[[], dict[str, Any]]) -> None:
+    runs.run()
+    words = {word for source in stored().values() for word in source["tokens"]}
+    assert runs.run(alias=f"{runs.options.alias}-e", policy=WordPolicy(mute=tuple(sorted(words)))) == (3, 0)
+    assert any("leaves 3 images no word" in line for line in runs.said)
+    assert runs.run(alias=f"{runs.options.alias}-e") == (0, 3)
+
+
+def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
+    runs.run()
+    steering = Steering(client, runs.connection, runs.options.alias)
+    shutil.copy(PHOTOS / "wall-clock.jpg", runs.folder / "new.jpg")
+
+    def say(line: str) -> None:
+        runs.said.append(line)
+        if "images found" in line:  # while the run is under way
+            steering.apply(POLICY, Speed(), runs.said.append, _ignore)
+
+    ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+    assert any("was given another word policy during this run" in line for line in runs.said)
+
+
+def _ignore(_: Pass) -> None:
+    pass
+
+
+def test_the_option_takes_a_file(runs: Runs, node_url: str, stored: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    (file := tmp_path / "quiet.json").write_text(json.dumps({**POLICY.to_json(), "name": ""}))
+    command = ["ingest", str(runs.folder), "-i", runs.options.alias, "--policy", str(file), "--url", node_url]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert {source.get("policy") for source in stored().values()} == {POLICY.digest, None}
+    file.write_text('{"stair_es_policy": 1, "mute": ["a", "a"]}')
+    result = CliRunner().invoke(app, command)
+    assert "mute[1]: 'a' has a rule already" in str(result.exception)
