@@ -12,7 +12,6 @@ from stair_es.eval.methods import (
     MethodName,
     Missing,
     bm25_method,
-    dense_corpus,
     dense_method,
     word_corpus,
     word_method,
@@ -34,7 +33,7 @@ def chosen(encoded: Encoded, engine: Engine, target: Target, plugins: Callable[[
         target: What the cluster is.
         plugins: Asks the cluster for its plugins; called only where the answer matters.
     """
-    return [*_words(encoded, engine), *_bm25(encoded), *_dense(encoded, engine, target, plugins)]
+    return [*_words(encoded, engine), *_bm25(encoded, engine.analyzer), *_dense(encoded, engine, target, plugins)]
 
 
 def _words(encoded: Encoded, engine: Engine) -> list[Method | Missing]:
@@ -56,28 +55,25 @@ def _words(encoded: Encoded, engine: Engine) -> list[Method | Missing]:
     ]
 
 
-def _bm25(encoded: Encoded) -> list[Method | Missing]:
+def _bm25(encoded: Encoded, analyzer: str) -> list[Method | Missing]:
     name: MethodName = "BM25 on captions"
     left = leave_one_out(encoded.captions.images, encoded.texts)
     no_words = Missing(name=name, direction="image -> text", reason="an image has no text to ask with")
     if left is None:
         reason = "no image has a second caption, so leaving the asking one out leaves nothing to find"
         return [Missing(name=name, direction="text -> image", reason=reason), no_words]
-    return [bm25_method(left), no_words]
+    return [bm25_method(left, analyzer), no_words]
 
 
 def _dense(encoded: Encoded, engine: Engine, target: Target, plugins: Callable[[], frozenset[str]]) -> list[Method | Missing]:
-    images, texts = encoded.image_dense, encoded.text_dense
-    if images is None or texts is None:
-        reason = "the model has no dense vectors (with this text tower)"
-    else:
-        reason = knn.obstacle(target, plugins, images.shape[1])
-        to_image = text_to_image(encoded.captions.images, encoded.texts)
-        to_text = image_to_text(encoded.captions.images, encoded.texts)
-        if not reason:
-            body = knn.knn_body(engine.distribution, images.shape[1])
-            return [
-                dense_method(to_image, dense_corpus("dense-images", body, images), images, texts, engine),
-                dense_method(to_text, dense_corpus("dense-texts", body, texts), texts, images, engine),
-            ]
-    return [Missing(name="dense kNN", direction=direction, reason=reason) for direction in ("text -> image", "image -> text")]
+    pictures, texts = encoded.image_dense, encoded.text_dense
+    to_image = text_to_image(encoded.captions.images, encoded.texts)
+    to_text = image_to_text(encoded.captions.images, encoded.texts)
+    if pictures is None or texts is None:
+        reason = "the model has no dense vectors, or none without its text network"
+        return [Missing(name="dense kNN", direction=task.direction, reason=reason) for task in (to_image, to_text)]
+    obstacle = knn.obstacle(target, plugins, pictures.shape[1])
+    return [
+        dense_method(to_image, pictures, texts, engine, obstacle),
+        dense_method(to_text, texts, pictures, engine, obstacle),
+    ]

@@ -18,7 +18,8 @@ def markdown(found: Evaluation) -> str:
     parts = [
         f"# {found.captions}: {found.images} images, {found.texts} texts",
         f"{found.form}; model {found.model} (text tower {found.text_tower}); {found.cluster}, shape {found.shape}, the first"
-        f" {found.depth} hits of each query. R@k, nDCG and MRR in percent; equal scores count against the method.",
+        f" {found.depth:,} hits of each query; BM25 with the analyzer {found.analyzer}. R@k, nDCG and MRR in percent; equal"
+        " scores count against the method.",
     ]
     if found.problems:
         more = len(found.problems) - _MOST_PROBLEMS
@@ -58,10 +59,20 @@ def _cell(text: str) -> str:
 
 def _lines(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
     for row in rows:
-        words = f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}" if row.tokens else ""
+        words = _size(row)
+        if row.exact is None and row.engine is None:
+            yield [row.method, "both", *["n/a"] * 6, words]
+            continue
         for kind, metrics in (("exact", row.exact), ("engine", row.engine)):
-            values = _numbers(metrics) if metrics else ["n/a"] * 6
-            yield [row.method, kind, *values, words]
+            yield [row.method, kind, *(_numbers(metrics) if metrics else ["n/a"] * 6), words]
+
+
+def _size(row: Row) -> str:
+    if row.tokens is None:
+        return ""
+    if row.unit == "dimensions":
+        return f"{row.tokens[0]:.0f} dimensions"
+    return f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}"
 
 
 def _numbers(metrics: Metrics) -> list[str]:
@@ -115,7 +126,8 @@ def _examples(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.differences is None or row.task is None:
             continue
-        for swap in row.differences.swaps[:_MOST_EXAMPLES]:
+        fallen = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
+        for swap in fallen[:_MOST_EXAMPLES]:  # where two have changed places, one of them says it
             query, mine, theirs = (
                 row.task.queries[swap.query],
                 row.task.items[swap.engine_item],

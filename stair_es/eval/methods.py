@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -11,7 +11,7 @@ from stair_es import vocab
 from stair_es.errors import QueryError
 from stair_es.eval.exact import DenseGallery, Postings
 from stair_es.eval.knn import FIELD as DENSE_FIELD
-from stair_es.eval.knn import knn_clause
+from stair_es.eval.knn import knn_body, knn_clause
 from stair_es.search.shapes import Shape, build
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Corpus:
 
     name: str
     body: Mapping[str, Any]
-    documents: Sequence[Mapping[str, Any]]
-    """By position in the gallery, which is their `_id`."""
+    documents: Callable[[], Iterator[Mapping[str, Any]]]
+    """By position in the gallery, which is their `_id`; made when they are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,17 @@ class Method:
 
     name: MethodName
     task: Task
-    corpus: Corpus
+    corpus: Corpus | None
+    """None where the cluster can't do it: see `obstacle`."""
     asked: Callable[[int], Asked]
     """Of a query by its position."""
     exact: Callable[[int], Doubles] | None
     """[N] scores of a query without an engine; None where only the engine defines them."""
     tokens: tuple[float, float]
-    """Mean words of a document, and of a query (of a dense vector: its dimensions)."""
+    """Mean words of a document, and of a query; of a dense vector its dimensions, see `unit`."""
+    unit: Literal["words", "dimensions"] = "words"
+    obstacle: str = ""
+    """Why there is no corpus."""
     nine_bits: bool = False
     """Whether the engine keeps weights with 9 bits, so that scores are up to 0.39 % too small."""
 
@@ -79,16 +83,19 @@ class Engine:
     max_clauses: int
     depth: int
     """How many hits are asked for."""
+    analyzer: str
+    """Of BM25 fields."""
     word_body: Mapping[str, Any] = field(repr=False)
     """Of an index with `tokens`."""
 
 
 def word_corpus(name: str, body: Mapping[str, Any], vectors: Sequence[SparseVector], items: Sequence[str], key: str) -> Corpus:
     """Documents of words; `key` says what `items` are: `uri`, or `caption`."""
-    documents = [
-        {key: item, **({"tokens": {vocab.escape(word): weight for word, weight in vector}} if len(vector) else {})}
-        for item, vector in zip(items, vectors, strict=True)
-    ]
+
+    def documents() -> Iterator[Mapping[str, Any]]:
+        for item, vector in zip(items, vectors, strict=True):
+            yield {key: item, **({"tokens": {vocab.escape(word): weight for word, weight in vector}} if len(vector) else {})}
+
     return Corpus(name=name, body=body, documents=documents)
 
 
@@ -123,29 +130,34 @@ def word_method(
     )
 
 
-def dense_method(task: Task, corpus: Corpus, gallery_ND: Floats, queries_ND: Floats, engine: Engine) -> Method:
-    """Dense vectors, found by approximate kNN."""
+def dense_method(task: Task, gallery_ND: Floats, queries_ND: Floats, engine: Engine, obstacle: str) -> Method:
+    """Dense vectors: exactly, and by approximate kNN in the cluster unless there is an `obstacle`."""
     exact = DenseGallery(gallery_ND)
-    k = min(engine.depth, len(gallery_ND))
+    items, dimensions = gallery_ND.shape
+    k = min(engine.depth, items)
+    corpus = Corpus(
+        name=f"dense-{task.direction.rpartition(' ')[2]}s",
+        body=knn_body(engine.distribution, dimensions),
+        documents=lambda: ({DENSE_FIELD: vector_D.tolist()} for vector_D in gallery_ND),
+    )
     return Method(
         name="dense kNN",
         task=task,
-        corpus=corpus,
+        corpus=None if obstacle else corpus,
+        obstacle=obstacle,
         asked=lambda query: Asked(clause=knn_clause(engine.distribution, queries_ND[query].tolist(), k)),
         exact=lambda query: exact.scores(queries_ND[query]),
-        tokens=(float(gallery_ND.shape[1]), float(queries_ND.shape[1])),
+        tokens=(float(dimensions), float(dimensions)),
+        unit="dimensions",
     )
 
 
-def dense_corpus(name: str, body: Mapping[str, Any], vectors_ND: Floats) -> Corpus:
-    """Documents of dense vectors."""
-    return Corpus(name=name, body=body, documents=[{DENSE_FIELD: vector_D.tolist()} for vector_D in vectors_ND])
-
-
-def bm25_method(left: LeaveOneOut) -> Method:
-    """BM25 of a caption over the image's other captions, with the cluster's own English analyser."""
-    properties = {field_: {"type": "text", "analyzer": "english"} for field_ in left.documents[0]}
-    corpus = Corpus(name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=left.documents)
+def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
+    """BM25 of a caption over the image's other captions."""
+    properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
+    corpus = Corpus(
+        name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)
+    )
     fields, queries = left.fields, left.task.queries
     documents = [next(iter(document.values())) for document in left.documents]
     return Method(

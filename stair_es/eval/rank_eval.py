@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,37 +64,39 @@ def own_values(hits: Hits, right: Sequence[int]) -> dict[str, float]:
 
 
 def compare(
-    trial: Trial, clauses: Sequence[Clause | None], hits: Sequence[Hits], right: Sequence[Sequence[int]]
+    trial: Trial, asked: Sequence[tuple[int, Clause]], hits: Mapping[int, Hits], right: Sequence[Sequence[int]]
 ) -> list[Agreement]:
-    """Each metric over the first queries that can be asked.
+    """Each metric over some queries.
 
     Args:
         trial: The index.
-        clauses: The queries.
+        asked: The queries by their positions: at most `MOST_QUERIES` are worth it.
         hits: What they found by `_msearch`.
-        right: The right items of each.
+        right: The right items of every query.
 
     Raises:
         ClusterError: The cluster has no `_rank_eval`, or failed it; the message says which.
     """
-    asked = [(query, clause) for query, clause in enumerate(clauses) if clause is not None][:MOST_QUERIES]
     agreements = []
     for name, metric in _METRICS.items():
         theirs: dict[int, float] = {}
         for part in in_parts(asked, _AT_ONCE):
             theirs |= _ask(trial, part, right, metric)
         ours = {query: own_values(hits[query], right[query])[name] for query, _ in asked}
-        differ = [(query, value, ours[query]) for query, value in theirs.items() if abs(value - ours[query]) > TOLERANCE]
-        agreements.append(
-            Agreement(
-                metric=name,
-                queries=len(asked),
-                engine=sum(theirs.values()) / len(asked) if asked else 0.0,
-                own=sum(ours.values()) / len(asked) if asked else 0.0,
-                disagreeing=tuple(differ),
-            )
-        )
+        agreements.append(_agreement(name, theirs, ours))
     return agreements
+
+
+def _agreement(metric: str, theirs: Mapping[int, float], ours: Mapping[int, float]) -> Agreement:
+    missing = math.nan  # a query that the cluster doesn't mention disagrees
+    pairs = [(query, theirs.get(query, missing), value) for query, value in ours.items()]
+    return Agreement(
+        metric=metric,
+        queries=len(ours),
+        engine=math.fsum(theirs.values()) / len(ours) if ours else 0.0,
+        own=math.fsum(ours.values()) / len(ours) if ours else 0.0,
+        disagreeing=tuple(pair for pair in pairs if not abs(pair[1] - pair[2]) <= TOLERANCE),
+    )
 
 
 def _ask(

@@ -25,7 +25,8 @@ class Row:
     engine: Metrics | None = None
     engine_reason: str = ""
     tokens: tuple[float, float] | None = None
-    """Mean words of a document, and of a query; dimensions of dense vectors."""
+    """Mean words of a document, and of a query; of dense vectors their dimensions, see `unit`."""
+    unit: str = "words"
     unasked: int = 0
     """Queries without a known word: they count as failed."""
     task: Task | None = None
@@ -42,7 +43,7 @@ class Row:
         return {
             "method": self.method,
             "direction": self.direction,
-            "tokens": {"document": self.tokens[0], "query": self.tokens[1]} if self.tokens else None,
+            "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
             "unasked": self.unasked,
             "exact": _metrics(self.exact, self.exact_reason),
             "engine": _metrics(self.engine, self.engine_reason),
@@ -89,6 +90,8 @@ class Evaluation:
     cluster: str
     shape: str
     depth: int
+    analyzer: str
+    """Of BM25 fields."""
     rows: tuple[Row, ...]
     versions: dict[str, str]
     seconds: float
@@ -97,7 +100,19 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
-        names = ("captions", "form", "images", "texts", "model", "text_tower", "cluster", "shape", "depth", "versions")
+        names = (
+            "captions",
+            "form",
+            "images",
+            "texts",
+            "model",
+            "text_tower",
+            "cluster",
+            "shape",
+            "depth",
+            "analyzer",
+            "versions",
+        )
         return {
             **{name: getattr(self, name) for name in names},
             "problems": list(self.problems),

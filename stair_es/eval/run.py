@@ -5,9 +5,8 @@ from __future__ import annotations
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
@@ -18,21 +17,17 @@ from stair_es.cluster.identity import Identity
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import plugins
 from stair_es.config import MAX_HITS
-from stair_es.errors import ClusterError, UsageError
-from stair_es.eval import rank_eval
+from stair_es.errors import UsageError
+from stair_es.eval.bench import Bench
 from stair_es.eval.choose import chosen
 from stair_es.eval.dense import dense_of
-from stair_es.eval.differences import compare, total
 from stair_es.eval.encode import Progress, encode_set
-from stair_es.eval.methods import Corpus, Engine, Method, Missing
-from stair_es.eval.metrics import Metrics, ranks, ranks_of_hits, summary
+from stair_es.eval.methods import Engine, Method, Missing
 from stair_es.eval.report import Evaluation, Row
-from stair_es.eval.trial import Hits, Trial, trial
+from stair_es.eval.trial import analyzer
 from stair_es.search.shapes import Fields, Shape, choose
 
 if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
-
     from stair_es.eval.captions import CaptionSet
     from stair_es.model.encoder import Encoder, ModelSpec
 
@@ -93,11 +88,26 @@ def evaluate(
         shape = choose(target, Fields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.shape)
         encoded = encode_set(captions, encoder, dense_of(encoder) if options.model.text_tower == "full" else None, progress)
         engine = Engine(
-            distribution=target.distribution, shape=shape, max_clauses=target.max_clauses, depth=options.depth, word_body=body
+            distribution=target.distribution,
+            shape=shape,
+            max_clauses=target.max_clauses,
+            depth=options.depth,
+            analyzer=analyzer(client, connection),
+            word_body=body,
         )
         methods = chosen(encoded, engine, target, ask_plugins)
-        bench = _Bench(client, connection, options, encoder.model_id, say, progress)
-        rows = [*bench.rows([method for method in methods if isinstance(method, Method)])]
+        name = f"eval-{secrets.token_hex(4)}"
+        bench = Bench(
+            client=client,
+            connection=connection,
+            run=name,
+            identity=Identity(model_name=options.model.name, model_id=encoder.model_id, settings={"evaluation": name}),
+            depth=options.depth,
+            keep=options.keep,
+            say=say,
+            progress=progress,
+        )
+        rows = bench.rows([method for method in methods if isinstance(method, Method)])
         rows += [_missing(method) for method in methods if isinstance(method, Missing)]
     finally:
         client.close()
@@ -112,93 +122,12 @@ def evaluate(
         cluster=target.label,
         shape=shape,
         depth=options.depth,
+        analyzer=engine.analyzer,
         rows=_in_order(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
         kept=tuple(dict.fromkeys(row.index for row in rows if row.index)) if options.keep else (),
     )
-
-
-@dataclass
-class _Bench:
-    client: OpenSearch
-    connection: Connection
-    options: EvalOptions
-    model_id: str
-    say: Callable[[str], None]
-    progress: Progress
-    name: str = field(default_factory=lambda: f"eval-{secrets.token_hex(4)}")
-
-    def rows(self, methods: list[Method]) -> list[Row]:
-        rows: list[Row] = []
-        for corpus in dict.fromkeys(id(method.corpus) for method in methods):
-            own = [method for method in methods if id(method.corpus) == corpus]
-            with self._index(own[0].corpus) as there:
-                for method in own:
-                    rows.append(self._row(method, there))
-                    self.progress("methods", len(rows), len(methods))
-        return rows
-
-    @contextmanager
-    def _index(self, corpus: Corpus) -> Iterator[Trial]:
-        identity = Identity(model_name=self.options.model.name, model_id=self.model_id, settings={"evaluation": self.name})
-        with trial(
-            self.client,
-            self.connection,
-            corpus,
-            run=self.name,
-            identity=identity,
-            keep=self.options.keep,
-            say=self.say,
-        ) as there:
-            yield there
-
-    def _row(self, method: Method, there: Trial) -> Row:
-        task, queries = method.task, range(len(method.task.queries))
-        asked = [method.asked(query) for query in queries]
-        hits = there.search([each.clause for each in asked], min(self.options.depth, len(task.items)))
-        cut = {query for query in queries if asked[query].cut}
-        exact, differences = None, None
-        if method.exact is not None:
-            exact_ranks, found = [], []
-            for query in queries:
-                scores_N = method.exact(query)
-                exact_ranks.append(ranks(scores_N, task.right[query]))
-                if query not in cut and asked[query].clause is not None:
-                    each = hits[query]
-                    found.append(compare(query, scores_N, each.items, each.scores, nine_bits=method.nine_bits))
-            exact, differences = summary(exact_ranks), total(found, len(cut))
-        agreements, reason = _rank_eval(there, method, [each.clause for each in asked], hits)
-        return Row(
-            method=method.name,
-            direction=task.direction,
-            exact=exact,
-            exact_reason="" if exact else "its scores are the engine's own, with its statistics and rounded lengths",
-            engine=_engine_metrics(method, hits),
-            tokens=method.tokens,
-            unasked=sum(each.clause is None for each in asked),
-            task=task,
-            differences=differences,
-            nine_bits=method.nine_bits,
-            rank_eval=agreements,
-            rank_eval_reason=reason,
-            index=there.index,
-        )
-
-
-def _rank_eval(
-    there: Trial, method: Method, clauses: list[dict[str, object] | None], hits: list[Hits]
-) -> tuple[tuple[rank_eval.Agreement, ...], str]:
-    try:
-        return tuple(rank_eval.compare(there, clauses, hits, method.task.right)), ""
-    except ClusterError as error:
-        return (), error.message
-
-
-def _engine_metrics(method: Method, hits: list[Hits]) -> Metrics:
-    task = method.task
-    found = zip(hits, task.right, strict=True)
-    return summary([ranks_of_hits(each.items, each.scores, right, len(task.items)) for each, right in found])
 
 
 def _missing(method: Missing) -> Row:

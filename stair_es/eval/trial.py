@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opensearchpy import exceptions
+
 from stair_es.cluster.bulk import BulkWriter
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.index import Identity, open_index, refresh
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.errors import ClusterError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from stair_es.eval.methods import Clause, Corpus
 
 _QUERIES_AT_ONCE = 50
+_DOCUMENTS_AT_ONCE = 1000
 _ANSWER = "responses.hits.hits._id,responses.hits.hits._score,responses.error,responses._shards.failed"
 _AFTER_FAILURE = RetryPolicy(attempts=4)
 
@@ -45,23 +48,25 @@ class Trial:
     connection: Connection
     index: str
 
-    def search(self, clauses: Sequence[Clause | None], depth: int) -> list[Hits]:
-        """The `depth` best of each query; nothing for None.
+    def search(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[Hits]:
+        """The `depth` best of each query, one query after another; nothing for None.
 
         Raises:
             ClusterError: The cluster refused one, or answered for a part of the index only.
         """
-        asked = [(position, clause) for position, clause in enumerate(clauses) if clause is not None]
-        found = dict.fromkeys(range(len(clauses)), NOTHING)
-        for part in in_parts(asked, _QUERIES_AT_ONCE):
+        for part in in_parts(clauses, _QUERIES_AT_ONCE):
             lines: list[dict[str, Any]] = []
-            for _, clause in part:
-                lines += [{}, {"size": depth, "track_total_hits": False, "_source": False, "query": clause}]
-            call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _ANSWER})
-            answers = persistently(call, self.connection)["responses"]
-            for (position, _), answer in zip(part, answers, strict=True):
-                found[position] = _hits(answer)
-        return [found[position] for position in range(len(clauses))]
+            for clause in part:
+                if clause is not None:
+                    lines += [{}, {"size": depth, "track_total_hits": False, "_source": False, "query": clause}]
+            answers = iter(self._msearch(lines) if lines else ())
+            for clause in part:
+                yield _hits(next(answers)) if clause is not None else NOTHING
+
+    def _msearch(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        call = partial(self.client.msearch, body=lines, index=self.index, params={"filter_path": _ANSWER})
+        answers: list[dict[str, Any]] = persistently(call, self.connection)["responses"]
+        return answers
 
 
 @contextmanager
@@ -92,17 +97,28 @@ def trial(
     alias = f"{run}-{corpus.name}"
     try:
         opened = open_index(client, connection, alias, corpus.body, identity, say)
-        documents = [(str(position), document) for position, document in enumerate(corpus.documents)]
-        written = BulkWriter(client=client, connection=connection, alias=alias).write(documents)
-        refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
-        if refused:
-            id_, reason = next(iter(refused.items()))
-            raise ClusterError(f"the cluster refused {len(refused)} of {len(documents)} documents, number {id_}: {reason}")
+        writer = BulkWriter(client=client, connection=connection, alias=alias)
+        for part in in_parts(enumerate(corpus.documents()), _DOCUMENTS_AT_ONCE):
+            written = writer.write([(str(position), document) for position, document in part])
+            refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
+            if refused:
+                id_, reason = next(iter(refused.items()))
+                raise ClusterError(f"the cluster refused {len(refused)} of {len(part)} documents, number {id_}: {reason}")
         refresh(client, connection, opened.name)
         yield Trial(client=client, connection=connection, index=opened.name)
     finally:
         if not keep:
             _delete(client, connection, alias, say)
+
+
+def analyzer(client: OpenSearch, connection: Connection) -> str:
+    """`english` where the cluster has it, as every ordinary one does; else `standard`, which knows no word forms."""
+    try:
+        with translated(connection, but=lambda error: error.status_code == 400):
+            client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
+    except exceptions.RequestError:
+        return "standard"
+    return "english"
 
 
 def _delete(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:

@@ -1,0 +1,135 @@
+"""The methods on the bench: each asked exactly and, in a temporary index, by the cluster; one query after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.errors import ClusterError
+from stair_es.eval import rank_eval
+from stair_es.eval.differences import Differences, compare, total
+from stair_es.eval.encode import Progress
+from stair_es.eval.metrics import ranks, ranks_of_hits, summary
+from stair_es.eval.report import Row
+from stair_es.eval.trial import Hits, Trial, trial
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.cluster.identity import Identity
+    from stair_es.eval.methods import Clause, Method
+    from stair_es.eval.metrics import Doubles
+
+_ENGINE_ALONE = "its scores are the engine's own, with its statistics and rounded lengths"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Where methods are measured."""
+
+    client: OpenSearch
+    connection: Connection
+    run: str
+    """What the names of the temporary indices begin with."""
+    identity: Identity
+    """What stands in them about themselves."""
+    depth: int
+    keep: bool
+    say: Callable[[str], None]
+    progress: Progress
+
+    def rows(self, methods: list[Method]) -> list[Row]:
+        """A row for each method. Those that ask the same corpus share its index.
+
+        Raises:
+            ClusterError: The cluster refused an index, a document or a query.
+        """
+        rows = [_Tally(method).row(None) for method in methods if method.corpus is None]
+        for corpus in {id(method.corpus): method.corpus for method in methods}.values():
+            if corpus is None:
+                continue
+            with trial(
+                self.client,
+                self.connection,
+                corpus,
+                run=self.run,
+                identity=self.identity,
+                keep=self.keep,
+                say=self.say,
+            ) as there:
+                for method in methods:
+                    if method.corpus is corpus:
+                        tally = _Tally(method)
+                        tally.ask(there, self.depth)
+                        rows.append(tally.row(there))
+                        self.progress("methods", len(rows), len(methods))
+        return rows
+
+
+@dataclass
+class _Tally:
+    """One method: what is kept of each query is its ranks, and of some the first hits."""
+
+    method: Method
+    engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
+    compared: list[Differences] = field(default_factory=list)
+    cut: int = 0
+    unasked: int = 0
+    first: dict[int, Hits] = field(default_factory=dict)
+    """For `_rank_eval`."""
+
+    def ask(self, there: Trial, depth: int) -> None:
+        """Ask the cluster all queries."""
+        task = self.method.task
+        items = len(task.items)
+        clauses = (self._clause(query) for query in range(len(task.queries)))
+        for query, hits in enumerate(there.search(clauses, min(depth, items))):
+            self.engine_ranks.append(ranks_of_hits(hits.items, hits.scores, task.right[query], items))
+            asked = self.method.asked(query)
+            if asked.clause is None:
+                continue
+            if self.method.exact is not None and not asked.cut:
+                scores_N = self.method.exact(query)
+                nine_bits = self.method.nine_bits
+                self.compared.append(compare(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
+            if len(self.first) < rank_eval.MOST_QUERIES:
+                self.first[query] = Hits(hits.items[: rank_eval.AT], hits.scores[: rank_eval.AT])
+
+    def _clause(self, query: int) -> Clause | None:
+        asked = self.method.asked(query)
+        self.cut += bool(asked.cut)
+        self.unasked += asked.clause is None
+        return asked.clause
+
+    def row(self, there: Trial | None) -> Row:
+        """The method's row, after `ask`, or without the cluster."""
+        method, task = self.method, self.method.task
+        scores: Callable[[int], Doubles] | None = method.exact
+        exact = summary([ranks(scores(query), right) for query, right in enumerate(task.right)]) if scores else None
+        agreements, reason = self._rank_eval(there) if there else ((), method.obstacle)
+        return Row(
+            method=method.name,
+            direction=task.direction,
+            exact=exact,
+            exact_reason="" if exact else _ENGINE_ALONE,
+            engine=summary(self.engine_ranks) if there else None,
+            engine_reason=method.obstacle,
+            tokens=method.tokens,
+            unit=method.unit,
+            unasked=self.unasked,
+            task=task,
+            differences=total(self.compared, self.cut) if there and exact else None,
+            nine_bits=method.nine_bits,
+            rank_eval=agreements,
+            rank_eval_reason=reason,
+            index=there.index if there else "",
+        )
+
+    def _rank_eval(self, there: Trial) -> tuple[tuple[rank_eval.Agreement, ...], str]:
+        asked = [(query, clause) for query in self.first if (clause := self.method.asked(query).clause) is not None]
+        try:
+            return tuple(rank_eval.compare(there, asked, self.first, self.method.task.right)), ""
+        except ClusterError as error:
+            return (), error.message

@@ -1,0 +1,227 @@
+"""`evaluate` on real nodes: what the engine ranks against what the exact scores say, and nothing left behind."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from knn_node import knn_node
+from opensearchpy import OpenSearch
+from PIL import Image
+
+from stair_es import SparseVector
+from stair_es.cluster.connect import Connection
+from stair_es.eval.captions import Captioned, CaptionSet
+from stair_es.eval.report import Evaluation, Row
+from stair_es.eval.run import EvalOptions, evaluate
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.question import Question
+from stair_es.search.searcher import Searcher
+from stair_es.types import Floats, ImageSpec, Pixels
+
+IMAGES, WORDS, DIMENSIONS = 40, 150, 16
+NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", "shoe")
+COLOURS = ("red", "green", "blue", "white", "black", "brown")
+SPEC = ModelSpec(name="drawn")
+
+
+class Drawn:
+    """An encoder of images that are one grey value, and of texts that name it: the same draw, and noise on the side of texts."""
+
+    model_id = "drawn@1"
+    image_spec = ImageSpec(size_px=8)
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        return [_words(np.random.default_rng(int(pixels_HWC[4, 4, 0])), 40) for pixels_HWC in pixels_BHWC]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return [_mixed(text) if text.strip("?") else SparseVector((), ()) for text in texts]
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        return np.stack([_unit(np.random.default_rng(int(pixels_HWC[4, 4, 0]))) for pixels_HWC in pixels_BHWC])
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        noisy = [_unit(np.random.default_rng(_number(text))) + _unit(_noise(text)) for text in texts]
+        return np.stack([row / np.linalg.norm(row) for row in noisy])
+
+
+def _words(rng: np.random.Generator, count: int) -> SparseVector:
+    chosen = rng.choice(WORDS, count, replace=False)
+    return SparseVector.from_pairs((f"w{word}", float(np.exp(rng.normal(-2, 1)))) for word in chosen)
+
+
+def _mixed(text: str) -> SparseVector:
+    own = _words(np.random.default_rng(_number(text)), 40).top(12).to_dict()
+    noise = _words(_noise(text), 20).to_dict()
+    return SparseVector.from_pairs((word, own.get(word, 0.0) + noise.get(word, 0.0)) for word in {*own, *noise})
+
+
+def _unit(rng: np.random.Generator) -> Floats:
+    row: Floats = rng.normal(size=DIMENSIONS).astype(np.float32)
+    return row / np.float32(np.linalg.norm(row))
+
+
+def _number(text: str) -> int:
+    return int("0" + "".join(filter(str.isdecimal, text)))
+
+
+def _noise(text: str) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(text.encode()))
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
+    """Two captions an image; one image has a third that no encoder understands, one file is no image."""
+    folder = tmp_path_factory.mktemp("set")
+    images = []
+    for number in range(IMAGES):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (8, 8), (number, number, number)).save(path)
+        noun, colour = NOUNS[number % 10], COLOURS[number // 10]
+        texts = (f"a {colour} {noun} number {number}", f"the {noun} that is {colour}, {number}")
+        images.append(Captioned(name=path.name, path=path, captions=(*texts, "???") if number == 3 else texts))
+    broken = folder / "broken.png"
+    broken.write_bytes(b"no image")
+    images.append(Captioned(name=broken.name, path=broken, captions=("nothing",)))
+    return CaptionSet(name="drawn", form="drawn", images=tuple(images))
+
+
+@pytest.fixture(scope="module")
+def knn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with knn_node(tmp_path_factory.mktemp("knn")) as node:
+        yield node.url
+
+
+def run(url: str, captions: CaptionSet, options: EvalOptions | None = None) -> Evaluation:
+    options = options or EvalOptions(model=SPEC)
+    return evaluate(captions, Drawn(), Connection(url=url), options, say=print, progress=lambda *_: None)
+
+
+def of(found: Evaluation, method: str, direction: str) -> Row:
+    [row] = [row for row in found.rows if (row.method, row.direction) == (method, direction)]
+    return row
+
+
+def left_behind(url: str) -> list[str]:
+    client = Connection(url=url).client()
+    try:
+        return list(client.indices.get(index="eval-*"))
+    finally:
+        client.close()
+
+
+def check_words(found: Evaluation) -> None:
+    """The engine's rankings of words are the exact ones, but for what 9 bits can swap."""
+    for direction in ("text -> image", "image -> text"):
+        row = of(found, "STAIR", direction)
+        assert row.exact is not None
+        assert row.engine is not None
+        assert row.differences is not None
+        assert row.differences.unexplained == 0
+        assert row.differences.cut == 0
+        assert row.differences.same + row.differences.explained == row.differences.queries == row.engine.queries - row.unasked
+        assert -1 / 256 - 1e-5 < row.differences.lowest < -1e-4  # the bits that it lacks are seen
+        assert row.engine.mrr == pytest.approx(row.exact.mrr, abs=0.02)
+        assert 0.5 < row.exact.hit[1] < 1.0
+    assert of(found, "STAIR", "text -> image").unasked == 1
+    row = of(found, "STAIR", "text -> image")
+    assert row.task is not None
+    read = [len(vector) for vector in Drawn().encode_texts(row.task.queries)]
+    assert row.tokens == pytest.approx((40.0, sum(read) / len(read)))
+
+
+def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str, captions: CaptionSet) -> None:
+    found = run(rank_features_url, captions)
+    assert (found.images, found.texts) == (IMAGES, 2 * IMAGES + 1)
+    assert [problem.partition(":")[0] for problem in found.problems] == ["broken.png"]
+    check_words(found)
+    bm25 = of(found, "BM25 on captions", "text -> image")
+    assert bm25.engine is not None
+    assert bm25.engine.queries == 2 * IMAGES + 1
+    assert bm25.engine.hit[1] > 0.9  # number, noun and colour are in the other caption
+    assert bm25.exact is None
+    assert of(found, "BM25 on captions", "image -> text").engine is None
+    dense = of(found, "dense kNN", "text -> image")
+    assert dense.exact is not None
+    assert dense.engine is None
+    assert ("plugin" in dense.engine_reason) == ("OpenSearch" in found.cluster)
+    assert left_behind(rank_features_url) == []
+
+
+def test_the_clusters_own_metrics_agree(node_url: str, captions: CaptionSet) -> None:
+    found = run(node_url, captions)
+    asked = [row for row in found.rows if row.engine is not None]
+    assert len(asked) == 5
+    for row in asked:
+        assert [each.metric for each in row.rank_eval] == ["recall@10", "MRR@10", "nDCG@10"]
+        for each in row.rank_eval:
+            assert each.agrees, (row.method, each)
+            assert each.queries == row.engine.queries - row.unasked  # type: ignore[union-attr]
+            assert 0.05 < each.engine <= 1.0 or row.method == "bag of words"
+
+
+def check_dense(found: Evaluation) -> None:
+    for direction in ("text -> image", "image -> text"):
+        row = of(found, "dense kNN", direction)
+        assert row.exact is not None
+        assert row.engine is not None
+        assert row.differences is not None
+        assert row.differences.overlap > 0.95
+        assert row.engine.mrr == pytest.approx(row.exact.mrr, abs=0.02)
+        assert 0.5 < row.exact.hit[10] <= 1.0
+
+
+def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionSet) -> None:
+    found = run(elasticsearch9_url, captions, EvalOptions(model=SPEC, vector="sparse_vector"))
+    assert found.shape == "sparse_vector"
+    check_words(found)
+    check_dense(found)
+    assert left_behind(elasticsearch9_url) == []
+
+
+def test_dense_vectors_with_the_knn_plugin(knn_url: str, captions: CaptionSet) -> None:
+    found = run(knn_url, captions)
+    check_words(found)
+    check_dense(found)
+    assert all(each.agrees for row in found.rows for each in row.rank_eval)
+    assert left_behind(knn_url) == []
+
+
+def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:
+    found = run(node_url, captions, EvalOptions(model=SPEC, keep=True))
+    try:
+        assert len(found.kept) == 4
+        [texts] = [name for name in found.kept if "-texts-" in name]
+        vector = Drawn().encode_images(np.full((1, 8, 8, 3), 5, np.uint8))[0]
+        with Searcher(Connection(url=node_url), texts, Drawn.model_id) as searcher:
+            hits = searcher.search(Question(vector=vector), k=2).hits
+        assert {hit.source["caption"] for hit in hits} <= {text for image in captions.images for text in image.captions}
+        assert any(" 5" in hit.source["caption"] for hit in hits)
+    finally:
+        client.indices.delete(index=",".join(found.kept))
+
+
+def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSet) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "methods":
+            seen.extend(left_behind(node_url))
+            raise KeyboardInterrupt
+
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(captions, Drawn(), Connection(url=node_url), EvalOptions(model=SPEC), say=print, progress=stop)
+    assert len(seen) == 1
+    assert left_behind(node_url) == []
+
+
+def test_what_is_cut_is_not_called_a_difference(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:
+    client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": 30}})
+    try:
+        found = run(node_url, captions)
+    finally:
+        client.cluster.put_settings(body={"transient": {"indices.query.bool.max_clause_count": None}})
+    row = of(found, "STAIR", "image -> text")
+    assert row.differences is not None
+    assert (row.differences.cut, row.differences.queries) == (IMAGES, 0)
