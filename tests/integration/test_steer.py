@@ -38,11 +38,9 @@ if TYPE_CHECKING:
     Stored = dict[str, dict[str, Any]]
 
 SETTINGS = DocumentSettings(top_words=5, impacts=True)
-WORDS = [
-    *"dog dogs ##dog cat kitten car automobile a.b 100% % %2E it's x|y b2b Æ e\u0301 привет ٣ ½".split(),
-    *"犬 日本 ひ ｶ \u3041\u3041 \uf900\uf900 \U00020000\u3400 \ue000z \uffdc \U00010400 \U00020000 \U0001f600".split(),
-    *("", "ab" * 130),
-]
+_LATIN = "dog dogs ##dog cat kitten car automobile a.b 100% % %2E it's x|y b2b Æ e\u0301 привет ٣ ½"
+_OTHER = "犬 日本 ひ ｶ \u3041\u3041 \uf900\uf900 \U00020000\u3400 \ue000z \uffdc \U00010400 \U00020000 \U0001f600"
+WORDS = [*_LATIN.split(), *_OTHER.split(), "", "ab" * 130]
 """Escapes, what `impacts` leaves out, and characters whose order differs between code points and UTF-16."""
 
 
