@@ -15,6 +15,8 @@ from stair_es.types import SparseVector
 Body = dict[str, Any]
 MAX_CLAUSES = 1024
 EF_SEARCH = (10, 50, 100, 200, 400, 800)
+PHASES = ((8, 200), (8, 1000), (16, 100), (16, 500), (32, 200))
+"""Heavy words, window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,11 @@ def as_sent(vector: SparseVector, _dense: list[float]) -> Body:
     return request_body(Question(vector=vector), "rank_features", max_clauses=MAX_CLAUSES).body
 
 
+def bm25_as_sent(vector: SparseVector, dense: list[float]) -> Body:
+    """BM25 with the same trimmings."""
+    return {**as_sent(vector, dense), "query": {"match": {"words": " ".join(vector.features)}}}
+
+
 def knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
     """Dense vectors."""
     return lambda _vector, dense: bare(
@@ -73,16 +80,12 @@ def arms(*, dense: bool) -> list[Arm]:
     """All ways; those over dense vectors only if there are any."""
     made = [
         Arm(name="BM25", kind="bm25", body=lambda v, _: bare({"match": {"words": " ".join(v.features)}}), truth=None),
+        Arm(name="BM25, documents in order", kind="bm25", body=bm25_as_sent, truth=None),
         Arm(name="rank_features", kind="tokens", body=lambda v, _: whole(v)),
         Arm(name="as Searcher sends it", kind="tokens", body=as_sent),
-        Arm(name="mass 0.9", kind="tokens", body=cut(Pruning(mass=0.9))),
-        Arm(name="mass 0.8", kind="tokens", body=cut(Pruning(mass=0.8))),
-        Arm(name="top 8", kind="tokens", body=cut(Pruning(top_k=8))),
-        Arm(name="top 16", kind="tokens", body=cut(Pruning(top_k=16))),
-        Arm(name="two-phase 4/200", kind="tokens", body=two_phase(4, 200)),
-        Arm(name="two-phase 8/100", kind="tokens", body=two_phase(8, 100)),
-        Arm(name="two-phase 8/200", kind="tokens", body=two_phase(8, 200)),
-        Arm(name="two-phase 16/100", kind="tokens", body=two_phase(16, 100)),
+        *(Arm(name=f"mass {share}", kind="tokens", body=cut(Pruning(mass=share))) for share in (0.95, 0.9, 0.8)),
+        *(Arm(name=f"top {words}", kind="tokens", body=cut(Pruning(top_k=words))) for words in (8, 16, 32)),
+        *(Arm(name=f"two-phase {heavy}/{window}", kind="tokens", body=two_phase(heavy, window)) for heavy, window in PHASES),
         Arm(name="impacts", kind="impacts", body=lambda v, _: bare(build("impacts", v, max_clauses=MAX_CLAUSES).clause)),
     ]
     ways = [Arm(name=f"kNN ef {ef}", kind="dense", body=knn(ef), truth="dense") for ef in EF_SEARCH]

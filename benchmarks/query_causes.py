@@ -25,7 +25,7 @@ from query_questions import Exact, all_questions
 from stair_es.cluster.mapping import merged
 from stair_es.search.body import request_body
 from stair_es.search.question import Question
-from stair_es.types import SparseVector
+from stair_es.types import Floats, SparseVector
 from stair_es.vocab import escape
 
 Body = dict[str, Any]
@@ -42,12 +42,15 @@ def indices() -> dict[str, tuple[Kind, bool]]:
         "mappings": {"properties": {"top_word": {"type": "keyword"}}},
     }
 
-    def with_top_word(vector: SparseVector, _dense: list[float] | None) -> Body:
+    def with_top_word(vector: SparseVector, _dense: Floats | None) -> Body:
         return {"tokens": {escape(word): weight for word, weight in vector}, "top_word": vector.features[0]}
 
+    zlib = Kind(
+        name="zlib", body=merged(tokens.body, {"settings": {"index": {"codec": "best_compression"}}}), fields=tokens.fields
+    )
     several = Kind(name="several", body=merged(tokens.body, many), fields=tokens.fields)
     ordered = Kind(name="ordered", body=merged(tokens.body, by_word), fields=with_top_word)
-    return {"tokens": (tokens, True), "several": (several, False), "ordered": (ordered, True)}
+    return {"tokens": (tokens, True), "several": (several, False), "ordered": (ordered, True), "zlib": (zlib, True)}
 
 
 def ways() -> list[Arm]:
@@ -70,7 +73,10 @@ def ways() -> list[Arm]:
     return [
         arm("plain", lambda body: body),
         arm("total order (_score, uri)", lambda body: {**body, "sort": order}),
-        arm("with documents", lambda body: {**body, **documents}),
+        arm("with documents", lambda body: {**body, "_source": True}),
+        arm("with documents, without one field", lambda body: {**body, **documents}),
+        arm("with documents, zlib", lambda body: {**body, "_source": True}, "zlib"),
+        arm("with documents, without one field, zlib", lambda body: {**body, **documents}, "zlib"),
         arm("with uri by doc values", lambda body: {**body, "docvalue_fields": ["uri"]}),
         Arm(
             name="as Searcher sends it",
@@ -109,7 +115,7 @@ def main() -> None:
             load_index(http, f"{prefix}-{name}", kind, corpus, documents, merge=merge)
         segments = http.ask("GET", f"/_cat/segments/{prefix}-several?format=json&h=docs.count")
         print(f"{machine()}; {given.docs:,} documents; several segments: {len(segments)}\n")
-        print("| words | way | p50 | p95 | p99 | recall@10 within 9 bits | x plain |\n|---|---|---|---|---|---|---|")
+        print("| words | way | best | p50 | p95 | p99 | recall@10 within 9 bits | x plain |\n|---|---|---|---|---|---|---|---|")
         for questions in all_questions(corpus, FEATURES, given.questions):
             truths = {"tokens": [exact.truth(vector) for vector in questions.vectors]}
             rows = measure(http, prefix, ways(), questions, truths)
@@ -132,11 +138,8 @@ def _modes(http: Http, prefix: str, questions: Any, truths: Any) -> list[Row]:  
 def _show(rows: list[Row]) -> None:
     for row in rows:
         recall = "" if row.recall_9_bits is None else f"{row.recall_9_bits:.3f}"
-        print(
-            f"| {row.features} | {row.way} | {row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f} | {recall}"
-            f" | {row.p50_ms / rows[0].p50_ms:.2f} |",
-            flush=True,
-        )
+        times = f"{row.best_p50_ms:.2f} | {row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f}"
+        print(f"| {row.features} | {row.way} | {times} | {recall} | {row.best_p50_ms / rows[0].best_p50_ms:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
 from query_corpus import BATCH, Corpus, Documents
 
 from stair_es import resources
 from stair_es.cluster.documents import impacts
 from stair_es.cluster.mapping import merged
-from stair_es.types import SparseVector
+from stair_es.types import Floats, SparseVector
 from stair_es.vocab import escape
 
 Body = dict[str, Any]
@@ -42,7 +42,7 @@ class Kind:
 
     name: str
     body: Body
-    fields: Callable[[SparseVector, list[float] | None], Body]
+    fields: Callable[[SparseVector, Floats | None], Body]
     """What a document has besides its URI."""
     dense: bool = False
 
@@ -103,11 +103,11 @@ class Http:
         Raises:
             SystemExit: The node refused.
         """
-        return json.loads(self.raw(method, path, body) or b"null")
+        return orjson.loads(self.raw(method, path, body) or b"null")
 
     def raw(self, method: str, path: str, body: Body | bytes | None = None) -> bytes:
         """The answer's bytes."""
-        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         self._connection.request(method, path, sent, {"content-type": "application/json"})
         response = self._connection.getresponse()
         answer = response.read()
@@ -163,7 +163,7 @@ def _bodies(kind: Kind, corpus: Corpus, documents: Documents) -> Iterator[bytes]
         dense_ND = corpus.dense(part, first) if kind.dense else None
         lines = []
         for row, vector in enumerate(corpus.vectors(part)):
-            numbers = None if dense_ND is None else [round(value, 6) for value in dense_ND[row].tolist()]
-            lines.append(f'{{"index":{{"_id":"{first + row}"}}}}')
-            lines.append(json.dumps({**kind.fields(vector, numbers), "uri": uri(first + row)}, separators=(",", ":")))
-        yield ("\n".join(lines) + "\n").encode()
+            fields = kind.fields(vector, None if dense_ND is None else dense_ND[row])
+            lines.append(b'{"index":{"_id":"%d"}}' % (first + row))
+            lines.append(orjson.dumps({**fields, "uri": uri(first + row)}, option=orjson.OPT_SERIALIZE_NUMPY))
+        yield b"\n".join(lines) + b"\n"

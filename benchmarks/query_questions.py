@@ -46,13 +46,15 @@ class Truth:
     """The exact answer to one question."""
 
     scores_N: NDArray[np.float64]
+    count: int
+    """Ten, unless fewer documents have anything in common with the question."""
     least: float
-    """Score of the last of the ten best."""
+    """Score of the last of them."""
 
     def recall(self, found: Sequence[int], *, slack: float = 1e-9) -> float:
         """The share of the ten best that was found; any counts that is not further below the last of them than `slack`."""
-        right = sum(bool(self.scores_N[row] >= self.least * (1 - slack)) for row in found[:K])
-        return right / min(K, len(self.scores_N))
+        right = sum(bool(self.scores_N[row] >= self.least * (1 - slack)) for row in found[: self.count])
+        return right / self.count if self.count else 1.0
 
 
 def texts(corpus: Corpus, count: int) -> list[str]:
@@ -122,8 +124,9 @@ def dense_truth(documents_ND: Floats, question_D: Floats) -> Truth:
 
 
 def _truth(scores_N: NDArray[np.float64]) -> Truth:
-    k = min(K, len(scores_N))
-    return Truth(scores_N=scores_N, least=float(np.partition(scores_N, -k)[-k]))
+    count = min(K, int(np.count_nonzero(scores_N > 0)))
+    least = float(np.partition(scores_N, -count)[-count]) if count else 0.0
+    return Truth(scores_N=scores_N, count=count, least=least)
 
 
 def _name(corpus: Corpus, row: int, words: int) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from query import Report, Row
 
-BM25, WHOLE = "BM25", "rank_features"
+BM25, WHOLE, AS_SENT = "BM25", "rank_features", "as Searcher"
 MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
 MAX_MS = 10.0
 
@@ -27,14 +27,14 @@ def _head(report: Report) -> list[str]:
 
 
 def _ways(report: Report) -> list[str]:
-    rows = ["| words | way | sent | p50 | p95 | p99 | took p50 | recall@10 | within 9 bits | x BM25 | x kNN |"]
-    rows.append("|---|---|---|---|---|---|---|---|---|---|---|")
+    rows = ["| words | way | sent | best | p50 | p95 | p99 | took p50 | recall@10 | within 9 bits | x BM25 | x kNN |"]
+    rows.append("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for row in report.rows:
         bm25, knn = baselines(report, row.features)
         words = f"{row.words:.1f}" if row.words else ""
         recall = " | " if row.recall is None else f"{row.recall:.3f} | {row.recall_9_bits:.3f}"
-        times = f"{row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f} | {row.took_p50_ms:.0f}"
-        ratios = f"{row.p50_ms / bm25.p50_ms:.2f} | {f'{row.p50_ms / knn.p50_ms:.2f}' if knn else ''}"
+        times = f"{row.best_p50_ms:.2f} | {row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f} | {row.took_p50_ms:.0f}"
+        ratios = f"{row.best_p50_ms / bm25.best_p50_ms:.2f} | {f'{row.best_p50_ms / knn.best_p50_ms:.2f}' if knn else ''}"
         rows.append(f"| {row.features} | {row.way} | {words} | {times} | {recall} | {ratios} |")
     return rows
 
@@ -43,23 +43,21 @@ def baselines(report: Report, features: int) -> tuple[Row, Row | None]:
     """BM25, and the quickest kNN that finds 99 % of the ten best."""
     rows = [row for row in report.rows if row.features == features]
     knn = [row for row in rows if row.way.startswith("kNN") and (row.recall_9_bits or 0) >= MIN_RECALL]
-    return next(row for row in rows if row.way == BM25), min(knn, key=lambda row: row.p50_ms, default=None)
+    return next(row for row in rows if row.way == BM25), min(knn, key=lambda row: row.best_p50_ms, default=None)
 
 
 def _goals(report: Report) -> list[str]:
-    rows = ["| words | quickest at recall >= 0.99 | p50 | at most 1.5 x BM25 | at most half of kNN | at most 10 ms |"]
-    rows.append("|---|---|---|---|---|---|")
+    rows = ["| words | way | best | at most 1.5 x BM25 | at most half of kNN | at most 10 ms |", "|---|---|---|---|---|---|"]
     for features in sorted({row.features for row in report.rows}):
         bm25, knn = baselines(report, features)
-        ours = [r for r in report.rows if r.features == features and r.way != BM25 and not r.way.startswith("kNN")]
-        best = min((row for row in ours if (row.recall_9_bits or 0) >= MIN_RECALL), key=lambda row: row.p50_ms, default=None)
-        if best is None:
-            rows.append(f"| {features} | none | | not met | not met | not met |")
-            continue
-        to_bm25 = best.p50_ms / bm25.p50_ms
-        half = _met(best.p50_ms / knn.p50_ms, MAX_KNN) if knn else ""
-        quick = _met(best.p50_ms, MAX_MS)
-        rows.append(f"| {features} | {best.way} | {best.p50_ms:.2f} | {_met(to_bm25, MAX_BM25)} | {half} | {quick} |")
+        ours = [r for r in report.rows if r.features == features and not r.way.startswith((BM25, "kNN", AS_SENT))]
+        exact = [row for row in ours if (row.recall_9_bits or 0) >= MIN_RECALL]
+        quickest = min(exact, key=lambda row: row.best_p50_ms)
+        for row in dict.fromkeys((next(row for row in ours if row.way == WHOLE), quickest)):
+            to_bm25 = _met(row.best_p50_ms / bm25.best_p50_ms, MAX_BM25)
+            half = _met(row.best_p50_ms / knn.best_p50_ms, MAX_KNN) if knn else ""
+            figures = f"{row.best_p50_ms:.2f} | {to_bm25} | {half} | {_met(row.best_p50_ms, MAX_MS)}"
+            rows.append(f"| {features} | {row.way} | {figures} |")
     return rows
 
 
