@@ -1,0 +1,369 @@
+"""The engines' rankings against the exact dot products: 3,000 vectors of real photos, hundreds of queries, each engine.
+
+What "equal" means is said in `tools/search_oracle.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import photo_vectors
+import pytest
+from opensearchpy import OpenSearch
+from search_oracle import ROUNDING, Bounds, Oracle, Ranking
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable, impacts
+from stair_es.cluster.mapping import index_body
+from stair_es.cluster.target import Target
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.body import TwoPhase, request_body
+from stair_es.search.combine import combined
+from stair_es.search.prune import Pruning, pruned
+from stair_es.search.question import Question
+from stair_es.search.searcher import How, Searcher
+from stair_es.search.shapes import Shape
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+SEED = 20261124
+MODEL_ID = "starter-1"
+IMPACT_SLACK = 0.5 / IMPACT_SCALE
+SORT_ONLY = {"stored_fields": "_none_", "_source": False}
+FILTER_PATH = "responses.status,responses.error,responses.hits.hits.sort,responses.hits.hits._id,responses.hits.hits._score"
+FORMATS = ("jpeg", "png", "webp")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A node with the vectors in an index of its own."""
+
+    connection: Connection
+    client: OpenSearch
+    target: Target
+    index: str
+    shape: Shape
+
+    def rankings(
+        self, questions: Sequence[Question], k: int, shape: Shape | None = None, two_phase: TwoPhase | None = None
+    ) -> list[Ranking]:
+        """The raw bodies, many in one request. Quick: of a hit only its place in the order is asked for, which has the URI."""
+        found: list[Ranking] = []
+        for start in range(0, len(questions), 50):
+            lines: list[dict[str, Any]] = []
+            for question in questions[start : start + 50]:
+                asked = request_body(question, shape or self.shape, max_clauses=self.target.max_clauses, k=k, two_phase=two_phase)
+                assert not len(asked.cut) or shape == "impacts"
+                lines += [{"index": self.index}, {**asked.body, **(SORT_ONLY if "sort" in asked.body else {"_source": False})}]
+            answer = self.client.msearch(body=lines, params={"filter_path": FILTER_PATH})
+            for one in answer["responses"]:
+                assert one["status"] == 200, one
+                hits = one.get("hits", {}).get("hits", [])
+                found.append([ranked(hit) for hit in hits])
+        return found
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    return catalogue.load(ModelSpec(name="starter", text_tower="table"))
+
+
+@pytest.fixture(scope="session")
+def documents() -> dict[str, SparseVector]:
+    return photo_vectors.load()
+
+
+@pytest.fixture(scope="session")
+def oracle(documents: dict[str, SparseVector]) -> Oracle:
+    return Oracle(documents)
+
+
+@pytest.fixture(scope="session")
+def queries(encoder: Encoder, documents: dict[str, SparseVector], oracle: Oracle) -> list[SparseVector]:
+    """Of every kind: captions, words as the model expands them and bare, phrases, images, sums of several, long ones."""
+    rng = random.Random(SEED)
+    lines = (photo_vectors.PHOTOS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    captions = encoder.encode_texts([json.loads(line)["caption"] for line in lines])
+    words = sorted(oracle.columns)
+    whole = [word for word in words if word.isalpha()]
+    phrases = [" ".join(rng.sample(whole, rng.randint(2, 5))) for _ in range(60)]
+    images = rng.sample(list(documents.values()), 60)
+    expanded = encoder.encode_texts([*rng.sample(whole, 80), *phrases])
+    bare = [SparseVector.from_mapping({word: rng.uniform(0.01, 5)}) for word in rng.sample(words, 60)]
+    summed = [
+        combined([(rng.choice(images), rng.uniform(0.2, 2)), (rng.choice(captions), rng.uniform(-0.5, 2))]) for _ in range(40)
+    ]
+    long = [combined((image, rng.uniform(0.1, 1)) for image in rng.sample(images, 12)) for _ in range(20)]
+    made = [vector for vector in (*captions, *expanded, *bare, *images, *summed, *long) if len(vector)]
+    assert len(made) > 300
+    assert max(map(len, made)) > 250
+    return made
+
+
+_ENGINES: dict[str, tuple[Shape, DocumentSettings]] = {
+    "node_url": ("rank_features", DocumentSettings(impacts=True)),
+    "elasticsearch7_url": ("rank_features", DocumentSettings()),
+    "elasticsearch9_url": ("sparse_vector", DocumentSettings(vector="sparse_vector")),
+}
+
+
+@pytest.fixture(scope="module", params=list(_ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
+def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -> Iterator[Engine]:
+    connection = Connection(url=request.getfixturevalue(request.param))
+    shape, settings = _ENGINES[request.param]
+    client = connection.client()
+    target = probe(client, connection)
+    index = "test-search-oracle"
+    try:
+        body = index_body(target, settings)
+        body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "starter"}}
+        client.indices.create(index=index, body=body)
+        lines: list[dict[str, Any]] = []
+        for number, (id_, vector) in enumerate(documents.items()):
+            source = {
+                "tokens": {escape(word): weight for word, weight in vector},
+                "uri": uri(id_),
+                "width": number,
+                "format": FORMATS[number % 3],
+                "thumbnail": "data:,",
+                **({"impacts": impacts(vector)} if settings.impacts else {}),
+            }
+            lines += [{"index": {"_id": id_}}, source]
+        for start in range(0, len(lines), 1000):
+            answer = client.bulk(body=lines[start : start + 1000], index=index)
+            assert not answer["errors"], answer
+        client.indices.refresh(index=index)
+        yield Engine(connection, client, target, index, shape)
+        client.indices.delete(index=index)
+    finally:
+        client.close()
+
+
+def uri(id_: str) -> str:
+    return f"file:///{id_}.jpg"
+
+
+def ranked(hit: dict[str, Any]) -> tuple[str, float]:
+    """Id and score, from the hit's place in the order if there is one."""
+    if "sort" not in hit:
+        return hit["_id"], hit["_score"]
+    score, where, *_ = hit["sort"]
+    return where.removeprefix("file:///").removesuffix(".jpg"), score
+
+
+def check(oracle: Oracle, rankings: Sequence[Ranking], bounds: Sequence[Bounds], k: int) -> None:
+    faults = [
+        f"query {number}: {fault}"
+        for number, (ranking, bound) in enumerate(zip(rankings, bounds, strict=True))
+        for fault in oracle.faults(ranking, bound, k)
+    ]
+    assert not faults, faults[:10]
+
+
+def asking(vectors: Sequence[SparseVector]) -> list[Question]:
+    return [Question(vector=vector) for vector in vectors]
+
+
+def test_every_document_has_its_exact_score_less_the_truncation(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector]
+) -> None:
+    """All documents of each query, in a total order; the scores are those of truncated weights, to the last bits of float32."""
+    some = queries[::4]
+    rankings = engine.rankings(asking(some), 10_000)
+    check(oracle, rankings, [oracle.bounds(query) for query in some], 10_000)
+    for query, ranking in zip(some, rankings, strict=True):
+        places = [oracle.places[id_] for id_, _ in ranking]
+        np.testing.assert_allclose([score for _, score in ranking], oracle.truncated(query)[places], rtol=ROUNDING)
+        assert list(ranking) == sorted(ranking, key=lambda hit: (-hit[1], uri(hit[0])))
+    assert sum(map(len, rankings)) > 50_000
+
+
+@pytest.mark.parametrize(("k", "first"), [(10, 0), (100, 1)])
+def test_the_best_are_the_same_where_the_engine_may_skip_the_rest(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector], k: int, first: int
+) -> None:
+    some = queries[first::2]
+    check(oracle, engine.rankings(asking(some), k), [oracle.bounds(query) for query in some], k)
+
+
+def test_pages_have_every_document_once_in_the_order_of_one_large_page(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector]
+) -> None:
+    some = [*queries[::90], max(queries, key=len)]
+    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+        for query, whole in zip(some, engine.rankings(asking(some), 10_000), strict=True):
+            size = max(1, len(whole) // 3 - 1)
+            paged: list[tuple[str, float]] = []
+            result = searcher.search(query, size)
+            paged += [(hit.id, hit.score) for hit in result.hits]
+            while result.after is not None:
+                result = searcher.search(query, size, after=result.after)
+                paged += [(hit.id, hit.score) for hit in result.hits]
+            assert paged == list(whole)
+            assert len(whole) == oracle.sharing(query).sum()
+
+
+def test_a_hit_is_the_document_with_its_words_in_common(
+    engine: Engine, documents: dict[str, SparseVector], queries: list[SparseVector]
+) -> None:
+    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+        for query in queries[::12]:
+            for hit in searcher.search(query, 5, how=How(engine_explain=True)).hits:
+                image = documents[hit.id]
+                assert hit.uri == uri(hit.id)
+                assert "thumbnail" not in hit.source
+                assert {reason.feature for reason in hit.why} == set(query.features) & set(image.features)
+                assert sum(reason.contribution for reason in hit.why) == pytest.approx(query.dot(image), rel=1e-6)
+                assert hit.engine == pytest.approx({reason.feature: reason.contribution for reason in hit.why}, rel=2**-8)
+
+
+def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, SparseVector]) -> Question:
+    """With conditions that some documents meet."""
+    words = list(rng.choice(list(documents.values())).features)
+    least = rng.choice([0.0, 0.0, rng.uniform(0.01, 0.3)])
+    first = rng.randrange(3000)
+    clauses: list[dict[str, Any]] = [
+        {"range": {"width": {"gte": first, "lt": first + 1500}}},
+        {"terms": {"format": rng.sample(FORMATS, 2)}},
+        {"query_string": {"query": f"width:<{first} OR format:png"}},
+    ]
+    return Question(
+        vector=query,
+        required=[(rng.choice(query.features),) for _ in range(rng.randint(0, 1))],
+        excluded=[tuple(rng.sample(words, rng.randint(1, 2))) for _ in range(rng.randint(0, 2))],
+        least=least,
+        filters=rng.sample(clauses, rng.randint(0, 2)),
+    )
+
+
+def meets(oracle: Oracle, question: Question, least: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which documents meet the conditions, counted here."""
+    numbers_N = np.arange(len(oracle.ids))
+    formats_N = np.array(FORMATS)[numbers_N % 3]
+    part_N = np.ones(len(oracle.ids), bool)
+
+    def has(spelling: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        weights = [oracle.weight(feature) for feature in spelling]
+        return np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights])
+
+    for spelling in question.required:
+        part_N &= has(spelling)
+    for spelling in question.excluded:
+        part_N &= ~has(spelling)
+    for clause in question.filters:
+        [(kind, inner)] = clause.items()
+        assert isinstance(inner, dict)
+        given: Any = next(iter(inner.values()))
+        if kind == "range":
+            part_N &= (numbers_N >= given["gte"]) & (numbers_N < given["lt"])
+        elif kind == "terms":
+            part_N &= np.isin(formats_N, given)
+        else:
+            part_N &= (numbers_N < int(given.split("<")[1].split()[0])) | (formats_N == "png")
+    return part_N
+
+
+def test_conditions_leave_exactly_the_documents_that_meet_them(
+    engine: Engine, oracle: Oracle, documents: dict[str, SparseVector], queries: list[SparseVector]
+) -> None:
+    """A weight of `least` or more always counts, one below it never by more than the truncation."""
+    rng = random.Random(SEED)
+    questions = [narrowed(rng, rng.choice(queries), documents) for _ in range(80)]
+    rankings = engine.rankings(questions, 10_000)
+    sizes = []
+    for question, ranking in zip(questions, rankings, strict=True):
+        bounds = oracle.bounds(question.vector)
+        strict_N, loose_N = (meets(oracle, question, question.least * factor) for factor in (1, 1 - 2**-8))
+        unsure_N = strict_N != loose_N
+        sure = [hit for hit in ranking if not unsure_N[oracle.places[hit[0]]]]
+        faults = oracle.faults(sure, bounds.only(strict_N & ~unsure_N), 10_000)
+        assert not faults, (question, faults[:5])
+        sizes.append(len(ranking))
+    assert sum(0 < size < 1500 for size in sizes) > 40
+
+
+def test_least_counts_a_weight_that_is_exactly_as_large(engine: Engine, oracle: Oracle) -> None:
+    """0.3 has no 9 bits: the engine keeps less of it, and must find it all the same."""
+    rng = random.Random(SEED)
+    questions = []
+    for word in rng.sample(sorted(oracle.columns), 30):
+        weights = oracle.weight(word)
+        least = float(np.median(weights[weights > 0]))
+        questions.append(Question(vector=SparseVector.from_mapping({word: 1.0}), required=[(word,)], least=least))
+    for question, ranking in zip(questions, engine.rankings(questions, 10_000), strict=True):
+        weights = oracle.weight(question.required[0][0])
+        found = {oracle.places[id_] for id_, _ in ranking}
+        assert set(np.flatnonzero(weights >= question.least)) <= found
+        assert found <= set(np.flatnonzero(weights >= question.least * (1 - 2**-8)))
+
+
+def test_min_score_leaves_out_what_scores_less(engine: Engine, queries: list[SparseVector]) -> None:
+    some = queries[::8]
+    whole = engine.rankings(asking(some), 10_000)
+    least = [ranking[len(ranking) // 3][1] for ranking in whole]
+    questions = [Question(vector=query, min_score=score) for query, score in zip(some, least, strict=True)]
+    for ranking, every, score in zip(engine.rankings(questions, 10_000), whole, least, strict=True):
+        assert list(ranking) == [hit for hit in every if hit[1] >= score]
+
+
+def test_two_phases_over_a_window_of_all_are_the_ranking_of_what_the_first_finds(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector]
+) -> None:
+    some = [query for query in queries if len(query) > 8][::12]
+    rankings = engine.rankings(asking(some), 3000, two_phase=TwoPhase(heavy=8, window=3000))
+    check(oracle, rankings, [oracle.bounds(query).only(oracle.sharing(query.top(8))) for query in some], 3000)
+
+
+def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector]
+) -> None:
+    how = How(pruning=Pruning(top_k=12, mass=0.8, stop=frozenset(["animal", "dog"])))
+    with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
+        for query in queries[::8]:
+            if set(query.features) <= how.pruning.stop:
+                continue
+            left = pruned(query, how.pruning)
+            assert 0 < len(left.kept) <= 12
+            result = searcher.search(query, 20, how=how)
+            ranking = [(hit.id, hit.score) for hit in result.hits]
+            assert result.dropped == left.dropped
+            assert not oracle.faults(ranking, oracle.bounds(left.kept), 20)
+
+
+@pytest.mark.parametrize("engine", ["node_url"], indirect=True, ids=["opensearch"])
+def test_impacts_rank_as_the_vectors_within_half_a_thousandth_a_word(
+    engine: Engine, oracle: Oracle, queries: list[SparseVector]
+) -> None:
+    some = [query for query in queries if any(map(askable, query.features))][::2]
+    bounds = []
+    for query in some:
+        asked = SparseVector.from_pairs(pair for pair in query if askable(pair[0]))
+        exact_N = oracle.exact(asked)
+        slack_N = np.zeros(len(oracle.ids))
+        for word, weight in asked:
+            weights_N = oracle.weight(word)
+            # Below half a step an impact is 1 all the same: off by less than a whole one.
+            steps_N = np.where(weights_N < IMPACT_SLACK, 2.0, 1.0) * (weights_N > 0)
+            slack_N += weight * IMPACT_SLACK * steps_N
+        rounding_N = exact_N * ROUNDING + 1e-9
+        bounds.append(Bounds(exact_N - slack_N - rounding_N, exact_N + slack_N + rounding_N, oracle.sharing(asked)))
+    check(oracle, engine.rankings(asking(some[::4]), 10_000, "impacts"), bounds[::4], 10_000)
+    check(oracle, engine.rankings(asking(some), 10, "impacts"), bounds, 10)
+
+
+def test_the_kept_vectors_are_what_the_model_says_today(encoder: Encoder, documents: dict[str, SparseVector]) -> None:
+    """Other processors round otherwise in the last digit: not the bits, the angle is compared."""
+    assert len(documents) == 3000
+    rng = random.Random(SEED)
+    photos = sorted(photo_vectors.PHOTOS.glob("*.jpg"))
+    for _ in range(12):
+        path, number = rng.choice(photos), rng.randrange(photo_vectors.VIEWS)
+        kept = documents[f"{path.stem}-{number:02}"]
+        now = photo_vectors.encoded(encoder, photo_vectors.view(path, number))
+        assert now.dot(kept) == pytest.approx(1.0, abs=1e-3)

@@ -1,0 +1,111 @@
+"""What a ranking must be: all documents scored one by one in float64, and what of that an engine may lose.
+
+Engines keep 9 significant bits of a document's weight, truncated, and count in float32. A score is therefore within
+[exact x (1 - 2^-8), exact x (1 + 1e-6)]. `faults` follows: if every score is within its bounds, the order is that of the scores
+and no better one is missing, then only documents whose exact scores differ by less than the tolerance can have changed places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stair_es.types import SparseVector
+
+Doubles: TypeAlias = NDArray[np.float64]
+Flags: TypeAlias = NDArray[np.bool_]
+Ranking: TypeAlias = Sequence[tuple[str, float]]
+"""(id, score), best first."""
+
+TRUNCATION = 2.0**-8
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Between what the score of each document must lie, and which documents take part. Shapes: [documents]."""
+
+    low_N: Doubles
+    high_N: Doubles
+    part_N: Flags
+
+    def only(self, part_N: Flags) -> Bounds:
+        """Of the same documents, only some."""
+        return Bounds(self.low_N, self.high_N, self.part_N & part_N)
+
+
+class Oracle:
+    """Documents, and what is true of them."""
+
+    def __init__(self, documents: Mapping[str, SparseVector]) -> None:
+        self.ids = list(documents)
+        self.places = {id_: place for place, id_ in enumerate(self.ids)}
+        words = sorted({word for vector in documents.values() for word, _ in vector})
+        self.columns = {word: column for column, word in enumerate(words)}
+        self.weights_NV = np.zeros((len(self.ids), len(words)))
+        for place, vector in enumerate(documents.values()):
+            for word, weight in vector:
+                self.weights_NV[place, self.columns[word]] = weight
+
+    @cached_property
+    def _truncated(self) -> Doubles:
+        """The weights as an engine keeps them: the upper half of float32."""
+        bits_NV = self.weights_NV.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF_8000)
+        return bits_NV.view(np.float32).astype(np.float64)
+
+    def weight(self, word: str) -> Doubles:
+        """Of one word in each document; 0 where it hasn't it."""
+        column = self.columns.get(word)
+        return np.zeros(len(self.ids)) if column is None else self.weights_NV[:, column]
+
+    def _asked(self, vector: SparseVector) -> tuple[list[int], Doubles]:
+        known = [(self.columns[word], weight) for word, weight in vector if word in self.columns]
+        return [column for column, _ in known], np.array([weight for _, weight in known])
+
+    def exact(self, vector: SparseVector) -> Doubles:
+        """The dot product with each document."""
+        columns, weights = self._asked(vector)
+        return np.asarray(self.weights_NV[:, columns] @ weights)
+
+    def truncated(self, vector: SparseVector) -> Doubles:
+        """The same with the weights as an engine keeps them."""
+        columns, weights = self._asked(vector)
+        return np.asarray(self._truncated[:, columns] @ weights)
+
+    def sharing(self, vector: SparseVector) -> Flags:
+        """Which documents have a word in common with the vector."""
+        return np.asarray((self.weights_NV[:, self._asked(vector)[0]] > 0).any(axis=1))
+
+    def bounds(self, vector: SparseVector) -> Bounds:
+        """What the scores of a vector must be."""
+        exact_N = self.exact(vector)
+        return Bounds(exact_N * (1 - TRUNCATION), exact_N * (1 + ROUNDING), self.sharing(vector))
+
+    def faults(self, ranking: Ranking, bounds: Bounds, k: int) -> list[str]:
+        """What is wrong with the `k` best; nothing, if nothing is."""
+        found = []
+        places_K = np.array([self.places[id_] for id_, _ in ranking], np.intp)
+        scores_K = np.array([score for _, score in ranking])
+        part = int(bounds.part_N.sum())
+        if len(np.unique(places_K)) != len(places_K):
+            found.append("a document comes twice")
+        if len(places_K) != min(k, part):
+            found.append(f"{len(places_K)} hits, of {part} documents that take part, for k={k}")
+        found += [f"{self.ids[place]} takes no part" for place in places_K[~bounds.part_N[places_K]]]
+        low_K, high_K = bounds.low_N[places_K], bounds.high_N[places_K]
+        for rank in np.flatnonzero(~((low_K <= scores_K) & (scores_K <= high_K))):
+            found.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
+        if (np.diff(scores_K) > 0).any():
+            found.append("not in the order of the scores")
+        missing = bounds.part_N.copy()
+        missing[places_K] = False
+        if len(places_K) and missing.any():
+            best = int(np.flatnonzero(missing)[np.argmax(bounds.low_N[missing])])
+            if bounds.low_N[best] > scores_K[-1] * (1 + ROUNDING):
+                found.append(f"{self.ids[best]} is missing: at least {bounds.low_N[best]!r}, the last hit has {scores_K[-1]!r}")
+        return found
