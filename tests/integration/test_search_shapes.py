@@ -5,11 +5,14 @@ The plugin neural-search can't be had here: `neural_sparse` and `seismic` are on
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import RequestError
 
 from stair_es.cluster.connect import Connection, probe
@@ -234,3 +237,49 @@ def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
     client.indices.create(index=index_name)
     with pytest.raises(RequestError, match="unknown query"):
         scores(client, index_name, build(shape, SparseVector.from_mapping({"dog": 1.0})).clause)
+
+
+def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
+    """A gate that lets a node say of a cluster's nodes which plugins they have."""
+    nodes = {
+        str(number): {"name": f"node-{number}", **({"plugins": [{"name": name} for name in names]} if names else {})}
+        for number, names in enumerate(plugins_of_nodes)
+    }
+    said = Said(status=200, body=json.dumps({"nodes": nodes}).encode())
+    return lambda asked: said if asked.target.startswith("/_nodes/plugins") else None
+
+
+@pytest.mark.parametrize(
+    ("of_nodes", "possible"),
+    [
+        ([["opensearch-knn", NEURAL_SEARCH]], True),
+        ([[NEURAL_SEARCH], ["opensearch-knn", NEURAL_SEARCH]], True),
+        ([[NEURAL_SEARCH], ["opensearch-knn"]], False),
+        ([[NEURAL_SEARCH], []], False),
+    ],
+)
+def test_the_plugin_counts_where_every_node_has_it(node_url: str, of_nodes: list[list[str]], possible: bool) -> None:
+    with GateProxy(node_url, gate=lists(*of_nodes)) as proxy:
+        connection = Connection(url=proxy.url)
+        with closing(connection.client()) as client:
+            target, fields = probe(client, connection), Fields(tokens="rank_features")
+            if possible:
+                assert choose(target, fields, lambda: plugins(client, connection), "neural_sparse") == "neural_sparse"
+            else:
+                with pytest.raises(QueryError, match="on every node"):
+                    choose(target, fields, lambda: plugins(client, connection), "neural_sparse")
+
+
+def test_who_may_not_see_the_plugins_is_told_what_to_grant_and_can_search_all_the_same(node_url: str) -> None:
+    def gate(asked: Asked) -> Said | None:
+        return Said(status=403) if asked.target.startswith("/_nodes/plugins") else None
+
+    with GateProxy(node_url, gate=gate) as proxy:
+        connection = Connection(url=proxy.url)
+        with closing(connection.client()) as client:
+            target, fields = probe(client, connection), Fields(tokens="rank_features")
+            with pytest.raises(QueryError, match="can't tell which plugins") as failure:
+                choose(target, fields, lambda: plugins(client, connection), "neural_sparse")
+            assert "cluster:monitor/nodes/info" in failure.value.remedy
+            assert choose(target, fields, lambda: plugins(client, connection)) == "rank_features"
+            assert len([asked for asked in proxy.seen if asked.target.startswith("/_nodes/plugins")]) == 1
