@@ -24,19 +24,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stair_es.config import Home
-from stair_es.model import minilm_files, starter_data
+from stair_es.eval.dense import StarterDense
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
 from stair_es.model.starter import IMAGE_SPEC, MODEL_ID, NoExpansion, Starter
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.types import Floats, Pixels, SparseVector
+from stair_es.types import Pixels, SparseVector
 
 PACKAGE = "tuxpaint-stamps-default"
 LIST = Path(__file__).parent / "data" / "tuxpaint_photos.txt"
 AT_LEAST = (31.0, 52.0, 58.0)
 CUTS = (1, 5, 10)
-CONSE_CLASSES = 10
 
 Scores = NDArray[np.float64]
 
@@ -92,20 +89,9 @@ def sparse_scores(texts: Sequence[SparseVector], images: Sequence[SparseVector])
 
 
 def conse_scores(encoder: Starter, photos: Photos) -> Scores:
-    """Cosines of dense ConSE (Norouzi et al., 2014): an image is the mean of its 10 likeliest classes' embeddings."""
-    words = starter_data.load_class_words(len(starter_data.load_vocabulary()))
-    images_BD = np.stack([_conse(logits_K, words.embeddings) for logits_K in encoder.image_network.logits(photos.pixels_BHWC)])
-    vocabulary = starter_data.load_vocabulary()
-    network = MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
-    texts = [network.embed(vocabulary.with_ends(vocabulary.encode(query), MAX_TOKENS)) for query in photos.queries]
-    return (np.stack(texts) @ images_BD.T).astype(np.float64)
-
-
-def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:
-    best = np.argsort(-logits_K, kind="stable")[:CONSE_CLASSES]
-    mean_D = softmax(logits_K)[best] @ embeddings_KD[best]
-    unit_D: Floats = mean_D / np.linalg.norm(mean_D)
-    return unit_D
+    """Cosines of dense ConSE: the same networks without words."""
+    dense = StarterDense(encoder)
+    return (dense.encode_texts_dense(photos.queries) @ dense.encode_images_dense(photos.pixels_BHWC).T).astype(np.float64)
 
 
 def recalls(scores: Scores, photos: Photos) -> tuple[float, ...]:
