@@ -1,0 +1,169 @@
+"""Exact scores, and which differences of an engine's ranking 9 bits explain."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stair_es import SparseVector
+from stair_es.cluster.target import Target
+from stair_es.eval import knn
+from stair_es.eval.differences import compare, named, total
+from stair_es.eval.exact import DenseGallery, Postings
+from stair_es.eval.markdown import markdown, table
+from stair_es.eval.metrics import summary
+from stair_es.eval.rank_eval import Agreement, own_values
+from stair_es.eval.report import Evaluation, Row
+from stair_es.eval.tasks import Task
+from stair_es.eval.trial import Hits
+from stair_es.eval.words import own_words, weighted_by_rarity
+
+
+def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
+    return [
+        SparseVector.from_pairs((f"w{word}", float(rng.random() + 0.01)) for word in rng.choice(50, 10, replace=False))
+        for _ in range(count)
+    ]
+
+
+def test_exact_scores_are_dot_products() -> None:
+    rng = np.random.default_rng(1)
+    gallery, queries = drawn(rng, 30), drawn(rng, 20)
+    postings = Postings(gallery)
+    for query in queries:
+        assert postings.scores(query) == pytest.approx([query.dot(item) for item in gallery], rel=1e-12)
+    assert list(postings.scores(SparseVector(("other",), (1.0,)))) == [0.0] * 30
+    vectors_ND = rng.normal(size=(6, 4)).astype(np.float32)
+    assert DenseGallery(vectors_ND).scores(vectors_ND[2])[2] == pytest.approx(float(vectors_ND[2] @ vectors_ND[2]), rel=1e-6)
+
+
+def test_a_bag_of_words_is_what_is_written() -> None:
+    bags = own_words(["The red car and a RED bus!", "the of"])
+    assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
+    assert len(bags[1]) == 0
+    rare = weighted_by_rarity([*bags, *own_words(["red"])])
+    assert math.fsum(weight**2 for weight in rare[0].weights) == pytest.approx(1.0)
+    words = rare[0].to_dict()
+    assert words["red"] < words["car"] == words["bus"]
+    assert len(rare[1]) == 0
+
+
+SCORES = np.array([0.9, 0.8, 0.799, 0.3, 0.0])
+
+
+def truncated(items: list[int], loss: float = 0.001) -> list[float]:
+    return [float(SCORES[item]) * (1 - loss) for item in items]
+
+
+@pytest.mark.parametrize(
+    ("items", "loss", "outcome"),
+    [
+        ([0, 1, 2, 3], 0.001, "same"),
+        ([0, 2, 1, 3], 0.001, "explained"),  # 0.125 % apart
+        ([1, 0, 2, 3], 0.001, "unexplained"),  # 11 % apart
+        ([0, 1, 2], 0.001, "unexplained"),  # one is missing
+        ([0, 1, 2, 3], 0.005, "unexplained"),  # scores too small
+        ([0, 1, 2, 3], -0.001, "unexplained"),  # scores too large
+        ([0, 1, 2, 3, 4], 0.001, "unexplained"),  # one that has no word in common
+    ],
+)
+def test_nine_bits_explain_only_near_ties(items: list[int], loss: float, outcome: str) -> None:
+    found = compare(0, SCORES, items, truncated(items, loss), nine_bits=True)
+    assert {name: getattr(found, name) for name in ("same", "explained", "unexplained")} == {
+        name: int(name == outcome) for name in ("same", "explained", "unexplained")
+    }
+    assert found.queries == 1
+
+
+def test_of_approximate_neighbours_the_overlap_counts() -> None:
+    scores_N = np.linspace(-0.5, 1.0, 40)
+    best = [39 - rank for rank in range(10)]
+    found = compare(3, scores_N, [*best[:9], 5], [1.0] * 10, nine_bits=False)
+    assert (found.same, found.explained, found.unexplained, found.overlap) == (0, 0, 1, 0.9)
+    both = total([found, compare(4, scores_N, best, [1.0] * 10, nine_bits=False)], cut=2)
+    assert (both.queries, both.same, both.unexplained, both.cut, both.overlap) == (2, 1, 1, 2, 0.95)
+    [swap] = both.swaps
+    assert named(swap, [f"q{i}" for i in range(9)], [f"i{i}" for i in range(40)])["engine"]["item"] == "i5"
+
+
+def test_the_metrics_of_rank_eval_measure_a_short_list_by_a_short_ideal() -> None:
+    values = own_values(Hits((4, 7), (2.0, 1.0)), (7, 1, 2))
+    ideal = 1 + 1 / math.log2(3)
+    assert values == {"recall@10": pytest.approx(1 / 3), "MRR@10": 0.5, "nDCG@10": pytest.approx(1 / math.log2(3) / ideal)}
+    assert set(own_values(Hits((), ()), (1,)).values()) == {0.0}
+
+
+def target(distribution: Any, *version: int) -> Target:  # noqa: ANN401
+    return Target(distribution=distribution, version=version, max_clauses=1024)
+
+
+def test_where_there_is_knn() -> None:
+    def has(*names: str) -> Any:  # noqa: ANN401
+        return lambda: frozenset(names)
+
+    assert "8.12" in knn.obstacle(target("elasticsearch", 7, 17), has(), 384)
+    assert knn.obstacle(target("elasticsearch", 9, 5), has(), 384) == ""
+    assert "5000 dimensions" in knn.obstacle(target("elasticsearch", 9, 5), has(), 5000)
+    assert "opensearch-knn" in knn.obstacle(target("opensearch", 3, 8), has("other"), 384)
+    assert knn.obstacle(target("opensearch", 3, 5), has("opensearch-knn"), 384) == ""
+    assert knn.knn_body("opensearch", 8)["mappings"]["properties"]["dense"]["method"]["engine"] == "lucene"
+    assert knn.knn_body("elasticsearch", 8)["mappings"]["properties"]["dense"]["index_options"] == {"type": "hnsw"}
+
+
+def report() -> Evaluation:
+    task = Task(direction="text -> image", queries=("a | b", "c\nd"), items=tuple("vwxyz"), right=((0,), (1,)))
+    metrics = summary([(1,), (3,)])
+    ranked = compare(0, SCORES, [0, 2, 1, 3], truncated([0, 2, 1, 3]), nine_bits=True)
+    agreements = (Agreement(metric="MRR@10", queries=2, engine=0.5, own=0.6, disagreeing=((1, 0.5, 0.7),)),)
+    stair = Row(
+        method="STAIR",
+        direction=task.direction,
+        exact=metrics,
+        engine=metrics,
+        tokens=(60.0, 20.0),
+        unasked=1,
+        task=task,
+        differences=total([ranked], 0),
+        nine_bits=True,
+        rank_eval=agreements,
+        index="eval-1",
+    )
+    missing = Row(method="BM25 on captions", direction=task.direction, exact_reason="no captions", engine_reason="no captions")
+    return Evaluation(
+        captions="set.jsonl",
+        form="JSON Lines",
+        images=5,
+        texts=2,
+        problems=tuple(f"image {number}: broken" for number in range(7)),
+        model="drawn@1",
+        text_tower="full",
+        cluster="OpenSearch 3.8.0",
+        shape="rank_features",
+        depth=1000,
+        analyzer="english",
+        rows=(stair, missing),
+        versions={"numpy": "2"},
+        seconds=1.0,
+    )
+
+
+def test_the_report_says_everything_for_people_and_for_programs() -> None:
+    found = report()
+    text = markdown(found)
+    assert "1 queries differ" in text
+    assert "- BM25 on captions n/a: no captions" in text
+    assert "- and 2 more" in text
+    assert "a \\| b" in text
+    assert "-0.125 %" in text
+    assert "1 queries have no known word" in text
+    rows = json.loads(json.dumps(found.to_dict(), allow_nan=False))["rows"]
+    assert rows[0]["engine"]["hit"] == {"1": 0.5, "5": 1.0, "10": 1.0}
+    assert rows[0]["rank_eval"][0]["disagreeing"] == [{"query": "c\nd", "engine": 0.5, "own": 0.7}]
+    assert rows[0]["differences"]["examples"][0]["query"] == "a | b"
+    assert rows[1]["exact"] == {"missing": "no captions"}
+    for line in table(("a", "b"), [("1", "2|3"), ("4\n5", "")]).splitlines():
+        assert line.replace("\\|", "").count("|") == 3
