@@ -98,8 +98,13 @@ def _hit(hit: Hit) -> dict[str, object]:
 
 
 def _remarks(result: Result, index: str) -> None:
-    if len(result.cut):
-        note(f"the cluster's clause limit left no room for the {len(result.cut)} lightest words of the query")
+    from stair_es.cluster.documents import askable
+
+    pieces = [word for word in result.cut.features if result.shape == "impacts" and not askable(word)]
+    if pieces:
+        note(f"`impacts` has no word pieces and symbols: not asked for {', '.join(pieces[:8])}")
+    if len(result.cut) > len(pieces):
+        note(f"the cluster's clause limit left no room for the {len(result.cut) - len(pieces)} lightest words of the query")
     if len(result.dropped):
         note(f"pruned: {len(result.dropped)} words of the query were not sent ({', '.join(result.dropped.features[:8])})")
     if not result.hits:

@@ -93,7 +93,8 @@ def request_body(
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-        query = build(shape, question.vector, max_clauses=max_clauses - beside)
+        more = {"k": k} if shape == "seismic" else {}  # an approximate query has to know how many it should look for
+        query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rest: Clause | None = None
     if two_phase and len(sent) > two_phase.heavy:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from stair_es.config import MAX_CLAUSES
@@ -14,11 +13,9 @@ from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
 __all__ = [
-    "QUERIES",
     "TOKENS_FIELD",
     "SparseQuery",
     "rank_features_query",
-    "search_body",
     "sparse_vector_query",
     "weighted_tokens_query",
 ]
@@ -73,21 +70,6 @@ def weighted_tokens_query(vector: SparseVector, *, field: str = TOKENS_FIELD, ma
     """
     kept = fit(vector, max_clauses)
     return made({"weighted_tokens": {field: {"tokens": {escape(word): boost for word, boost in kept}}}}, kept, vector)
-
-
-QUERIES: Mapping[str, Callable[..., SparseQuery]] = {
-    "rank_features": rank_features_query,
-    "sparse_vector": sparse_vector_query,
-}
-"""Type of the field -> what builds its clause."""
-
-
-def search_body(clause: Mapping[str, Any], *, k: int) -> dict[str, Any]:
-    """The body of a `_search` request for the `k` best documents, without their thumbnails.
-
-    The total isn't counted, so that the engine may skip documents that can't get among the best `k`.
-    """
-    return {"size": k, "track_total_hits": False, "_source": {"excludes": ["thumbnail"]}, "query": dict(clause)}
 
 
 def _rank_feature(field: str, boost: float) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
 from stair_es.cluster.mapping import index_body
 from stair_es.config import Home
-from stair_es.search.queries import QUERIES, search_body
+from stair_es.search.body import request_body
+from stair_es.search.question import Question
 from stair_es.types import SparseVector
 
 _SCRIPT = Path(__file__).parents[2] / "tools" / "client_round_trip.py"
@@ -102,7 +103,7 @@ def _task(url: str, vector: Literal["rank_features", "sparse_vector"]) -> Task:
         "index": f"test-{uuid.uuid4().hex[:12]}",
         "body": body,
         "documents": documents,
-        "query": search_body(QUERIES[vector](asked).clause, k=10),
+        "query": request_body(Question(vector=asked), vector, max_clauses=1024).body,
     }
     exact = {name: asked.dot(stored) for name, stored in vectors.items()}
     return Task(values, dict(sorted(exact.items(), key=lambda pair: -pair[1])))

@@ -20,7 +20,6 @@ from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFact
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import plugins
 from stair_es.errors import QueryError
-from stair_es.search.queries import search_body
 from stair_es.search.shapes import NEURAL_SEARCH, Fields, Shape, build, choose
 from stair_es.types import SparseVector
 
@@ -90,7 +89,7 @@ def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, i
 
 
 def scores(client: OpenSearch, index: str, clause: Mapping[str, Any]) -> dict[str, float]:
-    hits = client.search(index=index, body={**search_body(clause, k=1000), "_source": False})["hits"]["hits"]
+    hits = client.search(index=index, body={"size": 1000, "query": clause, "_source": False})["hits"]["hits"]
     return {hit["_id"]: hit["_score"] for hit in hits}
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.queries import rank_features_query, search_body
+from stair_es.search.body import request_body
+from stair_es.search.queries import rank_features_query
+from stair_es.search.question import Question
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parent.parent / "golden").glob("query_*.json"))
@@ -21,9 +23,10 @@ def test_there_are_golden_bodies() -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     case: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    query = rank_features_query(SparseVector.from_mapping(case["vector"]))
-    assert search_body(query.clause, k=case["k"]) == case["body"]
-    assert not len(query.cut)
+    question = Question(vector=SparseVector.from_mapping(case["vector"]))
+    asked = request_body(question, "rank_features", max_clauses=1024, k=case["k"])
+    assert asked.body == case["body"]
+    assert not len(asked.cut)
 
 
 def test_every_clause_is_linear() -> None:
