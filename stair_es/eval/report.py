@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,10 @@ class Row:
 
     def _agreement(self, each: Agreement) -> dict[str, Any]:
         queries = self.task.queries if self.task else ()
-        differ = [{"query": queries[query], "engine": theirs, "own": ours} for query, theirs, ours in each.disagreeing]
+        differ = [
+            {"query": queries[query], "engine": None if math.isnan(theirs) else theirs, "own": ours}
+            for query, theirs, ours in each.disagreeing
+        ]
         return {
             "metric": each.metric,
             "queries": each.queries,

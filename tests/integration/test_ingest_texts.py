@@ -1,0 +1,147 @@
+"""Texts as documents on a real node: each exactly once, the same text one document, and a picture finds them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import OpenSearch
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.errors import IngestError, UsageError
+from stair_es.ingest import texts_run
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import ingest
+from stair_es.ingest.texts import TextOptions, ingest_texts
+from stair_es.ingest.texts_read import text_source
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.inputs import image_vector
+from stair_es.search.searcher import Searcher
+from stair_es.sources.item import SourceOptions
+from stair_es.sources.registry import open_source
+from stair_es.types import Json
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+TABLE = ModelSpec(name="starter", text_tower="table")
+
+Take = Callable[..., Report]
+
+
+@pytest.fixture
+def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> Take:
+    """Ingests the texts of some files into the index of the test."""
+
+    def run(*files: Path, model: ModelSpec = TABLE, **more: Any) -> Report:  # noqa: ANN401
+        options = TextOptions(alias=engine_index, model=model, dead_letters=tmp_path / "dead.jsonl", **more)
+        sources = [text_source(str(file)) for file in files]
+        return ingest_texts(sources, Connection(url=rank_features_url), options, say=print, progress=lambda _: None)
+
+    return run
+
+
+def documents(client: OpenSearch, index: str) -> dict[str, dict[str, Json]]:
+    """Text -> document."""
+    client.indices.refresh(index=index)
+    hits = client.search(index=index, body={"size": 1000, "query": {"match_all": {}}})["hits"]["hits"]
+    found = {hit["_source"]["caption"]: hit["_source"] for hit in hits}
+    assert len(found) == len(hits)
+    return found
+
+
+def lines(path: Path, *texts: str) -> Path:
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return path
+
+
+def test_each_text_is_one_document_and_a_rerun_does_what_is_missing(
+    take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "a.txt", "a brown dog", "the of", "a cat on a sofa", "a brown dog", "the of")
+    first = take(path)
+    assert (first.seen, first.written, first.unchanged, first.dead, first.documents) == (5, 2, 1, 2, 2)
+    assert [(why.stage, why.reason, why.images) for why in first.dead_reasons] == [("encode", texts_run.NO_WORDS, 2)]
+    [letter, _] = map(json.loads, (tmp_path / "dead.jsonl").read_text().splitlines())
+    assert (letter["stage"], letter["fields"]) == ("encode", {"caption": "the of"})
+    found = documents(engine, engine_index)
+    assert set(found) == {"a brown dog", "a cat on a sofa"}
+    dog = found["a brown dog"]
+    assert str(dog["uri"]).endswith("a.txt#line=1")
+    assert {"tokens", "top_tokens", "caption", "uri", "source", "sha256", "model", "fingerprint", "ingested_at"} == set(dog)
+
+    lines(path, "a brown dog", "a red house", "a cat on a sofa")
+    again = take(path)
+    assert (again.seen, again.written, again.unchanged, again.dead) == (3, 1, 2, 0)
+    assert documents(engine, engine_index)["a brown dog"] == dog
+    assert again.index == first.index
+
+
+def test_several_batches_and_sources_know_the_same_text(
+    take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts_run, "BATCH_TEXTS", 3)
+    table = tmp_path / "b.jsonl"
+    rows = [{"captions": ["a dog", "a bird"], "price": 2, "tokens": "ours"}, {"captions": ["a boat", "a horse", "a dog"]}]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = take(lines(tmp_path / "a.txt", "a dog", "a cat", "a dog", "a bus"), table)
+    assert (report.seen, report.written, report.unchanged, report.documents) == (9, 6, 3, 6)
+    found = documents(engine, engine_index)
+    assert set(found) == {"a dog", "a cat", "a bus", "a bird", "a boat", "a horse"}
+    assert found["a bird"]["price"] == 2
+    assert "price" not in found["a dog"]  # the first one counts
+    assert isinstance(found["a bird"]["tokens"], dict)
+
+
+def test_another_text_tower_is_another_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.txt", "a brown dog", "a cat")
+    first = take(path)
+    full = take(path, model=ModelSpec(name="starter"))
+    assert full.swapped
+    assert full.index != first.index
+    assert list(engine.indices.get_alias(name=engine_index)) == [full.index]
+    assert take(path, model=ModelSpec(name="starter")).unchanged == 2
+
+
+def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_features_url: str) -> None:
+    report = take(PHOTOS / "captions.jsonl")
+    assert report.written == 40
+    encoder = catalogue.load(TABLE)
+    with Searcher(Connection(url=rank_features_url), engine_index, encoder.model_id) as searcher:
+        for name in ("two-spaniels.jpg", "espresso.jpg", "koala.jpg"):
+            hits = searcher.search(image_vector(encoder, PHOTOS / name), k=3).hits
+            assert hits[0].source["file"] == name, [hit.source["caption"] for hit in hits]
+            assert hits[0].why[0].contribution > 0
+
+
+def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_index: str, rank_features_url: str) -> None:
+    connection = Connection(url=rank_features_url)
+    image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions(), print)
+    options = IngestOptions(alias=engine_index, model=TABLE)
+    ingest([image], connection, options, say=print, progress=lambda _: None)
+    with pytest.raises(UsageError, match="an index of images"):
+        take(PHOTOS / "captions.jsonl")
+    assert engine.count(index=engine_index)["count"] == 1
+
+
+def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
+    with pytest.raises(IngestError, match="no texts"):
+        take(lines(tmp_path / "a.txt", "", " "))
+    assert not engine.indices.exists(index=f"{engine_index}*", params={"allow_no_indices": "false"})
+
+
+def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str], tmp_path: Path) -> None:
+    alias, connection = index_on(elasticsearch9_url), Connection(url=elasticsearch9_url)
+    document = DocumentSettings(thumbnail_px=0, id="content", vector="sparse_vector")
+    options = TextOptions(alias=alias, model=TABLE, document=document, dead_letters=tmp_path / "dead.jsonl")
+    source = text_source(str(lines(tmp_path / "a.txt", "a brown dog", "a cat on a sofa")))
+    for written in (2, 0):
+        report = ingest_texts([source], connection, options, say=print, progress=lambda _: None)
+        assert (report.written, report.unchanged, report.dead) == (written, 2 - written, 0)
+    with Searcher(connection, alias, "starter-1") as searcher:
+        [hit] = searcher.search(image_vector(catalogue.load(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
+    assert hit.source["caption"] == "a brown dog"
