@@ -65,6 +65,7 @@ def request_body(
     after: After | None = None,
     two_phase: TwoPhase | None = None,
     explain: bool = False,
+    ordered: bool = True,
 ) -> Asked:
     """The body of a `_search` request for the `k` best documents.
 
@@ -79,6 +80,7 @@ def request_body(
         two_phase: Find with few words first; takes the place of the total order, so that it goes with neither `after` nor
             `min_score`.
         explain: Ask the engine to explain each score.
+        ordered: In a total order, which takes `uri` and `sha256` as keywords; without it there are no pages.
 
     Raises:
         QueryError: As the builder of the shape, the options exclude each other, or `after` is no cursor.
@@ -107,17 +109,24 @@ def request_body(
     body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
     body["query"] = _restricted(scoring, question, shape)
     if rest is not None and two_phase:
-        window = max(two_phase.window, k)
-        body["rescore"] = {"window_size": window, "query": {"rescore_query": rest}}
+        body["rescore"] = {"window_size": max(two_phase.window, k), "query": {"rescore_query": rest}}
     else:
-        body["sort"] = ORDER
-    if after is not None:
-        body["search_after"] = checked(after)
+        body |= _pages(after, ordered=ordered)
     if question.min_score is not None:
         body["min_score"] = question.min_score
     if explain:
         body["explain"] = True
     return Asked(body=body, sent=sent, cut=cut)
+
+
+def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
+    if after is not None and not ordered:
+        raise QueryError(
+            "the index has no pages: its fields `uri` and `sha256` are no keywords, so its hits have no total order",
+            "Ask for a larger k instead.",
+        )
+    order = {"sort": ORDER} if ordered else {}
+    return order if after is None else {**order, "search_after": checked(after)}
 
 
 def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:

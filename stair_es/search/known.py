@@ -16,6 +16,8 @@ from stair_es.search.shapes import Fields
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+_VECTORS = ("rank_features", "sparse_vector")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -26,6 +28,8 @@ class Known:
     model: str
     model_name: str
     """What to ask for: `--model`."""
+    ordered: bool = True
+    """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
 
     @cached_property
     def one(self) -> Fields:
@@ -88,15 +92,25 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
             "Name one of the indices: the dot products of two models can't be compared.",
         )
     model, name = min(models)
-    return Known(fields={index: fields for index, (_, fields) in about.items()}, model=model, model_name=name)
+    return Known(
+        fields={index: fields for index, (_, fields) in about.items()},
+        model=model,
+        model_name=name,
+        ordered=all(_sortable(found["mappings"]) for found in answer.values()),
+    )
 
 
 def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = Fields.from_mapping(mapping.get("properties", {}))
-    if not isinstance(meta, dict) or fields == Fields.from_mapping({}):
+    if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
         raise IndexMismatch(
             f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of word weights (`tokens`)",
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
+
+
+def _sortable(mapping: Mapping[str, Any]) -> bool:
+    fields = mapping.get("properties", {})
+    return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))

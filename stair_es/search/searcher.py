@@ -182,6 +182,7 @@ class Searcher:
                 after=after,
                 two_phase=how.two_phase,
                 explain=how.engine_explain,
+                ordered=known.ordered,
             )
             try:
                 answer = self._send({**asked.body, "track_total_hits": total})

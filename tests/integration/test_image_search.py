@@ -20,7 +20,7 @@ from stair_es.search import How, ImageSearch, Inputs, Pruning, TwoPhase
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
-    from stair_es.search import Result
+    from stair_es.search import Hit, Result
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "two-spaniels.jpg", "dairy-cow.jpg", "red-panda.jpg", "giant-panda.jpg")
@@ -114,7 +114,8 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
 def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
     whole = photos.search("animal", k=100)
     assert whole.after is None
-    paged, page = [], photos.search("animal", k=2)
+    page = photos.search("animal", k=2)
+    paged: list[Hit] = []
     while page.hits:
         paged += page.hits
         if page.after is None:

@@ -73,6 +73,12 @@ def test_the_next_page_and_the_least_score() -> None:
     assert (made["search_after"], made["min_score"]) == ([1.5, "file:///a.jpg", "ab", "images-1"], 0.5)
 
 
+def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
+    assert "sort" not in body(Question(vector=VECTOR), ordered=False)
+    with pytest.raises(QueryError, match="no pages"):
+        body(Question(vector=VECTOR), ordered=False, after=[1.5, "file:///a.jpg", "ab", "i"])
+
+
 def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
     made = body(Question(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(heavy=1, window=5))
     [dog, *light] = SPARSE["bool"]["should"]
