@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from stair_es.search.cursor import ORDER, After, checked
 from stair_es.search.question import NOTHING, Question, Spelling
 from stair_es.search.shapes import Shape, build
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
 
 Clause = dict[str, Any]
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -154,7 +151,7 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     score = scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     must = [has_word(word, shape, least=question.least) for word in question.required]
     must_not = [has_word(word, shape, least=question.least) for word in question.excluded]
-    filters: list[Mapping[str, Json]] = [*question.filters, *must]
+    filters: list[Mapping[str, Any]] = [*question.filters, *must]
     if not filters and not must_not:
         return score
     # In `must`: beside a filter a `should` would be optional, and what matches the filter alone would be found.

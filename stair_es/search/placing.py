@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         )
     id_, source = found
     tokens = source.get("tokens") or {}
-    only: dict[str, Any] = {"ids": {"values": [id_]}}
+    only = {"ids": {"values": [id_]}}
     hits = searcher.search(replace(question, filters=[*question.filters, only]), 1, how=how).hits
     best = searcher.search(question, k, how=how).hits
     score = hits[0].score if hits else None

@@ -6,15 +6,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stair_es.errors import QueryError
 from stair_es.search.clauses import check_filters, clauses_in, sendable, terms_in
 from stair_es.search.fit import MAX_WEIGHT
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.types import Json
 
 NOTHING = SparseVector((), ())
 
@@ -37,7 +34,7 @@ class Question:
     """Words that it mustn't have: all the features of one together."""
     least: float = 0.0
     """From which weight on a document has a word, for `required` and `excluded`; 0: any weight."""
-    filters: Sequence[Mapping[str, Json]] = ()
+    filters: Sequence[Mapping[str, Any]] = ()
     """Query clauses that a document must match; they add nothing to its score."""
     caption: str = ""
     """A text for BM25 over `caption_field`."""

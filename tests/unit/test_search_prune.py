@@ -41,7 +41,7 @@ def test_what_is_kept_and_what_is_dropped_make_the_whole(pruning: Pruning, kept:
 def test_numbers_that_can_t_be_are_refused() -> None:
     for wrong in ({"top_k": 0}, {"mass": 0.0}, {"mass": 1.1}, {"mass": math.nan}):
         with pytest.raises(QueryError):
-            Pruning(**wrong)  # type: ignore[arg-type]
+            Pruning(**wrong)
     with pytest.raises(QueryError, match="stop words"):
         pruned(VECTOR, Pruning(stop=frozenset(VECTOR.features)))
 
