@@ -98,7 +98,7 @@ class Oracle:
             found.append(f"{len(places_K)} hits, of {part} documents that take part, for k={k}")
         found += [f"{self.ids[place]} takes no part" for place in places_K[~bounds.part_N[places_K]]]
         low_K, high_K = bounds.low_N[places_K], bounds.high_N[places_K]
-        for rank in np.flatnonzero(~((low_K <= scores_K) & (scores_K <= high_K))):
+        for rank in np.flatnonzero(~((low_K <= scores_K) & (scores_K <= high_K))).tolist():
             found.append(f"{ranking[rank]} is not within {low_K[rank]}..{high_K[rank]}")
         if (np.diff(scores_K) > 0).any():
             found.append("not in the order of the scores")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.encoder import Speller
+from stair_es.search.clauses import sendable
 from stair_es.search.combine import boosted, combined, muted
 from stair_es.search.question import NOTHING, Question, Spelling, parse_filter
 from stair_es.search.wish import Wish, parse
@@ -92,6 +93,7 @@ def spelled(encoder: Encoder, word: str) -> Spelling:
     Raises:
         QueryError: The model has none for it.
     """
+    _check_characters(word)
     if not isinstance(encoder, Speller):
         return (word,)
     features = encoder.spell(word)
@@ -108,6 +110,7 @@ def text_vector(encoder: Encoder, text: str) -> SparseVector:
     Raises:
         QueryError: The model gives no weight to any of its words.
     """
+    _check_characters(text)
     vector = encoder.encode_texts([text])[0]
     if not len(vector):
         raise QueryError(
@@ -129,6 +132,11 @@ def image_vector(encoder: Encoder, path: Path, reading: Reading | None = None) -
     except (ReadError, DecodeError) as error:
         raise DecodeError(f"{str(path)!r}: {error.message}") from error
     return encoder.encode_images(pixels_HWC[None])[0]
+
+
+def _check_characters(text: str) -> None:
+    if not sendable(text):
+        raise QueryError(f"{text[:80]!r} is no text: it has half a surrogate pair, which is no character", "Type it anew.")
 
 
 def _seen(encoder: Encoder, path: Path, reading: Reading | None) -> SparseVector:

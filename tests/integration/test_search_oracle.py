@@ -250,7 +250,7 @@ def meets(oracle: Oracle, question: Question, least: float) -> np.ndarray[Any, n
 
     def has(spelling: Sequence[str]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         weights = [oracle.weight(feature) for feature in spelling]
-        return np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights])
+        return np.asarray(np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]))
 
     for spelling in question.required:
         part_N &= has(spelling)

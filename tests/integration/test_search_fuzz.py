@@ -1,0 +1,412 @@
+"""Hostile questions on real nodes: a clear error or the right answer, never a wrong ranking and never the engine's own failure.
+
+The cases are drawn with `SEED`; a failure names the number of its case.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import hostile
+import numpy as np
+import pytest
+from opensearchpy import OpenSearch
+from search_oracle import Oracle
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.mapping import index_body
+from stair_es.errors import ClusterError, QueryError, StairError
+from stair_es.search.hits import Result
+from stair_es.search.question import Question, parse_filter
+from stair_es.search.searcher import How, Searcher
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+SEED = 20261124
+MODEL_ID = "drawn@1"
+LARGEST, LEAST = 2.0**100, 2.0**-100
+CAPTION = ("dog", "cat", "tree", "house", "犬", "café")
+ENGINES: dict[str, Literal["rank_features", "sparse_vector"]] = {
+    "node_url": "rank_features",
+    "elasticsearch7_url": "rank_features",
+    "elasticsearch9_url": "sparse_vector",
+}
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An index full of strange words, and what is true of it."""
+
+    connection: Connection
+    client: OpenSearch
+    index: str
+    searcher: Searcher
+    oracle: Oracle
+    documents: dict[str, SparseVector]
+    max_clauses: int
+    settings: DocumentSettings
+
+    @property
+    def newest(self) -> bool:
+        return self.settings.vector == "sparse_vector"
+
+
+def drawn_documents() -> dict[str, SparseVector]:
+    rng = random.Random(SEED)
+    known = hostile.words(rng, 150)
+    documents = {}
+    for number in range(150):
+        chosen = rng.sample(known, rng.randint(1, 30))
+        documents[f"{number:03}"] = SparseVector.from_pairs((word, hostile.weight(rng)) for word in chosen)
+    return documents
+
+
+@pytest.fixture(scope="module", params=list(ENGINES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
+def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
+    connection = Connection(url=request.getfixturevalue(request.param))
+    client = connection.client()
+    index, documents = "test-search-fuzz", drawn_documents()
+    target = probe(client, connection)
+    settings = DocumentSettings(vector=ENGINES[request.param])
+    try:
+        create(client, connection, index, settings)
+        lines: list[dict[str, Any]] = []
+        for number, (id_, tokens) in enumerate(documents.items()):
+            caption = " ".join(CAPTION[: 1 + number % len(CAPTION)])
+            texts = {"caption": caption, "title": "dog", "subtitle": "dog"}
+            lines += [{"index": {"_id": id_}}, {**source(tokens), **texts, "uri": f"u/{id_}", "width": number}]
+        answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
+        assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
+        with Searcher(connection, index, MODEL_ID) as searcher:
+            yield Hostile(connection, client, index, searcher, Oracle(documents), documents, target.max_clauses, settings)
+        client.indices.delete(index=",".join(client.indices.get(index=f"{index}*")))
+    finally:
+        client.close()
+
+
+def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
+    body = index_body(probe(client, connection), settings)
+    body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "drawn"}}
+    client.indices.create(index=index, body=body)
+
+
+def source(vector: SparseVector) -> dict[str, Any]:
+    return {"tokens": {escape(word): weight for word, weight in vector}}
+
+
+def ranking(result: Result) -> list[tuple[str, float]]:
+    return [(hit.id, hit.score) for hit in result.hits]
+
+
+def answer(ask: Callable[[], Result], case: object, *refusals: type[StairError]) -> Result | None:
+    """The answer, or None where the question was refused in plain words: by us, unless `refusals` says by whom."""
+    caught = refusals or (QueryError,)
+    try:
+        return ask()
+    except caught as error:
+        said = error.message
+    assert said, case
+    assert " answered 5" not in said, (case, said)
+    return None
+
+
+def drawn_vector(rng: random.Random, known: list[str]) -> SparseVector:
+    """Mostly words that there are; sometimes very many, sometimes with a weight or a word that no engine takes."""
+    size = rng.choice((1, 1, 2, 5, 20, 64, rng.choice((1100, 5000, 10_000)) if rng.random() < 0.3 else 10))
+    chosen = dict.fromkeys(rng.sample(known, min(size, len(known) // 2)))
+    chosen |= dict.fromkeys(hostile.words(rng, 3)) if rng.random() < 0.3 else {}
+    chosen |= dict.fromkeys(f"w{number}" for number in range(size - len(chosen)))
+    pairs = [(word, hostile.weight(rng, rng.choice((1, 3)))) for word in chosen]
+    spoiled = rng.randrange(len(pairs))
+    kind = rng.random()
+    if kind < 0.1:
+        pairs[spoiled] = (pairs[spoiled][0], rng.choice(hostile.BAD_WEIGHTS))
+    elif kind < 0.2:
+        pairs[spoiled] = (pairs[spoiled][0], rng.choice((LARGEST, LEAST, *hostile.TINY_WEIGHTS)))
+    elif kind < 0.25:
+        pairs[spoiled] = (rng.choice((hostile.broken(rng), "x" * 40_000)), 1.0)
+    elif kind < 0.28:
+        pairs.append(pairs[spoiled])
+    rng.shuffle(pairs)
+    return SparseVector(tuple(word for word, _ in pairs), tuple(weight for _, weight in pairs))  # unchecked, unsorted
+
+
+def can_be_asked(vector: SparseVector) -> bool:
+    """Said once more, by other means than the code does."""
+    for word, weight in vector:
+        if not 0 < weight <= LARGEST or any("\ud800" <= c <= "\udfff" for c in word) or len(word) >= 40_000:
+            return False
+    return len(set(vector.features)) == len(vector) and any(weight >= LEAST for weight in vector.weights)
+
+
+def test_vectors_of_any_kind(node: Hostile) -> None:
+    rng = random.Random(SEED)
+    known = list(node.oracle.columns)
+    compared = 0
+    for case in range(150):
+        vector, k = drawn_vector(rng, known), rng.choice((1, 3, 10, 200, 10_000))
+        result = answer(lambda: node.searcher.search(vector, k), case)  # noqa: B023  called at once
+        assert (result is not None) == can_be_asked(vector), (case, vector)
+        if result is None:
+            continue
+        cut = set(result.cut.features)
+        sent = SparseVector.from_pairs(pair for pair in vector if pair[0] not in cut)
+        assert len(sent) == min(node.max_clauses, sum(weight >= LEAST for weight in vector.weights)), case
+        assert max(result.cut.weights, default=0.0) <= min(sent.weights), case
+        assert not node.oracle.faults(ranking(result), node.oracle.bounds(sent), k), case
+        for hit in result.hits[:3]:
+            assert {reason.feature for reason in hit.why} == set(sent.features) & set(node.documents[hit.id].features), case
+        compared += len(result.hits)
+    assert compared > 1000
+
+
+@pytest.mark.parametrize("k", [-1, 0, 10_001, 2**40])
+def test_k_beyond_its_limits(node: Hostile, k: int) -> None:
+    with pytest.raises(QueryError, match="k must be"):
+        node.searcher.search(SparseVector.from_mapping({"a": 1.0}), k)
+
+
+def test_conditions_on_strange_words(node: Hostile) -> None:
+    rng = random.Random(SEED)
+    known = list(node.oracle.columns)
+    for case in range(80):
+        vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(known, 20))
+        least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
+        required = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
+        excluded = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 2))]
+        question = Question(vector=vector, required=required, excluded=excluded, least=least)
+        result = node.searcher.search(question, 10_000)
+        part_N = np.ones(len(node.documents), bool)
+        for spellings, wanted in ((required, True), (excluded, False)):
+            for spelling in spellings:
+                weights = [node.oracle.weight(feature) for feature in spelling]
+                part_N &= np.logical_and.reduce([(weight > 0) & (weight >= least) for weight in weights]) == wanted
+        assert not node.oracle.faults(ranking(result), node.oracle.bounds(vector).only(part_N), 10_000), (case, question)
+
+
+FILTERS = (
+    *("width:[1 TO", "((((", 'x:"', "*", "*:*", "/[/", "/(a+)+$/", "width:abc", "~", "\\", "a^1e999", "a^-1", "NOT", "!", "^"),
+    *("_exists_:width", '"a b"~5', "nofield:x", "width:99999999999", "\x00", "x" * 40_000, "x\ud800", "", "   ", "tokens:x"),
+    *("a" + " OR a" * 500, "a" + " OR a" * 1500, " ".join("abc~" for _ in range(300)), "caption:" + "-".join(["ab"] * 3000)),
+    *('{"term":{}}', '{"bool":{}}', '{"nothing":{}}', "[1]", "{", "{}", "null", '{"a":1}', '{"match_all":{"boost":NaN}}'),
+    *('{"range":{"width":{"gte":"abc"}}}', '{"term":{"width":1e400}}', '{"term":{"width":null}}', '{"term":{"a":1,"b":2}}'),
+    *('{"terms":{"width":[' + ",".join(map(str, range(3000))) + "]}}", '{"ids":{"values":[]}}', '{"match_none":{}}'),
+    '{"terms":{"caption.keyword":[' + ",".join(f'"w{number}"' for number in range(3000)) + "]}}",
+    *('{"bool":{"filter":[' * depth + '{"match_all":{}}' + "]}}" * depth for depth in (10, 30, 60, 5000)),
+    '{"bool":{"should":[' + ",".join('{"term":{"width":1}}' for _ in range(2000)) + "]}}",
+    '{"bool":{"should":[{"term":{"width":1}}],"minimum_should_match":"x"}}',
+    '{"function_score":{"query":{"match_all":{}},"boost_mode":"replace","weight":1000}}',
+    '{"constant_score":{"filter":{"match_all":{}},"boost":1000}}',
+)
+
+
+@pytest.mark.parametrize("given", FILTERS, ids=range(len(FILTERS)))
+def test_a_filter_of_any_kind_changes_no_score(node: Hostile, given: str) -> None:
+    vector = node.documents["003"]
+    whole = dict(ranking(node.searcher.search(vector, 10_000)))
+    result = answer(
+        lambda: node.searcher.search(Question(vector=vector, filters=[parse_filter(given)]), 10_000),
+        given[:80],
+        QueryError,
+        ClusterError,
+    )
+    if result is not None:
+        found = ranking(result)
+        assert found == [hit for hit in whole.items() if hit[0] in dict(found)]
+
+
+def test_filters_that_can_be_sent_leave_what_they_say(node: Hostile) -> None:
+    vector = node.documents["003"]
+    whole = ranking(node.searcher.search(vector, 10_000))
+    some = '{"terms":{"width":[' + ",".join(map(str, range(0, 3000, 2))) + "]}}"
+    deep = '{"bool":{"filter":[' * 10 + '{"range":{"width":{"lt":50}}}' + "]}}" * 10
+    for given, numbers in ((some, range(0, 3000, 2)), (deep, range(50))):
+        found = ranking(node.searcher.search(Question(vector=vector, filters=[parse_filter(given)]), 10_000))
+        assert found == [hit for hit in whole if int(hit[0]) in numbers]
+        assert found
+
+
+def test_cursors_of_any_kind(node: Hostile) -> None:
+    """What is a cursor continues exactly there in the order; what is none is refused."""
+    rng = random.Random(SEED)
+    vector = node.documents["003"]
+    whole = ranking(node.searcher.search(vector, 10_000))
+    pieces: tuple[Any, ...] = (None, "", "u/050", "x" * 9000, "\ud800", "\x00", 1, 1.5, True, [], {}, "NaN", float("nan"), 1e400)
+    for case in range(80):
+        if rng.random() < 0.5:
+            cursor = [rng.choice((*pieces, 1.0)) for _ in range(rng.choice((0, 1, 3, 4, 4, 4, 5)))]
+        else:
+            score = rng.choice(whole)[1] * rng.choice((1, 1, 0.5, 2))
+            cursor = [score, rng.choice(("", f"u/{rng.randrange(150):03}", "zzz", "\U0010ffff")), None, node.index]
+        result = answer(lambda: node.searcher.search(vector, 5, after=cursor), (case, cursor))  # noqa: B023  called at once
+        if result is None:
+            assert not is_cursor(cursor), (case, cursor)
+            continue
+        assert is_cursor(cursor), (case, cursor)
+        score, uri, sha256, index = cursor
+        place = (-float(np.float32(score)), uri is None, uri or "", sha256 is None, sha256 or "", index is None, index or "")
+        later = [hit for hit in whole if (-float(np.float32(hit[1])), False, f"u/{hit[0]}", True, "", False, node.index) > place]
+        assert ranking(result) == later[:5], (case, cursor)
+
+
+def is_cursor(values: list[Any]) -> bool:
+    if len(values) != 4 or type(values[0]) not in (int, float) or not np.isfinite(values[0]):
+        return False
+    names = values[1:]
+    whole = all(name is None or (isinstance(name, str) and "\ud800" not in name) for name in names)
+    return whole and not (names[0] is None and names[1] is None)
+
+
+def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
+    rng = random.Random(SEED)
+    captions = [
+        *(" ".join(["dog", hostile.text(rng, rng.choice((1, 5, 60)))]) for _ in range(25)),
+        *("dog", "dog " * 300, "dog cat 犬 -cat +dog", "NOT", "AND OR", "*", "\x00 dog", "x" * 40_000 + " dog"),
+        *("dog " * 900, "犬" * 900, "-".join(["dog"] * 900), "dog " * 10_000, "犬" * 10_000, "-".join(["dog"] * 10_000)),
+        *("🐕" * 2000, "dog.cat " * 2000, "a" * 300_000),
+    ]
+    vector = SparseVector.from_pairs((word, 1.0) for word in list(node.oracle.columns)[:64])
+    by_words = dict(ranking(node.searcher.search(vector, 10_000)))
+    added = 0
+    for case, caption in enumerate(captions):
+        weight = rng.choice((1.0, 0.01, 30.0))
+        question = Question(vector=vector, caption=caption, caption_weight=weight)
+        result = answer(lambda: node.searcher.search(question, 10_000), (case, caption[:50]))  # noqa: B023
+        if result is None:
+            assert len(caption) > 1500, (case, caption[:50])  # only what is beyond the clause limit
+            continue
+        cut = set(result.cut.features)
+        words = (
+            by_words
+            if not cut
+            else dict(
+                ranking(node.searcher.search(SparseVector.from_pairs(pair for pair in vector if pair[0] not in cut), 10_000))
+            )
+        )
+        alone = dict(ranking(node.searcher.search(replace(question, vector=SparseVector((), ())), 10_000)))
+        expected = {id_: words.get(id_, 0.0) + alone.get(id_, 0.0) for id_ in {*words, *alone}}
+        assert dict(ranking(result)) == pytest.approx(expected, rel=1e-5), (case, caption[:50])
+        added += len(alone)
+    assert added > 1000
+
+
+@pytest.mark.parametrize("features", [1, 64, 1024])
+@pytest.mark.parametrize("caption", [0, 1, 500, 900, 959, 960, 1000, 1023])
+@pytest.mark.parametrize("clauses", [0, 500])
+def test_what_fits_our_count_of_clauses_fits_the_engine_s(node: Hostile, features: int, caption: int, clauses: int) -> None:
+    filters = [parse_filter(" OR ".join(f"caption:f{number}" for number in range(clauses // 2)))] if clauses else []
+    question = Question(
+        vector=SparseVector.from_pairs((f"w{number}", 1.0) for number in range(features)),
+        caption=" ".join(f"c{number}" for number in range(caption)),
+        filters=filters,
+    )
+    if question.clauses_beside_the_vector >= node.max_clauses:
+        with pytest.raises(QueryError, match="clauses"):
+            node.searcher.search(question)
+        return
+    result = node.searcher.search(question)
+    assert len(result.cut) == max(0, features + question.clauses_beside_the_vector - node.max_clauses)
+
+
+def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> None:
+    """Each word once a field: that can't be known here."""
+    text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
+    clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
+    question = Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+    if node.newest:  # its limit depends on its memory
+        answer(lambda: node.searcher.search(question), "multi_match")
+        return
+    with pytest.raises(QueryError, match="makes more clauses") as caught:
+        node.searcher.search(question)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        {"caption": "dog\ud800"},
+        {"caption": "dog", "caption_field": "\ud800"},
+        {"caption": "dog", "caption_field": ""},
+        {"caption": "dog", "caption_weight": 1e300},
+        {"caption": "dog", "caption_weight": float("nan")},
+        {"least": float("inf")},
+        {"min_score": float("nan")},
+        {"required": [()]},
+        {"filters": [{"term": {"a": float("nan")}}]},
+        {"filters": [{"term": {"a": {1, 2}}}]},
+    ],
+    ids=str,
+)
+def test_what_no_engine_takes_is_refused_before_anything_is_sent(ask: dict[str, Any]) -> None:
+    with pytest.raises(QueryError):
+        Question(vector=SparseVector.from_mapping({"a": 1.0}), **ask)
+
+
+def test_scores_beyond_float32_are_no_ranking(node: Hostile) -> None:
+    index = f"{node.index}-large"
+    create(node.client, node.connection, index, node.settings)
+    node.client.index(index=index, id="1", body={"tokens": {"a": 3e38, "b": 1.0}}, params={"refresh": "true"})
+    with Searcher(node.connection, index, MODEL_ID) as searcher:
+        assert len(searcher.search(SparseVector.from_mapping({"a": 0.5})).hits) == 1
+        with pytest.raises(QueryError, match="float32"):
+            searcher.search(SparseVector.from_mapping({"a": 5.0}))
+
+
+def test_pages_over_equal_scores_have_every_document_once(node: Hostile) -> None:
+    """Equal scores, equal URIs in two indices, URIs too long to be sorted by; documents with nothing to sort by are refused."""
+    names = [f"{node.index}-tied-{number}" for number in (1, 2)]
+    for name in names:
+        create(node.client, node.connection, name, node.settings)
+        for number in range(9):
+            uri = f"u/{number}" if number < 6 else "x" * 8200 + str(number)
+            body = {"tokens": {"a": 1.0 + number // 4}, "uri": uri, "sha256": f"{number}"}
+            node.client.index(index=name, id=str(number), body=body)
+    node.client.indices.refresh(index=f"{node.index}-tied-*")
+    asked = SparseVector.from_mapping({"a": 1.0})
+    for pattern, count in ((names[0], 9), (f"{node.index}-tied-*", 18)):
+        with Searcher(node.connection, pattern, MODEL_ID) as searcher:
+            whole = [(hit.index, hit.id) for hit in searcher.search(asked, 100).hits]
+            assert len(set(whole)) == len(whole) == count
+            for size in (1, 2, 5, 9):
+                paged, result = [], searcher.search(asked, size)
+                paged += [(hit.index, hit.id) for hit in result.hits]
+                while result.after is not None:
+                    result = searcher.search(asked, size, after=result.after)
+                    paged += [(hit.index, hit.id) for hit in result.hits]
+                assert paged == whole
+    for number in range(3):
+        node.client.index(index=names[0], id=f"bare-{number}", body={"tokens": {"bare": 1.0}}, params={"refresh": "true"})
+    with Searcher(node.connection, names[0], MODEL_ID) as searcher:
+        page = searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2)
+        with pytest.raises(QueryError, match="neither `uri` nor `sha256`"):
+            searcher.search(SparseVector.from_mapping({"bare": 1.0}), 2, after=page.after)
+
+
+def test_fused_ranks_are_those_of_both_rankings(node: Hostile) -> None:
+    rng = random.Random(SEED)
+    for _ in range(10):
+        vector = SparseVector.from_pairs((word, 1.0) for word in rng.sample(list(node.oracle.columns), 3))
+        question = Question(vector=vector, caption=rng.choice(CAPTION), caption_weight=rng.choice((0.5, 1.0, 2.0)))
+        result = node.searcher.search(question, 20, how=How(fusion="rrf", fusion_window=150))
+        by_words = [hit.id for hit in node.searcher.search(vector, 150).hits]
+        by_caption = [hit.id for hit in node.searcher.search(replace(question, vector=SparseVector((), ())), 150).hits]
+        expected = {}
+        for id_ in {*by_words, *by_caption}:
+            parts = [(1.0, by_words), (question.caption_weight, by_caption)]
+            expected[id_] = sum(weight / (61 + of.index(id_)) for weight, of in parts if id_ in of)
+        best = sorted(expected.items(), key=lambda pair: (-round(pair[1], 12), pair[0]))[:20]
+        assert [hit.score for hit in result.hits] == pytest.approx([score for _, score in best])
+        assert [hit.id for hit in result.hits] == [id_ for id_, _ in best]
+
+
+@pytest.mark.parametrize("reference", ["", "\ud800", "x" * 40_000, "*", '"', "\x00", "u/does-not-exist"])
+def test_documents_that_are_none(node: Hostile, reference: str) -> None:
+    # Elasticsearch 9 takes no id that is so long, and says so.
+    refused = pytest.raises(ClusterError, match="400") if len(reference) == 40_000 and node.newest else nullcontext()
+    with refused:
+        assert node.searcher.document(reference) is None

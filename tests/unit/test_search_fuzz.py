@@ -1,0 +1,227 @@
+"""Hostile wishes, filters and vectors, as far as they come without a cluster: an error of ours, or what was meant."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from typing import Any
+
+import hostile
+import pytest
+
+from stair_es.errors import QueryError
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.body import kept, request_body
+from stair_es.search.clauses import clauses_in, terms_in
+from stair_es.search.combine import boosted, combined
+from stair_es.search.cursor import checked
+from stair_es.search.inputs import Inputs, question_of
+from stair_es.search.question import Question, parse_filter
+from stair_es.search.shapes import Shape
+from stair_es.search.wish import parse
+from stair_es.types import SparseVector
+
+SEED = 20261124
+WISHES = (
+    *("", "-", "+", "^", "--", "++", "-+", "+-", "^2", "-^2", "+^2", "dog^", "dog^^2", "dog^1e999", "dog^-1", "dog^nan"),
+    *("dog^1e308", "dog^1e-320", "dog^0", "-dog", "+dog", "dog -dog", "dog +dog -dog", "-dog^2", "+the", "-the", "dog -the"),
+    *("dog^2 dog^3", "dogs^2 dog", "dog^٣", "dog\x00", "犬 -猫", "dog -\u202egod", "a" * 10_000, "-" + "a" * 10_000),
+    *(
+        "dog " * 10_000,
+        "-cat " * 10_000 + "dog",
+        "+dog " * 3000,
+        "dog^1.5 " * 3000,
+        "dog ^ 2",
+        "dog\u00a0-cat",
+        "\ud800",
+        "dog \ud800",
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return catalogue.load(ModelSpec(name="starter", text_tower="table"))
+
+
+def drawn_wish(rng: random.Random) -> str:
+    parts = []
+    for _ in range(rng.randint(0, 6)):
+        strange = (hostile.word(rng), hostile.word(rng), hostile.broken(rng))
+        word = rng.choice(("dog", "beach", "cat", "the", "macaw", "##ing") if rng.random() < 0.85 else strange)
+        boost = "" if rng.random() < 0.7 else rng.choice(("^2", "^0.5", "^2", "^0", "^", "^-1", "^1e999", f"^{strange[0]}"))
+        parts.append(rng.choice(("", "", "", "-", "+", "--")) + word + boost)
+    return rng.choice((" ", "\t", "  ")).join(parts)
+
+
+def asked(encoder: Encoder, inputs: Inputs) -> Question | None:
+    try:
+        return question_of(encoder, inputs)
+    except QueryError:
+        return None
+
+
+def test_wishes_of_any_kind(encoder: Encoder) -> None:
+    rng = random.Random(SEED)
+    made = 0
+    for case, typed in enumerate((*WISHES, *(drawn_wish(rng) for _ in range(600)))):
+        question = asked(encoder, Inputs(words=typed))
+        if question is None:
+            continue
+        made += 1
+        wish = parse(typed)
+        weights = dict(encoder.encode_texts([wish.text])[0])
+        assert all(0 <= boost < math.inf for boost in wish.boosts.values()), (case, typed[:80])
+        for word, weight in question.vector:  # what isn't boosted is as the model says
+            factors = [boost for boosted, boost in wish.boosts.items() if word in spelt(encoder, boosted)]
+            assert any(weight == pytest.approx(weights[word] * factor) for factor in factors or [1.0]), (case, typed[:80])
+        assert len(question.excluded) == len(wish.excluded), (case, typed[:80])
+        strict_json(question, case)
+    assert made > 150
+
+
+def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = encoder.spell(word)  # type: ignore[attr-defined]
+    return found
+
+
+def strict_json(question: Question, case: object) -> None:
+    """What can be asked can be sent, within the limit."""
+    shapes: tuple[Shape, ...] = ("rank_features", "sparse_vector", "weighted_tokens", "neural_sparse")
+    for shape in shapes:
+        try:
+            made = request_body(question, shape, max_clauses=1024)
+        except QueryError:
+            continue
+        json.dumps(made.body, allow_nan=False, ensure_ascii=False).encode()
+        assert len(made.sent) + question.clauses_beside_the_vector <= 1024, case
+
+
+def test_words_taken_literally_are_the_text(encoder: Encoder) -> None:
+    rng = random.Random(SEED)
+    for _ in range(200):
+        typed = drawn_wish(rng)
+        question = asked(encoder, Inputs(words=typed, literal=True))
+        if question is not None:
+            assert question.vector == encoder.encode_texts([typed.strip()])[0]
+            assert not question.required
+            assert not question.excluded
+
+
+def test_filters_of_any_kind() -> None:
+    rng = random.Random(SEED)
+    pieces = (
+        "{",
+        "}",
+        "[",
+        "]",
+        '"',
+        ":",
+        ",",
+        '{"term":',
+        '{"bool":{"filter":[',
+        "NaN",
+        "1e999",
+        "null",
+        "a",
+        "width:>8",
+        "\x00",
+    )
+    clauses = 0
+    for _ in range(2000):
+        text = "".join(rng.choice((*pieces, hostile.word(rng))) for _ in range(rng.randint(0, 12)))
+        try:
+            clause = parse_filter(text)
+            question = Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+        except QueryError:
+            continue
+        clauses += 1
+        assert len(clause) == 1
+        strict_json(question, text)
+    assert clauses > 500
+
+
+@pytest.mark.parametrize("depth", [40, 96, 105, 1000, 100_000])
+def test_a_deep_filter_is_refused_not_a_recursion(depth: int) -> None:
+    text = '{"bool":{"filter":[' * (depth // 3) + '{"match_all":{}}' + "]}}" * (depth // 3)
+    vector = SparseVector.from_mapping({"a": 1.0})
+    if depth < 100:
+        Question(vector=vector, filters=[parse_filter(text)])
+        return
+    with pytest.raises(QueryError, match=r"deep|not JSON"):
+        Question(vector=vector, filters=[parse_filter(text)])
+
+
+def test_a_filter_that_contains_itself_is_refused() -> None:
+    clause: dict[str, Any] = {"bool": {}}
+    clause["bool"]["filter"] = [clause]
+    with pytest.raises(QueryError, match="deep"):
+        Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
+
+
+@pytest.mark.parametrize("weight", [*hostile.BAD_WEIGHTS[:5], math.inf])
+def test_a_vector_made_by_hand_is_checked(weight: float) -> None:
+    with pytest.raises(QueryError, match="vector"):
+        Question(vector=SparseVector(("a",), (weight,)))
+    with pytest.raises(QueryError, match="twice"):
+        Question(vector=SparseVector(("a", "a"), (1.0, 1.0)))
+
+
+def test_weights_that_leave_the_numbers_are_refused() -> None:
+    heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
+    with pytest.raises(QueryError, match="too large"):
+        boosted(heavy, {"a": 1e300})
+    with pytest.raises(QueryError, match="too large"):
+        combined([(heavy, 1e300)])
+    for weight in (math.nan, math.inf, -math.inf):
+        with pytest.raises(QueryError, match="finite"):
+            combined([(heavy, weight)])
+
+
+@pytest.mark.parametrize(
+    ("text", "terms"),
+    [
+        ("", 0),
+        ("a dog", 2),
+        ("a-b-c d.e", 5),
+        ("犬猫", 2),
+        ("カナ", 2),
+        ("x" * 600, 3),
+        ("... -- !", 0),
+        ("🐕🐕", 2),
+        ("привет мир", 2),
+        ("日a本b", 4),
+    ],
+)
+def test_terms_are_counted_as_an_analyzer_makes_them(text: str, terms: int) -> None:
+    assert terms_in(text) == terms
+
+
+def test_sets_of_values_are_few_clauses_and_texts_are_many() -> None:
+    assert clauses_in({"terms": {"width": list(range(5000))}}) < 20
+    assert clauses_in({"terms": {"format": ["png"] * 5000}}) < 20
+    assert clauses_in({"ids": {"values": ["x"] * 5000}}) < 20
+    assert clauses_in({"query_string": {"query": "a OR b-c"}}) >= 3
+    assert clauses_in({"bool": {"should": [{"term": {"a": 1}}] * 500}}) >= 500
+
+
+@pytest.mark.parametrize("least", [0.3, 0.1, 1.0, 1e-300, 5e-324, 1e39, 3.4e38, 0.77777])
+def test_the_least_weight_is_cut_as_the_weights_are(least: float) -> None:
+    assert kept(least) <= least
+    assert kept(least) >= min(least, 3.4e38) * (1 - 2**-8) or least < 1e-37
+    assert kept(kept(least)) == kept(least)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[], [1.0], ["1", "a", "b", "c"], [True, "a", "b", "c"], [None] * 4, [1.0, 2, "b", "c"], [math.nan, "a", "b", "c"], "abcd"],
+    ids=str,
+)
+def test_a_cursor_that_is_none_is_refused(values: Any) -> None:  # noqa: ANN401  anything
+    with pytest.raises(QueryError, match="not a cursor"):
+        checked(values)
+    with pytest.raises(QueryError, match="neither"):
+        checked([1.0, None, None, "images"])
+    assert checked([1, "a", None, "images"]) == [1, "a", None, "images"]

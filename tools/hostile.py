@@ -1,0 +1,81 @@
+"""Words, texts and weights that break things, for tests: drawn with a seed, so that a failure can be had again."""
+
+from __future__ import annotations
+
+import random
+
+POOLS = (
+    "abcXYZ019",
+    "..%%##",
+    "%2E %25 .",
+    '"\\/{}[]():*?~^+-!&|<>=',
+    "\x00\x01\x07\x1b\x7f\t\n\r\u2028\x85",
+    "e\u0301o\u0308a\u030a\u0336",
+    "אבגשלום\u202e\u200f",
+    "🐕🏳️\u200d🌈𝔘𐎀\U0010fffd",
+    "犬猫カナひらが",
+    "\ufeff\u200b\u00ad\uffff\ufffe\ufdd0",
+    "ẞßİıſK",
+)
+NAMES = (
+    "",
+    ".",
+    "..",
+    "%",
+    "%2E",
+    "%25",
+    "##",
+    "##ing",
+    " ",
+    "_id",
+    "tokens",
+    "a.b",
+    "a%2Eb",
+    "*",
+    "null",
+    "é",
+    "e\u0301",
+    "NaN",
+    "-1",
+    "1e5",
+    "A",
+    "a",
+    "\x00",
+    "it's",
+    "x" * 300,
+    "犬" * 2000,
+    "a b",
+)
+BAD_WEIGHTS = (float("nan"), float("inf"), -1.0, 0.0, -0.0, 1e39, 2.0**101, 1e308)
+TINY_WEIGHTS = (5e-324, 1e-45, 1e-38, 2.0**-101)
+
+
+def word(rng: random.Random) -> str:
+    """A word that an engine can hold."""
+    if rng.random() < 0.3:
+        return rng.choice(NAMES)
+    pools = rng.sample(POOLS, rng.randint(1, 3))
+    return "".join(rng.choice(rng.choice(pools)) for _ in range(rng.randint(1, rng.choice((2, 5, 20)))))
+
+
+def words(rng: random.Random, count: int) -> list[str]:
+    """So many different words."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[word(rng)] = None
+    return list(found)
+
+
+def weight(rng: random.Random, decades: float = 6) -> float:
+    """So many powers of ten up and down."""
+    return float(10 ** rng.uniform(-decades, decades))
+
+
+def text(rng: random.Random, count: int) -> str:
+    """So many words in a row."""
+    return " ".join(word(rng) for _ in range(count))
+
+
+def broken(rng: random.Random) -> str:
+    """A text with half a surrogate pair."""
+    return word(rng) + rng.choice(("\ud800", "\udfff", "\udc80")) + word(rng)
