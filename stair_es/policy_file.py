@@ -49,7 +49,9 @@ def _parsed(value: object, name: str) -> WordPolicy:
     body = _object(value, "the whole")
     version = body.get("stair_es_policy")
     if version != POLICY_VERSION or isinstance(version, bool):
-        raise ResourceError(f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", _FORM)
+        newer = isinstance(version, int) and version > POLICY_VERSION
+        remedy = "It is for a newer stair-es: upgrade." if newer else _FORM
+        raise ResourceError(f"stair_es_policy is {json.dumps(version)} instead of {POLICY_VERSION}", remedy)
     unknown = [key for key in body if key not in _KNOWN]
     if unknown:
         raise ResourceError(f"{unknown[0]}: no such rule", f"Known are {', '.join(_KNOWN[1:])}.")

@@ -139,22 +139,23 @@ class Task:
         return id_
 
     def _running(self) -> list[str]:
-        params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers,nodes.*.tasks.*.parent_task_id"}
+        params = {"actions": "*update/byquery", "filter_path": "nodes.*.tasks.*.headers"}
         answer = self.client.tasks.list(params=params)
         tasks = [task for node in answer.get("nodes", {}).values() for task in node["tasks"].items()]
         return [id_ for id_, task in tasks if task.get("headers", {}).get("X-Opaque-Id") == self._mark]
 
     def _watch(self, id_: str) -> Pass:
-        wait_s = _LOOK_FIRST_S
+        wait_s, seen = _LOOK_FIRST_S, Pass()
         while True:
             answer = persistently(partial(self._look, id_), self.connection)
             if answer is None:
-                return Pass()  # its node is gone, and the task with it
+                return seen  # its node is gone, and the task with it
             if answer.get("completed"):
                 done = _finished(answer, self.connection)
                 self.progress(done)
                 return done
-            self.progress(_counted(answer.get("task", {}).get("status", {})))
+            seen = _counted(answer.get("task", {}).get("status", {}))
+            self.progress(seen)
             self.sleep(wait_s)
             wait_s = min(_LOOK_LAST_S, wait_s * 1.5)
 

@@ -80,9 +80,10 @@ class Cluster:
         self.steering = Steering(client, self.connection, alias)
         self.said: list[str] = []
 
-    def open(self, policy: WordPolicy | None = None, model: str = "m-1") -> OpenIndex:
+    def open(self, policy: WordPolicy | None = None, model: str = "m-1", shards: int = 1) -> OpenIndex:
         identity = Identity(model_name="m", model_id=model, settings=dict(asdict(self.settings)))
         body = index_body(probe(self.client, self.connection), self.settings)
+        body["settings"]["index"]["number_of_shards"] = shards
         return open_index(self.client, self.connection, self.alias, body, identity, self.said.append, policy)
 
     def write(self, vectors: dict[str, SparseVector], policy: WordPolicy | None = None, to: str = "") -> None:
@@ -159,6 +160,24 @@ def test_the_script_and_python_agree_to_the_bit_over_random_vectors_and_policies
     assert counts.changed == counts.examined == plan.changed > 150
     _same(cluster.stored(), vectors, None)
     assert "policy" not in cluster.meta()
+
+
+@pytest.mark.parametrize("slices", [0, 2])
+def test_parts_that_go_at_once_are_counted_together(cluster: Cluster, slices: int) -> None:
+    rng = np.random.default_rng(12)
+    policy, seen = WordPolicy(mute=("dog",), cap={"cat": 1e-25}), list[Pass]()
+    vectors = {f"{i}": _vector(rng, 15) for i in range(150)}
+    cluster.open(shards=3)
+    cluster.write(vectors)
+    plan, _ = cluster.plan(policy)
+    how = Speed(requests_per_second=200, slices=slices)
+    [counts] = cluster.steering.apply(policy, how, cluster.said.append, seen.append).values()
+    assert (counts.changed, counts.examined) == (plan.changed, plan.examined)
+    assert max(now.done for now in seen) == max(now.total for now in seen) == plan.examined
+    _same(cluster.stored(), vectors, policy)
+    [counts] = cluster.steering.rollback(how, cluster.said.append, seen.append).values()
+    assert counts.changed == plan.changed
+    _same(cluster.stored(), vectors, None)
 
 
 def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
