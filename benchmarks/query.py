@@ -6,12 +6,13 @@
 
 The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the questions are real texts through the
 starter's text tower, and images (`query_questions.py`). One shard, merged to one segment unless `--unmerged`; one client over one
-connection; every way is warm, and they take turns question by question, so that whatever else the machine does hits all alike.
-Percentiles are over all requests; "best" is the median over the questions of the best of `--rounds` times, for machines that are
-busy with other things, too: ratios and goals are of that.
-Times are of the whole request, in ms; `took` is the engine's own, in whole ms. Recall is against the exact ranking by all words
-of the question (for kNN: by the exact inner products). An engine keeps 9 bits of a weight: in the second figure a document counts
-that is at most 0.39 % below the tenth best, the same for all ways. The goals are judged by that one.
+connection; every way is warm, and they take turns, in random order for each question, so that whatever else the machine does hits
+all alike. Times are of the whole request, in ms. Percentiles are over all requests; "best" is the median over the questions of
+the best of `--rounds` times, for machines that are busy with other things, too: ratios and goals are of that.
+
+Recall is against the exact ranking by all words of the question (for kNN: by the exact inner products). An engine keeps 9 bits of
+a weight: in the second figure a document counts that is at most 0.39 % below the tenth best, the same for all ways. The goals
+are judged by that one.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -89,13 +90,12 @@ def measure(
     http: Http, prefix: str, ways: Sequence[Arm], questions: Questions, truths: dict[str, list[Truth]], *, rounds: int = 3
 ) -> list[Row]:
     """All ways on all questions, in turns; the first round isn't measured."""
-    count = len(questions.vectors)
+    count, rng = len(questions.vectors), np.random.default_rng(questions.features)
     seen = {way.name: Samples(wall_ms=[[] for _ in range(count)], took_ms=[], recalls=[], words=[]) for way in ways}
     for warm in range(1 + rounds):
         for number, vector in enumerate(questions.vectors):
             dense = questions.dense_QD[number].tolist()
-            turn = number % len(ways)
-            for way in (*ways[turn:], *ways[:turn]):
+            for way in (ways[i] for i in rng.permutation(len(ways))):  # a fixed order would let one warm the cache for the next
                 body = orjson.dumps(way.body(vector, dense))
                 began_s = time.perf_counter()
                 raw = http.raw("POST", f"/{prefix}-{way.kind}/_search", body)
@@ -110,7 +110,7 @@ def measure(
                     found = [int(hit["_id"]) for hit in answer["hits"]["hits"]]
                     truth = truths[way.truth][number]
                     samples.recalls.append((truth.recall(found), truth.recall(found, slack=NINE_BITS)))
-    return [_row(questions.features, name, samples) for name, samples in seen.items()]
+    return [_row(questions.features, name, samples) for name, samples in seen.items() if samples.words]
 
 
 def _row(features: int, way: str, seen: Samples) -> Row:
@@ -155,7 +155,10 @@ def run(http: Http, docs: int, given: argparse.Namespace) -> Report:
         loaded = {name: _load(http, prefix, kind, corpus, documents, given) for name, kind in wanted.items()}
         exact = Exact(corpus, documents)
         rows: list[Row] = []
-        for questions in all_questions(corpus, FEATURES, given.questions):
+        asked = all_questions(corpus, FEATURES, given.questions)
+        for questions in asked:  # until the JVM has compiled what there is to compile
+            measure(http, prefix, [replace(way, truth=None) for way in arms(dense=given.knn)], questions, {}, rounds=0)
+        for questions in asked:
             answers = truths(corpus, documents, questions, exact, dense=given.knn)
             rows += measure(http, prefix, arms(dense=given.knn), questions, answers, rounds=given.rounds)
         segments = {name: _segments(http, f"{prefix}-{name}") for name in wanted}

@@ -126,13 +126,7 @@ def sorted_by_top_word(body: Body) -> None:
 
 
 ZLIB = setting(codec="best_compression")
-LEAN_FIELDS = (
-    field("sha256", index=False),
-    field("fingerprint", doc_values=False),
-    field("ingested_at", index=False),
-    field("width", index=False),
-    field("height", index=False),
-)
+LEAN_FIELDS = (field("sha256", index=False), field("fingerprint", doc_values=False))
 
 
 def variants() -> list[Variant]:
@@ -150,6 +144,7 @@ def variants() -> list[Variant]:
             name="tokens not indexed",
             index=(lambda b: b["mappings"]["properties"].update(tokens={"type": "object", "enabled": False}),),
         ),
+        Variant(name="without tokens", document=(without("tokens"),)),
         Variant(name="without top_tokens", document=(without("top_tokens"),)),
         Variant(name="top_tokens not indexed (doc values only)", index=(field("top_tokens", index=False),)),
         Variant(name="without uri", document=(without("uri"),)),
@@ -169,6 +164,7 @@ def variants() -> list[Variant]:
         Variant(name="zlib, sorted by the heaviest word", index=(ZLIB, sorted_by_top_word), document=(top_word,)),
         Variant(name="zlib + rounded", index=(ZLIB,), document=(round_weights,)),
         Variant(name="lean fields", index=LEAN_FIELDS),
+        Variant(name="zlib + lean fields", index=(ZLIB, *LEAN_FIELDS)),
         Variant(name="zlib + rounded + lean fields", index=(ZLIB, *LEAN_FIELDS), document=(round_weights,)),
         Variant(name="rounded + lean fields (default codec)", index=LEAN_FIELDS, document=(round_weights,)),
         Variant(
