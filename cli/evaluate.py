@@ -31,7 +31,8 @@ def evaluate(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="JSON Lines of {image, caption(s)}, COCO's captions_*.json, or Karpathy's dataset_*.json.",
+            metavar="CAPTIONS",
+            help="JSON Lines of {image, caption(s)}, COCO's `captions_*.json`, or Karpathy's `dataset_*.json`.",
         ),
     ],
     images: Annotated[

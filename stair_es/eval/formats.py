@@ -16,7 +16,7 @@ from stair_es.sources.tables import IMAGE_COLUMNS
 
 _LONGEST_LINE = 1 << 24
 _FORMS = (
-    "JSON Lines of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), or Karpathy's"
+    "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), or Karpathy's"
     " dataset_*.json ({images: [{filename, split, sentences}]})."
 )
 
@@ -45,10 +45,9 @@ def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry |
                 return "JSON Lines", list(_lines(file))
         whole = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"can't read the caption set {path}: {error.strerror}", f"It is one of: {_FORMS}") from error
+        raise UsageError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}") from error
     except orjson.JSONDecodeError as error:
-        hint = "JSON Lines must be called .jsonl; else it is one of: " + _FORMS
-        raise UsageError(f"{path} isn't JSON: {error}", hint) from error
+        raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
     images = whole.get("images") if isinstance(whole, dict) else None
     if isinstance(images, list) and isinstance(whole.get("annotations"), list):
         if split is not None:
@@ -56,7 +55,7 @@ def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry |
         return "COCO", _coco(images, whole["annotations"])
     if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
         return f"Karpathy, split {split or 'test'}", _karpathy(path, images, split or "test")
-    raise UsageError(f"{path} isn't a caption set", f"It must be one of: {_FORMS}")
+    raise UsageError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")
 
 
 def _lines(file: Any) -> Iterator[Entry | str]:  # noqa: ANN401  any binary file

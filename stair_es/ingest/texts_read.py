@@ -29,6 +29,7 @@ TEXT_COLUMNS = ("text", "caption", "captions")
 """Names of columns that are taken for the text's, the first that is there."""
 LONGEST_BYTES = 1 << 20
 """Of one line of a `.txt`; encoders read a few hundred words of a text anyway."""
+_OF_IMAGES = "Columns: --map, --image-column."
 _SCALARS = (bool, int, float, str)
 
 
@@ -50,11 +51,14 @@ class _TextTable(Table):
 
     def items(self) -> Iterator[Item | Unlisted]:
         """The texts; of a row with several, each is an item of its own."""
-        for each in super().items():
-            if isinstance(each, Item) and isinstance(each.place, _Several):
-                yield from _apart(each, each.place.texts)
-            else:
-                yield each
+        try:
+            for each in super().items():
+                if isinstance(each, Item) and isinstance(each.place, _Several):
+                    yield from _apart(each, each.place.texts)
+                else:
+                    yield each
+        except UsageError as error:  # a column that isn't there: tables know the options of images only
+            raise UsageError(error.message, error.remedy.replace(_OF_IMAGES, "Choose with --text-column.")) from None
 
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
         where = f"{table.uri}#{position}"

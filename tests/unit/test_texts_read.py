@@ -66,8 +66,9 @@ def test_a_named_column(tmp_path: Path) -> None:
     assert texts == {"line=2": "red shoes"}
     assert reasons == {"line=3": "1 values in 3 columns", "line=4": "no text in column 'title'"}
     assert read(text_source(str(table)))[0] == {"line=2": "no", "line=4": "x"}
-    with pytest.raises(UsageError, match="no column 'name'"):
+    with pytest.raises(UsageError, match="no column 'name'") as failed:
         read(text_source(str(table), column="name"))
+    assert failed.value.remedy == "It has: title, text, price. Choose with --text-column."
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "one"}')
     with pytest.raises(UsageError, match="no column 'name'"):
