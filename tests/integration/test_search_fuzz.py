@@ -20,6 +20,7 @@ from search_oracle import Oracle
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.mapping import index_body
+from stair_es.cluster.target import Target
 from stair_es.errors import ClusterError, QueryError, StairError
 from stair_es.search.hits import Result
 from stair_es.search.question import Question, parse_filter
@@ -48,8 +49,12 @@ class Hostile:
     searcher: Searcher
     oracle: Oracle
     documents: dict[str, SparseVector]
-    max_clauses: int
+    target: Target
     settings: DocumentSettings
+
+    @property
+    def max_clauses(self) -> int:
+        return self.target.max_clauses
 
     @property
     def newest(self) -> bool:
@@ -83,7 +88,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
         answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
         assert not answer["errors"], [item for item in answer["items"] if "error" in item["index"]][:3]
         with Searcher(connection, index, MODEL_ID) as searcher:
-            yield Hostile(connection, client, index, searcher, Oracle(documents), documents, target.max_clauses, settings)
+            yield Hostile(connection, client, index, searcher, Oracle(documents), documents, target, settings)
         client.indices.delete(index=",".join(client.indices.get(index=f"{index}*")))
     finally:
         client.close()
@@ -91,6 +96,7 @@ def node(request: pytest.FixtureRequest) -> Iterator[Hostile]:
 
 def create(client: OpenSearch, connection: Connection, index: str, settings: DocumentSettings) -> None:
     body = index_body(probe(client, connection), settings)
+    body["settings"]["index"]["number_of_shards"] = 3
     body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "drawn"}}
     client.indices.create(index=index, body=body)
 
@@ -148,7 +154,7 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
     rng = random.Random(SEED)
     known = list(node.oracle.columns)
     compared = 0
-    for case in range(150):
+    for case in range(110):
         vector, k = drawn_vector(rng, known), rng.choice((1, 3, 10, 200, 10_000))
         result = answer(lambda: node.searcher.search(vector, k), case)  # noqa: B023  called at once
         assert (result is not None) == can_be_asked(vector), (case, vector)
@@ -165,6 +171,18 @@ def test_vectors_of_any_kind(node: Hostile) -> None:
     assert compared > 1000
 
 
+def test_each_contribution_is_the_engine_s_own_explanation(node: Hostile) -> None:
+    rng = random.Random(SEED)
+    explained = 0
+    for case in range(15):
+        vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(list(node.oracle.columns), 20))
+        for hit in node.searcher.search(vector, 5, how=How(engine_explain=True)).hits:
+            ours = {reason.feature: reason.contribution for reason in hit.why}
+            assert hit.engine == pytest.approx(ours, rel=2**-8), (case, hit.id)
+            explained += len(ours)
+    assert explained > 100
+
+
 @pytest.mark.parametrize("k", [-1, 0, 10_001, 2**40])
 def test_k_beyond_its_limits(node: Hostile, k: int) -> None:
     with pytest.raises(QueryError, match="k must be"):
@@ -174,7 +192,7 @@ def test_k_beyond_its_limits(node: Hostile, k: int) -> None:
 def test_conditions_on_strange_words(node: Hostile) -> None:
     rng = random.Random(SEED)
     known = list(node.oracle.columns)
-    for case in range(80):
+    for case in range(60):
         vector = SparseVector.from_pairs((word, hostile.weight(rng, 2)) for word in rng.sample(known, 20))
         least = rng.choice((0.0, 0.0, 5e-324, 1e-3, 0.3, 1.0, 1e3, 1e300))
         required = [tuple(rng.sample(known, rng.choice((1, 1, 2)))) for _ in range(rng.randint(0, 1))]
@@ -318,12 +336,11 @@ def test_more_clauses_than_we_count_are_refused_in_our_words(node: Hostile) -> N
     text = " ".join(f"w{number}" for number in range(node.max_clauses - 30))
     clause: dict[str, Any] = {"multi_match": {"query": text, "fields": ["caption", "title", "subtitle"]}}
     question = Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
-    if node.newest:  # its limit depends on its memory
-        answer(lambda: node.searcher.search(question), "multi_match")
-        return
-    with pytest.raises(QueryError, match="makes more clauses") as caught:
-        node.searcher.search(question)
-    assert caught.value.remedy
+    refused = answer(lambda: node.searcher.search(question), "multi_match") is None
+    if node.target.distribution == "opensearch":
+        assert refused
+    if node.target.version[0] == 7:  # it counts each `bool` by itself; 9 allows what its memory holds
+        assert not refused
 
 
 @pytest.mark.parametrize(
