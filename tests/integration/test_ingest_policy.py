@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 POLICY = WordPolicy(name="quiet", mute=("egyptian",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+LONG_AGO = 1_700_000_000
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
+
+
+def _copy(name: str, to: Path) -> None:
+    """As an old file: one that has just changed is read again, and gets another version."""
+    os.utime(shutil.copy(PHOTOS / name, to), (LONG_AGO, LONG_AGO))
 
 
 class Runs:
@@ -59,7 +66,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in NAMES:
-        shutil.copy(PHOTOS / name, folder)
+        _copy(name, folder / name)
     model = ModelSpec(name="starter", backend="onnx")
     return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
 
@@ -99,8 +106,7 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
 
     check()
     assert runs.run() == runs.run(policy=POLICY) == (0, 3)
-    (runs.folder / "tabby-cat.jpg").touch()
-    shutil.copy(PHOTOS / "tabby-cat.jpg", runs.folder / "another.jpg")
+    _copy("tabby-cat.jpg", runs.folder / "another.jpg")
     assert runs.run() == (1, 3)
     assert stored()[runs.id("another.jpg")]["tokens"] == stored()[runs.id("tabby-cat.jpg")]["tokens"]
     (runs.folder / "another.jpg").unlink()
@@ -135,7 +141,7 @@ def test_after_apply_everything_is_unchanged_and_new_images_get_the_policy(
         assert steered[id_] == wanted
     assert runs.run() == (0, 3)
     assert stored() == steered
-    shutil.copy(PHOTOS / "tabby-cat.jpg", runs.folder / "new.jpg")
+    _copy("tabby-cat.jpg", runs.folder / "new.jpg")
     assert runs.run() == (1, 3)
     assert stored()[runs.id("new.jpg")]["policy"] == POLICY.digest
     (runs.folder / "new.jpg").unlink()
@@ -156,7 +162,7 @@ def test_images_without_a_word_left_stay_and_are_reported(runs: Runs, stored: Ca
 def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, client: OpenSearch) -> None:
     runs.run()
     steering = Steering(client, runs.connection, runs.options.alias)
-    shutil.copy(PHOTOS / "wall-clock.jpg", runs.folder / "new.jpg")
+    _copy("wall-clock.jpg", runs.folder / "new.jpg")
 
     def say(line: str) -> None:
         runs.said.append(line)
