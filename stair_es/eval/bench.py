@@ -63,7 +63,7 @@ class Bench:
                     if method.corpus is corpus:
                         tally = _Tally(method)
                         tally.ask(there, self.depth)
-                        rows.append(tally.row(there))
+                        rows.append(tally.row(there, keep=self.keep))
                         self.progress("methods", len(rows), len(methods))
         return rows
 
@@ -103,7 +103,7 @@ class _Tally:
         self.unasked += asked.clause is None
         return asked.clause
 
-    def row(self, there: Trial | None) -> Row:
+    def row(self, there: Trial | None, *, keep: bool = False) -> Row:
         """The method's row, after `ask`, or without the cluster."""
         method, task = self.method, self.method.task
         scores: Callable[[int], Doubles] | None = method.exact
@@ -124,7 +124,7 @@ class _Tally:
             nine_bits=method.nine_bits,
             rank_eval=agreements,
             rank_eval_reason=reason,
-            index=there.index if there else "",
+            index=there.index if there and keep else "",
         )
 
     def _rank_eval(self, there: Trial) -> tuple[tuple[rank_eval.Agreement, ...], str]:

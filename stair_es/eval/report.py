@@ -37,7 +37,7 @@ class Row:
     rank_eval: tuple[Agreement, ...] = ()
     rank_eval_reason: str = ""
     index: str = ""
-    """The temporary index."""
+    """The temporary index, if it is kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; positions have become names."""
@@ -49,7 +49,8 @@ class Row:
             "exact": _metrics(self.exact, self.exact_reason),
             "engine": _metrics(self.engine, self.engine_reason),
             "differences": self._differences(),
-            "rank_eval": [self._agreement(each) for each in self.rank_eval] or {"missing": self.rank_eval_reason},
+            "rank_eval": [self._agreement(each) for each in self.rank_eval]
+            or {"missing": self.rank_eval_reason or self.engine_reason},
             "index": self.index or None,
         }
 

@@ -126,7 +126,7 @@ def evaluate(
         rows=_in_order(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
-        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)) if options.keep else (),
+        kept=tuple(dict.fromkeys(row.index for row in rows if row.index)),
     )
 
 
