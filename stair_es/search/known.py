@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
+from stair_es.policy import WordPolicy
+from stair_es.search.question import Question, Spelling
 from stair_es.search.shapes import Fields
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ class Known:
     """What to ask for: `--model`."""
     ordered: bool = True
     """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
+    policy: WordPolicy | None = None
+    """The word policy of the index, if all that the name stands for have the same."""
 
     @cached_property
     def one(self) -> Fields:
@@ -42,6 +47,18 @@ class Known:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(f"the name stands for indices of several field types ({found}): their queries differ")
         return next(iter(self.fields.values()))
+
+    def asked_of(self, question: Question) -> Question:
+        """The question in the words of the index: they become what its policy made of them in the documents."""
+        if self.policy is None:
+            return question
+        becomes = self.policy.becomes
+        return replace(
+            question,
+            vector=self.policy.asked(question.vector),
+            required=[_in_words_of(becomes, word) for word in question.required],
+            excluded=[_in_words_of(becomes, word) for word in question.excluded],
+        )
 
     def check_model(self, model_id: str) -> None:
         """Nothing, if vectors of this model may be compared with those in the index.
@@ -97,6 +114,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         model=model,
         model_name=name,
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
+        policy=_policy(answer),
     )
 
 
@@ -114,3 +132,14 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
 def _sortable(mapping: Mapping[str, Any]) -> bool:
     fields = mapping.get("properties", {})
     return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))
+
+
+def _policy(answer: Mapping[str, Mapping[str, Any]]) -> WordPolicy | None:
+    """Of all indices; None where they differ, and each word is then looked for as it is."""
+    policies = {policy.digest: policy for name, found in answer.items() if (policy := state_of(found, name).policy) is not None}
+    same = len(policies) == 1 and all(state_of(found, name).policy is not None for name, found in answer.items())
+    return next(iter(policies.values())) if same else None
+
+
+def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:
+    return tuple(dict.fromkeys(becomes.get(feature, feature) for feature in spelling))

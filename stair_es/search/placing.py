@@ -30,6 +30,7 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         QueryError: There is no such document, or as for `Searcher.search`.
         ClusterError: As for `Searcher.search`.
     """
+    question = searcher.asked_of(question)
     found = searcher.document(reference)
     if found is None:
         raise QueryError(

@@ -101,6 +101,15 @@ class Searcher:
             return replace(self._fused(asked, k, after, how), dropped=parts.dropped)
         return replace(self._page(asked, k, after, how), dropped=parts.dropped)
 
+    def asked_of(self, question: Question) -> Question:
+        """The question in the words of the index: as its word policy made them.
+
+        Raises:
+            QueryError: As for `search`.
+            ClusterError: As for `search`.
+        """
+        return self._ready()[1].asked_of(question)
+
     def count(self, question: Question, *, how: How | None = None) -> int:
         """How many documents match.
 
@@ -175,7 +184,7 @@ class Searcher:
             target, known = self._ready()
             shape = choose(target, known.one, self._plugins, how.shape)
             asked = request_body(
-                question,
+                known.asked_of(question),
                 shape,
                 max_clauses=target.max_clauses,
                 k=k,

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stair_es.cluster.connect import Connection
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Speed
 from stair_es.errors import QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
+from stair_es.policy_file import parsed
 from stair_es.search import How, ImageSearch, Inputs, Pruning, TwoPhase
 from stair_es.sources.registry import open_source
 
@@ -165,3 +168,27 @@ def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.
     monkeypatch.delenv("STAIR_ES_URL", raising=False)
     with pytest.raises(Exception, match="STAIR_ES_URL"):
         ImageSearch("photos")
+
+
+def test_queries_follow_the_words_of_a_policy(photos: ImageSearch, node_url: str) -> None:
+    policy = parsed({"stair_es_policy": 1, "rename": {"hound": "houndstooth", "kitten": "houndstooth"}}, "here")
+    before = photos.search("hound", k=100)
+    with closing(Connection(url=node_url).client()) as client:
+        steering = Steering(client, Connection(url=node_url), "test-image-search")
+        steering.apply(policy, Speed(), print, lambda _: None)
+        try:
+            with ImageSearch("test-image-search", url=node_url) as steered:
+                after = steered.search(Inputs(words="hound", required=["hound"]), k=100)
+                missed = steered.explain(names_and_ids(after)["two-spaniels.jpg"], "hound -kitten")
+        finally:
+            steering.rollback(Speed(), print, lambda _: None)
+    hit = next(hit for hit in after.hits if hit.uri.endswith("two-spaniels.jpg"))
+    was = next(hit for hit in before.hits if hit.uri.endswith("two-spaniels.jpg"))
+    moved = {"hound": "houndstooth"}
+    assert {reason.feature for reason in hit.why} == {moved.get(reason.feature, reason.feature) for reason in was.why}
+    assert hit.score == pytest.approx(was.score, rel=0.004)
+    assert missed.failing == (f"it has the excluded word houndstooth (weight {hit.source['tokens']['houndstooth']:g})",)
+
+
+def names_and_ids(result: Result) -> dict[str, str]:
+    return {Path(hit.uri).name: hit.id for hit in result.hits}
