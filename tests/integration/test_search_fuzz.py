@@ -23,8 +23,9 @@ from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import Target
 from stair_es.errors import ClusterError, QueryError, StairError
 from stair_es.search.hits import Result
+from stair_es.search.how import How
 from stair_es.search.question import Question, parse_filter
-from stair_es.search.searcher import How, Searcher
+from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
@@ -280,23 +281,31 @@ def is_cursor(values: list[Any]) -> bool:
     return whole and not (names[0] is None and names[1] is None)
 
 
+def many_terms(count: int) -> tuple[str, ...]:
+    """Texts of so many terms, all different, one of them `dog`: with spaces, with dashes, and ideographs without either."""
+    numbered = ["dog", *(f"d{number}" for number in range(count - 1))]
+    return " ".join(numbered), "-".join(numbered), "dog " + "".join(chr(0x4E00 + number) for number in range(count - 1))
+
+
 def test_captions_of_any_kind_add_their_bm25_score(node: Hostile) -> None:
     rng = random.Random(SEED)
-    captions = [
-        *(" ".join(["dog", hostile.text(rng, rng.choice((1, 5, 60)))]) for _ in range(25)),
-        *("dog", "dog " * 300, "dog cat 犬 -cat +dog", "NOT", "AND OR", "*", "\x00 dog", "x" * 40_000 + " dog"),
-        *("dog " * 900, "犬" * 900, "-".join(["dog"] * 900), "dog " * 10_000, "犬" * 10_000, "-".join(["dog"] * 10_000)),
-        *("🐕" * 2000, "dog.cat " * 2000, "a" * 300_000),
+    captions: list[tuple[str, int | None]] = [  # and how many terms are in it, where that matters and is known
+        *((" ".join(["dog", hostile.text(rng, rng.choice((1, 5, 30)))]), None) for _ in range(25)),
+        *((text, 1) for text in ("dog", "dog cat 犬 -cat +dog", "NOT", "AND OR", "*", "\x00 dog", "x" * 40_000 + " dog")),
+        *((text, n) for n in (900, 1000, 10_000) for text in many_terms(n)),
+        *(("🐕" * 2000, None), ("dog.cat " * 2000, None), ("a" * 300_000, None)),
     ]
     vector = SparseVector.from_pairs((word, 1.0) for word in list(node.oracle.columns)[:64])
     by_words = dict(ranking(node.searcher.search(vector, 10_000)))
     added = 0
-    for case, caption in enumerate(captions):
+    for case, (caption, terms) in enumerate(captions):
         weight = rng.choice((1.0, 0.01, 30.0))
         question = Question(vector=vector, caption=caption, caption_weight=weight)
         result = answer(lambda: node.searcher.search(question, 10_000), (case, caption[:50]))  # noqa: B023
+        if terms is not None:
+            assert (result is not None) == (terms < node.max_clauses), (case, caption[:50])
         if result is None:
-            assert len(caption) > 1500, (case, caption[:50])  # only what is beyond the clause limit
+            assert len(caption) > 1000, (case, caption[:50])
             continue
         cut = set(result.cut.features)
         words = (

@@ -18,6 +18,7 @@ from stair_es.search.clauses import clauses_in, terms_in
 from stair_es.search.combine import boosted, combined
 from stair_es.search.cursor import checked
 from stair_es.search.inputs import Inputs, question_of
+from stair_es.search.near import failing_words
 from stair_es.search.question import Question, parse_filter
 from stair_es.search.shapes import Shape
 from stair_es.search.wish import parse
@@ -225,3 +226,13 @@ def test_a_cursor_that_is_none_is_refused(values: Any) -> None:  # noqa: ANN401 
     with pytest.raises(QueryError, match="neither"):
         checked([1.0, None, None, "images"])
     assert checked([1, "a", None, "images"]) == [1, "a", None, "images"]
+
+
+def test_what_a_document_fails_is_told_as_the_engine_decides() -> None:
+    """0.3 has no 9 bits: the engine finds a stored 0.3 where 0.3 is the least, and 0.2999, which it keeps as the same."""
+    vector = SparseVector.from_mapping({"a": 1.0})
+    required = Question(vector=vector, required=[("a",)], least=0.3)
+    excluded = Question(vector=vector, excluded=[("a",)], least=0.3)
+    for weight, has in ((0.3, True), (0.2999, True), (0.298, False), (0.5, True)):
+        assert bool(failing_words(required, {"a": weight})) != has
+        assert bool(failing_words(excluded, {"a": weight})) == has
