@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.search.body import TwoPhase
+    from stair_es.search.how import How
     from stair_es.search.inputs import Inputs
-    from stair_es.search.searcher import How
 
 _WHAT, _WHO, _HOW = "What is looked for", "Who takes part", "How it is asked"
 
@@ -138,8 +138,8 @@ def how_given(*, engine_explain: bool = False) -> How:
         UsageError: An option can't be read.
         QueryError: A number can't be.
     """
+    from stair_es.search.how import How
     from stair_es.search.prune import Pruning
-    from stair_es.search.searcher import How
 
     given = _asking.given
     stop = given["stop"].read_text(encoding="utf-8").split() if given["stop"] else ()

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from stair_es.search.body import Asked, TwoPhase, request_body
     from stair_es.search.explain import Reason
     from stair_es.search.hits import Hit, Result
+    from stair_es.search.how import How
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.inputs import Inputs
     from stair_es.search.near import NearMiss
     from stair_es.search.prune import Pruning
     from stair_es.search.question import Question
-    from stair_es.search.searcher import How, Searcher
+    from stair_es.search.searcher import Searcher
     from stair_es.search.shapes import Shape, build
 
 __all__ = [
@@ -46,7 +47,7 @@ __all__ = [
 _HOMES = {
     "Asked": "body",
     "Hit": "hits",
-    "How": "searcher",
+    "How": "how",
     "ImageSearch": "image_search",
     "Inputs": "inputs",
     "NearMiss": "near",

@@ -11,11 +11,12 @@ from stair_es.cluster.connect import Connection
 from stair_es.config import DEFAULT_INDEX
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.how import How
 from stair_es.search.inputs import Inputs, question_of
 from stair_es.search.known import look
 from stair_es.search.placing import near_miss
 from stair_es.search.question import Question
-from stair_es.search.searcher import How, Searcher
+from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from stair_es.search.near import NearMiss, failing_words, parts
 from stair_es.search.question import Question
 
 if TYPE_CHECKING:
-    from stair_es.search.searcher import How, Searcher
+    from stair_es.search.how import How
+    from stair_es.search.searcher import Searcher
 
 
 def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int = 10, how: How | None = None) -> NearMiss:

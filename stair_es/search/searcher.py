@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection, probe, translated
 from stair_es.cluster.target import Target, plugins
 from stair_es.config import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
-from stair_es.search.body import UNREAD, Asked, TwoPhase, request_body
+from stair_es.search.body import UNREAD, Asked, request_body
 from stair_es.search.clauses import sendable
 from stair_es.search.cursor import After
 from stair_es.search.fuse import reciprocal_ranks
 from stair_es.search.hits import Hit, Result, fused, hit_of
+from stair_es.search.how import How
 from stair_es.search.known import Known, look
-from stair_es.search.prune import Pruning, pruned
+from stair_es.search.prune import pruned
 from stair_es.search.question import NOTHING, Question
 from stair_es.search.shapes import Shape, choose
 from stair_es.types import SparseVector
@@ -24,23 +25,6 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
-
-Fusion: TypeAlias = Literal["sum", "rrf"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class How:
-    """How to ask; by default exactly, in the shape that the cluster and the index want."""
-
-    shape: Shape | None = None
-    pruning: Pruning = field(default_factory=Pruning)
-    two_phase: TwoPhase | None = None
-    fusion: Fusion = "sum"
-    """How a vector and a caption become one ranking: their scores are added, or their ranks fused (RRF)."""
-    fusion_window: int = 100
-    """How many hits of each ranking are fused."""
-    engine_explain: bool = False
-    """Let the engine say, too, what each word adds."""
 
 
 class Searcher:

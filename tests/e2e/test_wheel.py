@@ -61,7 +61,10 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
     code = (
         "import json\nfrom stair_es import resources\nfrom stair_es.model import catalogue\n"
         "from stair_es.model.encoder import ModelSpec\n"
-        "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'top-tokens')]\n"
+        "from importlib.resources import files\n"
+        "assert (files('stair_es.cluster') / 'steer.painless').read_text()\n"
+        "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"
+        "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'two-phase')]\n"
         "encoder = catalogue.load(ModelSpec(name='starter', backend='onnx', text_tower='table'))\n"
         "print(json.dumps([len(bodies), encoder.encode_texts(['a dog'])[0].features[0]]))"
     )
@@ -74,4 +77,5 @@ def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"cli/main.py", "mappings/image.json", "pipelines/top-tokens.json", "LICENSE", "NOTICE", "README.md"} <= names
+    assert {"stair_es/search/templates/words.mustache", "stair_es/cluster/steer.painless", "mappings/seismic.json"} <= names
     assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt", "docs/ingest.md", "examples/photos/CREDITS.md"} <= names

@@ -25,9 +25,10 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.body import TwoPhase, request_body
 from stair_es.search.combine import combined
+from stair_es.search.how import How
 from stair_es.search.prune import Pruning, pruned
 from stair_es.search.question import Question
-from stair_es.search.searcher import How, Searcher
+from stair_es.search.searcher import Searcher
 from stair_es.search.shapes import Shape
 from stair_es.types import SparseVector
 from stair_es.vocab import escape

@@ -1,0 +1,27 @@
+"""How a question is asked. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from stair_es.search.body import TwoPhase
+from stair_es.search.prune import Pruning
+from stair_es.search.shapes import Shape
+
+Fusion: TypeAlias = Literal["sum", "rrf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How to ask; by default exactly, in the shape that the cluster and the index want."""
+
+    shape: Shape | None = None
+    pruning: Pruning = field(default_factory=Pruning)
+    two_phase: TwoPhase | None = None
+    fusion: Fusion = "sum"
+    """How a vector and a caption become one ranking: their scores are added, or their ranks fused (RRF)."""
+    fusion_window: int = 100
+    """How many hits of each ranking are fused."""
+    engine_explain: bool = False
+    """Let the engine say, too, what each word adds."""
