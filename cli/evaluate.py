@@ -14,7 +14,7 @@ from stair_es.errors import StairError, UsageError
 
 from . import options
 from .bars import visible
-from .output import emit_json, note, plain, stderr
+from .output import emit_json, note, plain, stderr, stdout
 
 if TYPE_CHECKING:
     from stair_es.eval.captions import CaptionSet
@@ -104,7 +104,7 @@ def evaluate(
     if as_json:
         emit_json(found.to_dict())
     else:
-        plain("\n".join(visible(line) for line in text.splitlines()))
+        plain("\n".join(visible(line, stdout.encoding) for line in text.splitlines()))
 
 
 def _run(captions: CaptionSet, url: str | None, chosen: EvalOptions) -> Evaluation:
@@ -131,7 +131,7 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr
     ) as bar:
-        tasks = {what: bar.add_task(what, total=None, visible=False) for what in ("images", "texts", "methods")}
+        tasks = {what: bar.add_task(what, total=None, visible=False) for what in ("images", "texts", "queries")}
         yield lambda what, done, total: bar.update(tasks[what], completed=done, total=total, visible=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,8 @@ class Bench:
             ClusterError: The cluster refused an index, a document or a query.
         """
         rows = [_Tally(method).row(None) for method in methods if method.corpus is None]
+        total = sum(len(method.task.queries) for method in methods if method.corpus is not None)
+        done = 0
         for corpus in {id(method.corpus): method.corpus for method in methods}.values():
             if corpus is None:
                 continue
@@ -62,9 +64,10 @@ class Bench:
                 for method in methods:
                     if method.corpus is corpus:
                         tally = _Tally(method)
-                        tally.ask(there, self.depth)
+                        for _ in tally.ask(there, self.depth):
+                            done += 1
+                            self.progress("queries", done, total)
                         rows.append(tally.row(there, keep=self.keep))
-                        self.progress("methods", len(rows), len(methods))
         return rows
 
 
@@ -80,22 +83,21 @@ class _Tally:
     first: dict[int, Hits] = field(default_factory=dict)
     """For `_rank_eval`."""
 
-    def ask(self, there: Trial, depth: int) -> None:
-        """Ask the cluster all queries."""
+    def ask(self, there: Trial, depth: int) -> Iterator[int]:
+        """Ask the cluster all queries; yields the number of each that is through."""
         task = self.method.task
         items = len(task.items)
         clauses = (self._clause(query) for query in range(len(task.queries)))
         for query, hits in enumerate(there.search(clauses, min(depth, items))):
             self.engine_ranks.append(ranks_of_hits(hits.items, hits.scores, task.right[query], items))
             asked = self.method.asked(query)
-            if asked.clause is None:
-                continue
-            if self.method.exact is not None and not asked.cut:
+            if asked.clause is not None and self.method.exact is not None and not asked.cut:
                 scores_N = self.method.exact(query)
                 nine_bits = self.method.nine_bits
                 self.compared.append(compare(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
-            if len(self.first) < rank_eval.MOST_QUERIES:
+            if asked.clause is not None and len(self.first) < rank_eval.MOST_QUERIES:
                 self.first[query] = Hits(hits.items[: rank_eval.AT], hits.scores[: rank_eval.AT])
+            yield query
 
     def _clause(self, query: int) -> Clause | None:
         asked = self.method.asked(query)

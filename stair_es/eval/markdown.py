@@ -83,6 +83,7 @@ def _numbers(metrics: Metrics) -> list[str]:
 def _reasons(rows: Sequence[Row]) -> list[str]:
     """What a reader must know of the numbers above."""
     said = []
+    whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
     for row in rows:
         if row.exact_reason and row.exact_reason == row.engine_reason:
             said.append(f"- {row.method} n/a: {row.exact_reason}")
@@ -91,7 +92,6 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
             said += [f"- {row.method}, engine n/a: {row.engine_reason}"] if row.engine_reason else []
         if row.unasked:
             said.append(f"- {row.method}: {row.unasked} queries have no known word and count as failed")
-        whole = max((other.engine or other.exact).queries for other in rows if (other.engine or other.exact))  # type: ignore[union-attr]
         metrics = row.engine or row.exact
         if metrics and metrics.queries != whole:
             said.append(f"- {row.method}: {metrics.queries} of {whole} queries (texts of one image that has another one besides)")

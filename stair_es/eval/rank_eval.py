@@ -118,11 +118,18 @@ def _ask(
         body={"requests": requests, "metric": dict(metric)},
     )
     try:
-        with translated(trial.connection, but=lambda error: error.status_code in (400, 404, 405)):
+        with translated(trial.connection, but=_is_absent):
             answer = call()
     except exceptions.TransportError as error:
-        raise ClusterError(f"the cluster has no _rank_eval, or refuses it: {str(error.error)[:200]}") from error
+        raise ClusterError("the cluster has no _rank_eval: its module rank-eval isn't there") from error
     failures = answer.get("failures")
     if failures:
         raise ClusterError(f"_rank_eval failed: {str(failures)[:300]}")
     return {int(query): float(detail["metric_score"]) for query, detail in answer.get("details", {}).items()}
+
+
+def _is_absent(error: exceptions.TransportError) -> bool:
+    """The answer to a path that no module serves."""
+    return error.status_code in (400, 405) and any(
+        said in str(error.info) for said in ("no handler found", "Incorrect HTTP method")
+    )

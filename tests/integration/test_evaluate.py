@@ -148,14 +148,15 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     assert dense.engine is None
     assert ("plugin" in dense.engine_reason) == ("OpenSearch" in found.cluster)
     assert left_behind(rank_features_url) == []
+    check_rank_eval(found)
 
 
-def test_the_clusters_own_metrics_agree(node_url: str, captions: CaptionSet) -> None:
-    found = run(node_url, captions)
+def check_rank_eval(found: Evaluation) -> None:
+    """The cluster's own metrics are ours, query by query."""
     asked = [row for row in found.rows if row.engine is not None]
-    assert len(asked) == 5
+    assert len(asked) >= 5
     for row in asked:
-        assert [each.metric for each in row.rank_eval] == ["recall@10", "MRR@10", "nDCG@10"]
+        assert [each.metric for each in row.rank_eval] == ["recall@10", "MRR@10", "nDCG@10"], row.rank_eval_reason
         for each in row.rank_eval:
             assert each.agrees, (row.method, each)
             assert each.queries == row.engine.queries - row.unasked  # type: ignore[union-attr]
@@ -178,6 +179,8 @@ def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: st
     assert found.shape == "sparse_vector"
     check_words(found)
     check_dense(found)
+    missing = {row.rank_eval_reason for row in found.rows if row.engine is not None}
+    assert missing == {"the cluster has no _rank_eval: its module rank-eval isn't there"}  # of the node of the tests
     assert left_behind(elasticsearch9_url) == []
 
 
@@ -185,7 +188,7 @@ def test_dense_vectors_with_the_knn_plugin(knn_url: str, captions: CaptionSet) -
     found = run(knn_url, captions)
     check_words(found)
     check_dense(found)
-    assert all(each.agrees for row in found.rows for each in row.rank_eval)
+    check_rank_eval(found)
     assert left_behind(knn_url) == []
 
 
@@ -205,7 +208,7 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
 
 def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSet) -> None:
     def stop(what: str, done: int, total: int) -> None:
-        if what == "methods":
+        if what == "queries" and done == 7:
             seen.extend(left_behind(node_url))
             raise KeyboardInterrupt
 
