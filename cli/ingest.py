@@ -13,7 +13,7 @@ from stair_es.errors import StairError, UsageError
 from . import options
 from .ingest_report import print_dry_run, print_report
 from .output import emit_json, note
-from .progress import image_progress
+from .progress import books_progress
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
@@ -316,7 +316,7 @@ def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: 
 
     kept: list[Books] = []
     try:
-        with image_progress() as progress:
+        with books_progress() as progress:
             connection = options.connection(url) if chosen.sink == "cluster" or url else None
             report = run(opened, connection, chosen, say=note, progress=progress, books=kept.append)
     except StairError:

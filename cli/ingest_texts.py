@@ -13,7 +13,7 @@ from stair_es.errors import StairError
 from . import options
 from .bars import visible
 from .output import emit_json, note, stdout
-from .progress import image_progress
+from .progress import books_progress
 
 if TYPE_CHECKING:
     from stair_es.ingest.report import Books, Report
@@ -120,7 +120,7 @@ def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict
 
     kept: list[Books] = []
     try:
-        with image_progress() as progress:
+        with books_progress("texts") as progress:
             return run(sources, options.connection(url), chosen, say=note, progress=progress, books=kept.append)
     except StairError:
         if kept:

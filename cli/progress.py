@@ -19,26 +19,30 @@ _LINE_EVERY_S = 10.0
 
 
 class _Rate(ProgressColumn):
+    def __init__(self, noun: str) -> None:
+        super().__init__()
+        self._noun = noun
+
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.1f} images/s" if task.speed else "- images/s")
+        return Text(f"{task.speed:,.1f} {self._noun}/s" if task.speed else f"- {self._noun}/s")
 
 
 @contextmanager
-def image_progress() -> Iterator[Callable[[Books], None]]:
+def books_progress(noun: str = "images") -> Iterator[Callable[[Books], None]]:
     """A callback that shows how far the books of an ingest are. The total grows until everything is listed."""
     if stderr.is_terminal:
-        with _bar() as update:
+        with _bar(noun) as update:
             yield update
     else:
-        yield _lines()
+        yield _lines(noun)
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[Books], None]]:
+def _bar(noun: str) -> Iterator[Callable[[Books], None]]:
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
+        _Rate(noun),
         TextColumn("ETA"),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
@@ -55,7 +59,7 @@ def _bar() -> Iterator[Callable[[Books], None]]:
         yield update
 
 
-def _lines() -> Callable[[Books], None]:
+def _lines(noun: str) -> Callable[[Books], None]:
     start = last = time.monotonic()
 
     def update(books: Books) -> None:
@@ -66,6 +70,6 @@ def _lines() -> Callable[[Books], None]:
             rate = books.done / (now - start)
             left = books.listed - books.done
             eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
-            note(f"{books.done:,}/{books.listed:,} images, {rate:,.1f} images/s, {eta}, {books.kinds['dead']} dead")
+            note(f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead")
 
     return update

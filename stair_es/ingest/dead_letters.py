@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
+from stair_es.config import Home
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
 from stair_es.ingest.batch import Outcome, now
 from stair_es.sources import places
@@ -15,6 +17,12 @@ from stair_es.sources.item import Item, SourceOptions, Unlisted
 
 _SIGNS = frozenset({"uri", "source", "stage", "reason", "place"})
 _LONGEST_LINE = 16 * 1024 * 1024
+
+
+def default_path(alias: str) -> Path:
+    """Where the dead letters of a run into `alias` that begins now go, unless the user says."""
+    at = datetime.now(timezone.utc)
+    return Home.from_env().path / "dead-letters" / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 
 class DeadLetters:

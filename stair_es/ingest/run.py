@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.pace import Pace
-from stair_es.config import Home
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Outcome, bytes_of, now
-from stair_es.ingest.dead_letters import DeadLetters
+from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
@@ -64,7 +60,7 @@ def ingest(
     """
     with ExitStack() as stack:
         manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
-        kept = Books(manifest, DeadLetters(options.dead_letters or _default_dead_letters(options.alias)))
+        kept = Books(manifest, DeadLetters(options.dead_letters or default_path(options.alias)))
         books(kept)
         began, streams = now(), Streams(sources)
         ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, bytes_of, _LIST_AHEAD_BYTES))
@@ -193,8 +189,3 @@ def _nothing_found(streams: Streams) -> IngestError:
         "Folders and globs give files that end like images (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
         " one (--image-column). A folder of tables wants --format, a saved data set hf-dataset:///FOLDER.",
     )
-
-
-def _default_dead_letters(alias: str) -> Path:
-    now = datetime.now(timezone.utc)
-    return Home.from_env().path / "dead-letters" / f"{alias}-{now:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"

@@ -6,11 +6,9 @@ this process: nothing is decoded, and no text needs a worker.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,11 +18,10 @@ from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.identity import Identity, check_alias, ours
 from stair_es.cluster.retry import persistently
-from stair_es.config import Home
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest import cluster_sink
 from stair_es.ingest.batch import now
-from stair_es.ingest.dead_letters import DeadLetters
+from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.sink import Say, SinkPlan
@@ -84,7 +81,7 @@ def ingest_texts(
     check_alias(options.alias)
     with ExitStack() as stack:
         _refuse_images(connection, options.alias)
-        letters = DeadLetters(options.dead_letters or _default_dead_letters(options.alias))
+        letters = DeadLetters(options.dead_letters or default_path(options.alias))
         kept = Books(stack.enter_context(Manifest()), letters)
         books(kept)
         streams = Streams(sources)
@@ -131,8 +128,3 @@ def _refuse_images(connection: Connection, alias: str) -> None:
             raise UsageError(
                 f"{alias!r} stands for {name}, an index of images", "Texts want an index of their own: --index captions"
             )
-
-
-def _default_dead_letters(alias: str) -> Path:
-    at = datetime.now(timezone.utc)
-    return Home.from_env().path / "dead-letters" / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"

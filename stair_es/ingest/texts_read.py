@@ -11,6 +11,7 @@ import orjson
 from stair_es.errors import SourceError, UsageError
 from stair_es.sources.arguments import CSV, JSONL, LIST, ends_with
 from stair_es.sources.delimited import Delimited
+from stair_es.sources.expected import OPTIONS
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
 from stair_es.sources.jsonl import JsonLines
 from stair_es.sources.lines import numbered
@@ -29,7 +30,6 @@ TEXT_COLUMNS = ("text", "caption", "captions")
 """Names of columns that are taken for the text's, the first that is there."""
 LONGEST_BYTES = 1 << 20
 """Of one line of a `.txt`; encoders read a few hundred words of a text anyway."""
-_OF_IMAGES = "Columns: --map, --image-column."
 _SCALARS = (bool, int, float, str)
 
 
@@ -58,7 +58,7 @@ class _TextTable(Table):
                 else:
                     yield each
         except UsageError as error:  # a column that isn't there: tables know the options of images only
-            raise UsageError(error.message, error.remedy.replace(_OF_IMAGES, "Choose with --text-column.")) from None
+            raise UsageError(error.message, error.remedy.replace(OPTIONS, "Choose with --text-column.")) from None
 
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
         where = f"{table.uri}#{position}"

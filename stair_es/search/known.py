@@ -31,6 +31,8 @@ class Known:
     model: str
     model_name: str
     """What to ask for: `--model`."""
+    names: frozenset[str] = frozenset()
+    """The fields of all indices together, at the top level."""
     ordered: bool = True
     """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
     policy: WordPolicy | None = None
@@ -59,6 +61,18 @@ class Known:
             required=[_in_words_of(becomes, word) for word in question.required],
             excluded=[_in_words_of(becomes, word) for word in question.excluded],
         )
+
+    def check_caption(self, question: Question) -> None:
+        """Nothing, if the field that BM25 should search is there.
+
+        Raises:
+            QueryError: It isn't: the engine would find nothing, and say nothing.
+        """
+        if question.caption.strip() and question.caption_field.partition(".")[0] not in self.names:
+            raise QueryError(
+                f"no index that the name stands for has the field {question.caption_field!r}",
+                f"Fields: {', '.join(sorted(self.names))}.",
+            )
 
     def check_model(self, model_id: str) -> None:
         """Nothing, if vectors of this model may be compared with those in the index.
@@ -113,6 +127,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
         model_name=name,
+        names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )

@@ -9,6 +9,8 @@ from stair_es.errors import UsageError
 _ROWS = 1000
 """After so many rows without a column it is taken for a typing error: a corpus without its captions is worse than a stop."""
 _SHOWN = 500
+OPTIONS = "Columns: --map, --image-column."
+"""How an ingest of images names columns; others put their own in its place."""
 
 
 class Expected:
@@ -45,4 +47,4 @@ class Expected:
 
 def no_column(where: str, name: str, names: Iterable[str]) -> UsageError:
     """The error for a column that isn't there."""
-    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. Columns: --map, --image-column.")
+    return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. {OPTIONS}")

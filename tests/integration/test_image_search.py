@@ -114,6 +114,11 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
     assert [hit.score for hit in fused.hits] == sorted((hit.score for hit in fused.hits), reverse=True)
 
 
+def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearch) -> None:
+    with pytest.raises(QueryError, match="'titel'"):
+        photos.search(Inputs(words="animal", caption="spaniels", caption_field="titel"))
+
+
 def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:
     whole = photos.search("animal", k=100)
     assert whole.after is None

@@ -67,7 +67,7 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
     found = answer(run("search", "a", "cat", "--json"))
-    assert set(found) == {"hits", "took_ms"}
+    assert set(found) == {"hits", "took_ms", "shape", "after", "cut", "dropped"}
     best = found["hits"][0]
     assert set(best) == {"id", "uri", "score", "why"}
     assert best["uri"].endswith("/tabby-cat.jpg")
@@ -89,7 +89,11 @@ def test_explain_draws_a_bar_for_each_word_in_common(run: Run) -> None:
     done = run("search", "cat", "-k", "1", "--explain")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == [reason["feature"] for reason in why]
+    drawn = [line.split()[0] for line in lines[1:-2]]
+    assert drawn == [reason["feature"] for reason in why[: len(drawn)]]
+    left = [reason["contribution"] for reason in why[len(drawn) :]]
+    assert lines[-2].split() == [str(len(left)), "more", "words", "add", f"{sum(left):.4f}"]
+    assert sum(left) <= sum(reason["contribution"] for reason in why) / 100
     assert "█" in lines[1]
     assert str(PHOTOS / "tabby-cat.jpg") in lines[0]
 
