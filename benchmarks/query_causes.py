@@ -19,11 +19,12 @@ from uuid import uuid4
 
 import numpy as np
 from common import machine
-from query import Row, measure, node
+from query import node
 from query_arms import MAX_CLAUSES, Arm, whole
 from query_corpus import load
 from query_load import Http, Kind, kinds
 from query_load import load as load_index
+from query_measure import Row, measure
 from query_questions import Exact, all_questions
 
 from stair_es.cluster.mapping import merged

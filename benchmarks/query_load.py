@@ -20,7 +20,7 @@ from stair_es.vocab import escape
 
 Body = dict[str, Any]
 DIMENSIONS = 384
-TIMEOUT_S = 3600.0
+TIMEOUT_S, BUSY = 3600.0, 429
 
 _SETTINGS: Body = {"index": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "30s"}}
 _URI: Body = {"uri": {"type": "keyword"}}
@@ -106,11 +106,19 @@ class Http:
         return orjson.loads(self.raw(method, path, body) or b"null")
 
     def raw(self, method: str, path: str, body: Body | bytes | None = None) -> bytes:
-        """The answer's bytes."""
+        """The answer's bytes; asked again while the node is busy.
+
+        Raises:
+            SystemExit: The node refused.
+        """
         sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        self._connection.request(method, path, sent, {"content-type": "application/json"})
-        response = self._connection.getresponse()
-        answer = response.read()
+        for wait_s in (0.2, 0.5, 1, 2, 5, 10, 20, 0):
+            self._connection.request(method, path, sent, {"content-type": "application/json"})
+            response = self._connection.getresponse()
+            answer = response.read()
+            if response.status != BUSY or not wait_s:
+                break
+            time.sleep(wait_s)
         if response.status >= 400:
             raise SystemExit(f"{method} {path}: {response.status} {answer[:500]!r}")
         return answer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from query import Report, Row
+    from query_measure import Report, Row
 
 BM25, WHOLE, AS_SENT = "BM25", "rank_features", "as Searcher"
 MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
