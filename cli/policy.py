@@ -12,6 +12,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX
 
 from . import options
+from .bars import visible
 from .options import connected
 from .output import emit_json, note, stdout
 from .policy_report import counts_json, document_progress, print_counts, print_plan, print_policy
@@ -36,7 +37,7 @@ _Rate = Annotated[
     float,
     typer.Option("--requests-per-second", min=0.0, help="Documents a second at most, to spare a busy cluster; 0 for no limit."),
 ]
-_Slices = Annotated[int, typer.Option("--slices", min=0, help="Parts that go at once; 0 for one a shard.")]
+_Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Parts that go at once; 0 for one a shard.")]
 
 
 @app.command()
@@ -62,12 +63,12 @@ def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json:
         emit_json(facts)
         return
     for fact, state in zip(facts, states, strict=True):
-        has = f"policy {state.policy.label}" if state.policy else "no policy"
+        has = f"policy {visible(state.policy.label)}" if state.policy else "no policy"
         stdout.print(f"{fact['index']}: {has}", markup=False, emoji=False, style="bold")
         if state.policy:
             print_policy(state.policy)
         for digest, count in fact["documents"].items():
-            stdout.print(f"{count:,} documents changed by {digest}", markup=False, emoji=False)
+            stdout.print(f"{count:,} documents changed by {visible(digest)}", markup=False, emoji=False)
         if fact["emptied"]:
             stdout.print(f"{fact['emptied']:,} documents without a word left", markup=False)
         if state.under_way:
@@ -116,6 +117,7 @@ def plan(
                 "examined": counted.examined,
                 "changed": counted.changed,
                 "emptied": counted.emptied,
+                "losing": counted.losing,
                 "rules": {rule: counted.rules[rule] for rule in policy.rules},
                 "samples": [{"id": c.id, "uri": c.uri, "words": c.words} for c in shown],
             }

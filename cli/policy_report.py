@@ -58,12 +58,15 @@ def print_policy(policy: WordPolicy) -> None:
 
 def print_plan(policy: WordPolicy, plan: Plan, samples: list[Change]) -> None:
     """How many documents would change, by which rule, and some of them."""
-    _line(f"policy {visible(policy.label)}: {plan.changed:,} of {plan.examined:,} documents with its words would change", "bold")
+    examined = f"{plan.examined:,} documents with its words" + (" or another policy" if plan.losing else "")
+    _line(f"policy {visible(policy.label)}: {plan.changed:,} of {examined} would change", "bold")
     counted = sorted(((rule, plan.rules[rule]) for rule in policy.rules), key=lambda pair: -pair[1])
     for rule, count in counted[:_MOST_RULES]:
         _line(f"  {count:>9,}  {visible(rule)}")
     if len(counted) > _MOST_RULES:
         _line(f"  and {len(counted) - _MOST_RULES:,} rules more (--json has them)")
+    if plan.losing:
+        _line(f"  {plan.losing:>9,}  lose what another policy did, and no more")
     if plan.emptied:
         _line(f"{plan.emptied:,} documents would have no word left: they stay, but no query finds them", "yellow")
     for change in samples:

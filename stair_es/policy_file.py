@@ -58,7 +58,7 @@ def _parsed(value: object, name: str) -> WordPolicy:
     if not isinstance(body.get("name", ""), str):
         raise ResourceError("name: not a text", _FORM)
     policy = WordPolicy(
-        name=body.get("name") or name,
+        name=_word(body.get("name", ""), "name") or name,
         mute=_words(body.get("mute", []), "mute"),
         cap={_word(word, "cap"): _number(most, f"cap.{word}") for word, most in _object(body.get("cap", {}), "cap").items()},
         rename={

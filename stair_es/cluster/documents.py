@@ -177,11 +177,21 @@ def _undo_field(undo: Undo) -> dict[str, Any]:
 
 def undo_of(source: Mapping[str, Any]) -> Undo:
     """What gives a stored document its original vector back; empty where no policy changed it."""
-    stored = source.get("policy_undo") or {}
+    stored = source.get("policy_undo")
+    if not isinstance(stored, Mapping):
+        return Undo()
+    added = stored.get("added")
     return Undo(
-        words={vocab.unescape(word): float(weight) for word, weight in stored.get("tokens", {}).items()},
-        added=tuple(vocab.unescape(word) for word in stored.get("added", [])),
+        words=stored_words(stored.get("tokens")),
+        added=tuple(vocab.unescape(word) for word in added if isinstance(word, str)) if isinstance(added, list) else (),
     )
+
+
+def stored_words(value: object) -> dict[str, float]:
+    """Words with their weights from a document that anyone may have written: null is no weight, and other JSON has no words."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {vocab.unescape(word): float(weight) for word, weight in value.items() if weight is not None}
 
 
 def impacts(vector: SparseVector) -> str:

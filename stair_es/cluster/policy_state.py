@@ -88,19 +88,29 @@ def with_policy(body: Mapping[str, Any], policy: WordPolicy | None) -> dict[str,
     return {**body, "mappings": {**mappings, "_meta": {**meta, "stair_es": about}, "properties": properties}}
 
 
+def foreign_field(properties: Mapping[str, Any]) -> str | None:
+    """A field that is called like one of a policy but is someone's column: ours have these types, and come together."""
+    there = [name for name in POLICY_FIELDS if name in properties]
+    for name in there:
+        wanted, found = POLICY_FIELDS[name], properties[name]
+        other = any(found.get(key, "object" if key == "type" else None) != value for key, value in wanted.items())
+        if other or len(there) < len(POLICY_FIELDS):
+            return name
+    return None
+
+
 def missing_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields that a mapping lacks for a policy.
 
     Raises:
-        IndexMismatch: It has one of the name, but of another type.
+        IndexMismatch: A field of the name isn't ours: a policy would overwrite it, and taking one away would delete it.
     """
-    for name, spec in POLICY_FIELDS.items():
-        found = properties.get(name, spec)
-        if any(found.get(key, "object" if key == "type" else None) != value for key, value in spec.items()):
-            raise IndexMismatch(
-                f"{where} has a field {name!r} of its own, which a word policy needs for itself",
-                f"Build an index without it: ingest with the column under another name (--map OTHER={name}).",
-            )
+    foreign = foreign_field(properties)
+    if foreign:
+        raise IndexMismatch(
+            f"{where} has a field {foreign!r} of its own, which a word policy needs for itself",
+            f"Build an index without it: ingest with the column under another name (--map OTHER={foreign}).",
+        )
     return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
 
 

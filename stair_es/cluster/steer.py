@@ -15,7 +15,7 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.identity import check_alias, ours
-from stair_es.cluster.policy_state import PolicyState, missing_fields, state_of
+from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer_body import Layout, affected, script
 from stair_es.cluster.steer_task import Pass, Speed, Task, no_painless
@@ -98,6 +98,7 @@ class Steering:
 
         Raises:
             UsageError: No policy is given, and the index has none.
+            IndexMismatch: Documents have columns that are called like the fields of a policy. Nothing was changed.
             UnsupportedTarget: The cluster can't run the script. Nothing was changed.
             ClusterError: It failed, or the documents change faster than they can be steered. Run it again.
         """
@@ -105,33 +106,53 @@ class Steering:
         policy = policy or places[0].state.policy
         if policy is None:
             raise UsageError(f"{self.alias!r} has no policy", "Name one: stair-es policy apply FILE")
-        self._check_scripts()
-        return {place.name: self._steer(place, policy, speed, say, progress) for place in places}
+        return self._steer_all(places, policy, speed, say, progress)
 
     def rollback(self, speed: Speed, say: Callable[[str], None], progress: Callable[[Pass], None]) -> dict[str, Counts]:
         """Give every document its original vector back, exactly; returns the counts of each index.
 
         Raises:
+            IndexMismatch: Documents have columns that are called like the fields of a policy. Nothing was changed.
             UnsupportedTarget: The cluster can't run the script. Nothing was changed.
             ClusterError: It failed, or the documents change faster than they can be steered. Run it again.
         """
-        places = self.places()
-        self._check_scripts()
-        return {place.name: self._steer(place, None, speed, say, progress) for place in places}
+        return self._steer_all(self.places(), None, speed, say, progress)
 
     def carrying(self, place: Place) -> dict[str, int]:
         """Documents by the digest of the policy that changed them."""
+        if foreign_field(place.properties):
+            return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
         answer = persistently(partial(self.client.search, index=place.name, body=body), self.connection)
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def emptied(self, place: Place) -> int:
         """Documents that their policy has left no word."""
+        if foreign_field(place.properties):
+            return 0
         body = {
             "query": {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
         }
         count: int = persistently(partial(self.client.count, index=place.name, body=body), self.connection)["count"]
         return count
+
+    def _steer_all(
+        self,
+        places: list[Place],
+        policy: WordPolicy | None,
+        speed: Speed,
+        say: Callable[[str], None],
+        progress: Callable[[Pass], None],
+    ) -> dict[str, Counts]:
+        """Looks again at the end: a build may have begun before `_meta` named the policy that it was to inherit."""
+        self._check_scripts()
+        done: dict[str, Counts] = {}
+        while places:
+            for place in places:
+                missing_fields(place.properties, f"index {place.name!r}")
+            done |= {place.name: self._steer(place, policy, speed, say, progress) for place in places}
+            places = [place for place in self.places() if place.name not in done]
+        return done
 
     def _steer(
         self,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es import vocab
 from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.documents import undo_of
+from stair_es.cluster.documents import stored_words, undo_of
+from stair_es.cluster.policy_state import missing_fields
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer import Place
 from stair_es.cluster.steer_body import affected
@@ -53,6 +53,8 @@ class Plan:
     changed: int = 0
     emptied: int = 0
     """Of those, the ones that would have no word left."""
+    losing: int = 0
+    """Of those, the ones that no rule holds for: they would only lose another policy."""
     rules: Counter[str] = field(default_factory=Counter)
     """Documents that each rule would hold for; one may be there several times."""
 
@@ -76,8 +78,10 @@ def changes(
         progress: Is called with the number of documents read so far, and of all.
 
     Raises:
+        IndexMismatch: Documents have columns that are called like the fields of a policy.
         ClusterError: The cluster failed a request.
     """
+    missing_fields(place.properties, f"index {place.name!r}")
     query = affected(policy, place.layout)
     total = persistently(partial(client.count, index=place.name, body={"query": query}), connection)["count"]
     for hit in _documents(client, connection, place.name, query):
@@ -86,6 +90,7 @@ def changes(
         if change is not None:
             plan.changed += 1
             plan.emptied += not change.after
+            plan.losing += not change.rules
             plan.rules.update(change.rules)
             yield change
         progress(plan.examined, total)
@@ -96,7 +101,7 @@ def _change(hit: Mapping[str, Any], policy: WordPolicy | None) -> Change | None:
     tokens = source.get("tokens")
     if not isinstance(tokens, dict):
         return None
-    before = SparseVector.from_pairs((vocab.unescape(key), float(weight)) for key, weight in tokens.items())
+    before = SparseVector.from_mapping(stored_words(tokens))
     original = undo_of(source).restore(before)
     steered = policy.apply(original) if policy else None
     after = steered.vector if steered else original

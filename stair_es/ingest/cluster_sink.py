@@ -159,7 +159,9 @@ class ClusterSession:
         live = self.opened.live
         if live is None or self.index in indices.stands_for(client, self._connection, self.alias):
             return Completion()  # by a run beside this one, perhaps
-        reason = "" if self.options.swap == "always" else self._unfinished(live, coverage)
+        reason = self._another_policy(client, live)
+        if not reason and self.options.swap != "always":
+            reason = self._unfinished(live, coverage)
         if reason:
             return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
@@ -172,6 +174,17 @@ class ClusterSession:
                 "the index was given another word policy during this run: for the images that it wrote, say"
                 f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
             )
+
+    def _another_policy(self, client: OpenSearch, live: str) -> str:
+        """Why the build must not take the place of the index that is searched: that one was steered, and this one was missed."""
+        theirs, own = (policy_of(client, self._connection, name) for name in (live, self.index))
+        if (theirs and theirs.digest) == (own and own.digest):
+            return ""
+        has = f"has the word policy {theirs.label}" if theirs else "has no word policy"
+        return (
+            f"alias {self.alias} still stands for {live}: it {has}, this build {own.label if own else 'none'}. Say stair-es"
+            f" policy {'apply' if theirs else 'rollback'} --index {self.alias}, and run again"
+        )
 
     def _unfinished(self, live: str, coverage: Coverage) -> str:
         if self.options.swap == "never":

@@ -173,6 +173,26 @@ def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, clien
     assert any("was given another word policy during this run" in line for line in runs.said)
 
 
+@pytest.mark.parametrize("swap", ["auto", "always"])
+def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
+    runs: Runs, client: OpenSearch, stored: Callable[[], dict[str, Any]], swap: str
+) -> None:
+    """Whoever steered the live index alone: the policy must not be lost by a swap that says nothing."""
+    runs.run()
+    other, options = DocumentSettings(thumbnail_px=0), {"swap": swap}
+    assert runs.report(document=other, sink_options={"swap": "never"}).unfinished
+    [live] = client.indices.get_alias(name=runs.options.alias)
+    about = client.indices.get_mapping(index=live)[live]["mappings"]["_meta"]
+    about["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json()}
+    client.indices.put_mapping(index=live, body={"_meta": about})
+    report = runs.report(document=other, sink_options=options)
+    assert not report.swapped
+    assert f"it has the word policy {POLICY.label}, this build none" in str(report.unfinished)
+    Steering(client, runs.connection, runs.options.alias).apply(None, Speed(), runs.said.append, _ignore)
+    assert runs.report(document=other, sink_options=options).swapped
+    assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest
+
+
 def _ignore(_: Pass) -> None:
     pass
 

@@ -26,7 +26,7 @@ from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, vector_fields
 from stair_es.cluster.index import Identity, OpenIndex, open_index
 from stair_es.cluster.mapping import index_body
-from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer import Place, Steering
 from stair_es.cluster.steer_plan import Change, Plan, changes
 from stair_es.cluster.steer_task import Pass, Speed
 from stair_es.errors import ClusterError, IndexMismatch, UnsupportedTarget, UsageError
@@ -349,16 +349,50 @@ def test_an_index_from_before_there_were_policies_gets_the_fields(cluster: Clust
     assert (properties["policy"], properties["policy_undo"]) == ({"type": "keyword"}, {"type": "object", "enabled": False})
 
 
-def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster) -> None:
+@pytest.mark.parametrize("type_", ["text", "keyword"])
+def test_a_column_of_the_same_name_is_left_alone(cluster: Cluster, type_: str) -> None:
+    """Of an index from before there were policies: taking a policy away must not take the column away."""
     cluster.open()
     own, meta = f"{cluster.alias}-own", {"stair_es": cluster.meta()}
-    mappings = {"_meta": meta, "properties": {"policy": {"type": "text"}}}
+    mappings = {"_meta": meta, "properties": {"policy": {"type": type_}, "tokens": {"type": "rank_features"}}}
     cluster.client.indices.create(index=f"{own}-1", body={"mappings": mappings, "aliases": {own: {}}})
-    with pytest.raises(IndexMismatch, match="field 'policy' of its own"):
-        Steering(cluster.client, cluster.connection, own).apply(
-            WordPolicy(mute=("a",)), Speed(), cluster.said.append, lambda _: None
-        )
+    document = {"policy": "no smoking", "tokens": {"a": 0.5}}
+    cluster.client.index(index=own, id="1", body=document, params={"refresh": "true"})
+    steering = Steering(cluster.client, cluster.connection, own)
+    policy, say, see = WordPolicy(mute=("a",)), cluster.said.append, lambda _: None
+    [place] = steering.places()
+    for go in (
+        lambda: steering.apply(policy, Speed(), say, see),
+        lambda: steering.rollback(Speed(), say, see),
+        lambda: list(changes(cluster.client, cluster.connection, place, policy, Plan())),
+    ):
+        with pytest.raises(IndexMismatch, match="field 'policy' of its own"):
+            go()
+    assert (steering.carrying(place), steering.emptied(place)) == ({}, 0)
     assert cluster.client.indices.get_mapping(index=own)[f"{own}-1"]["mappings"] == mappings
+    assert cluster.client.get(index=own, id="1")["_source"] == document
+
+
+def test_what_nobody_checked_in_a_document_fails_it_alone(cluster: Cluster) -> None:
+    """Engines look at `tokens`, not at `policy_undo`; null is a weight that they take."""
+    cluster.open()
+    odd: Stored = {
+        "null": {"tokens": {"cat": None, "dog": 0.5}},
+        "undo": {"tokens": {"dog": 0.5}, "policy": "x", "policy_undo": {"tokens": {"cat": "many"}, "added": []}},
+        "list": {"tokens": {"dog": 0.5}, "policy": "x", "policy_undo": {"tokens": [1], "added": [1, None]}},
+    }
+    for id_, document in odd.items():
+        cluster.client.index(index=cluster.alias, id=id_, body=document, params={"refresh": "true"})
+    [counts] = cluster.apply(WordPolicy(cap={"dog": 0.25})).values()
+    assert (counts.changed, set(counts.failed)) == (2, {"undo"})
+    stored = cluster.stored()
+    assert stored["null"]["tokens"] == {"dog": 0.25, "cat": None}
+    assert stored["list"]["tokens"] == {"dog": 0.25}
+    cluster.client.delete(index=cluster.alias, id="undo", params={"refresh": "true"})
+    plan, _ = cluster.plan(WordPolicy(mute=("cat",)))
+    assert (plan.changed, plan.losing) == (2, 2)
+    cluster.rollback()
+    assert cluster.stored() == {"null": odd["null"], "list": {"tokens": {"dog": 0.5}}}
 
 
 def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Cluster) -> None:
@@ -377,6 +411,28 @@ def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Clust
     for model in ("m-1", "m-2", "m-3"):
         with pytest.raises(IndexMismatch, match="stair-es policy apply FILE"):
             cluster.open(first, model=model)
+
+
+def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: Cluster) -> None:
+    """It was made before `_meta` named the policy that it was to inherit."""
+    policy = WordPolicy(mute=("cat",))
+    vectors = {"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})}
+    live = cluster.open()
+    cluster.write(vectors)
+    builds: list[OpenIndex] = []
+
+    class Late(Steering):
+        def places(self) -> list[Place]:
+            found = super().places()
+            if not builds:
+                builds.append(cluster.open(model="m-2"))
+                cluster.write(vectors, to=builds[0].write_alias)
+            return found
+
+    done = Late(cluster.client, cluster.connection, cluster.alias).apply(policy, Speed(), cluster.said.append, lambda _: None)
+    assert {name: counts.changed for name, counts in done.items()} == {live.name: 1, builds[0].name: 1}
+    _same(cluster.stored(builds[0].name), vectors, policy)
+    assert cluster.open(model="m-2").policy == policy
 
 
 def test_what_isn_t_ours_or_has_no_policy_is_refused(cluster: Cluster) -> None:

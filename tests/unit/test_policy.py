@@ -160,6 +160,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"merge": {"a": "b"}}, "merge.a: not a list of words"),
     ({"rename": {"a": None}}, "rename.a: null is not a word"),
     ({"name": 1, "mute": ["a"]}, "name: not a text"),
+    ({"name": "\ud800", "mute": ["a"]}, "name: '\\ud800' is not Unicode"),
     ({"muted": ["a"]}, "muted: no such rule"),
     ({"stair_es_policy": 2, "mute": ["a"]}, "stair_es_policy is 2 instead of 1"),
     ({"stair_es_policy": True, "mute": ["a"]}, "stair_es_policy is true instead of 1"),

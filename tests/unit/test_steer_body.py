@@ -96,7 +96,14 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"policy": {"type": "text"}}, {"policy_undo": {"properties": {}}}, {"policy_undo": {"type": "object"}}]
+    "field",
+    [
+        {"policy": {"type": "text"}},
+        {"policy_undo": {"properties": {}}},
+        {"policy_undo": {"type": "object"}},
+        {"policy": {"type": "keyword"}},  # ours come together
+        {"policy_undo": {"type": "object", "enabled": False}},
+    ],
 )
 def test_a_field_of_the_name_that_is_someone_s_own_is_refused(field: dict[str, Any]) -> None:
     with pytest.raises(IndexMismatch, match="field 'policy"):
