@@ -87,6 +87,11 @@ def about(identity: Identity, alias: str) -> dict[str, Any]:
     }
 
 
+def holds_of(about: Mapping[str, Any]) -> str:
+    """What an index is of, by what it says about itself: an index of one never takes the place of one of the other."""
+    return "texts" if "texts" in (about.get("settings") or {}) else "images"
+
+
 def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a new index with `_meta.stair_es`; all else in it stays as it is."""
     mappings = body.get("mappings", {})

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import Identity, OpenIndex, about, check_alias, index_name, mapping_differences, ours, with_meta
+from stair_es.cluster.identity import (
+    Identity,
+    OpenIndex,
+    about,
+    check_alias,
+    holds_of,
+    index_name,
+    mapping_differences,
+    ours,
+    with_meta,
+)
 from stair_es.cluster.policy_state import check_asked, state_of, with_policy
 from stair_es.cluster.relax import relaxed
 from stair_es.cluster.retry import persistently
@@ -67,7 +77,7 @@ def open_index(
     Raises:
         UsageError: Not a name for an alias.
         IndexMismatch: The name is taken by something that isn't ours, or an unfinished build has another mapping, or the index
-            has another policy than the one asked for.
+            has another policy than the one asked for, or holds texts where images come, or the other way round.
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
@@ -159,6 +169,9 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: Wor
     check_asked(policy, state, name, alias)
     live = OpenIndex(name=name, write_alias=alias, created=False, live=None, policy=state.policy)
     theirs, own = ours(index), wanted["mappings"]["_meta"]["stair_es"]
+    holds, brings = holds_of(theirs), holds_of(own)
+    if holds != brings:
+        raise IndexMismatch(f"{alias!r} stands for {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
     if theirs.get("model") != own["model"]:
         return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
     if theirs.get("digest") != own["digest"]:

@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import Identity, check_alias, ours
-from stair_es.cluster.retry import persistently
-from stair_es.errors import IngestError, UsageError
+from stair_es.cluster.identity import Identity, check_alias
+from stair_es.errors import IngestError
 from stair_es.ingest import cluster_sink
 from stair_es.ingest.batch import now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
@@ -51,7 +49,7 @@ class TextOptions:
 
     @property
     def settings(self) -> dict[str, Json]:
-        """What makes the documents of texts differ, and the index one of texts: it never takes the place of one of images."""
+        """What makes the documents of texts differ, and the index one of texts: see `identity.holds_of`."""
         return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
 
 
@@ -75,12 +73,11 @@ def ingest_texts(
         books: Is called once with the books of the run, so that a caller has the counts of a failed run too.
 
     Raises:
-        UsageError: The alias stands for images.
+        IndexMismatch: The alias stands for images.
         StairError: The run failed as a whole. What was written stays, and the next run goes on from there.
     """
     check_alias(options.alias)
     with ExitStack() as stack:
-        _refuse_images(connection, options.alias)
         letters = DeadLetters(options.dead_letters or default_path(options.alias))
         kept = Books(stack.enter_context(Manifest()), letters)
         books(kept)
@@ -112,19 +109,3 @@ def ingest_texts(
             encoder=catalogue.load(options.model),
         )
         return run.through(say, progress)
-
-
-def _refuse_images(connection: Connection, alias: str) -> None:
-    """Nothing, unless the alias stands for an index of images, which one of texts would be built to replace."""
-    client = connection.client()
-    try:
-        if not persistently(partial(client.indices.exists_alias, name=alias), connection):
-            return
-        found = persistently(partial(client.indices.get, index=alias), connection)
-    finally:
-        client.close()
-    for name, index in found.items():
-        if "texts" not in ours(index).get("settings", {"texts": None}):
-            raise UsageError(
-                f"{alias!r} stands for {name}, an index of images", "Texts want an index of their own: --index captions"
-            )

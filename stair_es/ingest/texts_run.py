@@ -54,6 +54,8 @@ class TextRun:
     encoder: Encoder
     requests: int = 0
     busy: int = 0
+    emptied: int = 0
+    """Texts that a word policy left no word."""
 
     def through(self, say: Say, progress: Callable[[Books], None]) -> Report:
         """Take all texts in.
@@ -62,6 +64,8 @@ class TextRun:
             StairError: The run failed as a whole.
         """
         start = time.perf_counter()
+        if self.session.policy:
+            say(f"word policy: {self.session.policy.label}")
         try:
             with self.session.load():
                 for part in in_parts(self._admitted(), BATCH_TEXTS):
@@ -77,6 +81,8 @@ class TextRun:
         finally:
             self.books.dead_letters.close()
         self.books.close()
+        if self.emptied:
+            say(f"the word policy leaves {self.emptied:,} texts no word: they are stored, but no query finds them")
         if self.streams.dropped:
             say(f"columns left out, since documents can't have fields of these names: {', '.join(sorted(self.streams.dropped))}")
         return self._report(start)
@@ -126,6 +132,7 @@ class TextRun:
             self.busy += sum(sent.busy for sent in written.sent)
             for id_, reason in written.outcomes.items():
                 fates[id_] = _Fate("written", "write") if reason is None else _Fate("dead", "write", reason)
+                self.emptied += reason is None and not documents[id_]["tokens"]
         return fates
 
     def _document(self, text: Text, vector: SparseVector) -> dict[str, Any]:

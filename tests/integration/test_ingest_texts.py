@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from opensearchpy import OpenSearch
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.errors import IngestError, UsageError
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Speed
+from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest import texts_run
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
+from stair_es.ingest.sink import Say
 from stair_es.ingest.texts import TextOptions, ingest_texts
 from stair_es.ingest.texts_read import text_source
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
 from stair_es.search.inputs import image_vector
 from stair_es.search.searcher import Searcher
 from stair_es.sources.item import SourceOptions
@@ -37,10 +42,10 @@ Take = Callable[..., Report]
 def take(engine: OpenSearch, engine_index: str, rank_features_url: str, tmp_path: Path) -> Take:
     """Ingests the texts of some files into the index of the test."""
 
-    def run(*files: Path, model: ModelSpec = TABLE, **more: Any) -> Report:  # noqa: ANN401
-        options = TextOptions(alias=engine_index, model=model, dead_letters=tmp_path / "dead.jsonl", **more)
+    def run(*files: Path, say: Say = print, **more: Any) -> Report:  # noqa: ANN401
+        given = {"alias": engine_index, "model": TABLE, "dead_letters": tmp_path / "dead.jsonl", **more}
         sources = [text_source(str(file)) for file in files]
-        return ingest_texts(sources, Connection(url=rank_features_url), options, say=print, progress=lambda _: None)
+        return ingest_texts(sources, Connection(url=rank_features_url), TextOptions(**given), say=say, progress=lambda _: None)
 
     return run
 
@@ -123,9 +128,35 @@ def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_inde
     image = open_source(str(PHOTOS / "koala.jpg"), SourceOptions(), print)
     options = IngestOptions(alias=engine_index, model=TABLE)
     ingest([image], connection, options, say=print, progress=lambda _: None)
-    with pytest.raises(UsageError, match="an index of images"):
+    with pytest.raises(IndexMismatch, match="an index of images"):
         take(PHOTOS / "captions.jsonl")
     assert engine.count(index=engine_index)["count"] == 1
+    texts = f"{engine_index}-texts"
+    take(PHOTOS / "captions.jsonl", alias=texts)
+    with pytest.raises(IndexMismatch, match="an index of texts"):
+        ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
+    assert len(engine.indices.get(index=f"{texts}*")) == 1
+
+
+def test_texts_go_through_the_word_policy_of_their_index(
+    client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
+) -> None:
+    connection, said = Connection(url=node_url), list[str]()
+    options = TextOptions(alias=index_name, model=TABLE, dead_letters=tmp_path / "dead.jsonl")
+
+    def bring(*texts: str) -> Report:
+        source = text_source(str(lines(tmp_path / "a.txt", *texts)))
+        return ingest_texts([source], connection, options, say=said.append, progress=lambda _: None)
+
+    bring("a brown dog")
+    words = documents(client, index_name)["a brown dog"]["tokens"]
+    assert isinstance(words, dict)
+    policy = WordPolicy(name="quiet", mute=tuple(words))
+    Steering(client, connection, index_name).apply(policy, Speed(), said.append, lambda _: None)
+    assert bring("a brown dog", "brown dog").written == 1
+    assert f"word policy: {policy.label}" in said
+    assert any("leaves 1 texts no word" in line for line in said)
+    assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 
 def test_nothing_to_take_makes_no_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
