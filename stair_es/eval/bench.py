@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stair_es.errors import ClusterError
+from stair_es.errors import ClusterError, QueryError
 from stair_es.eval import rank_eval
 from stair_es.eval.differences import Differences, compare, total
 from stair_es.eval.encode import Progress
@@ -43,8 +43,10 @@ class Bench:
     def rows(self, methods: list[Method]) -> list[Row]:
         """A row for each method. Those that ask the same corpus share its index.
 
+        A query that the cluster refuses ends its method alone: an hour of work with the others isn't thrown away for it.
+
         Raises:
-            ClusterError: The cluster refused an index, a document or a query.
+            ClusterError: The cluster failed, or refused an index or a document.
         """
         rows = [_Tally(method).row(None) for method in methods if method.corpus is None]
         total = sum(len(method.task.queries) for method in methods if method.corpus is not None)
@@ -64,10 +66,13 @@ class Bench:
                 for method in methods:
                     if method.corpus is corpus:
                         tally = _Tally(method)
-                        for _ in tally.ask(there, self.depth):
-                            done += 1
-                            self.progress("queries", done, total)
-                        rows.append(tally.row(there, keep=self.keep))
+                        try:
+                            for asked in tally.ask(there, self.depth):
+                                self.progress("queries", done + asked + 1, total)
+                            rows.append(tally.row(there, keep=self.keep))
+                        except QueryError as error:
+                            rows.append(tally.row(there, keep=self.keep, obstacle=error.message))
+                        done += len(method.task.queries)
         return rows
 
 
@@ -105,24 +110,26 @@ class _Tally:
         self.unasked += asked.clause is None
         return asked.clause
 
-    def row(self, there: Trial | None, *, keep: bool = False) -> Row:
-        """The method's row, after `ask`, or without the cluster."""
+    def row(self, there: Trial | None, *, keep: bool = False, obstacle: str = "") -> Row:
+        """The method's row, after `ask`, or without the cluster: there is none, or an obstacle."""
         method, task = self.method, self.method.task
+        obstacle = obstacle or method.obstacle
+        answered = None if obstacle else there
         scores: Callable[[int], Doubles] | None = method.exact
         exact = summary([ranks(scores(query), right) for query, right in enumerate(task.right)]) if scores else None
-        agreements, reason = self._rank_eval(there) if there else ((), method.obstacle)
+        agreements, reason = self._rank_eval(answered) if answered else ((), obstacle)
         return Row(
             method=method.name,
             direction=task.direction,
             exact=exact,
             exact_reason="" if exact else _ENGINE_ALONE,
-            engine=summary(self.engine_ranks) if there else None,
-            engine_reason=method.obstacle,
+            engine=summary(self.engine_ranks) if answered else None,
+            engine_reason=obstacle,
             tokens=method.tokens,
             unit=method.unit,
             unasked=self.unasked,
             task=task,
-            differences=total(self.compared, self.cut) if there and exact else None,
+            differences=total(self.compared, self.cut) if answered and exact else None,
             nine_bits=method.nine_bits,
             rank_eval=agreements,
             rank_eval_reason=reason,

@@ -82,9 +82,16 @@ def _merged(found: Iterable[Entry | Problem], problems: list[Problem]) -> list[E
     return list(merged.values())
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, a folder that can't be looked into, a null byte
+        return False
+
+
 def _usable(found: Iterable[Entry], folder: Path, problems: list[Problem]) -> Iterator[Captioned]:
     for entry in found:
-        path = next((path for place in entry.places if (path := folder / place).is_file()), None)
+        path = next((path for place in entry.places if _is_file(path := folder / place)), None)
         if path is None:
             problems.append(f"{entry.name}: no such file in {folder}")
         elif not entry.captions:

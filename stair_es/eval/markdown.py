@@ -91,7 +91,7 @@ def _reasons(rows: Sequence[Row]) -> list[str]:
             said += [f"- {row.method}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
             said += [f"- {row.method}, engine n/a: {row.engine_reason}"] if row.engine_reason else []
         if row.unasked:
-            said.append(f"- {row.method}: {row.unasked} queries have no known word and count as failed")
+            said.append(f"- {row.method}: {row.unasked} queries have no known word: their right items are ranked last")
         metrics = row.engine or row.exact
         if metrics and metrics.queries != whole:
             said.append(f"- {row.method}: {metrics.queries} of {whole} queries (texts of one image that has another one besides)")

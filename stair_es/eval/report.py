@@ -29,7 +29,7 @@ class Row:
     """Mean words of a document, and of a query; of dense vectors their dimensions, see `unit`."""
     unit: str = "words"
     unasked: int = 0
-    """Queries without a known word: they count as failed."""
+    """Queries without a known word: their right items are ranked last."""
     task: Task | None = None
     differences: Differences | None = None
     """Engine against exact."""

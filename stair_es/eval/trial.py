@@ -14,7 +14,7 @@ from stair_es.cluster.bulk import BulkWriter
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.index import Identity, open_index, refresh
 from stair_es.cluster.retry import RetryPolicy, persistently
-from stair_es.errors import ClusterError
+from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.parts import in_parts
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ class Trial:
         """The `depth` best of each query, one query after another; nothing for None.
 
         Raises:
-            ClusterError: The cluster refused one, or answered for a part of the index only.
+            QueryError: The cluster refused one, for example a text of more words than a query may have clauses.
+            ClusterError: The cluster failed, or answered for a part of the index only.
         """
         for part in in_parts(clauses, _QUERIES_AT_ONCE):
             lines: list[dict[str, Any]] = []
@@ -132,8 +133,10 @@ def _delete(client: OpenSearch, connection: Connection, alias: str, say: Callabl
 
 
 def _hits(answer: dict[str, Any]) -> Hits:
-    if answer.get("error") or answer.get("_shards", {}).get("failed"):
-        error = answer.get("error") or "a part of the index couldn't be searched"
-        raise ClusterError(f"a query failed: {str(error)[:500]}")
+    if answer.get("error"):
+        causes = answer["error"].get("root_cause") or [answer["error"]]
+        raise QueryError(f"the cluster refused a query: {str(causes[0].get('reason', causes[0]))[:300]}")
+    if answer.get("_shards", {}).get("failed"):
+        raise ClusterError("a part of the index couldn't be searched")
     hits = answer.get("hits", {}).get("hits", [])
     return Hits(tuple(int(hit["_id"]) for hit in hits), tuple(float(hit["_score"]) for hit in hits))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 from stair_es import SparseVector
 from stair_es.cluster.connect import Connection
 from stair_es.eval.captions import Captioned, CaptionSet
+from stair_es.eval.markdown import markdown
 from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.run import EvalOptions, evaluate
 from stair_es.model.encoder import ModelSpec
@@ -216,6 +218,20 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSe
     with pytest.raises(KeyboardInterrupt):
         evaluate(captions, Drawn(), Connection(url=node_url), EvalOptions(model=SPEC), say=print, progress=stop)
     assert len(seen) == 1
+    assert left_behind(node_url) == []
+
+
+def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str, captions: CaptionSet) -> None:
+    first, *others = captions.images
+    essay = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcdef")  # 1,200 different words
+    longer = replace(first, captions=(*first.captions, essay))
+    found = run(node_url, replace(captions, images=(longer, *others)))
+    bm25 = of(found, "BM25 on captions", "text -> image")
+    assert bm25.engine is None
+    assert "1024" in bm25.engine_reason
+    assert of(found, "STAIR", "text -> image").engine is not None
+    assert of(found, "bag of words", "image -> text").engine is not None
+    assert "BM25 on captions, engine n/a: the cluster refused a query" in markdown(found)
     assert left_behind(node_url) == []
 
 

@@ -61,6 +61,15 @@ def test_json_lines(folder: Path) -> None:
     assert [problem.split(":")[0] for problem in found.problems] == ["line 5", "line 6", "line 7", "line 8", "gone.jpg"]
 
 
+def test_names_that_no_file_can_have_are_left_out(folder: Path) -> None:
+    names = ["a.jpg", "x" * 5000 + ".jpg", "a\0b.jpg", "."]
+    path = folder / "set.jsonl"
+    path.write_text("".join(json.dumps({"image": name, "caption": "one"}) + "\n" for name in names))
+    found = read_captions(path)
+    assert [image.name for image in found.images] == ["a.jpg"]
+    assert len(found.problems) == 3
+
+
 def test_coco(folder: Path) -> None:
     images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}, {"id": 3}, {"id": 4, "file_name": "c.jpg"}]
     notes: list[Any] = [
