@@ -142,10 +142,9 @@ def how_given(*, engine_explain: bool = False) -> How:
     from stair_es.search.prune import Pruning
 
     given = _asking.given
-    stop = given["stop"].read_text(encoding="utf-8").split() if given["stop"] else ()
     return How(
         shape=given["shape"],
-        pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=frozenset(stop)),
+        pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
         engine_explain=engine_explain,
@@ -172,6 +171,9 @@ def _caption(typed: str) -> str:
     if given["caption"].strip():
         return readable(given["caption"])
     if given["hybrid"] == "none":
+        for name in ("caption_weight", "caption_field"):
+            if given[name] != _OPTIONS[name][1]:
+                raise UsageError(f"--{name.replace('_', '-')} is for BM25, which isn't asked", "Give --hybrid or --caption, too.")
         return ""
     from stair_es.search.wish import parse
 
@@ -179,6 +181,13 @@ def _caption(typed: str) -> str:
     if not text:
         raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
     return text
+
+
+def _stop_words(file: Path | None) -> frozenset[str]:
+    try:
+        return frozenset(file.read_text(encoding="utf-8").split() if file else ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--stop {str(file)!r}: can't be read: {error}", "It takes words in UTF-8, one a line.") from None
 
 
 def _numbers(text: str) -> list[float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
+from stair_es.errors import UsageError
 
 from . import asking, inputs, options
 from .bars import Canvas, hit_lines
@@ -58,6 +59,8 @@ def search(
     given = asking.inputs_given(words or [], EXAMPLE)
     how = asking.how_given(engine_explain=engine_explain)
     cursor = asking.cursor(after)
+    if after and (how.two_phase or how.fusion == "rrf"):
+        raise UsageError("neither --two-phase nor --hybrid rrf has further pages", "Leave --after out, and ask for a larger -k.")
     encoder = inputs.load_encoder(model, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.searcher import Searcher

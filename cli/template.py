@@ -55,9 +55,11 @@ def publish(
     """
     from stair_es.search import templates
 
+    form, wanted = shape, tuple(names or ())
+    for name in wanted:
+        templates.template(name, templates.FORMS[0], prefix=prefix)  # before anything is asked
     connection = options.connection(url)
     with closing(connection.client()) as client:
-        form, wanted = shape, tuple(names or ())
         if form is None:
             found = templates.look(client, connection, index)
             form, wanted = found.form, wanted or found.names

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stair_es.cluster.documents import IMPACT_SCALE
 from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
 from stair_es.search.cursor import ORDER, After, checked
@@ -97,7 +98,7 @@ def request_body(
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rest: Clause | None = None
     if two_phase and len(sent) > two_phase.heavy:
-        _check_two_phase(question, after)
+        _check_two_phase(question, shape, after)
         scoring = [build(shape, sent.top(two_phase.heavy), max_clauses=max_clauses).clause]
         light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
         rest = build(shape, light, max_clauses=max_clauses).clause
@@ -130,11 +131,14 @@ def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:
     """A clause that matches the documents that have all features of a word, each with a weight of `least` or more.
 
     The engine compares what it keeps of a weight, so `least` is cut in the same way: no weight of `least` or more is missed, and
-    one that is less than 0.39 % below may pass.
+    one that is less than 0.39 % below may pass (of `impacts`, one that is rounded to the same thousandth).
     """
+    if shape == "seismic":  # its best few are no condition: the words themselves are in `tokens`
+        shape = "rank_features"
     found = [build(shape, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
     if least > 0:  # a function score without functions: the clause's own score, which is the weight
-        found = [{"function_score": {"query": clause, "min_score": kept(least)}} for clause in found]
+        bound = rounded(least) if shape == "impacts" else kept(least)
+        found = [{"function_score": {"query": clause, "min_score": bound}} for clause in found]
     return found[0] if len(found) == 1 else {"bool": {"filter": found}}
 
 
@@ -142,6 +146,11 @@ def kept(weight: float) -> float:
     """What an engine keeps of a document's weight: of float32 the upper half, 9 significant bits."""
     bits = np.float32(min(weight, _MAX_FLOAT32)).view(np.uint32) & np.uint32(0xFFFF_8000)
     return float(bits.view(np.float32))
+
+
+def rounded(weight: float) -> float:
+    """The least score of a word by `impacts` for a weight of `weight`: half a thousandth less than its impact says."""
+    return (max(1, round(weight * IMPACT_SCALE)) - 0.5) / IMPACT_SCALE
 
 
 def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clause:
@@ -159,7 +168,11 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     return {"bool": {name: clauses for name, clauses in around.items() if clauses}}
 
 
-def _check_two_phase(question: Question, after: After | None) -> None:
+def _check_two_phase(question: Question, shape: Shape, after: After | None) -> None:
+    if shape == "seismic":
+        raise QueryError(
+            "two-phase and seismic exclude each other: each finds with the heavy words only", "Leave one of them out."
+        )
     if after is not None:
         raise QueryError("two-phase has no further pages: its order holds within the window only", "Page without it.")
     if question.min_score is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import DEFAULT_INDEX
+from stair_es.errors import QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.how import How
@@ -94,7 +95,7 @@ class ImageSearch:
         """What is asked for: change it with `dataclasses.replace`, look at its words, send it.
 
         Raises:
-            QueryError: Nothing is looked for, or the model knows none of it.
+            QueryError: Nothing is looked for, the model knows none of it, or it is nothing of that kind.
             DecodeError: An image can't be read.
         """
         if isinstance(asking, Question):
@@ -103,7 +104,13 @@ class ImageSearch:
             return Question(vector=asking)
         if isinstance(asking, Path):
             asking = Inputs(images=[asking])
-        return question_of(self.encoder, Inputs(words=asking) if isinstance(asking, str) else asking)
+        if isinstance(asking, str):
+            asking = Inputs(words=asking)
+        if not isinstance(asking, Inputs):
+            raise QueryError(
+                f"can't look for a {type(asking).__name__}", "Give words, a Path, Inputs, a Question or a SparseVector."
+            )
+        return question_of(self.encoder, asking)
 
     def search(self, asking: Asking, k: int = 10, *, after: After | None = None, how: How | None = None) -> Result:
         """The `k` best documents.

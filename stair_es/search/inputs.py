@@ -53,6 +53,16 @@ class Inputs:
     caption_field: str = "caption"
     min_score: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check that lists are lists: a text has letters, which would be taken for words.
+
+        Raises:
+            QueryError: One is a text.
+        """
+        for name in ("texts", "images", "required", "excluded", "muted", "filters"):
+            if isinstance(getattr(self, name), str):
+                raise QueryError(f"`{name}` takes several, got the text {getattr(self, name)!r}", "Put it into a list.")
+
 
 def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None) -> Question:
     """What is asked for by what a person gave.

@@ -106,7 +106,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         f"there is no index or alias {index!r} at {connection.safe_url}",
         f"Write one with: stair-es ingest FOLDER --index {index or 'images'}",
     )
-    if not index:
+    if not index.strip(", "):  # it would be all indices
         raise missing
     with translated(connection):
         try:

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stair_es.errors import QueryError
+from stair_es.search.explain import why
+from stair_es.search.how import How
 from stair_es.search.near import NearMiss, failing_words, parts
+from stair_es.search.prune import Pruning, pruned
 from stair_es.search.question import Question
 
 if TYPE_CHECKING:
-    from stair_es.search.how import How
+    from collections.abc import Sequence
+
+    from stair_es.search.explain import Reason
     from stair_es.search.searcher import Searcher
+
+_NAMED = 8
 
 
 def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int = 10, how: How | None = None) -> NearMiss:
@@ -28,10 +35,15 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         how: How it was asked.
 
     Raises:
-        QueryError: There is no such document, or as for `Searcher.search`.
+        QueryError: There is no such document, ranks are to be fused, or as for `Searcher.search`.
         ClusterError: As for `Searcher.search`.
     """
-    question = searcher.asked_of(question)
+    how = how or How()
+    if how.fusion == "rrf":
+        raise QueryError("a rank that is fused of two has no reasons of its own", "Explain it with sum, or without the caption.")
+    split = pruned(question.vector, how.pruning)
+    how = replace(how, pruning=Pruning())
+    question = searcher.asked_of(replace(question, vector=split.kept))
     found = searcher.document(reference)
     if found is None:
         raise QueryError(
@@ -40,16 +52,19 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
     id_, source = found
     tokens = source.get("tokens") or {}
     only = {"ids": {"values": [id_]}}
-    hits = searcher.search(replace(question, filters=[*question.filters, only]), 1, how=how).hits
+    hits = searcher.search(replace(question, filters=[*question.filters, only], min_score=None), 1, how=how).hits
     best = searcher.search(question, k, how=how).hits
     score = hits[0].score if hits else None
     failing = failing_words(question, tokens)
     for clause in question.filters:
         if not searcher.matches(id_, clause):
             failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
+    if score is not None and question.min_score is not None and score < np.float32(question.min_score):
+        failing.append(f"its score {score:.5g} is below the least score {question.min_score:g}")
+        score = None
     common, lacking, beside = parts(question, tokens)
-    if score is None and not failing and not common:
-        failing.append("it has no word in common with the query")
+    if score is None and not failing:
+        failing.append(_unfound(bool(common), why(split.dropped, tokens)))
     return NearMiss(
         id=id_,
         uri=str(source.get("uri", "")),
@@ -61,6 +76,16 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         beside=beside,
         failing=tuple(failing),
     )
+
+
+def _unfound(common: bool, dropped: Sequence[Reason]) -> str:
+    """Why a document that fails no condition isn't found."""
+    if common:
+        return "no word in common is among those that find: two-phase, `impacts` or the clause limit leave some out"
+    if dropped:
+        words = ", ".join(reason.feature for reason in dropped[:_NAMED])
+        return f"of the words that were sent it has none, only of those that pruning left out: {words}"
+    return "it has no word in common with the query"
 
 
 def _above(score: float) -> float:

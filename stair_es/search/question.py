@@ -58,8 +58,11 @@ class Question:
         for name, value in (("least", self.least), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise QueryError(f"{name} must be finite and not below 0, got {value:g}")
-        if any(not spelling for spelling in (*self.required, *self.excluded)):
-            raise QueryError("a required or excluded word has no feature", "Leave it out.")
+        for spelling in (*self.required, *self.excluded):
+            if isinstance(spelling, str):  # or its letters would be looked for
+                raise QueryError(f"the required or excluded word {spelling!r} is no tuple of features", f"Write ({spelling!r},).")
+            if not spelling:
+                raise QueryError("a required or excluded word has no feature", "Leave it out.")
         if self.caption.strip():
             self._check_caption()
         check_filters(self.filters)

@@ -95,13 +95,15 @@ class Searcher:
         return self._ready()[1].asked_of(question)
 
     def count(self, question: Question, *, how: How | None = None) -> int:
-        """How many documents match.
+        """How many documents match: all that are found by the words that are sent, in one phase.
 
         Raises:
             QueryError: As for `search`.
             ClusterError: As for `search`.
         """
-        _, _, answer = self._answer(question, 0, None, replace(how or How(), two_phase=None), total=True)
+        how = how or How()
+        asked = replace(question, vector=pruned(question.vector, how.pruning).kept)
+        _, _, answer = self._answer(asked, 0, None, replace(how, two_phase=None), total=True)
         return int(answer["hits"]["total"]["value"])
 
     def document(self, reference: str) -> tuple[str, Mapping[str, Any]] | None:
@@ -149,7 +151,10 @@ class Searcher:
             raise QueryError("fusing ranks goes neither with further pages nor with min_score", "Ask for a larger k instead.")
         window = max(how.fusion_window, k)
         words = self._page(replace(question, caption=""), window, None, how)
-        caption = self._page(replace(question, vector=NOTHING), window, None, replace(how, two_phase=None))
+        if question.caption_weight == 0:
+            raise QueryError("fusing ranks with a caption weight of 0 is a search by the words alone", "Leave rrf out.")
+        alone = replace(question, vector=NOTHING, caption_weight=1.0)  # the weight is for the ranks: scores could vanish by it
+        caption = self._page(alone, window, None, replace(how, two_phase=None))
         rankings = [[_key(hit) for hit in result.hits] for result in (words, caption)]
         ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]
         known: dict[str, Hit] = {_key(hit): hit for hit in (*caption.hits, *words.hits)}

@@ -71,8 +71,7 @@ def choose(target: Target, fields: Fields, plugins: Callable[[], frozenset[str]]
         QueryError: `asked` is impossible here, or nothing is possible.
     """
     if asked is not None:
-        if asked not in SHAPES:
-            raise QueryError(f"unknown shape {asked!r}", f"There are: {', '.join(SHAPES)}.")
+        _builder(asked)
         obstacle = _obstacle(asked, target, fields) or _missing_plugin(asked, target, plugins)
         if obstacle:
             raise QueryError(f"the shape {asked} is impossible: {obstacle}", _remedy(target, fields))
@@ -96,9 +95,15 @@ def build(shape: Shape, vector: SparseVector, *, max_clauses: int = MAX_CLAUSES,
         more: What the shape's own builder takes besides: `field`, and for `seismic` `k` and `words`.
 
     Raises:
-        QueryError: The vector is empty, or a weight or a word is beyond an engine.
+        QueryError: There is no such shape, the vector is empty, or a weight or a word is beyond an engine.
     """
-    return _BUILDERS[shape](vector, max_clauses=max_clauses, **more)
+    return _builder(shape)(vector, max_clauses=max_clauses, **more)
+
+
+def _builder(shape: Shape) -> Callable[..., SparseQuery]:
+    if shape not in _BUILDERS:
+        raise QueryError(f"unknown shape {shape!r}", f"There are: {', '.join(SHAPES)}.")
+    return _BUILDERS[shape]
 
 
 def _possible(target: Target, fields: Fields) -> Shape | None:

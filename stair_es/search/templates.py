@@ -81,11 +81,13 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Wanted:
         QueryError: There is no such index, or nothing in it that a template could ask.
         ClusterError: The cluster can't be asked.
     """
-    try:
-        with translated(connection, but=lambda error: error.status_code == 404):
-            answer = client.indices.get_mapping(index=index)
-    except NotFoundError:
-        answer = {}
+    answer = {}
+    if index.strip(", "):  # or it would be all indices
+        try:
+            with translated(connection, but=lambda error: error.status_code == 404):
+                answer = client.indices.get_mapping(index=index)
+        except NotFoundError:
+            pass
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to see which form its `tokens` have",

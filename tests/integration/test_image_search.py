@@ -167,6 +167,27 @@ def test_near_misses(photos: ImageSearch) -> None:
         photos.explain("nowhere", "a kitten")
 
 
+def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) -> None:
+    yarn, cow = (photos.search(PHOTOS / name, k=1).hits[0].id for name in ("kitten-with-yarn.jpg", "dairy-cow.jpg"))
+    one = How(pruning=Pruning(top_k=1))
+    ranked = [hit.id for hit in photos.search("a kitten", k=100, how=one).hits]
+    found = photos.explain(yarn, "a kitten", how=one)
+    assert (found.rank, [reason.feature for reason in found.why]) == (ranked.index(yarn) + 1, ["kitten"])
+    assert cow not in ranked
+    assert "pruning left out: animal" in photos.explain(cow, "a kitten", how=one).failing[0]
+    assert "two-phase" in photos.explain(cow, "a kitten", how=How(two_phase=TwoPhase(heavy=1))).failing[0]
+    missed = photos.explain(cow, Inputs(words="a kitten", min_score=0.1))
+    assert missed.score is None
+    assert "below the least score 0.1" in missed.failing[0]
+    with pytest.raises(QueryError, match="fused"):
+        photos.explain(cow, Inputs(words="a kitten", caption="a kitten"), how=How(fusion="rrf"))
+
+
+def test_what_is_no_question_is_refused(photos: ImageSearch) -> None:
+    with pytest.raises(QueryError, match="list"):
+        photos.search(["cat"])  # type: ignore[arg-type]
+
+
 def test_it_needs_a_cluster_or_says_so(photos: ImageSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QueryError, match="no index"):
         ImageSearch("missing-index", connection=photos._connection).search("cat")

@@ -36,7 +36,7 @@ def test_a_missing_index_is_said_with_the_remedy(node_url: str, index_name: str)
     assert f"stair-es ingest FOLDER --index {index_name}" in caught.value.remedy
 
 
-@pytest.mark.parametrize("index", ["", "nothing-matches-this-*"])
+@pytest.mark.parametrize("index", ["", ",", "nothing-matches-this-*"])
 def test_an_empty_name_or_pattern_never_means_every_index(node_url: str, index: str) -> None:
     with searcher(node_url, index) as asked, pytest.raises(QueryError, match="no index or alias"):
         asked.search(CAR)

@@ -255,6 +255,9 @@ def test_an_index_that_is_not_there_is_no_guess(client: OpenSearch, node_url: st
     with pytest.raises(QueryError, match="no index") as failure:
         look(client, Connection(url=node_url), index_name)
     assert "--shape" in failure.value.remedy
+    for name in ("", ","):  # which the cluster takes for all indices
+        with pytest.raises(QueryError, match="no index"):
+            look(client, Connection(url=node_url), name)
 
 
 def test_what_the_sparse_vector_form_renders_to_is_right_on_elasticsearch_9(
@@ -294,6 +297,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     code, _, said = run("publish", *own)
     assert code == 1
     assert "--shape" in said
+    assert "no search template is called" in run("publish", "other", *own)[2]
     target = probe(client, Connection(url=node_url))
     client.indices.create(index=index_name, body=index_body(target, DocumentSettings()))
     code, changes, said = run("publish", *own, "--json")

@@ -96,6 +96,8 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
         ("red", "--mass", "2"),
         ("red", "--hybrid", "rrf"),
         ("red", "--mute", "red"),
+        ("red", "--caption-weight", "2"),
+        ("red", "--caption-field", "title"),
         ("+red^-1",),
         ("--exclude", "red"),
     ],
@@ -120,6 +122,17 @@ def test_wishes_and_options_say_the_same() -> None:
 )
 def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert run(*arguments)[0] == 2
+
+
+def test_a_file_of_stop_words_that_is_no_text_is_wrong_usage(photo: Path) -> None:
+    code, _, said = run("query", "red", "--stop", str(photo))
+    assert (code, "--stop" in said) == (2, True)
+
+
+@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf")])
+def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
+    code, _, said = run("search", "red", "--after", "start", *options)
+    assert (code, "pages" in said) == (2, True)
 
 
 def test_encode_needs_one_of_image_and_text(photo: Path) -> None:

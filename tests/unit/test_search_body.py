@@ -7,6 +7,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.body import TwoPhase, has_word, request_body
+from stair_es.search.inputs import Inputs
 from stair_es.search.question import Question, parse_filter
 from stair_es.types import SparseVector
 
@@ -59,6 +60,18 @@ def test_a_word_counts_from_a_weight_on() -> None:
     assert has_word(("dog",), "rank_features", least=0.5) == {
         "function_score": {"query": has_word(("dog",), "rank_features"), "min_score": 0.5}
     }
+
+
+@pytest.mark.parametrize(("least", "bound"), [(0.5, 0.4995), (0.0104, 0.0095), (0.0001, 0.0005)])
+def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(least: float, bound: float) -> None:
+    assert has_word(("dog",), "impacts", least=least)["function_score"]["min_score"] == pytest.approx(bound)
+
+
+def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
+    assert has_word(("dog",), "seismic", least=0.5) == has_word(("dog",), "rank_features", least=0.5)
+    assert "token_ids" not in json.dumps(has_word(("dog",), "seismic"))
+    with pytest.raises(QueryError, match="seismic"):
+        request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, two_phase=TwoPhase(heavy=1))
 
 
 def test_a_caption_adds_its_score() -> None:
@@ -116,6 +129,17 @@ def test_a_question_must_look_for_something() -> None:
         body(Question(caption="a dog", caption_weight=0))
     with pytest.raises(QueryError, match="feature"):
         Question(vector=VECTOR, required=[()])
+
+
+def test_texts_in_the_place_of_lists_are_refused_and_not_spelled_out() -> None:
+    for wrong in ({"required": ["dog"]}, {"excluded": "dog"}):
+        with pytest.raises(QueryError, match="tuple of features"):
+            Question(vector=VECTOR, **wrong)
+    for name in ("texts", "images", "required", "excluded", "muted", "filters"):
+        with pytest.raises(QueryError, match=name):
+            Inputs(words="dog", **{name: "dog"})  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="unknown shape"):
+        request_body(Question(vector=VECTOR), "nope", max_clauses=9)  # type: ignore[arg-type]
 
 
 def test_filters_as_people_write_them() -> None:
