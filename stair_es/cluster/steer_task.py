@@ -95,18 +95,27 @@ class Task:
         """
         self.call_off()
         persistently(partial(self.client.indices.refresh, index=self.index), self.connection)
+        id_ = None
         try:
-            return self._watch(persistently(partial(self._start, body), self.connection))
+            id_ = persistently(partial(self._start, body), self.connection)
+            return self._watch(id_)
         except BaseException:
             with suppress(ClusterError):  # the first error says more, and the next run calls off what still runs
-                self.call_off(_AFTER_FAILURE)
+                self.call_off(_AFTER_FAILURE, own=id_)
             raise
 
-    def call_off(self, policy: RetryPolicy | None = None) -> None:
-        """End our tasks on this index, and wait until they have ended: a killed client's task goes on without it."""
+    def call_off(self, policy: RetryPolicy | None = None, own: str | None = None) -> None:
+        """End our tasks on this index, and wait until they have ended: a killed client's task goes on without it.
+
+        Args:
+            policy: How persistently.
+            own: Only this one: the others are of a run that has called this one off.
+        """
         waited_s = _LOOK_FIRST_S
         while running := persistently(self._running, self.connection, policy):
-            for id_ in running:
+            if own is not None and own not in running:
+                return
+            for id_ in [own] if own else running:
                 cancel = partial(self.client.tasks.cancel, task_id=id_, ignore=[404])
                 persistently(cancel, self.connection, policy)
             self.sleep(waited_s)

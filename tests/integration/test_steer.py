@@ -494,6 +494,36 @@ def test_a_task_that_someone_calls_off_is_no_success(cluster: Cluster) -> None:
     assert cluster.meta()["policy"]["under_way"] == "apply"
 
 
+def test_of_two_runs_the_later_one_wins(cluster: Cluster) -> None:
+    """The first one's end must not take the second one's task along."""
+    rng = np.random.default_rng(12)
+    cluster.open()
+    vectors = {f"{i}": _vector(rng, 20) for i in range(100)}
+    cluster.write(vectors)
+    second, ended, at_work = WordPolicy(mute=("cat",)), list[dict[str, Any]](), threading.Event()
+
+    def begun(now: Pass) -> None:
+        if now.changed:
+            at_work.set()
+
+    def apply_second() -> None:
+        ended.append(dict(cluster.steering.apply(second, Speed(requests_per_second=20), cluster.said.append, begun)))
+
+    later = threading.Thread(target=apply_second)
+
+    def see(now: Pass) -> None:
+        if now.changed and not later.ident:
+            later.start()
+            assert at_work.wait(30)
+
+    with pytest.raises(ClusterError, match="called off"):
+        cluster.steering.apply(WordPolicy(mute=("dog",)), Speed(requests_per_second=10), cluster.said.append, see)
+    assert not ended
+    later.join(60)
+    assert ended
+    _same(cluster.stored(), vectors, second)
+
+
 def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     environment = {"STAIR_ES_URL": cluster.url, "STAIR_ES_INDEX": cluster.alias}
 
