@@ -132,7 +132,7 @@ def apply(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", exists=True, dir_okay=False, help="The policy, as JSON; without it the one that the index has."
+            metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON; without it the one that the index has."
         ),
     ] = None,
     index: options.Index = DEFAULT_INDEX,

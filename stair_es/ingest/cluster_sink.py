@@ -171,7 +171,7 @@ class ClusterSession:
         now = policy_of(client, self._connection, self.index)
         if (now and now.digest) != (self.policy and self.policy.digest):
             self.say(
-                "the index was given another word policy during this run: for the images that it wrote, say"
+                "the index was given another word policy during this run: for what it wrote, say"
                 f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
             )
 
