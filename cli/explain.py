@@ -39,25 +39,42 @@ def explain(
 
     - `stair-es explain 3cb3f0d1 --image other.jpg`
     """
-    from pathlib import Path
-
     given = asking.inputs_given(words or [], _EXAMPLE)
     how = asking.how_given()
     encoder = inputs.load_encoder(model, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.placing import near_miss
     from stair_es.search.searcher import Searcher
-    from stair_es.sources.paths import uri_of
 
-    reference = uri_of(Path(document)) if Path(document).is_file() else document
     question = question_of(encoder, given)
     with Searcher(options.connection(url), index, encoder.model_id) as searcher:
-        found = near_miss(searcher, question, reference, k=k, how=how)
+        found = near_miss(searcher, question, reference(document), k=k, how=how)
     if as_json:
         emit_json(to_json(found))
         return
     for line in near_miss_lines(found, k, Canvas.of(stdout)):
         stdout.print(line)
+
+
+def reference(document: str) -> str:
+    """What `search` prints of a document, a path and perhaps the line in that file, as its URI; a URI or an id as it is."""
+    from stair_es.sources.paths import uri_of
+
+    path, mark, line = document, "", ""
+    if not _is_file(document):
+        path, mark, line = document.rpartition("#")
+        if not _is_file(path):
+            return uri_of(document) if document.startswith("/") else document  # a file may be gone, and its document not yet
+    return uri_of(path) + mark + line
+
+
+def _is_file(path: str) -> bool:
+    from pathlib import Path
+
+    try:
+        return Path(path).is_file()
+    except OSError:  # too long for a path: an id, perhaps
+        return False
 
 
 def to_json(found: NearMiss) -> dict[str, object]:

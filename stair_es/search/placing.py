@@ -10,6 +10,7 @@ import numpy as np
 
 from stair_es.errors import QueryError
 from stair_es.search.explain import why
+from stair_es.search.hits import only
 from stair_es.search.how import How
 from stair_es.search.near import NearMiss, failing_words, parts
 from stair_es.search.prune import Pruning, pruned
@@ -49,15 +50,13 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         raise QueryError(
             f"there is no document with the id or URI {reference!r} in the index", "`stair-es search --json` prints both."
         )
-    id_, source = found
-    tokens = source.get("tokens") or {}
-    only = {"ids": {"values": [id_]}}
-    hits = searcher.search(replace(question, filters=[*question.filters, only], min_score=None), 1, how=how).hits
+    tokens = found.source.get("tokens") or {}
+    hits = searcher.search(replace(question, filters=[*question.filters, only(found)], min_score=None), 1, how=how).hits
     best = searcher.search(question, k, how=how).hits
     score = hits[0].score if hits else None
     failing = failing_words(question, tokens)
     for clause in question.filters:
-        if not searcher.matches(id_, clause):
+        if not searcher.matches(found, clause):
             failing.append(f"it doesn't match the filter {json.dumps(clause, ensure_ascii=False)}")
     if score is not None and question.min_score is not None and score < np.float32(question.min_score):
         failing.append(f"its score {score:.5g} is below the least score {question.min_score:g}")
@@ -66,8 +65,8 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
     if score is None and not failing:
         failing.append(_unfound(bool(common), why(split.dropped, tokens)))
     return NearMiss(
-        id=id_,
-        uri=str(source.get("uri", "")),
+        id=found.id,
+        uri=found.uri,
         score=score,
         rank=None if score is None else 1 + searcher.count(replace(question, min_score=_above(score)), how=how),
         wanted=best[-1].score if len(best) == k else None,

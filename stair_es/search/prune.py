@@ -47,7 +47,7 @@ def pruned(vector: SparseVector, pruning: Pruning) -> Pruned:
     Raises:
         QueryError: All its words are stop words.
     """
-    left = [(word, weight) for word, weight in vector if word not in pruning.stop]
+    left = list(SparseVector.from_pairs((word, weight) for word, weight in vector if word not in pruning.stop))  # heaviest first
     if len(vector) and not left:
         raise QueryError("all words of the query are stop words", "Try other words, or take words out of the list.")
     count = len(left) if pruning.mass is None else _holding(pruning.mass, [weight for _, weight in left])

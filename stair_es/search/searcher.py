@@ -14,7 +14,7 @@ from stair_es.search.body import UNREAD, Asked, request_body
 from stair_es.search.clauses import sendable
 from stair_es.search.cursor import After
 from stair_es.search.fuse import reciprocal_ranks
-from stair_es.search.hits import Hit, Result, fused, hit_of
+from stair_es.search.hits import Hit, Result, fused, hit_of, only
 from stair_es.search.how import How
 from stair_es.search.known import Known, look
 from stair_es.search.prune import pruned
@@ -106,8 +106,8 @@ class Searcher:
         _, _, answer = self._answer(asked, 0, None, replace(how, two_phase=None), total=True)
         return int(answer["hits"]["total"]["value"])
 
-    def document(self, reference: str) -> tuple[str, Mapping[str, Any]] | None:
-        """Id and source of the document with this id or URI, without its thumbnail; None if there is none.
+    def document(self, reference: str) -> Hit | None:
+        """The document with this id or URI, whatever its score; None if there is none.
 
         Raises:
             ClusterError: As for `search`.
@@ -117,15 +117,15 @@ class Searcher:
         either = {"bool": {"should": [{"ids": {"values": [reference]}}, {"term": {"uri": reference}}]}}
         body = {"size": 1, "query": either, "_source": {"excludes": UNREAD}}
         hits = self._send(body)["hits"]["hits"]
-        return (hits[0]["_id"], hits[0]["_source"]) if hits else None
+        return hit_of(hits[0], NOTHING) if hits else None
 
-    def matches(self, id_: str, clause: Mapping[str, Any]) -> bool:
+    def matches(self, document: Hit, clause: Mapping[str, Any]) -> bool:
         """Whether a document matches a query clause.
 
         Raises:
             ClusterError: As for `search`.
         """
-        both = {"bool": {"filter": [{"ids": {"values": [id_]}}, clause]}}
+        both = {"bool": {"filter": [only(document), clause]}}
         return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
 
     def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:

@@ -8,6 +8,8 @@ import pytest
 
 from stair_es.cluster.connect import Connection, probe
 from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch, QueryError
+from stair_es.search.placing import near_miss
+from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 
@@ -72,6 +74,19 @@ def test_an_alias_is_searched(node_url: str, client: OpenSearch, index_name: str
         assert (hit.id, hit.uri, hit.score) == ("1", "s3://b/1", 2.0)
     finally:
         client.indices.delete(index=f"{index_name}-1")
+
+
+def test_an_id_that_two_indices_have_is_explained_as_one_document(node_url: str, client: OpenSearch, index_name: str) -> None:
+    weights = {f"{index_name}-1": 1.0, f"{index_name}-2": 2.0}
+    for name, weight in weights.items():
+        create(client, name)
+        client.index(index=name, id="1", body={"tokens": {"car": weight}, "part": name}, params={"refresh": "true"})
+    with searcher(node_url, f"{index_name}-*") as asked:
+        found = asked.document("1")
+        assert found is not None
+        told = near_miss(asked, Question(vector=CAR, filters=[{"term": {"part.keyword": found.index}}]), "1")
+    assert (told.score, told.failing) == (weights[found.index], ())
+    assert [reason.image_weight for reason in told.why] == [told.score]
 
 
 def test_an_empty_vector_and_a_bad_k_are_refused_before_anything_is_asked() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from stair_es.cli import inputs
+from stair_es.cli.explain import reference
 from stair_es.cli.main import app
 from stair_es.cli.query import curl
 from stair_es.cli.search import to_json
@@ -133,6 +134,16 @@ def test_a_file_of_stop_words_that_is_no_text_is_wrong_usage(photo: Path) -> Non
 def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
     code, _, said = run("search", "red", "--after", "start", *options)
     assert (code, "pages" in said) == (2, True)
+
+
+def test_explain_takes_what_search_prints(tmp_path: Path) -> None:
+    file = tmp_path / "a b.jsonl"
+    file.write_text("")
+    assert reference(str(file)) == file.as_uri()
+    assert reference(f"{file}#line=3") == f"{file.as_uri()}#line=3"
+    assert reference(str(tmp_path / "gone.jpg")) == (tmp_path / "gone.jpg").as_uri()
+    for as_it_is in ("file:///a.jpg", "s3://bucket/a#1.jpg", "4b76", "", "x" * 5000):
+        assert reference(as_it_is) == as_it_is
 
 
 def test_encode_needs_one_of_image_and_text(photo: Path) -> None:
