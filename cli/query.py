@@ -15,6 +15,7 @@ from stair_es.errors import UsageError
 
 from . import asking, inputs, options
 from .output import emit_json, note, plain
+from .remarks import say_left_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,12 +61,10 @@ def query(
     from stair_es.search.prune import pruned
 
     question = question_of(encoder, given)
-    question = replace(question, vector=pruned(question.vector, how.pruning).kept)
-    asked = request_body(
-        question, how.shape or "rank_features", max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase
-    )
-    if len(asked.cut):
-        note(f"--max-clauses left no room for the {len(asked.cut)} lightest words of the query")
+    shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
+    question = replace(question, vector=parts.kept)
+    asked = request_body(question, shape, max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase)
+    say_left_out(asked.cut, parts.dropped, shape, "--max-clauses")
     if as_json:
         emit_json(asked.body)
         return

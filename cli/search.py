@@ -14,6 +14,7 @@ from stair_es.errors import UsageError
 from . import asking, inputs, options
 from .bars import Canvas, hit_lines
 from .output import emit_json, note, stdout
+from .remarks import say_left_out
 
 if TYPE_CHECKING:
     from stair_es.search.hits import Hit, Result
@@ -68,7 +69,11 @@ def search(
     question = question_of(encoder, given)
     with Searcher(options.connection(url), index, encoder.model_id) as searcher:
         result = searcher.search(question, k, after=cursor, how=how)
-    _remarks(result, index)
+    say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
+    if not result.hits and cursor:
+        note("no further hits")
+    elif not result.hits:
+        note(f"nothing found: nothing in {index!r} has a word in common with the query and meets its conditions")
     if as_json:
         emit_json(to_json(result))
         return
@@ -98,17 +103,3 @@ def _hit(hit: Hit) -> dict[str, object]:
     shown: dict[str, object] = {"id": hit.id, "uri": hit.uri, "score": hit.score, "why": [asdict(reason) for reason in hit.why]}
     more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine), "ranks": dict(hit.ranks)}
     return {**shown, **{name: value for name, value in more.items() if value}}
-
-
-def _remarks(result: Result, index: str) -> None:
-    from stair_es.cluster.documents import askable
-
-    pieces = [word for word in result.cut.features if result.shape == "impacts" and not askable(word)]
-    if pieces:
-        note(f"`impacts` has no word pieces and symbols: not asked for {', '.join(pieces[:8])}")
-    if len(result.cut) > len(pieces):
-        note(f"the cluster's clause limit left no room for the {len(result.cut) - len(pieces)} lightest words of the query")
-    if len(result.dropped):
-        note(f"pruned: {len(result.dropped)} words of the query were not sent ({', '.join(result.dropped.features[:8])})")
-    if not result.hits:
-        note(f"nothing found: nothing in {index!r} has a word in common with the query and meets its conditions")

@@ -207,6 +207,8 @@ def test_query_says_what_was_cut() -> None:
     assert code == 0
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
     assert "1 lightest" in said
+    assert "not sent (red)" in run("query", "red lorry", "--top-features", "1")[2]
+    assert "not asked for ##lorry" in run("query", "red ##lorry", "--shape", "impacts")[2]
 
 
 @pytest.mark.usefixtures("lengths")
