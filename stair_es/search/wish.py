@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 from stair_es.errors import QueryError
 
-_SIGNED = re.compile(r"[+-](?=#*[^\W\d_])")
+_MINUS = "-\u2212\u2013"
+"""The minus of a keyboard, and what word processors and phones make of it: the minus sign and the short dash."""
+_SIGNED = re.compile(rf"[{_MINUS}+](?=#*[^\W\d_])")
 """`-people` and `+dog`; neither `-5` nor a dash alone."""
 _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
@@ -35,6 +37,7 @@ def parse(typed: str) -> Wish:
     text, required, excluded, boosts = [], [], [], {}
     for part in typed.split():
         sign, word = (part[0], part[1:]) if _SIGNED.match(part) else ("", part)
+        sign = "-" if sign and sign in _MINUS else sign
         boosted = _BOOSTED.fullmatch(word)
         if boosted:
             word = boosted["word"]

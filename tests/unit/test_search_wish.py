@@ -19,6 +19,8 @@ V = SparseVector.from_mapping
         ("+dog^2 -cat", Wish(text="dog", required=("dog",), excluded=("cat",), boosts={"dog": 2.0})),
         ("f-16 at -5 degrees - cold", Wish(text="f-16 at -5 degrees - cold")),
         ("-##ing ^_^ x^^2", Wish(text="^_^ x^", excluded=("##ing",), boosts={"x^": 2.0})),
+        ("beach \u2013people \u2212dog", Wish(text="beach", excluded=("people", "dog"))),
+        ("beach \u2013 people", Wish(text="beach \u2013 people")),
         ("  ", Wish(text="")),
         ("über -straße", Wish(text="über", excluded=("straße",))),
         ("c++ a+b --", Wish(text="c++ a+b --")),
