@@ -89,6 +89,7 @@ def ways() -> list[Arm]:
         arm("total order (_score, uri)", lambda body: {**body, "sort": order}),
         arm("with documents", lambda body: {**body, "_source": True}),
         arm("with documents, without one field", lambda body: {**body, **documents}),
+        arm("ids alone, zlib", lambda body: body, "zlib"),
         arm("with documents, zlib", lambda body: {**body, "_source": True}, "zlib"),
         arm("with documents, without one field, zlib", lambda body: {**body, **documents}, "zlib"),
         arm("with documents and thumbnails", lambda body: {**body, "_source": True}, "pictures"),
