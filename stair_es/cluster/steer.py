@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.identity import check_alias, ours
+from stair_es.cluster.painless import check_scripts
 from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer_body import Layout, affected, script
-from stair_es.cluster.steer_task import Pass, Speed, Task, no_painless
+from stair_es.cluster.steer_task import Pass, Speed, Task
 from stair_es.cluster.swap import stands_for
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 
@@ -145,7 +144,7 @@ class Steering:
         progress: Callable[[Pass], None],
     ) -> dict[str, Counts]:
         """Looks again at the end: a build may have begun before `_meta` named the policy that it was to inherit."""
-        self._check_scripts()
+        check_scripts(self.client, self.connection)
         done: dict[str, Counts] = {}
         while places:
             for place in places:
@@ -210,29 +209,6 @@ class Steering:
             persistently(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
             fields = {}
         raise ClusterError(f"someone else changes the _meta of {name} all the time", "Run it again.")
-
-    def _check_scripts(self) -> None:
-        """Nothing, if the cluster runs inline painless scripts on updates, or doesn't tell.
-
-        Raises:
-            UnsupportedTarget: It doesn't.
-        """
-        try:
-            answer = persistently(self._languages, self.connection)
-        except ClusterError:
-            return  # forbidden, or too old to be asked
-        contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
-        if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
-            raise no_painless(self.connection, "it has no painless")
-        if "inline" not in answer.get("types_allowed", ["inline"]):
-            raise no_painless(self.connection, "it allows no inline scripts")
-
-    def _languages(self) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = self.client.get_script_languages()
-        except exceptions.NotFoundError:
-            return {"language_contexts": [{"language": "painless", "contexts": ["update"]}]}
-        return answer
 
 
 def _place(name: str, index: Mapping[str, Any], max_clauses: int) -> Place:

@@ -12,9 +12,10 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.failures import reason
+from stair_es.cluster.painless import no_painless
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.cluster.stop import pause
-from stair_es.errors import ClusterError, UnsupportedTarget
+from stair_es.errors import ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -209,11 +210,3 @@ def _failure(error: Mapping[str, Any], connection: Connection) -> ClusterError:
     if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
         return no_painless(connection, said)
     return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
-
-
-def no_painless(connection: Connection, why: str) -> UnsupportedTarget:
-    """What is said of a cluster that can't steer an index that is there."""
-    return UnsupportedTarget(
-        f"{connection.safe_url} can't change documents by script: {why}",
-        "It takes inline painless scripts. Else give the policy to a new index: stair-es ingest --policy FILE --index NEW",
-    )
