@@ -135,13 +135,14 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
+    wanted = [variant for variant in variants() if not given.only or given.only in variant.name]
+    if not wanted:
+        parser.error(f"no variant has {given.only!r} in its name")
     corpus, drawn = load(given.docs, given.cache)
     vectors = list(corpus.vectors(drawn))
     sizes = []
     with node(given) as http:
-        for variant in variants():
-            if given.only and given.only not in variant.name:
-                continue
+        for variant in wanted:
             sizes.append(measure(http, vectors, variant))
             print(f"{sizes[-1].bytes_a_document:6.0f}  {variant.name}", flush=True)
     print(f"\n{machine()}; {given.docs:,} documents\n\n{show(sizes)}")
