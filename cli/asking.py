@@ -85,6 +85,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[Path | None, _option("stop", "A file of words not to send, one a line.", _HOW, exists=True, dir_okay=False)],
         None,
     ),
+    "pipeline": (
+        Annotated[str | None, _option("pipeline", "A search pipeline of the cluster (OpenSearch).", _HOW, metavar="NAME")],
+        None,
+    ),
     "two_phase": (
         Annotated[
             str,
@@ -147,6 +151,7 @@ def how_given(*, engine_explain: bool = False) -> How:
         pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
+        pipeline=given["pipeline"],
         engine_explain=engine_explain,
     )
 

@@ -68,14 +68,16 @@ def query(
     if as_json:
         emit_json(asked.body)
         return
-    plain(curl(asked.body, _safe(url), index))
+    plain(curl(asked.body, _safe(url), index, how.pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
         note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
 
 
-def curl(body: Mapping[str, Any], url: str, index: str) -> str:
+def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
     """The request as a shell command, one `rank_feature` clause a line."""
     address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
+    if pipeline:
+        address += f"?search_pipeline={quote(pipeline, safe='')}"
     text = json.dumps(body, ensure_ascii=False)
     lines = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)  # quotes within values are escaped: this is in none
     header = shlex.quote("Content-Type: application/json")

@@ -17,6 +17,8 @@ from .output import emit_json, note, stdout
 from .remarks import say_left_out
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stair_es.search.hits import Hit, Result
 
 EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
@@ -33,6 +35,9 @@ def search(
     engine_explain: Annotated[
         bool, typer.Option("--engine-explain", help="The same, with what the engine itself says beside it.")
     ] = False,
+    fields: Annotated[
+        str, typer.Option("--fields", help="Fields of the documents for --json, with commas between.", metavar="NAME,...")
+    ] = "",
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
@@ -75,7 +80,7 @@ def search(
     elif not result.hits:
         note(f"nothing found: nothing in {index!r} has a word in common with the query and meets its conditions")
     if as_json:
-        emit_json(to_json(result))
+        emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
         return
     canvas = Canvas.of(stdout)
     for rank, hit in enumerate(result.hits, start=1):
@@ -85,10 +90,10 @@ def search(
         note(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 
-def to_json(result: Result) -> dict[str, object]:
+def to_json(result: Result, fields: Sequence[str] = ()) -> dict[str, object]:
     """The machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
     return {
-        "hits": [_hit(hit) for hit in result.hits],
+        "hits": [_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,
         "shape": result.shape,
         "after": result.after,
@@ -97,9 +102,11 @@ def to_json(result: Result) -> dict[str, object]:
     }
 
 
-def _hit(hit: Hit) -> dict[str, object]:
+def _hit(hit: Hit, fields: Sequence[str]) -> dict[str, object]:
     from dataclasses import asdict
 
-    shown: dict[str, object] = {"id": hit.id, "uri": hit.uri, "score": hit.score, "why": [asdict(reason) for reason in hit.why]}
+    shown = {"id": hit.id, "index": hit.index, "uri": hit.uri, "score": hit.score}
     more = {"caption": hit.source.get("caption"), "engine": dict(hit.engine), "ranks": dict(hit.ranks)}
-    return {**shown, **{name: value for name, value in more.items() if value}}
+    named = {"fields": {name: hit.source.get(name) for name in fields}} if fields else {}
+    why = [asdict(reason) for reason in hit.why]
+    return {**shown, **{name: value for name, value in more.items() if value}, **named, "why": why}

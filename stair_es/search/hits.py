@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stair_es.search.explain import Reason, why
@@ -79,11 +79,6 @@ def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
 def only(hit: Hit) -> dict[str, Any]:
     """A clause that matches this document and no other: a name can stand for several indices, which may have the same ids."""
     return {"bool": {"filter": [{"ids": {"values": [hit.id]}}, {"term": {"_index": hit.index}}]}}
-
-
-def fused(hit: Hit, score: float, ranks: Mapping[str, int]) -> Hit:
-    """The hit with its score and ranks after fusion."""
-    return replace(hit, score=score, ranks=ranks)
 
 
 def engine_parts(explanation: Mapping[str, Any]) -> dict[str, float]:

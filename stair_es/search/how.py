@@ -23,5 +23,7 @@ class How:
     """How a vector and a caption become one ranking: their scores are added, or their ranks fused (RRF)."""
     fusion_window: int = 100
     """How many hits of each ranking are fused."""
+    pipeline: str | None = None
+    """A search pipeline of the cluster (OpenSearch 2.8), as `pipelines/two-phase.json` for `neural_sparse`."""
     engine_explain: bool = False
     """Let the engine say, too, what each word adds."""

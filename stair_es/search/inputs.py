@@ -78,6 +78,8 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
     if not vectors and not inputs.caption.strip():
         what = "only says what must not be there" if excluded else "is empty"
         raise QueryError(f"the query {what}", 'Say what to look for, too: "beach -people".')
+    if inputs.least and not (required or excluded):
+        raise QueryError("`least` is about required and excluded words, and there are none", "Give +word or -word, or min_score.")
     vector = NOTHING
     if vectors:
         vector = combined(zip(vectors, _weights(inputs.weights, len(vectors)), strict=True))

@@ -102,9 +102,10 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         IndexMismatch: Something that stair-es didn't write, or indices of several models.
         ClusterError: The cluster fails the request.
     """
+    one = not any(sign in index for sign in ",*")
     missing = QueryError(
         f"there is no index or alias {index!r} at {connection.safe_url}",
-        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}",
+        f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
     )
     if not index.strip(", "):  # it would be all indices
         raise missing

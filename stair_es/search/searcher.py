@@ -13,8 +13,8 @@ from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.search.body import UNREAD, Asked, request_body
 from stair_es.search.clauses import sendable
 from stair_es.search.cursor import After
-from stair_es.search.fuse import reciprocal_ranks
-from stair_es.search.hits import Hit, Result, fused, hit_of, only
+from stair_es.search.fusing import check_fusable, fused
+from stair_es.search.hits import Hit, Result, hit_of, only
 from stair_es.search.how import How
 from stair_es.search.known import Known, look
 from stair_es.search.prune import pruned
@@ -145,25 +145,12 @@ class Searcher:
 
     def _fused(self, question: Question, k: int, after: After | None, how: How) -> Result:
         """Two rankings, one by the vector and one by the caption, fused by ranks."""
-        if not len(question.vector) or not question.caption.strip():
-            raise QueryError("fusing ranks needs words or an image, and a text for the caption", "Give both, or leave rrf out.")
-        if after is not None or question.min_score is not None:
-            raise QueryError("fusing ranks goes neither with further pages nor with min_score", "Ask for a larger k instead.")
+        check_fusable(question, after)
         window = max(how.fusion_window, k)
         words = self._page(replace(question, caption=""), window, None, how)
-        if question.caption_weight == 0:
-            raise QueryError("fusing ranks with a caption weight of 0 is a search by the words alone", "Leave rrf out.")
         alone = replace(question, vector=NOTHING, caption_weight=1.0)  # the weight is for the ranks: scores could vanish by it
         caption = self._page(alone, window, None, replace(how, two_phase=None))
-        rankings = [[_key(hit) for hit in result.hits] for result in (words, caption)]
-        ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]
-        known: dict[str, Hit] = {_key(hit): hit for hit in (*caption.hits, *words.hits)}
-        best = reciprocal_ranks(rankings, [1.0, question.caption_weight])[:k]
-        hits = [
-            fused(known[key], score, {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of})
-            for key, score in best
-        ]
-        return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
+        return fused(words, caption, question.caption_weight, k)
 
     def _answer(
         self, question: Question, k: int, after: After | None, how: How, *, total: bool = False
@@ -184,12 +171,14 @@ class Searcher:
                 ordered=known.ordered,
             )
             try:
-                answer = self._send({**asked.body, "track_total_hits": total})
+                answer = self._send({**asked.body, "track_total_hits": total}, how.pipeline)
             except ClusterUnreachable:
                 raise
             except ClusterError as error:  # a `rank_feature` clause on a `sparse_vector` field, for one
                 if "maxClauseCount" in error.message:
                     raise QueryError(*_too_many(target)) from None
+                if "Failed to parse query" in error.message:
+                    raise QueryError(*_unread(error)) from None
                 if last or self._look() == known:
                     raise
                 self._known = None
@@ -199,11 +188,10 @@ class Searcher:
             self._known = None
         return asked, shape, answer
 
-    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
+        params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}
         with translated(self._connection):
-            answer: dict[str, Any] = self._client.search(
-                index=self._index, body=dict(body), params={"allow_partial_search_results": "false"}
-            )
+            answer: dict[str, Any] = self._client.search(index=self._index, body=dict(body), params=params)
         return answer
 
     def _ready(self) -> tuple[Target, Known]:
@@ -223,13 +211,16 @@ class Searcher:
         return plugins(self._client, self._connection)
 
 
-def _key(hit: Hit) -> str:
-    """A document, where a name stands for several indices that have the same id."""
-    return f"{hit.id} {hit.index}"
-
-
 def _too_many(target: Target) -> tuple[str, str]:
     return (
         f"the cluster makes more clauses of the caption and the filters than it allows ({target.max_clauses:,})",
         "Shorten them, or send fewer words (Pruning, --top-features).",
+    )
+
+
+def _unread(error: ClusterError) -> tuple[str, str]:
+    said = error.message[error.message.index("Failed to parse query") :].splitlines()[0]
+    return (
+        f"the cluster can't read the filter: {said}",
+        'In a query string, quote what holds : / or other signs (uri:"file:///a.jpg"), or write the clause as JSON.',
     )

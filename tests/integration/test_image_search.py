@@ -14,7 +14,7 @@ import pytest
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.steer import Steering
 from stair_es.cluster.steer_task import Speed
-from stair_es.errors import QueryError
+from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
@@ -117,6 +117,14 @@ def test_captions_add_their_bm25_or_fuse_by_rank(photos: ImageSearch) -> None:
 def test_a_caption_field_that_is_not_there_is_no_empty_answer(photos: ImageSearch) -> None:
     with pytest.raises(QueryError, match="'titel'"):
         photos.search(Inputs(words="animal", caption="spaniels", caption_field="titel"))
+
+
+def test_what_the_cluster_can_t_read_is_told_in_one_line(photos: ImageSearch) -> None:
+    with pytest.raises(QueryError, match=r"can't read the filter: Failed to parse query \[width:\(\]") as caught:
+        photos.search(Inputs(words="animal", filters=["width:("]))
+    assert "\n" not in caught.value.message
+    with pytest.raises(ClusterError, match="nowhere"):
+        photos.search("animal", how=How(pipeline="nowhere"))
 
 
 def test_pages_go_on_where_the_one_before_ended(photos: ImageSearch) -> None:

@@ -69,7 +69,7 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
     found = answer(run("search", "a", "cat", "--json"))
     assert set(found) == {"hits", "took_ms", "shape", "after", "cut", "dropped"}
     best = found["hits"][0]
-    assert set(best) == {"id", "uri", "score", "why"}
+    assert set(best) == {"id", "index", "uri", "score", "why"}
     assert best["uri"].endswith("/tabby-cat.jpg")
     exact = text_vector(catalogue.load(ModelSpec(name="starter")), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)

@@ -101,6 +101,7 @@ def test_words_and_images_add_up_with_their_weights(photo: Path) -> None:
         ("red", "--caption-field", "title"),
         ("+red^-1",),
         ("--exclude", "red"),
+        ("red", "--least", "0.5"),
     ],
 )
 def test_options_that_can_t_be_are_refused(wrong: tuple[str, ...]) -> None:
@@ -235,14 +236,22 @@ def test_the_body_survives_the_shell_whatever_the_words() -> None:
     assert json.loads(echoed.stdout) == body
 
 
+@pytest.mark.usefixtures("lengths")
+def test_a_search_pipeline_is_in_the_address() -> None:
+    code, out, _ = run("query", "red", "--pipeline", "two phase", "--index", "photos")
+    assert (code, "/photos/_search?search_pipeline=two%20phase" in out) == (0, True)
+
+
 def test_search_json_has_the_promised_shape() -> None:
     query = SparseVector.from_mapping({"red": 2.0})
-    hit = Hit(id="ab", uri="file:///a.jpg", score=5.99, why=why(query, {"red": 3.0}), source={"tokens": {"red": 3.0}})
+    source = {"tokens": {"red": 3.0}, "width": 640}
+    hit = Hit(id="ab", index="photos-1", uri="file:///a.jpg", score=5.99, why=why(query, {"red": 3.0}), source=source)
     cut = SparseVector.from_mapping({"dust": 0.5})
     result = Result(hits=(hit,), took_ms=4, cut=cut, dropped=NOTHING, shape="rank_features", after=[5.99, "file:///a.jpg"])
     reason = {"feature": "red", "query_weight": 2.0, "image_weight": 3.0, "contribution": 6.0}
-    assert json.loads(json.dumps(to_json(result))) == {
-        "hits": [{"id": "ab", "uri": "file:///a.jpg", "score": 5.99, "why": [reason]}],
+    where = {"id": "ab", "index": "photos-1", "uri": "file:///a.jpg", "score": 5.99}
+    assert json.loads(json.dumps(to_json(result, ["width", "price"]))) == {
+        "hits": [{**where, "fields": {"width": 640, "price": None}, "why": [reason]}],
         "took_ms": 4,
         "shape": "rank_features",
         "after": [5.99, "file:///a.jpg"],
