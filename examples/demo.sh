@@ -22,6 +22,8 @@ type_and_run stair-es search "a dog" -k 3
 type_and_run stair-es search "a castle" -k 3
 type_and_run stair-es search "black and white bear" -k 2 --explain
 type_and_run stair-es search --image photos/tabby-cat.jpg -k 3
+type_and_run stair-es search "animal -dog +cat" --filter "width:>400" -k 3
+type_and_run stair-es explain photos/dairy-cow.jpg "a kitten"
 
 cat <<'TEXT'
 
