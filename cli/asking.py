@@ -224,4 +224,4 @@ def _two_phase(text: str) -> TwoPhase | None:
     try:
         return TwoPhase(heavy=int(heavy), window=int(window)) if separator else TwoPhase(heavy=int(heavy))
     except ValueError:
-        raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "As in: --two-phase 8:200") from None
+        raise UsageError(f"--two-phase {text!r}: not HEAVY or HEAVY:WINDOW", "As in: --two-phase 32:200") from None

@@ -26,7 +26,7 @@ UNREAD = ["thumbnail", "policy_undo"]
 class TwoPhase:
     """Find with few heavy words, score the best of them with all: the portable form, a `rescore`."""
 
-    heavy: int = 8
+    heavy: int = 32
     """How many of the heaviest words find."""
     window: int = 200
     """How many of the best found (in each shard) are scored with all words."""
