@@ -63,7 +63,8 @@ def query(
     question = question_of(encoder, given)
     shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
     question = replace(question, vector=parts.kept)
-    asked = request_body(question, shape, max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase)
+    ordered = not how.pipeline
+    asked = request_body(question, shape, max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase, ordered=ordered)
     say_left_out(asked.cut, parts.dropped, shape, "--max-clauses")
     if as_json:
         emit_json(asked.body)

@@ -78,7 +78,8 @@ def request_body(
         two_phase: Find with few words first; takes the place of the total order, so that it goes with neither `after` nor
             `min_score`.
         explain: Ask the engine to explain each score.
-        ordered: In a total order, which takes `uri` and `sha256` as keywords; without it there are no pages.
+        ordered: In a total order, which takes `uri` and `sha256` as keywords, and no search pipeline that rescores; without it
+            there are no pages.
 
     Raises:
         QueryError: As the builder of the shape, the options exclude each other, or `after` is no cursor.
@@ -120,7 +121,7 @@ def request_body(
 def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
     if after is not None and not ordered:
         raise QueryError(
-            "the index has no pages: its fields `uri` and `sha256` are no keywords, so its hits have no total order",
+            "there are no pages without a total order: a search pipeline may rescore, or `uri` and `sha256` are no keywords here",
             "Ask for a larger k instead.",
         )
     order = {"sort": ORDER} if ordered else {}

@@ -168,7 +168,7 @@ class Searcher:
                 after=after,
                 two_phase=how.two_phase,
                 explain=how.engine_explain,
-                ordered=known.ordered,
+                ordered=known.ordered and not how.pipeline,  # the two-phase processor rescores: no sort beside it
             )
             try:
                 answer = self._send({**asked.body, "track_total_hits": total}, how.pipeline)

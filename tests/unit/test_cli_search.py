@@ -240,6 +240,7 @@ def test_the_body_survives_the_shell_whatever_the_words() -> None:
 def test_a_search_pipeline_is_in_the_address() -> None:
     code, out, _ = run("query", "red", "--pipeline", "two phase", "--index", "photos")
     assert (code, "/photos/_search?search_pipeline=two%20phase" in out) == (0, True)
+    assert '"sort"' not in out  # the processor rescores, and no engine takes a sort beside that
 
 
 def test_search_json_has_the_promised_shape() -> None:
