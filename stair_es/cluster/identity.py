@@ -54,6 +54,8 @@ class OpenIndex:
     """The index that the alias stands for, and that a swap would replace; None if that is `name` itself."""
     policy: WordPolicy | None = None
     """That of the index: all documents in it go through it."""
+    under_way: str | None = None
+    """`apply` or `rollback`, if that of the policy has not ended: some documents may still be as they were before."""
 
 
 def check_alias(alias: str) -> None:

@@ -167,7 +167,7 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: Wor
     name, index = _only(client, alias)
     state = state_of(index, name)
     check_asked(policy, state, name, alias)
-    live = OpenIndex(name=name, write_alias=alias, created=False, live=None, policy=state.policy)
+    live = OpenIndex(name=name, write_alias=alias, created=False, live=None, policy=state.policy, under_way=state.under_way)
     theirs, own = ours(index), wanted["mappings"]["_meta"]["stair_es"]
     holds, brings = holds_of(theirs), holds_of(own)
     if holds != brings:
@@ -195,8 +195,8 @@ def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
             f"the unfinished index {name!r} was begun with another mapping: {'; '.join(differences)}",
             f"Delete the index {name} to begin anew, or take the mapping that it was begun with.",
         )
-    policy = state_of(index, name).policy
-    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=policy)
+    state = state_of(index, name)
+    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=state.policy, under_way=state.under_way)
 
 
 def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: OpenIndex) -> OpenIndex:

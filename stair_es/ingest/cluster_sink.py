@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -142,10 +142,17 @@ class ClusterSession:
     def _connection(self) -> Connection:
         return self.writer.connection
 
-    def load(self) -> AbstractContextManager[None]:
-        """See `Session`: refreshes, and replicas if asked, are relaxed."""
+    @contextmanager
+    def load(self) -> Iterator[None]:
+        """See `Session`: refreshes, and replicas if asked, are relaxed. A load that fails tells of the policy, too."""
         client = _client(self._connection)
-        return indices.relaxed(client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say)
+        with indices.relaxed(client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say):
+            try:
+                yield
+            except BaseException:
+                with suppress(ClusterError):  # the first error says more
+                    self._compare_policy(client)
+                raise
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
         """See `Session`."""
@@ -233,6 +240,11 @@ class Kind:
         opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say, plan.policy)
         if plan.document.id == "content" and not opened.created:
             indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
+        if opened.under_way:
+            say(
+                f"{opened.name}: a policy {opened.under_way} is under way there, or was interrupted: unless it still runs, say"
+                f" stair-es policy {opened.under_way} --index {plan.alias}"
+            )
         return self._session(plan, options, connection, target, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:

@@ -19,7 +19,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id, vector_fields
 from stair_es.cluster.steer import Steering
 from stair_es.cluster.steer_task import Pass, Speed
-from stair_es.errors import IndexMismatch
+from stair_es.errors import IndexMismatch, IngestError
 from stair_es.ingest.dry_run import dry_run
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
@@ -171,6 +171,31 @@ def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, clien
 
     ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
     assert any("was given another word policy during this run" in line for line in runs.said)
+
+
+def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client: OpenSearch) -> None:
+    runs.run()
+    _copy("wall-clock.jpg", runs.folder / "new.jpg")
+
+    def say(line: str) -> None:
+        runs.said.append(line)
+        if "images found" in line:
+            Steering(client, runs.connection, runs.options.alias).apply(POLICY, Speed(), runs.said.append, _ignore)
+            raise IngestError("stopped on the way")
+
+    with pytest.raises(IngestError, match="stopped on the way"):
+        ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
+    assert any("was given another word policy during this run" in line for line in runs.said)
+
+
+def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, client: OpenSearch) -> None:
+    runs.run()
+    [name] = client.indices.get_alias(name=runs.options.alias)
+    meta = client.indices.get_mapping(index=name)[name]["mappings"]["_meta"]
+    meta["stair_es"]["policy"] = {"digest": POLICY.digest, "policy": POLICY.to_json(), "under_way": "apply"}
+    client.indices.put_mapping(index=name, body={"_meta": meta})
+    assert runs.run() == (0, 3)
+    assert any(f"stair-es policy apply --index {runs.options.alias}" in line for line in runs.said)
 
 
 @pytest.mark.parametrize("swap", ["auto", "always"])
