@@ -19,6 +19,7 @@ from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, impacts
 from stair_es.cluster.mapping import index_body
 from stair_es.errors import ClusterError, QueryError
+from stair_es.search.cursor import ORDER
 from stair_es.search.queries import rank_features_query
 from stair_es.search.templates import NAMES, delete, look, publish, state, template
 from stair_es.types import SparseVector
@@ -200,6 +201,7 @@ def test_hostile_values_stay_where_they_are(site: Site) -> None:
             "min_score": nasty,
             "track_total_hits": False,
             "_source": {"excludes": ["thumbnail", "policy_undo"]},
+            "sort": ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }
         query = {"bool": {"must": [{"match": {"impacts": {"query": nasty}}}], "filter": []}}
