@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 type_and_run() {
     local word shown=""
     for word in "$@"; do
-        case "$word" in *" "*) word="\"$word\"" ;; esac
+        case "$word" in *[\ \<\>]*) word="\"$word\"" ;; esac
         shown="$shown $word"
     done
     printf '\n\033[1m$%s\033[0m\n' "$shown"
