@@ -203,14 +203,11 @@ def _numbers(text: str) -> list[float]:
 
 
 def _boost(text: str) -> tuple[str, float]:
-    import math
+    from stair_es.search.wish import factor_of
 
-    word, separator, number = text.rpartition("=")
-    try:
-        factor = float(number)
-    except ValueError:
-        factor = math.nan
-    if not separator or not word or not (math.isfinite(factor) and factor >= 0):
+    word, _, number = text.rpartition("=")
+    factor = factor_of(number)
+    if not word or factor is None:
         raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "As in: --boost dog=2; 0 takes the word out.")
     return word, factor
 

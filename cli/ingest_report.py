@@ -34,18 +34,7 @@ def print_report(report: Report) -> None:
         )
     if 0 < report.documents < report.seen - report.dead:
         stdout.print(f"documents: {report.documents:,} (the same content is one document)")
-    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
-    if report.swapped:
-        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
-        stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
-    if report.unfinished:
-        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
-    for reason in report.dead_reasons:
-        stdout.print(
-            f"  dead in {reason.stage}, {reason.images:,}: {visible(reason.reason)}", markup=False, emoji=False, style="yellow"
-        )
-    if report.dead_letters:
-        stdout.print(f"dead letters: {report.dead_letters} (again: --retry FILE)", markup=False, emoji=False, style="yellow")
+    print_end(report, again=" (again: --retry FILE)")
 
 
 def print_dry_run(would: DryRun, alias: str) -> None:
@@ -63,3 +52,19 @@ def print_dry_run(would: DryRun, alias: str) -> None:
     for name, count, what in rows:
         if count:
             stdout.print(f"  {name:10} {count:12,}  {what}")
+
+
+def print_end(report: Report, *, again: str = "") -> None:
+    """Where the documents are now, and what became of the dead; `again` says how to try those once more."""
+    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
+    if report.swapped:
+        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
+        stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
+    if report.unfinished:
+        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
+    for reason in report.dead_reasons:
+        stdout.print(
+            f"  dead in {reason.stage}, {reason.images:,}: {visible(reason.reason)}", markup=False, emoji=False, style="yellow"
+        )
+    if report.dead_letters:
+        stdout.print(f"dead letters: {report.dead_letters}{again}", markup=False, emoji=False, style="yellow")

@@ -11,7 +11,8 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 
 from . import options
-from .bars import visible
+from .ingest import SOME_DEAD
+from .ingest_report import print_end
 from .output import emit_json, note, stdout
 from .progress import books_progress
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from stair_es.ingest.report import Books, Report
     from stair_es.ingest.texts import TextOptions
     from stair_es.sources.item import Source
-
-SOME_DEAD = 3
-"""Exit code of a run that went through, but left some texts dead."""
 
 
 def ingest_texts(
@@ -135,13 +133,4 @@ def _print(report: Report) -> None:
         f" in {report.seconds:.1f} s",
         style="bold",
     )
-    stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
-    if report.swapped:
-        gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
-        stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
-    if report.unfinished:
-        stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
-    for why in report.dead_reasons:
-        stdout.print(f"  dead in {why.stage}, {why.images:,}: {visible(why.reason)}", markup=False, emoji=False, style="yellow")
-    if report.dead_letters:
-        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
+    print_end(report)

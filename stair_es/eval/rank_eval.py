@@ -77,13 +77,13 @@ def compare(
     Raises:
         ClusterError: The cluster has no `_rank_eval`, or failed it; the message says which.
     """
+    own = {query: own_values(hits[query], right[query]) for query, _ in asked}
     agreements = []
     for name, metric in _METRICS.items():
         theirs: dict[int, float] = {}
         for part in in_parts(asked, _AT_ONCE):
             theirs |= _ask(trial, part, right, metric)
-        ours = {query: own_values(hits[query], right[query])[name] for query, _ in asked}
-        agreements.append(_agreement(name, theirs, ours))
+        agreements.append(_agreement(name, theirs, {query: values[name] for query, values in own.items()}))
     return agreements
 
 

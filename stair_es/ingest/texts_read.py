@@ -12,6 +12,7 @@ from stair_es.errors import SourceError, UsageError
 from stair_es.sources.arguments import CSV, JSONL, LIST, ends_with
 from stair_es.sources.delimited import Delimited
 from stair_es.sources.expected import OPTIONS
+from stair_es.sources.files import OfFiles
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
 from stair_es.sources.jsonl import JsonLines
 from stair_es.sources.lines import numbered
@@ -21,7 +22,7 @@ from stair_es.sources.tables import Table
 from stair_es.sources.values import json_safe
 
 if TYPE_CHECKING:
-    from stair_es.sources.files import Files, Found
+    from stair_es.sources.files import Found
     from stair_es.types import Json
 
 TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
@@ -81,19 +82,8 @@ class _DelimitedTexts(_TextTable, Delimited):
     """See `Delimited`."""
 
 
-class _Lines:
+class _Lines(OfFiles):
     """One text a line; empty lines are none."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    @property
-    def uri(self) -> str:
-        return self._files.uri
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        return self._files.ignored
 
     def items(self) -> Iterator[Item | Unlisted]:
         for each in self._files.found():

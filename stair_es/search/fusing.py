@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stair_es.errors import QueryError
-from stair_es.search.fuse import reciprocal_ranks
 from stair_es.search.hits import Hit, Result
 
 if TYPE_CHECKING:
     from stair_es.search.cursor import After
     from stair_es.search.question import Question
+
+RANK_CONSTANT = 60
 
 
 def check_fusable(question: Question, after: After | None) -> None:
@@ -38,6 +41,21 @@ def fused(words: Result, caption: Result, caption_weight: float, k: int) -> Resu
         places = {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of}
         hits.append(replace(known[key], score=score, ranks=places))
     return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
+
+
+def reciprocal_ranks(
+    rankings: Sequence[Sequence[str]], weights: Sequence[float], rank_constant: int = RANK_CONSTANT
+) -> list[tuple[str, float]]:
+    """Ids with the sum of `weight / (rank_constant + rank)` over the rankings that have them, best first (ties by id).
+
+    Reciprocal rank fusion: Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods", SIGIR 2009; ranks count from 1.
+    """
+    scores: defaultdict[str, float] = defaultdict(float)
+    for ranking, weight in zip(rankings, weights, strict=True):
+        for rank, id_ in enumerate(ranking, start=1):
+            scores[id_] += weight / (rank_constant + rank)
+    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _key(hit: Hit) -> str:

@@ -107,14 +107,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         f"there is no index or alias {index!r} at {connection.safe_url}",
         f"Write one with: stair-es ingest FOLDER --index {index or 'images'}" if one else "Each of the names must be there.",
     )
-    if not index.strip(", "):  # it would be all indices
-        raise missing
-    with translated(connection):
-        try:
-            answer = client.indices.get_mapping(index=index)
-        except NotFoundError:
-            raise missing from None
-    if not answer:  # a pattern that matches nothing
+    answer = mappings_of(client, connection, index)
+    if not answer:
         raise missing
     about = {name: _about(name, found["mappings"]) for name, found in answer.items()}
     models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
@@ -132,6 +126,22 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )
+
+
+def mappings_of(client: OpenSearch, connection: Connection, index: str) -> dict[str, Any]:
+    """Index -> what the cluster says of its mapping, for all that a name stands for; empty where nothing does.
+
+    Raises:
+        ClusterError: The cluster fails the request.
+    """
+    if not index.strip(", "):  # it would be all indices
+        return {}
+    with translated(connection):
+        try:
+            answer: dict[str, Any] = client.indices.get_mapping(index=index)
+        except NotFoundError:
+            return {}
+    return answer
 
 
 def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:
@@ -152,9 +162,8 @@ def _sortable(mapping: Mapping[str, Any]) -> bool:
 
 def _policy(answer: Mapping[str, Mapping[str, Any]]) -> WordPolicy | None:
     """Of all indices; None where they differ, and each word is then looked for as it is."""
-    policies = {policy.digest: policy for name, found in answer.items() if (policy := state_of(found, name).policy) is not None}
-    same = len(policies) == 1 and all(state_of(found, name).policy is not None for name, found in answer.items())
-    return next(iter(policies.values())) if same else None
+    policies = [state_of(found, name).policy for name, found in answer.items()]
+    return policies[0] if len({policy and policy.digest for policy in policies}) == 1 else None
 
 
 def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:

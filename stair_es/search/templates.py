@@ -12,6 +12,7 @@ from opensearchpy.exceptions import NotFoundError, RequestError
 from stair_es.cluster.failures import translated
 from stair_es.cluster.target import plugins, probe
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
+from stair_es.search.known import mappings_of
 from stair_es.search.shapes import Fields, choose
 
 if TYPE_CHECKING:
@@ -81,13 +82,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Wanted:
         QueryError: There is no such index, or nothing in it that a template could ask.
         ClusterError: The cluster can't be asked.
     """
-    answer = {}
-    if index.strip(", "):  # or it would be all indices
-        try:
-            with translated(connection, but=lambda error: error.status_code == 404):
-                answer = client.indices.get_mapping(index=index)
-        except NotFoundError:
-            pass
+    answer = mappings_of(client, connection, index)
     if not answer:
         raise QueryError(
             f"there is no index {index!r} to see which form its `tokens` have",

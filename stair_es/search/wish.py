@@ -53,11 +53,17 @@ def parse(typed: str) -> Wish:
     return Wish(text=" ".join(text), required=tuple(required), excluded=tuple(excluded), boosts=boosts)
 
 
-def _boost(text: str, part: str) -> float:
+def factor_of(text: str) -> float | None:
+    """A boost as people write it: a finite number from 0 on; None for anything else."""
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _boost(text: str, part: str) -> float:
+    value = factor_of(text)
+    if value is None:
         raise QueryError(f"{part!r}: {text!r} is not a boost", "Write a number from 0 on: dog^2, dog^0.5; 0 takes the word out.")
     return value

@@ -37,3 +37,20 @@ class Files(Protocol):
             UsageError: Nothing is there.
             SourceError: It can't be listed on.
         """
+
+
+class OfFiles:
+    """What sources of files have in common."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    @property
+    def uri(self) -> str:
+        """What its items have as `source`."""
+        return self._files.uri
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """Suffix -> how many files were passed over."""
+        return self._files.ignored

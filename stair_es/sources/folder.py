@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es.sources.arguments import names_container, scheme_of
-from stair_es.sources.files import Files
+from stair_es.sources.files import OfFiles
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.paths import IMAGE_SUFFIXES
 
 
-class ImageFiles:
+class ImageFiles(OfFiles):
     """A source whose images are files of their own."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    @property
-    def uri(self) -> str:
-        """What its items have as `source`."""
-        return self._files.uri
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """Suffix -> how many files were passed over as no images."""
-        return self._files.ignored
 
     def items(self) -> Iterator[Item | Unlisted]:
         """The images; see `Source.items`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from stair_es.errors import SourceError, UsageError
 from stair_es.sources.expected import no_column
-from stair_es.sources.files import Files, Found
+from stair_es.sources.files import Files, Found, OfFiles
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.opened import STDIN
 from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
@@ -24,22 +24,12 @@ IMAGE_COLUMNS = (
 """Names of columns that are taken for the image's, the first that is there; capitals or not."""
 
 
-class Table(ABC):
+class Table(OfFiles, ABC):
     """A source of rows in one or more files. Kinds say how a file becomes items."""
 
     def __init__(self, files: Files, options: SourceOptions) -> None:
-        self._files = files
+        super().__init__(files)
         self._options = options
-
-    @property
-    def uri(self) -> str:
-        """What its items have as `source`."""
-        return self._files.uri
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """Suffix -> files of a folder that are no such tables."""
-        return self._files.ignored
 
     def items(self) -> Iterator[Item | Unlisted]:
         """The images; see `Source.items`. A file that can't be read on is one `Unlisted`; the others are read."""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.fuse import reciprocal_ranks
+from stair_es.search.fusing import reciprocal_ranks
 from stair_es.search.prune import Pruning, pruned
 from stair_es.types import SparseVector
 
