@@ -10,6 +10,9 @@ from typing import TypeAlias
 
 from stair_es.errors import UsageError
 from stair_es.eval.formats import Entry, entries
+from stair_es.sources.item import Place
+from stair_es.sources.paths import uri_of
+from stair_es.sources.places import FileAt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +21,8 @@ class Captioned:
 
     name: str
     """As the set has it."""
-    path: Path
+    place: Place
+    """Where its bytes are: a file, a member of a tar, a cell of a table."""
     captions: tuple[str, ...]
     """Different ones, at least one."""
 
@@ -97,4 +101,4 @@ def _usable(found: Iterable[Entry], folder: Path, problems: list[Problem]) -> It
         elif not entry.captions:
             problems.append(f"{entry.name}: no caption")
         else:
-            yield Captioned(name=entry.name, path=path, captions=entry.captions)
+            yield Captioned(name=entry.name, place=FileAt(uri_of(path)), captions=entry.captions)

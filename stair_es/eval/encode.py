@@ -12,15 +12,12 @@ from stair_es.errors import DecodeError, ReadError, UsageError
 from stair_es.ingest.parts import in_parts
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
-from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stair_es.eval.captions import CaptionSet
     from stair_es.eval.dense import DenseEncoder
     from stair_es.model.encoder import Encoder
+    from stair_es.sources.item import Place
     from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
 _AT_ONCE = 16
@@ -62,7 +59,7 @@ def encode_set(captions: CaptionSet, encoder: Encoder, dense: DenseEncoder | Non
     problems: dict[str, str] = {}
     done = 0
     for part in in_parts(captions.images, _AT_ONCE):
-        pixels = [read for image in part if (read := _pixels(image.name, image.path, encoder.image_spec, problems)) is not None]
+        pixels = [read for image in part if (read := _pixels(image.name, image.place, encoder.image_spec, problems)) is not None]
         if pixels:
             vectors += encoder.encode_images(np.stack(pixels))
             if dense is not None:
@@ -97,9 +94,9 @@ def _encode_texts(
     return vectors, rows
 
 
-def _pixels(name: str, path: Path, spec: ImageSpec, problems: dict[str, str]) -> Pixels | None:
+def _pixels(name: str, place: Place, spec: ImageSpec, problems: dict[str, str]) -> Pixels | None:
     try:
-        read = FileAt(uri_of(path)).read(Reading())
+        read = place.read(Reading())
         return decode(read.data if read else b"", spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
         problems[name] = error.message

@@ -21,6 +21,8 @@ from stair_es.eval.run import EvalOptions, evaluate
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
+from stair_es.sources.paths import uri_of
+from stair_es.sources.places import FileAt
 from stair_es.types import Floats, ImageSpec, Pixels
 
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16
@@ -83,10 +85,10 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
         Image.new("RGB", (8, 8), (number, number, number)).save(path)
         noun, colour = NOUNS[number % 10], COLOURS[number // 10]
         texts = (f"a {colour} {noun} number {number}", f"the {noun} that is {colour}, {number}")
-        images.append(Captioned(name=path.name, path=path, captions=(*texts, "???") if number == 3 else texts))
+        images.append(Captioned(name=path.name, place=FileAt(uri_of(path)), captions=(*texts, "???") if number == 3 else texts))
     broken = folder / "broken.png"
     broken.write_bytes(b"no image")
-    images.append(Captioned(name=broken.name, path=broken, captions=("nothing",)))
+    images.append(Captioned(name=broken.name, place=FileAt(uri_of(broken)), captions=("nothing",)))
     return CaptionSet(name="drawn", form="drawn", images=tuple(images))
 
 

@@ -11,6 +11,7 @@ import pytest
 from stair_es.errors import UsageError
 from stair_es.eval.captions import Captioned, read_captions
 from stair_es.eval.tasks import image_to_text, leave_one_out, text_to_image
+from stair_es.sources.places import FileAt
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
@@ -35,7 +36,7 @@ def captions_of(path: Path, **more: Any) -> dict[str, tuple[str, ...]]:  # noqa:
 def test_the_bundled_photos_are_a_caption_set() -> None:
     found = read_captions(PHOTOS / "captions.jsonl")
     assert (len(found.images), found.problems, found.form) == (40, (), "JSON Lines")
-    assert found.images[0].path == PHOTOS / "airplane-from-above.jpg"
+    assert found.images[0].place == FileAt((PHOTOS / "airplane-from-above.jpg").as_uri())
     assert len(read_captions(PHOTOS / "captions.jsonl", limit=7).images) == 7
 
 
@@ -146,7 +147,7 @@ def test_images_may_be_elsewhere(folder: Path, tmp_path_factory: pytest.TempPath
 
 def test_texts_that_images_share_are_right_for_each() -> None:
     images = [
-        Captioned(name=name, path=Path(name), captions=captions)
+        Captioned(name=name, place=FileAt(name), captions=captions)
         for name, captions in {"a": ("x", "y"), "b": ("y", "z"), "c": ("w",)}.items()
     ]
     texts = ("x", "y", "z", "w")
