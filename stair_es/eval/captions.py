@@ -1,4 +1,4 @@
-"""A caption set: images, each with the texts that describe it. The three forms it may have on disk are read in `formats`."""
+"""A caption set: images, each with the texts that describe it. The forms it may have on disk are read in `formats`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from stair_es.errors import UsageError
-from stair_es.eval.formats import Entry, entries
+from stair_es.eval.formats import entries, folder_of
+from stair_es.eval.formats_entry import Bad, Entry
 from stair_es.sources.item import Place
-from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,7 @@ class CaptionSet:
 
     name: str
     form: str
-    """`JSON Lines`, `COCO` or `Karpathy`, and the split."""
+    """`JSON Lines`, `COCO`, `Karpathy` with the split, `TSV`, `CSV`, `Parquet`, `webdataset` or `folder`."""
     images: tuple[Captioned, ...]
     problems: tuple[Problem, ...] = ()
     """Entries that were left out, and why."""
@@ -49,20 +48,22 @@ class CaptionSet:
 
 
 def read_captions(path: Path, *, images: Path | None = None, split: str | None = None, limit: int | None = None) -> CaptionSet:
-    """The caption set in a file.
+    """The caption set in a file or a folder.
 
     Args:
-        path: JSON Lines of `{image, captions}`, COCO's `captions_*.json`, or Karpathy's `dataset_*.json`.
+        path: JSON Lines of `{image, captions}`, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet,
+            webdataset tars (`shards/{0000..0127}.tar`), or a folder of images with a text beside each.
         images: The folder that the names of images belong to; None for the file's own.
-        split: Of Karpathy's form; None for `test`.
+        split: Of Karpathy's form; None for `test`. Several are written `train+restval`.
         limit: Only so many images, the first ones.
 
     Raises:
         UsageError: Not one of these forms, or nothing in it can be used.
+        MissingExtra: A library for its form isn't installed.
     """
     form, found = entries(path, split)
     problems: list[Problem] = []
-    folder = images or path.parent
+    folder = images or folder_of(path)
     kept = tuple(islice(_usable(_merged(found, problems), folder, problems), limit))
     if not kept:
         first = f": {problems[0]}" if problems else ""
@@ -73,32 +74,24 @@ def read_captions(path: Path, *, images: Path | None = None, split: str | None =
     return CaptionSet(name=path.name, form=form, images=kept, problems=tuple(problems))
 
 
-def _merged(found: Iterable[Entry | Problem], problems: list[Problem]) -> list[Entry]:
+def _merged(found: Iterable[Entry | Bad], problems: list[Problem]) -> list[Entry]:
     """One entry an image, in the order of their first mention."""
     merged: dict[str, Entry] = {}
     for entry in found:
-        if isinstance(entry, str):
-            problems.append(entry)
-            continue
-        known = merged.get(entry.name)
-        captions = dict.fromkeys((*(known.captions if known else ()), *entry.captions))
-        merged[entry.name] = Entry(entry.name, entry.places, tuple(captions))
+        if isinstance(entry, Bad):
+            problems.append(str(entry))
+        else:
+            known = merged.get(entry.name)
+            merged[entry.name] = known.plus(entry) if known else entry
     return list(merged.values())
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, a folder that can't be looked into, a null byte
-        return False
 
 
 def _usable(found: Iterable[Entry], folder: Path, problems: list[Problem]) -> Iterator[Captioned]:
     for entry in found:
-        path = next((path for place in entry.places if _is_file(path := folder / place)), None)
-        if path is None:
-            problems.append(f"{entry.name}: no such file in {folder}")
+        place = entry.found(str(folder))
+        if place is None:
+            problems.append(str(Bad(entry.name, f"no such file in {folder}")))
         elif not entry.captions:
-            problems.append(f"{entry.name}: no caption")
+            problems.append(str(Bad(entry.name, "no caption")))
         else:
-            yield Captioned(name=entry.name, place=FileAt(uri_of(path)), captions=entry.captions)
+            yield Captioned(name=entry.name, place=place, captions=tuple(dict.fromkeys(entry.captions)))

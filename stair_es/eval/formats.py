@@ -1,129 +1,112 @@
-"""The forms of caption sets: JSON Lines, COCO, Karpathy. A bad entry is a problem in words, and the others are read."""
+"""The forms of caption sets, told apart by name and content. A bad entry is a problem in words, and the others are read."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from stair_es.errors import UsageError
-from stair_es.sources.lines import numbered
-from stair_es.sources.tables import IMAGE_COLUMNS
+from stair_es.eval.formats_entry import Bad, Entry
+from stair_es.eval.formats_files import beside, has_captioned_images, webdataset
+from stair_es.eval.formats_json import coco, json_lines, karpathy
+from stair_es.eval.formats_tables import csv, parquet, tsv
+from stair_es.sources.arguments import CSV, JSONL, PARQUET, ends_with
 
-_LONGEST_LINE = 1 << 24
 _FORMS = (
-    "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), or Karpathy's"
-    " dataset_*.json ({images: [{filename, split, sentences}]})."
+    "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), Karpathy's"
+    " dataset_*.json ({images: [{filename, split, sentences}]}), TSV (caption, image), CSV with a header, Parquet,"
+    " webdataset tars, or a folder of one of these or of images with a .txt beside each."
 )
+_TSV = frozenset({".tsv", ".tsv.gz", ".token"})
+_BY_SUFFIX: tuple[tuple[frozenset[str], str, Callable[[Path], Iterator[Entry | Bad]]], ...] = (
+    (JSONL, "JSON Lines", json_lines),
+    (_TSV, "TSV", tsv),
+    (CSV, "CSV", csv),
+    (PARQUET, "Parquet", parquet),
+    (frozenset({".tar"}), "webdataset", webdataset),
+)
+_PACKED_TARS = frozenset({".tar.gz", ".tgz"})
+_LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Of captions in a folder of images, as Hugging Face has them."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An image as a set names it."""
+def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry | Bad]]:
+    """The form of a set, and its images one after another; a `Bad` says what is wrong with an entry.
 
-    name: str
-    places: tuple[str, ...]
-    """Where it may be, relative to the folder of images, likeliest first."""
-    captions: tuple[str, ...]
-
-
-def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry | str]]:
-    """The form of a file, and its images one after another; a `str` says what is wrong with an entry.
+    Args:
+        path: A file or a folder; of Parquet and tars also a glob, of tars also many in braces.
+        split: Of Karpathy's form; None for `test`. Several are written `train+restval`.
 
     Raises:
         UsageError: It can't be read, has another form, or a split that isn't there was asked for.
+        MissingExtra: A library for its form isn't installed.
     """
+    if path.is_dir():
+        path = _listed(path)
+    if ends_with(str(path), _PACKED_TARS):
+        raise UsageError(f"{path} is a packed tar, from which no image can be read alone", "Unpack it once: gunzip FILE.tar.gz.")
+    form, read = _form(path)
+    if read is not None:
+        if split is not None:
+            raise UsageError(f"{path} is {form}, which has no splits", "Leave --split out.")
+        return form, read(path)
+    return _json(path, split)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that the names of a set's images belong to if none is said."""
+    return path if path.is_dir() else path.parent
+
+
+def _listed(folder: Path) -> Path:
+    """The list of captions in a folder of images, if there is one; else the folder."""
+    return next((folder / name for name in _LISTS if (folder / name).is_file()), folder)
+
+
+def _form(path: Path) -> tuple[str, Callable[[Path], Iterator[Entry | Bad]] | None]:
+    """The name of a form and what reads it; None for what has to be looked into."""
+    if path.is_dir():
+        if any(path.rglob("*.tar")):
+            return "webdataset", webdataset
+        if has_captioned_images(path):
+            return "folder", beside
+        if any(path.rglob("*.parquet")):
+            return "Parquet", parquet
+        raise UsageError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
+    for suffixes, form, read in _BY_SUFFIX:
+        if ends_with(str(path), suffixes):
+            if form not in ("Parquet", "webdataset"):
+                _check(path)
+            return form, read
+    return "JSON", None
+
+
+def _check(path: Path) -> None:
     try:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
-            if split is not None:
-                raise UsageError(f"{path} is JSON Lines, which have no splits", "Leave --split out.")
-            with path.open("rb") as file:
-                return "JSON Lines", list(_lines(file))
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}")
+
+
+def _json(path: Path, split: str | None) -> tuple[str, Iterable[Entry | Bad]]:
+    try:
         whole = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"can't read the caption set {path}: {error.strerror}", f"A caption set is one of: {_FORMS}") from error
+        raise _unreadable(path, error) from error
     except orjson.JSONDecodeError as error:
         raise UsageError(f"{path} isn't JSON: {error}", f"A caption set is one of: {_FORMS}") from error
     images = whole.get("images") if isinstance(whole, dict) else None
     if isinstance(images, list) and isinstance(whole.get("annotations"), list):
         if split is not None:
             raise UsageError(f"{path} has COCO's form, which has no splits in one file", "Leave --split out.")
-        return "COCO", _coco(images, whole["annotations"])
+        return "COCO", coco(images, whole["annotations"])
     if isinstance(images, list) and any(isinstance(image, dict) and "sentences" in image for image in images):
-        return f"Karpathy, split {split or 'test'}", _karpathy(path, images, split or "test")
+        return f"Karpathy, split {split or 'test'}", karpathy(path, images, split or "test")
     raise UsageError(f"{path} isn't a caption set", f"A caption set is one of: {_FORMS}")
-
-
-def _lines(file: Any) -> Iterator[Entry | str]:  # noqa: ANN401  any binary file
-    for number, line in numbered(file, _LONGEST_LINE):
-        if line is None:
-            yield f"line {number}: too long"
-        elif line.strip():
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                yield f"line {number}: not JSON: {error}"
-                continue
-            yield _row(row, number)
-
-
-def _row(row: object, number: int) -> Entry | str:
-    if not isinstance(row, dict):
-        return f"line {number}: not a JSON object"
-    image = next((row[name] for name in IMAGE_COLUMNS if isinstance(row.get(name), str) and row[name]), None)
-    if image is None:
-        return f"line {number}: no image (a path in `image` or `file`)"
-    captions = _captions(row.get("captions", row.get("caption", row.get("text"))))
-    return Entry(image, (image,), captions) if captions else f"line {number}: no caption for {image}"
-
-
-def _coco(images: list[Any], annotations: list[Any]) -> Iterator[Entry | str]:
-    captions, bad = defaultdict[object, list[str]](list), 0
-    for each in annotations:
-        if isinstance(each, dict) and _captions(each.get("caption")) and _is_key(each.get("image_id")):
-            captions[each["image_id"]] += _captions(each["caption"])
-        else:
-            bad += 1
-    if bad:
-        yield f"{bad} annotations without image_id or caption"
-    for number, image in enumerate(images, 1):
-        if not (isinstance(image, dict) and isinstance(image.get("file_name"), str) and _is_key(image.get("id"))):
-            yield f"image {number}: no id or file_name"
-        else:
-            yield Entry(image["file_name"], (image["file_name"],), tuple(captions.get(image["id"], ())))
-
-
-def _karpathy(path: Path, images: list[Any], split: str) -> Iterator[Entry | str]:
-    splits = {image["split"] for image in images if isinstance(image, dict) and isinstance(image.get("split"), str)}
-    if split not in splits:
-        raise UsageError(f"{path} has no split {split!r}", f"It has: {', '.join(sorted(splits)) or 'none'}. Choose with --split.")
-    return _of_split(images, split)
-
-
-def _of_split(images: list[Any], split: str) -> Iterator[Entry | str]:
-    for number, image in enumerate(images, 1):
-        if not isinstance(image, dict) or not isinstance(image.get("filename"), str):
-            yield f"image {number}: no filename"
-        elif image.get("split") == split:
-            name = image["filename"]
-            folder = image.get("filepath")
-            places = (f"{folder}/{name}", name) if isinstance(folder, str) and folder else (name,)
-            yield Entry(places[0], places, _sentences(image.get("sentences")))
-
-
-def _sentences(value: object) -> tuple[str, ...]:
-    rows: list[Mapping[str, Any]] = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
-    return tuple(text for row in rows for text in _captions(row.get("raw")))
-
-
-def _captions(value: object) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(text for each in values if isinstance(each, str) and (text := " ".join(each.split())))
-
-
-def _is_key(value: object) -> bool:
-    return isinstance(value, (int, str))
