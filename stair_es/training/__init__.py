@@ -1,0 +1,1 @@
+"""Training: pairs of images and captions, augmentation, losses, stages."""

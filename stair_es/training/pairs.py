@@ -1,0 +1,256 @@
+"""Images with captions to train on, from any number of caption sets, held as bytes: a million take some hundred megabytes.
+
+A pair that can't be used is left out and counted by its reason; the others are read.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+import orjson
+
+from stair_es.errors import UsageError
+from stair_es.eval.formats import entries, folder_of
+from stair_es.eval.formats_entry import Bad, Entry
+from stair_es.sources.item import Place, Reading
+from stair_es.sources.places import FileAt, from_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SHOWN = 5
+_MOST_TAGS = 4
+TAG_SHARE = 0.5
+"""How many of the captions are followed by tags, where there are any."""
+_EVERY = 10_000
+
+Progress: TypeAlias = Callable[[str, int], None]
+"""What is read, and how many pairs there are so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFile:
+    """A caption set to train on."""
+
+    path: Path
+    """Any form that `stair_es.eval.formats` knows."""
+    images: Path | None = None
+    """The folder that the names of images belong to; None for the set's own."""
+    split: str | None = None
+    """Of Karpathy's form: `train+restval`. None for `test`, so that it has to be said."""
+
+
+class Pair(NamedTuple):
+    """One image."""
+
+    name: str
+    """As its set has it, after the set's number if there are several."""
+    place: Place
+    captions: tuple[str, ...]
+    """Different ones, at least one."""
+    tags: tuple[str, ...] = ()
+
+
+class Problems:
+    """What was left out: how often, by reason, and where it was seen first."""
+
+    def __init__(self) -> None:
+        self.counts = Counter[str]()
+        self.examples = defaultdict[str, list[str]](list)
+
+    def add(self, where: str, reason: str, count: int = 1) -> None:
+        """One more. Numbers in a reason, and what follows its colon, make no reason of its own."""
+        kind = re.sub(r"\d+", "N", reason.partition(": ")[0])
+        self.counts[kind] += count
+        if len(self.examples[kind]) < _SHOWN:
+            self.examples[kind].append(f"{where[:200]}: {reason[:300]}" if where else f"{count} {reason[:300]}")
+
+    def lines(self) -> list[str]:
+        """One line a reason, the most frequent first."""
+        return [f"{count:,} left out: {kind} (first: {self.examples[kind][0]})" for kind, count in self.counts.most_common()]
+
+
+class TrainingSet:
+    """Pairs, by number. Picklable, and no Python object a pair is kept: workers that are forked share the memory."""
+
+    def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64], rows: NDArray[np.int64], problems: Problems) -> None:
+        self._blob, self._ends, self._rows = blob, ends, rows
+        self.problems = problems
+        self.tag_share = TAG_SHARE
+
+    @classmethod
+    def of(cls, pairs: Iterable[Pair], problems: Problems | None = None) -> TrainingSet:
+        """The set of some pairs.
+
+        Those with the same name become one (in two of a batch each would be a wrong answer for the other). One whose image is
+        only in memory, or whose texts aren't Unicode, is a problem.
+        """
+        told = problems if problems is not None else Problems()
+        found, again = cls._of(pairs, told)
+        if not again:
+            return found
+        return cls._of((_again(pair, again.pop(pair.name, pair)) for pair in found), told)[0]
+
+    @classmethod
+    def _of(cls, pairs: Iterable[Pair], problems: Problems) -> tuple[TrainingSet, dict[str, Pair]]:
+        """The first pair of each name, and what the others of a name add."""
+        blob, ends, seen, again = bytearray(), array("q"), set[str](), dict[str, Pair]()
+        for each in pairs:
+            pair = each._replace(name=each.name.encode("utf-8", "backslashreplace").decode())
+            if pair.name in seen:
+                again[pair.name] = _again(again.get(pair.name), pair)
+                continue
+            packed = _packed(pair)
+            if isinstance(packed, str):
+                problems.add(pair.name, packed)
+                continue
+            seen.add(pair.name)
+            blob += packed
+            ends.append(len(blob))
+        rows = np.arange(len(ends), dtype=np.int64)
+        return cls(np.frombuffer(blob, dtype=np.uint8), np.frombuffer(ends, dtype=np.int64), rows, problems), again
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> Pair:
+        row = int(self._rows[number])
+        start = int(self._ends[row - 1]) if row else 0
+        name, place, captions, tags = orjson.loads(self._blob[start : int(self._ends[row])].tobytes())
+        return Pair(name, FileAt(place) if isinstance(place, str) else from_json(place), tuple(captions), tuple(tags))
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (self[number] for number in range(len(self)))
+
+    def caption(self, number: int, rng: np.random.Generator) -> str:
+        """What is said of a pair this time; see `caption`. The share of captions with tags is `tag_share`."""
+        return caption(self[number], rng, self.tag_share)
+
+    @property
+    def nbytes(self) -> int:
+        """What the set takes in memory."""
+        return int(self._blob.nbytes + self._ends.nbytes + self._rows.nbytes)
+
+    def only(self, numbers: Sequence[int] | NDArray[np.int64]) -> TrainingSet:
+        """The set of these pairs, in this order; the bytes are shared."""
+        some = TrainingSet(self._blob, self._ends, self._rows[np.asarray(numbers, dtype=np.int64)], self.problems)
+        some.tag_share = self.tag_share
+        return some
+
+    def without(self, reasons: Mapping[int, str]) -> TrainingSet:
+        """The set without some pairs (number -> reason), which are added to the problems."""
+        kept = np.ones(len(self), dtype=bool)
+        for number, reason in reasons.items():
+            kept[number] = False
+            self.problems.add(self[number].name, reason)
+        return self.only(np.flatnonzero(kept))
+
+
+def read_pairs(files: Sequence[PairFile], progress: Progress | None = None) -> TrainingSet:
+    """The pairs of some caption sets, in their order; entries of the same image in a set are one pair.
+
+    Args:
+        files: The sets.
+        progress: Is told now and then how far it is.
+
+    Raises:
+        UsageError: A set isn't there, isn't one, or there is no pair in it.
+        MissingExtra: A library for its form isn't installed.
+    """
+    problems = Problems()
+    return TrainingSet.of(_all(files, problems, progress or (lambda what, done: None)), problems)
+
+
+def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) -> str:
+    """One of the captions, with a share of `tag_share` followed by one to four of the tags: `caption, tag, tag`.
+
+    Takes the same number of draws for each pair with as many captions and tags, so a run can be repeated.
+    """
+    text = pair.captions[int(rng.integers(len(pair.captions)))]
+    if not pair.tags:
+        return text
+    with_tags, count = rng.random() < tag_share, int(rng.integers(1, _MOST_TAGS + 1))
+    order = rng.permutation(len(pair.tags))
+    return ", ".join((text, *(pair.tags[int(each)] for each in order[:count]))) if with_tags else text
+
+
+def bytes_of(place: Place, reading: Reading | None = None) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        ReadError: They can't be had, whatever the reason.
+    """
+    read = place.read(reading or Reading())
+    return read.data if read else b""
+
+
+def _all(files: Sequence[PairFile], problems: Problems, progress: Progress) -> Iterator[Pair]:
+    done = 0
+    for number, file in enumerate(files, 1):
+        before = done
+        prefix = f"{number}/" if len(files) > 1 else ""
+        for pair in _of_file(file, problems):
+            done += 1
+            if done % _EVERY == 0:
+                progress(str(file.path), done)
+            yield pair._replace(name=prefix + pair.name)
+        progress(str(file.path), done)
+        if done == before:
+            first = next((example for examples in problems.examples.values() for example in examples), "")
+            remedy = "Name the folder that its images are in; docs/evaluate.md shows what a caption set looks like."
+            raise UsageError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)
+
+
+def _of_file(file: PairFile, problems: Problems) -> Iterator[Pair]:
+    _, found = entries(file.path, file.split)
+    folder = str(file.images or folder_of(file.path))
+    for entry in _runs(found, problems):
+        place = entry.found(folder)
+        if place is None:
+            problems.add(entry.name, f"no such file in {folder}")
+        elif not entry.captions:
+            problems.add(entry.name, "no caption")
+        else:
+            yield Pair(entry.name, place, tuple(dict.fromkeys(entry.captions)), entry.tags)
+
+
+def _runs(found: Iterable[Entry | Bad], problems: Problems) -> Iterator[Entry]:
+    """The entries, those of the same image that come one after another as one."""
+    last: Entry | None = None
+    for entry in found:
+        if isinstance(entry, Bad):
+            problems.add(entry.where, f"{entry.reason}: {entry.detail}" if entry.detail else entry.reason, entry.count)
+        elif last is not None and last.name == entry.name:
+            last = last.plus(entry)
+        else:
+            if last is not None:
+                yield last
+            last = entry
+    if last is not None:
+        yield last
+
+
+def _again(known: Pair | None, pair: Pair) -> Pair:
+    """Two pairs of the same image as one."""
+    if known is None:
+        return pair
+    captions, tags = dict.fromkeys((*known.captions, *pair.captions)), dict.fromkeys((*known.tags, *pair.tags))
+    return pair._replace(place=known.place, captions=tuple(captions), tags=tuple(tags))
+
+
+def _packed(pair: Pair) -> bytes | str:
+    """A pair as JSON; or why it can't be one."""
+    place = pair.place.uri if isinstance(pair.place, FileAt) else pair.place.to_json()
+    if place is None:
+        return "its bytes are only in memory, and can't be read again"
+    try:
+        return orjson.dumps((pair.name, place, pair.captions, pair.tags))
+    except (orjson.JSONEncodeError, TypeError):
+        return "a text that isn't Unicode"

@@ -1,0 +1,156 @@
+"""Sets of pairs for training: every form in, bad pairs counted by reason, the same captions for the same generator."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stair_es.errors import ReadError, UsageError
+from stair_es.sources.item import Place
+from stair_es.sources.object_places import MemberOf
+from stair_es.sources.places import FileAt, Inline
+from stair_es.training.pairs import Pair, PairFile, Problems, TrainingSet, bytes_of, caption, read_pairs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def lines(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_pairs_of_several_sets(folder: Path) -> None:
+    first = lines(
+        folder / "one.jsonl",
+        {"image": "a.jpg", "caption": "one", "tags": ["x", "y"]},
+        {"image": "a.jpg", "caption": "uno"},
+        {"image": "b.jpg", "caption": "two"},
+        {"image": "a.jpg", "captions": ["one", "ein"], "tags": "z"},
+        {"image": "b.jpg", "caption": "zwei"},
+    )
+    karpathy = folder / "dataset_x.json"
+    splits = {"a": "train", "c": "val", "b": "restval"}
+    images = [{"filename": f"{name}.jpg", "split": split, "sentences": [{"raw": name}]} for name, split in splits.items()]
+    karpathy.write_text(json.dumps({"images": images}))
+    told: list[tuple[str, int]] = []
+    found = read_pairs(
+        [PairFile(path=first), PairFile(path=karpathy, split="train+restval")],
+        progress=lambda what, done: told.append((Path(what).name, done)),
+    )
+    assert [(pair.name, pair.captions, pair.tags) for pair in found] == [
+        ("1/a.jpg", ("one", "uno", "ein"), ("x", "y", "z")),
+        ("1/b.jpg", ("two", "zwei"), ()),
+        ("2/a.jpg", ("a",), ()),
+        ("2/b.jpg", ("b",), ()),
+    ]
+    assert [bytes_of(pair.place) for pair in found] == [b"a.jpg", b"b.jpg"] * 2
+    assert told[-1] == ("dataset_x.json", 6)  # rows of the same image that don't follow each other count twice here
+    assert found.problems.lines() == []
+
+
+def test_bad_pairs_are_counted_by_reason(folder: Path) -> None:
+    rows = [{"image": f"gone{number}.jpg", "caption": "x"} for number in range(20)]
+    path = lines(folder / "set.jsonl", {"image": "a.jpg", "caption": "one"}, *rows, {"image": "b.jpg"}, {"caption": "x"}, [])
+    with path.open("a") as file:
+        file.write("no json\n{also none\n")
+    found = read_pairs([PairFile(path=path)])
+    assert len(found) == 1
+    assert found.problems.counts == {
+        f"no such file in {folder}".replace(*_digits(folder)): 20,
+        "no caption": 1,
+        "no image (a path in `image` or `file`)": 1,
+        "not a JSON object": 1,
+        "not JSON": 2,
+    }
+    assert all(len(examples) <= 5 for examples in found.problems.examples.values())
+    assert found.problems.lines()[0].startswith("20 left out: no such file")
+    assert "gone0.jpg" in found.problems.lines()[0]
+
+
+def _digits(folder: Path) -> tuple[str, str]:
+    """What reasons have in place of numbers, so that `line 3` and `line 4` are one."""
+    problems = Problems()
+    problems.add("", str(folder))
+    return str(folder), next(iter(problems.counts))
+
+
+def test_a_set_without_a_pair_is_an_error(folder: Path) -> None:
+    good = lines(folder / "good.jsonl", {"image": "a.jpg", "caption": "one"})
+    bad = lines(folder / "bad.jsonl", {"image": "gone.jpg", "caption": "one"})
+    with pytest.raises(UsageError, match=r"bad\.jsonl: gone\.jpg"):
+        read_pairs([PairFile(path=good), PairFile(path=bad)])
+    with pytest.raises(UsageError):
+        read_pairs([PairFile(path=folder / "none.jsonl")])
+
+
+def test_any_place_comes_back_as_it_was() -> None:
+    places: list[Place] = [FileAt("file:///x/%C3%A4.jpg"), MemberOf("file:///x/0.tar", 512, 7, "7-1"), FileAt("file:///y.jpg")]
+    pairs = [Pair(f"ä{number}", place, ("ö", "b"), ("t",) * number) for number, place in enumerate(places)]
+    odd = [Pair("held", Inline(b"x"), ("a",)), Pair("odd", places[0], ("\ud800",)), Pair("caf\udce9", places[0], ("a",))]
+    found = TrainingSet.of([*pairs, *odd])
+    assert list(found)[:3] == pairs
+    assert found[3].name == "caf\\udce9"
+    assert sum(found.problems.counts.values()) == 2
+    again = pickle.loads(pickle.dumps(found))
+    assert list(again) == list(found)
+
+
+def test_sets_without_some_pairs() -> None:
+    found = TrainingSet.of(Pair(str(number), FileAt(f"file:///{number}"), (f"text {number}",)) for number in range(10))
+    fewer = found.without({3: "same as test/1", 0: "can't be read: gone"})
+    assert [pair.name for pair in fewer] == ["1", "2", "4", "5", "6", "7", "8", "9"]
+    assert fewer.without({0: "x"})[0].name == "2"
+    assert [pair.name for pair in fewer.only([7, 0])] == ["9", "1"]
+    assert len(found) == 10
+    assert found.problems.counts["can't be read"] == 1
+    with pytest.raises(IndexError):
+        fewer[8]
+    assert fewer[-1].name == "9"
+
+
+def test_captions_are_drawn_and_can_be_drawn_again() -> None:
+    pair = Pair("a", FileAt("file:///a"), ("one", "two"), ("r", "s", "t", "u", "v", "w"))
+    drawn = [caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    assert drawn == [caption(pair, np.random.default_rng(seed)) for seed in range(4000)]
+    counts = {text.count(",") for text in drawn}
+    assert counts == {0, 1, 2, 3, 4}
+    assert 0.46 < sum(text.count(",") == 0 for text in drawn) / 4000 < 0.54
+    assert 0.46 < sum(text.startswith("one") for text in drawn) / 4000 < 0.54
+    for text in drawn:
+        first, *tags = text.split(", ")
+        assert first in pair.captions
+        assert len(set(tags)) == len(tags)
+        assert set(tags) <= set(pair.tags)
+    rng = np.random.default_rng(1)
+    assert {caption(pair, rng, tag_share=0.0) for _ in range(100)} == {"one", "two"}
+    assert all("," in caption(pair, rng, tag_share=1.0) for _ in range(100))
+    held = TrainingSet.of([pair])
+    assert held.caption(0, np.random.default_rng(5)) == drawn[5]
+    held.tag_share = 1.0
+    assert all("," in held.only([0]).caption(0, rng) for _ in range(100))
+    assert caption(Pair("b", pair.place, ("only",)), rng) == "only"
+
+
+def test_a_place_that_cannot_be_read_is_a_read_error(tmp_path: Path) -> None:
+    with pytest.raises(ReadError):
+        bytes_of(FileAt((tmp_path / "gone.jpg").as_uri()))
+    with pytest.raises(ReadError):
+        bytes_of(MemberOf((tmp_path / "gone.tar").as_uri(), 0, 3))
+
+
+def test_a_large_set_takes_little_memory() -> None:
+    pairs = (
+        Pair(f"{number:06d}.jpg", FileAt(f"file:///images/{number:06d}.jpg"), ("ten words " * 5,)) for number in range(20_000)
+    )
+    found = TrainingSet.of(pairs)
+    assert found.nbytes / len(found) < 150
+    assert found[19_999].name == "019999.jpg"
