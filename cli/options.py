@@ -28,7 +28,16 @@ Url = Annotated[
     ),
 ]
 Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
-Model = Annotated[str, typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model of the catalogue.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=ENV_MODEL,
+        show_envvar=True,
+        help="A model by name, the folder of a checkpoint, or its id on the Hugging Face hub (org/name).",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -82,7 +82,7 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
     }
     return SinkPlan(
         alias=options.alias,
-        identity=Identity(model_name=options.model.name, model_id=card.model_id, settings=settings),
+        identity=Identity(model_name=catalogue.absolute(options.model.name), model_id=card.model_id, settings=settings),
         document=options.document,
         bulk=options.bulk,
         connection=connection,
@@ -106,7 +106,7 @@ def job_of(options: IngestOptions, session: Session) -> Job:
     return Job(
         writer=session.writer,
         fresh=session.fresh,
-        model=options.model,
+        model=replace(options.model, name=catalogue.absolute(options.model.name)),  # workers may have another working directory
         model_id=card.model_id,
         image_spec=card.image_spec,
         document=options.document,

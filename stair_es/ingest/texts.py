@@ -89,7 +89,9 @@ def ingest_texts(
         card = catalogue.resolve(options.model.name)
         plan = SinkPlan(
             alias=options.alias,
-            identity=Identity(model_name=options.model.name, model_id=card.model_id, settings=options.settings),
+            identity=Identity(
+                model_name=catalogue.absolute(options.model.name), model_id=card.model_id, settings=options.settings
+            ),
             document=options.document,
             bulk=options.bulk,
             connection=connection,

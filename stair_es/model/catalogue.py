@@ -1,29 +1,53 @@
-"""The models that have a name: those of the entry point group `stair_es.encoders`. Resolving one loads no network."""
+"""The models that `--model` can name: entry points, checkpoint folders, repositories on the hub. Resolving loads no network."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 from stair_es import plugins
 from stair_es.errors import UnknownModel
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
 
 def names() -> tuple[str, ...]:
-    """The names that `resolve` knows."""
+    """The names of the entry point group `stair_es.encoders`."""
     return plugins.names("encoders")
 
 
 def kind(name: str) -> EncoderKind:
-    """The kind behind a name.
+    """The kind behind a name: that of an entry point, else of a checkpoint folder, else of a repository on the hub.
 
     Raises:
-        UnknownModel: No model has this name; the remedy lists those that there are.
+        UnknownModel: No model has this name; the remedy says what can be named.
+        ModelError: The checkpoint is of no known format, incomplete, or can't be fetched.
         PluginError: Its package is broken.
+        MissingExtra: `huggingface_hub` is needed and isn't installed.
     """
     plugin = plugins.named("encoders", name)
-    if plugin is None:
-        raise UnknownModel(f"unknown model {name!r}", f"Known models: {', '.join(names()) or 'none: reinstall stair-es'}.")
-    loaded: EncoderKind = plugin.load()
-    return loaded
+    if plugin is not None:
+        loaded: EncoderKind = plugin.load()
+        return loaded
+    folder = _folder(name)
+    if folder is None and not _HUB_ID.fullmatch(name):
+        known = ", ".join(names()) or "none: reinstall stair-es"
+        raise UnknownModel(
+            f"unknown model {name!r}: neither a name nor a folder",
+            f"Known models: {known}. The folder of a checkpoint, or its id on the Hugging Face hub (org/name), works too.",
+        )
+    from stair_es.model.adapters import formats, hub
+
+    return formats.kind(folder or hub.fetched(name), absolute(name))
+
+
+def absolute(name: str) -> str:
+    """The name as it holds for another process, elsewhere and later: a folder's becomes its absolute path."""
+    if plugins.named("encoders", name) is not None:
+        return name
+    folder = _folder(name)
+    return str(folder) if folder else name
 
 
 def resolve(name: str) -> ModelCard:
@@ -31,6 +55,7 @@ def resolve(name: str) -> ModelCard:
 
     Raises:
         UnknownModel: No model has this name.
+        ModelError: See `kind`.
         PluginError: Its package is broken.
     """
     return kind(name).card
@@ -48,3 +73,11 @@ def load(spec: ModelSpec) -> Encoder:
 def uses_gpu(spec: ModelSpec) -> bool:
     """Whether the image tower would run on a GPU of this machine."""
     return kind(spec.name).uses_gpu(spec)
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder.resolve() if name.strip() and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, no such home, a NUL: no folder either
+        return None

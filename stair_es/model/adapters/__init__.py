@@ -1,0 +1,1 @@
+"""Public checkpoints that others trained: each format is one file, which loads no network before an encoder is used."""

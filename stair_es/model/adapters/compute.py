@@ -1,0 +1,73 @@
+"""What the adapters share when they compute: the device, its precision, chunks, pixels, and rows of weights as vectors.
+
+Shape suffixes: B batch, H height, W width, C channel, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stair_es.errors import ModelError
+from stair_es.model.encoder import ModelSpec
+from stair_es.types import Floats, Pixels, SparseVector
+
+
+class Device:
+    """Where a network runs, and how exactly."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """CUDA where it is there, else the CPU with as many threads as the spec says."""
+        self.name = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.name == "cpu" and spec.threads:
+            torch.set_num_threads(spec.threads)
+        self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+        self.chunk = 64 if self.name == "cuda" else 8
+        """How many images or texts go through a network at once: their weights over a whole vocabulary need memory."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Without gradients, in the precision that was asked for."""
+        with torch.inference_mode(), torch.autocast(self.name, dtype=self._narrow, enabled=self._narrow is not None):
+            yield
+
+    def pixels(self, pixels_BHWC: Pixels) -> Tensor:
+        """The pixels as [B, C, H, W] in 0..255. To a GPU they go as bytes, a quarter of the floats."""
+        pixels = torch.from_numpy(np.array(pixels_BHWC)).to(self.name)
+        return pixels.permute(0, 3, 1, 2).float()
+
+
+def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
+    """Nothing, if the pixels are what a model wants.
+
+    Raises:
+        ModelError: They are of another shape or type.
+    """
+    want = (size_px, size_px, 3)
+    if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != want:
+        raise ModelError(
+            f"{model} wants uint8 pixels of shape (B, {size_px}, {size_px}, 3), "
+            f"got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
+            "Use stair_es.sources.decode with the image_spec of the encoder.",
+        )
+
+
+def vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
+    """A vector a row, of the weights above 0.
+
+    Raises:
+        ModelError: A weight isn't finite: the precision is too narrow for this model, or the weights are broken.
+    """
+    rows: Floats = weights_BV.float().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise ModelError("the model gave a weight that is no finite number", "Take --precision fp32 or bf16.")
+    return [_vector(row_V, features) for row_V in rows]
+
+
+def _vector(weights_V: Floats, features: Sequence[str]) -> SparseVector:
+    ids = np.flatnonzero(weights_V > 0)
+    return SparseVector.from_pairs((features[place], float(weights_V[place])) for place in ids.tolist())

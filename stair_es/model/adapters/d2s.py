@@ -1,0 +1,83 @@
+"""D2S, dense to sparse: a head that turns the dense vectors of a frozen BLIP into word weights (`lsr42/d2s_...`).
+
+`log1p(relu(vocab_projector(vocab_layer_norm(proj(x)))))` with `x` the unit vector of BLIP's retrieval projection; images and
+texts go through the same head. The checkpoint holds the head only: the dense model is another folder, or another repository.
+Source: Nguyen et al., "Multimodal Learned Sparse Retrieval with Probabilistic Expansion Control", ECIR 2024.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat, image_size
+from stair_es.model.adapters.wordpieces import number, vocabulary
+from stair_es.model.checkpoint_kind import CheckpointKind, licence_of, model_id, read_config
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+from stair_es.types import ImageSpec
+
+DENSE = "STAIR_ES_D2S_DENSE_MODEL"
+"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id; the configuration's `dense_model` else."""
+
+
+class D2sFormat:
+    """See `Format`."""
+
+    name = "D2S"
+    pickled = True
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """See `Format.claims`."""
+        return config.get("model_type") == "d2s"
+
+    def kind(self, folder: Path, name: str) -> EncoderKind:
+        """See `Format.kind`."""
+        config = read_config(folder)
+        dense_size = number(config, "dense_size", 256, folder)
+        words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
+        dense, blip = dense_model(folder, config)
+        card = ModelCard(
+            name=name,
+            model_id=model_id(name, [folder, dense]),
+            image_spec=ImageSpec(size_px=image_size(dense)),
+            description=f"D2S checkpoint: {len(words):,} words from the {dense_size} dimensions of a BLIP",
+            licences=(*licence_of(folder), *(f"dense model, {line}" for line in licence_of(dense))),
+        )
+
+        def build(spec: ModelSpec) -> Encoder:
+            from stair_es.model.adapters.d2s_encoder import D2s
+
+            return D2s(folder, words, blip.network(dense, spec, card), dense_size, card)
+
+        return CheckpointKind(card, build)
+
+
+FORMAT = D2sFormat()
+
+
+def dense_model(folder: Path, config: Mapping[str, Any]) -> tuple[Path, DenseFormat]:
+    """The folder of the dense model that a head belongs to.
+
+    Raises:
+        ModelError: None is named, or what is named is no BLIP.
+    """
+    named = os.environ.get(DENSE) or config.get("dense_model")
+    if not named or not isinstance(named, str):
+        raise ModelError(
+            f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
+            f'Name a BLIP for image-text retrieval, as a folder or a hub id: {DENSE}=..., or "dense_model" in its config.json.',
+        )
+    given = Path(named).expanduser()
+    found = given if given.is_absolute() else folder / given
+    if not found.is_dir() and given.is_dir():
+        found = given.resolve()
+    if not found.is_dir():
+        from stair_es.model.adapters import hub
+
+        found = hub.fetched(named)
+    if not BLIP.claims(read_config(found), found):
+        raise ModelError(f"the dense model {named!r} of {folder} is no BLIP for image-text retrieval", f"Set {DENSE} to one.")
+    return found, BLIP

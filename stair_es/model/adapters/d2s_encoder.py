@@ -1,0 +1,124 @@
+"""D2S's head over a dense model. See `d2s`.
+
+Shape suffixes: B batch, D dense dimensions, V words.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stair_es.model.adapters.compute import vectors
+from stair_es.model.adapters.dense_network import DenseNetwork
+from stair_es.model.adapters.weights import check_shapes, read_weights, shape_of
+from stair_es.model.adapters.wordpieces import spelled
+from stair_es.model.encoder import ModelCard
+from stair_es.model.wordpiece import Vocabulary
+from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+
+_EPSILON = 1e-12
+"""Of DistilBERT's `vocab_layer_norm`."""
+
+
+class D2s:
+    """See `Encoder`. The weights are read when a tower is first used; it has the dense vectors of its BLIP, too."""
+
+    def __init__(self, folder: Path, words: Vocabulary, dense: DenseNetwork, dense_size: int, card: ModelCard) -> None:
+        """Nothing is loaded yet."""
+        self._folder, self._words, self._dense, self._dense_size, self._card = folder, words, dense, dense_size, card
+        self._lock = threading.RLock()
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All words that a vector can have, in the order of its dimensions."""
+        return self._words.words
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """See `Encoder`.
+
+        Raises:
+            ModelError: The pixels aren't those of `image_spec`, or weights don't fit.
+        """
+        return self._sparse(self._dense.images(pixels_BHWC))
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """See `Encoder`.
+
+        Raises:
+            ModelError: Weights don't fit.
+        """
+        found = self._sparse(self._dense.texts(texts))
+        unknown = self._words.ids["[UNK]"]
+        known = [any(token != unknown for token in self._words.encode(text)) for text in texts]
+        return [vector if says else SparseVector((), ()) for vector, says in zip(found, known, strict=True)]
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """See `DenseEncoder`: what goes into the head."""
+        return self._dense.images(pixels_BHWC)
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """See `DenseEncoder`: what goes into the head."""
+        return self._dense.texts(texts)
+
+    def weights(self, dense_BD: Floats) -> Floats:
+        """The weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s`.
+
+        Raises:
+            ModelError: Weights don't fit.
+        """
+        with torch.inference_mode():
+            found: Floats = self._head(torch.from_numpy(dense_BD)).numpy()
+        return found
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """See `Speller`."""
+        return spelled(word, self._words, self._words.ids)
+
+    def _sparse(self, dense_BD: Floats) -> list[SparseVector]:
+        chunks = (dense_BD[start : start + 64] for start in range(0, len(dense_BD), 64))
+        return [vector for chunk in chunks for vector in vectors(torch.from_numpy(self.weights(chunk)), self.features)]
+
+    def _head(self, dense_BD: Tensor) -> Tensor:
+        """In fp32, on the CPU: three small matrices, and the vectors of a corpus shouldn't depend on the device here."""
+        own = self._weights
+        hidden = functional.linear(dense_BD, own["proj.weight"], own["proj.bias"])
+        hidden = functional.layer_norm(
+            hidden, hidden.shape[-1:], own["vocab_layer_norm.weight"], own["vocab_layer_norm.bias"], _EPSILON
+        )
+        return torch.log1p(torch.relu(functional.linear(hidden, own["vocab_projector.weight"], own["vocab_projector.bias"])))
+
+    @property
+    def _weights(self) -> dict[str, Tensor]:
+        with self._lock:
+            return self._loaded
+
+    @cached_property
+    def _loaded(self) -> dict[str, Tensor]:
+        found = read_weights(self._folder)
+        width, _ = shape_of(found, "proj.weight", 2, self._folder)
+        wanted: dict[str, tuple[int, ...]] = {
+            "proj.weight": (width, self._dense_size),
+            "proj.bias": (width,),
+            "vocab_layer_norm.weight": (width,),
+            "vocab_layer_norm.bias": (width,),
+            "vocab_projector.weight": (len(self._words), width),
+            "vocab_projector.bias": (len(self._words),),
+        }
+        check_shapes(found, wanted, self._folder)
+        return found

@@ -1,0 +1,209 @@
+"""Image and text towers of `transformers` that end in one vector each.
+
+Preprocessing and tokenizer are those that the checkpoint brings. Only resizing is ours: an image comes as a padded square.
+
+Shape suffixes: B batch, H height, W width, C channel, D dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import transformers
+from torch import Tensor
+from torch.nn import functional
+
+from stair_es.errors import ModelError
+from stair_es.model.adapters.compute import Device, check_pixels
+from stair_es.model.encoder import ModelCard, ModelSpec
+from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.adapters.dense_baselines import DenseFormat
+
+_AGAIN = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
+
+
+class DenseNetwork:
+    """The towers; they are read when one is first used, and may be called from several threads."""
+
+    def __init__(self, form: DenseFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
+        """Nothing is loaded yet."""
+        self._form, self._folder, self._spec, self._card = form, folder, spec, card
+        self._lock = threading.RLock()
+
+    def images(self, pixels_BHWC: Pixels) -> Floats:
+        """[B, D], each of length 1.
+
+        Raises:
+            ModelError: The pixels aren't those of the card, or the checkpoint is broken.
+        """
+        check_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
+
+        def part(chunk_BHWC: Pixels) -> Tensor:
+            ready = self._processor(
+                images=list(chunk_BHWC),
+                do_resize=False,
+                do_center_crop=False,
+                input_data_format="channels_last",
+                return_tensors="pt",
+            )
+            return self._image_side(ready["pixel_values"].to(self._device.name))
+
+        return self._units(pixels_BHWC, part)
+
+    def texts(self, texts: Sequence[str]) -> Floats:
+        """[B, D], each of length 1; of a long text, the first tokens count.
+
+        Raises:
+            ModelError: The checkpoint is broken.
+        """
+
+        def part(chunk: Sequence[str]) -> Tensor:
+            limit = self._form.max_tokens or self._model.config.text_config.max_position_embeddings
+            padding = True if self._form.text_length == "longest" else "max_length"
+            ready = self._tokenizer(list(chunk), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+            wanted = ("input_ids", "attention_mask")
+            return self._text_side({key: ready[key].to(self._device.name) for key in wanted if key in ready})
+
+        return self._units(texts, part)
+
+    def _units(self, inputs: Any, part: Callable[[Any], Tensor]) -> Floats:  # noqa: ANN401  pixels, or texts
+        rows: list[Floats] = []
+        for start in range(0, len(inputs), self._device.chunk):
+            with self._device.running():
+                found = part(inputs[start : start + self._device.chunk])
+                rows.append(functional.normalize(found.float(), dim=-1).cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _image_side(self, pixels: Tensor) -> Tensor:
+        if self._form.model_type == "blip":
+            states = self._model.vision_model(pixel_values=pixels).last_hidden_state
+            projected: Tensor = self._model.vision_proj(states[:, 0])
+            return projected
+        return _pooled(self._model.get_image_features(pixel_values=pixels))
+
+    def _text_side(self, ready: dict[str, Tensor]) -> Tensor:
+        if self._form.model_type == "blip":
+            states = self._model.text_encoder(**ready).last_hidden_state
+            projected: Tensor = self._model.text_proj(states[:, 0])
+            return projected
+        return _pooled(self._model.get_text_features(**ready))
+
+    @cached_property
+    def _device(self) -> Device:
+        return Device(self._spec)
+
+    @property
+    def _model(self) -> Any:  # noqa: ANN401  a class of transformers
+        with self._lock:
+            return self._loaded
+
+    @cached_property
+    def _loaded(self) -> Any:  # noqa: ANN401
+        kind = getattr(transformers, self._form.architecture)
+        model, said = _read(
+            "weights",
+            lambda: kind.from_pretrained(
+                self._folder,
+                local_files_only=True,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            ),
+            self._folder,
+        )
+        lacking = sorted(said["missing_keys"])
+        wrong = sorted(str(found[0] if isinstance(found, tuple) else found) for found in said["mismatched_keys"])
+        for names, what in ((lacking, "lack"), (wrong, "have in a wrong shape:")):
+            if names:
+                raise ModelError(f"the weights in {self._folder} {what} {', '.join(names[:3])}", _AGAIN)
+        return model.float().eval().to(self._device.name)
+
+    @property
+    def _processor(self) -> Any:  # noqa: ANN401
+        with self._lock:
+            return self._loaded_processor
+
+    @cached_property
+    def _loaded_processor(self) -> Any:  # noqa: ANN401
+        kind: Any = transformers.AutoImageProcessor
+        return _read("preprocessing", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
+
+    @property
+    def _tokenizer(self) -> Any:  # noqa: ANN401
+        with self._lock:
+            return self._loaded_tokenizer
+
+    @cached_property
+    def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
+        kind: Any = transformers.AutoTokenizer
+        return _read("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
+
+
+class DenseOnly:
+    """See `DenseEncoder`: a model without words, for `stair-es evaluate`."""
+
+    dense_only = True
+
+    def __init__(self, network: DenseNetwork, card: ModelCard) -> None:
+        """Nothing is loaded yet."""
+        self._network, self._card = network, card
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Never a vector.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise self._no_words()
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Never a vector.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise self._no_words()
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """See `DenseEncoder`."""
+        return self._network.images(pixels_BHWC)
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """See `DenseEncoder`."""
+        return self._network.texts(texts)
+
+    def _no_words(self) -> ModelError:
+        return ModelError(
+            f"the model {self._card.name!r} has dense vectors only, no words: nothing of it can be indexed",
+            "It is there to be compared with: stair-es evaluate --model it. To ingest, take a sparse model.",
+        )
+
+
+def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output with one since 5
+    vector: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return vector
+
+
+def _read(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
+    try:
+        return load()
+    except Exception as error:  # transformers raises whatever the library below does
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+        raise ModelError(f"the {what} in {folder} can't be loaded: {said}", _AGAIN) from error

@@ -1,0 +1,67 @@
+"""Which formats of checkpoints there are, and which one a folder has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.model.adapters import d2s, dense_baselines, sentence_transformers, vdr
+from stair_es.model.checkpoint_kind import Format, read_config
+from stair_es.model.encoder import EncoderKind
+
+
+class Ours:
+    """See `Format`: what `stair-es train` writes."""
+
+    name = "stair-es"
+    pickled = False
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """See `Format.claims`."""
+        from stair_es.model import stair_kind
+
+        return stair_kind.claims(config)
+
+    def kind(self, folder: Path, name: str) -> EncoderKind:
+        """See `Format.kind`."""
+        from stair_es.model import stair_kind
+
+        return stair_kind.kind(folder, name)
+
+
+FORMATS: tuple[Format, ...] = (
+    Ours(),
+    vdr.FORMAT,
+    d2s.FORMAT,
+    sentence_transformers.FORMAT,
+    *dense_baselines.FORMATS,
+)
+"""In the order in which they are asked."""
+
+
+def format_of(folder: Path) -> Format:
+    """The format of a checkpoint.
+
+    Raises:
+        ModelError: The folder is no checkpoint, or one that nothing here can read.
+    """
+    config = read_config(folder)
+    for known in FORMATS:
+        if known.claims(config, folder):
+            return known
+    said = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
+    raise ModelError(
+        f"{folder} holds a checkpoint of an unknown format: its config.json says {said or 'nothing of it'}",
+        f"Known formats: {', '.join(known.name for known in FORMATS)}.",
+    )
+
+
+def kind(folder: Path, name: str) -> EncoderKind:
+    """The model in a folder, which was asked for as `name`.
+
+    Raises:
+        ModelError: The folder is no checkpoint, of an unknown format, or incomplete.
+    """
+    return format_of(folder).kind(folder, name)

@@ -1,0 +1,80 @@
+"""Tokens of any tokenizer as words that people read, and back.
+
+BERT marks a piece that goes on with `##`; others mark the beginning of a word instead: byte-level BPE with a space written `Ġ`
+(and every byte as some letter), SentencePiece with `▁`. All become BERT's way: `Ġdog` and `▁dog` are `dog`, `dog` is `##dog`.
+A token stays as it is where that wouldn't be readable (white space, half a character) or where two would become the same.
+So the words of a vocabulary are all different, and the place of a word in it is its token.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+Style: TypeAlias = Literal["plain", "byte-level", "metaspace"]
+
+_GOES_ON = "##"
+_STARTS: Mapping[Style, str] = {"byte-level": "Ġ", "metaspace": "▁"}
+
+
+def style_of(tokenizer_json: str) -> Style:
+    """How a tokenizer writes where words begin, by its `tokenizer.json`."""
+    said: Any = json.loads(tokenizer_json)
+    kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _parts(said.get(key))}
+    if "ByteLevel" in kinds:
+        return "byte-level"
+    return "metaspace" if "Metaspace" in kinds else "plain"
+
+
+def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """A word for each token, all of them different if the tokens are."""
+    words = [token if token in special else _word(token, style) for token in tokens]
+    while True:
+        count = Counter(words)
+        if len(count) == len(words):
+            return tuple(words)
+        before = words
+        words = [token if count[word] > 1 else word for token, word in zip(tokens, words, strict=True)]
+        if words == before:
+            return tuple(words)
+
+
+def _word(token: str, style: Style) -> str:
+    if style == "plain":
+        return token
+    mark = _STARTS[style]
+    text = token.removeprefix(mark)
+    if style == "byte-level":
+        text = _text_of_bytes(text)
+    if not text or not text.isprintable() or any(map(str.isspace, text)) or mark in text:
+        return token
+    return text if token.startswith(mark) else _GOES_ON + text
+
+
+def _text_of_bytes(letters: str) -> str:
+    """What the letters stand for; empty where that is no whole text."""
+    bytes_of = _bytes()
+    if any(letter not in bytes_of for letter in letters):
+        return ""
+    try:
+        return bytes(bytes_of[letter] for letter in letters).decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+@lru_cache
+def _bytes() -> dict[str, int]:
+    """Byte-level BPE's letter of each byte (Radford et al., 2019): itself if it is visible in Latin-1, else from U+0100 on."""
+    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+
+
+def _parts(said: Any) -> list[dict[str, Any]]:  # noqa: ANN401  JSON
+    if not isinstance(said, dict):
+        return []
+    inner = said.get("decoders") or said.get("pretokenizers") or []
+    return [said, *(part for one in inner for part in _parts(one))]

@@ -1,0 +1,119 @@
+"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, UEmbed, SPLADE for texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model.adapters import hub
+from stair_es.model.checkpoint_kind import CONFIG, MODULES, CheckpointKind, licence_of, model_id, read_config, read_json
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+from stair_es.types import ImageSpec
+
+_ABOUT = "config_sentence_transformers.json"
+_PROCESSING = ("preprocessor_config.json", "processor_config.json")
+_DEFAULT_PX, _LARGEST_PX = 384, 2048
+
+
+class SparseEncoderFormat:
+    """See `Format`."""
+
+    name = "sentence-transformers SparseEncoder"
+    pickled = False
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """See `Format.claims`."""
+        return (folder / MODULES).is_file() and (folder / _ABOUT).is_file() and _sparse(folder)
+
+    def kind(self, folder: Path, name: str) -> EncoderKind:
+        """See `Format.kind`."""
+        modules = _modules(folder)
+        foreign = own_code(folder, modules)
+        if foreign and not hub.trusted(name):
+            raise ModelError(
+                f"the model {name!r} brings Python code of its own ({', '.join(foreign)}), which would run on this machine",
+                f"If you have read it and trust it, set {hub.TRUST}={name}",
+            )
+        card = ModelCard(
+            name=name,
+            model_id=model_id(name, sorted({folder, *(folder / str(module.get("path", "")) for module in modules)})),
+            image_spec=ImageSpec(size_px=_size(folder)),
+            description="sentence-transformers SparseEncoder",
+            licences=licence_of(folder),
+        )
+
+        def build(spec: ModelSpec) -> Encoder:
+            need("sentence_transformers", "models")
+            from stair_es.model.adapters.sentence_transformers_encoder import Sparse
+
+            return Sparse(folder, trust=bool(foreign), card=card, spec=spec)
+
+        return CheckpointKind(card, build)
+
+
+FORMAT = SparseEncoderFormat()
+
+
+def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+    """What of a model is code that it brings along: module classes of its own, and networks that name some."""
+    foreign = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
+    for path in sorted(folder.rglob("*.json")):
+        try:
+            said = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else {}
+        except (OSError, ValueError):
+            continue
+        foreign += [str(found) for found in _named_code(said)]
+    return list(dict.fromkeys(foreign))
+
+
+def _named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
+    """The values of `auto_map`, with which transformers names code, and the foreign types that a router names."""
+    if not isinstance(said, dict):
+        return []
+    mapped, types = said.get("auto_map"), said.get("types")
+    found = list(mapped.values()) if isinstance(mapped, dict) else []
+    if isinstance(types, dict):
+        found += [kind for kind in types.values() if not str(kind).startswith("sentence_transformers.")]
+    return found
+
+
+def _sparse(folder: Path) -> bool:
+    about = read_json(folder / _ABOUT)
+    return about.get("model_type") == "SparseEncoder" or any(
+        "sparse_encoder" in str(module.get("type")) for module in _modules(folder)
+    )
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    path = folder / MODULES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Fetch the checkpoint again.") from error
+    if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
+        raise ModelError(f"{path} lists no modules", "Fetch the checkpoint again.")
+    if any(not (folder / str(module.get("path", ""))).resolve().is_relative_to(folder.resolve()) for module in found):
+        raise ModelError(f"{path} names a module outside the folder", "Don't use this checkpoint.")
+    return found
+
+
+def _size(folder: Path) -> int:
+    """The side of the images that we hand over: the longest that the preprocessing keeps, within reason."""
+    sides = [_DEFAULT_PX]
+    for name in _PROCESSING:
+        if (folder / name).is_file():
+            said = read_json(folder / name)
+            said = said.get("image_processor", said)
+            size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+            values = size.values() if isinstance(size, dict) else [size]
+            sides += [min(value, _LARGEST_PX) for value in values if isinstance(value, int) and value > 0]
+            break
+    if sides[1:]:
+        return max(sides[1:])
+    vision = read_config(folder).get("vision_config") if (folder / CONFIG).is_file() else None
+    stated = vision.get("image_size") if isinstance(vision, dict) else None
+    return stated if isinstance(stated, int) and 0 < stated <= _LARGEST_PX else _DEFAULT_PX

@@ -1,0 +1,142 @@
+"""A `SparseEncoder` behind our interface: queries are its queries, images its documents, its tokens our words. See `readable`.
+
+Shape suffixes: B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from sentence_transformers import SparseEncoder
+
+from stair_es.errors import ModelError
+from stair_es.model.adapters.compute import Device, check_pixels, vectors
+from stair_es.model.adapters.readable import style_of, words_of
+from stair_es.model.encoder import ModelCard, ModelSpec
+from stair_es.types import ImageSpec, Pixels, SparseVector
+
+_UNNAMED = "[id {}]"
+"""A dimension beyond the tokenizer: vocabularies are padded to a round size."""
+
+
+class Sparse:
+    """See `Encoder`. The model is loaded when it is first used."""
+
+    def __init__(self, folder: Path, *, trust: bool, card: ModelCard, spec: ModelSpec) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            folder: Of the checkpoint.
+            trust: Whether its own code may run; the user said so.
+            card: Of the model.
+            spec: Precision and threads.
+        """
+        self._folder, self._trust, self._card, self._spec = folder, trust, card, spec
+        self._lock = threading.RLock()
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All words that a vector can have, in the order of its dimensions."""
+        with self._lock:
+            return self._features
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """See `Encoder`: the images as documents.
+
+        Raises:
+            ModelError: The pixels aren't those of `image_spec`, the model sees no images, or it is broken.
+        """
+        check_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
+        if not self._model.supports("image"):
+            raise ModelError(f"the model {self._card.name!r} encodes texts only, no images", "Take one for images.")
+        return self._encoded(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """See `Encoder`: the texts as queries.
+
+        Raises:
+            ModelError: The model is broken.
+        """
+        found = self._encoded(self._model.encode_query, [text or " " for text in texts])
+        return [vector if text.strip() else SparseVector((), ()) for vector, text in zip(found, texts, strict=True)]
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """See `Speller`."""
+        if word in self._places:
+            return (word,)
+        features, specials = self.features, set(self._tokenizer.all_special_ids)
+        # A space before it, for the word to begin as it does within a text; tokenizers that don't write spaces ignore it.
+        ids = self._tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        return tuple(dict.fromkeys(features[token] for token in ids if token < len(features) and token not in specials))
+
+    def _encoded(self, encode: Callable[..., Any], inputs: Sequence[Any]) -> list[SparseVector]:
+        features, device = self.features, self._device
+        found: list[SparseVector] = []
+        for start in range(0, len(inputs), device.chunk):
+            part = list(inputs[start : start + device.chunk])
+            with device.running():
+                rows_BV = encode(part, batch_size=len(part), show_progress_bar=False, convert_to_sparse_tensor=False)
+            if rows_BV.shape[1] != len(features):
+                raise ModelError(
+                    f"the model {self._card.name!r} gives {rows_BV.shape[1]:,} weights, not the {len(features):,} that it says",
+                    "Fetch the checkpoint again.",
+                )
+            found += vectors(rows_BV, features)
+        return found
+
+    @cached_property
+    def _features(self) -> tuple[str, ...]:
+        vocabulary = self._tokenizer.get_vocab()
+        token_of = {token: word for word, token in vocabulary.items()}
+        size = self._model.get_embedding_dimension() or len(token_of)
+        tokens = [token_of.get(place, _UNNAMED.format(place)) for place in range(size)]
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        style = style_of(backend.to_str()) if backend is not None else "plain"
+        special = frozenset(self._tokenizer.all_special_tokens) | {token for token in tokens if token not in vocabulary}
+        return words_of(tokens, style, special)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {word: place for place, word in enumerate(self.features)}
+
+    @property
+    def _tokenizer(self) -> Any:  # noqa: ANN401  of transformers
+        found = self._model.tokenizer
+        return getattr(found, "tokenizer", found)  # a processor holds it
+
+    @cached_property
+    def _device(self) -> Device:
+        return Device(self._spec)
+
+    @property
+    def _model(self) -> Any:  # noqa: ANN401
+        with self._lock:
+            return self._loaded
+
+    @cached_property
+    def _loaded(self) -> Any:  # noqa: ANN401
+        try:
+            model = SparseEncoder(
+                str(self._folder), device=self._device.name, trust_remote_code=self._trust, local_files_only=True
+            )
+        except Exception as error:  # whatever the library and the model's own code raise
+            said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+            raise ModelError(
+                f"the SparseEncoder in {self._folder} can't be loaded: {said}", "Fetch the checkpoint again."
+            ) from error
+        return model.float().eval()

@@ -1,0 +1,81 @@
+"""The words of checkpoints that use BERT's WordPieces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.model import starter_data
+from stair_es.model.wordpiece import Vocabulary
+
+VOCABULARY_FILE = "vocab.txt"
+_SHIPPED = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
+_NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+
+def vocabulary(folder: Path, base: str) -> Vocabulary:
+    """The vocabulary in the folder's `vocab.txt`; without one, that of the uncased BERT if `base` says so.
+
+    Raises:
+        ModelError: There is none, or it lacks the special tokens.
+    """
+    path = folder / VOCABULARY_FILE
+    if not path.is_file():
+        if base.rpartition("/")[2] in _SHIPPED:
+            return starter_data.load_vocabulary()
+        raise ModelError(
+            f"{folder} has no {VOCABULARY_FILE}, and its tokenizer {base!r} isn't shipped",
+            "Put that tokenizer's vocab.txt there.",
+        )
+    try:
+        found = Vocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with a token a line.") from error
+    lacks = [token for token in _NEEDED if token not in found.ids]
+    if lacks or len(found.ids) != len(found):
+        raise ModelError(f"{path} is no BERT vocabulary: it lacks {lacks}" if lacks else f"{path} has a token twice")
+    return found
+
+
+def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
+    """The features of a word: itself, or those of its pieces that are any."""
+    if word in features:
+        return (word,)
+    pieces = dict.fromkeys(words.words[token] for token in words.encode(word))
+    return tuple(piece for piece in pieces if piece in features)
+
+
+def special(word: str) -> bool:
+    """Whether a token stands for no piece of text: `[CLS]`, `[unused7]` and the like."""
+    return len(word) > 2 and word.startswith("[") and word.endswith("]")
+
+
+def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    """A part of the configuration.
+
+    Raises:
+        ModelError: It is no object.
+    """
+    found = config.get(name)
+    if not isinstance(found, Mapping):
+        raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
+    return found
+
+
+def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
+    """A whole number above 0 in the configuration.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    found = config.get(name, default)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
+    return found
+
+
+def texts_with_words(rows: Sequence[Sequence[int]], unknown: int) -> list[bool]:
+    """Which of some tokenized texts have a token that the vocabulary knows."""
+    return [any(token != unknown for token in row) for row in rows]

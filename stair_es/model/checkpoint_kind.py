@@ -1,0 +1,166 @@
+"""A model that is a folder: what is known of it without loading it, and where its id comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+
+CONFIG = "config.json"
+MODULES = "modules.json"
+"""What a folder of sentence-transformers has, with or without a `config.json`."""
+
+_COUNTED = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
+_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
+
+
+class Format(Protocol):
+    """How one kind of folder is recognised. Nothing of it imports a network library before `EncoderKind.load`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights may be a `pytorch_model.bin`, where there is no safetensors file."""
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """Whether a folder with this configuration is one of these."""
+
+    def kind(self, folder: Path, name: str) -> EncoderKind:
+        """The model in the folder; `name` is what it is asked for by.
+
+        Raises:
+            ModelError: Something is missing or doesn't fit.
+        """
+
+
+class CheckpointKind:
+    """See `EncoderKind`: a folder that PyTorch runs."""
+
+    def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder]) -> None:
+        """A model of which `build` makes the encoder, once the spec is checked."""
+        self.card, self._build = card, build
+
+    def uses_gpu(self, spec: ModelSpec) -> bool:
+        """See `EncoderKind.uses_gpu`."""
+        return spec.backend in ("auto", "torch") and cuda_is_there()
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """See `EncoderKind.load`."""
+        check_spec(spec)
+        return self._build(spec)
+
+
+def check_spec(spec: ModelSpec) -> None:
+    """Nothing, if a checkpoint can be run like this.
+
+    Raises:
+        ModelError: It can't.
+        MissingExtra: PyTorch or transformers isn't installed.
+    """
+    if spec.backend not in ("auto", "torch"):
+        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Take --backend torch or auto.")
+    if spec.text_tower != "full":
+        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Take --text-tower full.")
+    if spec.precision not in ("fp32", "bf16", "fp16"):
+        raise ModelError(f"unknown precision {spec.precision!r}", "Choose one of: fp32, bf16, fp16.")
+    if spec.threads < 0:
+        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+    for module in ("torch", "transformers"):
+        need(module, "models")
+
+
+def cuda_is_there() -> bool:
+    """Whether PyTorch could use a CUDA device, asking PyTorch itself (seconds to import) only if the driver is there."""
+    if find_spec("torch") is None or not any(Path(device).exists() for device in _DEVICES):
+        return False
+    return bool(need("torch", "models").cuda.is_available())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` says; nothing for a folder of sentence-transformers without one.
+
+    Raises:
+        ModelError: The folder isn't a checkpoint, or the file is no JSON object.
+    """
+    if not (folder / CONFIG).is_file() and (folder / MODULES).is_file():
+        return {}
+    return read_json(folder / CONFIG)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint.
+
+    Raises:
+        ModelError: It is missing, or no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path.parent} is no checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} is no JSON object", "Fetch or write the checkpoint again.")
+    return found
+
+
+def model_id(name: str, folders: Iterable[Path]) -> str:
+    """`<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over all files that make the vectors.
+
+    Raises:
+        ModelError: A file can't be read.
+    """
+    label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in counted(folder):
+            total.update(f"{path.relative_to(folder).as_posix()}\0{_digest(path)}\0".encode())
+    return f"{label or 'model'}-{total.hexdigest()[:12]}"
+
+
+def counted(folder: Path) -> list[Path]:
+    """The files of a folder that its vectors may depend on: configuration, tokenizer, weights, code."""
+    found = [path for path in folder.iterdir() if path.suffix in _COUNTED and path.is_file()]
+    if not any(path.suffix == ".safetensors" for path in found):
+        found += folder.glob("pytorch_model*.bin")
+    return sorted(found)
+
+
+def licence_of(folder: Path) -> tuple[str, ...]:
+    """What the model card says, if there is one: the line `license:` at its head."""
+    try:
+        head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
+    except OSError:
+        return ()
+    said = re.search(r"^---\n(?:.*\n)*?license:[ \t]*(\S.*)\n(?:.*\n)*?---", head)
+    return (f"weights: {said.group(1).strip()}, as their model card says",) if said else ()
+
+
+def _digest(path: Path) -> str:
+    """Of a file, computed once as long as its size and time stay the same: weights are large."""
+    try:
+        status = path.stat()
+        return _digest_of(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
+
+
+@lru_cache(maxsize=256)
+def _digest_of(path: Path, size: int, changed_ns: int) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            total.update(piece)
+    return total.hexdigest()
