@@ -41,14 +41,14 @@ class Bench:
     progress: Progress
 
     def rows(self, methods: list[Method]) -> list[Row]:
-        """A row for each method. Those that ask the same corpus share its index.
+        """A row for each method; exactly only, where it has no corpus. Those that ask the same corpus share its index.
 
         A query that the cluster refuses ends its method alone: an hour of work with the others isn't thrown away for it.
 
         Raises:
             ClusterError: The cluster failed, or refused an index or a document.
         """
-        rows = [_Tally(method).row(None) for method in methods if method.corpus is None]
+        rows = exact_rows([method for method in methods if method.corpus is None])
         total = sum(len(method.task.queries) for method in methods if method.corpus is not None)
         done = 0
         for corpus in {id(method.corpus): method.corpus for method in methods}.values():
@@ -74,6 +74,11 @@ class Bench:
                             rows.append(tally.row(there, keep=self.keep, obstacle=error.message))
                         done += len(method.task.queries)
         return rows
+
+
+def exact_rows(methods: list[Method]) -> list[Row]:
+    """A row for each method, without a cluster."""
+    return [_Tally(method).row(None) for method in methods]
 
 
 @dataclass
@@ -120,6 +125,7 @@ class _Tally:
         agreements, reason = self._rank_eval(answered) if answered else ((), obstacle)
         return Row(
             method=method.name,
+            model=method.model,
             direction=task.direction,
             exact=exact,
             exact_reason="" if exact else _ENGINE_ALONE,

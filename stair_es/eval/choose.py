@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.eval import knn
 from stair_es.eval.methods import (
+    NO_CLUSTER,
     Engine,
     Method,
     MethodName,
@@ -21,59 +22,86 @@ from stair_es.eval.words import own_words, weighted_by_rarity
 
 if TYPE_CHECKING:
     from stair_es.cluster.target import Target
+    from stair_es.eval.contenders import Contender
     from stair_es.eval.encode import Encoded
+    from stair_es.model.encoder import Speller
+    from stair_es.types import SparseVector
+
+Obstacle = Callable[[int], str]
+"""Why the cluster has no kNN for vectors of so many dimensions; empty where it has."""
 
 
-def chosen(encoded: Encoded, engine: Engine, target: Target, plugins: Callable[[], frozenset[str]]) -> list[Method | Missing]:
-    """All methods, both ways.
+def knn_obstacle(target: Target, plugins: Callable[[], frozenset[str]]) -> Obstacle:
+    """See `Obstacle`. The cluster is asked for its plugins only where the answer matters."""
+    return lambda dimensions: knn.obstacle(target, plugins, dimensions)
+
+
+def chosen(encoded: Encoded, model: Contender, engine: Engine | None, obstacle: Obstacle) -> list[Method | Missing]:
+    """The methods of one model, both ways.
 
     Args:
-        encoded: The set with its vectors.
-        engine: How words are stored and asked.
-        target: What the cluster is.
-        plugins: Asks the cluster for its plugins; called only where the answer matters.
+        encoded: The set with the model's vectors.
+        model: For the labels, and the way in which its vocabulary writes words.
+        engine: How words are stored and asked; None for exact scores only.
+        obstacle: To kNN.
     """
-    return [*_words(encoded, engine), *_bm25(encoded, engine.analyzer), *_dense(encoded, engine, target, plugins)]
+    found: list[Method | Missing] = []
+    if encoded.images.words is not None and encoded.read.words is not None:
+        found += _words(encoded, encoded.images.words, encoded.read.words, model, engine)
+    return [*found, *_dense(encoded, model.label, engine, obstacle)]
 
 
-def _words(encoded: Encoded, engine: Engine) -> list[Method | Missing]:
+def _words(
+    encoded: Encoded,
+    seen: tuple[SparseVector, ...],
+    read: tuple[SparseVector, ...],
+    model: Contender,
+    engine: Engine | None,
+) -> list[Method]:
     """STAIR, and the bag of words: of a text what is written in it, of an image the words of its vector."""
-    images, texts = encoded.captions.images, encoded.texts
-    to_image, to_text = text_to_image(images, texts), image_to_text(images, texts)
-    seen, read = encoded.image_vectors, encoded.text_vectors
-    bags = own_words(texts)
-    rare = weighted_by_rarity(bags)
-    body = engine.word_body
+    texts, label = encoded.texts, model.label
+    to_image, to_text = text_to_image(encoded.captions.images, texts), image_to_text(encoded.captions.images, texts)
+    bags, rare = bags_of(texts, model.speller)
+    body = engine.word_body if engine else {}
     pictures = word_corpus("images", body, seen, to_image.items, "uri")
     captions = word_corpus("texts", body, read, texts, "caption")
     written = word_corpus("bags", body, rare, texts, "caption")
     return [
-        word_method("STAIR", to_image, pictures, seen, read, engine),
-        word_method("bag of words", to_image, pictures, seen, bags, engine),
-        word_method("STAIR", to_text, captions, read, seen, engine),
-        word_method("bag of words", to_text, written, rare, seen, engine),
+        word_method("STAIR", label, to_image, pictures, seen, read, engine),
+        word_method("bag of words", label, to_image, pictures, seen, bags, engine),
+        word_method("STAIR", label, to_text, captions, read, seen, engine),
+        word_method("bag of words", label, to_text, written, rare, seen, engine),
     ]
 
 
-def _bm25(encoded: Encoded, analyzer: str) -> list[Method | Missing]:
+def bags_of(texts: tuple[str, ...], speller: Speller | None) -> tuple[list[SparseVector], list[SparseVector]]:
+    """The texts as bags that ask, and as bags that are asked."""
+    bags = own_words(texts, speller)
+    return bags, weighted_by_rarity(bags)
+
+
+def bm25(encoded: Encoded, engine: Engine | None) -> list[Method | Missing]:
+    """BM25 on captions, which takes no model."""
     name: MethodName = "BM25 on captions"
     left = leave_one_out(encoded.captions.images, encoded.texts)
-    no_words = Missing(name=name, direction="image -> text", reason="an image has no text to ask with")
+    no_words = Missing(name=name, model="", direction="image -> text", reason="an image has no text to ask with")
+    reason = "" if engine else f"only an engine defines its scores, and {NO_CLUSTER}"
     if left is None:
         reason = "no image has a second caption, so leaving the asking one out leaves nothing to find"
-        return [Missing(name=name, direction="text -> image", reason=reason), no_words]
-    return [bm25_method(left, analyzer), no_words]
+    if left is None or engine is None:
+        return [Missing(name=name, model="", direction="text -> image", reason=reason), no_words]
+    return [bm25_method(left, engine.analyzer), no_words]
 
 
-def _dense(encoded: Encoded, engine: Engine, target: Target, plugins: Callable[[], frozenset[str]]) -> list[Method | Missing]:
-    pictures, texts = encoded.image_dense, encoded.text_dense
+def _dense(encoded: Encoded, label: str, engine: Engine | None, obstacle: Obstacle) -> list[Method | Missing]:
+    pictures, texts = encoded.images.dense, encoded.read.dense
     to_image = text_to_image(encoded.captions.images, encoded.texts)
     to_text = image_to_text(encoded.captions.images, encoded.texts)
     if pictures is None or texts is None:
         reason = "the model has no dense vectors, or none without its text network"
-        return [Missing(name="dense kNN", direction=task.direction, reason=reason) for task in (to_image, to_text)]
-    obstacle = knn.obstacle(target, plugins, pictures.shape[1])
+        return [Missing(name="dense kNN", model=label, direction=task.direction, reason=reason) for task in (to_image, to_text)]
+    no_knn = obstacle(pictures.shape[1]) if engine else NO_CLUSTER
     return [
-        dense_method(to_image, pictures, texts, engine, obstacle),
-        dense_method(to_text, texts, pictures, engine, obstacle),
+        dense_method(label, to_image, pictures, texts, engine, no_knn),
+        dense_method(label, to_text, texts, pictures, engine, no_knn),
     ]

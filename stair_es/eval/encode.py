@@ -1,4 +1,4 @@
-"""A caption set -> vectors of its images and of its texts. An image that can't be read is a problem, not the end."""
+"""Images and texts -> vectors of a model. An image that can't be read is a problem, not the end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from stair_es.sources.item import Reading
 
 if TYPE_CHECKING:
     from stair_es.eval.captions import CaptionSet
-    from stair_es.eval.dense import DenseEncoder
-    from stair_es.model.encoder import Encoder
+    from stair_es.eval.contenders import Contender
     from stair_es.sources.item import Place
     from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
@@ -27,77 +26,114 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """Of one side: of the words, of the dense vectors, or of both, what the model has and was asked for."""
+
+    words: tuple[SparseVector, ...] | None = None
+    dense: Floats | None = None
+    """[items, D]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Images that could be read."""
+
+    vectors: Vectors
+    kept: tuple[int, ...]
+    """Their positions among all."""
+    problems: dict[int, str]
+    """Position -> why it couldn't."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """The set, with the vectors of both sides."""
+    """A caption set, with the vectors of both sides."""
 
     captions: CaptionSet
     """Without the images that couldn't be read."""
     texts: tuple[str, ...]
     """The different captions, in the order of their first image."""
-    image_vectors: tuple[SparseVector, ...]
-    text_vectors: tuple[SparseVector, ...]
-    image_dense: Floats | None = None
-    """[images, D]."""
-    text_dense: Floats | None = None
-    """[texts, D]."""
+    images: Vectors
+    read: Vectors
+    """Of the texts."""
 
 
-def encode_set(captions: CaptionSet, encoder: Encoder, dense: DenseEncoder | None, progress: Progress) -> Encoded:
+def encode_set(captions: CaptionSet, model: Contender, progress: Progress, *, dense: bool = True) -> Encoded:
     """The vectors of everything in `captions`.
 
     Args:
         captions: The set.
-        encoder: For the words.
-        dense: For dense vectors, if there is one.
+        model: Whose vectors.
         progress: Is told how far it is.
+        dense: Whether dense vectors are wanted, too.
 
     Raises:
         UsageError: Not one image could be read.
     """
-    vectors: list[SparseVector] = []
-    rows: list[Floats] = []
-    problems: dict[str, str] = {}
-    done = 0
-    for part in in_parts(captions.images, _AT_ONCE):
-        pixels = [read for image in part if (read := _pixels(image.name, image.place, encoder.image_spec, problems)) is not None]
-        if pixels:
-            vectors += encoder.encode_images(np.stack(pixels))
-            if dense is not None:
-                rows.append(dense.encode_images_dense(np.stack(pixels)))
-        done += len(part)
-        progress("images", done, len(captions.images))
-    kept = captions.without(problems, [f"{name}: {reason}" for name, reason in problems.items()])
-    if not kept.images:
-        raise UsageError(f"no image of {captions.name} can be read: {kept.problems[-1]}", "Name their folder with --images DIR.")
+    pictures = encode_images([image.place for image in captions.images], model, progress, dense=dense)
+    wrong = {captions.images[position].name: reason for position, reason in pictures.problems.items()}
+    kept = captions.without(wrong, [f"{name}: {reason}" for name, reason in wrong.items()])
     texts = tuple(dict.fromkeys(text for image in kept.images for text in image.captions))
-    text_vectors, text_rows = _encode_texts(texts, encoder, dense, progress)
-    return Encoded(
-        captions=kept,
-        texts=texts,
-        image_vectors=tuple(vectors),
-        text_vectors=tuple(text_vectors),
-        image_dense=np.concatenate(rows) if rows else None,
-        text_dense=np.concatenate(text_rows) if text_rows else None,
+    return Encoded(captions=kept, texts=texts, images=pictures.vectors, read=encode_texts(texts, model, progress, dense=dense))
+
+
+def encode_images(places: Sequence[Place], model: Contender, progress: Progress, *, dense: bool = True) -> Pictures:
+    """The vectors of those images that can be read.
+
+    Raises:
+        UsageError: Not one can.
+    """
+    words: list[SparseVector] = []
+    rows: list[Floats] = []
+    problems: dict[int, str] = {}
+    for part in in_parts(enumerate(places), _AT_ONCE):
+        read = [_pixels(position, place, model.encoder.image_spec, problems) for position, place in part]
+        pixels = [each for each in read if each is not None]
+        if pixels:
+            pixels_BHWC = np.stack(pixels)
+            if model.has_words:
+                words += model.encoder.encode_images(pixels_BHWC)
+            if dense and model.dense is not None:
+                rows.append(model.dense.encode_images_dense(pixels_BHWC))
+        progress("images", part[-1][0] + 1, len(places))
+    if len(problems) == len(places):
+        raise UsageError(
+            f"none of {len(places)} images can be read: {next(iter(problems.values()), 'there are none')}",
+            "Name their folder with --images DIR.",
+        )
+    return Pictures(
+        vectors=_vectors(words if model.has_words else None, rows),
+        kept=tuple(position for position in range(len(places)) if position not in problems),
+        problems=problems,
     )
 
 
-def _encode_texts(
-    texts: Sequence[str], encoder: Encoder, dense: DenseEncoder | None, progress: Progress
-) -> tuple[list[SparseVector], list[Floats]]:
+def encode_texts(
+    texts: Sequence[str], model: Contender, progress: Progress, *, words: bool = True, dense: bool = True
+) -> Vectors:
+    """The vectors of some texts, of the kinds that are asked for and that the model has."""
+    wanted = words and model.has_words
     vectors: list[SparseVector] = []
     rows: list[Floats] = []
+    done = 0
     for part in in_parts(texts, _AT_ONCE):
-        vectors += encoder.encode_texts(part)
-        if dense is not None:
-            rows.append(dense.encode_texts_dense(part))
-        progress("texts", len(vectors), len(texts))
-    return vectors, rows
+        if wanted:
+            vectors += model.encoder.encode_texts(part)
+        if dense and model.dense is not None:
+            rows.append(model.dense.encode_texts_dense(part))
+        done += len(part)
+        progress("texts", done, len(texts))
+    return _vectors(vectors if wanted else None, rows)
 
 
-def _pixels(name: str, place: Place, spec: ImageSpec, problems: dict[str, str]) -> Pixels | None:
+def _vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> Vectors:
+    return Vectors(words=None if words is None else tuple(words), dense=np.concatenate(rows) if rows else None)
+
+
+def _pixels(position: int, place: Place, spec: ImageSpec, problems: dict[int, str]) -> Pixels | None:
     try:
         read = place.read(Reading())
         return decode(read.data if read else b"", spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
-        problems[name] = error.message
+        problems[position] = error.message
         return None

@@ -9,17 +9,16 @@ if TYPE_CHECKING:
     from stair_es.eval.metrics import Metrics
     from stair_es.eval.report import Evaluation, Row
 
-_HEAD = ("method", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
+_HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
 _MOST_PROBLEMS, _MOST_EXAMPLES = 5, 5
+_WHY_FEWER = " (texts of one image that has another one besides)"
 
 
 def markdown(found: Evaluation) -> str:
     """The whole report."""
     parts = [
         f"# {found.captions}: {found.images} images, {found.texts} texts",
-        f"{found.form}; model {found.model} (text tower {found.text_tower}); {found.cluster}, shape {found.shape}, the first"
-        f" {found.depth:,} hits of each query; BM25 with the analyzer {found.analyzer}. R@k, nDCG and MRR in percent; equal"
-        " scores count against the method.",
+        f"{found.form}; {_models(found)}; {_where(found)}. R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
     if found.problems:
         more = len(found.problems) - _MOST_PROBLEMS
@@ -34,13 +33,28 @@ def markdown(found: Evaluation) -> str:
         )
     for direction in dict.fromkeys(row.direction for row in found.rows):
         rows = [row for row in found.rows if row.direction == direction]
-        parts += [f"## {direction}", table(_HEAD, _lines(rows)), *_reasons(rows)]
-    parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
-    parts += ["## `_rank_eval` of the cluster against our numbers", _agreements(found.rows)]
+        parts += [f"## {direction}", table(_HEAD, _lines(rows, exactly=not found.cluster)), *_reasons(rows, found)]
+    if found.cluster:
+        parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
+        parts += ["## `_rank_eval` of the cluster against our numbers", _agreements(found.rows)]
     parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
     if found.kept:
         parts.append("Indices kept: " + ", ".join(found.kept))
     return "\n\n".join(parts) + "\n"
+
+
+def _models(found: Evaluation) -> str:
+    others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
+    return f"model{others} (text tower {found.text_tower})"
+
+
+def _where(found: Evaluation) -> str:
+    if not found.cluster:
+        return "exact dot products, no cluster"
+    return (
+        f"{found.cluster}, shape {found.shape}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
+        f" {found.analyzer}"
+    )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -57,14 +71,14 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def _lines(rows: Sequence[Row]) -> Iterable[Sequence[str]]:
+def _lines(rows: Sequence[Row], *, exactly: bool) -> Iterable[Sequence[str]]:
     for row in rows:
         words = _size(row)
         if row.exact is None and row.engine is None:
-            yield [row.method, "both", *["n/a"] * 6, words]
+            yield [row.method, row.model, "both", *["n/a"] * 6, words]
             continue
-        for kind, metrics in (("exact", row.exact), ("engine", row.engine)):
-            yield [row.method, kind, *(_numbers(metrics) if metrics else ["n/a"] * 6), words]
+        for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
+            yield [row.method, row.model, kind, *(_numbers(metrics) if metrics else ["n/a"] * 6), words]
 
 
 def _size(row: Row) -> str:
@@ -80,28 +94,35 @@ def _numbers(metrics: Metrics) -> list[str]:
     return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
 
 
-def _reasons(rows: Sequence[Row]) -> list[str]:
+def _reasons(rows: Sequence[Row], found: Evaluation) -> list[str]:
     """What a reader must know of the numbers above."""
     said = []
     whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
     for row in rows:
+        name = _name(row, found)
         if row.exact_reason and row.exact_reason == row.engine_reason:
-            said.append(f"- {row.method} n/a: {row.exact_reason}")
+            said.append(f"- {name} n/a: {row.exact_reason}")
         else:
-            said += [f"- {row.method}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
-            said += [f"- {row.method}, engine n/a: {row.engine_reason}"] if row.engine_reason else []
+            said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
+            said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
         if row.unasked:
-            said.append(f"- {row.method}: {row.unasked} queries have no known word: their right items are ranked last")
+            said.append(f"- {name}: {row.unasked} queries have no known word: their right items are ranked last")
         metrics = row.engine or row.exact
         if metrics and metrics.queries != whole:
-            said.append(f"- {row.method}: {metrics.queries} of {whole} queries (texts of one image that has another one besides)")
+            said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")
     return ["\n".join(said)] if said else []
+
+
+def _name(row: Row, found: Evaluation) -> str:
+    """The method, and of which model where there are several."""
+    return f"{row.method} of {row.model}" if row.model and found.against else row.method
 
 
 def _differences(rows: Sequence[Row]) -> str:
     head = (
         "direction",
         "method",
+        "model",
         "queries",
         "same first 10",
         "swapped within 9 bits",
@@ -117,7 +138,7 @@ def _differences(rows: Sequence[Row]) -> str:
             error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
             explained = str(found.explained) if row.nine_bits else "n/a"
             counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
-            lines.append([row.direction, row.method, *counts, f"{100 * found.overlap:.1f} %", error])
+            lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
     return table(head, lines) if lines else "Nothing to compare."
 
 
@@ -158,9 +179,9 @@ def _agreements(rows: Sequence[Row]) -> str:
         for each in row.rank_eval:
             verdict = "agree" if each.agrees else f"{len(each.disagreeing)} queries differ"
             numbers = [f"{100 * each.engine:.4f}", f"{100 * each.own:.4f}"]
-            lines.append([row.direction, row.method, each.metric, str(each.queries), *numbers, verdict])
+            lines.append([row.direction, row.method, row.model, each.metric, str(each.queries), *numbers, verdict])
         if row.rank_eval_reason:
             reasons.setdefault(row.rank_eval_reason, []).append(f"{row.method} ({row.direction})")
-    head = ("direction", "method", "metric", "queries", "cluster", "ours", "")
+    head = ("direction", "method", "model", "metric", "queries", "cluster", "ours", "")
     said = [f"- n/a for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return "\n\n".join([*([table(head, lines)] if lines else []), *(["\n".join(said)] if said else [])])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MethodName: TypeAlias = Literal["STAIR", "bag of words", "BM25 on captions", "dense kNN"]
 Clause: TypeAlias = dict[str, Any]
+NO_CLUSTER = "no cluster was asked (--exact)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Method:
     """A method in one direction."""
 
     name: MethodName
+    model: str
+    """The id of the model; empty for BM25."""
     task: Task
     corpus: Corpus | None
     """None where the cluster can't do it: see `obstacle`."""
@@ -70,6 +73,7 @@ class Missing:
     """A method that can't be had here."""
 
     name: MethodName
+    model: str
     direction: str
     reason: str
 
@@ -101,16 +105,19 @@ def word_corpus(name: str, body: Mapping[str, Any], vectors: Sequence[SparseVect
 
 def word_method(
     name: MethodName,
+    model: str,
     task: Task,
-    corpus: Corpus,
+    corpus: Corpus | None,
     gallery: Sequence[SparseVector],
     queries: Sequence[SparseVector],
-    engine: Engine,
+    engine: Engine | None,
 ) -> Method:
-    """A method whose score is the dot product of word weights."""
+    """A method whose score is the dot product of word weights; without an engine, exactly only."""
     postings = Postings(gallery)
 
     def asked(query: int) -> Asked:
+        if engine is None:
+            return Asked(clause=None)
         try:
             built = build(engine.shape, queries[query], max_clauses=engine.max_clauses)
         except QueryError:
@@ -121,8 +128,10 @@ def word_method(
 
     return Method(
         name=name,
+        model=model,
         task=task,
-        corpus=corpus,
+        corpus=corpus if engine else None,
+        obstacle="" if engine else NO_CLUSTER,
         asked=asked,
         exact=lambda query: postings.scores(queries[query]),
         tokens=(fmean(map(len, gallery)), fmean(map(len, queries))),
@@ -130,22 +139,28 @@ def word_method(
     )
 
 
-def dense_method(task: Task, gallery_ND: Floats, queries_ND: Floats, engine: Engine, obstacle: str) -> Method:
-    """Dense vectors: exactly, and by approximate kNN in the cluster unless there is an `obstacle`."""
+def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats, engine: Engine | None, obstacle: str) -> Method:
+    """Dense vectors: exactly, and by approximate kNN in the engine unless there is none, or an `obstacle`."""
     exact = DenseGallery(gallery_ND)
     items, dimensions = gallery_ND.shape
-    k = min(engine.depth, items)
     corpus = Corpus(
         name=f"dense-{task.direction.rpartition(' ')[2]}s",
-        body=knn_body(engine.distribution, dimensions),
+        body=knn_body(engine.distribution, dimensions) if engine else {},
         documents=lambda: ({DENSE_FIELD: vector_D.tolist()} for vector_D in gallery_ND),
     )
+
+    def asked(query: int) -> Asked:
+        if engine is None:
+            return Asked(clause=None)
+        return Asked(clause=knn_clause(engine.distribution, queries_ND[query].tolist(), min(engine.depth, items)))
+
     return Method(
         name="dense kNN",
+        model=model,
         task=task,
-        corpus=None if obstacle else corpus,
-        obstacle=obstacle,
-        asked=lambda query: Asked(clause=knn_clause(engine.distribution, queries_ND[query].tolist(), k)),
+        corpus=corpus if engine and not obstacle else None,
+        obstacle=obstacle if engine else NO_CLUSTER,
+        asked=asked,
         exact=lambda query: exact.scores(queries_ND[query]),
         tokens=(float(dimensions), float(dimensions)),
         unit="dimensions",
@@ -162,6 +177,7 @@ def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
     documents = [next(iter(document.values())) for document in left.documents]
     return Method(
         name="BM25 on captions",
+        model="",
         task=left.task,
         corpus=corpus,
         asked=lambda query: Asked(clause={"match": {fields[query]: queries[query]}}),

@@ -20,6 +20,8 @@ class Row:
 
     method: str
     direction: str
+    model: str = ""
+    """The id of the model; empty for BM25."""
     exact: Metrics | None = None
     exact_reason: str = ""
     """Why there is no exact score."""
@@ -43,6 +45,7 @@ class Row:
         """For JSON; positions have become names."""
         return {
             "method": self.method,
+            "model": self.model or None,
             "direction": self.direction,
             "tokens": {"document": self.tokens[0], "query": self.tokens[1], "unit": self.unit} if self.tokens else None,
             "unasked": self.unasked,
@@ -91,17 +94,27 @@ class Evaluation:
     texts: int
     problems: tuple[str, ...]
     model: str
+    """The id of the first model."""
+    against: tuple[str, ...] = ()
+    """Those of the others."""
     text_tower: str
-    cluster: str
-    shape: str
-    depth: int
-    analyzer: str
+    cluster: str = ""
+    """What it is; empty where none was asked (`--exact`), and the next three say nothing then."""
+    shape: str = ""
+    depth: int = 0
+    analyzer: str = ""
     """Of BM25 fields."""
     rows: tuple[Row, ...]
     versions: dict[str, str]
     seconds: float
     kept: tuple[str, ...] = ()
     """Indices that stay (`--keep`)."""
+
+    def markdown(self) -> str:
+        """Everything, in tables."""
+        from stair_es.eval.markdown import markdown
+
+        return markdown(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -112,7 +125,6 @@ class Evaluation:
             "texts",
             "model",
             "text_tower",
-            "cluster",
             "shape",
             "depth",
             "analyzer",
@@ -120,6 +132,8 @@ class Evaluation:
         )
         return {
             **{name: getattr(self, name) for name in names},
+            "against": list(self.against),
+            "cluster": self.cluster or None,
             "problems": list(self.problems),
             "rows": [row.to_dict() for row in self.rows],
             "seconds": round(self.seconds, 2),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -18,18 +19,20 @@ from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import plugins
 from stair_es.config import MAX_HITS
 from stair_es.errors import UsageError
-from stair_es.eval.bench import Bench
-from stair_es.eval.choose import chosen
-from stair_es.eval.dense import dense_of
-from stair_es.eval.encode import Progress, encode_set
-from stair_es.eval.methods import Engine, Method, Missing
+from stair_es.eval.bench import Bench, exact_rows
+from stair_es.eval.choose import Obstacle, bm25, chosen, knn_obstacle
+from stair_es.eval.contenders import Contender, in_turn
+from stair_es.eval.encode import Encoded, Progress, encode_set
+from stair_es.eval.methods import NO_CLUSTER, Engine, Method, Missing
 from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.trial import analyzer
 from stair_es.search.shapes import Fields, Shape, choose
 
 if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.target import Target
     from stair_es.eval.captions import CaptionSet
-    from stair_es.model.encoder import Encoder, ModelSpec
 
 DEPTH = 1000
 
@@ -38,7 +41,6 @@ DEPTH = 1000
 class EvalOptions:
     """How an evaluation goes about it."""
 
-    model: ModelSpec
     vector: Literal["rank_features", "sparse_vector"] = "rank_features"
     shape: Shape | None = None
     """Of the queries; None for what suits the cluster."""
@@ -57,21 +59,34 @@ class EvalOptions:
             raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "Give --depth 1000, say.")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A cluster that is asked."""
+
+    client: OpenSearch
+    connection: Connection
+    target: Target
+    engine: Engine
+    obstacle: Obstacle
+    """To kNN."""
+
+
 def evaluate(
     captions: CaptionSet,
-    encoder: Encoder,
-    connection: Connection,
+    models: Sequence[Contender],
+    connection: Connection | None,
     options: EvalOptions,
     *,
     say: Callable[[str], None],
     progress: Progress,
 ) -> Evaluation:
-    """All methods, both ways.
+    """All methods of all models, both ways.
 
     Args:
         captions: The set.
-        encoder: What `options.model` describes.
+        models: At least one; one after another is encoded with.
         connection: The cluster; indices called `eval-...` are made there, and deleted at the end unless they are to be kept.
+            None for exact scores only.
         options: How.
         say: Gets remarks for people.
         progress: Is told how far encoding and searching are.
@@ -80,49 +95,35 @@ def evaluate(
         StairError: Nothing of the set can be used, or the cluster fails.
     """
     start = time.perf_counter()
-    client = connection.client()
-    try:
-        target = probe(client, connection)
-        body = index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
-        ask_plugins = partial(plugins, client, connection)
-        shape = choose(target, Fields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.shape)
-        encoded = encode_set(captions, encoder, dense_of(encoder) if options.model.text_tower == "full" else None, progress)
-        engine = Engine(
-            distribution=target.distribution,
-            shape=shape,
-            max_clauses=target.max_clauses,
-            depth=options.depth,
-            analyzer=analyzer(client, connection),
-            word_body=body,
-        )
-        methods = chosen(encoded, engine, target, ask_plugins)
-        name = f"eval-{secrets.token_hex(4)}"
-        bench = Bench(
-            client=client,
-            connection=connection,
-            run=name,
-            identity=Identity(model_name=options.model.name, model_id=encoder.model_id, settings={"evaluation": name}),
-            depth=options.depth,
-            keep=options.keep,
-            say=say,
-            progress=progress,
-        )
-        rows = bench.rows([method for method in methods if isinstance(method, Method)])
-        rows += [_missing(method) for method in methods if isinstance(method, Missing)]
-    finally:
-        client.close()
+    firsts: list[Encoded] = []
+    problems: list[str] = []
+    with _place(connection, options) as place:
+        engine = place.engine if place else None
+
+        def work(model: Contender) -> list[Row]:
+            encoded = encode_set(captions, model, progress)
+            problems.extend(encoded.captions.problems)
+            methods = chosen(encoded, model, engine, place.obstacle if place else _no_cluster)
+            if not firsts:
+                methods += bm25(encoded, engine)
+                firsts.append(encoded)
+            return _rows(methods, model, place, options, say, progress)
+
+        rows = in_turn(models, work, problems, say)
+    [first] = firsts
     return Evaluation(
         captions=captions.name,
         form=captions.form,
-        images=len(encoded.captions.images),
-        texts=len(encoded.texts),
-        problems=encoded.captions.problems,
-        model=encoder.model_id,
-        text_tower=options.model.text_tower,
-        cluster=target.label,
-        shape=shape,
-        depth=options.depth,
-        analyzer=engine.analyzer,
+        images=len(first.captions.images),
+        texts=len(first.texts),
+        problems=tuple(dict.fromkeys(problems)),
+        model=models[0].label,
+        against=tuple(model.label for model in models[1:]),
+        text_tower=models[0].spec.text_tower,
+        cluster=place.target.label if place else "",
+        shape=engine.shape if engine else "",
+        depth=options.depth if engine else 0,
+        analyzer=engine.analyzer if engine else "",
         rows=_in_order(rows),
         versions={"python": platform.python_version(), **{name: version(name) for name in ("stair-es", "numpy")}},
         seconds=time.perf_counter() - start,
@@ -130,9 +131,63 @@ def evaluate(
     )
 
 
+@contextmanager
+def _place(connection: Connection | None, options: EvalOptions) -> Iterator[_Place | None]:
+    if connection is None:
+        yield None
+        return
+    client = connection.client()
+    try:
+        target = probe(client, connection)
+        body = index_body(target, DocumentSettings(thumbnail_px=0, vector=options.vector))
+        ask_plugins = partial(plugins, client, connection)
+        engine = Engine(
+            distribution=target.distribution,
+            shape=choose(target, Fields.from_mapping(body["mappings"]["properties"]), ask_plugins, options.shape),
+            max_clauses=target.max_clauses,
+            depth=options.depth,
+            analyzer=analyzer(client, connection),
+            word_body=body,
+        )
+        obstacle = knn_obstacle(target, ask_plugins)
+        yield _Place(client=client, connection=connection, target=target, engine=engine, obstacle=obstacle)
+    finally:
+        client.close()
+
+
+def _no_cluster(dimensions: int) -> str:
+    return NO_CLUSTER
+
+
+def _rows(
+    methods: Sequence[Method | Missing],
+    model: Contender,
+    place: _Place | None,
+    options: EvalOptions,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> list[Row]:
+    there = [method for method in methods if isinstance(method, Method)]
+    missing = [_missing(method) for method in methods if isinstance(method, Missing)]
+    if place is None:
+        return exact_rows(there) + missing
+    name = f"eval-{secrets.token_hex(4)}"
+    bench = Bench(
+        client=place.client,
+        connection=place.connection,
+        run=name,
+        identity=Identity(model_name=model.spec.name, model_id=model.label, settings={"evaluation": name}),
+        depth=options.depth,
+        keep=options.keep,
+        say=say,
+        progress=progress,
+    )
+    return bench.rows(there) + missing
+
+
 def _missing(method: Missing) -> Row:
     reason = method.reason
-    return Row(method=method.name, direction=method.direction, exact_reason=reason, engine_reason=reason)
+    return Row(method=method.name, model=method.model, direction=method.direction, exact_reason=reason, engine_reason=reason)
 
 
 def _in_order(rows: list[Row]) -> tuple[Row, ...]:

@@ -1,0 +1,75 @@
+"""`stair-es evaluate probe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import UsageError
+
+from . import options
+from .evaluate_output import Against, Given, Out, PerClass, reported
+from .output import note
+
+if TYPE_CHECKING:
+    from stair_es.eval.tables import Report
+
+_TESTS = ("test", "val", "validation")
+
+
+def probe(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with `train` and `test` (or `val`) in it."),
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", exists=True, file_okay=False, help="Folder of classes to learn from.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option("--test", exists=True, file_okay=False, help="Folder of classes to test.")] = None,
+    limit: PerClass = None,
+    out: Out = None,
+    model: options.Model = DEFAULT_MODEL,
+    against: Against = None,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+    as_json: options.Json = False,
+) -> None:
+    """Fit a linear probe to vectors of images, and measure its accuracy on others. Needs no cluster.
+
+    Multinomial logistic regression on the words, and on the dense vectors, as they are; C is chosen on a fifth of the training
+    images. Needs the extra `eval` (scikit-learn).
+
+    **Examples**
+
+    `stair-es evaluate probe pets`
+
+    `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --against google/siglip-base-patch16-224`
+    """
+    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+
+    def work(progress: Callable[[str, int, int], None]) -> Report:
+        from stair_es.eval.class_folders import read_folder
+        from stair_es.eval.run_probe import probe as run
+        from stair_es.extras import need
+
+        need("sklearn", "eval")
+        learn, ask = _folders(folder, train, test)
+        return run(read_folder(learn, limit=limit), read_folder(ask, limit=limit), given.models(), say=note, progress=progress)
+
+    reported(given, work)
+
+
+def _folders(folder: Path | None, train: Path | None, test: Path | None) -> tuple[Path, Path]:
+    if folder is not None:
+        train = train or folder / "train"
+        test = test or next((found for name in _TESTS if (found := folder / name).is_dir()), folder / "test")
+    if train is None or test is None:
+        raise UsageError("both a folder to learn from and one to test are needed", "Give FOLDER, or --train DIR and --test DIR.")
+    for path in (train, test):
+        if not path.is_dir():
+            raise UsageError(f"no such folder: {path}", "Give FOLDER with train and test in it, or --train DIR and --test DIR.")
+    return train, test

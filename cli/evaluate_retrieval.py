@@ -1,0 +1,87 @@
+"""`stair-es evaluate retrieval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL, MAX_HITS
+from stair_es.errors import UsageError
+
+from . import options
+from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
+from .output import note
+
+if TYPE_CHECKING:
+    from stair_es.eval.report import Evaluation
+
+
+def retrieval(
+    captions: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            readable=True,
+            metavar="CAPTIONS",
+            help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json` and the like.",
+        ),
+    ],
+    images: Images = None,
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
+    out: Out = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Exact dot products only: no cluster is asked, no node is started.")
+    ] = False,
+    url: options.Url = None,
+    model: options.Model = DEFAULT_MODEL,
+    against: Against = None,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+    vector: Annotated[
+        Literal["rank_features", "sparse_vector"],
+        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
+    ] = "rank_features",
+    shape: Annotated[
+        Literal["rank_features", "neural_sparse", "sparse_vector", "weighted_tokens"] | None,
+        typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
+    ] = None,
+    depth: Annotated[
+        int, typer.Option("--depth", min=10, max=MAX_HITS, help="Hits asked for; what isn't among them is ranked last.")
+    ] = 1000,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary indices (eval-...) in the cluster.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure models and the cluster on a set of images with captions, both ways, method beside method.
+
+    Text to image and image to text: recall, nDCG, MRR and median rank of the models' words, of bags of words, of BM25 on
+    captions and of dense vectors by kNN (where they can be had), by exact dot products and by the cluster, in temporary
+    indices that are deleted at the end.
+
+    **Examples**
+
+    `stair-es evaluate retrieval examples/photos/captions.jsonl --exact`
+
+    `stair-es evaluate retrieval dataset_flickr30k.json --images flickr30k-images --limit 500 --out report`
+
+    `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --against openai/clip-vit-base-patch16`
+    """
+    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+
+    def work(progress: Callable[[str, int, int], None]) -> Evaluation:
+        from stair_es.eval.captions import read_captions
+        from stair_es.eval.run import EvalOptions, evaluate
+
+        if exact and (keep or shape):
+            raise UsageError("--exact asks no cluster, so --keep and --shape mean nothing", "Leave them out, or --exact.")
+        chosen = EvalOptions(vector=vector, shape=shape, depth=depth, keep=keep)
+        found = read_captions(captions, images=images, split=split, limit=limit)
+        models = given.models()
+        say_problems(found.problems)
+        connection = None if exact else options.connection(url)
+        return evaluate(found, models, connection, chosen, say=note, progress=progress)
+
+    reported(given, work)

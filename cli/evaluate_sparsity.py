@@ -1,0 +1,58 @@
+"""`stair-es evaluate sparsity`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL
+
+from . import options
+from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
+from .output import note
+
+if TYPE_CHECKING:
+    from stair_es.eval.tables import Report
+
+
+def sparsity(
+    path: Annotated[
+        Path, typer.Argument(exists=True, metavar="CAPTIONS|FOLDER", help="A caption set, or a folder with images below it.")
+    ],
+    images: Images = None,
+    split: Split = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
+    out: Out = None,
+    model: options.Model = DEFAULT_MODEL,
+    against: Against = None,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+    as_json: options.Json = False,
+) -> None:
+    """Measure what vectors of words cost: words an item, multiplications a comparison, balance of the lists of an index.
+
+    Needs no cluster.
+
+    **Examples**
+
+    `stair-es evaluate sparsity examples/photos/captions.jsonl`
+
+    `stair-es evaluate sparsity photos --limit 1000 --json`
+    """
+    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+
+    def work(progress: Callable[[str, int, int], None]) -> Report:
+        from stair_es.eval import run_sparsity
+        from stair_es.eval.captions import read_captions
+
+        if path.is_dir():
+            items = run_sparsity.of_folder(path, limit)
+        else:
+            items = run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
+        say_problems(items.problems)
+        return run_sparsity.sparsity(items, given.models(), say=note, progress=progress)
+
+    reported(given, work)

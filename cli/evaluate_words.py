@@ -1,0 +1,75 @@
+"""`stair-es evaluate words`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.config import DEFAULT_MODEL
+
+from . import options
+from .evaluate_output import Against, Classes, Given, Images, Out, Split, reported, say_problems
+from .output import note
+
+if TYPE_CHECKING:
+    from stair_es.eval.run_interpret import Wanted
+    from stair_es.eval.tables import Report
+
+
+def words(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."
+        ),
+    ],
+    classes: Classes = None,
+    images: Images = None,
+    split: Split = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only so many images: of each class, or of the caption set.")
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option("--prompt", help="What a token is encoded as for dense vectors, with {} for the token.")
+    ] = "{}",
+    out: Out = None,
+    model: options.Model = DEFAULT_MODEL,
+    against: Against = None,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+    as_json: options.Json = False,
+) -> None:
+    """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
+
+    Every token of the vocabulary is scored for an image: by its weight, or by the cosine of dense vectors. Of a folder of
+    classes, the name of the class should be among the first; of a caption set, a word of the captions. Needs no cluster.
+
+    **Examples**
+
+    `stair-es evaluate words caltech101 --limit 20`
+
+    `stair-es evaluate words examples/photos/captions.jsonl`
+    """
+    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+
+    def work(progress: Callable[[str, int, int], None]) -> Report:
+        from stair_es.eval.run_interpret import interpret
+
+        wanted = _wanted(path, classes, images, split, limit)
+        say_problems(wanted.problems)
+        return interpret(wanted, given.models(), prompt=prompt, say=note, progress=progress)
+
+    reported(given, work)
+
+
+def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None) -> Wanted:
+    from stair_es.eval import run_interpret
+    from stair_es.eval.captions import read_captions
+    from stair_es.eval.class_folders import read_folder
+
+    if path.is_dir():
+        return run_interpret.of_classes(read_folder(path, classes=classes, limit=limit))
+    return run_interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))

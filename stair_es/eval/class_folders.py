@@ -1,0 +1,121 @@
+"""Labelled images on disk: a folder with a folder of images for each class (ImageNet's form), and the names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from stair_es.errors import UsageError
+from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
+from stair_es.sources.places import FileAt
+
+_FORMS = (
+    'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
+    " text: `folder name, other name` a line."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSet:
+    """Images of some classes."""
+
+    name: str
+    classes: tuple[str, ...]
+    """Names of the folders, in their order."""
+    names: tuple[tuple[str, ...], ...]
+    """Of each class, as people write it, the usual one first; at least one."""
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    """The class of each file."""
+
+    @property
+    def places(self) -> list[FileAt]:
+        """Where the bytes are."""
+        return [FileAt(uri_of(path)) for path in self.files]
+
+    def about(self) -> str:
+        """How much there is."""
+        return f"{len(self.files)} images, {len(self.classes)} classes"
+
+
+def read_folder(folder: Path, *, classes: Path | None = None, limit: int | None = None) -> LabelledSet:
+    """The images below the folders of a folder; those without an image are no class.
+
+    Args:
+        folder: As `FOLDER/<class>/*.jpg`; what is deeper is taken, too.
+        classes: A file with the names of the classes; None where the folders have them (`_` and `-` are read as blanks).
+        limit: Only so many images of each class, the first ones by name.
+
+    Raises:
+        UsageError: There are fewer than two classes, or a class has no name in the file.
+    """
+    found = {below.name: _images(below)[:limit] for below in sorted(folder.iterdir()) if _is_class(below)}
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2:
+        raise UsageError(
+            f"{folder} has {len(found)} folders with images in them: at least 2 classes are needed",
+            "The form is FOLDER/<class>/<image>, as ImageNet has it.",
+        )
+    ids = tuple(found)
+    return LabelledSet(
+        name=folder.name or str(folder),
+        classes=ids,
+        names=_named(ids, classes)
+        if classes
+        else tuple((" ".join(name.replace("_", " ").replace("-", " ").split()),) for name in ids),
+        files=tuple(path for files in found.values() for path in files),
+        labels=tuple(label for label, files in enumerate(found.values()) for _ in files),
+    )
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
+def _named(ids: Sequence[str], path: Path) -> tuple[tuple[str, ...], ...]:
+    try:
+        known = _from_json(orjson.loads(path.read_bytes()), ids, path) if path.suffix.lower() == ".json" else _from_text(path)
+    except (OSError, UnicodeDecodeError, orjson.JSONDecodeError) as error:
+        raise UsageError(f"can't read the names of classes in {path}: {error}", _FORMS) from error
+    missing = [name for name in ids if not known.get(name)]
+    if missing:
+        raise UsageError(
+            f"{path} has no name for {len(missing)} of {len(ids)} folders, among them {', '.join(missing[:3])}",
+            f"Its form is: {_FORMS}",
+        )
+    return tuple(known[name] for name in ids)
+
+
+def _from_json(value: Any, ids: Sequence[str], path: Path) -> dict[str, tuple[str, ...]]:  # noqa: ANN401  any JSON
+    if isinstance(value, list):
+        if len(value) != len(ids):
+            raise UsageError(f"{path} lists {len(value)} names for {len(ids)} folders", f"Its form is: {_FORMS}")
+        return {name: _names(given) for name, given in zip(ids, value, strict=True)}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path} is neither a JSON object nor a list", f"Its form is: {_FORMS}")
+    if not set(ids) & set(value):  # Keras' imagenet_class_index.json: {"0": ["n01440764", "tench"]}
+        return {given[0]: _names(given[1].replace("_", " ")) for given in value.values() if _is_pair(given)}
+    return {str(name): _names(given) for name, given in value.items()}
+
+
+def _is_pair(given: object) -> bool:
+    return isinstance(given, list) and len(given) == 2 and all(isinstance(each, str) for each in given)
+
+
+def _names(given: object) -> tuple[str, ...]:
+    each = given if isinstance(given, list) else [given]
+    return tuple(dict.fromkeys(name for one in each if isinstance(one, str) and (name := " ".join(one.split()))))
+
+
+def _from_text(path: Path) -> dict[str, tuple[str, ...]]:
+    """Lines as in ImageNet's `LOC_synset_mapping.txt`."""
+    rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    return {row[0]: _names(row[1].split(",")) for row in rows if len(row) == 2}

@@ -1,0 +1,123 @@
+"""The models that are compared: what each of them offers, words, dense vectors or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from stair_es.errors import MissingExtra, ModelError, UsageError
+from stair_es.eval.dense import DenseEncoder, dense_of
+from stair_es.model import catalogue, starter_data
+from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.starter import Starter, meaningful
+
+_T = TypeVar("_T")
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """An encoder may tell which words its vectors can have."""
+
+    @property
+    def features(self) -> Sequence[str]:
+        """All of them, each once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A loaded model."""
+
+    spec: ModelSpec
+    encoder: Encoder
+    dense: DenseEncoder | None
+    """Its dense side, if it has one."""
+    has_words: bool = True
+    """False for CLIP and the like."""
+
+    @property
+    def label(self) -> str:
+        """What rows are labelled with."""
+        return self.encoder.model_id
+
+    @property
+    def features(self) -> tuple[str, ...] | None:
+        """The words that its vectors can have; None where it doesn't tell."""
+        if isinstance(self.encoder, Starter):
+            return reference_features()
+        return tuple(self.encoder.features) if isinstance(self.encoder, Vocabulary) else None
+
+    @property
+    def speller(self) -> Speller | None:
+        """How its vocabulary writes words, if it tells."""
+        return self.encoder if isinstance(self.encoder, Speller) else None
+
+
+def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
+    """What a loaded encoder offers. One that says `dense_only` has no words.
+
+    Raises:
+        ModelError: It has neither.
+    """
+    has_words = not getattr(encoder, "dense_only", False)
+    light = isinstance(encoder, Starter) and spec.text_tower == "table"  # it does without the text network
+    dense = None if light else dense_of(encoder)
+    if dense is None and not has_words:
+        raise ModelError(f"the model {spec.name!r} has neither words nor dense vectors", "Compare with another one.")
+    return Contender(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
+
+
+def load(specs: Sequence[ModelSpec]) -> list[Contender]:
+    """The models of some specs, in their order. All names are looked up before the first is loaded.
+
+    Raises:
+        UsageError: One comes twice.
+        ModelError: One is unknown or broken.
+    """
+    if twice := sorted({spec.name for spec in specs if sum(other.name == spec.name for other in specs) > 1}):
+        raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --against.")
+    kinds = [(catalogue.kind(spec.name), spec) for spec in specs]
+    return [contender(kind.load(spec), spec) for kind, spec in kinds]
+
+
+def in_turn(
+    models: Sequence[Contender], work: Callable[[Contender], Sequence[_T]], problems: list[str], say: Callable[[str], None]
+) -> list[_T]:
+    """What the work makes of one model after another. Of a further model that fails a problem is left, and the others go on.
+
+    Raises:
+        StairError: The first model failed, or anything else than a model.
+    """
+    found: list[_T] = []
+    for number, model in enumerate(models, 1):
+        if len(models) > 1:
+            say(f"model {number} of {len(models)}: {model.label}")
+        try:
+            found += work(model)
+        except (ModelError, MissingExtra) as error:
+            if number == 1:
+                raise
+            problems.append(f"model {model.label}: {error.message}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpace:
+    """Words that compete, and how those of people are written in them."""
+
+    words: tuple[str, ...]
+    speller: Speller | None
+
+
+def label_space(models: Sequence[Contender]) -> LabelSpace:
+    """The vocabulary of the first model that tells its own; BERT's where none does."""
+    for model in models:
+        if model.has_words and (words := model.features) is not None:
+            return LabelSpace(words=words, speller=model.speller)
+    return LabelSpace(words=reference_features(), speller=Starter(ModelSpec(name="starter")))
+
+
+def reference_features() -> tuple[str, ...]:
+    """The words of the BERT vocabulary that mean something: the label space of models that have none of their own."""
+    stop = starter_data.load_stop_words()
+    return tuple(word for word in starter_data.load_vocabulary().words if meaningful(word, stop))
