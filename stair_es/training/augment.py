@@ -1,0 +1,166 @@
+"""Bytes -> pixels that differ from view to view: crop, flip, rotation, colours, background. A function of the generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from stair_es.errors import DecodeError, UsageError
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.types import ImageSpec, Pixels
+
+_DRAWS = 14
+_LARGEST = 2.0
+"""How much larger than needed a picture is decoded at most, so that a crop of it has as many pixels as the encoder wants."""
+_SHARES = ("flip", "background")
+_STRENGTHS = ("brightness", "contrast", "saturation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far a view may be from the picture. The defaults change nothing."""
+
+    crop_area: float = 1.0
+    """The smallest part of the picture's area that a view shows; 1 for all of it."""
+    crop_ratio: float = 1.0
+    """By how much a view's proportions may differ from the picture's, as a factor; 1 for not at all."""
+    flip: float = 0.0
+    """Share of the views that are mirrored. 0 where captions say left and right, or pictures have writing."""
+    rotation_deg: float = 0.0
+    """The largest angle, either way."""
+    brightness: float = 0.0
+    """The largest change, either way: 0.2 for a factor from 0.8 to 1.2."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    background: float = 0.0
+    """Share of the views with a colour by chance, not the encoder's own, under transparency and around the picture."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            low, high = _range(field.name)
+            if not isinstance(value, (int, float)) or not low <= value <= high:
+                raise UsageError(
+                    f"augmentation: {field.name} is {value!r}",
+                    f"Give a number from {low:g} to {high:g}; {field.default:g} for none.",
+                )
+
+
+def _range(name: str) -> tuple[float, float]:
+    if name in _SHARES:
+        return 0.0, 1.0
+    if name in _STRENGTHS:
+        return 0.0, 0.9
+    return {"crop_area": (0.05, 1.0), "crop_ratio": (1.0, 4.0), "rotation_deg": (0.0, 45.0)}[name]
+
+
+NONE = Augmentation()
+PRESETS = {
+    "none": NONE,
+    "light": Augmentation(crop_area=0.7, crop_ratio=1.15, flip=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
+    "strong": Augmentation(
+        **{"crop_area": 0.35, "crop_ratio": 1.33, "flip": 0.5, "rotation_deg": 10.0, "background": 0.5},
+        **dict.fromkeys(_STRENGTHS, 0.3),
+    ),
+}
+"""By the names that a recipe may say. No hue: captions name colours."""
+
+
+def preset(name: str) -> Augmentation:
+    """The augmentation of a name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no augmentation is called {name!r}", f"There are: {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def augmented(
+    data: bytes, spec: ImageSpec, how: Augmentation, rng: np.random.Generator, limits: DecodeLimits | None = None
+) -> Pixels:
+    """One view of a picture, on a square as `decode` makes it (`pixels_HWC`); exactly that for the preset `none`.
+
+    Takes as many draws whatever the picture and the augmentation, so that a change of one leaves the views of others.
+
+    Args:
+        data: The file's bytes.
+        spec: The pixels that the encoder wants.
+        how: How far the view may be from the picture.
+        rng: What the view is drawn with; of the same state comes the same view.
+        limits: What is refused.
+
+    Raises:
+        DecodeError: With the reason, for whatever can't become pixels.
+    """
+    draws = _Draws(rng.random(_DRAWS), how)
+    background = draws.background if draws.background is not None else spec.background
+    if how == NONE:
+        return decode(data, spec, limits or DecodeLimits()).pixels_HWC
+    enlarged = min(_LARGEST, 1 / math.sqrt(how.crop_area))
+    found = decode(data, ImageSpec(size_px=math.ceil(spec.size_px * enlarged), background=background), limits or DecodeLimits())
+    try:
+        picture = Image.fromarray(found.pixels_HWC).crop(found.box)
+        if how.rotation_deg:
+            picture = picture.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
+        view = picture.resize(*_fitted(draws.crop(*picture.size), spec.size_px), reducing_gap=3.0)
+        if draws.mirrored:
+            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _on_square(draws.coloured(view), spec.size_px, background)
+    except (ValueError, OSError, MemoryError) as error:
+        raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}") from error
+
+
+class _Draws:
+    """What was drawn for one view. `values`: uniform from 0 to 1."""
+
+    def __init__(self, values: NDArray[np.float64], how: Augmentation) -> None:
+        self._values, self._how = [float(value) for value in values], how
+        at = self._values
+        self.mirrored = at[0] < how.flip
+        self.angle_deg = (2 * at[1] - 1) * how.rotation_deg
+        colour = (int(256 * at[3]), int(256 * at[4]), int(256 * at[5]))
+        self.background = colour if at[2] < how.background else None
+
+    def crop(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a picture that is shown: left, upper, right, lower."""
+        at, how = self._values, self._how
+        area = how.crop_area + (1 - how.crop_area) * at[6]
+        ratio = math.sqrt(how.crop_ratio ** (2 * at[7] - 1))  # as wide by this factor, and as low
+        wide, high = min(1.0, math.sqrt(area) * ratio), min(1.0, math.sqrt(area) / ratio)
+        shown_w, shown_h = max(1.0, wide * width), max(1.0, high * height)
+        left, upper = at[8] * (width - shown_w), at[9] * (height - shown_h)
+        return left, upper, left + shown_w, upper + shown_h
+
+    def coloured(self, view: Image.Image) -> Image.Image:
+        """With other brightness, contrast and saturation."""
+        how = self._how
+        changes = (
+            (ImageEnhance.Brightness, how.brightness),
+            (ImageEnhance.Contrast, how.contrast),
+            (ImageEnhance.Color, how.saturation),
+        )
+        for (enhance, most), value in zip(changes, self._values[10:13], strict=True):
+            if most:
+                view = enhance(view).enhance(1 + most * (2 * value - 1))
+        return view
+
+
+def _fitted(
+    box: tuple[float, float, float, float], side_px: int
+) -> tuple[tuple[int, int], Image.Resampling, tuple[float, float, float, float]]:
+    """Size, filter and part for `resize`: the part whole within a square of `side_px`."""
+    wide, high = box[2] - box[0], box[3] - box[1]
+    scale = side_px / max(wide, high)
+    return (max(1, round(wide * scale)), max(1, round(high * scale))), Image.Resampling.BICUBIC, box
+
+
+def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Pixels:
+    square = Image.new("RGB", (side_px, side_px), background)
+    square.paste(view, ((side_px - view.width) // 2, (side_px - view.height) // 2))
+    return np.asarray(square)
