@@ -1,0 +1,219 @@
+"""Training pairs without the pictures of the sets that are to be tested on: the same bytes, or nearly the same picture.
+
+Perceptual hashes that differ by at most k of 64 bits are the same in at least one of k + 1 stretches of bits, so only those are
+compared: an index by stretches, not each picture with each (Norouzi, Punjani, Fleet: Fast Search in Hamming Space with
+Multi-Index Hashing, 2012).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from stair_es.errors import UsageError
+from stair_es.training.fingerprints import BITS, Fingerprints, Pictured, fingerprints
+from stair_es.training.pairs import TrainingSet
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_AT_ONCE = 1 << 20
+_MOST_ALIKE = 500
+_ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
+
+Told: TypeAlias = Callable[[str, int, int], None]
+"""Which set's pictures are read, how many of them, of how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """How near two pictures are taken for the same."""
+
+    bits: int = 4
+    """By how many of 64 bits their perceptual hashes may differ. Another size or compression of a photo changes 0 to 4."""
+    colour: float = 16.0
+    """By how much their 4 x 4 mean colours may differ on average, of 255."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bits <= 16:
+            raise UsageError(
+                f"duplicates: bits is {self.bits}", "Give a whole number from 0 to 16: more than that finds all sorts."
+            )
+        if not 0 <= self.colour <= 255:
+            raise UsageError(f"duplicates: colour is {self.colour}", "Give a number from 0 to 255.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A picture of one set that is in another."""
+
+    row: int
+    other: int
+    """Row in the other set: the nearest one."""
+    bits: int
+    """By which the perceptual hashes differ."""
+    same_bytes: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """A training pair that was left out."""
+
+    name: str
+    found_in: str
+    """Name of the set."""
+    other: str
+    """What it is there."""
+    bits: int
+    same_bytes: bool
+
+    def __str__(self) -> str:
+        how = "the same bytes as" if self.same_bytes else f"{self.bits} bits from"
+        return f"{self.name}: {how} {self.other} of {self.found_in}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduped:
+    """The training set without what is in others."""
+
+    kept: TrainingSet
+    removed: tuple[Removed, ...]
+    unreadable: Mapping[str, int]
+    """Set -> pictures that couldn't be read; those of the training set are left out, the others couldn't be compared."""
+
+
+def dedupe(
+    training: TrainingSet,
+    against: Mapping[str, Collection[Pictured]],
+    likeness: Likeness | None = None,
+    *,
+    told: Told | None = None,
+    workers: int = 1,
+) -> Deduped:
+    """`training` without the pictures of other sets, and without those that can't be read.
+
+    Args:
+        training: Its `problems` get what is left out, too.
+        against: Name of a set -> its pictures: validation, test.
+        likeness: What counts as the same.
+        told: Is told how far it is.
+        workers: Threads that read and decode.
+
+    Raises:
+        MissingExtra: ImageHash isn't installed.
+    """
+
+    def progress(name: str, size: int) -> Callable[[int], None]:
+        return lambda done: told(name, done, size) if told is not None else None
+
+    mine = fingerprints(training, progress("training", len(training)), workers)
+    unreadable = {"training": len(mine.unreadable)} if mine.unreadable else {}
+    reasons, removed = dict(mine.unreadable), dict[int, Removed]()
+    for name, pictures in against.items():
+        names = [picture.name for picture in pictures]
+        theirs = fingerprints(pictures, progress(name, len(names)), workers)
+        if theirs.unreadable:
+            unreadable[name] = len(theirs.unreadable)
+        for match in matches(mine, theirs, likeness):
+            each = Removed(
+                name=training[match.row].name,
+                found_in=name,
+                other=names[match.other],
+                bits=match.bits,
+                same_bytes=match.same_bytes,
+            )
+            removed.setdefault(match.row, each)
+            reasons.setdefault(match.row, f"in {name} too: {each}")
+    rows = sorted(removed)
+    return Deduped(kept=training.without(reasons), removed=tuple(removed[row] for row in rows), unreadable=unreadable)
+
+
+def matches(one: Fingerprints, other: Fingerprints, likeness: Likeness | None = None) -> list[Match]:
+    """The pictures of `one` that are in `other`, each with the nearest there, in the order of `one`."""
+    limits = likeness or Likeness()
+    best: dict[int, tuple[int, int]] = {}
+    for mine, theirs in _same_bytes(one, other):
+        best.setdefault(mine, (-1, theirs))
+    hashes, of_mine = np.unique(one.perceptual, return_inverse=True)
+    other_hashes, of_theirs = np.unique(other.perceptual, return_inverse=True)
+    mine_by_hash, theirs_by_hash = _members(of_mine, len(hashes)), _members(of_theirs, len(other_hashes))
+    for left, right, bits in _near(hashes, other_hashes, limits.bits):
+        theirs_alike = _of_different_colours(theirs_by_hash(right), other.colours)
+        for mine in mine_by_hash(left):
+            if best.get(int(mine), (BITS + 1, 0))[0] <= bits:
+                continue
+            theirs_near = theirs_alike[_colours_near(one.colours[mine], other.colours[theirs_alike], limits.colour)]
+            if len(theirs_near):
+                best[int(mine)] = (bits, int(theirs_near[0]))
+    return [
+        Match(row=int(one.rows[mine]), other=int(other.rows[theirs]), bits=max(bits, 0), same_bytes=bits < 0)
+        for mine, (bits, theirs) in sorted(best.items())
+    ]
+
+
+def _same_bytes(one: Fingerprints, other: Fingerprints) -> Iterator[tuple[int, int]]:
+    known = dict[bytes, int]()
+    for number, value in enumerate(other.sha256):
+        known.setdefault(value.tobytes(), number)
+    for number, value in enumerate(one.sha256):
+        if (there := known.get(value.tobytes())) is not None:
+            yield number, there
+
+
+def _members(of: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
+    """Group -> the numbers of its members, from the group of each number."""
+    order = np.argsort(of, kind="stable")
+    ends = np.cumsum(np.bincount(of, minlength=count))
+    return lambda group: order[ends[group - 1] if group else 0 : ends[group]]
+
+
+def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iterator[tuple[int, int, int]]:
+    """Which values differ by at most `most` bits: (number in `one`, number in `other`, bits); some more than once."""
+    edges = [round(BITS * number / (most + 1)) for number in range(most + 2)]
+    for start, end in pairwise(edges):
+        low, mask = np.uint64(start), np.uint64((1 << (end - start)) - 1)
+        theirs = (other >> low) & mask
+        order = np.argsort(theirs, kind="stable")
+        mine, theirs = (one >> low) & mask, theirs[order]
+        first, last = np.searchsorted(theirs, mine, "left"), np.searchsorted(theirs, mine, "right")
+        for left, right in _spread(first, last):
+            bits = _differing(one[left], other[order[right]])
+            near = np.flatnonzero(bits <= most)
+            yield from zip(left[near].tolist(), order[right[near]].tolist(), bits[near].tolist(), strict=True)
+
+
+def _spread(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """All pairs (number, one of its range from `first` to `last`), about `_AT_ONCE` at a time."""
+    counts = last - first
+    parts = np.cumsum(counts) // _AT_ONCE
+    for part in np.unique(parts):
+        numbers = np.flatnonzero((parts == part) & (counts > 0))
+        many = counts[numbers]
+        within = np.arange(int(many.sum())) - np.repeat(np.cumsum(many) - many, many)
+        yield np.repeat(numbers, many), np.repeat(first[numbers], many) + within
+
+
+def _differing(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.int64]:
+    octets = np.bitwise_xor(one, other).view(np.uint8).reshape(-1, 8)
+    total: NDArray[np.int64] = _ONES[octets].sum(axis=1, dtype=np.int64)
+    return total
+
+
+def _of_different_colours(numbers: NDArray[np.intp], colours: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Pictures of the same perceptual hash without those that have the very colours of an earlier one.
+
+    Blank pictures come by the ten thousand; of more than `_MOST_ALIKE` that differ in colour alone the others are passed over.
+    """
+    if len(numbers) <= _MOST_ALIKE:
+        return numbers
+    first = np.unique(colours[numbers], axis=0, return_index=True)[1]
+    return numbers[np.sort(first)[:_MOST_ALIKE]]
+
+
+def _colours_near(one: NDArray[np.uint8], others: NDArray[np.uint8], most: float) -> NDArray[np.bool_]:
+    apart: NDArray[np.float64] = np.abs(others.astype(np.int16) - one.astype(np.int16)).mean(axis=1)
+    return apart <= most
