@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import vectors
 from stair_es.model.adapters.dense_network import DenseNetwork
 from stair_es.model.adapters.weights import check_shapes, read_weights, shape_of
@@ -91,6 +92,11 @@ class D2s:
         return spelled(word, self._words, self._words.ids)
 
     def _sparse(self, dense_BD: Floats) -> list[SparseVector]:
+        if len(dense_BD) and dense_BD.shape[1] != self._dense_size:
+            raise ModelError(
+                f"the dense model of {self._folder} gives {dense_BD.shape[1]} dimensions, its head takes {self._dense_size}",
+                "Name the BLIP that the head was trained on.",
+            )
         chunks = (dense_BD[start : start + 64] for start in range(0, len(dense_BD), 64))
         return [vector for chunk in chunks for vector in vectors(torch.from_numpy(self.weights(chunk)), self.features)]
 

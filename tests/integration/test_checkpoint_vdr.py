@@ -1,0 +1,284 @@
+"""VDR's format on tiny random checkpoints: vectors against numpy, and everything that may be wrong with a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
+
+from stair_es.errors import ModelError
+from stair_es.model import catalogue, starter_data
+from stair_es.model.adapters.vdr import valid_ids
+from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.types import SparseVector
+
+Array = NDArray[np.float64]
+VALID = [place for place, word in enumerate(WORDS) if word in ("!", ".", "a", "dog", "red", "##s", "cat", "[", "bus", "##ge")]
+TEXTS = ["a red dog", "buses", "cat!", "a dog a dog a dog a dog a dog a dog"]
+_erf = np.vectorize(math.erf)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "VDR Tiny", vdr_config(), vdr_weights(), pickled=True)
+
+
+@pytest.fixture
+def pixels() -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (3, 12, 12, 3), np.uint8)
+
+
+def _load(folder: Path) -> Encoder:
+    return catalogue.load(ModelSpec(name=str(folder)))
+
+
+def _norm(x: Array, weights: Mapping[str, Array], name: str, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    unit: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+    return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def _attend(query: Array, key: Array, value: Array, heads: int, keys: int) -> Array:
+    """Attention written out head by head; only the first `keys` positions are looked at."""
+    size = query.shape[1] // heads
+    out = np.zeros_like(query)
+    for head in range(heads):
+        at = slice(head * size, (head + 1) * size)
+        scores = query[:, at] @ key[:keys, at].T / math.sqrt(size)
+        powers = np.exp(scores - scores.max(1, keepdims=True))
+        out[:, at] = powers / powers.sum(1, keepdims=True) @ value[:keys, at]
+    return out
+
+
+def _unit(scores: Array) -> Array:
+    grown = np.where(scores > 0, scores, np.exp(scores) - 1) + 1
+    unit: Array = grown / np.linalg.norm(grown)
+    return unit
+
+
+def _image(weights: Mapping[str, Array], pixels_HWC: NDArray[np.uint8]) -> Array:
+    w = {name.removeprefix("encoder_p."): value for name, value in weights.items() if name.startswith("encoder_p.")}
+    mean, std = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
+    image = (pixels_HWC / 255 - mean) / std
+    rows = [
+        np.einsum("dcij,ijc->d", w["conv1.weight"], image[4 * row : 4 * row + 4, 4 * column : 4 * column + 4])
+        for row in range(3)
+        for column in range(3)
+    ]
+    x = _norm(np.stack(rows) + w["positional_embedding"], w, "ln_pre", 1e-5)
+    for layer in range(2):
+        at = f"transformer.resblocks.{layer}."
+        qkv = _norm(x, w, f"{at}ln_1", 1e-5) @ w[f"{at}attn.in_proj_weight"].T + w[f"{at}attn.in_proj_bias"]
+        seen = _attend(qkv[:, :8], qkv[:, 8:16], qkv[:, 16:], 2, 9)
+        x = x + seen @ w[f"{at}attn.out_proj.weight"].T + w[f"{at}attn.out_proj.bias"]
+        inner = _norm(x, w, f"{at}ln_2", 1e-5) @ w[f"{at}mlp.c_fc.weight"].T + w[f"{at}mlp.c_fc.bias"]
+        inner = inner / (1 + np.exp(-1.702 * inner))
+        x = x + inner @ w[f"{at}mlp.c_proj.weight"].T + w[f"{at}mlp.c_proj.bias"]
+    return _unit((_norm(x, w, "ln_post", 1e-5) @ w["proj"].T).max(0))
+
+
+def _text(weights: Mapping[str, Array], ids: list[int], length: int) -> Array:
+    """BERT over the padded text: padding isn't looked at, but its own states take part in the maximum."""
+    w = {name.removeprefix("encoder_q.bert_model."): value for name, value in weights.items()}
+    padded = ids + [WORDS.index("[PAD]")] * (length - len(ids))
+    words = w["embeddings.word_embeddings.weight"]
+    x = words[padded] + w["embeddings.position_embeddings.weight"][:length] + w["embeddings.token_type_embeddings.weight"][0]
+    x = _norm(x, w, "embeddings.LayerNorm", 1e-12)
+
+    def linear(inputs: Array, name: str) -> Array:
+        product: Array = inputs @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+        return product
+
+    for layer in range(2):
+        at = f"encoder.layer.{layer}."
+        query, key, value = (linear(x, f"{at}attention.self.{part}") for part in ("query", "key", "value"))
+        seen = linear(_attend(query, key, value, 2, len(ids)), f"{at}attention.output.dense")
+        x = _norm(x + seen, w, f"{at}attention.output.LayerNorm", 1e-12)
+        inner = linear(x, f"{at}intermediate.dense")
+        inner = inner * 0.5 * (1 + _erf(inner / math.sqrt(2)))
+        x = _norm(x + linear(inner, f"{at}output.dense"), w, f"{at}output.LayerNorm", 1e-12)
+    return _unit((_norm(x, weights, "encoder_q.ln", 1e-5) @ words[VALID].T).max(0))
+
+
+def _kept(weights_V: Array, count: int, own: Collection[str] = ()) -> dict[str, float]:
+    best = set(np.argsort(-weights_V)[:count].tolist())
+    words = [WORDS[token] for token in VALID]
+    return {word: float(weights_V[place]) for place, word in enumerate(words) if place in best or word in own}
+
+
+def _same(vector: SparseVector, wanted: Mapping[str, float]) -> None:
+    assert vector.to_dict() == pytest.approx(wanted, abs=2e-6)
+
+
+def _arrays() -> dict[str, Array]:
+    return {name: value.double().numpy() for name, value in vdr_weights().items()}
+
+
+def test_images_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
+    weights = _arrays()
+    for vector, pixels_HWC in zip(_load(folder).encode_images(pixels), pixels, strict=True):
+        _same(vector, _kept(_image(weights, pixels_HWC), 5))
+
+
+def test_texts_are_what_numpy_says(folder: Path) -> None:
+    pieces = {
+        "a red dog": ["a", "red", "dog"],
+        "buses": ["[UNK]"],
+        "cat!": ["cat", "!"],
+        "dogs a": ["dog", "##s", "a"],
+        TEXTS[3]: ["a", "dog"] * 4,
+    }
+    weights, encoder = _arrays(), _load(folder)
+    for text, own in pieces.items():
+        vector = encoder.encode_texts([text])[0]
+        if own == ["[UNK]"]:
+            assert not len(vector)
+            continue
+        ids = [WORDS.index(word) for word in ("[CLS]", *own, "[SEP]")]
+        assert len(ids) <= 10
+        _same(vector, _kept(_text(weights, ids, 10), 4, own))
+
+
+def test_padding_counts_in_the_maximum(tmp_path: Path) -> None:
+    """As in training: the length that texts are padded to is part of the model."""
+    longer = vdr_config()
+    longer["encoder_q"]["max_len"] = 16
+    short, long = (write(tmp_path / name, config, vdr_weights()) for name, config in (("s", vdr_config()), ("l", longer)))
+    assert _load(short).encode_texts(["dog"]) != _load(long).encode_texts(["dog"])
+
+
+def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint8]) -> None:
+    encoder = _load(folder)
+    many = np.concatenate([pixels] * 4)  # more than a chunk
+    for vector, pixels_HWC in zip(encoder.encode_images(many), many, strict=True):
+        _same(encoder.encode_images(pixels_HWC[None])[0], vector.to_dict())
+    for vector, text in zip(encoder.encode_texts(TEXTS * 5), TEXTS * 5, strict=True):
+        _same(encoder.encode_texts([text])[0], vector.to_dict())
+    assert encoder.encode_images(pixels[:0]) == encoder.encode_texts([]) == []
+
+
+def test_half_precision_is_near(folder: Path, pixels: NDArray[np.uint8]) -> None:
+    exact = _load(folder).encode_images(pixels)
+    rough = catalogue.load(ModelSpec(name=str(folder), precision="bf16", backend="torch")).encode_images(pixels)
+    for one, other in zip(exact, rough, strict=True):
+        assert one.dot(other) > 0.98 * one.dot(one)
+        assert one != other
+
+
+def test_safetensors_and_pickle_are_the_same_vectors(folder: Path, tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    other = write(tmp_path / "other", vdr_config(), vdr_weights())
+    assert _load(other).encode_images(pixels) == _load(folder).encode_images(pixels)
+
+
+def test_spelling(folder: Path) -> None:
+    encoder = _load(folder)
+    assert isinstance(encoder, Speller)
+    assert encoder.spell("dog") == ("dog",)
+    assert encoder.spell("Dogs") == ("dog", "##s")
+    assert encoder.spell("##s") == ("##s",)
+    assert encoder.spell("é") == encoder.spell("giraffe") == ()
+
+
+def test_the_dimensions_are_those_of_the_published_code() -> None:
+    """27,623 of the 30,522 tokens; the ids at its ends and of a few words were read off the published list."""
+    ids = valid_ids(starter_data.load_vocabulary())
+    assert len(ids) == 30_522 - 2_899
+    without = set(range(30_522)) - set(ids)
+    assert {0, 998, 1067, 1995, 3186, 6362, 19109, 19110, 29436, 29644, 30521} <= without
+    assert not {999, 1066, 1996, 3187, 29435, 29437, 29643} & without
+
+
+def test_the_card(folder: Path) -> None:
+    card = catalogue.resolve(str(folder))
+    assert card.name == str(folder)
+    assert card.model_id.startswith("vdr-tiny-")
+    assert len(card.model_id) == len("vdr-tiny-") + 12
+    assert card.image_spec.size_px == 12
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return exec, ("raise SystemExit('code of a checkpoint ran')",)
+
+
+def _spoilt(name: str, folder: Path) -> None:
+    weights: dict[str, Any] = vdr_weights()
+    bins = folder / "pytorch_model.bin"
+    if name == "missing":
+        del weights["encoder_p.transformer.resblocks.1.ln_2.bias"]
+    elif name == "missing text":
+        del weights["encoder_q.bert_model.encoder.layer.1.output.dense.weight"]
+    elif name == "shape":
+        weights["encoder_p.proj"] = torch.zeros(27_623, 8)
+    elif name == "extra":
+        weights["encoder_p.class_embedding"] = torch.zeros(8)
+    elif name == "code":
+        weights["encoder_p.proj"] = Evil()
+    elif name == "cut":
+        bins.write_bytes(bins.read_bytes()[:-1000])
+        return
+    elif name == "none":
+        bins.unlink()
+        return
+    torch.save({"state": 1} if name == "no tensors" else weights, bins)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("missing", r"lack encoder_p\.transformer\.resblocks\.1\.ln_2\.bias"),
+        ("missing text", r"lack encoder_q\.bert_model\.encoder\.layer\.1\.output\.dense\.weight"),
+        ("shape", r"encoder_p\.proj of shape \(27623, 8\) instead of \(10, 8\)"),
+        ("extra", "class_embedding"),
+        ("code", "was refused"),
+        ("cut", "can't be read as PyTorch weights"),
+        ("none", "no weights"),
+        ("no tensors", "something else than named tensors"),
+    ],
+)
+def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, pixels: NDArray[np.uint8], fault: str, said: str) -> None:
+    _spoilt(fault, folder)
+    with pytest.raises(ModelError, match=said) as wrong:
+        _load(folder).encode_images(pixels)
+    assert wrong.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("encoder_p", "heads", 3, "don't divide"),
+        ("encoder_q", "num_attention_heads", 5, "don't divide"),
+        ("encoder_q", "max_len", 99, "16 positions"),
+        ("encoder_q", "topk", "many", "topk = 'many'"),
+        ("encoder_p", "type", "vdr", "sees no images"),
+    ],
+)
+def test_a_senseless_configuration(tmp_path: Path, section: str, key: str, value: object, said: str) -> None:
+    config = vdr_config()
+    config[section][key] = value
+    folder = write(tmp_path / "vdr", config, vdr_weights())
+    with pytest.raises(ModelError, match=said):
+        _load(folder).encode_texts(["dog"])
+
+
+def test_what_a_spec_may_ask_for(folder: Path) -> None:
+    for wrong in (
+        ModelSpec(name=str(folder), backend="onnx"),
+        ModelSpec(name=str(folder), text_tower="table"),
+        ModelSpec(name=str(folder), threads=-1),
+        ModelSpec(name=str(folder), precision="int8"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ModelError):
+            catalogue.load(wrong)
+
+
+def test_pixels_of_another_size_are_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"\(B, 12, 12, 3\)"):
+        _load(folder).encode_images(np.zeros((1, 224, 224, 3), np.uint8))
