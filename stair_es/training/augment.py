@@ -111,7 +111,8 @@ def augmented(
         view = picture.resize(*_fitted(draws.crop(*picture.size), spec.size_px), reducing_gap=3.0)
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _on_square(draws.coloured(view), spec.size_px, background)
+        square = _on_square(view, spec.size_px, background)
+        return np.asarray(draws.coloured(square))  # with what is around the picture: an edge would be a cue
     except (ValueError, OSError, MemoryError) as error:
         raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}") from error
 
@@ -160,7 +161,7 @@ def _fitted(
     return (max(1, round(wide * scale)), max(1, round(high * scale))), Image.Resampling.BICUBIC, box
 
 
-def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Pixels:
+def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Image.Image:
     square = Image.new("RGB", (side_px, side_px), background)
     square.paste(view, ((side_px - view.width) // 2, (side_px - view.height) // 2))
-    return np.asarray(square)
+    return square

@@ -33,8 +33,9 @@ Told: TypeAlias = Callable[[str, int, int], None]
 class Likeness:
     """How near two pictures are taken for the same."""
 
-    bits: int = 4
-    """By how many of 64 bits their perceptual hashes may differ. Another size or compression of a photo changes 0 to 4."""
+    bits: int = 8
+    """By how many of 64 bits their perceptual hashes may differ. Of 40 photos another size or compression changed 0 to 2, a crop
+    of 2 % at each side 4 on average and 8 at most; the two most alike of different photos are 18 apart."""
     colour: float = 16.0
     """By how much their 4 x 4 mean colours may differ on average, of 255."""
 

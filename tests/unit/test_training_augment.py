@@ -105,6 +105,13 @@ def test_the_background_shows_through_transparency_alone() -> None:
     }
 
 
+def test_colours_change_around_the_picture_too() -> None:
+    data = png(Image.new("RGB", (64, 32), (255, 255, 255)))
+    for seed in range(20):
+        pixels = view(replace(PRESETS["strong"], background=0.0), seed, data)
+        assert np.ptp(pixels) <= 1  # white on white: no edge shows where the picture ends
+
+
 def test_rotation_keeps_the_corners() -> None:
     image = Image.new("RGB", (60, 60), (200, 0, 0))
     pixels = view(Augmentation(rotation_deg=45), 1, png(image))
