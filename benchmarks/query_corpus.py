@@ -54,7 +54,7 @@ def views() -> Pixels:
 def real_posteriors() -> Floats:
     """[B, K]: what the starter's image network says of the views."""
     network = Starter(ModelSpec(name="starter")).image_network
-    return np.stack([softmax(logits_K) for logits_K in network.logits(views())])
+    return np.stack([softmax(logits_K) for logits_K in network.see(views()).logits_BK])
 
 
 @dataclass(frozen=True, kw_only=True)

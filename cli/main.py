@@ -12,7 +12,7 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import asking, encode, evaluate, explain, ingest, ingest_texts, node, options, plugins, policy, query, search, template
+from . import asking, encode, evaluate, explain, ingest, ingest_texts, node, options, plugins, policy, query, search, template, train
 from .output import fail, note
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command(name="encode")(encode.encode)
 app.add_typer(evaluate.app, name="evaluate")
 app.command(name="query")(asking.asking(query.query))
 app.command(name="plugins")(plugins.plugins)
+app.command(name="train")(train.train)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")

@@ -42,7 +42,7 @@ class StarterDense:
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """An image is the mean of its 10 likeliest classes' embeddings."""
-        logits_BK = self._encoder.image_network.logits(pixels_BHWC)
+        logits_BK = self._encoder.image_network.see(pixels_BHWC).logits_BK
         return np.stack([_conse(logits_K, self._classes) for logits_K in logits_BK])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:

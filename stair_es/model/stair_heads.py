@@ -1,0 +1,116 @@
+"""From the states of a backbone to word weights: STAIR's token projection head, its activation and the cap on words.
+
+Source: Chen et al., "STAIR: Learning Sparse Text and Image Representation in Grounded Tokens", EMNLP 2023 (arXiv 2301.13081);
+the head is that of BERT's masked language model (Devlin et al., 2019), the pooling that of SPLADE (Formal et al., 2021).
+
+Shape suffixes: B batch, L positions, D states of the backbone, T transform, F features, E dense dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stair_es.model.stair_config import Pool
+
+_BIAS_AT_START = -1.0
+"""So that few words are on before the head has learned anything."""
+
+
+@dataclass(frozen=True)
+class Out:
+    """What a tower answers."""
+
+    weights_BF: Tensor | None
+    """Of words, at most `top_k` above zero in a row; None without that head."""
+    logits_BF: Tensor | None
+    """Before activation, own words and cap: what grounding looks at."""
+    dense_BE: Tensor | None
+    """Unit vectors; None without that head."""
+
+
+class Head(nn.Module):
+    """States -> logits of words, or a dense vector, or both over one transform."""
+
+    def __init__(self, *, width: int, transform_dim: int, pool: Pool, dropout: float, features: int, dense_dim: int) -> None:
+        """A head with random weights.
+
+        Args:
+            width: Of the backbone's states.
+            transform_dim: Of the transform.
+            pool: Over positions: the logits' `max`, or the states' `mean`.
+            dropout: Of the states.
+            features: Words; 0 for no word head.
+            dense_dim: Of the dense vector; 0 for none.
+        """
+        super().__init__()
+        self.pool = pool
+        self.dropout = nn.Dropout(dropout)
+        self.transform = nn.Sequential(nn.Linear(width, transform_dim), nn.GELU(), nn.LayerNorm(transform_dim))
+        self.embedding_FT = nn.Parameter(torch.randn(features, transform_dim) * transform_dim**-0.5) if features else None
+        self.bias_F = nn.Parameter(torch.full((features,), _BIAS_AT_START)) if features else None
+        self.dense = nn.Linear(transform_dim, dense_dim, bias=False) if dense_dim else None
+
+    def forward(self, states_BLD: Tensor, mask_BL: Tensor, tied_FT: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+        """Logits [B, F] of words, and unit dense vectors [B, E]; None for a head that isn't there.
+
+        Args:
+            states_BLD: Of the backbone.
+            mask_BL: Which positions count.
+            tied_FT: Takes the place of the head's own word embeddings.
+        """
+        if self.pool == "mean":
+            states_BLD = masked_mean(states_BLD, mask_BL)[:, None]
+            mask_BL = mask_BL.any(dim=1, keepdim=True)
+        hidden_BLT = self.transform(self.dropout(states_BLD))
+        dense_BE = None
+        if self.dense is not None:
+            dense_BE = nn.functional.normalize(self.dense(masked_mean(hidden_BLT, mask_BL)).float(), dim=-1)
+        if self.bias_F is None:
+            return None, dense_BE
+        embedding_FT = self.embedding_FT if tied_FT is None else tied_FT
+        logits_BLF = nn.functional.linear(hidden_BLT, embedding_FT, self.bias_F.to(hidden_BLT.dtype))
+        if self.pool == "mean":
+            return logits_BLF[:, 0].float(), dense_BE
+        return logits_BLF.masked_fill(~mask_BL[..., None], -torch.inf).amax(dim=1).float(), dense_BE
+
+
+class OwnWords(nn.Module):
+    """Weights of the words that stand in a text: `relu(o[word] + u . state)`, the largest where a word stands twice."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.word_F = nn.Parameter(torch.full((features,), 1.7))
+        self.state_D = nn.Parameter(torch.zeros(width))
+
+    def forward(self, states_BLD: Tensor, places_BL: Tensor) -> Tensor:
+        """[B, F]; `places_BL` has each position's feature, -1 for none."""
+        there_BL = places_BL >= 0
+        safe_BL = places_BL.clamp(min=0)
+        weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * there_BL
+        own_BF = weights_BL.new_zeros(len(places_BL), len(self.word_F))
+        return own_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
+
+
+def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    """[B, D]: the mean of the positions that count."""
+    share_BL = mask_BL.to(x_BLD.dtype)
+    return (x_BLD * share_BL[..., None]).sum(dim=1) / share_BL.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def activated(logits_BF: Tensor, top_k: int) -> Tensor:
+    """`log(1 + relu(logits))`, the `top_k` largest of each row, 0 elsewhere (and no gradient there); 0 keeps all."""
+    weights_BF = torch.log1p(torch.relu(logits_BF))
+    if not 0 < top_k < weights_BF.shape[1]:
+        return weights_BF
+    values_BK, places_BK = weights_BF.topk(top_k, dim=1)
+    return torch.zeros_like(weights_BF).scatter(1, places_BK, values_BK)
+
+
+def present(places_BL: Tensor, features: int) -> Tensor:
+    """[B, F], bool: which features stand in a text."""
+    counts_BF = torch.zeros(len(places_BL), features + 1, dtype=torch.bool, device=places_BL.device)
+    places_BL = torch.where(places_BL >= 0, places_BL, features)
+    return counts_BF.scatter(1, places_BL, value=True)[:, :features]

@@ -1,0 +1,121 @@
+"""The tokenizer of a STAIR model, and its features: the tokens that may carry a weight. No torch.
+
+Shape suffixes: B batch, L tokens of the longest text, V tokens of the tokenizer, F features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from stair_es.errors import ModelError
+from stair_es.model import starter_data
+from stair_es.model.starter import meaningful
+
+Ids = NDArray[np.int64]
+_UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Texts as the text tower wants them."""
+
+    ids_BL: Ids
+    mask_BL: NDArray[np.bool_]
+    """False where a shorter text is padded."""
+
+
+class Tokens:
+    """A tokenizer with the features of a model."""
+
+    def __init__(self, tokenizer: Tokenizer, feature_ids_F: Ids, max_tokens: int) -> None:
+        """Take a tokenizer over.
+
+        Args:
+            tokenizer: With the special tokens that the text tower expects added by its post-processor.
+            feature_ids_F: The tokens that are features, ascending.
+            max_tokens: With the special ones; what is longer is cut.
+
+        Raises:
+            ModelError: A feature isn't in the vocabulary.
+        """
+        size = tokenizer.get_vocab_size(with_added_tokens=True)
+        if len(feature_ids_F) and not (0 <= int(feature_ids_F.min()) and int(feature_ids_F.max()) < size):
+            raise ModelError(f"the model has features beyond its tokenizer's {size:,} tokens", "Get the checkpoint again.")
+        self.tokenizer, self.feature_ids_F = tokenizer, feature_ids_F
+        self._max_tokens = max_tokens
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The features as words, in their order."""
+        return tuple(self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F)
+
+    @cached_property
+    def feature_of_V(self) -> Ids:
+        """For each token its place among the features, or -1."""
+        places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
+        places_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
+        return places_V
+
+    @cached_property
+    def own_feature_of_V(self) -> Ids:
+        """The same for tokens that may stand for a text they occur in: no stop words, no punctuation; -1 for the others."""
+        stop = starter_data.load_stop_words()
+        keeps_F = np.array([meaningful(word, stop) for word in self.words], bool)
+        places_V = self.feature_of_V.copy()
+        places_V[self.feature_ids_F[~keeps_F]] = -1
+        return places_V
+
+    def encode(self, texts: Sequence[str]) -> Tokenized:
+        """The tokens of texts, special ones included, padded to the longest."""
+        rows = [row.ids for row in self.tokenizer.encode_batch(list(texts))]
+        length = max((len(row) for row in rows), default=0)
+        ids_BL = np.zeros((len(rows), length), np.int64)
+        mask_BL = np.zeros((len(rows), length), bool)
+        for place, row in enumerate(rows):
+            ids_BL[place, : len(row)] = row
+            mask_BL[place, : len(row)] = True
+        return Tokenized(ids_BL, mask_BL)
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """The features of a word as people write it; a feature as it stands in a vector is itself."""
+        known = self.tokenizer.token_to_id(word)
+        if known is not None and self.own_feature_of_V[known] >= 0:
+            return (word,)
+        places = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
+        return tuple(dict.fromkeys(self.words[place] for place in places if place >= 0))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a `tokenizer.json`.
+
+    Raises:
+        ModelError: It is missing or broken.
+    """
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exceptions
+        raise ModelError(f"can't read the tokenizer {path}: {error}", "Get the checkpoint again.") from error
+
+
+def candidates(tokenizer: Tokenizer) -> Ids:
+    """All tokens that may be features: neither special nor unused, ascending."""
+    special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    kept = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED.fullmatch(word))
+    return np.array(kept, np.int64)
+
+
+def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Ids:
+    """The tokens that occur in texts, of those that may be features, ascending."""
+    seen = {token for row in tokenizer.encode_batch(list(texts), add_special_tokens=False) for token in row.ids}
+    return np.array([token for token in candidates(tokenizer) if int(token) in seen], np.int64)

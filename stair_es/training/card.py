@@ -1,0 +1,41 @@
+"""The model card that goes with a checkpoint: what it is, what it was trained on, how good it was there. Pure."""
+
+from __future__ import annotations
+
+from stair_es.model.stair_config import StairConfig
+from stair_es.training.config import TrainConfig
+from stair_es.training.state import Progress
+
+
+def card(config: TrainConfig, model: StairConfig, progress: Progress, pairs: int, features: int) -> str:
+    """Markdown, with the front matter that model hubs read."""
+    stages = "\n".join(
+        f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
+        f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"
+        for stage in config.stages
+    )
+    best = f"{100 * progress.best:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
+    cap = f"at most {model.image.top_k} words an image and {model.text.top_k} a text"
+    return f"""---
+library_name: stair-es
+pipeline_tag: image-feature-extraction
+tags: [image-search, sparse, rank_features, STAIR]
+---
+
+# {config.name}
+
+A STAIR model: images and texts become weights over {features:,} words, {cap}.
+For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
+
+- Image tower: {model.image.backbone.kind} `{model.image.backbone.name or "from scratch"}`, {model.image.size_px} px, {model.image.pool} over positions
+- Text tower: {model.text.backbone.kind} `{model.text.backbone.name or "from scratch"}`, {model.text.max_tokens} tokens, {model.text.pool} over positions
+- Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.scores_words else "cosine of dense vectors"}
+- Trained on {pairs:,} images for {progress.done:,} steps of {config.batch.size} pairs, seed {config.seed}
+- Recall@1 on the validation sets, mean of both directions, in percent: {best}
+
+| stage | steps | learns | text mask | losses |
+|---|---|---|---|---|
+{stages}
+
+`train.toml` beside this file is the whole configuration. Licence and limits of the model are those of its data and backbones.
+"""

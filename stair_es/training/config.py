@@ -1,0 +1,296 @@
+"""What `stair-es train` is told: one TOML file, checked once, every mistake named with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stair_es.errors import UsageError
+from stair_es.model.stair_config import Backbone, Head, ImageTower, Similarity, StairConfig, TextTower
+from stair_es.training.stages import Stage, read_stages, recipe
+from stair_es.training.toml import Reader, parse
+
+RECIPE_STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetOf:
+    """A caption set."""
+
+    captions: str
+    """Its file, in any form that `stair-es evaluate` reads; relative to the configuration."""
+    images: str | None = None
+    """The folder of its images, else that of the file."""
+    split: str | None = None
+    """Of Karpathy's form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is learned from."""
+
+    train: tuple[SetOf, ...]
+    validation: tuple[SetOf, ...] = ()
+    held_out: tuple[SetOf, ...] = ()
+    """Sets whose images must not be among the training's: same or nearly the same ones are left out."""
+    tag_share: float = 0.5
+    """Of captions of an image with tags, how many get some of them appended."""
+    texts_per_image: int = 8
+    """Different captions that an image may be shown with."""
+    augment: str = "none"
+    """`none`, `light` or `strong`."""
+    cache: bool = False
+    """Whether the states of frozen backbones are computed once and kept; the image's in `views` augmented forms."""
+    views: int = 4
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        if not self.train:
+            raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
+        if not 0 <= self.tag_share <= 1:
+            raise UsageError(f"data.tag_share must be in 0..1, got {self.tag_share}")
+        if self.texts_per_image < 1 or self.views < 1:
+            raise UsageError("data.texts_per_image and data.views must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """How a batch is made up."""
+
+    size: int = 256
+    """Over all workers."""
+    chunk: int = 0
+    """Pairs that go through the towers at once on one device; the rest waits (GradCache). 0 for all."""
+    accumulate: int = 1
+    """Batches whose gradients make one update."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        if self.size < 2:
+            raise UsageError(f"batch.size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
+        if self.chunk < 0 or self.accumulate < 1:
+            raise UsageError("batch.chunk must be 0 or more and batch.accumulate 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optim:
+    """How parameters are updated: AdamW."""
+
+    lr: float = 1e-3
+    """Of the heads."""
+    backbone_lr: float = 1e-5
+    scale_lr: float = 1e-2
+    """Of the temperature."""
+    weight_decay: float = 0.01
+    warmup_steps: int = 30
+    decay: Literal["cosine", "constant"] = "cosine"
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 for any."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    ema: float = 0.0
+    """Decay of the moving average of the parameters; 0 for none."""
+    teacher_scale: float = 20.0
+    """What a teacher's similarities are multiplied with (loss `distil`)."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        for name in ("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"optim.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"optim.ema must be in 0..1, got {self.ema}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """How a training is watched."""
+
+    every: int = 200
+    """Steps between validations and saved states."""
+    patience: int = 0
+    """Validations without a better recall after which it stops; 0 for never."""
+    keep: Literal["best", "last"] = "best"
+    """Which parameters the checkpoint gets, by the recall at 1 of both directions on the validation sets."""
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        if self.every < 1 or self.log_every < 1 or self.patience < 0:
+            raise UsageError("watch.every and watch.log_every must be 1 or more, watch.patience 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """The model that is trained."""
+
+    image: ImageTower
+    text: TextTower
+    heads: tuple[Head, ...] = ("words",)
+    dense_dim: int = 256
+    similarity: Similarity = "cosine"
+    vocabulary: Literal["all", "captions"] = "all"
+    """Which tokens are features: all, or those that occur in the training's captions."""
+    start: str | None = None
+    """A checkpoint whose parameters are the beginning; it must have the same towers and features."""
+    start_embeddings: bool = True
+    """Whether the heads' word embeddings begin as the text network's."""
+    pretrained: bool = True
+    """Whether the backbones begin with their published weights."""
+    teacher: str | None = None
+    """A model with dense vectors that the loss `distil` learns from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """All of it."""
+
+    name: str
+    model: ModelPlan
+    data: Data
+    stages: tuple[Stage, ...]
+    batch: Batch = field(default_factory=Batch)
+    optim: Optim = field(default_factory=Optim)
+    watch: Watch = field(default_factory=Watch)
+    seed: int = 0
+    folder: Path = Path()
+    """That of the file: relative paths begin there."""
+    text: str = ""
+    """The file itself, to be kept beside the checkpoint."""
+
+    def __post_init__(self) -> None:
+        """Check what must go together.
+
+        Raises:
+            UsageError: Something doesn't.
+        """
+        losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
+        if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
+            raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")
+        if "distil" in losses and not self.model.teacher:
+            raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
+        if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
+            raise UsageError(
+                f"data.cache keeps the states of frozen backbones, but stage {cached[0]!r} trains one",
+                'Give the stages train = ["image.head", "text.head"], or data.cache = false.',
+            )
+        if self.watch.patience and not self.data.validation:
+            raise UsageError("watch.patience needs a validation set", "Write [[data.validation]].")
+
+
+_BACKBONES = {"image.backbone", "text.backbone"}
+_PARTS = {"model", "data", "batch", "optim", "watch", "stages", "recipe"}
+
+
+def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
+    """The configuration in a file.
+
+    Args:
+        path: TOML; docs/training.md describes it.
+        changes: Values that take the place of the file's, by dotted names: `{"optim.lr": 1e-3}`.
+
+    Raises:
+        UsageError: It can't be read, or something in it is unknown, missing or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read the configuration {path}: {error}", "Name a TOML file; see docs/training.md.") from error
+    values = parse(text, path.name)
+    for name, value in (changes or {}).items():
+        _set(values, name, value)
+    return _read(Reader(values, path.name), path.parent.absolute(), text)
+
+
+def _read(top: Reader, folder: Path, text: str) -> TrainConfig:
+    config: TrainConfig = top.build(
+        TrainConfig,
+        skip=_PARTS - {"model", "data", "batch", "optim", "watch", "stages"},
+        model=_model(top.table("model")),
+        data=_data(top.table("data")),
+        stages=_stages(top),
+        batch=top.table("batch").build(Batch),
+        optim=top.table("optim").build(Optim),
+        watch=top.table("watch").build(Watch),
+        folder=folder,
+        text=text,
+    )
+    return config
+
+
+def _model(table: Reader) -> ModelPlan:
+    image, text = table.table("image"), table.table("text")
+    towers = {
+        "image": image.build(ImageTower, backbone=image.table("backbone").build(Backbone)),
+        "text": text.build(TextTower, backbone=text.table("backbone").build(Backbone)),
+    }
+    plan: ModelPlan = table.build(ModelPlan, **towers)
+    return plan
+
+
+def _data(table: Reader) -> Data:
+    sets = {name: tuple(each.build(SetOf) for each in table.tables(name)) for name in ("train", "validation", "held_out")}
+    data: Data = table.build(Data, **sets)
+    return data
+
+
+def _stages(top: Reader) -> tuple[Stage, ...]:
+    given = read_stages(top.tables("stages"))
+    named = top.table("recipe")
+    if bool(given) == bool(named.values):
+        raise UsageError(
+            f"{top.where} needs either [recipe] or [[stages]]", 'Write [recipe], name = "grounded" and steps = 1000 below it.'
+        )
+    if given:
+        return given
+    steps = named.values.get("steps", RECIPE_STEPS)
+    stages = recipe(str(named.values.get("name")), int(steps))
+    frozen = bool(named.values.get("frozen_backbones", False))
+    return tuple(_frozen(stage) for stage in stages) if frozen else stages
+
+
+def _frozen(stage: Stage) -> Stage:
+    from dataclasses import replace
+
+    return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
+    *path, last = name.split(".")
+    for key in path:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{name}: {key} isn't a table")
+    values[last] = value
+
+
+def stair_config(config: TrainConfig, image: Backbone, text: Backbone) -> StairConfig:
+    """The model's configuration, with backbones that can be built without a hub."""
+    from dataclasses import replace
+
+    plan = config.model
+    return StairConfig(
+        name=config.name,
+        image=replace(plan.image, backbone=image),
+        text=replace(plan.text, backbone=text),
+        heads=plan.heads,
+        dense_dim=plan.dense_dim,
+        similarity=plan.similarity,
+    )

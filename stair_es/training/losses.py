@@ -1,0 +1,67 @@
+"""Losses of two towers. Pure functions of tensors.
+
+Shape suffixes: B batch (of all workers together), F features, E dimensions of whatever is compared.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, softmax
+
+
+def similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: bool) -> Tensor:
+    """[B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`."""
+    if cosine:
+        images_BE, texts_BE = unit(images_BE), unit(texts_BE)
+    return scale * images_BE @ texts_BE.T
+
+
+def contrastive(scores_BB: Tensor) -> Tensor:
+    """The symmetric InfoNCE loss of a batch whose i-th image belongs to its i-th text.
+
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
+    """
+    own_B = torch.arange(len(scores_BB), device=scores_BB.device)
+    return (cross_entropy(scores_BB, own_B) + cross_entropy(scores_BB.T, own_B)) / 2
+
+
+def flops(weights_BF: Tensor) -> Tensor:
+    """`sum_v (mean_b w_bv)^2`: a smooth stand-in for the multiplications that a query costs.
+
+    Source: Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", ICLR 2020.
+    """
+    return weights_BF.mean(dim=0).square().sum()
+
+
+def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
+    """How surprised the logits are by the caption's own words: the mean over them of `-log_softmax(logits)[word]`.
+
+    The softmax is over the whole vocabulary, before activation and cap, so that a word that is off is pulled up as well. A caption
+    without a word of its own counts nothing. Our addition to STAIR's method.
+
+    Args:
+        logits_BF: Of the words, of images or of texts' expansions.
+        own_BF: Which words stand in the caption.
+    """
+    share_BF = own_BF.to(logits_BF.dtype)
+    counts_B = share_BF.sum(dim=1)
+    surprise_B = -(log_softmax(logits_BF, dim=1) * share_BF).sum(dim=1) / counts_B.clamp(min=1)
+    return surprise_B.sum() / (counts_B > 0).sum().clamp(min=1)
+
+
+def distillation(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:
+    """How far the softmax of the scores is from that of a teacher's, both ways (Kullback-Leibler, mean over the batch).
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+    """
+
+    def one_way(student: Tensor, teacher: Tensor) -> Tensor:
+        return kl_div(log_softmax(student, dim=1), softmax(teacher, dim=1), reduction="batchmean")
+
+    return (one_way(scores_BB, teacher_BB) + one_way(scores_BB.T, teacher_BB.T)) / 2
+
+
+def unit(vectors_BE: Tensor) -> Tensor:
+    """Rows of length 1; a row of zeros stays one."""
+    return normalize(vectors_BE, dim=1, eps=1e-6)

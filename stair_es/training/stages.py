@@ -1,0 +1,105 @@
+"""Stages of a training as data: what is trained, which mask, which losses, how long. And the named recipes, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any, Literal, TypeAlias, get_args
+
+from stair_es.errors import UsageError
+from stair_es.training.toml import Reader, parse
+
+Loss: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
+Part: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
+Mask: TypeAlias = Literal["own", "none"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage."""
+
+    name: str
+    steps: int
+    losses: Mapping[Loss, float] = field(default_factory=lambda: {"contrastive": 1.0})
+    """Each with its weight."""
+    train: tuple[Part, ...] = PARTS
+    """What learns; the rest is frozen. The temperature always learns."""
+    text_mask: Mask = "none"
+    """`own`: a text may only have weights at words that stand in it."""
+    flops_warmup: int = 0
+    """Steps in which the FLOPs regulariser rises to its weight."""
+    cap: bool = True
+    """Whether the towers' `top_k` holds during training; it always does afterwards."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        if self.steps < 1:
+            raise UsageError(f"stage {self.name!r}: steps must be 1 or more, got {self.steps}")
+        if not any(weight > 0 for weight in self.losses.values()):
+            raise UsageError(f"stage {self.name!r} has no loss", f"Give one of: {', '.join(LOSSES)}.")
+        if not self.train:
+            raise UsageError(f"stage {self.name!r} trains nothing", f"Give train = [...] of: {', '.join(PARTS)}.")
+
+    def frozen(self, name: str) -> bool:
+        """Whether a parameter of the model stays as it is."""
+        if name == "log_scale":
+            return False
+        side, _, rest = name.partition(".")
+        part = f"{side}.{'backbone' if rest.startswith('backbone') else 'head'}"
+        return part not in self.train
+
+
+def recipe(name: str, steps: int) -> tuple[Stage, ...]:
+    """The stages of a named recipe; `steps` are those of all stages together.
+
+    Raises:
+        UsageError: There is no recipe of this name.
+    """
+    known = recipes()
+    if name not in known:
+        raise UsageError(f"unknown recipe {name!r}", f"Choose one of: {', '.join(sorted(known))}; or write [[stages]].")
+    values = parse((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
+    reader = Reader(values, f"recipe {name}")
+    shares = [stage.pop("share") for stage in values["stages"]]
+    ends = [round(steps * sum(shares[: place + 1])) for place in range(len(shares))]
+    for stage, begin, end in zip(values["stages"], [0, *ends], ends, strict=False):
+        stage["steps"] = max(1, end - begin)
+        if "flops_warmup_share" in stage:
+            stage["flops_warmup"] = round(stage.pop("flops_warmup_share") * stage["steps"])
+    return read_stages(reader.tables("stages"))
+
+
+def recipes() -> dict[str, str]:
+    """The names of the recipes, each with a line about it."""
+    found = {}
+    for file in (files(__package__) / "recipes").iterdir():
+        if file.name.endswith(".toml"):
+            values = parse(file.read_text(encoding="utf-8"), file.name)
+            found[file.name.removesuffix(".toml")] = str(values["about"])
+    return found
+
+
+def read_stages(tables: Sequence[Reader]) -> tuple[Stage, ...]:
+    """Stages as a file has them.
+
+    Raises:
+        UsageError: A value is unknown, missing or of the wrong kind.
+    """
+    return tuple(_stage(table) for table in tables)
+
+
+def _stage(table: Reader) -> Stage:
+    losses = table.table("losses")
+    stage: Any = table.build(Stage, skip=("losses",))
+    for part in stage.train:
+        table.one_of("train", part, PARTS)
+    table.one_of("text_mask", stage.text_mask, get_args(Mask))
+    found = {name: losses.number(losses.one_of("loss", name, LOSSES)) for name in losses.values}
+    return replace(stage, losses=found or stage.losses)

@@ -1,0 +1,100 @@
+"""The state of a training on disk, so that it can go on after whatever ended it. Written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stair_es.errors import UsageError
+from stair_es.training.ema import Average
+
+STATE_FILE = "state.pt"
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a training is."""
+
+    stage: int = 0
+    """The stage that is under way, from 0."""
+    step: int = 0
+    """Steps of it that are done."""
+    done: int = 0
+    """Steps of all stages that are done."""
+    best: float = -1.0
+    """The best recall so far."""
+    best_step: int = -1
+    waited: int = 0
+    """Validations since then."""
+    ended: bool = False
+    """Whether early stopping ended it."""
+    best_parameters: dict[str, Tensor] = field(default_factory=dict)
+
+
+def save(
+    folder: Path, key: str, progress: Progress, model: nn.Module, average: Average, optimizer: Any, scaler: Any  # noqa: ANN401
+) -> None:
+    """Write the state; the one before stays until this one is whole.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {
+        "key": key,
+        "progress": {name: value for name, value in vars(progress).items() if name != "best_parameters"},
+        "best": progress.best_parameters,
+        "model": {name: value.detach() for name, value in model.named_parameters()},
+        "buffers": dict(model.named_buffers()),
+        "average": average.shadow,
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    temporary = folder / f".{STATE_FILE}.{os.getpid()}"
+    with temporary.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / STATE_FILE)
+
+
+def load(folder: Path, key: str) -> dict[str, Any] | None:
+    """The state in a folder; None where there is none.
+
+    Args:
+        folder: Of the training.
+        key: Of the configuration and the data: a state of another one is refused.
+
+    Raises:
+        UsageError: The state is of another configuration, or can't be read.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        values: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch has no error of its own for a broken file
+        raise UsageError(f"can't read {path}: {error}", "Delete it to begin from the start.") from error
+    if values.get("key") != key:
+        raise UsageError(
+            f"{folder} holds a training with another configuration or other data",
+            "Give another --out, or --restart to throw that training away.",
+        )
+    return values
+
+
+@torch.no_grad()
+def restore(values: dict[str, Any], model: nn.Module, average: Average) -> Progress:
+    """Put a state into a model and its average; returns how far it was. The optimizer takes its own part."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(values["model"][name])
+    for name, buffer in model.named_buffers():
+        buffer.copy_(values["buffers"][name])
+    for name, shadow in average.shadow.items():
+        shadow.copy_(values["average"][name])
+    return Progress(**values["progress"], best_parameters=values["best"])

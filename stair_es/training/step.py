@@ -1,0 +1,216 @@
+"""One update: towers in chunks, loss over the batch of all workers, gradients back through the chunks.
+
+The answers of the towers are cut from the graph and gathered; the loss is taken over all of them on each worker, so its gradient
+at a worker's own rows is that of the whole batch; then it goes back through the towers, chunk by chunk, and the parameters'
+gradients are summed over the workers. With one worker and one chunk this is ordinary back-propagation; with chunks it is GradCache
+(Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021), which gives the same gradient with
+the memory of a chunk.
+
+Shape suffixes: B batch of a worker, G batch of all workers, F features, E dense dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from stair_es.model import stair_heads
+from stair_es.model.stair import Stair, TextBatch
+from stair_es.training import losses
+from stair_es.training.schedule import regulariser
+from stair_es.training.stages import Loss, Stage
+
+
+class Answers(NamedTuple):
+    """What the towers say of a batch; None for what no loss looks at."""
+
+    image: Tensor
+    """What is compared: weights of words, or dense vectors."""
+    text: Tensor
+    image_weights: Tensor | None = None
+    text_weights: Tensor | None = None
+    image_logits: Tensor | None = None
+    text_logits: Tensor | None = None
+
+
+class Workers(Protocol):
+    """The workers of a training: gathers rows and sums gradients."""
+
+    rank: int
+    count: int
+
+    def gather(self, rows_B: Tensor) -> Tensor:
+        """The rows of all workers, in the order of their ranks; no gradient goes through."""
+
+    def sum(self, tensor: Tensor) -> None:
+        """Add up, in place, what all workers have."""
+
+
+class Alone:
+    """The only worker."""
+
+    rank, count = 0, 1
+
+    def gather(self, rows_B: Tensor) -> Tensor:
+        """See `Workers`."""
+        return rows_B
+
+    def sum(self, tensor: Tensor) -> None:
+        """See `Workers`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A batch of one worker, on its device."""
+
+    images: Tensor
+    texts: TextBatch
+    teacher: tuple[Tensor, Tensor] | None = None
+    """Dense vectors of a teacher for images and texts, for the loss `distil`."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """How gradients are computed."""
+
+    model: Stair
+    stage: Stage
+    workers: Workers
+    narrow: Callable[[], AbstractContextManager[object]]
+    """Autocast to the precision of the run."""
+    chunk: int = 0
+    teacher_scale: float = 20.0
+
+    def gradients(self, given: Given, step: int, seed: int, boost: float = 1.0) -> dict[str, float]:
+        """Add the gradients of a batch to the parameters; returns the losses by name, with their sum as `loss`.
+
+        Args:
+            given: The batch.
+            step: Of the stage.
+            seed: Of this batch: dropout is drawn by it, chunk by chunk.
+            boost: What the loss is multiplied with before it goes back: a share of several batches, a scaling for fp16.
+        """
+        size = self.chunk or len(given)
+        cuts = [slice(begin, begin + size) for begin in range(0, len(given), size)]
+        whole = len(cuts) == 1
+        with torch.set_grad_enabled(whole):
+            parts = [self._answers(given, cut, seed + place) for place, cut in enumerate(cuts)]
+        own = Answers(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts, strict=True)))
+        leaves = Answers(*(None if each is None else self._leaf(each) for each in own))
+        told = self._loss(leaves, given, step)
+        (told["loss"] * boost).backward()
+        if self.model.log_scale.grad is not None and self.workers.count > 1:
+            self._share_scale()
+        rows = slice(self.workers.rank * len(given), (self.workers.rank + 1) * len(given))
+        grads = [None if leaf is None or leaf.grad is None else leaf.grad[rows] for leaf in leaves]
+        for place, cut in enumerate(cuts):
+            answers = parts[place] if whole else self._answers(given, cut, seed + place)
+            self._back(answers, [None if grad is None else grad[cut] for grad in grads])
+        return {name: float(value.detach()) for name, value in told.items()}
+
+    def sum_gradients(self) -> None:
+        """Sum the parameters' gradients over the workers (that of the temperature is the same on each)."""
+        if self.workers.count == 1:
+            return
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name != "log_scale":
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                self.workers.sum(parameter.grad)
+
+    def _share_scale(self) -> None:
+        """Each worker has the whole gradient of the temperature already; what differs by rounding must not drift apart."""
+        grad = self.model.log_scale.grad
+        assert grad is not None
+        self.workers.sum(grad)
+        grad /= self.workers.count
+
+    def _answers(self, given: Given, cut: slice, seed: int) -> Answers:
+        torch.manual_seed(seed * self.workers.count + self.workers.rank)
+        stage, model = self.stage, self.model
+        cap = None if stage.cap else 0
+        with self.narrow():
+            image = model.encode_images(given.images[cut], top_k=cap)
+            text = model.encode_texts(given.texts[cut], masked=stage.text_mask == "own", top_k=cap)
+        seen, read = (image.weights_BF, text.weights_BF) if model.config.scores_words else (image.dense_BE, text.dense_BE)
+        assert seen is not None
+        assert read is not None
+        weigh = stage.losses.get
+        return Answers(
+            image=seen.float(),
+            text=read.float(),
+            image_weights=image.weights_BF if weigh("flops_image", 0) else None,
+            text_weights=text.weights_BF if weigh("flops_text", 0) else None,
+            image_logits=image.logits_BF if weigh("ground_image", 0) else None,
+            text_logits=text.logits_BF if weigh("ground_text", 0) else None,
+        )
+
+    def _leaf(self, rows: Tensor) -> Tensor:
+        return self.workers.gather(rows.detach().float()).requires_grad_()
+
+    def _loss(self, found: Answers, given: Given, step: int) -> dict[str, Tensor]:
+        stage, model = self.stage, self.model
+        cosine = not model.config.scores_words or model.config.similarity == "cosine"
+        terms: dict[Loss, Callable[[], Tensor]] = {
+            "contrastive": lambda: losses.contrastive(scores),
+            "distil": lambda: losses.distillation(scores, self._teacher(given)),
+            "flops_image": lambda: losses.flops(_there(found.image_weights)) * regulariser(step, warmup=stage.flops_warmup),
+            "flops_text": lambda: losses.flops(_there(found.text_weights)) * regulariser(step, warmup=stage.flops_warmup),
+            "ground_image": lambda: losses.grounding(_there(found.image_logits), own_GF),
+            "ground_text": lambda: losses.grounding(_there(found.text_logits), own_GF),
+        }
+        scores = losses.similarities(found.image, found.text, model.scale, cosine=cosine)
+        wanted = {name: weight for name, weight in stage.losses.items() if weight}
+        if wanted.keys() & {"ground_image", "ground_text"}:
+            own_GF = self._own(given.texts)
+        told = {str(name): terms[name]() for name in wanted}
+        total = torch.stack([weight * told[name] for name, weight in wanted.items()]).sum()
+        return {"loss": total, **told}
+
+    def _own(self, texts: TextBatch) -> Tensor:
+        """Which words stand in the captions of all workers."""
+        places_BL = torch.where(texts.mask_BL, self.model.own_feature_of_V[texts.ids_BL], -1)
+        return self.workers.gather(stair_heads.present(places_BL, len(self.model.tokens.feature_ids_F)).float())
+
+    def _teacher(self, given: Given) -> Tensor:
+        if given.teacher is None:
+            raise AssertionError("the configuration let the loss distil through without a teacher")
+        images_GE, texts_GE = (self.workers.gather(each) for each in given.teacher)
+        return self.teacher_scale * images_GE @ texts_GE.T
+
+    @staticmethod
+    def _back(answers: Answers, grads: Sequence[Tensor | None]) -> None:
+        pairs = [(answer, grad) for answer, grad in zip(answers, grads, strict=True) if answer is not None and grad is not None]
+        pairs = [(answer, grad.to(answer.dtype)) for answer, grad in pairs if answer.requires_grad]
+        if pairs:
+            torch.autograd.backward([answer for answer, _ in pairs], [grad for _, grad in pairs])
+
+
+def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, object]]:
+    """Parameters for AdamW, by what learns in a stage: heads, backbones and temperature have rates of their own.
+
+    One-dimensional parameters (biases, norms) and the temperature don't decay. Freezes the others.
+    """
+    kinds: dict[tuple[str, bool], list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not stage.frozen(name))
+        if parameter.requires_grad:
+            kind = "scale" if name == "log_scale" else "backbone" if ".backbone." in name else "head"
+            kinds.setdefault((kind, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rates[kind], "rate": rates[kind], "weight_decay": weight_decay if decays else 0.0}
+        for (kind, decays), parameters in kinds.items()
+    ]
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor

@@ -1,0 +1,139 @@
+"""Reading a TOML file into dataclasses, with errors that name the place, the value and what may stand there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from stair_es.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_T = TypeVar("_T")
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """The values of a TOML text.
+
+    Raises:
+        UsageError: It isn't TOML; says where it stops being it.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
+
+
+class Reader:
+    """A table of the file, and what it is called in errors."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values, self.where = values, where
+
+    def build(self, kind: type[_T], skip: Collection[str] = (), **given: Any) -> _T:  # noqa: ANN401  values of its fields
+        """An instance of a dataclass from the values of this table.
+
+        Args:
+            kind: The dataclass; its checks raise errors of their own.
+            skip: Keys of the table that aren't its fields, or are read otherwise.
+            given: Fields that don't come from the table.
+
+        Raises:
+            UsageError: A key is unknown or missing, or a value has another type.
+        """
+        hints = get_type_hints(kind)
+        own = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
+        unknown = set(self.values) - set(own) - set(skip)
+        if unknown:
+            names = sorted((set(own) | set(skip)) - set(given))
+            raise UsageError(f"{self.where}: unknown key {min(unknown)!r}", f"Known here: {', '.join(names)}.")
+        values = {name: self._typed(name, hints[name]) for name in own if name in self.values and name not in {*skip, *given}}
+        for name, each in own.items():
+            if name not in {*values, *given, *skip} and each.default is MISSING and each.default_factory is MISSING:
+                raise UsageError(f"{self.where}: {name!r} is missing", f"Write {name} = ... there.")
+        return kind(**values, **given)
+
+    def table(self, name: str) -> Reader:
+        """The table of this name; an empty one if it isn't there.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        value = self.values.get(name, {})
+        if not isinstance(value, dict):
+            raise UsageError(f"{self.where}.{name} must be a table, got {value!r}", f"Write [{name}] and keys below it.")
+        return Reader(value, f"{self.where}.{name}")
+
+    def tables(self, name: str) -> list[Reader]:
+        """The tables of an array; none if it isn't there.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        value = self.values.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise UsageError(f"{self.where}.{name} must be an array of tables", f"Write [[{name}]] for each.")
+        return [Reader(each, f"{self.where}.{name}[{place}]") for place, each in enumerate(value)]
+
+    def number(self, name: str) -> float:
+        """The number of this name.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        value: float = self._typed(name, float)
+        return value
+
+    def one_of(self, what: str, value: str, known: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
+        """The value, if it is one of those that are known.
+
+        Raises:
+            UsageError: It isn't.
+        """
+        if value not in known:
+            raise UsageError(f"{self.where}: unknown {what} {value!r}", f"Choose one of: {', '.join(map(str, known))}.")
+        return value
+
+    def _typed(self, name: str, hint: Any) -> Any:  # noqa: ANN401
+        value = self.values[name]
+        if isinstance(value, list):
+            value = tuple(value)
+        if isinstance(value, int) and not isinstance(value, bool) and hint is float:
+            value = float(value)
+        if not _fits(value, hint):
+            raise UsageError(f"{self.where}.{name} must be {_called(hint)}, got {value!r}", "See docs/training.md for an example.")
+        return value
+
+
+def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        each = inner[0]
+        return isinstance(value, tuple) and all(_fits(item, each) for item in value)
+    if origin is not None and inner and isinstance(inner[0], str):  # a Literal
+        return value in inner
+    if origin is not None and type(None) in inner:
+        return any(_fits(value, each) for each in inner if each is not type(None))
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    if isinstance(origin or hint, type):
+        return isinstance(value, Mapping if origin is not None else hint)
+    return True
+
+
+def _called(hint: Any) -> str:  # noqa: ANN401
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if hint in names:
+        return names[hint]
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        return "a list"
+    if origin is not None and inner and isinstance(inner[0], str):
+        return f"one of {', '.join(inner)}"
+    kept = [each for each in inner if each is not type(None)]
+    return _called(kept[0]) if kept else str(hint)

@@ -1,0 +1,115 @@
+"""Recall on validation sets while training: exact scores, both ways.
+
+Shape suffixes: N images, M texts, E whatever is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stair_es.eval.metrics import CUTS, ranks
+from stair_es.model.stair import Stair, TextBatch
+from stair_es.training.losses import unit
+
+_AT_ONCE = 64
+
+
+class ImageSet(Protocol):
+    """See `features`."""
+
+    def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """Pixels or states, and the places of those that couldn't be read."""
+
+
+class TextSet(Protocol):
+    """See `examples`."""
+
+    def batch(self, texts: Sequence[str]) -> TextBatch:
+        """Tokens, and states where they are known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """A validation set: images, each with its first caption."""
+
+    name: str
+    captions: tuple[str, ...]
+    images: ImageSet
+    texts: TextSet
+    masked: bool = False
+
+    @torch.inference_mode()
+    def recalls(self, model: Stair, narrow: AbstractContextManager[Any]) -> dict[str, float]:
+        """`t2i@k` and `i2t@k` in 0..1, the mean words of images and texts, and how often a caption's word is in an image's top 20."""
+        was = model.training
+        model.eval()
+        try:
+            with narrow:
+                seen = self._images(model)
+                asked = tuple(dict.fromkeys(self.captions))
+                read = self._texts(model, asked)
+        finally:
+            model.train(was)
+        return {**_recalls(seen, read, self.captions, asked), **self._words(model, seen)}
+
+    def _images(self, model: Stair) -> Tensor:
+        rows = []
+        for begin in range(0, len(self.captions), _AT_ONCE):
+            items = range(begin, min(begin + _AT_ONCE, len(self.captions)))
+            images, _ = self.images.batch(items, [0] * len(items))
+            out = model.encode_images(images.to(model.log_scale.device))
+            rows.append(_compared(model, out))
+        return torch.cat(rows)
+
+    def _texts(self, model: Stair, asked: Sequence[str]) -> Tensor:
+        rows = []
+        for begin in range(0, len(asked), _AT_ONCE):
+            texts = self.texts.batch(asked[begin : begin + _AT_ONCE]).to(model.log_scale.device)
+            rows.append(_compared(model, model.encode_texts(texts, masked=self.masked)))
+        return torch.cat(rows)
+
+    def _words(self, model: Stair, seen_NF: Tensor) -> dict[str, float]:
+        if not model.config.scores_words:
+            return {}
+        best_NK = seen_NF.topk(min(20, seen_NF.shape[1])).indices.numpy()
+        weights_NK = seen_NF.gather(1, torch.from_numpy(best_NK)).numpy()
+        tokens = model.tokens
+        hits = []
+        for caption, best, weights in zip(self.captions, best_NK, weights_NK, strict=True):
+            ids = tokens.encode([caption]).ids_BL[0]
+            own = {int(place) for place in tokens.own_feature_of_V[ids] if place >= 0}
+            hits.append(bool(own & set(best[weights > 0].tolist())))
+        return {"words": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
+
+
+def _compared(model: Stair, out: Any) -> Tensor:  # noqa: ANN401  an Out
+    found: Tensor = out.weights_BF if model.config.scores_words else out.dense_BE
+    cosine = not model.config.scores_words or model.config.similarity == "cosine"
+    return (unit(found.float()) if cosine else found.float()).cpu()
+
+
+def _recalls(seen_NE: Tensor, read_ME: Tensor, captions: Sequence[str], asked: Sequence[str]) -> dict[str, float]:
+    scores_MN = (read_ME @ seen_NE.T).numpy().astype(np.float64)
+    place = {text: row for row, text in enumerate(asked)}
+    owners: dict[int, list[int]] = {}
+    for image, caption in enumerate(captions):
+        owners.setdefault(place[caption], []).append(image)
+    to_image = [ranks(scores_MN[row], right)[0] for row, right in owners.items()]
+    to_text = [ranks(scores_MN[:, image], [place[caption]])[0] for image, caption in enumerate(captions)]
+    return {
+        **{f"t2i@{cut}": fmean(rank <= cut for rank in to_image) for cut in CUTS},
+        **{f"i2t@{cut}": fmean(rank <= cut for rank in to_text) for cut in CUTS},
+    }
+
+
+def overall(found: Mapping[str, Mapping[str, float]]) -> float:
+    """The one number that is watched: the mean of recall at 1 both ways over the sets."""
+    return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in found.values())
