@@ -20,17 +20,7 @@ def markdown(found: Evaluation) -> str:
         f"# {found.captions}: {found.images} images, {found.texts} texts",
         f"{found.form}; {_models(found)}; {_where(found)}. R@k, nDCG and MRR in percent; equal scores count against the method.",
     ]
-    if found.problems:
-        more = len(found.problems) - _MOST_PROBLEMS
-        parts.append(
-            "\n".join(
-                [
-                    f"{len(found.problems)} entries were left out:\n",
-                    *(f"- {problem}" for problem in found.problems[:_MOST_PROBLEMS]),
-                    *([f"- and {more} more"] if more > 0 else []),
-                ]
-            )
-        )
+    parts += problem_list(found.problems)
     for direction in dict.fromkeys(row.direction for row in found.rows):
         rows = [row for row in found.rows if row.direction == direction]
         parts += [f"## {direction}", table(_HEAD, _lines(rows, exactly=not found.cluster)), *_reasons(rows, found)]
@@ -41,6 +31,15 @@ def markdown(found: Evaluation) -> str:
     if found.kept:
         parts.append("Indices kept: " + ", ".join(found.kept))
     return "\n\n".join(parts) + "\n"
+
+
+def problem_list(problems: Sequence[str]) -> list[str]:
+    """What was left out: the first few, as one paragraph, or none."""
+    if not problems:
+        return []
+    more = len(problems) - _MOST_PROBLEMS
+    lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    return ["\n".join([f"{len(problems)} entries were left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
 
 
 def _models(found: Evaluation) -> str:

@@ -53,7 +53,14 @@ def matrices(train: Sequence[SparseVector], test: Sequence[SparseVector]) -> tup
     return _matrix(train, columns), _matrix(test, columns)
 
 
-def fit(rows_NV: Any, labels: Sequence[int], *, strengths: Sequence[float] = STRENGTHS, seed: int = 0) -> Fitted:  # noqa: ANN401
+def fit(
+    rows_NV: Any,  # noqa: ANN401
+    labels: Sequence[int],
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    steps: int = _MOST_STEPS,
+) -> Fitted:
     """A probe whose C did best on a fifth of each class that it wasn't fitted to, fitted again to all; of equals the smaller C.
 
     Args:
@@ -61,6 +68,7 @@ def fit(rows_NV: Any, labels: Sequence[int], *, strengths: Sequence[float] = STR
         labels: Of its rows, at least two different ones.
         strengths: Values of C, ascending. Where no class has two rows, the middle one is taken.
         seed: Of the choice of rows.
+        steps: At most so many; see `Fitted.converged`.
 
     Raises:
         MissingExtra: scikit-learn isn't installed.
@@ -72,11 +80,11 @@ def fit(rows_NV: Any, labels: Sequence[int], *, strengths: Sequence[float] = STR
     strength = strengths[len(strengths) // 2]
     if len(strengths) > 1 and held.any():
         tried = [
-            (float(_fit(scaled_NV[~held], own_N[~held], each)[0].score(scaled_NV[held], own_N[held])), -each)
+            (float(_fit(scaled_NV[~held], own_N[~held], each, steps)[0].score(scaled_NV[held], own_N[held])), -each)
             for each in strengths
         ]
         strength = -max(tried)[1]
-    model, converged = _fit(scaled_NV, own_N, strength)
+    model, converged = _fit(scaled_NV, own_N, strength, steps)
     return Fitted(model=model, strength=strength, converged=converged, scale=scale)
 
 
@@ -91,12 +99,12 @@ def held_out(labels: Sequence[int], seed: int = 0) -> NDArray[np.bool_]:
     return held
 
 
-def _fit(rows_NV: Any, labels_N: NDArray[Any], strength: float) -> tuple[Any, bool]:  # noqa: ANN401
+def _fit(rows_NV: Any, labels_N: NDArray[Any], strength: float, steps: int) -> tuple[Any, bool]:  # noqa: ANN401
     linear = need("sklearn.linear_model", _EXTRA)
     unfinished = need("sklearn.exceptions", _EXTRA).ConvergenceWarning
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        model = linear.LogisticRegression(C=strength, max_iter=_MOST_STEPS).fit(rows_NV, labels_N)
+        model = linear.LogisticRegression(C=strength, max_iter=steps).fit(rows_NV, labels_N)
     return model, not any(issubclass(each.category, unfinished) for each in said)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from stair_es.eval.markdown import table
-
-_MOST_PROBLEMS = 5
+from stair_es.eval.markdown import problem_list, table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +58,6 @@ class Report:
 
     def _versions(self) -> dict[str, str]:
         return {"python": platform.python_version(), **{name: version(name) for name in self.packages}}
-
-
-def problem_list(problems: Sequence[str]) -> list[str]:
-    """What was left out: the first few, as one paragraph, or none."""
-    if not problems:
-        return []
-    more = len(problems) - _MOST_PROBLEMS
-    lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
-    return ["\n".join([f"{len(problems)} entries were left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
 
 
 def percent(share: float) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from stair_es import SparseVector
 from stair_es.cluster.connect import Connection
 from stair_es.eval.captions import Captioned, CaptionSet
+from stair_es.eval.contenders import contender
 from stair_es.eval.markdown import markdown
 from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.run import EvalOptions, evaluate
@@ -28,7 +29,6 @@ from stair_es.types import Floats, ImageSpec, Pixels
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16
 NOUNS = ("dog", "cat", "house", "tree", "car", "boat", "horse", "bird", "lamp", "shoe")
 COLOURS = ("red", "green", "blue", "white", "black", "brown")
-SPEC = ModelSpec(name="drawn")
 
 
 class Drawn:
@@ -49,6 +49,9 @@ class Drawn:
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         noisy = [_unit(np.random.default_rng(_number(text))) + _unit(_noise(text)) for text in texts]
         return np.stack([row / np.linalg.norm(row) for row in noisy])
+
+
+MODELS = [contender(Drawn(), ModelSpec(name="drawn"))]
 
 
 def _words(rng: np.random.Generator, count: int) -> SparseVector:
@@ -99,8 +102,8 @@ def knn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def run(url: str, captions: CaptionSet, options: EvalOptions | None = None) -> Evaluation:
-    options = options or EvalOptions(model=SPEC)
-    return evaluate(captions, Drawn(), Connection(url=url), options, say=print, progress=lambda *_: None)
+    options = options or EvalOptions()
+    return evaluate(captions, MODELS, Connection(url=url), options, say=print, progress=lambda *_: None)
 
 
 def of(found: Evaluation, method: str, direction: str) -> Row:
@@ -179,7 +182,7 @@ def check_dense(found: Evaluation) -> None:
 
 
 def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: str, captions: CaptionSet) -> None:
-    found = run(elasticsearch9_url, captions, EvalOptions(model=SPEC, vector="sparse_vector"))
+    found = run(elasticsearch9_url, captions, EvalOptions(vector="sparse_vector"))
     assert found.shape == "sparse_vector"
     check_words(found)
     check_dense(found)
@@ -197,7 +200,7 @@ def test_dense_vectors_with_the_knn_plugin(knn_url: str, captions: CaptionSet) -
 
 
 def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:
-    found = run(node_url, captions, EvalOptions(model=SPEC, keep=True))
+    found = run(node_url, captions, EvalOptions(keep=True))
     try:
         assert len(found.kept) == 4
         [texts] = [name for name in found.kept if "-texts-" in name]
@@ -218,7 +221,7 @@ def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSe
 
     seen: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        evaluate(captions, Drawn(), Connection(url=node_url), EvalOptions(model=SPEC), say=print, progress=stop)
+        evaluate(captions, MODELS, Connection(url=node_url), EvalOptions(), say=print, progress=stop)
     assert len(seen) == 1
     assert left_behind(node_url) == []
 

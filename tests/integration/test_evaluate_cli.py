@@ -51,7 +51,9 @@ def test_texts_from_standard_input(run: Run, client: OpenSearch, index_name: str
 
 
 def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
-    done = run("evaluate", PHOTOS / "captions.jsonl", "--limit", "6", "--text-tower", "table", "--out", "report", "--json")
+    done = run(
+        "evaluate", "retrieval", PHOTOS / "captions.jsonl", "--limit", "6", "--text-tower", "table", "--out", "report", "--json"
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["images"], found["texts"], found["model"]) == (6, 6, "starter-1")
@@ -64,6 +66,6 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     assert "second caption" in rows["BM25 on captions", "text -> image"]["engine"]["missing"]
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
     assert not client.indices.get(index="eval-*")
-    wrong = run("evaluate", PHOTOS / "CREDITS.md", "--json")
+    wrong = run("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
     assert wrong.returncode == 2
     assert "isn't JSON" in json.loads(wrong.stdout)["error"]

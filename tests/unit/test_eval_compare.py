@@ -21,6 +21,10 @@ from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.tasks import Task
 from stair_es.eval.trial import Hits
 from stair_es.eval.words import own_words, weighted_by_rarity
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.starter import Starter
+
+STARTER = Starter(ModelSpec(name="starter", text_tower="table"))
 
 
 def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
@@ -42,14 +46,28 @@ def test_exact_scores_are_dot_products() -> None:
 
 
 def test_a_bag_of_words_is_what_is_written() -> None:
-    bags = own_words(["The red car and a RED bus!", "the of"])
+    bags = own_words(["The red car and a RED bus!", "the of"], STARTER)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
-    rare = weighted_by_rarity([*bags, *own_words(["red"])])
+    rare = weighted_by_rarity([*bags, *own_words(["red"], STARTER)])
     assert math.fsum(weight**2 for weight in rare[0].weights) == pytest.approx(1.0)
     words = rare[0].to_dict()
     assert words["red"] < words["car"] == words["bus"]
     assert len(rare[1]) == 0
+
+
+class Bytes:
+    """A vocabulary of another kind: pieces with a mark at the start of a word, capitals kept, stop words among them."""
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        return tuple(f"Ġ{word}"[place : place + 4] for place in range(0, len(word) + 1, 4))
+
+
+def test_a_bag_is_written_in_the_models_own_vocabulary() -> None:
+    [bag] = own_words(["The (Red) car's bus-stop \u2014 und ein Hund"], Bytes())
+    assert set(bag.features) == {"ĠRed", "Ġcar", "'s", "Ġbus", "-sto", "p", "Ġund", "Ġein", "ĠHun", "d"}
+    [plain] = own_words(["The Red, red car & a क़िला"], None)
+    assert set(plain.features) == {"red", "car", "क़िला"}
 
 
 SCORES = np.array([0.9, 0.8, 0.799, 0.3, 0.0])

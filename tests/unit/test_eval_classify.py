@@ -1,0 +1,234 @@
+"""Zero-shot and probes against scikit-learn's own accuracy and regression; folders of classes and the names of classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es import SparseVector
+from stair_es.errors import ModelError, UsageError
+from stair_es.eval.class_folders import read_folder
+from stair_es.eval.contenders import contender
+from stair_es.eval.probe import fit, held_out, matrices
+from stair_es.eval.run_probe import probe
+from stair_es.eval.run_zero_shot import zero_shot
+from stair_es.eval.zero_shot import accuracy, dense_classes, dense_scores, texts_of, word_classes, word_scores
+from stair_es.model.encoder import ModelSpec
+from stair_es.types import Floats, ImageSpec, Pixels
+
+sklearn_metrics: Any = import_module("sklearn.metrics")  # they have no types
+sklearn_linear: Any = import_module("sklearn.linear_model")
+COLOURS = {"n01_red": (220, 30, 30), "n02_green": (30, 200, 30), "n03_blue": (30, 30, 220)}
+
+
+class Colours:
+    """An encoder that sees the three channels, and knows their names."""
+
+    model_id = "colours@1"
+    image_spec = ImageSpec(size_px=8)
+    words = ("red", "green", "blue")
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        means_BC = pixels_BHWC.reshape(len(pixels_BHWC), -1, 3).mean(axis=1)
+        return [SparseVector.from_pairs((w, float(v)) for w, v in zip(self.words, row, strict=True) if v) for row in means_BC]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return [SparseVector.from_pairs((word, 1.0) for word in self.words if word in text) for text in texts]
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        rows = pixels_BHWC.reshape(len(pixels_BHWC), -1, 3).mean(axis=1).astype(np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        rows = np.array([[float(word in text) + 0.01 for word in self.words] for text in texts], dtype=np.float32)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+class Dense(Colours):
+    """The same without words, as CLIP is."""
+
+    model_id = "dense@1"
+    dense_only = True
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        raise ModelError("dense vectors only")
+
+    encode_texts = encode_images  # type: ignore[assignment]
+
+
+class Broken(Colours):
+    model_id = "broken@1"
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        raise ModelError("its weights are gone")
+
+
+MODELS = [contender(made(), ModelSpec(name=made.model_id)) for made in (Colours, Dense, Broken)]
+
+
+def folder(root: Path, count: int, seed: int = 0) -> Path:
+    """Noisy squares of three colours, a class each."""
+    rng = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            noisy = np.clip(np.array(colour) + rng.integers(-25, 26, (8, 8, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(root / name / f"{number}.JPEG", quality=95)
+    return root
+
+
+def nothing(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+@pytest.mark.parametrize("classes", [3, 8, 40])
+def test_accuracy_is_that_of_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    scores_NK = rng.normal(size=(200, classes))
+    labels = rng.integers(0, classes, 200).tolist()
+    found = accuracy(iter(scores_NK), labels)
+    assert found.top1 == pytest.approx(sklearn_metrics.accuracy_score(labels, scores_NK.argmax(axis=1)))
+    expected = sklearn_metrics.top_k_accuracy_score(labels, scores_NK, k=5, labels=range(classes)) if classes > 5 else 1.0
+    assert found.top5 == pytest.approx(expected)
+    assert found.mean_class == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, scores_NK.argmax(axis=1)))
+
+
+def test_ties_count_against_the_model() -> None:
+    assert accuracy([np.array([0.5, 0.5, 0.1]), np.zeros(3), np.array([0.1, 0.0, 0.2])], [0, 1, 2]).top1 == pytest.approx(1 / 3)
+    assert accuracy([np.zeros(6)], [0]).top5 == 0.0
+
+
+def test_a_class_is_the_mean_of_unit_vectors_the_same_for_words_and_dense() -> None:
+    rng = np.random.default_rng(3)
+    rows_ND = rng.random((7, 5)).astype(np.float32) + 0.01
+    vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in rows_ND]
+    images_ND = rng.random((4, 5)).astype(np.float32) + 0.01
+    images = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row)) for row in images_ND]
+    sparse_NK = np.stack(list(word_scores(images, word_classes(vectors, [3, 4]))))
+    dense_NK = np.stack(list(dense_scores(images_ND, dense_classes(rows_ND, [3, 4]))))
+    assert sparse_NK == pytest.approx(dense_NK, rel=1e-5)
+    mean_D = np.mean([row / np.linalg.norm(row) for row in rows_ND[:3]], axis=0)
+    assert dense_NK[:, 0] == pytest.approx(images_ND @ (mean_D / np.linalg.norm(mean_D)), rel=1e-5)
+    assert texts_of([["tench", "fish"], ["dog"]], ["a {}", "{}"]) == [["a tench", "tench", "a fish", "fish"], ["a dog", "dog"]]
+
+
+def test_zero_shot_of_words_dense_vectors_and_a_model_that_breaks(tmp_path: Path) -> None:
+    labelled = read_folder(folder(tmp_path / "set", 4))
+    (tmp_path / "set" / "n01_red" / "0.JPEG").write_bytes(b"no image")
+    said: list[str] = []
+    found = zero_shot(labelled, MODELS, ["a {}"], say=said.append, progress=nothing)
+    rows = found.to_dict()["rows"]
+    assert [(row["vectors"], row["model"], row["images"], row["top1"]) for row in rows] == [
+        *(("words", "colours@1", 11, 1.0), ("dense", "colours@1", 11, 1.0), ("dense", "dense@1", 11, 1.0)),
+    ]
+    assert [problem.partition(": ")[2] for problem in found.problems] == [
+        "not an image in a known format",
+        "its weights are gone",
+    ]
+    assert "| words   | colours@1 | 100.0 |" in found.markdown()
+    assert said == [f"model {number} of 3: {model.label}" for number, model in enumerate(MODELS, 1)]
+    with pytest.raises(ModelError, match="gone"):
+        zero_shot(labelled, MODELS[2:], ["a {}"], say=said.append, progress=nothing)
+    with pytest.raises(UsageError, match="no place"):
+        zero_shot(labelled, MODELS[:1], ["a photo"], say=said.append, progress=nothing)
+
+
+def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps(["red", "green", "mauve"]))
+    labelled = read_folder(folder(tmp_path / "set", 2), classes=names)
+    found = zero_shot(labelled, MODELS[:1], ["{}"], say=print, progress=nothing)
+    assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
+    assert found.remarks == ("words of colours@1: 1 classes have no known word, and are never found",)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.json", json.dumps({name: name[4:] for name in COLOURS} | {"n99_other": "other"})),
+        ("b.json", json.dumps({name: [name[4:], "  a   colour "] for name in COLOURS})),
+        ("c.json", json.dumps([name[4:] for name in COLOURS])),
+        ("d.json", json.dumps({str(place): [name, name[4:]] for place, name in enumerate(COLOURS)})),
+        ("e.txt", "".join(f"{name} {name[4:]}, a colour\n" for name in COLOURS)),
+    ],
+)
+def test_names_of_classes(tmp_path: Path, file: str, text: str) -> None:
+    root = folder(tmp_path / "set", 3)
+    (tmp_path / file).write_text(text)
+    (root / "empty").mkdir()
+    (root / ".hidden").mkdir()
+    (root / "notes.txt").write_text("no class")
+    labelled = read_folder(root, classes=tmp_path / file, limit=2)
+    assert labelled.classes == tuple(COLOURS)
+    assert [names[0] for names in labelled.names] == ["red", "green", "blue"]
+    assert {names[1:] for names in labelled.names} == ({("a colour",)} if file[0] in "be" else {()})
+    assert labelled.labels == (0, 0, 1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("a.json", '{"n01_red": "red"}', "no name for 2 of 3 folders, among them n02_green, n03_blue"),
+        ("a.json", '["red"]', "lists 1 names for 3 folders"),
+        ("a.json", '"red"', "neither"),
+        ("a.json", "{", "can't read"),
+        ("a.txt", "n01_red\n", "no name for 3"),
+    ],
+)
+def test_names_that_are_missing(tmp_path: Path, file: str, text: str, message: str) -> None:
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_folder(folder(tmp_path / "set", 1), classes=tmp_path / file)
+    with pytest.raises(UsageError, match="at least 2 classes"):
+        read_folder(tmp_path)
+
+
+def test_the_probe_is_the_regression_of_scikit_learn() -> None:
+    rng = np.random.default_rng(8)
+    labels = [int(label) for label in rng.integers(0, 4, 120)]
+    rows_NV = rng.random((120, 9)) * (rng.random((120, 9)) < 0.5) + np.eye(4, 9)[labels] * 0.4
+    vectors = [SparseVector.from_pairs((f"w{place}", float(x)) for place, x in enumerate(row) if x) for row in rows_NV]
+    sparse_NV, _ = matrices(vectors, [SparseVector(("unseen",), (1.0,))])
+    assert sparse_NV.toarray() == pytest.approx(rows_NV)
+    dense, sparse = fit(rows_NV, labels), fit(sparse_NV, labels)
+    assert dense.strength == sparse.strength
+    assert dense.scores(rows_NV) == pytest.approx(sparse.scores(sparse_NV), abs=1e-2)
+    scale = 1 / np.linalg.norm(rows_NV, axis=1).mean()
+    plain = sklearn_linear.LogisticRegression(C=dense.strength, max_iter=1000).fit(rows_NV * scale, labels)
+    assert accuracy(dense.scores(rows_NV), labels).top1 == pytest.approx(plain.score(rows_NV * scale, labels))
+    assert dense.converged
+    assert not fit(rows_NV, labels, steps=1).converged
+
+
+def test_what_is_held_out() -> None:
+    labels = [*[0] * 10, *[1] * 3, 2, *[3] * 2]
+    held = held_out(labels)
+    assert [int(held[np.array(labels) == label].sum()) for label in range(4)] == [2, 1, 0, 1]
+    assert fit(np.eye(2), [0, 1]).strength in (1.0, 10.0)  # nothing to choose by
+    assert fit(np.eye(2), [0, 1]).scores(np.eye(2)).shape == (2, 2)
+
+
+def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
+    train, test = read_folder(folder(tmp_path / "train", 5)), folder(tmp_path / "test", 2, seed=1)
+    (test / "n03_blue").rename(test / "n09_mauve")
+    found = probe(train, read_folder(test), MODELS, say=print, progress=nothing)
+    rows = found.to_dict()["rows"]
+    assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
+        *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
+    ]
+    assert found.problems[0] == "test/n09_mauve: no such class to learn from"
+    with pytest.raises(UsageError, match="no class of"):
+        probe(train, read_folder(_renamed(test)), MODELS, say=print, progress=nothing)
+
+
+def _renamed(root: Path) -> Path:
+    for path in list(root.iterdir()):
+        path.rename(root / f"other_{path.name}")
+    return root

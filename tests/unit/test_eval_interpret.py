@@ -1,0 +1,255 @@
+"""What words mean and what they cost, against plain counts over whole vectors."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es import SparseVector
+from stair_es.errors import UsageError
+from stair_es.eval.captions import read_captions
+from stair_es.eval.class_folders import read_folder
+from stair_es.eval.contenders import Contender, contender, label_space, load, reference_features
+from stair_es.eval.interpret import ByCosine, ByWeight, found, strangers
+from stair_es.eval.metrics import ranks
+from stair_es.eval.run import EvalOptions, evaluate
+from stair_es.eval.run_interpret import interpret, of_captions, of_classes, written
+from stair_es.eval.run_sparsity import of_captions as items_of
+from stair_es.eval.run_sparsity import of_folder, sparsity
+from stair_es.eval.sparsity import flops, gini, lists, sizes, weighted_flops
+from stair_es.eval.zero_shot import accuracy
+from stair_es.model.encoder import ModelSpec
+from stair_es.types import Floats, ImageSpec, Pixels
+
+WORDS = ("red", "green", "blue", "dark", "##ish")
+COLOURS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200)}
+
+
+class Colours:
+    """Sees which channel there is, and says another word besides, which is heavier for blue."""
+
+    model_id = "colours@1"
+    image_spec = ImageSpec(size_px=8)
+    features = WORDS
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        seen = [WORDS[int(pixels_HWC[4, 4].argmax())] for pixels_HWC in pixels_BHWC]
+        return [SparseVector.from_mapping({word: 1.0, "dark": 2.0 if word == "blue" else 0.5}) for word in seen]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return [SparseVector.from_pairs((word, 1.0) for word in WORDS if word in text.lower()) for text in texts]
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        stem = word.lower().removesuffix("ish")
+        pieces = (stem, "##ish") if stem != word.lower() else (stem,)
+        return tuple(piece for piece in pieces if piece in WORDS)
+
+
+class Dense(Colours):
+    model_id = "dense@1"
+    dense_only = True
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        return np.stack([np.eye(3, dtype=np.float32)[int(pixels_HWC[4, 4].argmax())] for pixels_HWC in pixels_BHWC])
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        rows = [[float(word in text) for word in WORDS[:3]] for text in texts]
+        return np.array([row if any(row) else [0.6, 0.8, 0.0] for row in rows], dtype=np.float32)
+
+
+class Untold:
+    """Says nothing of its vocabulary."""
+
+    model_id = "untold@1"
+    image_spec = ImageSpec(size_px=8)
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        return Colours().encode_images(pixels_BHWC)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        return Colours().encode_texts(texts)
+
+
+def made(*encoders: Colours | Untold) -> list[Contender]:
+    return [contender(encoder, ModelSpec(name=encoder.model_id)) for encoder in encoders]
+
+
+def nothing(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, colour in COLOURS.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / "set" / name / f"{number}.png")
+    rows = [
+        {"image": "red/0.png", "captions": ["the Reddish RED one", "a red square"]},
+        {"image": "green/0.png", "caption": "green, of course"},
+        {"image": "blue/0.png", "caption": "the blue one"},
+        {"image": "blue/1.png", "caption": "mauve"},
+    ]
+    (tmp_path / "set" / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "set"
+
+
+def test_ranks_are_those_over_the_whole_vocabulary() -> None:
+    rng = np.random.default_rng(4)
+    words = [f"w{place}" for place in range(30)]
+    for _ in range(200):
+        scores_V = np.where(rng.random(30) < 0.6, 0.0, rng.integers(1, 5, 30)).astype(np.float64)
+        own = [words[place] for place in rng.choice(30, rng.integers(1, 5), replace=False)]
+        expected = ranks(scores_V, [words.index(word) for word in own])[0]
+        vector = SparseVector.from_pairs((word, float(score)) for word, score in zip(words, scores_V, strict=True) if score)
+        assert ByWeight(vector, frozenset(words)).rank([*own, "elsewhere"]) == expected
+        assert ByCosine(scores_V, {word: place for place, word in enumerate(words)}).rank([*own, "elsewhere"]) == expected
+    assert ByWeight(vector, frozenset(words)).rank(["elsewhere"]) is None
+
+
+def test_with_one_word_a_class_it_is_top_k_accuracy_over_all_words() -> None:
+    rng = np.random.default_rng(5)
+    scores_NV = rng.normal(size=(80, 50))
+    labels = rng.integers(0, 50, 80).tolist()
+    places = {str(place): place for place in range(50)}
+    shares = found((ByCosine(scores_V, places) for scores_V in scores_NV), [(str(label),) for label in labels])
+    whole = accuracy(scores_NV, labels)
+    assert (shares.at[1], shares.at[5], shares.at[100]) == (whole.top1, whole.top5, 1.0)
+    assert shares.chance is not None
+    assert shares.chance[20] == pytest.approx(20 / 50, abs=0.1)
+
+
+def test_chance_is_asked_of_images_with_other_words() -> None:
+    own = [("a",)] * 5 + [("b",)] * 5
+    for image, others in enumerate(strangers(own)):
+        assert all(own[other] != own[image] for other in others)
+    assert found(iter([ByWeight(SparseVector(("a",), (1.0,)), {"a", "b"})] * 2), [("a",)] * 2).chance is None
+
+
+def test_words_of_classes(folder: Path) -> None:
+    report = interpret(of_classes(read_folder(folder)), made(Colours(), Dense(), Untold()), say=print, progress=nothing).to_dict()
+    at = {(row["vectors"], row["model"]): (row["vocabulary"], row["at"][1], row["at"][5]) for row in report["rows"]}
+    assert at == {
+        ("words", "colours@1"): (5, pytest.approx(2 / 3), 1.0),  # for blue, `dark` is heavier
+        ("dense", "dense@1"): (5, 1.0, 1.0),  # in the vocabulary of the first
+        ("words", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
+    }
+    assert report["rows"][0]["chance"][1] == 0.0
+    assert written("##ish") + written("Ġdog") + written("▁a") + written("cat</w>") + written("##") == "ishdogacat##"
+
+
+def test_words_of_captions(folder: Path) -> None:
+    captions = read_captions(folder / "captions.jsonl")
+    report = interpret(of_captions(captions), made(Colours()), say=print, progress=nothing)
+    row = report.to_dict()["rows"][0]
+    assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
+    assert "1 images have no word that is in the vocabulary" in report.markdown()
+    with pytest.raises(UsageError, match="no place"):
+        interpret(of_captions(captions), made(Colours()), prompt="a photo", say=print, progress=nothing)
+
+
+def test_the_label_space_of_dense_models_alone_is_berts() -> None:
+    space = label_space(made(Dense()))
+    assert space.words == reference_features()
+    assert len(space.words) > 29_000
+    assert "dog" in space.words
+    assert not {"the", "[CLS]", "[unused5]", "!"} & set(space.words)
+    assert space.speller is not None
+    assert space.speller.spell("spaniel") == ("span", "##iel")
+    with pytest.raises(UsageError, match="twice"):
+        load([ModelSpec(name="starter"), ModelSpec(name="starter")])
+
+
+def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
+    return [
+        SparseVector.from_pairs(
+            (f"w{word}", float(rng.random() + 0.01)) for word in rng.choice(40, rng.integers(0, 12), replace=False)
+        )
+        for _ in range(count)
+    ]
+
+
+def test_flops_are_the_multiplications_counted_one_by_one() -> None:
+    rng = np.random.default_rng(6)
+    items, queries = drawn(rng, 50), drawn(rng, 30)
+    counted = sum(len({*item.features} & {*query.features}) for item, query in itertools.product(items, queries))
+    assert flops(items, queries) == pytest.approx(counted / (50 * 30), rel=1e-12)
+    columns = [f"w{word}" for word in range(40)]
+    means = [[np.mean([vector.to_dict().get(word, 0.0) for vector in side]) for word in columns] for side in (items, queries)]
+    assert weighted_flops(items, queries) == pytest.approx(math.fsum(a * b for a, b in zip(*means, strict=True)), rel=1e-12)
+
+
+def test_sizes_and_lists() -> None:
+    vectors = [SparseVector.from_pairs((word, 1.0) for word in words) for words in ("abc", "ab", "a", "")]
+    size = sizes(vectors)
+    assert (size.items, size.mean, size.p50, size.most, size.empty) == (4, 1.5, 1.5, 3, 1)
+    assert size.p95 == pytest.approx(2.85)
+    told = lists(vectors, "abcdefgh")
+    assert (told.words, told.vocabulary, told.dead, told.longest, told.longest_word) == (3, 8, 5, 3, "a")
+    assert told.top_share == pytest.approx(0.5)
+    untold = lists(vectors, None)
+    assert (untold.vocabulary, untold.dead) == (None, None)
+    assert untold.gini == pytest.approx(gini([3, 2, 1]))
+    assert lists([SparseVector((), ())], None).gini == 0.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gini_is_half_the_relative_mean_difference(seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(0, 30, 25)
+    expected = np.abs(lengths[:, None] - lengths[None, :]).mean() / (2 * lengths.mean())
+    assert gini(lengths.tolist()) == pytest.approx(float(expected))
+    assert gini([7, 7, 7]) == 0.0
+
+
+def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
+    items = items_of(read_captions(folder / "captions.jsonl"))
+    report = sparsity(items, made(Colours(), Dense()), say=print, progress=nothing)
+    words, dense = report.to_dict()["rows"]
+    assert words["items"]["images"]["mean"] == 2.0
+    assert words["items"]["texts"]["empty"] == 1
+    assert words["lists"]["images"]["dead"] == 1
+    assert words["flops"]["texts -> images"]["multiplications"] == pytest.approx(flops_by_hand())
+    assert (dense["dense_dimensions"], dense["items"]) == (3, {})
+    assert "| dense   | dense@1 " in report.markdown()
+    alone = sparsity(of_folder(folder, limit=3), made(Colours()), say=print, progress=nothing).to_dict()["rows"][0]
+    assert list(alone["items"]) == ["images"]
+    assert alone["items"]["images"]["items"] == 3
+    with pytest.raises(UsageError, match="no images below"):
+        of_folder(folder / "captions.jsonl")
+
+
+def flops_by_hand() -> float:
+    """Of five texts two say `red`, one `green`, one `blue`; of four images one is red, one green, two are blue."""
+    return (2 * 1 + 1 * 1 + 1 * 2) / (5 * 4)
+
+
+def test_retrieval_of_several_models_without_a_cluster(folder: Path) -> None:
+    captions = read_captions(folder / "captions.jsonl")
+    found_ = evaluate(captions, made(Colours(), Dense()), None, EvalOptions(), say=print, progress=nothing)
+    methods = [(row.method, row.model) for row in found_.rows if row.direction == "text -> image"]
+    assert methods == [
+        ("STAIR", "colours@1"),
+        ("bag of words", "colours@1"),
+        ("BM25 on captions", ""),
+        ("dense kNN", "colours@1"),
+        ("dense kNN", "dense@1"),
+    ]
+    by_model = {(row.method, row.model, row.direction): row for row in found_.rows}
+    stair = by_model["STAIR", "colours@1", "text -> image"]
+    assert stair.exact is not None
+    assert (stair.exact.queries, stair.exact.hit[1], stair.engine) == (5, 0.6, None)  # two blue ones, and one not known
+    dense = by_model["dense kNN", "dense@1", "image -> text"]
+    assert dense.exact is not None
+    text = found_.markdown()
+    assert "exact dot products, no cluster" in text
+    assert "engine" not in text.lower().replace("only an engine", "")
+    assert "dense kNN of colours@1 n/a: the model has no dense vectors" in text
+    assert found_.to_dict()["cluster"] is None
+    assert found_.to_dict()["against"] == ["dense@1"]
