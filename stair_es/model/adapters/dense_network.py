@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stair_es.model.adapters.dense_baselines import DenseFormat
 
 _AGAIN = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 class DenseNetwork:
@@ -142,6 +143,8 @@ class DenseNetwork:
 
     @cached_property
     def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
+        if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would make an empty one
+            raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _AGAIN)
         kind: Any = transformers.AutoTokenizer
         return _read("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
 

@@ -9,8 +9,7 @@ So the words of a vocabulary are all different, and the place of a word in it is
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
@@ -30,16 +29,25 @@ def style_of(tokenizer_json: str) -> Style:
 
 
 def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """A word for each token, all of them different if the tokens are."""
-    words = [token if token in special else _word(token, style) for token in tokens]
+    """A word for each token, all of them different if the tokens are. Where two would be the same, the shorter token has it."""
+    readable = [token if token in special else _word(token, style) for token in tokens]
+    kept = {place for place, token in enumerate(tokens) if readable[place] == token}
     while True:
-        count = Counter(words)
-        if len(count) == len(words):
-            return tuple(words)
-        before = words
-        words = [token if count[word] > 1 else word for token, word in zip(tokens, words, strict=True)]
-        if words == before:
-            return tuple(words)
+        places: dict[str, list[int]] = {}
+        for place, token in enumerate(tokens):
+            places.setdefault(token if place in kept else readable[place], []).append(place)
+        lose = {place for rivals in places.values() for place in _losers(rivals, kept, tokens)}
+        if not lose:
+            return tuple(token if place in kept else readable[place] for place, token in enumerate(tokens))
+        kept |= lose
+
+
+def _losers(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str]) -> set[int]:
+    """Who of those with one word has to stay as it is: all if it is somebody's own token, else all but the shortest."""
+    others = {place for place in rivals if place not in kept}
+    if len(others) == len(rivals):
+        others.discard(min(rivals, key=lambda place: (len(tokens[place]), tokens[place])))
+    return others
 
 
 def _word(token: str, style: Style) -> str:

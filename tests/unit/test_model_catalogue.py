@@ -1,0 +1,150 @@
+"""What `--model` may name, and what it says when it may not. No network is loaded, and none is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from stair_es.cluster.identity import check_alias, index_name
+from stair_es.errors import ModelError, UnknownModel
+from stair_es.model import catalogue
+from stair_es.model.adapters import formats, hub
+from stair_es.model.checkpoint_kind import model_id
+
+
+def _folder(folder: Path, config: object) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["nope", "", " ", "./nope", "/no/such/folder", "a/b/c", "~nobody-here/x", "x\0y", "x" * 5000])
+def test_an_unknown_name_says_what_there_is(name: str) -> None:
+    with pytest.raises(UnknownModel, match="neither a name nor a folder") as wrong:
+        catalogue.kind(name)
+    assert "starter" in wrong.value.remedy
+    assert "org/name" in wrong.value.remedy
+    assert wrong.value.exit_code == 2
+
+
+def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _folder(tmp_path / "starter", {"model_type": "clip"})
+    monkeypatch.chdir(tmp_path)
+    assert catalogue.resolve("starter").model_id == "starter-1"
+    assert catalogue.absolute("starter") == "starter"
+    assert catalogue.absolute("./starter") == str(tmp_path / "starter")
+
+
+def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = _folder(tmp_path / "models" / "mine", {})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("models/mine", "./models/mine/", "models/../models/mine", "~/models/mine", str(folder)):
+        assert catalogue.absolute(given) == str(folder)
+    assert catalogue.absolute("org/name") == "org/name"
+
+
+def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is no checkpoint: it has no config\.json"):
+        catalogue.kind(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\xff"])
+def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError, match=r"config\.json (can't be read|is no JSON object)"):
+        catalogue.kind(str(tmp_path))
+
+
+def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "x", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+    with pytest.raises(ModelError, match=r"unknown format.*llama") as wrong:
+        catalogue.kind(str(folder))
+    for name in ("stair-es", "VDR", "D2S", "SparseEncoder", "CLIP", "SigLIP", "ALIGN"):
+        assert name in wrong.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"format": "stair-es"}, "stair-es"),
+        ({"encoder_q": {}, "encoder_p": {}}, "VDR (cross-modal)"),
+        ({"model_type": "d2s"}, "D2S"),
+        ({"model_type": "clip"}, "CLIP"),
+        ({"model_type": "siglip", "architectures": ["SiglipModel"]}, "SigLIP"),
+        ({"model_type": "align"}, "ALIGN"),
+        ({"model_type": "blip", "architectures": ["BlipForImageTextRetrieval"]}, "BLIP (retrieval)"),
+    ],
+)
+def test_a_configuration_decides(tmp_path: Path, config: object, name: str) -> None:
+    assert formats.format_of(_folder(tmp_path / "x", config)).name == name
+
+
+def test_sparse_encoders_need_no_configuration_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "sentence_transformers.models.Router"}]))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SparseEncoder"}))
+    assert formats.format_of(tmp_path).name == "sentence-transformers SparseEncoder"
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "SentenceTransformer"}))
+    with pytest.raises(ModelError, match="unknown format"):
+        formats.format_of(tmp_path)
+
+
+def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "My Model (v2)", {"a": 1})
+    first = model_id(str(folder), [folder])
+    assert re.fullmatch(r"my-model-v2-[0-9a-f]{12}", first)
+    (folder / "README.md").write_text("not part of it")
+    (folder / "checkpoint-7").mkdir()
+    (folder / "checkpoint-7" / "model.safetensors").write_bytes(b"neither")
+    assert model_id(str(folder), [folder]) == first
+    (folder / "tokenizer.json").write_text("{}")
+    second = model_id(str(folder), [folder])
+    assert second != first
+    (folder / "pytorch_model.bin").write_bytes(b"1")
+    third = model_id(str(folder), [folder])
+    assert third != second
+    (folder / "model.safetensors").write_bytes(b"2")  # now the pickle isn't read any more
+    fourth = model_id(str(folder), [folder])
+    (folder / "pytorch_model.bin").write_bytes(b"other")
+    assert model_id(str(folder), [folder]) == fourth != third
+
+
+@pytest.mark.parametrize("name", ["Org/Some_Model.v1", "/tmp/ä ö/ÜBER", "org/---", "/x/" + "long" * 80, "C:\\models\\mine"])
+def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
+    made = model_id(name, [tmp_path])
+    index = index_name("photos", made, datetime(2024, 5, 6, tzinfo=timezone.utc))
+    check_alias(index[:200])
+    assert len(index.encode()) <= 255
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*-[0-9a-f]{12}", made)
+
+
+def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and the hub can't give it") as wrong:
+        catalogue.kind("vsearch/vdr-cross-modal")
+    assert "hf download vsearch/vdr-cross-modal" in wrong.value.remedy
+
+
+def test_code_is_trusted_by_the_name_of_the_model_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, trusted in (("", False), ("1", False), ("*", False), ("org/other, org/name", True), ("org/name", True)):
+        monkeypatch.setenv(hub.TRUST, said)
+        assert hub.trusted("org/name") is trusted
+
+
+def test_resolving_loads_no_network_library(tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "clip", {"model_type": "clip"})
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": 224}))
+    code = (
+        f"import sys\nfrom stair_es.model import catalogue\ncatalogue.resolve({str(folder)!r})\n"
+        "print(sorted({'torch', 'transformers', 'sentence_transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
