@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ Classes = Annotated[
 PerClass = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of each class, the first ones.")]
 
 _MOST_PROBLEMS = 5
+_LINE_EVERY_S = 10.0
 
 
 class Report(Protocol):
@@ -117,9 +119,9 @@ def say_problems(problems: Sequence[str]) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for people; where stderr is no terminal, a line when a part is through."""
+    """A bar for people; where stderr is no terminal, a line now and then, and when a part is through."""
     if not stderr.is_terminal:
-        yield lambda what, done, total: note(f"{what}: {done:,} of {total:,}") if done == total else None
+        yield _lines()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -134,6 +136,19 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield update
+
+
+def _lines() -> Callable[[str, int, int], None]:
+    last = time.monotonic()
+
+    def update(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= _LINE_EVERY_S:
+            last = now
+            note(f"{what}: {done:,} of {total:,}")
+
+    return update
 
 
 def _check_out(folder: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,3 +70,82 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     wrong = run("evaluate", "retrieval", PHOTOS / "CREDITS.md", "--json")
     assert wrong.returncode == 2
     assert "isn't JSON" in json.loads(wrong.stdout)["error"]
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Run:
+    """Run `stair-es evaluate` where there is no cluster, and none can be started."""
+    environment = {**os.environ, "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
+
+    def script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        call = [SCRIPT, "evaluate", *arguments]
+        return subprocess.run(call, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+
+    return script
+
+
+def layout(root: Path) -> Path:
+    """A folder of classes as ImageNet has them, from photos."""
+    classes = {"n1": ("tabby-cat", "kitten-with-yarn"), "n2": ("two-spaniels",), "n3": ("espresso",)}
+    for name, photos in classes.items():
+        (root / name).mkdir(parents=True)
+        for photo in photos:
+            shutil.copy(PHOTOS / f"{photo}.jpg", root / name / f"{photo}.JPEG")
+    return root
+
+
+def test_retrieval_of_a_coco_set_without_a_cluster(alone: Run, tmp_path: Path) -> None:
+    names = {1: "tabby-cat.jpg", 2: "espresso.jpg", 3: "two-spaniels.jpg"}
+    texts = ((1, "a cat"), (1, "a tabby cat looks"), (2, "a cup of coffee"), (3, "two dogs"), (3, "brown dogs in a kennel"))
+    coco = {
+        "images": [{"id": id_, "file_name": name} for id_, name in names.items()],
+        "annotations": [{"id": place, "image_id": id_, "caption": text} for place, (id_, text) in enumerate(texts)],
+    }
+    (tmp_path / "captions_val2017.json").write_text(json.dumps(coco))
+    call = ("retrieval", "captions_val2017.json", "--images", PHOTOS, "--exact", "--text-tower", "table")
+    done = alone(*call, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["form"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
+    stair = found["rows"][0]
+    assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "starter-1", 1.0)
+    assert stair["engine"] == {"missing": "no cluster was asked (--exact)"}
+    assert alone(*call, "--keep").returncode == 2
+    unknown = alone(*call, "--against", "nobody", "--json")
+    assert unknown.returncode == 2
+    assert "nobody" in json.loads(unknown.stdout)["error"]
+
+
+def test_a_folder_of_classes(alone: Run, tmp_path: Path) -> None:
+    layout(tmp_path / "pets")
+    (tmp_path / "names.txt").write_text("n1 cat, tabby\nn2 dog\nn3 coffee\n")
+    (tmp_path / "prompts.txt").write_text("a photo of a {}\n\n{}\n")
+    light = ("--text-tower", "table", "--json")
+    done = alone("zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["prompts"] == ["a photo of a {}", "{}"]
+    assert found["rows"] == [{"vectors": "words", "model": "starter-1", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}]
+    assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert "| words   | starter-1 |" in (tmp_path / "report" / "evaluation.md").read_text()
+    done = alone("words", "pets", "--classes", "names.txt", *light)
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads(done.stdout)["rows"]
+    assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, 29034, 1.0)
+    done = alone("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"][0]["top1"] == 1.0
+    wrong = alone("probe", "pets", *light)
+    assert wrong.returncode == 2
+    assert json.loads(wrong.stdout)["error"] == "no such folder: pets/train"
+
+
+def test_what_captions_and_folders_cost(alone: Run) -> None:
+    done = alone("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", "--text-tower", "table")
+    assert done.returncode == 0, done.stderr
+    assert "| words   | starter-1 | texts -> images  |" in done.stdout
+    done = alone("sparsity", PHOTOS, "--limit", "3", "--json")
+    assert json.loads(done.stdout)["rows"][0]["items"]["images"]["most"] <= 64
+    done = alone("words", PHOTOS / "captions.jsonl", "--limit", "8", "--text-tower", "table")
+    assert done.returncode == 0, done.stderr
+    assert "Whether a word of an image's captions" in done.stdout
