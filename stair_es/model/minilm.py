@@ -40,15 +40,19 @@ class MiniLM:
 
     def embed(self, ids: Sequence[int]) -> Floats:
         """The unit vector [D] of one tokenised text; `ids` begin with [CLS] and end with [SEP]."""
+        mean_D = self.states(ids).mean(axis=0)
+        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
+        return unit_D
+
+    def states(self, ids: Sequence[int]) -> Floats:
+        """The states [L, D] of the last layer."""
         x_LD = self._embeddings(ids)
         for layer in range(_LAYERS):
             name = f"encoder.layer.{layer}"
             x_LD = self._norm(x_LD + self._attention(x_LD, f"{name}.attention"), f"{name}.attention.output.LayerNorm")
-            inner_LF = _gelu(self._dense(x_LD, f"{name}.intermediate.dense"))
+            inner_LF = gelu(self._dense(x_LD, f"{name}.intermediate.dense"))
             x_LD = self._norm(x_LD + self._dense(inner_LF, f"{name}.output.dense"), f"{name}.output.LayerNorm")
-        mean_D = x_LD.mean(axis=0)
-        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
-        return unit_D
+        return x_LD
 
     def _embeddings(self, ids: Sequence[int]) -> Floats:
         words_LD = self._tensors["embeddings.word_embeddings.weight"][np.asarray(ids)]
@@ -86,7 +90,7 @@ def softmax(x: Floats) -> Floats:
     return y
 
 
-def _gelu(x: Floats) -> Floats:
+def gelu(x: Floats) -> Floats:
     """`x * Phi(x)`, the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
     z = np.abs(x) * np.float32(1 / math.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * z)

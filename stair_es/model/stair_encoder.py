@@ -47,7 +47,9 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
         ModelError: The spec asks for what this model doesn't have, or a file is broken.
     """
     if spec.text_tower != "full":
-        raise ModelError(f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table.")
+        raise ModelError(
+            f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table."
+        )
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
     return StairEncoder(folder, config, card, spec)
@@ -125,7 +127,7 @@ class StairEncoder:
         want = (self.image_spec.size_px, self.image_spec.size_px, 3)
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
             raise ModelError(
-                f"{self._card.name} wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
+                f"{self._card.name} wants uint8 pixels (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
 
@@ -146,9 +148,7 @@ class StairEncoder:
 
             return NumpyTowers(self._folder, self._config, self._tokens, self._spec)
         if self._spec.backend == "onnx":
-            raise ModelError(
-                f"{self._card.name} isn't there as an ONNX graph", "Use --backend torch, or auto."
-            )
+            raise ModelError(f"{self._card.name} isn't there as an ONNX graph", "Use --backend torch, or auto.")
         need("torch", "torch")
         return TorchTowers(stair_checkpoint.load(self._folder), self._spec)
 

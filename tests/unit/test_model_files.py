@@ -14,7 +14,7 @@ import pytest
 
 from stair_es.errors import ModelError
 from stair_es.model import image_network, minilm_files, starter_data
-from stair_es.model.minilm import MiniLM, _gelu, softmax
+from stair_es.model.minilm import MiniLM, gelu, softmax
 from stair_es.model.starter import meaningful
 from stair_es.model.torch_file import read_state_dict
 
@@ -163,11 +163,11 @@ def test_a_tensor_outside_its_storage_is_an_error(tmp_path: Path) -> None:
         read_state_dict(path)
 
 
-def test_gelu_and_softmax_agree_with_torch() -> None:
+def testgelu_and_softmax_agree_with_torch() -> None:
     import torch
 
     x = np.linspace(-8, 8, 2001, dtype=np.float32)
-    assert np.abs(_gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6
+    assert np.abs(gelu(x) - torch.nn.functional.gelu(torch.from_numpy(x)).numpy()).max() < 2e-6
     assert np.abs(softmax(x) - torch.softmax(torch.from_numpy(x), -1).numpy()).max() < 1e-7
 
 

@@ -1,0 +1,135 @@
+"""The towers without PyTorch, for checkpoints over backbones that packages bring: the heads in numpy, the networks as the starter has them.
+
+Shape suffixes: B batch, L tokens, D states, T transform, F features, E dense dimensions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from stair_es.config import Home
+from stair_es.errors import ModelError
+from stair_es.model import minilm_files, stair_checkpoint
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.image_network import ImageNetwork, load_network
+from stair_es.model.minilm import MiniLM, gelu
+from stair_es.model.stair_config import WEIGHTS_FILE, StairConfig
+from stair_es.model.stair_tokens import Ids, Tokens
+from stair_es.types import Floats, Pixels
+
+_EPSILON = 1e-5
+Rows = tuple[Floats | None, Floats | None]
+
+
+class NumpyTowers:
+    """See `stair_encoder.Towers`. Each tower is loaded when it is first used, once."""
+
+    def __init__(self, folder: Path, config: StairConfig, tokens: Tokens, spec: ModelSpec) -> None:
+        """Read the heads.
+
+        Raises:
+            ModelError: The file is missing or broken, or lacks a tensor.
+        """
+        self._config, self._tokens, self._spec = config, tokens, spec
+        self._arrays = _Named(stair_checkpoint.read_arrays(folder), folder / WEIGHTS_FILE)
+        self._lock = threading.RLock()
+
+    def images(self, pixels_BHWC: Pixels) -> Rows:
+        """See `Towers`; an image alone gives the same bits as in a batch."""
+        with self._lock:
+            network = self._image_network
+        rows = [self._head("image", features_D[None]) for features_D in network.see(pixels_BHWC).features_BD]
+        top_k = self._config.image.top_k
+        return self._stacked([(None if logits is None else _activated(logits, top_k), dense) for logits, dense in rows])
+
+    def texts(self, texts: Sequence[str]) -> Rows:
+        """See `Towers`; one text at a time."""
+        return self._stacked([self._text(text) for text in texts])
+
+    def _text(self, text: str) -> Rows:
+        with self._lock:
+            network, tokens = self._text_network, self._tokens
+            ids_L = tokens.encode([text]).ids_BL[0]
+        states_LD = network.states(ids_L.tolist())
+        logits_BF, dense_BE = self._head("text", states_LD.mean(axis=0, keepdims=True))
+        if logits_BF is None:
+            return None, dense_BE
+        places_L = tokens.own_feature_of_V[ids_L]
+        strength_F = logits_BF[0]
+        if self._config.text.own_words:
+            strength_F = np.maximum(strength_F, 0) + self._own(states_LD, places_L, len(strength_F))
+        if self._config.text.always_masked:
+            there_F = np.zeros(len(strength_F), bool)
+            there_F[places_L[places_L >= 0]] = True
+            strength_F = strength_F * there_F
+        return _activated(strength_F[None], self._config.text.top_k), dense_BE
+
+    def _own(self, states_LD: Floats, places_L: Ids, features: int) -> Floats:
+        """See `stair_heads.OwnWords`."""
+        arrays, kept = self._arrays, places_L >= 0
+        strength = arrays["text.own_words.word_F"][places_L[kept]] + states_LD[kept] @ arrays["text.own_words.state_D"]
+        own_F = np.zeros(features, np.float32)
+        np.maximum.at(own_F, places_L[kept], np.maximum(strength, 0))
+        return own_F
+
+    def _head(self, side: str, mean_BD: Floats) -> Rows:
+        """See `stair_heads.Head`."""
+        arrays = self._arrays
+        name = f"{side}.head"
+        hidden_BT = gelu(mean_BD @ arrays[f"{name}.transform.0.weight"].T + arrays[f"{name}.transform.0.bias"])
+        centred_BT = hidden_BT - hidden_BT.mean(axis=1, keepdims=True)
+        variance = np.square(centred_BT).mean(axis=1, keepdims=True)
+        hidden_BT = centred_BT / np.sqrt(variance + np.float32(_EPSILON))
+        hidden_BT = hidden_BT * arrays[f"{name}.transform.2.weight"] + arrays[f"{name}.transform.2.bias"]
+        dense_BE = None
+        if "dense" in self._config.heads:
+            dense_BE = hidden_BT @ arrays[f"{name}.dense.weight"].T
+            dense_BE = dense_BE / np.maximum(np.linalg.norm(dense_BE, axis=1, keepdims=True), 1e-12)
+        if "words" not in self._config.heads:
+            return None, dense_BE
+        embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else "text.head.embedding_FT"]
+        logits_BF: Floats = hidden_BT @ embedding_FT.T + arrays[f"{name}.bias_F"]
+        return logits_BF, dense_BE
+
+    def _stacked(self, rows: list[Rows]) -> Rows:
+        config, features = self._config, len(self._tokens.feature_ids_F)
+        words = [row for row, _ in rows if row is not None]
+        dense = [row for _, row in rows if row is not None]
+        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
+        return np.concatenate(words) if words else no_words, np.concatenate(dense) if dense else no_dense
+
+    @cached_property
+    def _image_network(self) -> ImageNetwork:
+        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _text_network(self) -> MiniLM:
+        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+
+
+class _Named(dict[str, Floats]):
+    """Tensors by name; one that isn't there is an error for people."""
+
+    def __init__(self, arrays: Mapping[str, Floats], path: Path) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, name: str) -> Floats:
+        raise ModelError(f"{self._path} lacks {name}", "Get the checkpoint again, or train it again.")
+
+
+def _activated(strength_BF: Floats, top_k: int) -> Floats:
+    """See `stair_heads.activated`."""
+    weights_BF = np.log1p(np.maximum(strength_BF, 0)).astype(np.float32)
+    if not 0 < top_k < weights_BF.shape[1]:
+        return weights_BF
+    kept_BK = np.argpartition(-weights_BF, top_k - 1, axis=1)[:, :top_k]
+    only_BF = np.zeros_like(weights_BF)
+    np.put_along_axis(only_BF, kept_BK, np.take_along_axis(weights_BF, kept_BK, axis=1), axis=1)
+    return only_BF
