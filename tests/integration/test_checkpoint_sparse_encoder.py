@@ -1,0 +1,214 @@
+"""Sparse encoders of sentence-transformers, with a byte-level vocabulary: vectors, words, code that isn't trusted, and a node."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import tiny_sparse
+import transformers.dynamic_module_utils
+from numpy.typing import NDArray
+from PIL import Image
+
+from stair_es.cluster.connect import Connection
+from stair_es.errors import ModelError
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import ingest
+from stair_es.ingest.run_ray import RayOptions
+from stair_es.model import catalogue
+from stair_es.model.adapters.hub import TRUST
+from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.search import ImageSearch, Inputs
+from stair_es.sources.registry import open_source
+from stair_es.vocab import unescape
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model with code of its own, which is trusted."""
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    tiny_sparse.with_images(tmp_path / "splade")
+    monkeypatch.setenv(TRUST, f"org/other, {tmp_path / 'splade'}")
+    return tmp_path / "splade"
+
+
+@pytest.fixture
+def pixels() -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (3, tiny_sparse.SIDE_PX, tiny_sparse.SIDE_PX, 3), np.uint8)
+
+
+def _load(folder: Path) -> Encoder:
+    return catalogue.load(ModelSpec(name=str(folder)))
+
+
+def _weights(encoder: Encoder, row: dict[str, float]) -> NDArray[np.float64]:
+    """A vector as its dimensions."""
+    features: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    assert set(row) <= set(features)
+    return np.array([row.get(word, 0.0) for word in features])
+
+
+def test_images_are_what_numpy_says(folder: Path, pixels: NDArray[np.uint8]) -> None:
+    from safetensors.numpy import load_file
+
+    colours = load_file(folder / "model.safetensors")["colours"]
+    encoder = _load(folder)
+    for vector, pixels_HWC in zip(encoder.encode_images(pixels), pixels, strict=True):
+        wanted_V = np.log1p(np.maximum(colours @ (pixels_HWC.reshape(-1, 3).mean(0) / 255 - 0.5), 0))
+        assert _weights(encoder, vector.to_dict()) == pytest.approx(wanted_V, abs=1e-5)
+
+
+def test_texts_are_what_the_table_says(folder: Path) -> None:
+    from safetensors.numpy import load_file
+
+    table, encoder = load_file(folder / "model.safetensors")["table"], _load(folder)
+    vocabulary = tiny_sparse.tokenizer().get_vocab()
+    found = encoder.encode_texts([" red dogs v2.0", "new york"])
+    words = {"red": "Ġred", "dogs": "Ġdogs", "v2.0": "Ġv2.0"}
+    assert found[0].to_dict() == pytest.approx({word: table[vocabulary[token]] for word, token in words.items()})
+    assert found[1].to_dict() == pytest.approx({"new york": table[vocabulary["new york"]]})
+    assert not len(encoder.encode_texts([""])[0])
+    assert encoder.encode_texts([]) == []
+
+
+def test_alone_and_in_a_batch_are_the_same(folder: Path, pixels: NDArray[np.uint8]) -> None:
+    encoder, texts = _load(folder), [" red", " blue bus v2.0 dogs", "x"] * 5
+    for vector, one in zip(encoder.encode_images(pixels), pixels, strict=True):
+        assert encoder.encode_images(one[None])[0].to_dict() == pytest.approx(vector.to_dict(), abs=1e-6)
+    for vector, text in zip(encoder.encode_texts(texts), texts, strict=True):
+        assert encoder.encode_texts([text])[0] == vector
+
+
+def test_words_are_readable_and_spelled(folder: Path) -> None:
+    encoder = _load(folder)
+    assert isinstance(encoder, Speller)
+    for word in ("red", "v2.0", "café", "new york", "##d", "<mask>"):
+        assert encoder.spell(word) == (word,)
+    assert encoder.spell("reds") == ("red", "##s")
+    features: tuple[str, ...] = encoder.features  # type: ignore[attr-defined]
+    assert len(set(features)) == len(features)
+    assert features[-1] == f"[id {len(features) - 1}]"
+
+
+def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    with (folder / "tiny_splade.py").open("a") as file:
+        file.write(f"\nopen({str(ran)!r}, 'w').close()\n")
+    for said in ("", "1", str(tmp_path), "splade"):
+        monkeypatch.setenv(TRUST, said)
+        with pytest.raises(ModelError, match=r"code of its own \(tiny_splade\.TinySplade\)") as wrong:
+            catalogue.kind(str(folder))
+        assert f"{TRUST}={folder}" in wrong.value.remedy
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("inner/config.json", {"auto_map": {"AutoModel": "modeling.Net"}}),
+        ("router_config.json", {"types": {"query_0": "modeling.Query"}}),
+    ],
+)
+def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: dict[str, Any]) -> None:
+    tiny_sparse.texts_only(tmp_path / "m")
+    assert catalogue.resolve(str(tmp_path / "m"))
+    (tmp_path / "m" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "m" / file).write_text(json.dumps(said))
+    with pytest.raises(ModelError, match="modeling"):
+        catalogue.kind(str(tmp_path / "m"))
+
+
+def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
+    table = tiny_sparse.texts_only(tmp_path / "m")
+    encoder = _load(tmp_path / "m")
+    vector = encoder.encode_texts([" red bus"])[0]
+    vocabulary = tiny_sparse.tokenizer().get_vocab()
+    wanted = {word: float(table[vocabulary[token]]) for word, token in (("red", "Ġred"), ("bus", "Ġbus"))}
+    assert vector.to_dict() == pytest.approx(wanted)
+    side = encoder.image_spec.size_px
+    with pytest.raises(ModelError, match="texts only"):
+        encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
+
+
+def test_a_broken_model_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="can't be loaded"):
+        _load(folder).encode_texts(["x"])
+    (folder / "modules.json").write_text(json.dumps([{"path": "../..", "type": "sentence_transformers.models.Router"}]))
+    with pytest.raises(ModelError, match="outside the folder"):
+        _load(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for name, colour in (("red", RED), ("blue", BLUE)):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / "pictures" / f"{name}.png")
+    return tmp_path / "pictures"
+
+
+def _ingest(url: str, index: str, model: str, pictures: Path, tmp_path: Path, runner: str = "local") -> None:
+    options = IngestOptions(
+        alias=index,
+        model=ModelSpec(name=model),
+        runner=runner,  # type: ignore[arg-type]
+        ray=RayOptions(encoders=1),
+        dead_letters=tmp_path / "letters.jsonl",
+    )
+    report = ingest([open_source(str(pictures))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+    assert (report.written, report.dead) == (2, 0)
+
+
+def test_other_words_than_berts_go_into_an_index_and_are_found(
+    node_url: str,
+    client: OpenSearch,
+    index_name: str,
+    folder: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Words with dots and spaces, pieces and a relative folder: through ingest, the index, search with the index's own model."""
+    monkeypatch.chdir(tmp_path)
+    _ingest(node_url, index_name, "./splade", pictures, tmp_path)
+    monkeypatch.chdir("/")
+    about = next(iter(client.indices.get(index=index_name).values()))["mappings"]["_meta"]["stair_es"]
+    assert about["model_name"] == str(folder)
+    assert about["model"].startswith("splade-")
+
+    with ImageSearch(index_name, url=node_url) as search:
+        encoder = search.encoder
+        stored = {
+            Path(hit["_source"]["uri"]).stem: hit["_source"]["tokens"]
+            for hit in client.search(index=index_name, body={"query": {"match_all": {}}})["hits"]["hits"]
+        }
+        for name, colour in (("red", RED), ("blue", BLUE)):
+            pixels = np.full((1, 16, 16, 3), colour, np.uint8)
+            vector = encoder.encode_images(pixels)[0]
+            kept = {unescape(feature): weight for feature, weight in stored[name].items()}
+            assert kept == pytest.approx(vector.to_dict(), rel=1e-5)
+            assert any("." in word for word in kept) or name == "blue"
+        for word, name in ((" red", "red"), (" v2.0", "red"), (" blue", "blue"), ("new york", "blue")):
+            hits = search.search(Inputs(texts=[word])).hits
+            assert Path(hits[0].uri).stem == name, word
+            assert word.strip() in {reason.feature for reason in hits[0].why}
+        only = search.search(Inputs(texts=[" red blue"], required=["v2.0"])).hits
+        assert [Path(hit.uri).stem for hit in only] == ["red"]
+        only = search.search(Inputs(texts=[" red blue"], excluded=["v2.0"])).hits
+        assert [Path(hit.uri).stem for hit in only] == ["blue"]
+
+
+def test_a_model_that_moved_says_so(node_url: str, index_name: str, folder: Path, pictures: Path, tmp_path: Path) -> None:
+    _ingest(node_url, index_name, str(folder), pictures, tmp_path)
+    shutil.move(folder, tmp_path / "elsewhere")
+    with ImageSearch(index_name, url=node_url) as search, pytest.raises(ModelError, match="neither a name nor a folder"):
+        search.search("red")

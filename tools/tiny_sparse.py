@@ -1,0 +1,120 @@
+"""Sparse encoders of sentence-transformers with a byte-level vocabulary, tiny, with random weights, for tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import PreTrainedTokenizerFast
+
+SIDE_PX = 16
+PADDED = 3
+"""Dimensions beyond the tokenizer, as padded vocabularies have."""
+
+CODE = '''
+import numpy
+import torch
+from pathlib import Path
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+
+class TinySplade(torch.nn.Module):
+    """Texts by a table of tokens, images by their mean colour: as inference-free sparse encoders do, in small."""
+
+    modalities = ["text", "image"]
+
+    def __init__(self, tokenizer, table, colours):
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.table, self.colours = torch.nn.Parameter(table), torch.nn.Parameter(colours)
+
+    @classmethod
+    def load(cls, model_name_or_path, **kwargs):
+        weights = load_file(Path(model_name_or_path) / "model.safetensors")
+        return cls(AutoTokenizer.from_pretrained(model_name_or_path), weights["table"], weights["colours"])
+
+    def preprocess(self, inputs, prompt=None, **kwargs):
+        if isinstance(inputs[0], str):
+            return dict(self.tokenizer(list(inputs), padding=True, return_tensors="pt"))
+        pixels = [torch.from_numpy(numpy.array(image, dtype=numpy.float32)).reshape(-1, 3) for image in inputs]
+        return {"pixel_values": torch.stack(pixels)}
+
+    def forward(self, features, **kwargs):
+        if "pixel_values" in features:
+            logits = (features["pixel_values"].mean(1) / 255 - 0.5) @ self.colours.T
+            features["sentence_embedding"] = torch.log1p(torch.relu(logits))
+        else:
+            shape = (len(features["input_ids"]), len(self.table))
+            seen = torch.zeros(shape, device=self.table.device)
+            seen.scatter_reduce_(1, features["input_ids"], features["attention_mask"].float(), "amax")
+            features["sentence_embedding"] = seen * self.table
+        return features
+
+    def get_embedding_dimension(self):
+        return len(self.table)
+'''
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE trained on a few words; with a special token, and one with a space in it."""
+    inner = Tokenizer(BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "merged_with_next"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=310, initial_alphabet=alphabet, special_tokens=["<pad>", "<mask>"], show_progress=False)
+    inner.train_from_iterator([" red blue red bus v2.0 café dog dogs" for _ in range(20)], trainer)
+    inner.add_tokens([AddedToken("new york", special=False)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
+
+
+def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A model of texts and images that brings code of its own; its weights."""
+    folder.mkdir(parents=True)
+    words = tokenizer()
+    words.save_pretrained(folder)
+    size = len(words) + PADDED
+    draw = torch.Generator().manual_seed(seed)
+    weights = {
+        "table": torch.rand(size, generator=draw) + 0.1,
+        "colours": torch.randn((size, 3), generator=draw) * 2,
+    }
+    weights["table"][:2] = 0  # special tokens
+    _red(weights["colours"], words)
+    save_file(weights, folder / "model.safetensors")
+    (folder / "tiny_splade.py").write_text(CODE)
+    (folder / "config.json").write_text(json.dumps({"model_type": "tiny_splade"}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"height": SIDE_PX, "width": SIDE_PX}}))
+    (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "tiny_splade.TinySplade"}]))
+    _about(folder)
+    return weights
+
+
+def _red(colours: torch.Tensor, words: PreTrainedTokenizerFast) -> None:
+    """A red image has the words red and v2.0, a blue one blue and new york."""
+    vocabulary = words.get_vocab()
+    for word, colour in (("Ġred", (9, -9, -9)), ("Ġv2.0", (8, -8, -8)), ("Ġblue", (-9, -9, 9)), ("new york", (-8, -8, 8))):
+        colours[vocabulary[word]] = torch.tensor(colour, dtype=torch.float32)
+
+
+def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
+    """A model of texts with modules of the library alone; its table of weights."""
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
+
+    words = tokenizer()
+    table = torch.rand(len(words), generator=torch.Generator().manual_seed(seed)) + 0.1
+    SparseEncoder(modules=[SparseStaticEmbedding(words, table)], device="cpu").save_pretrained(str(folder))
+    return table
+
+
+def _about(folder: Path) -> None:
+    about = {"model_type": "SparseEncoder", "prompts": {"query": "", "document": ""}, "similarity_fn_name": "dot"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(about))
