@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 Against = Annotated[
     list[str] | None,
-    typer.Option("--against", metavar="MODEL", help="A further model in the same tables; may be given several times."),
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="A further model in the same tables, as it runs by default; may be given several times.",
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -82,8 +86,8 @@ class Given:
         from stair_es.eval.contenders import load
         from stair_es.model.encoder import ModelSpec
 
-        names = [self.model, *(self.against or ())]
-        return load([ModelSpec(name=name, backend=self.backend, text_tower=self.text_tower) for name in names])
+        first = ModelSpec(name=self.model, backend=self.backend, text_tower=self.text_tower)
+        return load([first, *(ModelSpec(name=name) for name in self.against or ())])
 
 
 def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Report]) -> None:

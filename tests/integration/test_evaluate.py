@@ -213,6 +213,21 @@ def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, caption
         client.indices.delete(index=",".join(found.kept))
 
 
+def test_several_models_share_a_run(node_url: str, captions: CaptionSet) -> None:
+    class Other(Drawn):
+        model_id = "other@1"
+
+    models = [*MODELS, contender(Other(), ModelSpec(name="other"))]
+    found = evaluate(captions, models, Connection(url=node_url), EvalOptions(), say=print, progress=lambda *_: None)
+    assert (found.model, found.against) == ("drawn@1", ("other@1",))
+    by_model = {row.model: row for row in found.rows if (row.method, row.direction) == ("STAIR", "text -> image")}
+    assert by_model["drawn@1"].engine == by_model["other@1"].engine
+    assert by_model["drawn@1"].engine is not None
+    assert [row.model for row in found.rows if row.method == "BM25 on captions"] == ["", ""]
+    assert "dense kNN of other@1, engine n/a" in markdown(found)
+    assert left_behind(node_url) == []
+
+
 def test_a_run_that_breaks_off_leaves_nothing(node_url: str, captions: CaptionSet) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if what == "queries" and done == 7:
