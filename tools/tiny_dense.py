@@ -104,6 +104,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner.normalizer = BertNormalizer()
     inner.pre_tokenizer = BertPreTokenizer()
     inner.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)])
-    return PreTrainedTokenizerFast(
+    kind: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = kind(
         tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
     )
+    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -72,7 +73,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     trainer = BpeTrainer(vocab_size=310, initial_alphabet=alphabet, special_tokens=["<pad>", "<mask>"], show_progress=False)
     inner.train_from_iterator([" red blue red bus v2.0 café dog dogs" for _ in range(20)], trainer)
     inner.add_tokens([AddedToken("new york", special=False)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
+    kind: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = kind(tokenizer_object=inner, pad_token="<pad>", mask_token="<mask>")
+    return made
 
 
 def with_images(folder: Path, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -109,7 +112,7 @@ def texts_only(folder: Path, seed: int = 0) -> torch.Tensor:
     from sentence_transformers import SparseEncoder
     from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 
-    words = tokenizer()
+    words: Any = tokenizer()
     table = torch.rand(len(words), generator=torch.Generator().manual_seed(seed)) + 0.1
     SparseEncoder(modules=[SparseStaticEmbedding(words, table)], device="cpu").save_pretrained(str(folder))
     return table

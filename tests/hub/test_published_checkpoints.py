@@ -1,0 +1,69 @@
+"""Numbers that the authors of public checkpoints print, from their published weights. See `conftest`."""
+
+from __future__ import annotations
+
+import io
+from urllib.request import urlopen
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from huggingface_hub import hf_hub_download
+from PIL import Image
+
+from stair_es.model import catalogue
+from stair_es.model.adapters.cropped import cropped
+from stair_es.model.adapters.d2s import DENSE
+from stair_es.model.adapters.d2s_encoder import D2s
+from stair_es.model.adapters.hub import TRUST
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
+
+VDR_PICTURE = (
+    "https://raw.githubusercontent.com/jzhoubu/vsearch/b42da0dea669a8a4423f3eac70b1bb21096285ab/examples/images/mars.png"
+)
+VDR_TEXTS = [
+    "Four thousand Martian days after setting its wheels in Gale Crater on Aug. 5, 2012, NASA’s Curiosity rover remains busy "
+    "conducting exciting science. The rover recently drilled its 39th sample then dropped the pulverized rock into its belly for "
+    "detailed analysis.",
+    "ChatGPT is a chatbot developed by OpenAI and launched on November 30, 2022. Based on a large language model, it enables "
+    "users to refine and steer a conversation towards a desired length, format, style, level of detail, and language.",
+]
+SPLADE_PAGE = "https://raw.githubusercontent.com/naver/v-splade/main/examples/sample_page.png"
+
+
+def _fetched(url: str) -> bytes:
+    with urlopen(url, timeout=60) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+def test_vdr_says_what_its_readme_says() -> None:
+    encoder = catalogue.load(ModelSpec(name="vsearch/vdr-cross-modal"))
+    picture = Image.open(io.BytesIO(_fetched(VDR_PICTURE)))
+    image = encoder.encode_images(cropped(picture, encoder.image_spec.size_px)[None])[0]
+    scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
+    assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
+
+
+def test_d2s_says_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DENSE, "Salesforce/blip-itm-base-coco")
+    encoder = catalogue.load(ModelSpec(name="lsr42/d2s_mscoco-blip-dense_q_reg_0.001_d_reg_0.001"))
+    assert isinstance(encoder, D2s)
+    table = pq.read_table(hf_hub_download("lsr42/mscoco-blip-dense", "img_embs.parquet", repo_type="dataset"))
+    dense_BD = np.array([table.column("emb")[2].as_py()], np.float32)
+    weights = dict(zip(encoder.features, encoder.weights(dense_BD)[0].tolist(), strict=True))
+    wanted = {"animals": 1.6846, "boy": 1.6151, "buffalo": 1.5110, "animal": 1.3621, "people": 1.3547}
+    assert dict(sorted(weights.items(), key=lambda item: -item[1])[:5]) == pytest.approx(wanted, abs=5e-4)
+
+
+def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its order, not its numbers: our images are padded to a square first."""
+    name = "naver/v-splade-quality"
+    monkeypatch.setenv(TRUST, name)
+    encoder = catalogue.load(ModelSpec(name=name))
+    pixels_HWC = decode(_fetched(SPLADE_PAGE), encoder.image_spec, DecodeLimits()).pixels_HWC
+    page = encoder.encode_images(pixels_HWC[None])[0]
+    assert "dog" in page.top(10).features
+    forms, office = (page.dot(query) for query in encoder.encode_texts(["send signed forms", "records office"]))
+    assert forms > office > 0
