@@ -1,0 +1,33 @@
+"""A small set of captioned images from packages: emoji by vendor, clip art and stamps, split by concept and by style.
+
+    python benchmarks/small_sets/build.py                                  # into $STAIR_ES_HOME/sets
+    python benchmarks/small_sets/build.py --out /tmp/sets --downloads /tmp/packages   # keeps the packages for the next build
+
+Needs npm, apt-get and dpkg-deb (or the packages in --downloads) and resvg-py. Writes OUT/images/SOURCE/..., a JSON Lines file
+for each split and OUT/sets.json with counts, versions, licences and the SHA-256 of each file. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """The exit status."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from small_sets.command import build, show
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="the folder to write (default: sets in STAIR_ES_HOME)")
+    parser.add_argument(
+        "--downloads", type=Path, help="where package files are looked for first and kept (default: a temporary folder)"
+    )
+    given = parser.parse_args()
+    print(show(build(given.out, given.downloads)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

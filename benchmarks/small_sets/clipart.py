@@ -1,0 +1,180 @@
+"""Clip art: the pictures of openclipart-png with the titles and keywords that are in openclipart-svg.
+
+Dropped: generated shapes, patterns and gradients, flags, maps, icon themes, playing cards, road and airport signs, logos;
+some prolific authors who wrote in Italian or French; what has no usable name. Where the title only says which collection
+a drawing is from, the file's name is taken.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from small_sets.items import Item
+from small_sets.names import concept, words
+
+FOLDER = "usr/share/openclipart"
+DROPPED = (
+    "shapes/",
+    "special/",
+    "logos/",
+    "buttons/",
+    "unsorted/",
+    "computer/icons/",
+    "computer/buttons/",
+    "computer/diagrams/",
+    "signs_and_symbols/flags/",
+    "signs_and_symbols/led/",
+    "signs_and_symbols/clocks/",
+    "signs_and_symbols/map_symbols/",
+    "recreation/games/cards/",
+    "transportation/aiga-symbols/",
+    "transportation/roadsigns/",
+    "people/stickmen/",
+)
+DROPPED_KEYWORDS = frozenset({"flags", "map_symbol", "map"})
+MAPS = "geography/"
+NOT_MAPS = "geography/astronomy/"
+COLLECTION = re.compile(
+    r"clip ?art|collection|theme|iconset|icons$|symbol|sibmission|submission|^aiga|^open|untitled|^svg|^test$|^image\b", re.I
+)
+NOT_ENGLISH = re.compile(r"archite|rollandin|yves.gu", re.I)
+TAG = re.compile(r"[a-z][a-z \-]*")
+NOT_TAGS = frozenset(
+    {"hash", "unsorted", "appicon", "mapsym", "weathersym", "networksym", "clip art", "clipart", "svg", "icon", "icons"}
+)
+COMMON = 8
+"""A title that more pictures have is a collection's."""
+MAX_NAME_WORDS = 8
+MAX_DESCRIPTION_WORDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the RDF block of a drawing says."""
+
+    title: str
+    description: str
+    creator: str
+    keywords: tuple[str, ...]
+
+
+def text(parent: ET.Element, name: str) -> str:
+    """The text of the descendants with that tag, first one first; entities that were escaped twice are undone."""
+    for element in parent.iter():
+        if element.tag.rpartition("}")[2] == name:
+            said = " ".join("".join(element.itertext()).split())
+            return said.replace("&quot;", '"').replace("&amp;", "&").replace("&#39;", "'")
+    return ""
+
+
+def read_work(svg: bytes) -> Work | None:
+    """The metadata of an SVG; None if it has none or isn't well-formed."""
+    try:
+        root = ET.fromstring(svg)
+    except ET.ParseError:
+        return None
+    work = next((element for element in root.iter() if element.tag.rpartition("}")[2] == "Work"), None)
+    if work is None:
+        return None
+    parts = {part.tag.rpartition("}")[2]: part for part in reversed(work)}
+    empty = ET.Element("none")
+    keywords = [" ".join((li.text or "").split()).lower() for li in parts.get("subject", empty).iter() if li.tag.endswith("}li")]
+    return Work(
+        title=" ".join("".join(parts.get("title", empty).itertext()).split()),
+        description=text(parts.get("description", empty), "description"),
+        creator=text(parts.get("creator", empty), "title"),
+        keywords=tuple(dict.fromkeys(word for word in keywords if word and word not in NOT_TAGS)),
+    )
+
+
+def spaced(name: str) -> str:
+    """The name as words: RedCar_02 is "red car"."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub(r"\([^)]*\)", " ", name))
+    found = [word for word in re.split(r"[\s_\-#.,:;/+]+", name.lower()) if word]
+    found = [re.sub(r"^(\D{2,})\d+[a-z]?$", r"\1", word).strip("\"'!?") for word in found]
+    return " ".join(word for word in found if word and not re.fullmatch(r"\d+[a-z]?|bw|svg|png|v\d", word))
+
+
+def file_name(stem: str, creator: str) -> str:
+    """The name in a file's name, without the author's, which is cut off somewhere: chemistry_flask_matthew__02."""
+    parts = [part for part in re.split(r"[_\s]+", stem.lower()) if part and not re.fullmatch(r"\d+[a-z]?", part)]
+    by = words(creator)
+    for at in range(1, len(parts)):
+        rest = [letter for part in parts[at:] for letter in words(part)]
+        if by and rest and " ".join(by).startswith(" ".join(rest)):
+            parts = parts[:at]
+            break
+    return spaced(" ".join(part for part in parts if part != "ganson"))
+
+
+def title_name(title: str, creator: str) -> str:
+    """The name in a title, "" if there is none."""
+    if COLLECTION.search(title) or concept(title) == concept(creator):
+        return ""
+    return spaced(title)
+
+
+def is_dropped(path: str, work: Work) -> bool:
+    """Whether the module drops it, see there."""
+    if DROPPED_KEYWORDS.intersection(work.keywords):
+        return True
+    if path.startswith(DROPPED) or (path.startswith(MAPS) and not path.startswith(NOT_MAPS)):
+        return True
+    return bool(NOT_ENGLISH.search(path) or NOT_ENGLISH.search(work.creator))
+
+
+def name_of(path: str, work: Work, titles: Counter[str]) -> str:
+    """What the picture is called: by its title, else by its file; "" if neither helps."""
+    title = title_name(work.title, work.creator) if titles[work.title.lower()] <= COMMON else ""
+    name = title or file_name(Path(path).stem, work.creator)
+    letters = re.sub("[^a-z]", "", name)
+    return name if len(letters) > 2 and name.isascii() and len(name.split()) <= MAX_NAME_WORDS else ""
+
+
+def tags_of(name: str, work: Work) -> tuple[str, ...]:
+    """Keywords that say more than the name and aren't the author."""
+    known = set(concept(name).split()) | set(concept(work.creator).split())
+    return tuple(
+        word for word in work.keywords if TAG.fullmatch(word) and set(concept(word).split()) - known and len(word.split()) <= 3
+    )
+
+
+def captions_of(name: str, work: Work) -> tuple[str, ...]:
+    """The name and, if there is one of a usable length, the description."""
+    count = len(work.description.split())
+    if 3 <= count <= MAX_DESCRIPTION_WORDS and not COLLECTION.search(work.description) and "http" not in work.description:
+        return name, work.description
+    return (name,)
+
+
+def clip_art(png_package: Path, svg_package: Path) -> list[Item]:
+    """The usable pictures, sorted by path."""
+    root = svg_package / FOLDER / "svg"
+    works = {
+        file.relative_to(root).with_suffix("").as_posix(): read_work(file.read_bytes()) for file in sorted(root.rglob("*.svg"))
+    }
+    titles = Counter(work.title.lower() for work in works.values() if work)
+    return list(items(((path, work) for path, work in works.items() if work), titles, png_package / FOLDER / "png"))
+
+
+def items(works: Iterable[tuple[str, Work]], titles: Counter[str], folder: Path) -> Iterable[Item]:
+    """Those with a name and a picture."""
+    for path, work in works:
+        file = folder / f"{path}.png"
+        name = "" if is_dropped(path, work) else name_of(path, work, titles)
+        if name and concept(name) and file.is_file():
+            key = concept(name)
+            yield Item(
+                image=f"images/openclipart/{path}.png",
+                captions=captions_of(name, work),
+                tags=tags_of(name, work),
+                concept=key,
+                group=key,
+                source="openclipart",
+                file=file,
+            )

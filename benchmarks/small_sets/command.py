@@ -1,0 +1,158 @@
+"""The whole build: packages -> items -> splits -> files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from small_sets.clipart import clip_art
+from small_sets.emoji import FILES as VENDOR_FILES
+from small_sets.emoji import drawings, fxemoji, read_concepts
+from small_sets.fetch import PACKAGES, unpacked
+from small_sets.items import Item, picture
+from small_sets.likeness import copies
+from small_sets.splits import FILES, split
+from small_sets.stamps import PHOTOS, photo_paths, stamps
+from stair_es.config import Home
+
+Pictures = dict[str, bytes]
+"""By the path of the image."""
+
+
+@dataclass(kw_only=True)
+class Dropped:
+    """How many pictures are in no file, and why."""
+
+    unreadable: list[str] = field(default_factory=list)
+    same_file: int = 0
+    """The same bytes as another picture of the source."""
+    like_held_out: int = 0
+    """Out of training, because a picture of another file looks the same."""
+
+
+def build(out: Path | None, downloads: Path | None) -> dict[str, Any]:
+    """What `sets.json` says, after everything has been written.
+
+    Raises:
+        SystemExit: A package can't be had, or nothing can be written there.
+    """
+    to = out or Home.from_env().path / "sets"
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = downloads or Path(temporary) / "downloads"
+        for folder in (to, kept):
+            make(folder)
+        items = collect(kept.absolute(), Path(temporary))
+        dropped = Dropped()
+        pictures = read(items, dropped)
+        files = split(without_repeats([item for item in items if item.image in pictures], pictures, dropped))
+        files["train"] = without_copies(files, pictures, dropped)
+        return write(to, files, pictures, dropped)
+
+
+def make(folder: Path) -> None:
+    """The folder exists.
+
+    Raises:
+        SystemExit: It can't.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"can't make {folder}: {error.strerror}; pass another one") from error
+
+
+def collect(downloads: Path, temporary: Path) -> list[Item]:
+    """All items of all packages."""
+    have = {name: unpacked(package, downloads, temporary) for name, package in PACKAGES.items()}
+    emoji = read_concepts(have["names"])
+    drawn = temporary / "fxemoji"
+    drawn.mkdir()
+    found = [item for vendor in VENDOR_FILES for item in drawings(vendor, have[vendor], emoji)]
+    found += fxemoji(have["fxemoji"], emoji, drawn)
+    found += clip_art(have["openclipart-png"], have["openclipart-svg"])
+    found += stamps(have["tuxpaint"], photo_paths(PHOTOS.read_text(encoding="utf-8")))
+    return found
+
+
+def read(items: Iterable[Item], dropped: Dropped) -> Pictures:
+    """The pictures that can be read; the others are reported."""
+    found = {}
+    for item in items:
+        try:
+            found[item.image] = picture(item)
+        except (OSError, ValueError) as error:
+            dropped.unreadable.append(f"{item.image}: {error}")
+    return found
+
+
+def without_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped) -> list[Item]:
+    """The items without drawings that are the same, to the bit, as an earlier one of their source; photographs all stay."""
+    first: dict[tuple[str, str], Item] = {}
+    for item in sorted(items, key=lambda item: item.image):
+        same = item.image if item.source == "tuxpaint-photo" else hashlib.sha256(pictures[item.image]).hexdigest()
+        key = (item.source, same)
+        dropped.same_file += first.setdefault(key, item) is not item
+    return list(first.values())
+
+
+def without_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> list[Item]:
+    """The training items whose picture is in no other file."""
+    held_out = [pictures[item.image] for name, found in files.items() if name != "train" for item in found]
+    is_copy = copies([pictures[item.image] for item in files["train"]], held_out)
+    dropped.like_held_out = sum(is_copy)
+    return [item for item, out in zip(files["train"], is_copy, strict=True) if not out]
+
+
+def write(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, Any]:
+    """The summary, written last."""
+    digests = {}
+    for name in FILES:
+        for item in files[name]:
+            path = to / item.image
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pictures[item.image])
+        data = "".join(item.line() for item in files[name]).encode()
+        (to / f"{name}.jsonl").write_bytes(data)
+        digests[name] = hashlib.sha256(data).hexdigest()
+    summary = summarised(files, dropped, digests)
+    (to / "sets.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def summarised(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: Mapping[str, str]) -> dict[str, Any]:
+    """Counts, versions and terms."""
+    learnt = {item.concept for item in files["train"]}
+    return {
+        "files": {
+            name: {
+                "images": len(files[name]),
+                "concepts": len({item.concept for item in files[name]}),
+                "concepts_in_training": len({item.concept for item in files[name]} & learnt),
+                "sources": dict(sorted(Counter(item.source for item in files[name]).items())),
+                "sha256": digests[name],
+            }
+            for name in FILES
+        },
+        "dropped": asdict(dropped),
+        "packages": [asdict(package) for package in PACKAGES.values()],
+    }
+
+
+def show(summary: Mapping[str, Any]) -> str:
+    """The counts as a table."""
+    lines = [f"{'file':16}{'images':>8}{'concepts':>10}{'in training':>13}  sources"]
+    for name, row in summary["files"].items():
+        sources = ", ".join(f"{source} {count}" for source, count in row["sources"].items())
+        lines.append(f"{name:16}{row['images']:8}{row['concepts']:10}{row['concepts_in_training']:13}  {sources}")
+    dropped = summary["dropped"]
+    unreadable = dropped["unreadable"]
+    lines.append(
+        f"dropped: {dropped['same_file']} repeated, {dropped['like_held_out']} like held-out ones, {len(unreadable)} unreadable"
+    )
+    return "\n".join(lines + [f"  {line}" for line in dropped["unreadable"][:20]])

@@ -1,0 +1,122 @@
+"""Emoji: concepts with names and tags, and each vendor's drawing of them.
+
+Dropped: skin tones, hair and skin components, gendered and family variants, flags of countries and regions, keycaps, letters and
+Japanese signs in squares, the faces of the clock at each half hour, people seen from the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from small_sets.items import Item
+from small_sets.names import concept, words
+
+DROPPED = frozenset({"skin-tone", "hair-style", "country-flag", "subdivision-flag", "keycap", "alphanum", "family"})
+CLOCK = re.compile(r"(o’clock|-thirty)$")
+VARIANT = re.compile(r"^(man|woman|men|women)(:| .)|: (man|woman|men|women|beard|.* hair|bald|adult|facing right)\b")
+ONLY_GENDERED = frozenset({"man dancing", "woman dancing", "woman with headscarf"})
+FILES = {
+    "google": ("img/google/64", ".png"),
+    "twitter": ("img/twitter/64", ".png"),
+    "emojione": ("assets/png", ".png"),
+    "fluent": ("assets", ".webp"),
+    "openmoji": ("color/svg", ".svg"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emoji:
+    """A concept that vendors draw."""
+
+    label: str
+    tags: tuple[str, ...]
+    code: str
+    """Code points without variation selectors."""
+
+    @property
+    def group(self) -> str:
+        """The concept without "face": a dog and its face are learnt together, so they are held out together."""
+        key = concept(self.label)
+        return key.removesuffix(" face").removeprefix("face with ") or key
+
+
+def code(name: str) -> str:
+    """Code points as every vendor's file names can be compared: lower case, no variation selectors, no leading zeros."""
+    return "-".join(part.lstrip("0") for part in name.lower().split("-") if part != "fe0f")
+
+
+def concepts(data: Iterable[Mapping[str, Any]], subgroups: Mapping[str, str]) -> list[Emoji]:
+    """What emojibase names, less what the module drops; in the order of the standard."""
+    found = []
+    for row in sorted(data, key=lambda row: (row.get("order", 0), row["hexcode"])):
+        label = row["label"]
+        if row.get("subgroup") is None or subgroups[str(row["subgroup"])] in DROPPED:
+            continue
+        if CLOCK.search(label) or (VARIANT.search(label) and label not in ONLY_GENDERED):
+            continue
+        own = set(words(label))
+        tags = tuple(dict.fromkeys(tag.lower() for tag in row.get("tags", ()) if set(words(tag)) - own))
+        found.append(Emoji(label=label.lower(), tags=tags, code=code(row["hexcode"])))
+    return found
+
+
+def read_concepts(package: Path) -> list[Emoji]:
+    """The concepts of an unpacked emojibase-data."""
+    data = json.loads((package / "en/data.json").read_text(encoding="utf-8"))
+    return concepts(data, json.loads((package / "meta/groups.json").read_text(encoding="utf-8"))["subgroups"])
+
+
+def drawings(vendor: str, package: Path, emoji: Iterable[Emoji]) -> list[Item]:
+    """That vendor's drawings of the concepts; what it never drew is left out."""
+    folder, suffix = FILES[vendor]
+    files = {code(file.stem): file for file in sorted((package / folder).glob(f"*{suffix}"))}
+    return [item(vendor, one, files[one.code]) for one in emoji if one.code in files]
+
+
+def item(vendor: str, one: Emoji, file: Path) -> Item:
+    """One drawing."""
+    return Item(
+        image=f"images/{vendor}/{one.code}.png",
+        captions=(one.label,),
+        tags=one.tags,
+        concept=concept(one.label),
+        group=one.group,
+        source=vendor,
+        file=file,
+    )
+
+
+def spellings(one: Emoji) -> list[str]:
+    """How a set without code points may call it: today's name and the one in the Unicode standard, both without spaces."""
+    names = [one.label]
+    if "-" not in one.code:
+        names.append(unicodedata.name(chr(int(one.code, 16)), ""))
+    return ["".join(words(name)) for name in names if name]
+
+
+def svg(icon: Mapping[str, Any], width: int, height: int) -> str:
+    """An icon of an Iconify set as a document; sizes that it doesn't give are the set's."""
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {icon.get('width', width)} {icon.get('height', height)}"
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {spaces} viewBox="{box}">{icon["body"]}</svg>'
+
+
+def fxemoji(package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
+    """Mozilla's drawings, which are known by name only, written to `folder` as SVG files."""
+    icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))
+    found = []
+    for one in emoji:
+        name = next((name for name in spellings(one) if name in icons["icons"]), None)
+        if name is None:
+            continue
+        icon = icons["icons"][name]
+        file = folder / f"{one.code}.svg"
+        file.write_text(svg(icon, icons["width"], icons["height"]), encoding="utf-8")
+        found.append(item("fxemoji", one, file))
+    return found

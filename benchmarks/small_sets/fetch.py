@@ -1,0 +1,188 @@
+"""Packages at fixed versions: fetched by their own tools, checked, unpacked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """Where a source comes from, and under which terms."""
+
+    name: str
+    version: str
+    digest: str
+    """`sha512-...` as npm writes it, `sha256:...` as Debian does."""
+    licence: str
+    """Of what we take from it, which isn't always the package's own."""
+    credit: str
+    parts: tuple[str, ...] = ("",)
+    """What is unpacked of an npm package: the starts of paths."""
+
+    @property
+    def is_npm(self) -> bool:
+        """Else it is Debian's."""
+        return self.digest.startswith("sha512-")
+
+    @property
+    def file(self) -> str:
+        """What the tool calls the file that it downloads."""
+        if self.is_npm:
+            return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}.tgz"
+        return f"{self.name}_{self.version.replace(':', '%3a')}_all.deb"
+
+
+PACKAGES = {
+    "names": Package(
+        name="emojibase-data",
+        version="17.0.0",
+        digest="sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
+        licence="MIT (names and tags after Unicode CLDR: Unicode-3.0)",
+        credit="Miles Johnson; Unicode, Inc.",
+        parts=("en/data.json", "meta/groups.json"),
+    ),
+    "google": Package(
+        name="emoji-datasource-google",
+        version="16.0.0",
+        digest="sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+        licence="Apache-2.0",
+        credit="Google (Noto Emoji)",
+        parts=("img/google/64/",),
+    ),
+    "emojione": Package(
+        name="emojione",
+        version="2.2.7",
+        digest="sha512-Gbf8qysc34+TFUS5HPwOUY62v8gjLuPmfVTWUR/zirULSYUe/D3MrvYo0W5Y2gScF1YI7EBe5t81IbD8q144Ag==",
+        licence="CC-BY-4.0 (the artwork of 2.x; later versions aren't free)",
+        credit="EmojiOne",
+        parts=("assets/png/",),
+    ),
+    "fluent": Package(
+        name="@lobehub/fluent-emoji-3d",
+        version="1.1.0",
+        digest="sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+        licence="MIT",
+        credit="Microsoft (Fluent Emoji)",
+        parts=("assets/",),
+    ),
+    "fxemoji": Package(
+        name="@iconify-json/fxemoji",
+        version="1.2.2",
+        digest="sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
+        licence="Apache-2.0",
+        credit="Mozilla (Firefox OS Emoji)",
+        parts=("icons.json",),
+    ),
+    "openmoji": Package(
+        name="openmoji",
+        version="17.0.0",
+        digest="sha512-EBnYrNGdcdw+OSXmENeNE1yBNRu6tOraTmoOyUbJkTmvT/+XETp8RZLSJFzD3lrPc5N9CzsyPnRTk0Vp4UaI9w==",
+        licence="CC-BY-SA-4.0",
+        credit="OpenMoji",
+        parts=("color/svg/",),
+    ),
+    "twitter": Package(
+        name="emoji-datasource-twitter",
+        version="16.0.0",
+        digest="sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+        licence="CC-BY-4.0",
+        credit="Twitter, Inc. and contributors (Twemoji)",
+        parts=("img/twitter/64/",),
+    ),
+    "openclipart-png": Package(
+        name="openclipart-png",
+        version="1:0.18+dfsg-19",
+        digest="sha256:f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
+        licence="public domain",
+        credit="Open Clip Art Library",
+    ),
+    "openclipart-svg": Package(
+        name="openclipart-svg",
+        version="1:0.18+dfsg-19",
+        digest="sha256:989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5",
+        licence="public domain",
+        credit="Open Clip Art Library",
+    ),
+    "tuxpaint": Package(
+        name="tuxpaint-stamps-default",
+        version="2022.06.04-1",
+        digest="sha256:6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+        licence="GPL-2",
+        credit="Bill Kendrick and contributors (Tux Paint)",
+    ),
+}
+
+
+def unpacked(package: Package, downloads: Path, folder: Path) -> Path:
+    """The content of the package below `folder`; the file is downloaded into `downloads` unless it is there.
+
+    Raises:
+        SystemExit: It can't be had, or isn't what it was.
+    """
+    file = downloads / package.file
+    if not file.is_file():
+        (npm if package.is_npm else apt)(package, downloads)
+    check(package, file)
+    to = folder / package.file
+    to.mkdir(parents=True, exist_ok=True)
+    if package.is_npm:
+        with tarfile.open(file) as archive:
+            wanted = tuple(f"package/{part}" for part in package.parts)
+            members = [member for member in archive if member.isfile() and member.name.startswith(wanted)]
+            archive.extractall(to, members=members, filter="data")
+        return to / "package"
+    run(["dpkg-deb", "-x", str(file), str(to)], to, package)
+    return to
+
+
+def check(package: Package, file: Path) -> None:
+    """Nothing, if the file is the one that this was written for.
+
+    Raises:
+        SystemExit: It is another one.
+    """
+    if not file.is_file():
+        raise SystemExit(f"{package.name} {package.version} didn't come as {file}: put that file there by hand")
+    data = file.read_bytes()
+    sha512 = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
+    if package.digest not in (sha512, "sha256:" + hashlib.sha256(data).hexdigest()):
+        raise SystemExit(f"{file} isn't {package.name} {package.version} as it was published: delete it and try again")
+
+
+def npm(package: Package, downloads: Path) -> None:
+    """The package's file in `downloads`.
+
+    Raises:
+        SystemExit: npm isn't here or failed.
+    """
+    run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], downloads, package)
+
+
+def apt(package: Package, downloads: Path) -> None:
+    """The package's file in `downloads`.
+
+    Raises:
+        SystemExit: apt-get isn't here, or its release of Debian has another version.
+    """
+    run(["apt-get", "download", f"{package.name}={package.version}"], downloads, package)
+
+
+def run(command: list[str], folder: Path, package: Package, which: Callable[[str], str | None] = shutil.which) -> None:
+    """Nothing, if the command went well.
+
+    Raises:
+        SystemExit: It isn't here, or failed.
+    """
+    remedy = f"Or get {package.file} elsewhere and pass the folder it is in as --downloads."
+    if not which(command[0]):
+        raise SystemExit(f"{command[0]} isn't here, and {package.name} is fetched by it. {remedy}")
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"'{' '.join(command)}' failed:\n{done.stderr.strip()}\n{remedy}")

@@ -1,0 +1,105 @@
+"""One image with its words, and the picture files that it comes from."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+DRAWN_PX = 128
+"""Side of what isn't a PNG file to begin with: between the vendors' small files (64) and what networks take (224)."""
+CUT = frozenset({"openclipart", "tuxpaint-drawing"})
+"""Sources whose drawings are often small on a large empty page."""
+CUT_PX = 256
+MAX_PIXELS = 20_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A line of a caption file, and where its picture is."""
+
+    image: str
+    """Path below the output folder, always a PNG."""
+    captions: tuple[str, ...]
+    """The name first; clip art may have a description after it."""
+    tags: tuple[str, ...]
+    concept: str
+    """Two items show the same thing if this is equal, whatever their source."""
+    group: str
+    """Concepts that must be on the same side of a split share it: "dog face" and "dog"."""
+    source: str
+    file: Path
+
+    def line(self) -> str:
+        """As JSON, without what only the builder needs."""
+        row = {
+            "image": self.image,
+            "captions": list(self.captions),
+            "tags": list(self.tags),
+            "concept": self.concept,
+            "source": self.source,
+        }
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def picture(item: Item) -> bytes:
+    """The picture as a PNG with alpha: PNG files of emoji and photographs as they are, drawings cut to what is drawn.
+
+    Raises:
+        OSError: Not an image.
+        ValueError: Not an SVG, or larger than a drawing should be.
+        SystemExit: resvg-py isn't installed.
+    """
+    data = item.file.read_bytes()
+    if item.file.suffix == ".svg":
+        data = drawn(data.decode("utf-8"), DRAWN_PX)
+    with opened(data) as image:
+        image.load()
+        is_cut = item.source in CUT
+        if image.format == "PNG" and not is_cut:
+            return data
+        small = image.convert("RGBA")
+    if is_cut:
+        small = small.crop(small.getchannel("A").getbbox())
+    side_px = CUT_PX if is_cut else DRAWN_PX
+    small.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.save(out, "PNG")
+    return out.getvalue()
+
+
+def opened(data: bytes) -> Image.Image:
+    """The image, not decoded yet.
+
+    Raises:
+        OSError: Not an image.
+        ValueError: Larger than a drawing should be.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError as error:
+            raise ValueError(str(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} are more than {MAX_PIXELS} pixels")
+    return image
+
+
+def drawn(svg: str, side_px: int) -> bytes:
+    """The drawing as a PNG of that width.
+
+    Raises:
+        ValueError: It isn't an SVG.
+        SystemExit: resvg-py isn't installed.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise SystemExit("some of the sources are SVG files: pip install resvg-py==0.5.0") from error
+    # Without dpi a size in points is an error.
+    return resvg_py.svg_to_bytes(svg_string=svg, width=side_px, dpi=96.0, skip_system_fonts=True)

@@ -1,0 +1,109 @@
+"""Which file an item goes to. By a hash of what it shows, so that no concept is on two sides, in any build.
+
+A drawing that isn't an emoji goes by its own name, except where emoji that are held out have that name: then it is out of
+training too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from small_sets.items import Item
+from small_sets.names import concept, mentions, share
+
+TRAIN_VENDORS = ("google", "emojione", "fluent", "fxemoji")
+VAL_VENDOR = "openmoji"
+TEST_VENDOR = "twitter"
+VENDORS = (*TRAIN_VENDORS, VAL_VENDOR, TEST_VENDOR)
+ART = {"openclipart": "test_clipart", "tuxpaint-drawing": "test_drawings"}
+
+TEST_CONCEPTS = 0.11
+VAL_CONCEPTS = 0.10
+TEST_ART = 0.15
+
+FILES = (
+    "train",
+    "val_style",
+    "val_concepts",
+    "test_style",
+    "test_concepts",
+    "test_clipart",
+    "test_drawings",
+    "test_photos",
+)
+
+
+def side(group: str) -> str:
+    """Whether a group of emoji is "test", "val" or "seen"."""
+    number = share(group, "concept")
+    if number < TEST_CONCEPTS:
+        return "test"
+    return "val" if number < TEST_CONCEPTS + VAL_CONCEPTS else "seen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What no training picture may be called."""
+
+    test: frozenset[str]
+    val: frozenset[str]
+
+    @classmethod
+    def of(cls, emoji: Iterable[Item]) -> HeldOut:
+        """The concepts of the emoji that aren't on the seen side, and their groups."""
+        keys: dict[str, set[str]] = {"test": set(), "val": set(), "seen": set()}
+        for item in emoji:
+            keys[side(item.group)] |= {item.concept, item.group}
+        return cls(test=frozenset(keys["test"]), val=frozenset(keys["val"]))
+
+    def is_named_in(self, texts: Iterable[str]) -> bool:
+        """Whether a held-out concept is a part of one of the texts."""
+        keys = [concept(text) for text in texts]
+        return any(mentions(key, name) for key in keys for name in (*self.test, *self.val))
+
+
+def emoji_file(item: Item) -> str | None:
+    """The file of a vendor's drawing; None if it isn't used."""
+    where = side(item.group)
+    if where == "seen":
+        return {VAL_VENDOR: "val_style", TEST_VENDOR: "test_style"}.get(item.source, "train")
+    if item.source == VAL_VENDOR:
+        return None
+    if where == "test":
+        return "test_concepts"
+    return None if item.source == TEST_VENDOR else "val_concepts"
+
+
+def art_file(item: Item, held_out: HeldOut) -> str | None:
+    """The file of a clip art or drawn stamp; None if it isn't used."""
+    if item.concept in held_out.test:
+        return ART[item.source]
+    if item.concept in held_out.val:
+        return None
+    if share(item.concept, "art") < TEST_ART:
+        return ART[item.source]
+    return None if held_out.is_named_in(item.captions) else "train"
+
+
+def split(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """The items of each file, sorted by path; those of `test_style` and `val_style` are of concepts that training has."""
+    held_out = HeldOut.of(item for item in items if item.source in VENDORS)
+    files: dict[str, list[Item]] = {name: [] for name in FILES}
+    for item in sorted(items, key=lambda item: item.image):
+        if item.source in VENDORS:
+            name = emoji_file(item)
+        else:
+            name = "test_photos" if item.source == "tuxpaint-photo" else art_file(item, held_out)
+        if name:
+            files[name].append(item)
+    return only_seen(files)
+
+
+def only_seen(files: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """The files without those drawings of seen concepts that no training vendor has drawn."""
+    seen = {item.concept for item in files["train"] if item.source in TRAIN_VENDORS}
+    return {
+        name: [item for item in found if item.concept in seen] if name in ("val_style", "test_style") else found
+        for name, found in files.items()
+    }
