@@ -23,10 +23,9 @@ def retrieval(
     captions: Annotated[
         Path,
         typer.Argument(
-            exists=True,
-            readable=True,
             metavar="CAPTIONS",
-            help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json` and the like.",
+            help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet, webdataset"
+            " tars, a folder of images with a text beside each.",
         ),
     ],
     images: Images = None,

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import UsageError
 
 from . import options
 from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
 from .output import note
 
 if TYPE_CHECKING:
+    from stair_es.eval.run_sparsity import Items
     from stair_es.eval.tables import Report
 
 
 def sparsity(
-    path: Annotated[
-        Path, typer.Argument(exists=True, metavar="CAPTIONS|FOLDER", help="A caption set, or a folder with images below it.")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder with images below it.")],
     images: Images = None,
     split: Split = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
@@ -45,14 +45,23 @@ def sparsity(
     given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval import run_sparsity
-        from stair_es.eval.captions import read_captions
+        from stair_es.eval.run_sparsity import sparsity as run
 
-        if path.is_dir():
-            items = run_sparsity.of_folder(path, limit)
-        else:
-            items = run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
+        items = _items(path, images, split, limit)
         say_problems(items.problems)
-        return run_sparsity.sparsity(items, given.models(), say=note, progress=progress)
+        return run(items, given.models(), say=note, progress=progress)
 
     reported(given, work)
+
+
+def _items(path: Path, images: Path | None, split: str | None, limit: int | None) -> Items:
+    """Those of a caption set; of a folder that is none, its images."""
+    from stair_es.eval import run_sparsity
+    from stair_es.eval.captions import read_captions
+
+    try:
+        return run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
+    except UsageError:
+        if not path.is_dir() or split is not None:
+            raise
+    return run_sparsity.of_folder(path, limit)

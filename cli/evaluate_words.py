@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def words(
     path: Annotated[
         Path,
-        typer.Argument(
-            exists=True, metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."
-        ),
+        typer.Argument(metavar="FOLDER|CAPTIONS", help="A folder with a folder of images for each class, or a caption set."),
     ],
     classes: Classes = None,
     images: Images = None,
@@ -68,8 +66,8 @@ def words(
 def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None) -> Wanted:
     from stair_es.eval import run_interpret
     from stair_es.eval.captions import read_captions
-    from stair_es.eval.class_folders import read_folder
+    from stair_es.eval.class_folders import has_classes, read_folder
 
-    if path.is_dir():
+    if has_classes(path):
         return run_interpret.of_classes(read_folder(path, classes=classes, limit=limit))
     return run_interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))

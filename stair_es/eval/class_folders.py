@@ -72,6 +72,11 @@ def read_folder(folder: Path, *, classes: Path | None = None, limit: int | None 
     )
 
 
+def has_classes(folder: Path) -> bool:
+    """Whether two folders in a folder have images."""
+    return folder.is_dir() and sum(bool(_images(below)) for below in folder.iterdir() if _is_class(below)) >= 2
+
+
 def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 

@@ -111,6 +111,7 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: Run, tmp_path: Path) -
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "starter-1", 1.0)
     assert stair["engine"] == {"missing": "no cluster was asked (--exact)"}
     assert alone(*call, "--keep").returncode == 2
+    assert "no-such.jsonl" in alone("retrieval", "no-such.jsonl", "--exact").stderr
     unknown = alone(*call, "--against", "nobody", "--json")
     assert unknown.returncode == 2
     assert "nobody" in json.loads(unknown.stdout)["error"]
