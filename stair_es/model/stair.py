@@ -44,7 +44,7 @@ class TextBatch:
         return TextBatch(self.ids_BL[rows], self.mask_BL[rows], states)
 
 
-class Stair(nn.Module):
+class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Images and texts -> word weights, dense vectors, or both."""
 
     feature_of_V: Tensor
@@ -81,7 +81,7 @@ class Stair(nn.Module):
             width = self.text.backbone.word_embeddings_VD.shape[1]
             if width != config.text.transform_dim:
                 raise ModelError(
-                    f"tied text embeddings need transform_dim {width}, the width of the backbone's, not {config.text.transform_dim}"
+                    f"tied text embeddings need transform_dim {width}, as wide as the backbone's, not {config.text.transform_dim}"
                 )
             self.text.head.embedding_FT = None
         if config.image.tie:
@@ -140,7 +140,7 @@ class Stair(nn.Module):
         keep = self.config.text.top_k if top_k is None else top_k
         return Out(stair_heads.activated(strength_BF, keep), logits_BF, dense_BE)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def start_from_text_embeddings(self) -> None:
         """Let both heads' word embeddings begin as the text backbone's: centred, each of length 1.
 
@@ -162,7 +162,7 @@ class Stair(nn.Module):
             head.embedding_FT.copy_(unit_FD)
 
 
-class _Image(nn.Module):
+class _Image(nn.Module):  # type: ignore[misc]  # mypy skips torch
     mean_C: Tensor
     std_C: Tensor
 
@@ -180,7 +180,7 @@ class _Image(nn.Module):
         return states_BLD
 
 
-class _Text(nn.Module):
+class _Text(nn.Module):  # type: ignore[misc]  # mypy skips torch
     def __init__(self, tower: TextTower, features: int, dense_dim: int, *, pretrained: bool) -> None:
         super().__init__()
         self.backbone: TextBackbone = build_text(tower.backbone, pretrained=pretrained)

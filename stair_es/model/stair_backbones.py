@@ -32,7 +32,7 @@ _MINILM = {
 _LITE_WIDTH = 1280
 
 
-class ImageBackbone(nn.Module):
+class ImageBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Normalised pixels [B, C, H, W] -> states [B, L, D]."""
 
     def __init__(self, network: nn.Module, width: int, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
@@ -51,7 +51,7 @@ class ImageBackbone(nn.Module):
         return states.flatten(1, 2)
 
 
-class TextBackbone(nn.Module):
+class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Tokens [B, L] -> states [B, L, D]."""
 
     def __init__(self, network: nn.Module, width: int) -> None:
@@ -64,9 +64,9 @@ class TextBackbone(nn.Module):
         return states_BLD
 
     @property
-    def word_embeddings_VD(self) -> Tensor:
+    def word_embeddings_VD(self) -> Tensor:  # noqa: N802  the suffix is its shape
         """The input embeddings of all tokens."""
-        table: Tensor = self.network.get_input_embeddings().weight  # type: ignore[operator]
+        table: Tensor = self.network.get_input_embeddings().weight
         return table
 
 

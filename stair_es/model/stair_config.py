@@ -162,7 +162,8 @@ class StairConfig:
         inner = {name: value for name, value in values.items() if name not in ("format", "version")}
         for tower, kind in (("image", ImageTower), ("text", TextTower)):
             inner[tower] = _tower_from(kind, inner.get(tower), tower)
-        return _build(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
+        config: StairConfig = _build(cls, {**inner, "heads": tuple(inner.get("heads", ()))}, "model")
+        return config
 
 
 def read_config(folder: Path) -> StairConfig:
@@ -185,7 +186,7 @@ def read_config(folder: Path) -> StairConfig:
 
 def _tower_from(kind: type[Any], values: object, name: str) -> Any:  # noqa: ANN401  one of the towers
     if not isinstance(values, Mapping) or not isinstance(values.get("backbone"), Mapping):
-        raise ModelError(f"config: {name} must be an object with a backbone")
+        raise ModelError(f"config: {name} must be an object with a backbone", "Get the checkpoint again.")
     triples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return _build(kind, {**values, **triples, "backbone": _build(Backbone, values["backbone"], f"{name}.backbone")}, name)
 

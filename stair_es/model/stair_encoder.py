@@ -9,14 +9,14 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import stair_checkpoint
-from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
+from stair_es.model.encoder import Backend, Encoder, ModelCard, ModelSpec, Precision
 from stair_es.model.image_network import cuda_is_there
 from stair_es.model.stair_config import StairConfig
 from stair_es.model.stair_tokens import Tokens
@@ -50,6 +50,11 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
         raise ModelError(
             f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table."
         )
+    for what, value, known in (("backend", spec.backend, Backend), ("precision", spec.precision, Precision)):
+        if value not in get_args(known):
+            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
+    if spec.backend == "onnx" and spec.precision != "fp32":
+        raise ModelError(f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.")
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
     return StairEncoder(folder, config, card, spec)
@@ -217,7 +222,8 @@ def sparse(weights_F: Floats, words: Sequence[str], *, unit: bool) -> SparseVect
     if unit:
         kept = kept / np.linalg.norm(kept)
     rounded = np.round(kept, _DECIMALS)
-    return SparseVector.from_pairs((words[place], float(w)) for place, w in zip(places, rounded, strict=True) if w > 0)
+    pairs = zip(places.tolist(), rounded.tolist(), strict=True)
+    return SparseVector.from_pairs((words[place], weight) for place, weight in pairs if weight > 0)
 
 
 def _there(rows: Floats | None) -> Floats:

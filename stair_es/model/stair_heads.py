@@ -31,7 +31,7 @@ class Out:
     """Unit vectors; None without that head."""
 
 
-class Head(nn.Module):
+class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """States -> logits of words, or a dense vector, or both over one transform."""
 
     def __init__(self, *, width: int, transform_dim: int, pool: Pool, dropout: float, features: int, dense_dim: int) -> None:
@@ -77,7 +77,7 @@ class Head(nn.Module):
         return logits_BLF.masked_fill(~mask_BL[..., None], -torch.inf).amax(dim=1).float(), dense_BE
 
 
-class OwnWords(nn.Module):
+class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Weights of the words that stand in a text: `relu(o[word] + u . state)`, the largest where a word stands twice."""
 
     def __init__(self, width: int, features: int) -> None:

@@ -44,11 +44,13 @@ class Tokens:
             max_tokens: With the special ones; what is longer is cut.
 
         Raises:
-            ModelError: A feature isn't in the vocabulary.
+            ModelError: A feature isn't a token of the vocabulary, or is a special or unused one.
         """
-        size = tokenizer.get_vocab_size(with_added_tokens=True)
-        if len(feature_ids_F) and not (0 <= int(feature_ids_F.min()) and int(feature_ids_F.max()) < size):
-            raise ModelError(f"the model has features beyond its tokenizer's {size:,} tokens", "Get the checkpoint again.")
+        if len(wrong := np.setdiff1d(feature_ids_F, candidates(tokenizer))):
+            raise ModelError(
+                f"the tokenizer has no word for {len(wrong)} of the model's features, such as token {wrong[0]}",
+                "Get the checkpoint again: its files don't belong together.",
+            )
         self.tokenizer, self.feature_ids_F = tokenizer, feature_ids_F
         self._max_tokens = max_tokens
         tokenizer.no_padding()
@@ -57,17 +59,18 @@ class Tokens:
     @cached_property
     def words(self) -> tuple[str, ...]:
         """The features as words, in their order."""
-        return tuple(self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F)
+        found = (self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F)
+        return tuple(word for word in found if word is not None)  # none is: `__init__` looked
 
     @cached_property
-    def feature_of_V(self) -> Ids:
+    def feature_of_V(self) -> Ids:  # noqa: N802  the suffix is its shape
         """For each token its place among the features, or -1."""
         places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
         places_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
         return places_V
 
     @cached_property
-    def own_feature_of_V(self) -> Ids:
+    def own_feature_of_V(self) -> Ids:  # noqa: N802
         """The same for tokens that may stand for a text they occur in: no stop words, no punctuation; -1 for the others."""
         stop = starter_data.load_stop_words()
         keeps_F = np.array([meaningful(word, stop) for word in self.words], bool)

@@ -1,0 +1,217 @@
+"""STAIR checkpoints: bit for bit there and back over every kind of backbone, refused with a word why, never unpickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_stair
+import torch
+
+from stair_es.errors import ModelError
+from stair_es.model import catalogue, stair_checkpoint
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.stair_config import StairConfig, read_config
+
+BOTH = [(image, "bert") for image in tiny_stair.IMAGES] + [("vit", "distilbert")]
+
+
+@pytest.mark.parametrize(("image", "text"), BOTH)
+def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text: str) -> None:
+    config = tiny_stair.config(image, text, text_own_words=True, heads=("words", "dense"), dense_dim=7)
+    model = tiny_stair.model(config)
+    tiny_stair.write(tmp_path / "one", model, tiny_stair.tensors(model))
+    again = stair_checkpoint.load(tmp_path / "one")
+    assert again.config == config
+    kept, found = model.state_dict(), again.state_dict()
+    assert list(kept) == list(found)
+    assert all(kept[name].dtype == found[name].dtype and torch.equal(kept[name], found[name]) for name in kept)
+    assert again.tokens.words == model.tokens.words
+    pixels = torch.from_numpy(_pixels(2))
+    with torch.inference_mode():
+        one, other = model.encode_images(pixels), again.encode_images(pixels)
+    assert torch.equal(one.weights_BF, other.weights_BF)
+    assert torch.equal(one.dense_BE, other.dense_BE)
+    tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
+    for file in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    assert not [path.name for path in (tmp_path / "one").iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH},
+        {"text_tie": True, "image_tie": True, "text_transform_dim": tiny_stair.WIDTH, "image_transform_dim": tiny_stair.WIDTH},
+        {"image_tie": True, "image_pool": "mean"},
+        {"heads": ("dense",)},
+        {"image_top_k": 0, "text_always_masked": True, "similarity": "dot"},
+    ],
+)
+def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model = tiny_stair.model(tiny_stair.config(**changes))
+    tiny_stair.write(tmp_path, model, tiny_stair.tensors(model))
+    again = stair_checkpoint.load(tmp_path)
+    assert again.config == model.config
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_id_is_that_of_what_makes_the_vectors(tmp_path: Path) -> None:
+    first = catalogue.resolve(str(tiny_stair.checkpoint(tmp_path / "a"))).model_id
+    assert first == catalogue.resolve(str(tiny_stair.checkpoint(tmp_path / "b"))).model_id
+    (tmp_path / "b" / "README.md").write_text("another card")
+    (tmp_path / "b" / "image.onnx").write_bytes(b"a graph")
+    assert first == catalogue.resolve(str(tmp_path / "b")).model_id
+    others = (tiny_stair.config(image_top_k=5), tiny_stair.config(similarity="dot"))
+    ids = {catalogue.resolve(str(tiny_stair.checkpoint(tmp_path / f"c{i}", other))).model_id for i, other in enumerate(others)}
+    ids.add(catalogue.resolve(str(tiny_stair.checkpoint(tmp_path / "d", seed=1))).model_id)
+    assert len(ids | {first}) == 4
+    assert first.startswith("tiny-")
+    assert len(first) == len("tiny-") + 12
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_stair.checkpoint(tmp_path_factory.mktemp("made") / "m")
+
+
+@pytest.fixture
+def folder(_made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_made, tmp_path / "m"))
+
+
+def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def fault(folder: Path) -> None:
+        model = tiny_stair.model(tiny_stair.config())
+        weights = tiny_stair.tensors(model)
+        change(weights)
+        tiny_stair.write(folder, model, weights)
+
+    return fault
+
+
+def _config(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def fault(folder: Path) -> None:
+        values = json.loads((folder / "config.json").read_text())
+        change(values)
+        (folder / "config.json").write_text(json.dumps(values))
+
+    return fault
+
+
+def _cut(name: str, keep: int) -> Callable[[Path], None]:
+    return lambda folder: _write(folder / name, (folder / name).read_bytes()[:keep])
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "lacks a tensor": (_weights(lambda w: _drop(w, "image.head.bias_F")), r"model\.safetensors lacks image\.head\.bias_F"),
+    "lacks many": (
+        _weights(lambda w: _drop(w, *[name for name in w if name.startswith("text.backbone")])),
+        r"lacks text\.backbone\.\S+, text\.backbone\.\S+, text\.backbone\.\S+ and \d+ more",
+    ),
+    "one too many": (_weights(lambda w: w.update(other=torch.zeros(1))), "has, beyond its configuration, other"),
+    "other shape": (
+        _weights(lambda w: w.update({"image.head.bias_F": torch.zeros(3)})),
+        r"other shapes: image\.head\.bias_F \[3\], not \[17\]",
+    ),
+    "no features": (_weights(lambda w: _drop(w, "feature_ids")), "no tensor 'feature_ids'"),
+    "features in disorder": (
+        _weights(lambda w: w.update(feature_ids=w["feature_ids"].flip(0).contiguous())),
+        "must be one ascending row",
+    ),
+    "a special token as a feature": (
+        _weights(lambda w: w.update(feature_ids=torch.cat([torch.tensor([2]), w["feature_ids"][1:]]))),
+        "no word for 1 of the model's features, such as token 2",
+    ),
+    "a feature beyond the vocabulary": (
+        _weights(lambda w: w.update(feature_ids=torch.cat([w["feature_ids"][:-1], torch.tensor([999])]))),
+        "no word for 1 of the model's features, such as token 999",
+    ),
+    "a newer version": (_config(lambda c: c.update(version=2)), "version 2 of the format 'stair-es', this stair-es reads 1"),
+    "no version": (_config(lambda c: c.pop("version")), "version None"),
+    "an unknown field": (_config(lambda c: c.update(colour="red")), "model has unknown fields: colour"),
+    "an unknown field of a tower": (_config(lambda c: c["image"].update(colour="red")), "image has unknown fields: colour"),
+    "no tower": (_config(lambda c: c.pop("text")), "text must be an object with a backbone"),
+    "a missing field": (_config(lambda c: c["image"].pop("size_px")), "size_px"),
+    "an unknown head": (_config(lambda c: c.update(heads=["feet"])), "unknown head 'feet'"),
+    "no head": (_config(lambda c: c.update(heads=[])), "needs a head"),
+    "an unknown network": (
+        _config(lambda c: c["image"]["backbone"]["config"].update(model_type="nothing")),
+        "the backbone 'tiny-vit' can't be built",
+    ),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), r"can't read .*tokenizer\.json"),
+    "half a tokenizer": (_cut("tokenizer.json", 100), r"can't read the tokenizer .*tokenizer\.json"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), r"can't read .*model\.safetensors"),
+    "half the weights": (_cut("model.safetensors", 9000), r"can't read .*model\.safetensors"),
+    "no weights at all": (_cut("model.safetensors", 0), r"can't read .*model\.safetensors"),
+    "half a configuration": (_cut("config.json", 60), r"config\.json"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_fit_is_refused_and_said(folder: Path, fault: str) -> None:
+    spoil, said = FAULTS[fault]
+    spoil(folder)
+    with pytest.raises(ModelError, match=said) as wrong:
+        catalogue.load(ModelSpec(name=str(folder), backend="torch")).encode_images(_pixels(1))
+    assert wrong.value.remedy
+
+
+class _Bomb:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "it-ran"
+    before = catalogue.resolve(str(folder)).model_id
+    for name in ("pytorch_model.bin", "model.pt", "training_args.bin"):
+        (folder / name).write_bytes(pickle.dumps(_Bomb(trace)))
+    assert catalogue.resolve(str(folder)).model_id == before
+    assert len(catalogue.load(ModelSpec(name=str(folder))).encode_images(_pixels(1))[0])
+    (folder / "model.safetensors").write_bytes(pickle.dumps(_Bomb(trace)))
+    with pytest.raises(ModelError, match=r"can't read .*model\.safetensors"):
+        catalogue.load(ModelSpec(name=str(folder))).encode_images(_pixels(1))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"precision": "int4"}, "unknown precision 'int4'"),
+        ({"backend": "tensorrt"}, "unknown backend 'tensorrt'"),
+        ({"threads": -1}, "threads must be 0 or more"),
+        ({"text_tower": "table"}, "no text tower 'table'"),
+    ],
+)
+def test_a_spec_that_it_cannot_do_is_told(folder: Path, spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        catalogue.load(ModelSpec(name=str(folder), **spec))
+
+
+def test_the_configuration_is_what_was_written(folder: Path) -> None:
+    config = read_config(folder)
+    assert config == tiny_stair.config()
+    assert StairConfig.from_dict(json.loads(config.to_json())) == config
+
+
+def _drop(weights: dict[str, torch.Tensor], *names: str) -> None:
+    for name in names:
+        del weights[name]
+
+
+def _pixels(count: int) -> Any:  # noqa: ANN401
+    return np.random.default_rng(5).integers(0, 256, (count, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)

@@ -1,0 +1,130 @@
+"""STAIR checkpoints with random weights and tiny dimensions over every kind of backbone: for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from stair_es.model import stair_checkpoint
+from stair_es.model.stair import Stair
+from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
+from stair_es.model.stair_tokens import Tokens, candidates
+
+SIZE_PX, WIDTH, TRANSFORM, MAX_TOKENS = 32, 32, 24, 12
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+UNUSED = ("[unused0]", "[unused1]")
+WORDS = ("the", "a", "of", ".", "!", "dog", "cat", "bird", "red", "blue", "car", "tree", "##s", "##ing", "run", "##n", "sea")
+_SEEN: Mapping[str, Any] = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 8,
+    "image_size": SIZE_PX,
+}
+_READ: Mapping[str, Any] = {
+    "model_type": "bert",
+    "vocab_size": len(SPECIAL) + len(UNUSED) + len(WORDS),
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": MAX_TOKENS,
+}
+
+
+def _transformer(kind: str, **config: object) -> Backbone:
+    return Backbone(kind="transformers", name=f"tiny-{kind}", config={"model_type": kind, **config})
+
+
+IMAGES: Mapping[str, Backbone] = {
+    "vit": _transformer("vit", **_SEEN),
+    "clip": _transformer("clip_vision_model", **_SEEN),
+    "siglip": _transformer("siglip_vision_model", **_SEEN),
+    "dinov2": _transformer("dinov2", **_SEEN),
+    "timm-vit": Backbone(
+        kind="timm",
+        name="vit_tiny_patch16_224",
+        config={"num_classes": 0, "img_size": SIZE_PX, "patch_size": 8, "depth": 2, "embed_dim": WIDTH, "num_heads": 2},
+    ),
+    "timm-convnet": Backbone(kind="timm", name="test_convnext", config={"num_classes": 0}),
+}
+TEXTS: Mapping[str, Backbone] = {
+    "bert": Backbone(kind="transformers", name="tiny-bert", config=_READ),
+    "distilbert": _transformer(
+        "distilbert",
+        vocab_size=_READ["vocab_size"],
+        dim=WIDTH,
+        hidden_dim=48,
+        n_layers=2,
+        n_heads=2,
+        max_position_embeddings=MAX_TOKENS,
+    ),
+}
+
+
+def tokenizer() -> Tokenizer:
+    """WordPiece over the special, the unused and a few more words: `[CLS] ... [SEP]`."""
+    words = (*SPECIAL, *UNUSED, *WORDS)
+    made = Tokenizer(WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer = BertNormalizer()
+    made.pre_tokenizer = BertPreTokenizer()
+    made.add_special_tokens(list(SPECIAL))
+    ends = [(word, SPECIAL.index(word)) for word in ("[CLS]", "[SEP]")]
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return made
+
+
+def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfig:  # noqa: ANN401
+    """Of a model; changes of the towers as `image_top_k=3` or `text_tie=True`, of the model as `similarity="dot"`."""
+    towers = {
+        side: {name.removeprefix(f"{side}_"): changes.pop(name) for name in list(changes) if name.startswith(f"{side}_")}
+        for side in ("image", "text")
+    }
+    thirds = (0.5, 0.4, 0.45)
+    seen = ImageTower(
+        backbone=IMAGES[image], size_px=SIZE_PX, mean=thirds, std=(0.2, 0.25, 0.3), transform_dim=TRANSFORM, top_k=6
+    )
+    read = TextTower(backbone=TEXTS[text], max_tokens=MAX_TOKENS, transform_dim=TRANSFORM, top_k=5)
+    made = StairConfig(name="tiny", image=replace(seen, **towers["image"]), text=replace(read, **towers["text"]))
+    return replace(made, **changes)
+
+
+def model(of: StairConfig, seed: int = 0) -> Stair:
+    """With random weights that leave no bias and no norm as they start."""
+    torch.manual_seed(seed)
+    made: Stair = Stair(of, Tokens(tokenizer(), candidates(tokenizer()), of.text.max_tokens)).eval()
+    with torch.no_grad():
+        for name, value in made.named_parameters():
+            if value.ndim < 2 and name != "log_scale":
+                value.add_(torch.randn_like(value) * 0.1)
+    return made
+
+
+def checkpoint(folder: Path, of: StairConfig | None = None, seed: int = 0) -> Path:
+    """A checkpoint of such a model; the folder."""
+    made = model(of or config(), seed)
+    write(folder, made, tensors(made))
+    return folder
+
+
+def tensors(of: Stair) -> dict[str, torch.Tensor]:
+    """What a checkpoint of the model holds."""
+    found = {
+        name: value.clone().contiguous() for name, value in of.state_dict().items() if stair_checkpoint.stored(name, of.config)
+    }
+    return {**found, stair_checkpoint.FEATURE_IDS: torch.from_numpy(of.tokens.feature_ids_F)}
+
+
+def write(folder: Path, of: Stair, weights: Mapping[str, torch.Tensor]) -> None:
+    """A checkpoint of the model with these tensors instead of its own."""
+    stair_checkpoint.save(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n")
