@@ -16,31 +16,55 @@ from .output import emit_json, note, plain, stderr
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
-    from stair_es.training.loop import Moment
+    from stair_es.training.ears import Moment
     from stair_es.training.run import Trained
 
 _LINE_EVERY_S = 10.0
 
 
+def _list_recipes(asked: bool) -> None:
+    if asked:
+        from stair_es.training.stages import recipes
+
+        for name, about in sorted(recipes().items()):
+            plain(f"{name}: {about}")
+        raise typer.Exit
+
+
 def train(
     config: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md.")
+        Path,
+        typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", file_okay=False, help="The checkpoint, with state and logs; CONFIG's name without .toml, if not said."),
+        typer.Option(
+            "--out",
+            "-o",
+            file_okay=False,
+            help="The checkpoint, with state and logs; CONFIG's name without .toml if it isn't given. Several workers share it.",
+        ),
     ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A value in place of the file's: --set optim.lr=1e-3.")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes CUDA where it is there.")] = "auto",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What computes: auto takes CUDA where it is there.")
+    ] = "auto",
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that train together on Ray, each with a GPU if --device isn't cpu.")
+        int, typer.Option("--workers", min=1, help="Processes that train together on Ray, each with a GPU unless --device is cpu.")
     ] = 1,
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A Ray cluster for --workers; else one here.")
+        str | None,
+        typer.Option(
+            "--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A Ray cluster for --workers; without it one here."
+        ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw the training that is in --out away and begin again.")] = False,
+    recipes: Annotated[
+        bool,
+        typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, a line each, and exit."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a STAIR model from images with captions, as a configuration file says.
@@ -58,14 +82,23 @@ def train(
     `stair-es ingest photos --model models/coco`
     """
     from stair_es.training.config import read_train_config
+    from stair_es.training.run import make_room
 
     folder = out or Path(config.stem)
     try:
         read = read_train_config(config, dict(map(_change, changes or ())))
-        trained = _run(read, folder, device, workers, ray_address, restart)
+        if make_room(folder, restart=restart):
+            note(f"going on with the training in {folder}")
+        trained = _run(read, folder, device, workers, ray_address)
     except StairError as error:
         if as_json:
             emit_json({"error": error.message, "remedy": error.remedy})
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        from stair_es.training.state import STATE_FILE
+
+        begins = "goes on from its last saved state" if (folder / STATE_FILE).is_file() else "begins anew: nothing was saved yet"
+        note(f"the same command {begins}")
         raise
     _show(trained, as_json)
 
@@ -83,16 +116,18 @@ def _change(given: str) -> tuple[str, Any]:
         return name.strip(), value
 
 
-def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None, restart: bool) -> Trained:
-    from stair_es.training.run import Ears, train
+def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> Trained:
+    from stair_es.training.ears import Ears
 
     with _progress() as (tell, progress):
-        if workers == 1:
-            return train(config, out, Ears(say=note, tell=tell, progress=progress), device=device, restart=restart)
-        from stair_es.training.ray_train import train_together
-
         ears = Ears(say=note, tell=tell, progress=progress)
-        return train_together(config, out, ears, workers=workers, device=device, address=ray_address, restart=restart)
+        if workers > 1:
+            from stair_es.training.ray_train import train_together
+
+            return train_together(config, out, ears, workers=workers, device=device, address=ray_address)
+        from stair_es.training.run import train as train_alone
+
+        return train_alone(config, out, ears, device=device)
 
 
 @contextmanager

@@ -15,7 +15,9 @@ def card(config: TrainConfig, model: StairConfig, progress: Progress, pairs: int
         for stage in config.stages
     )
     best = f"{100 * progress.best:.1f} at step {progress.best_step}" if progress.best_step >= 0 else "not validated"
-    cap = f"at most {model.image.top_k} words an image and {model.text.top_k} a text"
+    cap = f"{_most(model.image.top_k)} of an image, {_most(model.text.top_k)} of a text"
+    image, seen = model.image.backbone, f"{model.image.size_px} px, {model.image.pool} over positions"
+    text, read = model.text.backbone, f"{model.text.max_tokens} tokens, {model.text.pool} over positions"
     return f"""---
 library_name: stair-es
 pipeline_tag: image-feature-extraction
@@ -27,8 +29,8 @@ tags: [image-search, sparse, rank_features, STAIR]
 A STAIR model: images and texts become weights over {features:,} words, {cap}.
 For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
 
-- Image tower: {model.image.backbone.kind} `{model.image.backbone.name or "from scratch"}`, {model.image.size_px} px, {model.image.pool} over positions
-- Text tower: {model.text.backbone.kind} `{model.text.backbone.name or "from scratch"}`, {model.text.max_tokens} tokens, {model.text.pool} over positions
+- Image tower: {image.kind} `{image.name or "from scratch"}`, {seen}
+- Text tower: {text.kind} `{text.name or "from scratch"}`, {read}
 - Heads: {", ".join(model.heads)}; similarity: {model.similarity if model.scores_words else "cosine of dense vectors"}
 - Trained on {pairs:,} images for {progress.done:,} steps of {config.batch.size} pairs, seed {config.seed}
 - Recall@1 on the validation sets, mean of both directions, in percent: {best}
@@ -39,3 +41,7 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
 
 `train.toml` beside this file is the whole configuration. Licence and limits of the model are those of its data and backbones.
 """
+
+
+def _most(top_k: int) -> str:
+    return f"at most {top_k}" if top_k else "any number"

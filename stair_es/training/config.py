@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from stair_es.errors import UsageError
 from stair_es.model.stair_config import Backbone, Head, ImageTower, Similarity, StairConfig, TextTower
-from stair_es.training.stages import Stage, read_stages, recipe
-from stair_es.training.toml import Reader, parse
-
-RECIPE_STEPS = 1000
+from stair_es.training import augment
+from stair_es.training.stages import Stage, read_stages, recipe, recipes
+from stair_es.training.toml import Reader, dump, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +53,9 @@ class Data:
         if not self.train:
             raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
         if not 0 <= self.tag_share <= 1:
-            raise UsageError(f"data.tag_share must be in 0..1, got {self.tag_share}")
-        if self.texts_per_image < 1 or self.views < 1:
-            raise UsageError("data.texts_per_image and data.views must be 1 or more")
+            raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "0 for captions without tags.")
+        _least(self, texts_per_image=1, views=1)
+        augment.preset(self.augment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +76,8 @@ class Batch:
             UsageError: A value is out of range.
         """
         if self.size < 2:
-            raise UsageError(f"batch.size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
-        if self.chunk < 0 or self.accumulate < 1:
-            raise UsageError("batch.chunk must be 0 or more and batch.accumulate 1 or more")
+            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
+        _least(self, chunk=0, accumulate=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +106,11 @@ class Optim:
         Raises:
             UsageError: A value is out of range.
         """
-        for name in ("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"optim.{name} must be 0 or more, got {getattr(self, name)}")
+        _least(
+            self, **dict.fromkeys(("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip", "teacher_scale"), 0)
+        )
         if not 0 <= self.ema < 1:
-            raise UsageError(f"optim.ema must be in 0..1, got {self.ema}")
+            raise UsageError(f"ema must be 0 or more and below 1, got {self.ema}", "0.999, say; 0 for no average.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +131,7 @@ class Watch:
         Raises:
             UsageError: A value is out of range.
         """
-        if self.every < 1 or self.log_every < 1 or self.patience < 0:
-            raise UsageError("watch.every and watch.log_every must be 1 or more, watch.patience 0 or more")
+        _least(self, every=1, log_every=1, patience=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +156,29 @@ class ModelPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Named stages in place of written ones."""
+
+    name: str
+    steps: int = 1000
+    """Of all stages together."""
+    frozen_backbones: bool = False
+    """Whether only heads and temperature learn."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: A value is out of range, or there is no such recipe.
+        """
+        _least(self, steps=1)
+        if self.name not in recipes():
+            raise UsageError(
+                f"unknown recipe {self.name!r}", f"Choose one of: {', '.join(sorted(recipes()))}; or write [[stages]]."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All of it."""
 
@@ -170,10 +190,11 @@ class TrainConfig:
     optim: Optim = field(default_factory=Optim)
     watch: Watch = field(default_factory=Watch)
     seed: int = 0
+    """Of everything that is drawn: parameters, batches, captions, augmentation, dropout."""
     folder: Path = Path()
     """That of the file: relative paths begin there."""
     text: str = ""
-    """The file itself, to be kept beside the checkpoint."""
+    """The file itself, with the changes that were asked for, to be kept beside the checkpoint."""
 
     def __post_init__(self) -> None:
         """Check what must go together.
@@ -181,6 +202,8 @@ class TrainConfig:
         Raises:
             UsageError: Something doesn't.
         """
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed must be in 0..2^32, got {self.seed}", "Give a whole number that isn't negative.")
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
         if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
             raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")
@@ -189,14 +212,13 @@ class TrainConfig:
         if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise UsageError(
                 f"data.cache keeps the states of frozen backbones, but stage {cached[0]!r} trains one",
-                'Give the stages train = ["image.head", "text.head"], or data.cache = false.',
+                'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
             )
         if self.watch.patience and not self.data.validation:
             raise UsageError("watch.patience needs a validation set", "Write [[data.validation]].")
 
 
 _BACKBONES = {"image.backbone", "text.backbone"}
-_PARTS = {"model", "data", "batch", "optim", "watch", "stages", "recipe"}
 
 
 def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
@@ -216,13 +238,13 @@ def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> T
     values = parse(text, path.name)
     for name, value in (changes or {}).items():
         _set(values, name, value)
-    return _read(Reader(values, path.name), path.parent.absolute(), text)
+    return _read(Reader(values, path.name), path.parent.absolute(), dump(values) if changes else text)
 
 
 def _read(top: Reader, folder: Path, text: str) -> TrainConfig:
-    config: TrainConfig = top.build(
+    return top.build(
         TrainConfig,
-        skip=_PARTS - {"model", "data", "batch", "optim", "watch", "stages"},
+        skip=("recipe",),
         model=_model(top.table("model")),
         data=_data(top.table("data")),
         stages=_stages(top),
@@ -232,23 +254,22 @@ def _read(top: Reader, folder: Path, text: str) -> TrainConfig:
         folder=folder,
         text=text,
     )
-    return config
 
 
 def _model(table: Reader) -> ModelPlan:
     image, text = table.table("image"), table.table("text")
-    towers = {
-        "image": image.build(ImageTower, backbone=image.table("backbone").build(Backbone)),
-        "text": text.build(TextTower, backbone=text.table("backbone").build(Backbone)),
-    }
-    plan: ModelPlan = table.build(ModelPlan, **towers)
-    return plan
+    return table.build(
+        ModelPlan,
+        image=image.build(ImageTower, backbone=image.table("backbone").build(Backbone)),
+        text=text.build(TextTower, backbone=text.table("backbone").build(Backbone)),
+    )
 
 
 def _data(table: Reader) -> Data:
-    sets = {name: tuple(each.build(SetOf) for each in table.tables(name)) for name in ("train", "validation", "held_out")}
-    data: Data = table.build(Data, **sets)
-    return data
+    train, validation, held_out = (
+        tuple(each.build(SetOf) for each in table.tables(name)) for name in ("train", "validation", "held_out")
+    )
+    return table.build(Data, train=train, validation=validation, held_out=held_out)
 
 
 def _stages(top: Reader) -> tuple[Stage, ...]:
@@ -260,16 +281,20 @@ def _stages(top: Reader) -> tuple[Stage, ...]:
         )
     if given:
         return given
-    steps = named.values.get("steps", RECIPE_STEPS)
-    stages = recipe(str(named.values.get("name")), int(steps))
-    frozen = bool(named.values.get("frozen_backbones", False))
-    return tuple(_frozen(stage) for stage in stages) if frozen else stages
+    asked = named.build(Recipe)
+    stages = recipe(asked.name, asked.steps)
+    return tuple(_frozen(stage) for stage in stages) if asked.frozen_backbones else stages
 
 
 def _frozen(stage: Stage) -> Stage:
-    from dataclasses import replace
-
     return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
+
+
+def _least(values: object, **least: float) -> None:
+    """Check that fields are as large as they must be."""
+    for name, value in least.items():
+        if getattr(values, name) < value:
+            raise UsageError(f"{name} must be {value:g} or more, got {getattr(values, name)}", "See docs/training.md.")
 
 
 def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
@@ -283,8 +308,6 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
 
 def stair_config(config: TrainConfig, image: Backbone, text: Backbone) -> StairConfig:
     """The model's configuration, with backbones that can be built without a hub."""
-    from dataclasses import replace
-
     plan = config.model
     return StairConfig(
         name=config.name,

@@ -7,10 +7,10 @@ Multi-Index Hashing, 2012).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,14 @@ _ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8
 
 Told: TypeAlias = Callable[[str, int, int], None]
 """Which set's pictures are read, how many of them, of how many."""
+
+
+class Pictures(Protocol):
+    """Pictures, and how many."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Pictured]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,7 @@ class Deduped:
 
 def dedupe(
     training: TrainingSet,
-    against: Mapping[str, Collection[Pictured]],
+    against: Mapping[str, Pictures],
     likeness: Likeness | None = None,
     *,
     told: Told | None = None,

@@ -18,7 +18,6 @@ class Average:
         if decay:
             self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take a step's parameters in: `a = decay * a + (1 - decay) * p`."""
         for name, value in model.named_parameters():
@@ -39,7 +38,7 @@ class Average:
             _copy(kept, model)
 
 
-@torch.no_grad()
 def _copy(values: dict[str, Tensor], model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.copy_(values[name])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values[name])

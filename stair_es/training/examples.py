@@ -37,6 +37,9 @@ class Texts(Protocol):
 class Captions(Protocol):
     """What may be said of each pair."""
 
+    def __len__(self) -> int:
+        """How many pairs there are."""
+
     def caption(self, item: int, rng: np.random.Generator) -> str:
         """One of an item's captions."""
 
@@ -54,16 +57,34 @@ class LiveTexts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wording:
+    """Which of its captions a pair is shown with."""
+
+    captions: Captions
+    seed: int
+    texts_per_image: int
+
+    def text(self, draw: Draw) -> str:
+        """The caption of a draw: one of the item's few, by chance."""
+        rng = np.random.default_rng((self.seed, _TEXT, draw.item, draw.turn))
+        return self.variant(draw.item, int(rng.integers(self.texts_per_image)))
+
+    def variant(self, item: int, number: int) -> str:
+        """The n-th caption that an item may be shown with: the same in every run, so that its states can be kept."""
+        return self.captions.caption(item, np.random.default_rng((_WORDS, item, number)))
+
+    def all(self) -> set[str]:
+        """Every text that may come."""
+        return {self.variant(item, number) for item in range(len(self.captions)) for number in range(self.texts_per_image)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Examples:
     """What the training loop takes batches from."""
 
     images: Images
     texts: Texts
-    captions: Captions
-    seed: int
-    size: int
-    """How many pairs there are."""
-    texts_per_image: int
+    wording: Wording
 
     def batch(self, draws: Sequence[Draw]) -> tuple[Tensor, TextBatch, list[str], list[Draw]]:
         """Images, texts, the texts as they are written, and what was drawn: in place of a pair that can't be read, the next one.
@@ -75,20 +96,20 @@ class Examples:
         for _ in range(_TRIES):
             images, bad = self.images.batch([draw.item for draw in taken], [draw.turn for draw in taken])
             if not bad:
-                written = [self.text(draw) for draw in taken]
+                written = [self.wording.text(draw) for draw in taken]
                 return images, self.texts.batch(written), written, taken
             for place in bad:
-                taken[place] = Draw((taken[place].item + 1) % self.size, taken[place].turn)
-        raise SourceError(f"{_TRIES} pairs in a row can't be read", "See the problems that were reported, and mend the training set.")
+                taken[place] = self._next(taken, place)
+        raise SourceError(
+            f"{_TRIES} pairs in a row can't be read", "See the problems that were reported, and mend the training set."
+        )
 
-    def text(self, draw: Draw) -> str:
-        """The caption of a draw: one of the item's few, by chance."""
-        rng = np.random.default_rng((self.seed, _TEXT, draw.item, draw.turn))
-        return self.variant(draw.item, int(rng.integers(self.texts_per_image)))
-
-    def variant(self, item: int, number: int) -> str:
-        """The n-th caption that an item may be shown with."""
-        return self.captions.caption(item, np.random.default_rng((self.seed, _WORDS, item, number)))
+    def _next(self, taken: Sequence[Draw], place: int) -> Draw:
+        """The pair after one that can't be read, of those that aren't in the batch."""
+        there = {draw.item for draw in taken}
+        size = len(self.wording.captions)
+        after = ((taken[place].item + step) % size for step in range(1, size + 1))
+        return Draw(next((item for item in after if item not in there), taken[place].item), taken[place].turn)
 
 
 def image_rng(seed: int, item: int, view: int) -> np.random.Generator:

@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stair_es.errors import DecodeError, ReadError
@@ -33,13 +34,15 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads a set's images as pixels; of one that can't be read, another one's, told of in `problems`."""
+    """Reads a set's images as pixels; one that can't be read is told of in `problems`, once."""
 
     pairs: TrainingSet
     spec: ImageSpec
     augment: Augmentation
     seed: int
     problems: Problems
+    _bad: set[int] = field(default_factory=set, init=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def pixels(self, item: int, view: int) -> Pixels | None:
         """The augmented image; None (and a problem noted) if it can't be read."""
@@ -47,7 +50,10 @@ class Reader:
         try:
             return augmented(bytes_of(pair.place), self.spec, self.augment, image_rng(self.seed, item, view))
         except (DecodeError, ReadError) as error:
-            self.problems.add(pair.name, error.message)
+            with self._lock:
+                if item not in self._bad:
+                    self.problems.add(pair.name, error.message)
+                self._bad.add(item)
             return None
 
 
@@ -67,19 +73,20 @@ class LiveImages:
 
 
 class CachedImages:
-    """States of a frozen backbone, in `views` forms an image."""
+    """States of a frozen backbone, in `views` forms an image; those of an image that couldn't be read aren't numbers."""
 
-    def __init__(self, states_NVLD: Tensor, bad: frozenset[int]) -> None:
-        self._states_NVLD, self._bad = states_NVLD, bad
+    def __init__(self, states_NVLD: NDArray[np.float16]) -> None:
+        self._states_NVLD = states_NVLD
 
     def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
         """States [B, L, D], and the places of those that couldn't be read."""
-        of = torch.as_tensor(views) % self._states_NVLD.shape[1]
-        return self._states_NVLD[torch.as_tensor(items), of].float(), [at for at, item in enumerate(items) if item in self._bad]
+        of = np.asarray(views) % self._states_NVLD.shape[1]
+        states_BLD = self._states_NVLD[np.asarray(items), of].astype(np.float32)
+        return torch.from_numpy(states_BLD), np.flatnonzero(np.isnan(states_BLD[:, 0, 0])).tolist()
 
 
 def cached_images(model: Stair, reader: Reader, views: int, folder: Path, progress: Progress, threads: int) -> CachedImages:
-    """The states of all images of a set, from `folder` if they are there.
+    """The states of all images of a set, from `folder` if they are there; they stay on disk, and are mapped into memory.
 
     Args:
         model: With a frozen image backbone.
@@ -88,55 +95,72 @@ def cached_images(model: Stair, reader: Reader, views: int, folder: Path, progre
         folder: Where they are kept, by a hash of all that they depend on.
         progress: Is told how far it is.
         threads: For decoding and the backbone.
+
+    Raises:
+        OSError: They can't be written.
     """
-    key = _key(model, reader, views)
-    path = folder / f"images-{key}.pt"
-    if path.is_file():
-        kept = torch.load(path, weights_only=True, mmap=True)
-        return CachedImages(kept["states"], frozenset(kept["bad"].tolist()))
-    plain = Reader(
-        pairs=reader.pairs, spec=reader.spec, augment=NONE, seed=reader.seed, problems=reader.problems
-    )
-    states = _states_of(model, threads)
-    wanted = [(item, view) for item in range(len(reader.pairs)) for view in range(views)]
-    rows: list[Tensor] = []
-    bad: set[int] = set()
-    with ThreadPoolExecutor(threads) as pool:
-        for begin in range(0, len(wanted), _AT_ONCE):
-            part = wanted[begin : begin + _AT_ONCE]
-            pixels = list(pool.map(lambda each: (reader if each[1] else plain).pixels(*each), part))
-            bad |= {item for (item, _), found in zip(part, pixels, strict=True) if found is None}
-            size = reader.spec.size_px
-            filled = np.stack([np.zeros((size, size, 3), np.uint8) if each is None else each for each in pixels])
-            rows += pool.map(lambda one: states(one[None])[0].half(), filled)
-            progress("states of images", min(begin + _AT_ONCE, len(wanted)), len(wanted))
-    stacked = torch.stack(rows).unflatten(0, (len(reader.pairs), views))
-    _keep(path, {"states": stacked, "bad": torch.tensor(sorted(bad), dtype=torch.long)})
-    return CachedImages(stacked, frozenset(bad))
+    path = folder / f"images-{_key(model, reader, views)}.npy"
+    if not path.is_file():
+        _compute(path, model, reader, views, progress, threads)
+    kept = np.load(path, mmap_mode="r")
+    for item in np.flatnonzero(np.isnan(kept[:, 0, 0, 0])).tolist():
+        reader.pixels(item, 0)  # notes the problem, where the states come from an earlier training
+    return CachedImages(kept)
+
+
+def _compute(path: Path, model: Stair, reader: Reader, views: int, progress: Progress, threads: int) -> None:
+    plain = replace(reader, augment=NONE)
+    states = _states_of(model)
+    size = reader.spec.size_px
+    length, width = states(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
+    kept_NVLD = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(reader.pairs), views, length, width))
+
+    def one(number: int) -> None:
+        item, view = divmod(number, views)
+        pixels = (reader if view else plain).pixels(item, view)
+        kept_NVLD[item, view] = np.nan if pixels is None else states(pixels[None])[0].half().numpy()
+
+    try:
+        total = len(reader.pairs) * views
+        with ThreadPoolExecutor(threads) as pool:
+            for done, _ in enumerate(pool.map(one, range(total)), 1):
+                if done % _AT_ONCE == 0 or done == total:
+                    progress("states of images", done, total)
+        kept_NVLD.flush()
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 class CachedTexts:
     """States of a frozen text backbone for all texts that may come."""
 
     def __init__(self, model: Stair, texts: Sequence[str], progress: Progress) -> None:
-        """Compute them; they stay in memory, in half precision."""
-        self._places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        """Compute them; they stay in memory, in half precision.
+
+        Args:
+            model: With a frozen text backbone.
+            texts: All that may come.
+            progress: Is told how far it is.
+        """
         self._ids: list[Tensor] = []
         self._states: list[Tensor] = []
-        ordered = sorted(self._places, key=len)  # texts of like lengths together: little is padded
-        at: dict[str, int] = {}
+        device = model.log_scale.device
+        ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of like lengths together: little is padded
+        self._places: dict[str, int] = {}
         for begin in range(0, len(ordered), _AT_ONCE):
             part = ordered[begin : begin + _AT_ONCE]
             found = model.tokens.encode(part)
             ids, mask = torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL)
             with torch.inference_mode():
-                states = model.text.backbone(ids, mask)
+                states = model.text.backbone(ids.to(device), mask.to(device)).cpu()
             for place, text in enumerate(part):
-                at[text] = len(self._ids)
+                self._places[text] = len(self._ids)
                 self._ids.append(ids[place][mask[place]])
                 self._states.append(states[place][mask[place]].half().clone())
             progress("states of texts", min(begin + _AT_ONCE, len(ordered)), len(ordered))
-        self._places = at
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
         """See `examples.Texts`."""
@@ -148,18 +172,17 @@ class CachedTexts:
         return TextBatch(ids_BL, torch.arange(ids_BL.shape[1]) < lengths[:, None], states_BLD)
 
 
-def _states_of(model: Stair, threads: int) -> Callable[[Pixels], Tensor]:
+def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
     """Pixels -> states as the head wants them: their mean, if it pools them so, from the quicker network where there is one."""
     tower = model.config.image
     if tower.backbone.kind == "package" and tower.pool == "mean":
         network = load_network("onnx", 1)
         return lambda pixels_BHWC: torch.from_numpy(network.see(pixels_BHWC).features_BD)[:, None]
 
-    @torch.inference_mode()
     def run(pixels_BHWC: Pixels) -> Tensor:
-        device = model.log_scale.device
-        states_BLD = model.image.states(torch.from_numpy(pixels_BHWC).to(device))
-        return (states_BLD.mean(dim=1, keepdim=True) if tower.pool == "mean" else states_BLD).cpu()
+        with torch.inference_mode():
+            states_BLD = model.image.states(torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).to(model.log_scale.device))
+            return (states_BLD.mean(dim=1, keepdim=True) if tower.pool == "mean" else states_BLD).cpu()
 
     return run
 
@@ -170,14 +193,10 @@ def _key(model: Stair, reader: Reader, views: int) -> str:
     digest.update(repr((reader.augment, reader.seed, views)).encode())
     for name, tensor in model.image.backbone.state_dict().items():
         if tower.backbone.kind != "package":
-            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for pair in reader.pairs:
-        digest.update(hashlib.sha256(bytes_of(pair.place)).digest())
+        try:
+            digest.update(hashlib.sha256(bytes_of(pair.place)).digest())
+        except ReadError:
+            digest.update(b"unread")
     return digest.hexdigest()[:16]
-
-
-def _keep(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(values, temporary)
-    temporary.replace(path)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
-from stair_es.errors import StairError
+from stair_es.errors import StairError, UsageError
 from stair_es.model.stair import Stair
 from stair_es.training import state
 from stair_es.training.config import TrainConfig
+from stair_es.training.ears import Moment
 from stair_es.training.ema import Average
 from stair_es.training.examples import Examples
 from stair_es.training.logs import Logs
@@ -23,25 +27,14 @@ from stair_es.training.sampler import Draw, Sampler, share
 from stair_es.training.schedule import rate
 from stair_es.training.stages import Stage
 from stair_es.training.state import Progress
-from stair_es.training.step import Given, Update, Workers, groups
+from stair_es.training.step import Given, Update, Workers, enter, groups
 from stair_es.training.validate import Validation, overall
 
+Teacher: TypeAlias = Callable[[Sequence[Draw], Sequence[str]], tuple[Tensor, Tensor]]
+"""Draws and their texts -> dense vectors of the images and of the texts."""
 _AHEAD = 2
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What a training says of itself as it goes."""
-
-    stage: str
-    step: int
-    """Of all stages together, done."""
-    steps: int
-    values: dict[str, float]
-    """Losses, or recalls of a validation (`set/t2i@1`)."""
-    pairs_per_s: float = 0.0
-    memory_mb: float = 0.0
-    """Peak, of the GPU where there is one, else of the process."""
+_CHUNKS = 1009
+"""More than a batch has: the seeds of dropout are those of the batch and the ones after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +51,7 @@ class Loop:
     key: str
     """Of configuration and data."""
     tell: Callable[[Moment], None]
-    teacher: Callable[[Sequence[Draw], Sequence[str]], tuple[torch.Tensor, torch.Tensor]] | None = None
+    teacher: Teacher | None = None
 
     def run(self) -> Progress:
         """Train to the end, from the saved state if there is one; the model has the parameters to keep then.
@@ -69,10 +62,11 @@ class Loop:
         average = Average(self.model, self.config.optim.ema)
         saved = state.load(self.out, self.key)
         progress = state.restore(saved, self.model, average) if saved else Progress()
+        self._agree(progress)
         logs = Logs(self.out, progress.done) if self._first else None
         try:
             while progress.stage < len(self.config.stages) and not progress.ended:
-                self._stage(progress, average, logs, saved)
+                _Stage(self, progress, average, logs, saved).run()
                 saved = None
         finally:
             if logs:
@@ -80,76 +74,27 @@ class Loop:
         self._keep(progress, average)
         return progress
 
-    @property
-    def _first(self) -> bool:
-        return self.workers.rank == 0
+    def watch(self, progress: Progress, average: Average, logs: Logs | None, stage: Stage) -> None:
+        """Validate; remember the best."""
+        if not self.validations:
+            return
+        with average.applied(self.model):
+            found = {each.name: each.recalls(self.model, self.narrow()) for each in self.validations}
+            value = self._of_first(overall(found))
+            better = value > progress.best
+            if better and self.config.watch.keep == "best":
+                progress.best_parameters = {name: each.detach().clone() for name, each in self.model.state_dict().items()}
+        progress.waited = 0 if better else progress.waited + 1
+        if better:
+            progress.best, progress.best_step = value, progress.done
+        progress.ended = bool(self.config.watch.patience) and progress.waited >= self.config.watch.patience
+        if logs:
+            for name, values in found.items():
+                logs.add(progress.done, stage.name, name, values)
+            flat = {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+            self.tell(Moment(stage.name, progress.done, self.steps, flat))
 
-    def _stage(self, progress: Progress, average: Average, logs: Logs | None, saved: dict[str, Any] | None) -> None:
-        """Train the stage that is under way, and go to the next."""
-        config, stage = self.config, self.config.stages[progress.stage]
-        optim = config.optim
-        rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
-        optimizer = torch.optim.AdamW(groups(self.model, stage, rates, optim.weight_decay))
-        scaler = torch.amp.GradScaler(self._device.type, enabled=optim.precision == "fp16" and self._device.type == "cuda")
-        if saved and progress.step:
-            optimizer.load_state_dict(saved["optimizer"])
-            scaler.load_state_dict(saved["scaler"])
-        update = Update(
-            model=self.model,
-            stage=stage,
-            workers=self.workers,
-            narrow=self._narrow,
-            chunk=config.batch.chunk,
-            teacher_scale=optim.teacher_scale,
-        )
-        self.model.train()
-        clock = time.perf_counter()
-        since = progress.done
-        batches = self._batches(progress.done)
-        while progress.step < stage.steps and not progress.ended:
-            told = self._update(update, optimizer, scaler, progress, batches)
-            average.update(self.model)
-            progress.step += 1
-            progress.done += 1
-            if progress.done % config.watch.log_every == 0 or progress.step == stage.steps:
-                seconds, clock = time.perf_counter() - clock, time.perf_counter()
-                self._say(logs, stage, progress, told, (progress.done - since) * config.batch.size / seconds)
-                since = progress.done
-            if progress.done % config.watch.every == 0 or progress.step == stage.steps:
-                self._watch(progress, average, logs, stage)
-                if progress.step < stage.steps and not progress.ended:
-                    self._save(progress, average, optimizer, scaler)
-                clock = time.perf_counter()
-        progress.stage, progress.step = progress.stage + 1, 0
-        self._save(progress, average, optimizer, scaler)
-
-    def _update(self, update: Update, optimizer: Any, scaler: Any, progress: Progress, batches: Iterator[Any]) -> dict[str, float]:  # noqa: ANN401
-        config, stage = self.config, update.stage
-        factor = rate(progress.step, steps=stage.steps, warmup=config.optim.warmup_steps, decay=config.optim.decay)
-        for group in optimizer.param_groups:
-            group["lr"] = group["rate"] * factor
-        optimizer.zero_grad(set_to_none=True)
-        boost = scaler.get_scale() if scaler.is_enabled() else 1.0
-        for part in range(config.batch.accumulate):
-            seed = (config.seed * 1_000_003 + progress.done) * config.batch.accumulate + part
-            told = update.gradients(next(batches), progress.step, seed * 1009, boost / config.batch.accumulate)
-        update.sum_gradients()
-        if told["loss"] != told["loss"] or told["loss"] == float("inf"):
-            raise StairError(
-                f"the loss is {told['loss']} in step {progress.done + 1} (stage {stage.name!r})",
-                "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is whole.",
-            )
-        if scaler.is_enabled():
-            scaler.scale(torch.ones((), device=self._device))  # makes its scale on the device
-            scaler.unscale_(optimizer)
-        if config.optim.clip:
-            learning = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-            torch.nn.utils.clip_grad_norm_(learning, config.optim.clip)
-        scaler.step(optimizer)
-        scaler.update()
-        return {**told, "scale": float(self.model.scale.detach()), "rate": factor}
-
-    def _batches(self, done: int) -> Iterator[Given]:
+    def batches(self, done: int) -> Iterator[Given]:
         """Batches of this worker from a step on, made ready while others are learned from."""
         draws = self.sampler.batches(done * self.config.batch.accumulate)
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
@@ -159,71 +104,153 @@ class Loop:
                 waiting.append(pool.submit(self._given, next(draws)))
                 yield ready
 
+    def narrow(self) -> AbstractContextManager[Any]:
+        """Autocast to the precision of the run."""
+        kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
+        context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
+        return context
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.log_scale.device
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.config.stages)
+
+    @property
+    def _first(self) -> bool:
+        return self.workers.rank == 0
+
+    def _agree(self, progress: Progress) -> None:
+        """All workers begin at the same step, with the same parameters.
+
+        Raises:
+            UsageError: They read different states.
+        """
+        done = self.workers.gather(torch.tensor([progress.done])).tolist()
+        if len(set(done)) > 1:
+            raise UsageError(
+                f"the workers find different states in {self.out}: of the steps {', '.join(map(str, sorted(set(done))))}",
+                "--out must be a folder that all of them share.",
+            )
+        for tensor in self.model.state_dict().values():
+            self.workers.take_first(tensor)
+
+    def _of_first(self, value: float) -> float:
+        """The first worker's value: by one that differs in a last digit another one would stop at another step."""
+        told = torch.tensor([value], dtype=torch.float64)
+        self.workers.take_first(told)
+        return float(told)
+
     def _given(self, draws: Sequence[Draw]) -> Given:
         own = share(draws, self.workers.rank, self.workers.count)
         images, texts, written, taken = self.examples.batch(own)
         teacher = None
         if self.teacher is not None:
-            teacher = tuple(each.to(self._device) for each in self.teacher(taken, written))
-        return Given(images=images.to(self._device), texts=texts.to(self._device), teacher=teacher)  # type: ignore[arg-type]
+            seen, read = self.teacher(taken, written)
+            teacher = seen.to(self.device), read.to(self.device)
+        return Given(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
 
-    def _watch(self, progress: Progress, average: Average, logs: Logs | None, stage: Stage) -> None:
-        """Validate; remember the best."""
-        if not self.validations:
-            return
-        with average.applied(self.model):
-            found = {each.name: each.recalls(self.model, self._narrow()) for each in self.validations}
-            value = overall(found)
-            better = value > progress.best
-            if better and self.config.watch.keep == "best":
-                learned = dict(self.model.named_parameters())
-                progress.best_parameters = {name: parameter.detach().clone() for name, parameter in learned.items()}
-        progress.waited = 0 if better else progress.waited + 1
-        if better:
-            progress.best, progress.best_step = value, progress.done
-        progress.ended = bool(self.config.watch.patience) and progress.waited >= self.config.watch.patience
-        if logs:
-            for name, values in found.items():
-                logs.add(progress.done, stage.name, name, values)
-            flat = {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
-            self.tell(Moment(stage.name, progress.done, self._steps, flat))
-
-    def _say(self, logs: Logs | None, stage: Stage, progress: Progress, told: dict[str, float], pairs_per_s: float) -> None:
-        if logs:
-            memory_mb = _memory_mb(self._device)
-            logs.add(progress.done, stage.name, "train", told)
-            logs.add(progress.done, stage.name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
-            self.tell(Moment(stage.name, progress.done, self._steps, told, pairs_per_s, memory_mb))
-
-    def _save(self, progress: Progress, average: Average, optimizer: Any, scaler: Any) -> None:  # noqa: ANN401
-        if self._first:
-            state.save(self.out, self.key, progress, self.model, average, optimizer, scaler)
-
-    @torch.no_grad()
     def _keep(self, progress: Progress, average: Average) -> None:
         """Give the model the parameters that the checkpoint gets."""
-        chosen = progress.best_parameters or average.shadow
-        for name, parameter in self.model.named_parameters():
-            if name in chosen:
-                parameter.copy_(chosen[name])
+        self.model.load_state_dict(progress.best_parameters or average.shadow, strict=False)
         self.model.eval()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.model.log_scale.device
 
-    @property
-    def _steps(self) -> int:
-        return sum(stage.steps for stage in self.config.stages)
+class _Stage:
+    """One stage under way."""
 
-    def _narrow(self) -> AbstractContextManager[Any]:
-        kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
-        return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
+    def __init__(self, loop: Loop, progress: Progress, average: Average, logs: Logs | None, saved: dict[str, Any] | None) -> None:
+        optim, self._stage = loop.config.optim, loop.config.stages[progress.stage]
+        self._loop, self._progress, self._average, self._logs = loop, progress, average, logs
+        rates = {"head": optim.lr, "backbone": optim.backbone_lr, "scale": optim.scale_lr}
+        self._optimizer = torch.optim.AdamW(groups(loop.model, self._stage, rates, optim.weight_decay))
+        self._scaler = torch.amp.GradScaler(loop.device.type, enabled=optim.precision == "fp16")
+        if saved and progress.step:
+            self._optimizer.load_state_dict(saved["optimizer"])
+            self._scaler.load_state_dict(saved["scaler"])
+        self._update = Update(
+            model=loop.model,
+            stage=self._stage,
+            workers=loop.workers,
+            narrow=loop.narrow,
+            chunk=loop.config.batch.chunk,
+            teacher_scale=optim.teacher_scale,
+        )
+
+    def run(self) -> None:
+        """Train it to its end, and go to the next."""
+        loop, stage, progress, watch = self._loop, self._stage, self._progress, self._loop.config.watch
+        enter(loop.model, stage)
+        since, clock = progress.done, time.perf_counter()
+        batches = loop.batches(progress.done)
+        while progress.step < stage.steps and not progress.ended:
+            told = self._step(batches)
+            self._average.update(loop.model)
+            progress.step += 1
+            progress.done += 1
+            last = progress.step == stage.steps
+            if progress.done % watch.log_every == 0 or last:
+                pairs = (progress.done - since) * loop.config.batch.size * loop.config.batch.accumulate
+                self._say(told, pairs / (time.perf_counter() - clock))
+                since, clock = progress.done, time.perf_counter()
+            if progress.done % watch.every == 0 or last:
+                begun = time.perf_counter()
+                loop.watch(progress, self._average, self._logs, stage)
+                if not last and not progress.ended:
+                    self._save()
+                clock += time.perf_counter() - begun
+        progress.stage, progress.step = progress.stage + 1, 0
+        self._save()
+
+    def _step(self, batches: Iterator[Given]) -> dict[str, float]:
+        config, model = self._loop.config, self._loop.model
+        step, parts = self._progress.step, config.batch.accumulate
+        factor = rate(step, steps=self._stage.steps, warmup=config.optim.warmup_steps, decay=config.optim.decay)
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["rate"] * factor
+        self._optimizer.zero_grad(set_to_none=True)
+        found = []
+        for part in range(parts):
+            seed = ((config.seed * 1_000_003 + self._progress.done) * parts + part) * _CHUNKS
+            found.append(self._update.gradients(next(batches), step, seed, lambda loss: self._scaler.scale(loss / parts)))
+        self._update.sum_gradients()
+        told = {name: sum(each[name] for each in found) / parts for name in found[0]}
+        self._scaler.unscale_(self._optimizer)
+        learning = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.clip_grad_norm_(learning, config.optim.clip or math.inf))
+        self._check(told["loss"], norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return {**told, "norm": norm, "scale": float(model.scale.detach()), "rate": factor}
+
+    def _check(self, loss: float, norm: float) -> None:
+        """Gradients that overflow in fp16 are left out by the scaler, which lowers its scale then."""
+        if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
+            return
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
+        raise StairError(
+            f"{what} in step {self._progress.done + 1} (stage {self._stage.name!r})",
+            "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is whole.",
+        )
+
+    def _say(self, told: dict[str, float], pairs_per_s: float) -> None:
+        if self._logs:
+            name, done, memory_mb = self._stage.name, self._progress.done, _memory_mb(self._loop.device)
+            self._logs.add(done, name, "train", told)
+            self._logs.add(done, name, "speed", {"pairs_per_s": pairs_per_s, "memory_mb": memory_mb})
+            self._loop.tell(Moment(name, done, self._loop.steps, told, pairs_per_s, memory_mb))
+
+    def _save(self) -> None:
+        loop = self._loop
+        if loop.workers.rank == 0:
+            state.save(loop.out, loop.key, self._progress, loop.model, self._average, self._optimizer, self._scaler)
 
 
 def _memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 2**20
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

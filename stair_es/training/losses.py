@@ -37,8 +37,8 @@ def flops(weights_BF: Tensor) -> Tensor:
 def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
     """How surprised the logits are by the caption's own words: the mean over them of `-log_softmax(logits)[word]`.
 
-    The softmax is over the whole vocabulary, before activation and cap, so that a word that is off is pulled up as well. A caption
-    without a word of its own counts nothing. Our addition to STAIR's method.
+    The softmax is over the whole vocabulary, before activation and cap, so that a word that is off is pulled up as well. A
+    caption without a word of its own counts nothing. Our addition to STAIR's method.
 
     Args:
         logits_BF: Of the words, of images or of texts' expansions.

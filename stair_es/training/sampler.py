@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from stair_es.errors import UsageError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Sampler:
         """Nothing is drawn yet.
 
         Args:
-            groups: For each pair what it must be alone in: its caption, since another image of the same caption is no wrong answer.
+            groups: For each pair what it must be alone in: its caption, as another image of the same caption is no wrong answer.
             size: Of a batch, over all workers.
             seed: Of the run.
 
@@ -73,7 +76,7 @@ class Sampler:
             yield batch
 
 
-def share(batch: Sequence[Draw], rank: int, workers: int) -> Sequence[Draw]:
+def share(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
     """The part of a batch that one of several workers takes: parts of the same size, in order.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -41,7 +41,13 @@ class Stage:
             UsageError: A value is out of range.
         """
         if self.steps < 1:
-            raise UsageError(f"stage {self.name!r}: steps must be 1 or more, got {self.steps}")
+            raise UsageError(
+                f"stage {self.name!r}: steps must be 1 or more, got {self.steps}", "Leave the stage out, or give it steps."
+            )
+        if self.flops_warmup < 0:
+            raise UsageError(f"stage {self.name!r}: flops_warmup must be 0 or more, got {self.flops_warmup}", "0 for none.")
+        if any(weight < 0 for weight in self.losses.values()):
+            raise UsageError(f"stage {self.name!r}: a loss's weight must be 0 or more", "Leave out a loss that isn't wanted.")
         if not any(weight > 0 for weight in self.losses.values()):
             raise UsageError(f"stage {self.name!r} has no loss", f"Give one of: {', '.join(LOSSES)}.")
         if not self.train:
@@ -97,9 +103,6 @@ def read_stages(tables: Sequence[Reader]) -> tuple[Stage, ...]:
 
 def _stage(table: Reader) -> Stage:
     losses = table.table("losses")
-    stage: Any = table.build(Stage, skip=("losses",))
-    for part in stage.train:
-        table.one_of("train", part, PARTS)
-    table.one_of("text_mask", stage.text_mask, get_args(Mask))
     found = {name: losses.number(losses.one_of("loss", name, LOSSES)) for name in losses.values}
-    return replace(stage, losses=found or stage.losses)
+    given: dict[str, Any] = {"losses": found} if found else {}
+    return table.build(Stage, skip=("losses",), **given)

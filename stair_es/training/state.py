@@ -34,10 +34,17 @@ class Progress:
     ended: bool = False
     """Whether early stopping ended it."""
     best_parameters: dict[str, Tensor] = field(default_factory=dict)
+    """With what a network keeps besides, such as the means of batch norms."""
 
 
 def save(
-    folder: Path, key: str, progress: Progress, model: nn.Module, average: Average, optimizer: Any, scaler: Any  # noqa: ANN401
+    folder: Path,
+    key: str,
+    progress: Progress,
+    model: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
 ) -> None:
     """Write the state; the one before stays until this one is whole.
 
@@ -88,13 +95,13 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
     return values
 
 
-@torch.no_grad()
 def restore(values: dict[str, Any], model: nn.Module, average: Average) -> Progress:
     """Put a state into a model and its average; returns how far it was. The optimizer takes its own part."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(values["model"][name])
-    for name, buffer in model.named_buffers():
-        buffer.copy_(values["buffers"][name])
-    for name, shadow in average.shadow.items():
-        shadow.copy_(values["average"][name])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(values["model"][name])
+        for name, buffer in model.named_buffers():
+            buffer.copy_(values["buffers"][name])
+        for name, shadow in average.shadow.items():
+            shadow.copy_(values["average"][name])
     return Progress(**values["progress"], best_parameters=values["best"])

@@ -2,9 +2,10 @@
 
 The answers of the towers are cut from the graph and gathered; the loss is taken over all of them on each worker, so its gradient
 at a worker's own rows is that of the whole batch; then it goes back through the towers, chunk by chunk, and the parameters'
-gradients are summed over the workers. With one worker and one chunk this is ordinary back-propagation; with chunks it is GradCache
-(Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021), which gives the same gradient with
-the memory of a chunk.
+gradients are summed over the workers. With one worker and one chunk this is ordinary back-propagation; with chunks it is
+GradCache (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021): the same gradient with
+the memory of a chunk. Dropout is drawn chunk by chunk, so with it another size of chunks, or another number of workers, is
+another draw.
 
 Shape suffixes: B batch of a worker, G batch of all workers, F features, E dense dimensions.
 """
@@ -17,13 +18,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stair_es.model import stair_heads
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.training import losses
 from stair_es.training.schedule import regulariser
-from stair_es.training.stages import Loss, Stage
+from stair_es.training.stages import Loss, Part, Stage
 
 
 class Answers(NamedTuple):
@@ -50,6 +51,9 @@ class Workers(Protocol):
     def sum(self, tensor: Tensor) -> None:
         """Add up, in place, what all workers have."""
 
+    def take_first(self, tensor: Tensor) -> None:
+        """Give all, in place, what the first worker has."""
+
 
 class Alone:
     """The only worker."""
@@ -62,6 +66,13 @@ class Alone:
 
     def sum(self, tensor: Tensor) -> None:
         """See `Workers`."""
+
+    def take_first(self, tensor: Tensor) -> None:
+        """See `Workers`."""
+
+
+def _as_it_is(loss: Tensor) -> Tensor:
+    return loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +100,14 @@ class Update:
     chunk: int = 0
     teacher_scale: float = 20.0
 
-    def gradients(self, given: Given, step: int, seed: int, boost: float = 1.0) -> dict[str, float]:
+    def gradients(self, given: Given, step: int, seed: int, boost: Callable[[Tensor], Tensor] = _as_it_is) -> dict[str, float]:
         """Add the gradients of a batch to the parameters; returns the losses by name, with their sum as `loss`.
 
         Args:
             given: The batch.
             step: Of the stage.
             seed: Of this batch: dropout is drawn by it, chunk by chunk.
-            boost: What the loss is multiplied with before it goes back: a share of several batches, a scaling for fp16.
+            boost: Makes of the loss what goes back: its share among several batches, scaled for fp16.
         """
         size = self.chunk or len(given)
         cuts = [slice(begin, begin + size) for begin in range(0, len(given), size)]
@@ -106,7 +117,7 @@ class Update:
         own = Answers(*(None if columns[0] is None else torch.cat(columns) for columns in zip(*parts, strict=True)))
         leaves = Answers(*(None if each is None else self._leaf(each) for each in own))
         told = self._loss(leaves, given, step)
-        (told["loss"] * boost).backward()
+        boost(told["loss"]).backward()
         if self.model.log_scale.grad is not None and self.workers.count > 1:
             self._share_scale()
         rows = slice(self.workers.rank * len(given), (self.workers.rank + 1) * len(given))
@@ -134,7 +145,7 @@ class Update:
         grad /= self.workers.count
 
     def _answers(self, given: Given, cut: slice, seed: int) -> Answers:
-        torch.manual_seed(seed * self.workers.count + self.workers.rank)
+        torch.manual_seed((seed * self.workers.count + self.workers.rank) % 2**63)
         stage, model = self.stage, self.model
         cap = None if stage.cap else 0
         with self.narrow():
@@ -182,7 +193,7 @@ class Update:
 
     def _teacher(self, given: Given) -> Tensor:
         if given.teacher is None:
-            raise AssertionError("the configuration let the loss distil through without a teacher")
+            raise AssertionError("a configuration with the loss distil has a teacher")
         images_GE, texts_GE = (self.workers.gather(each) for each in given.teacher)
         return self.teacher_scale * images_GE @ texts_GE.T
 
@@ -209,6 +220,19 @@ def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay:
         {"params": parameters, "lr": rates[kind], "rate": rates[kind], "weight_decay": weight_decay if decays else 0.0}
         for (kind, decays), parameters in kinds.items()
     ]
+
+
+def enter(model: Stair, stage: Stage) -> None:
+    """Put what learns in a stage into training's mode, the rest out of it: no dropout, no batch norm that goes on counting."""
+    model.train()
+    parts: dict[Part, nn.Module] = {
+        "image.backbone": model.image.backbone,
+        "text.backbone": model.text.backbone,
+        "image.head": model.image.head,
+        "text.head": model.text.head,
+    }
+    for name, module in parts.items():
+        module.train(name in stage.train)
 
 
 def _there(tensor: Tensor | None) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from stair_es.errors import UsageError
+from stair_es.errors import ModelError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,6 +31,42 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise UsageError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
 
 
+def dump(values: Mapping[str, Any]) -> str:
+    """The TOML text of values; what `parse` makes of it is the same."""
+    return "\n".join(_lines(values, ())) + "\n"
+
+
+def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """Plain values first: what follows a table's head belongs to it."""
+    yield from (f"{_key(name)} = {_value(value)}" for name, value in values.items() if not _is_table(value))
+    for name, value in values.items():
+        if not _is_table(value):
+            continue
+        inner = (*path, _key(name))
+        for each in value if isinstance(value, list) else [value]:
+            yield ("[[{}]]" if isinstance(value, list) else "[{}]").format(".".join(inner))
+            yield from _lines(each, inner)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value))
+
+
+def _value(value: Any) -> str:  # noqa: ANN401  whatever TOML has
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(name)} = {_value(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, (str, bool)):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)
+
+
+def _key(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "a").replace("-", "a").isalnum()
+    return name if plain else _value(name)
+
+
 class Reader:
     """A table of the file, and what it is called in errors."""
 
@@ -39,12 +77,12 @@ class Reader:
         """An instance of a dataclass from the values of this table.
 
         Args:
-            kind: The dataclass; its checks raise errors of their own.
+            kind: The dataclass; what its own checks say is told with the place.
             skip: Keys of the table that aren't its fields, or are read otherwise.
             given: Fields that don't come from the table.
 
         Raises:
-            UsageError: A key is unknown or missing, or a value has another type.
+            UsageError: A key is unknown or missing, or a value has another type or is out of range.
         """
         hints = get_type_hints(kind)
         own = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
@@ -56,7 +94,10 @@ class Reader:
         for name, each in own.items():
             if name not in {*values, *given, *skip} and each.default is MISSING and each.default_factory is MISSING:
                 raise UsageError(f"{self.where}: {name!r} is missing", f"Write {name} = ... there.")
-        return kind(**values, **given)
+        try:
+            return kind(**values, **given)
+        except (UsageError, ModelError) as error:
+            raise UsageError(f"{self.where}: {error.message}", error.remedy) from None
 
     def table(self, name: str) -> Reader:
         """The table of this name; an empty one if it isn't there.
@@ -106,21 +147,23 @@ class Reader:
         if isinstance(value, int) and not isinstance(value, bool) and hint is float:
             value = float(value)
         if not _fits(value, hint):
-            raise UsageError(f"{self.where}.{name} must be {_called(hint)}, got {value!r}", "See docs/training.md for an example.")
+            got = list(value) if isinstance(value, tuple) else value
+            raise UsageError(f"{self.where}.{name} must be {_called(hint)}, got {got!r}", "See docs/training.md for an example.")
         return value
 
 
 def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401
     origin, inner = get_origin(hint), get_args(hint)
     if origin is tuple:
-        each = inner[0]
-        return isinstance(value, tuple) and all(_fits(item, each) for item in value)
+        length = None if inner[-1] is Ellipsis else len(inner)
+        return isinstance(value, tuple) and len(value) == (length or len(value)) and all(_fits(each, inner[0]) for each in value)
     if origin is not None and inner and isinstance(inner[0], str):  # a Literal
         return value in inner
     if origin is not None and type(None) in inner:
         return any(_fits(value, each) for each in inner if each is not type(None))
     if hint in (int, float):
-        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        number = isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+        return number and math.isfinite(value)  # type: ignore[arg-type]  # a number, by now
     if isinstance(origin or hint, type):
         return isinstance(value, Mapping if origin is not None else hint)
     return True
@@ -132,7 +175,7 @@ def _called(hint: Any) -> str:  # noqa: ANN401
         return names[hint]
     origin, inner = get_origin(hint), get_args(hint)
     if origin is tuple:
-        return "a list"
+        return "a list" if inner[-1] is Ellipsis else f"a list of {len(inner)} numbers"
     if origin is not None and inner and isinstance(inner[0], str):
         return f"one of {', '.join(inner)}"
     kept = [each for each in inner if each is not type(None)]

@@ -5,35 +5,22 @@ Shape suffixes: N images, M texts, E whatever is compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stair_es.eval.metrics import CUTS, ranks
-from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair import Stair
+from stair_es.training.examples import Images, Texts
 from stair_es.training.losses import unit
 
 _AT_ONCE = 64
-
-
-class ImageSet(Protocol):
-    """See `features`."""
-
-    def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Pixels or states, and the places of those that couldn't be read."""
-
-
-class TextSet(Protocol):
-    """See `examples`."""
-
-    def batch(self, texts: Sequence[str]) -> TextBatch:
-        """Tokens, and states where they are known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +29,25 @@ class Validation:
 
     name: str
     captions: tuple[str, ...]
-    images: ImageSet
-    texts: TextSet
+    images: Images
+    texts: Texts
     masked: bool = False
 
-    @torch.inference_mode()
     def recalls(self, model: Stair, narrow: AbstractContextManager[Any]) -> dict[str, float]:
-        """`t2i@k` and `i2t@k` in 0..1, the mean words of images and texts, and how often a caption's word is in an image's top 20."""
-        was = model.training
-        model.eval()
-        try:
-            with narrow:
-                seen = self._images(model)
-                asked = tuple(dict.fromkeys(self.captions))
-                read = self._texts(model, asked)
-        finally:
-            model.train(was)
+        """`t2i@k` and `i2t@k` in 0..1, the mean words of images, and how often a word of its caption is in an image's top 20."""
+        asked = tuple(dict.fromkeys(self.captions))
+        with _evaluating(model), torch.inference_mode(), narrow:
+            seen, read = self._images(model), self._texts(model, asked)
         return {**_recalls(seen, read, self.captions, asked), **self._words(model, seen)}
 
     def _images(self, model: Stair) -> Tensor:
         rows = []
         for begin in range(0, len(self.captions), _AT_ONCE):
             items = range(begin, min(begin + _AT_ONCE, len(self.captions)))
-            images, _ = self.images.batch(items, [0] * len(items))
-            out = model.encode_images(images.to(model.log_scale.device))
-            rows.append(_compared(model, out))
+            images, bad = self.images.batch(items, [0] * len(items))
+            found = _compared(model, model.encode_images(images.to(model.log_scale.device)))
+            found[bad] = 0.0  # never found, and counted
+            rows.append(found)
         return torch.cat(rows)
 
     def _texts(self, model: Stair, asked: Sequence[str]) -> Tensor:
@@ -88,6 +69,18 @@ class Validation:
             own = {int(place) for place in tokens.own_feature_of_V[ids] if place >= 0}
             hits.append(bool(own & set(best[weights > 0].tolist())))
         return {"words": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
+
+
+@contextmanager
+def _evaluating(model: Stair) -> Iterator[None]:
+    """Without dropout within; afterwards each part is as it was, since frozen ones stay out of training's mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _compared(model: Stair, out: Any) -> Tensor:  # noqa: ANN401  an Out

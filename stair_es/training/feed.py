@@ -1,0 +1,108 @@
+"""What the loop is fed with: images and texts, live or as kept states, the validation sets, a teacher's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stair_es.config import Home
+from stair_es.errors import UsageError
+from stair_es.eval.dense import dense_of
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.stair import Stair
+from stair_es.training import augment, features, pairs
+from stair_es.training.build import file_of
+from stair_es.training.config import TrainConfig
+from stair_es.training.ears import Ears
+from stair_es.training.examples import Examples, Images, LiveTexts, Texts, Wording
+from stair_es.training.loop import Teacher
+from stair_es.training.pairs import TrainingSet
+from stair_es.training.sampler import Draw
+from stair_es.training.validate import Validation
+from stair_es.types import ImageSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feed:
+    """All of it."""
+
+    examples: Examples
+    validations: tuple[Validation, ...]
+    teacher: Teacher | None
+
+
+def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, threads: int) -> Feed:
+    """What a configuration asks for.
+
+    Args:
+        config: Of the training.
+        model: Computes the states of frozen backbones, where they are kept.
+        learned: The pairs that are learned from.
+        ears: Who is told how far it is.
+        threads: For reading images.
+
+    Raises:
+        StairError: A set or the teacher can't be had.
+    """
+    data = config.data
+    spec = ImageSpec(size_px=config.model.image.size_px)
+    preset = augment.preset(data.augment)
+    reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=config.seed, problems=learned.problems)
+    sets = [pairs.read_pairs([file_of(config, each)]) for each in data.validation]
+    readers = [replace(reader, pairs=each, problems=each.problems, augment=augment.NONE) for each in sets]
+    firsts = [tuple(pair.captions[0] for pair in each) for each in sets]
+    wording = Wording(captions=learned, seed=config.seed, texts_per_image=data.texts_per_image)
+    texts: Texts = LiveTexts(model.tokens)
+    if data.cache:
+        texts = features.CachedTexts(model, [*wording.all(), *(text for first in firsts for text in first)], ears.progress)
+    images = _images(config, model, ears, threads)
+    masked = config.stages[-1].text_mask == "own"
+    names = _names([Path(each.captions).stem for each in data.validation])
+    validations = [
+        Validation(name=name, captions=first, images=images(each, 1), texts=texts, masked=masked)
+        for name, first, each in zip(names, firsts, readers, strict=True)
+    ]
+    return Feed(
+        examples=Examples(images=images(reader, data.views), texts=texts, wording=wording),
+        validations=tuple(validations),
+        teacher=_teacher(config, reader, threads),
+    )
+
+
+def _images(config: TrainConfig, model: Stair, ears: Ears, threads: int) -> Callable[[features.Reader, int], Images]:
+    """What makes a set's images of its reader and the number of views."""
+    if not config.data.cache:
+        return lambda reader, views: features.LiveImages(reader, threads)
+    folder = Home.from_env().path / "training"
+    return lambda reader, views: features.cached_images(model, reader, views, folder, ears.progress, threads)
+
+
+def _names(stems: Sequence[str]) -> list[str]:
+    """Names of sets, each once."""
+    return [f"{stem}-{place}" if stems.count(stem) > 1 else stem for place, stem in enumerate(stems, 1)]
+
+
+def _teacher(config: TrainConfig, reader: features.Reader, threads: int) -> Teacher | None:
+    """Dense vectors of the teacher for a batch, where a stage learns from one."""
+    if not any(stage.losses.get("distil") for stage in config.stages):
+        return None
+    asked = str(config.model.teacher)
+    beside = config.folder / Path(asked).expanduser()
+    encoder = catalogue.load(ModelSpec(name=str(beside) if beside.is_dir() else asked))
+    dense = dense_of(encoder)
+    if dense is None:
+        raise UsageError(
+            f"the teacher {asked!r} has no dense vectors", "Name a model that has: a dense checkpoint, CLIP, SigLIP."
+        )
+    own = features.LiveImages(replace(reader, spec=encoder.image_spec), threads)
+
+    def answers(draws: Sequence[Draw], texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pixels, _ = own.batch([draw.item for draw in draws], [draw.turn for draw in draws])
+        return torch.from_numpy(dense.encode_images_dense(pixels.numpy())), torch.from_numpy(dense.encode_texts_dense(texts))
+
+    return answers
