@@ -134,6 +134,7 @@ def summarised(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: M
                 "images": len(files[name]),
                 "concepts": len({item.concept for item in files[name]}),
                 "concepts_in_training": len({item.concept for item in files[name]} & learnt),
+                "images_of_concepts_in_training": sum(item.concept in learnt for item in files[name]),
                 "sources": dict(sorted(Counter(item.source for item in files[name]).items())),
                 "sha256": digests[name],
             }
