@@ -1,0 +1,274 @@
+"""STAIR's towers against a computation in numpy, and the equivalences that an encoder promises, with their tolerances."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_stair
+import torch
+from numpy.typing import NDArray
+
+from stair_es.errors import ModelError
+from stair_es.eval.dense import DenseEncoder
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair_encoder import sparse
+from stair_es.types import SparseVector
+
+ALIKE = 1.01e-5
+"""Between a batch and its items, padded and not, fp32: at most one step of the fifth decimal, to which weights are rounded."""
+BF16 = 0.04
+"""Between bf16 and fp32, for weights of about 1; over all these networks 0.02 is the most that was seen."""
+TEXTS = (
+    "a red dog",
+    "the dogs running of the sea .",
+    "",
+    "blue",
+    "cat ! cat",
+    "the of",
+    "dog dog dog dog dog dog dog dog dog dog dog dog",
+)
+Doubles = NDArray[np.float64]
+
+
+def _pixels(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (count, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
+
+
+def _texts(model: Stair, texts: tuple[str, ...] = TEXTS) -> TextBatch:
+    found = model.tokens.encode(texts)
+    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+
+
+def _array(tensor: Any) -> Doubles:  # noqa: ANN401
+    found: Doubles = tensor.detach().double().numpy()
+    return found
+
+
+def _transformed(head: Any, states: Doubles) -> Doubles:  # noqa: ANN401
+    """Linear, GELU, LayerNorm."""
+    linear, _, norm = head.transform
+    x = states @ _array(linear.weight).T + _array(linear.bias)
+    x = x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    found: Doubles = x * _array(norm.weight) + _array(norm.bias)
+    return found
+
+
+def _kept(weights_F: Doubles, top_k: int) -> Doubles:
+    """The `top_k` largest; 0 elsewhere."""
+    ranked = sorted(range(len(weights_F)), key=lambda place: -weights_F[place])
+    found = np.zeros_like(weights_F)
+    found[ranked[:top_k]] = weights_F[ranked[:top_k]]
+    return found
+
+
+def _logits(head: Any, embedding: Doubles, states_LD: Doubles) -> Doubles:  # noqa: ANN401
+    """Of one item without padding: the largest over positions."""
+    if head.pool == "mean":
+        states_LD = states_LD.mean(0, keepdims=True)
+    found: Doubles = (_transformed(head, states_LD) @ embedding.T + _array(head.bias_F)).max(0)
+    return found
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize("tie", [False, True])
+def test_the_words_of_an_image_are_what_numpy_says(pool: str, tie: bool) -> None:
+    model = tiny_stair.model(tiny_stair.config(image_pool=pool, image_tie=tie, image_top_k=4))
+    pixels = _pixels(3)
+    with torch.inference_mode():
+        states_BLD = _array(model.image.states(torch.from_numpy(pixels)))
+        found_BF = _array(model.encode_images(torch.from_numpy(pixels)).weights_BF)
+    embedding = _array((model.text if tie else model.image).head.embedding_FT)
+    for states_LD, found_F in zip(states_BLD, found_BF, strict=True):
+        logits_F = _logits(model.image.head, embedding, states_LD)
+        assert found_F == pytest.approx(_kept(np.log1p(np.maximum(logits_F, 0)), 4), abs=1e-5)
+        assert np.count_nonzero(found_F) == min(4, np.count_nonzero(logits_F > 0))
+
+
+def test_pixels_are_scaled_as_the_configuration_says() -> None:
+    model = tiny_stair.model(tiny_stair.config())
+    pixels = _pixels(2)
+    scaled = (pixels / 255.0 - np.array([0.5, 0.4, 0.45])) / np.array([0.2, 0.25, 0.3])
+    with torch.inference_mode():
+        wanted = model.image.backbone(torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32).copy()))
+        assert torch.allclose(model.image.states(torch.from_numpy(pixels)), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+@pytest.mark.parametrize("own_words", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_words_of_a_text_are_what_numpy_says(pool: str, own_words: bool, masked: bool) -> None:
+    model = tiny_stair.model(tiny_stair.config(text_pool=pool, text_own_words=own_words, text_always_masked=masked))
+    with torch.inference_mode():
+        found_BF = _array(model.encode_texts(_texts(model)).weights_BF)
+    embedding, features = _array(model.text.head.embedding_FT), len(model.tokens.words)
+    for text, found_F in zip(TEXTS, found_BF, strict=True):
+        one = _texts(model, (text,))
+        with torch.inference_mode():
+            states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
+        strength_F = _logits(model.text.head, embedding, states_LD)
+        places = [int(place) for place in model.tokens.own_feature_of_V[one.ids_BL[0].numpy()]]
+        own = model.text.own_words
+        assert (own is not None) == own_words
+        if own:
+            strength_F = np.maximum(strength_F, 0)
+            for place in {place for place in places if place >= 0}:
+                at = [_array(own.word_F)[place] + states_LD[i] @ _array(own.state_D) for i, p in enumerate(places) if p == place]
+                strength_F[place] += max(0, *at)
+        if masked:
+            strength_F = strength_F * np.isin(np.arange(features), places)
+        assert found_F == pytest.approx(_kept(np.log1p(np.maximum(strength_F, 0)), 5), abs=1e-5)
+
+
+def test_tied_text_embeddings_are_those_of_the_network() -> None:
+    model = tiny_stair.model(tiny_stair.config(text_tie=True, text_transform_dim=tiny_stair.WIDTH))
+    one = _texts(model, ("a red dog",))
+    with torch.inference_mode():
+        states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
+        found_F = _array(model.encode_texts(one, top_k=0).weights_BF)[0]
+    rows = _array(model.text.backbone.network.embeddings.word_embeddings.weight)[model.tokens.feature_ids_F]
+    assert found_F == pytest.approx(np.log1p(np.maximum(_logits(model.text.head, rows, states_LD), 0)), abs=1e-5)
+
+
+def test_dense_vectors_are_what_numpy_says() -> None:
+    model = tiny_stair.model(tiny_stair.config(heads=("words", "dense"), dense_dim=7))
+    assert model.text.head.dense is not None
+    with torch.inference_mode():
+        found_BE = _array(model.encode_texts(_texts(model)).dense_BE)
+    for text, found_E in zip(TEXTS, found_BE, strict=True):
+        one = _texts(model, (text,))
+        with torch.inference_mode():
+            states_LD = _array(model.text.backbone(one.ids_BL, one.mask_BL))[0]
+        wanted_E = _array(model.text.head.dense.weight) @ _transformed(model.text.head, states_LD).mean(0)
+        assert found_E == pytest.approx(wanted_E / np.linalg.norm(wanted_E), abs=1e-5)
+
+
+def test_a_mask_leaves_the_words_of_the_text() -> None:
+    model = tiny_stair.model(tiny_stair.config(text_own_words=True, text_top_k=0))
+    with torch.inference_mode():
+        weights_BF = model.encode_texts(_texts(model), masked=True).weights_BF
+    assert weights_BF is not None
+    words = [{model.tokens.words[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
+    assert words[0] <= {"red", "dog"}  # no stop word
+    assert {"red", "dog"} <= words[0]
+    assert words[1] <= {"dog", "##s", "run", "##n", "##ing", "sea"}
+    assert words[2] == words[5] == set()
+
+
+@pytest.mark.parametrize("text", ["bert", "distilbert"])
+def test_neither_special_nor_unused_tokens_are_words(tmp_path: Path, text: str) -> None:
+    encoder = _encoder(tmp_path, text=text, image_top_k=0, text_top_k=0)
+    never = {*tiny_stair.SPECIAL, *tiny_stair.UNUSED}
+    vectors = [*encoder.encode_images(_pixels(8)), *encoder.encode_texts([*TEXTS, "[MASK] [unused0] [CLS] xyzzy"])]
+    seen = {word for vector in vectors for word in vector.features}
+    assert seen <= set(tiny_stair.WORDS)
+    assert len(seen) > len(tiny_stair.WORDS) / 2
+    assert isinstance(encoder, Speller)
+    assert not any(encoder.spell(word) for word in never)
+    assert encoder.spell("Dogs") == ("dog", "##s")
+    assert encoder.spell("running") == ("run", "##n", "##ing")
+
+
+def _encoder(
+    folder: Path, *, spec: dict[str, Any] | None = None, image: str = "vit", text: str = "bert", **changes: object
+) -> Encoder:
+    tiny_stair.checkpoint(folder, tiny_stair.config(image, text, **changes))
+    return catalogue.load(ModelSpec(name=str(folder), backend="torch", **(spec or {})))
+
+
+def _near(one: SparseVector, other: SparseVector, tolerance: float) -> None:
+    ours, theirs = one.to_dict(), other.to_dict()
+    for word in {*ours, *theirs}:
+        assert ours.get(word, 0) == pytest.approx(theirs.get(word, 0), abs=tolerance), word
+
+
+@pytest.mark.parametrize("image", tiny_stair.IMAGES)
+def test_an_image_alone_and_in_a_batch(tmp_path: Path, image: str) -> None:
+    encoder, pixels = _encoder(tmp_path, image=image, image_top_k=0), _pixels(11)
+    for pixels_HWC, vector in zip(pixels, encoder.encode_images(pixels), strict=True):
+        _near(encoder.encode_images(pixels_HWC[None])[0], vector, ALIKE)
+    assert encoder.encode_images(pixels[:0]) == []
+
+
+@pytest.mark.parametrize("text", tiny_stair.TEXTS)
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_a_text_alone_and_padded_in_a_batch(tmp_path: Path, text: str, pool: str) -> None:
+    encoder = _encoder(tmp_path, text=text, text_pool=pool, text_top_k=0, text_own_words=True)
+    texts = TEXTS * 12  # more than one batch
+    for one, vector in zip(texts, encoder.encode_texts(texts), strict=True):
+        _near(encoder.encode_texts([one])[0], vector, ALIKE)
+    assert encoder.encode_texts([]) == []
+
+
+def test_what_is_too_long_is_cut(tmp_path: Path) -> None:
+    encoder = _encoder(tmp_path)
+    first, longer = encoder.encode_texts([TEXTS[-1], TEXTS[-1] + " cat" * 5000])
+    assert first == longer
+
+
+@pytest.mark.parametrize("image", ["vit", "timm-convnet"])
+def test_bf16_is_near_fp32(tmp_path: Path, image: str) -> None:
+    wide, pixels = _encoder(tmp_path, image=image, image_top_k=0, text_top_k=0, similarity="dot"), _pixels(8)
+    narrow = catalogue.load(ModelSpec(name=str(tmp_path), backend="torch", precision="bf16"))
+    assert narrow.model_id == wide.model_id
+    pairs = [(wide.encode_images(pixels), narrow.encode_images(pixels)), (wide.encode_texts(TEXTS), narrow.encode_texts(TEXTS))]
+    for ones, others in pairs:
+        assert ones != others
+        for one, other in zip(ones, others, strict=True):
+            _near(one, other, BF16)
+
+
+def test_threads_get_the_same_vectors(tmp_path: Path) -> None:
+    encoder, pixels = _encoder(tmp_path, spec={"threads": 1}), _pixels(3)
+
+    def both(_: int) -> tuple[list[SparseVector], list[SparseVector]]:
+        return encoder.encode_images(pixels), encoder.encode_texts(TEXTS)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(both, range(12)))
+    assert all(each == found[0] for each in found)
+
+
+def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> None:
+    unit = _encoder(tmp_path / "a").encode_images(_pixels(4))
+    plain = _encoder(tmp_path / "b", similarity="dot").encode_images(_pixels(4))
+    for one, other in zip(unit, plain, strict=True):
+        assert one.dot(one) == pytest.approx(1, abs=1e-4)
+        length = math.sqrt(other.dot(other))
+        _near(one, SparseVector.from_pairs((word, weight / length) for word, weight in other), 2e-5)
+
+
+def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
+    row = np.array([0, 0.5, 1e-7, 2, 0], np.float32)
+    assert sparse(row, "abcde", unit=False).to_dict() == {"d": 2.0, "b": 0.5}
+    assert sparse(row, "abcde", unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
+    assert sparse(row * 0, "abcde", unit=True) == SparseVector((), ())
+
+
+def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
+    dense = _encoder(tmp_path / "dense", heads=("dense",))
+    assert isinstance(dense, DenseEncoder)
+    assert np.linalg.norm(dense.encode_images_dense(_pixels(2)), axis=1) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ModelError, match="no head for words") as wrong:
+        dense.encode_images(_pixels(1))
+    assert "stair-es evaluate" in wrong.value.remedy
+    words = _encoder(tmp_path / "words")
+    assert isinstance(words, DenseEncoder)
+    with pytest.raises(ModelError, match="no head for dense"):
+        words.encode_texts_dense(["dog"])
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
+def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    encoder = _encoder(tmp_path)
+    with pytest.raises(ModelError, match=r"wants uint8 pixels \(B, \*\(32, 32, 3\)\)"):
+        encoder.encode_images(np.zeros(shape, np.uint8))
+    with pytest.raises(ModelError, match="got float32"):
+        encoder.encode_images(np.zeros((1, 32, 32, 3), np.float32))
