@@ -74,7 +74,7 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
 
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
     """What a run with these options that began at `began` (see `batch.now`) wants of its sink."""
-    card = catalogue.resolve(options.model.name)
+    card = catalogue.indexable(options.model.name)
     settings: dict[str, Json] = {
         **asdict(options.document),
         "enrichers": [*_enricher_versions(options)],
@@ -102,7 +102,7 @@ def _digest_of(mapping: str | None) -> str | None:
 
 def job_of(options: IngestOptions, session: Session) -> Job:
     """What the workers of a run with these options need."""
-    card = catalogue.resolve(options.model.name)
+    card = catalogue.indexable(options.model.name)
     return Job(
         writer=session.writer,
         fresh=session.fresh,

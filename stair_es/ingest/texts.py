@@ -86,7 +86,7 @@ def ingest_texts(
         first = next(found, None)  # before an index is made: a wrong column comes up here
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
-        card = catalogue.resolve(options.model.name)
+        card = catalogue.indexable(options.model.name)
         plan = SinkPlan(
             alias=options.alias,
             identity=Identity(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stair_es import plugins
 from stair_es.errors import UnknownModel
+from stair_es.model.checkpoint_kind import no_words
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -59,6 +60,19 @@ def resolve(name: str) -> ModelCard:
         PluginError: Its package is broken.
     """
     return kind(name).card
+
+
+def indexable(name: str) -> ModelCard:
+    """The card of a model with words: before an index is made for it.
+
+    Raises:
+        ModelError: The model has dense vectors only, or see `kind`.
+        PluginError: Its package is broken.
+    """
+    found = kind(name)
+    if getattr(found, "dense_only", False):
+        raise no_words(name)
+    return found.card
 
 
 def load(spec: ModelSpec) -> Encoder:

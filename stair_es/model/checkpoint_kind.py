@@ -48,9 +48,9 @@ class Format(Protocol):
 class CheckpointKind:
     """See `EncoderKind`: a folder that PyTorch runs."""
 
-    def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder]) -> None:
-        """A model of which `build` makes the encoder, once the spec is checked."""
-        self.card, self._build = card, build
+    def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder], *, dense_only: bool = False) -> None:
+        """A model of which `build` makes the encoder, once the spec is checked; `dense_only` for one without words."""
+        self.card, self._build, self.dense_only = card, build, dense_only
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
         """See `EncoderKind.uses_gpu`."""
@@ -79,6 +79,14 @@ def check_spec(spec: ModelSpec) -> None:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
     for module in ("torch", "transformers"):
         need(module, "models")
+
+
+def no_words(name: str) -> ModelError:
+    """What is said where a dense model is asked for words."""
+    return ModelError(
+        f"the model {name!r} has dense vectors only, no words: nothing of it can be indexed",
+        "It is there to be compared with, by stair-es evaluate. To ingest, take a sparse model.",
+    )
 
 
 def cuda_is_there() -> bool:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from stair_es.errors import ModelError
 from stair_es.eval.dense import DenseEncoder
+from stair_es.ingest.options import IngestOptions, plan
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats
@@ -102,6 +103,8 @@ def test_there_are_no_words(folder: Path) -> None:
     assert "stair-es evaluate" in wrong.value.remedy
     with pytest.raises(ModelError, match="dense vectors only"):
         encoder.encode_images(_pixels(folder))
+    with pytest.raises(ModelError, match="dense vectors only"):  # before an index is made
+        plan(IngestOptions(alias="x", model=ModelSpec(name=str(folder))), None, "2024-05-06T00:00:00Z")
 
 
 def test_half_precision_is_near(folder: Path) -> None:

@@ -53,7 +53,7 @@ class DenseFormat:
 
             return DenseOnly(self.network(folder, spec, card), card)
 
-        return CheckpointKind(card, build)
+        return CheckpointKind(card, build, dense_only=True)
 
     def network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
         """The networks of a folder; nothing is loaded yet."""

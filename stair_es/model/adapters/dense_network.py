@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels
+from stair_es.model.checkpoint_kind import no_words
 from stair_es.model.encoder import ModelCard, ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
@@ -174,7 +175,7 @@ class DenseOnly:
         Raises:
             ModelError: Always.
         """
-        raise self._no_words()
+        raise no_words(self._card.name)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """Never a vector.
@@ -182,7 +183,7 @@ class DenseOnly:
         Raises:
             ModelError: Always.
         """
-        raise self._no_words()
+        raise no_words(self._card.name)
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """See `DenseEncoder`."""
@@ -191,12 +192,6 @@ class DenseOnly:
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """See `DenseEncoder`."""
         return self._network.texts(texts)
-
-    def _no_words(self) -> ModelError:
-        return ModelError(
-            f"the model {self._card.name!r} has dense vectors only, no words: nothing of it can be indexed",
-            "It is there to be compared with: stair-es evaluate --model it. To ingest, take a sparse model.",
-        )
 
 
 def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output with one since 5
