@@ -5,29 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
 
-from stair_es.cluster.connect import Connection
 from stair_es.errors import ModelError
-from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.run import ingest
-from stair_es.ingest.run_ray import RayOptions
 from stair_es.model import catalogue, starter_data
 from stair_es.model.adapters.vdr import valid_ids
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.search import ImageSearch
-from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector
-
-if TYPE_CHECKING:
-    from opensearchpy import OpenSearch
 
 Array = NDArray[np.float64]
 VALID = [place for place, word in enumerate(WORDS) if word in ("!", ".", "a", "dog", "red", "##s", "cat", "[", "bus", "##ge")]
@@ -292,30 +282,3 @@ def test_what_a_spec_may_ask_for(folder: Path) -> None:
 def test_pixels_of_another_size_are_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"\(B, 12, 12, 3\)"):
         _load(folder).encode_images(np.zeros((1, 224, 224, 3), np.uint8))
-
-
-def test_a_relative_folder_reaches_the_workers_of_ray(
-    node_url: str, client: OpenSearch, index_name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's workers load the model themselves, wherever they are; a later search finds it by what the index says."""
-    (tmp_path / "pictures").mkdir()
-    for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
-        Image.fromarray(pixels_HWC).save(tmp_path / "pictures" / f"{place}.png")
-    monkeypatch.chdir(tmp_path)
-    options = IngestOptions(
-        alias=index_name,
-        model=ModelSpec(name="VDR Tiny"),
-        runner="ray",
-        ray=RayOptions(encoders=1),
-        dead_letters=tmp_path / "letters.jsonl",
-    )
-    pictures = [open_source(str(tmp_path / "pictures"))]
-    report = ingest(pictures, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
-    assert (report.written, report.dead) == (2, 0)
-    monkeypatch.chdir("/")
-    with ImageSearch(index_name, url=node_url) as search:
-        assert search.encoder.model_id == report.model
-        for place in range(2):
-            hit = search.search(tmp_path / "pictures" / f"{place}.png").hits[0]
-            assert hit.uri.endswith(f"{place}.png")
-            assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.why), rel=0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,3 @@ def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> 
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
     return found
-
-
-def texts_with_words(rows: Sequence[Sequence[int]], unknown: int) -> list[bool]:
-    """Which of some tokenized texts have a token that the vocabulary knows."""
-    return [any(token != unknown for token in row) for row in rows]
