@@ -12,7 +12,23 @@ import typer
 from stair_es._version import __version__
 from stair_es.errors import StairError
 
-from . import asking, encode, evaluate, explain, ingest, ingest_texts, node, options, plugins, policy, query, search, template, train
+from . import (
+    asking,
+    encode,
+    evaluate,
+    explain,
+    export,
+    ingest,
+    ingest_texts,
+    node,
+    options,
+    plugins,
+    policy,
+    query,
+    search,
+    template,
+    train,
+)
 from .output import fail, note
 
 app = typer.Typer(
@@ -33,6 +49,7 @@ app.add_typer(evaluate.app, name="evaluate")
 app.command(name="query")(asking.asking(query.query))
 app.command(name="plugins")(plugins.plugins)
 app.command(name="train")(train.train)
+app.command(name="export")(export.export)
 app.add_typer(template.app, name="template")
 app.add_typer(node.app, name="node")
 app.add_typer(policy.app, name="policy")

@@ -65,10 +65,10 @@ def save(folder: Path, config: StairConfig, tokenizer: Tokenizer, tensors: Mappi
     plain = tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()
     plain.no_padding()
-    _write(folder / WEIGHTS_FILE, _serialised(tensors))
-    _write(folder / TOKENIZER_FILE, plain.to_str().encode())
-    _write(folder / CARD_FILE, card.encode())
-    _write(folder / CONFIG_FILE, config.to_json().encode())
+    write(folder / WEIGHTS_FILE, _serialised(tensors))
+    write(folder / TOKENIZER_FILE, plain.to_str().encode())
+    write(folder / CARD_FILE, card.encode())
+    write(folder / CONFIG_FILE, config.to_json().encode())
 
 
 def _serialised(tensors: Mapping[str, Any]) -> bytes:
@@ -80,7 +80,8 @@ def _serialised(tensors: Mapping[str, Any]) -> bytes:
     return data
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """A file of a checkpoint, whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -143,6 +143,12 @@ class StairConfig:
         """Whether the score is that of words: of a model with both heads, dense ones score, words are grounded beside."""
         return "dense" not in self.heads
 
+    @property
+    def packaged(self) -> bool:
+        """Whether both towers are a package's network and a head over its mean: these run without PyTorch."""
+        towers = (self.image, self.text)
+        return all(tower.backbone.kind == "package" and tower.pool == "mean" for tower in towers)
+
     def to_json(self) -> str:
         """`config.json`."""
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, default=dict) + "\n"

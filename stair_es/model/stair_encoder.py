@@ -15,10 +15,10 @@ import numpy as np
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
-from stair_es.model import stair_checkpoint
+from stair_es.model import checkpoint_kind, image_network, stair_checkpoint
 from stair_es.model.encoder import Backend, Encoder, ModelCard, ModelSpec, Precision
-from stair_es.model.image_network import cuda_is_there
 from stair_es.model.stair_config import StairConfig
+from stair_es.model.stair_onnx import OnnxTowers, unfit
 from stair_es.model.stair_tokens import Tokens
 from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
@@ -58,6 +58,12 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
     return StairEncoder(folder, config, card, spec)
+
+
+def uses_gpu(config: StairConfig, spec: ModelSpec) -> bool:
+    """Whether `load_encoder` would put the towers on a GPU of this machine."""
+    there = image_network.cuda_is_there if config.image.backbone.kind == "package" else checkpoint_kind.cuda_is_there
+    return spec.backend in ("auto", "torch") and there()
 
 
 class StairEncoder:
@@ -146,16 +152,16 @@ class StairEncoder:
 
     @cached_property
     def _towers(self) -> Towers:
-        kinds = {self._config.image.backbone.kind, self._config.text.backbone.kind}
-        pools = {self._config.image.pool, self._config.text.pool}
-        if self._spec.backend != "torch" and kinds == {"package"} and pools == {"mean"} and not cuda_is_there():
+        folder, config, spec = self._folder, self._config, self._spec
+        on_cpu = spec.backend == "onnx" or (spec.backend == "auto" and spec.precision == "fp32" and not uses_gpu(config, spec))
+        if on_cpu and config.packaged:
             from stair_es.model.stair_numpy import NumpyTowers
 
-            return NumpyTowers(self._folder, self._config, self._tokens, self._spec)
-        if self._spec.backend == "onnx":
-            raise ModelError(f"{self._card.name} isn't there as an ONNX graph", "Use --backend torch, or auto.")
+            return NumpyTowers(folder, config, self._tokens, spec)
+        if on_cpu and (spec.backend == "onnx" or not unfit(folder, self.model_id)):
+            return OnnxTowers(folder, config, self._tokens, spec, self.model_id)
         need("torch", "torch")
-        return TorchTowers(stair_checkpoint.load(self._folder), self._spec)
+        return TorchTowers(stair_checkpoint.load(folder), spec)
 
 
 class TorchTowers:
@@ -175,7 +181,7 @@ class TorchTowers:
         import torch
 
         size = _BATCH[self._device]
-        parts = [torch.from_numpy(np.ascontiguousarray(pixels_BHWC[i : i + size])) for i in range(0, len(pixels_BHWC), size)]
+        parts = [torch.tensor(pixels_BHWC[i : i + size]) for i in range(0, len(pixels_BHWC), size)]
         return self._joined([self._run(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts])
 
     def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:

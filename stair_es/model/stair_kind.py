@@ -45,9 +45,9 @@ class StairKind:
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
         """See `EncoderKind.uses_gpu`."""
-        from stair_es.model.image_network import cuda_is_there
+        from stair_es.model.stair_encoder import uses_gpu
 
-        return spec.backend in ("auto", "torch") and cuda_is_there()
+        return uses_gpu(self._config, spec)
 
     def load(self, spec: ModelSpec) -> Encoder:
         """See `EncoderKind.load`."""

@@ -1,4 +1,4 @@
-"""The towers without PyTorch, for checkpoints over backbones that packages bring: the heads in numpy, the networks as the starter has them.
+"""The towers without PyTorch, for checkpoints over packaged backbones: heads in numpy, networks as the starter has them.
 
 Shape suffixes: B batch, L tokens, D states, T transform, F features, E dense dimensions.
 """
@@ -9,6 +9,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from stair_es.model.stair_tokens import Ids, Tokens
 from stair_es.types import Floats, Pixels
 
 _EPSILON = 1e-5
-Rows = tuple[Floats | None, Floats | None]
+Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
 
 
 class NumpyTowers:

@@ -1,0 +1,50 @@
+"""`stair-es export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stair_es.errors import StairError
+
+from . import options
+from .output import emit_json, note, plain
+
+
+def export(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="The folder of a checkpoint that stair-es train wrote."),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Write a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
+
+    --backend onnx runs them in onnxruntime, without PyTorch; auto takes them too where CUDA isn't there. Vectors and the model's
+    id stay the same: each weight is compared with PyTorch's before anything is written.
+
+    **Examples**
+
+    - `stair-es export models/coco`
+
+    - `stair-es ingest photos --model models/coco --backend onnx`
+    """
+    from stair_es.model.stair_export import export
+
+    if not as_json:
+        note(f"exporting {folder} (a minute or two for a large model)")
+    try:
+        made = export(folder)
+    except StairError as error:
+        if as_json:
+            emit_json({"error": error.message, "remedy": error.remedy})
+        raise
+    if as_json:
+        files = {path.name: path.stat().st_size for path in made.files}
+        emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.difference})
+        return
+    for path in made.files:
+        plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
+    plain(f"weights within {made.difference:.1e} of PyTorch's")

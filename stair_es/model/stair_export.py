@@ -1,0 +1,175 @@
+"""A STAIR checkpoint's towers as ONNX graphs, beside its weights: for CPUs, and for machines without PyTorch.
+
+`image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], of the heads that there are.
+`text.onnx`: `ids` int64 [B, L] and `mask` bool [B, L] -> the same. Features are in the order of `feature_ids` in the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import ModelProto
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model import stair_checkpoint
+from stair_es.model.stair_config import read_config
+from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, session
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stair_es.model.stair import Stair
+
+LARGEST_DIFFERENCE = 1e-4
+_LARGEST_BYTES = 2_000_000_000
+"""Of one file: protobuf ends at 2 GiB."""
+_SMALL = ("a red dog", "a text of some more words than the other, so that that one is padded")
+_LARGER = (*_SMALL, "", "the sea at night")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written."""
+
+    model_id: str
+    files: tuple[Path, ...]
+    difference: float
+    """The largest between onnxruntime's and PyTorch's weights, over some images of noise and some texts."""
+
+
+def export(folder: Path) -> Exported:
+    """Write the graphs of a checkpoint, once onnxruntime has shown that they compute what PyTorch does.
+
+    Raises:
+        ModelError: The checkpoint is broken or needs no graphs, or a tower can't be exported.
+        MissingExtra: PyTorch or onnxscript isn't installed.
+        OSError: The folder can't be written.
+    """
+    config = read_config(folder)
+    if config.packaged:
+        raise ModelError(
+            f"{folder} needs no graphs: its networks run in onnxruntime and numpy as they are",
+            "Use it with --backend onnx, or auto.",
+        )
+    for module in ("torch", "onnxscript"):
+        need(module, "models")
+    if not os.access(folder, os.W_OK):
+        raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
+    model_id = stair_checkpoint.model_id(folder, config.name)
+    model = stair_checkpoint.load(folder)
+    graphs, differences = {}, []
+    for side, file in GRAPHS.items():
+        data = _graph(model, side) + ending(model_id)
+        if len(data) > _LARGEST_BYTES:
+            raise ModelError(f"{file} would have {len(data):,} bytes, more than an ONNX file can", "Use --backend torch.")
+        differences.append(_difference(model, side, data))
+        graphs[folder / file] = data
+    if not max(differences) <= LARGEST_DIFFERENCE:
+        raise ModelError(
+            f"onnxruntime computes weights that are {max(differences):.2g} away from PyTorch's", "Use --backend torch."
+        )
+    for path, data in graphs.items():
+        stair_checkpoint.write(path, data)
+    return Exported(model_id=model_id, files=tuple(graphs), difference=max(differences))
+
+
+def _graph(model: Stair, side: str) -> bytes:
+    """The ONNX file of one tower, without its ending."""
+    import torch
+
+    inputs = _inputs(model, side, 2, _SMALL)
+    names = [name for name, head in ((WORDS, "words"), (DENSE, "dense")) if head in model.config.heads]
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 2
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                _tower(model, side),
+                tuple(inputs.values()),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=list(inputs),
+                output_names=names,
+                verbose=False,
+            )
+            data: bytes = _bare(program.model_proto).SerializeToString()
+        except Exception as error:  # whatever the exporter, the network or protobuf stumbles over
+            first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(f"the {side} tower can't be exported: {first}", "Use --backend torch.") from error
+    return data
+
+
+def _bare(proto: ModelProto) -> ModelProto:
+    """The graph without notes of how it came about: they name files of the machine it was made on."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    proto.producer_name = "stair-es"
+    return proto
+
+
+def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
+    from torch import nn
+
+    from stair_es.model.stair import TextBatch
+
+    class Tower(nn.Module):  # type: ignore[misc]  # mypy skips torch
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, first: Tensor, mask_BL: Tensor | None = None) -> tuple[Tensor, ...]:
+            out = model.encode_images(first) if mask_BL is None else model.encode_texts(TextBatch(first, mask_BL))
+            return tuple(rows for rows in (out.weights_BF, out.dense_BE) if rows is not None)
+
+    return Tower().eval()
+
+
+def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[str, Tensor]:
+    """Images of noise, or texts, under the names that the graphs have for them."""
+    import torch
+
+    if side == "image":
+        size = model.config.image.size_px
+        pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
+        return {"pixels": torch.from_numpy(pixels)}
+    found = model.tokens.encode(texts)
+    return {"ids": torch.from_numpy(found.ids_BL), "mask": torch.from_numpy(found.mask_BL)}
+
+
+def _difference(model: Stair, side: str, graph: bytes) -> float:
+    """The largest between the rows of both runtimes, on other shapes than those of the export."""
+    import torch
+
+    loaded, tower = session(graph, threads=0), _tower(model, side)
+    largest = 0.0
+    for count, texts in ((3, _LARGER), (1, _LARGER[-1:])):
+        inputs = _inputs(model, side, count, texts)
+        with torch.inference_mode():
+            wanted = tower(*inputs.values())
+        found = loaded.run(None, {name: value.numpy() for name, value in inputs.items()})
+        largest = max(largest, *(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, wanted, strict=True)))
+    return largest
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says to its developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
