@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from stair_es.errors import DecodeError, ReadError
 from stair_es.model.image_network import load_network
 from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair_config import ImageTower, TextTower
 from stair_es.training.augment import NONE, Augmentation, augmented
 from stair_es.training.examples import image_rng
 from stair_es.training.pairs import Problems, TrainingSet, bytes_of
@@ -44,11 +46,12 @@ class Reader:
     _bad: set[int] = field(default_factory=set, init=False, repr=False)
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
-    def pixels(self, item: int, view: int) -> Pixels | None:
-        """The augmented image; None (and a problem noted) if it can't be read."""
+    def pixels(self, item: int, view: int, *, plain: bool = False) -> Pixels | None:
+        """The image, augmented unless it shall be plain; None (and a problem noted) if it can't be read."""
         pair = self.pairs[item]
         try:
-            return augmented(bytes_of(pair.place), self.spec, self.augment, image_rng(self.seed, item, view))
+            how = NONE if plain else self.augment
+            return augmented(bytes_of(pair.place), self.spec, how, image_rng(self.seed, item, view))
         except (DecodeError, ReadError) as error:
             with self._lock:
                 if item not in self._bad:
@@ -109,67 +112,91 @@ def cached_images(model: Stair, reader: Reader, views: int, folder: Path, progre
 
 
 def _compute(path: Path, model: Stair, reader: Reader, views: int, progress: Progress, threads: int) -> None:
-    plain = replace(reader, augment=NONE)
     states = _states_of(model)
     size = reader.spec.size_px
     length, width = states(np.zeros((1, size, size, 3), np.uint8)).shape[1:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
-    kept_NVLD = np.lib.format.open_memmap(temporary, "w+", np.float16, (len(reader.pairs), views, length, width))
+    with _kept(path, (len(reader.pairs), views, length, width)) as kept_NVLD:
 
-    def one(number: int) -> None:
-        item, view = divmod(number, views)
-        pixels = (reader if view else plain).pixels(item, view)
-        kept_NVLD[item, view] = np.nan if pixels is None else states(pixels[None])[0].half().numpy()
+        def one(number: int) -> None:
+            item, view = divmod(number, views)
+            pixels = reader.pixels(item, view, plain=not view)
+            kept_NVLD[item, view] = np.nan if pixels is None else states(pixels[None])[0].half().numpy()
 
-    try:
         total = len(reader.pairs) * views
         with ThreadPoolExecutor(threads) as pool:
             for done, _ in enumerate(pool.map(one, range(total)), 1):
                 if done % _AT_ONCE == 0 or done == total:
                     progress("states of images", done, total)
-        kept_NVLD.flush()
+
+
+@contextmanager
+def _kept(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
+    """An array that is at `path` once it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
+    try:
+        array: NDArray[np.float16] = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        yield array
+        array.flush()  # type: ignore[attr-defined]
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 class CachedTexts:
-    """States of a frozen text backbone for all texts that may come."""
+    """States of a frozen text backbone for all texts that may come, end to end; on disk, and mapped into memory."""
 
-    def __init__(self, model: Stair, texts: Sequence[str], progress: Progress) -> None:
-        """Compute them; they stay in memory, in half precision.
+    def __init__(self, model: Stair, texts: Iterable[str], folder: Path, progress: Progress) -> None:
+        """The states, from `folder` if they are there.
 
         Args:
             model: With a frozen text backbone.
             texts: All that may come.
+            folder: Where they are kept, by a hash of all that they depend on.
             progress: Is told how far it is.
+
+        Raises:
+            OSError: They can't be written.
         """
-        self._ids: list[Tensor] = []
-        self._states: list[Tensor] = []
-        device = model.log_scale.device
         ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of like lengths together: little is padded
-        self._places: dict[str, int] = {}
-        for begin in range(0, len(ordered), _AT_ONCE):
-            part = ordered[begin : begin + _AT_ONCE]
-            found = model.tokens.encode(part)
-            ids, mask = torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL)
-            with torch.inference_mode():
-                states = model.text.backbone(ids.to(device), mask.to(device)).cpu()
-            for place, text in enumerate(part):
-                self._places[text] = len(self._ids)
-                self._ids.append(ids[place][mask[place]])
-                self._states.append(states[place][mask[place]].half().clone())
-            progress("states of texts", min(begin + _AT_ONCE, len(ordered)), len(ordered))
+        self._places = {text: place for place, text in enumerate(ordered)}
+        self._ids = [ids for at in range(0, len(ordered), _AT_ONCE) for ids in _ids_of(model, ordered[at : at + _AT_ONCE])]
+        self._ends = np.cumsum([len(ids) for ids in self._ids])
+        path = folder / f"texts-{_text_key(model, ordered)}.npy"
+        if not path.is_file():
+            self._compute(path, model, progress)
+        self._states_TD = np.load(path, mmap_mode="r")
+
+    def _compute(self, path: Path, model: Stair, progress: Progress) -> None:
+        device, total = model.log_scale.device, len(self._ids)
+        with _kept(path, (int(self._ends[-1]), model.text.backbone.width)) as kept_TD:
+            for begin in range(0, total, _AT_ONCE):
+                ids_BL, mask_BL = _padded(self._ids[begin : begin + _AT_ONCE])
+                with torch.inference_mode():
+                    states_BLD = model.text.backbone(ids_BL.to(device), mask_BL.to(device)).cpu()
+                end = min(begin + _AT_ONCE, total)
+                first = int(self._ends[begin - 1]) if begin else 0
+                kept_TD[first : int(self._ends[end - 1])] = states_BLD[mask_BL].half().numpy()
+                progress("states of texts", end, total)
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
         """See `examples.Texts`."""
         rows = [self._places[text] for text in texts]
-        pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
-        ids_BL = pad([self._ids[row] for row in rows])
-        states_BLD = pad([self._states[row] for row in rows]).float()
-        lengths = torch.tensor([len(self._ids[row]) for row in rows])
-        return TextBatch(ids_BL, torch.arange(ids_BL.shape[1]) < lengths[:, None], states_BLD)
+        ids_BL, mask_BL = _padded([self._ids[row] for row in rows])
+        kept = [self._states_TD[int(self._ends[row]) - len(self._ids[row]) : int(self._ends[row])] for row in rows]
+        states = [torch.from_numpy(each.astype(np.float32)) for each in kept]
+        return TextBatch(ids_BL, mask_BL, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
+
+
+def _ids_of(model: Stair, texts: Sequence[str]) -> list[Tensor]:
+    found = model.tokens.encode(texts)
+    return [torch.from_numpy(ids[mask]) for ids, mask in zip(found.ids_BL, found.mask_BL, strict=True)]
+
+
+def _padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """[B, L] of tokens, and which of them count."""
+    ids_BL = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
+    return ids_BL, torch.arange(ids_BL.shape[1]) < torch.tensor([len(each) for each in ids])[:, None]
 
 
 def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
@@ -181,7 +208,7 @@ def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
 
     def run(pixels_BHWC: Pixels) -> Tensor:
         with torch.inference_mode():
-            states_BLD = model.image.states(torch.from_numpy(np.ascontiguousarray(pixels_BHWC)).to(model.log_scale.device))
+            states_BLD = model.image.states(torch.from_numpy(pixels_BHWC.copy()).to(model.log_scale.device))
             return (states_BLD.mean(dim=1, keepdim=True) if tower.pool == "mean" else states_BLD).cpu()
 
     return run
@@ -189,14 +216,28 @@ def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
 
 def _key(model: Stair, reader: Reader, views: int) -> str:
     tower = model.config.image
-    digest = hashlib.sha256(json.dumps([repr(tower.backbone), tower.size_px, tower.mean, tower.std, tower.pool]).encode())
+    digest = _backbone_digest(tower, model.image.backbone)
     digest.update(repr((reader.augment, reader.seed, views)).encode())
-    for name, tensor in model.image.backbone.state_dict().items():
-        if tower.backbone.kind != "package":
-            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for pair in reader.pairs:
         try:
             digest.update(hashlib.sha256(bytes_of(pair.place)).digest())
         except ReadError:
             digest.update(b"unread")
     return digest.hexdigest()[:16]
+
+
+def _text_key(model: Stair, texts: Sequence[str]) -> str:
+    digest = _backbone_digest(model.config.text, model.text.backbone)
+    digest.update(json.dumps(texts).encode())
+    return digest.hexdigest()[:16]
+
+
+def _backbone_digest(tower: ImageTower | TextTower, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
+    """Of all that the states depend on but what goes in: the network and how the tower feeds it, not the head above."""
+    head = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
+    told = {name: repr(value) for name, value in vars(tower).items() if name not in head}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    if tower.backbone.kind != "package":
+        for name, tensor in backbone.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest

@@ -52,14 +52,15 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
     data = config.data
     spec = ImageSpec(size_px=config.model.image.size_px)
     preset = augment.preset(data.augment)
-    reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=config.seed, problems=learned.problems)
+    reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=_view_seed(config), problems=learned.problems)
     sets = [pairs.read_pairs([file_of(config, each)]) for each in data.validation]
     readers = [replace(reader, pairs=each, problems=each.problems, augment=augment.NONE) for each in sets]
     firsts = [tuple(pair.captions[0] for pair in each) for each in sets]
     wording = Wording(captions=learned, seed=config.seed, texts_per_image=data.texts_per_image)
     texts: Texts = LiveTexts(model.tokens)
     if data.cache:
-        texts = features.CachedTexts(model, [*wording.all(), *(text for first in firsts for text in first)], ears.progress)
+        written = [*wording.all(), *(text for first in firsts for text in first)]
+        texts = features.CachedTexts(model, written, _kept(), ears.progress)
     images = _images(config, model, ears, threads)
     masked = config.stages[-1].text_mask == "own"
     names = _names([Path(each.captions).stem for each in data.validation])
@@ -78,8 +79,17 @@ def _images(config: TrainConfig, model: Stair, ears: Ears, threads: int) -> Call
     """What makes a set's images of its reader and the number of views."""
     if not config.data.cache:
         return lambda reader, views: features.LiveImages(reader, threads)
-    folder = Home.from_env().path / "training"
-    return lambda reader, views: features.cached_images(model, reader, views, folder, ears.progress, threads)
+    return lambda reader, views: features.cached_images(model, reader, views, _kept(), ears.progress, threads)
+
+
+def _kept() -> Path:
+    """Where states are kept."""
+    return Home.from_env().path / "training"
+
+
+def _view_seed(config: TrainConfig) -> int:
+    """What views of images are drawn with: states that are kept serve runs of any seed."""
+    return 0 if config.data.cache else config.seed
 
 
 def _names(stems: Sequence[str]) -> list[str]:
