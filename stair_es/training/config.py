@@ -164,6 +164,8 @@ class Recipe:
     """Of all stages together."""
     frozen_backbones: bool = False
     """Whether only heads and temperature learn."""
+    flops: float | None = None
+    """Weight of the FLOPs regulariser in place of the recipe's, where it has one."""
 
     def __post_init__(self) -> None:
         """Check what can't be.
@@ -283,7 +285,13 @@ def _stages(top: Reader) -> tuple[Stage, ...]:
         return given
     asked = named.build(Recipe)
     stages = recipe(asked.name, asked.steps)
+    if asked.flops is not None:
+        stages = tuple(_regularised(stage, asked.flops) for stage in stages)
     return tuple(_frozen(stage) for stage in stages) if asked.frozen_backbones else stages
+
+
+def _regularised(stage: Stage, weight: float) -> Stage:
+    return replace(stage, losses={name: weight if name.startswith("flops") else old for name, old in stage.losses.items()})
 
 
 def _frozen(stage: Stage) -> Stage:
