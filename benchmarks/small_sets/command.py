@@ -16,7 +16,7 @@ from small_sets.emoji import FILES as VENDOR_FILES
 from small_sets.emoji import drawings, fxemoji, read_concepts
 from small_sets.fetch import PACKAGES, unpacked
 from small_sets.items import Item, picture
-from small_sets.likeness import copies
+from small_sets.likeness import copies, is_blank
 from small_sets.splits import FILES, split
 from small_sets.stamps import PHOTOS, photo_paths, stamps
 from stair_es.config import Home
@@ -30,6 +30,8 @@ class Dropped:
     """How many pictures are in no file, and why."""
 
     unreadable: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
+    """Nothing but white on white."""
     same_file: int = 0
     """The same bytes as another picture of the source."""
     like_held_out: int = 0
@@ -81,13 +83,18 @@ def collect(downloads: Path, temporary: Path) -> list[Item]:
 
 
 def read(items: Iterable[Item], dropped: Dropped) -> Pictures:
-    """The pictures that can be read; the others are reported."""
+    """The pictures that can be read and seen; the others are reported."""
     found = {}
     for item in items:
         try:
-            found[item.image] = picture(item)
+            data = picture(item)
         except (OSError, ValueError) as error:
             dropped.unreadable.append(f"{item.image}: {error}")
+            continue
+        if is_blank(data):
+            dropped.blank.append(item.image)
+        else:
+            found[item.image] = data
     return found
 
 
@@ -152,8 +159,6 @@ def show(summary: Mapping[str, Any]) -> str:
         sources = ", ".join(f"{source} {count}" for source, count in row["sources"].items())
         lines.append(f"{name:16}{row['images']:8}{row['concepts']:10}{row['concepts_in_training']:13}  {sources}")
     dropped = summary["dropped"]
-    unreadable = dropped["unreadable"]
-    lines.append(
-        f"dropped: {dropped['same_file']} repeated, {dropped['like_held_out']} like held-out ones, {len(unreadable)} unreadable"
-    )
+    lost = f"{len(dropped['unreadable'])} unreadable, {len(dropped['blank'])} blank"
+    lines.append(f"dropped: {dropped['same_file']} repeated, {dropped['like_held_out']} like held-out ones, {lost}")
     return "\n".join(lines + [f"  {line}" for line in dropped["unreadable"][:20]])

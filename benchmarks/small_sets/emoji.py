@@ -19,7 +19,9 @@ from small_sets.names import concept, words
 
 DROPPED = frozenset({"skin-tone", "hair-style", "country-flag", "subdivision-flag", "keycap", "alphanum", "family"})
 CLOCK = re.compile(r"(o’clock|-thirty)$")
-VARIANT = re.compile(r"^(man|woman|men|women)(:| .)|: (man|woman|men|women|beard|.* hair|bald|adult|facing right)\b")
+VARIANT = re.compile(
+    r"^(man|woman|men|women)(:| .)|^deaf (man|woman)$|: (man|woman|men|women|beard|.* hair|bald|adult|facing right)\b"
+)
 ONLY_GENDERED = frozenset({"man dancing", "woman dancing", "woman with headscarf"})
 FILES = {
     "google": ("img/google/64", ".png"),

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE_PX = 16
-SAME_RMS = 8.0
-"""Of 255, over the pixels of the thumbnails. Set by eye: below it pairs are copies, re-encoded or scaled, or plain figures."""
+SAME_RMS = 9.0
+"""Of 255, over the pixels of the thumbnails. Set by eye: below it pairs are copies, re-encoded or scaled, or plain figures;
+above it nearly all are different drawings."""
+BLANK_RMS = 2.0
+"""From white: less than that can't be seen on a white page."""
 
 Thumbs = NDArray[np.float32]
 
@@ -24,6 +27,11 @@ def thumb(data: bytes) -> NDArray[np.float32]:
     ground = Image.new("RGBA", drawn.size, "white")
     small = Image.alpha_composite(ground, drawn).convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).reshape(-1)
+
+
+def is_blank(data: bytes) -> bool:
+    """Whether nothing is to be seen on white ground."""
+    return bool(np.sqrt(((255 - thumb(data)) ** 2).mean()) < BLANK_RMS)
 
 
 def nearest_rms(thumbs_NK: Thumbs, others_MK: Thumbs, batch: int = 512) -> NDArray[np.float32]:

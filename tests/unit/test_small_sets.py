@@ -73,6 +73,7 @@ def test_emoji_variants_are_dropped_and_tags_say_more_than_the_name(sets: dict[s
         row("flag: Iraq", "1F1EE-1F1F6", 1, "flag"),
         row("three o’clock", "1F552", 2, "clock"),
         row("man teacher", "1F468-200D-1F3EB", 3, "man"),
+        row("deaf woman", "1F9CF-200D-2640-FE0F", 3, "ear"),
         row("man’s shoe", "1F45E", 5, "brown"),
         row("keycap: 1", "0031-FE0F-20E3", 4, "keycap"),
         row("regional indicator A", "1F1E6", None),
@@ -261,6 +262,8 @@ def test_a_scaled_and_moved_copy_is_found_and_another_colour_is_not(sets: dict[s
     found = copies([png("red", (100, 60, 195, 155), 256), png("green", (8, 8, 55, 55)), png("red", (8, 8, 55, 20))], held_out)
     assert found == [True, False, False]
     assert copies([], held_out) == []
+    assert sets["likeness"].is_blank(png("white", (8, 8, 55, 55)))
+    assert not sets["likeness"].is_blank(held_out[0])
     assert copies(held_out, []) == [False]
 
 
