@@ -52,7 +52,8 @@ def train(
         Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What computes: auto takes CUDA where it is there.")
     ] = "auto",
     workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes that train together on Ray, each with a GPU unless --device is cpu.")
+        int,
+        typer.Option("--workers", min=1, help="Processes that train together on Ray, with a GPU each unless --device is cpu."),
     ] = 1,
     ray_address: Annotated[
         str | None,

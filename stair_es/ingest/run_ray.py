@@ -1,4 +1,4 @@
-"""The stages on Ray, on every core and GPU that it has. The only file that imports ray.
+"""The stages on Ray, on every core and GPU that it has. The only file here that imports ray.
 
 Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
 store: a prepared one goes from the worker that made it to the encoder, and this process sees outcomes only. Ray repeats a
@@ -8,14 +8,12 @@ task whose worker was killed; a document that is written twice is stored once.
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
+from stair_es import ray_session
 from stair_es.cluster.bulk import Sent
 from stair_es.errors import IngestError, StairError, UsageError
 from stair_es.extras import need
@@ -26,7 +24,6 @@ from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch
 from stair_es.model import catalogue
 
 _LOG = logging.getLogger(__name__)
-_CONNECT_TIMEOUT_S = 10.0
 _START_S = 120.0
 """How long the encoders may take to start on a cluster that others use too."""
 _RETRIES = 3
@@ -57,7 +54,7 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
         IngestError: Ray can't be started, or reached at the address.
     """
     ray = need("ray", "ray")
-    with _session(ray, options.address):
+    with ray_session.session(ray, options.address, error=IngestError, instead="Use --runner local"):
         lanes = _RayLanes(ray, job, options, batch_images)
         try:
             yield lanes
@@ -203,50 +200,3 @@ class _RayEncoder:
 
 def _write(job: Job, chunk_bytes: int, *batches: Batch) -> tuple[list[Batch], list[Sent]]:
     return write_batches(batches, job, chunk_bytes)
-
-
-@contextmanager
-def _session(ray: Any, address: str | None) -> Iterator[None]:  # noqa: ANN401
-    """A Ray session that ends with the run, unless the caller already had one. Ray's own logs stay out of ours."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ side writes to our stderr, whatever log_to_driver says
-    ours = not ray.is_initialized()
-    if ours:
-        if address:
-            _knock(address)
-        try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except Exception as error:
-            where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
-            hint = "Use --runner local, or see `ray status`; a cluster with logins wants RAY_AUTH_MODE=token and its token."
-            raise IngestError(f"can't {where}: {error}", hint) from error
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """See that somebody listens at `host:port` or `ray://host:port`: Ray itself would go on trying for minutes."""
-    if address in ("auto", "local"):
-        return
-    parts = urlsplit(address if "://" in address else f"ray://{address}")
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if not parts.hostname or port is None:
-        raise UsageError(f"not a Ray address: {address!r}", "Write it like 10.0.0.1:6379, or auto on a node of the cluster.")
-    try:
-        socket.create_connection((parts.hostname, port), _CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise IngestError(
-            f"no Ray cluster answers at {address}: {error.strerror or error}",
-            "Start one with `ray start --head`, mend --ray-address / RAY_ADDRESS, or use --runner local.",
-        ) from error

@@ -1,0 +1,65 @@
+"""Several workers on a Ray of our own learn what one does."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from safetensors.torch import load_file
+
+from stair_es.errors import StairError, UsageError
+from stair_es.training.ears import DEAF, Ears, Moment
+from stair_es.training.ray_train import train_together
+from stair_es.training.run import train
+
+SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "model.text.backbone.name": "text"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    tiny_training.write_set(tmp_path / "set")
+    still = (tmp_path / "set" / "text" / "config.json").read_text()
+    without = still.replace("{", '{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, ', 1)
+    (tmp_path / "set" / "text" / "config.json").write_text(without)  # dropout is drawn worker by worker
+    yield tmp_path / "set"
+
+
+def losses(out: Path) -> list[float]:
+    with (out / "log.csv").open() as file:
+        return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
+
+
+def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read(folder, SMALL)
+    alone = train(config, tmp_path / "alone", device="cpu")
+    said: list[str] = []
+    moments: list[Moment] = []
+    ears = Ears(say=said.append, tell=moments.append, progress=lambda what, done, total: None)
+    together = train_together(config, tmp_path / "together", ears, workers=2, device="cpu")
+    assert (together.steps, together.pairs, together.best_step) == (alone.steps, alone.pairs, alone.best_step)
+    assert losses(tmp_path / "together") == pytest.approx(losses(tmp_path / "alone"), rel=1e-3)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "together"))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name].float(), tensor.float(), atol=2e-3, rtol=1e-3, msg=name)
+    assert [moment.step for moment in moments if "loss" in moment.values] == [1, 2, 3, 4, 5, 6]
+    assert sum(line.startswith("model: ") for line in said) == 1  # the first worker alone speaks
+    again = train_together(config, tmp_path / "together", DEAF, workers=2, device="cpu")  # it is finished already
+    assert again.steps == alone.steps
+    two_again = load_file(tmp_path / "together" / "model.safetensors")
+    assert all(torch.equal(two[name], two_again[name]) for name in two)
+    with pytest.raises(UsageError, match="another configuration"):
+        train_together(tiny_training.read(folder, {**SMALL, "seed": 5}), tmp_path / "together", DEAF, workers=2, device="cpu")
+
+
+def test_what_cannot_be_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="6 can't be divided among 4"):
+        train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=4, device="cpu")
+    with pytest.raises(StairError, match="no Ray cluster answers at 127.0.0.1:9"):
+        train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=2, device="cpu", address="127.0.0.1:9")
+    assert not (tmp_path / "out").exists()

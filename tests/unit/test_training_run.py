@@ -1,0 +1,261 @@
+"""Whole trainings of tiny models: what they write, what they refuse, what stays as it was."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import tiny_training
+import torch
+from safetensors.torch import load_file
+
+from stair_es.errors import ModelError, StairError, UsageError
+from stair_es.model import catalogue, stair_checkpoint
+from stair_es.model.encoder import ModelSpec
+from stair_es.training.config import read_train_config
+from stair_es.training.ears import DEAF, Ears, Moment
+from stair_es.training.run import make_room, train
+from stair_es.training.stages import recipes
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_training.write_set(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(out / "model.safetensors")
+    return found
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_path: Path) -> None:
+    moments: list[Moment] = []
+    ears = Ears(say=lambda line: None, tell=moments.append, progress=lambda what, done, total: None)
+    config = tiny_training.read(folder, {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3})
+    trained = train(config, tmp_path / "out", ears, device="cpu")
+    assert (trained.steps, trained.pairs, trained.problems, trained.stopped_early) == (120, tiny_training.PAIRS, [], False)
+    assert trained.best > 0.5  # of 9 images: by chance 1/9
+    assert trained.best == max(
+        (float(at["t2i@1"]) + float(at["i2t@1"])) / 2
+        for at in ({row["name"]: row["value"] for row in rows(tmp_path / "out") if row["step"] == step} for step in ("60", "120"))
+    )
+    losses = [moment.values["loss"] for moment in moments if "loss" in moment.values]
+    assert len(losses) == 120
+    assert losses[-1] < losses[0] / 2
+    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
+    (text,) = encoder.encode_texts(["red dog"])
+    assert set(text.words) >= {"red", "dog"}
+    assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 3), ("two", 3), ("other", 4)):
+        train(tiny_training.read(folder, {"seed": seed, "data.augment": "strong"}), tmp_path / name, device="cpu", threads=2)
+    one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+    assert (tmp_path / "one" / "log.csv").read_bytes() == (tmp_path / "two" / "log.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
+    heads = {"dense": ["dense"], "dense-grounded": ["words", "dense"]}.get(name, ["words"])
+    config = tiny_training.read(folder, {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"})
+    trained = train(config, tmp_path / "out", device="cpu")
+    assert trained.steps == 4
+    assert 0 <= trained.best <= 1
+
+
+def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:
+    changes = {
+        "recipe": {},
+        "watch.keep": "last",
+        "stages": [{"name": "text", "steps": 2, "train": ["text.backbone", "text.head"]}],
+        "optim.weight_decay": 0.1,
+    }
+    train(tiny_training.read(folder, {**changes, "optim.lr": 0.0, "optim.backbone_lr": 0.0}), tmp_path / "still", device="cpu")
+    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    before, after = weights(tmp_path / "still"), weights(tmp_path / "out")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert {name.split(".")[0] for name in moved} == {"text", "log_scale"}
+    assert any(".backbone." in name for name in moved)
+    assert any(".head." in name for name in moved)
+
+
+def test_frozen_batch_norms_stay_too(folder: Path, tmp_path: Path) -> None:
+    name = "test_resnet"
+    changes = {
+        "model.image.backbone": {"kind": "timm", "name": name, "config": {"num_classes": 0}},
+        "recipe.frozen_backbones": True,
+        "watch.keep": "last",
+    }
+    train(tiny_training.read(folder, {**changes, "recipe.steps": 1}), tmp_path / "one", device="cpu")
+    train(tiny_training.read(folder, {**changes, "recipe.steps": 4}), tmp_path / "four", device="cpu")
+    one, four = weights(tmp_path / "one"), weights(tmp_path / "four")
+    norms = [key for key in one if "running_mean" in key]
+    assert norms
+    assert all(torch.equal(one[key], four[key]) for key in one if ".backbone." in key)
+
+
+def test_training_begins_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    train(tiny_training.read(folder), tmp_path / "first", device="cpu")
+    still = {"model.start": str(tmp_path / "first"), "optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
+    train(tiny_training.read(folder, {**still, "seed": 9}), tmp_path / "second", device="cpu")
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    wider = tiny_training.read(folder, {"model.start": str(tmp_path / "first"), "model.text.transform_dim": 8})
+    with pytest.raises(ModelError, match="other shapes"):
+        train(wider, tmp_path / "third", device="cpu")
+
+
+def test_a_dense_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
+    dense = {"model.heads": ["dense"], "recipe.name": "dense", "recipe.steps": 40, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+    train(tiny_training.read(folder, dense), folder / "teacher", device="cpu")
+    stages = [{"name": "distil", "steps": 30, "losses": {"distil": 1.0}}]
+    changes = {"recipe": {}, "stages": stages, "model.teacher": "teacher", "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "distil"]
+    assert sum(told[-5:]) < sum(told[:5]) / 2
+    with pytest.raises(StairError, match="no head for dense"):
+        train(tiny_training.read(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu")
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: str) -> None:
+    changes = {
+        "recipe.frozen_backbones": True,
+        "model.image.pool": pool,
+        "model.text.pool": pool,
+        "optim.lr": 1e-4,
+        "watch.keep": "last",
+    }
+    told: list[str] = []
+    ears = Ears(say=told.append, tell=lambda moment: None, progress=lambda what, done, total: told.append(what))
+    train(tiny_training.read(folder, changes), tmp_path / "live", device="cpu")
+    config = tiny_training.read(folder, {**changes, "data.cache": True})
+    train(config, tmp_path / "kept", ears, device="cpu")
+    live, kept = rows(tmp_path / "live"), rows(tmp_path / "kept")
+    for at, same in zip(live, kept, strict=True):
+        if at["kind"] == "train":
+            assert (same["step"], same["name"]) == (at["step"], at["name"])
+            assert float(same["value"]) == pytest.approx(float(at["value"]), rel=5e-2), at
+    first = {row["name"]: float(row["value"]) for row in live if row["step"] == "1"}
+    assert {row["name"]: float(row["value"]) for row in kept if row["step"] == "1"} == pytest.approx(first, rel=2e-3)
+    assert "states of images" in told
+    told.clear()
+    train(config, tmp_path / "again", ears, device="cpu")
+    assert "states of images" not in told  # they were there
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "kept" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_an_image_that_cannot_be_read_is_left_out_and_told_of_once(folder: Path, tmp_path: Path, cache: bool) -> None:
+    (folder / "red-cat.png").write_bytes(b"no picture")
+    (folder / "red-sea.png").write_bytes(b"")
+    (folder / "red-dog.png").unlink()
+    changes = {"recipe.steps": 12, "recipe.frozen_backbones": True, "data.cache": cache, "data.views": 2}
+    for _ in range(2):  # the second time the states are there already
+        trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+        assert trained.steps == 12
+        assert trained.pairs == tiny_training.PAIRS - 1
+        counts = sorted(line.partition(" ")[0] for line in trained.problems)
+        assert counts == ["1", "1", "1"], trained.problems
+        assert any("red-dog.png" in line for line in trained.problems)
+        make_room(tmp_path / "out", restart=True)
+
+
+def test_nothing_but_unreadable_images_is_an_error(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(StairError, match="can't be read"):
+        train(tiny_training.read(folder), tmp_path / "out", device="cpu")
+
+
+def test_early_stopping_keeps_the_best(folder: Path, tmp_path: Path) -> None:
+    changes = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 50, "watch.patience": 2}
+    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    assert trained.stopped_early
+    assert (trained.steps, trained.best_step) == (6, 2)  # validations at 2, 4 and 6 are alike
+    again = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    assert (again.steps, again.stopped_early) == (6, True)
+
+
+def test_a_held_out_set_takes_its_images_from_the_training(folder: Path, tmp_path: Path) -> None:
+    trained = train(tiny_training.read(folder, {"data.held_out": [{"captions": "val.jsonl"}]}), tmp_path / "out", device="cpu")
+    assert 0 < trained.pairs <= tiny_training.PAIRS - 9  # some of the others look like one of them
+    with pytest.raises(UsageError, match="no pair is left"):
+        train(tiny_training.read(folder, {"data.held_out": [{"captions": "train.jsonl"}]}), tmp_path / "none", device="cpu")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_narrow_precisions_learn(folder: Path, tmp_path: Path, precision: str) -> None:
+    changes = {"optim.precision": precision, "recipe.steps": 30, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "loss"]
+    assert trained.steps == 30
+    assert told[-1] < told[0] * 0.8
+    assert {tensor.dtype for name, tensor in weights(tmp_path / "out").items() if name != "feature_ids"} == {torch.float32}
+
+
+def test_the_average_is_what_is_kept(folder: Path, tmp_path: Path) -> None:
+    changes = {"recipe.steps": 1, "data.validation": []}
+    still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0}
+    for name, more in (("begin", still), ("plain", {}), ("mean", {"optim.ema": 0.75})):
+        train(tiny_training.read(folder, {**changes, **more}), tmp_path / name, device="cpu")
+    begin, plain, mean = (weights(tmp_path / name) for name in ("begin", "plain", "mean"))
+    for name in begin:
+        if name != stair_checkpoint.FEATURE_IDS:
+            torch.testing.assert_close(mean[name], 0.75 * begin[name] + 0.25 * plain[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(folder: Path, tmp_path: Path) -> None:
+    changes = {"optim.lr": 1e30, "optim.backbone_lr": 1e30, "optim.warmup_steps": 0, "optim.clip": 0.0, "recipe.steps": 30}
+    with pytest.raises(StairError, match=r"in step \d+ \(stage 'grounded'\)") as caught:
+        train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    assert "optim.lr" in caught.value.remedy
+
+
+def test_another_configuration_or_a_strange_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(tiny_training.read(folder), out, device="cpu")
+    with pytest.raises(UsageError, match="another configuration") as caught:
+        train(tiny_training.read(folder, {"optim.lr": 0.5}), out, device="cpu")
+    assert "--restart" in caught.value.remedy
+    assert make_room(out, restart=False)
+    train(tiny_training.read(folder, {"batch.chunk": 3, "watch.every": 5}), out, device="cpu")  # these may change
+    assert not make_room(out, restart=True)
+    assert not (out / "state.pt").exists()
+    with pytest.raises(UsageError, match="no training here can go on with"):
+        make_room(out, restart=False)
+    assert not make_room(tmp_path / "new", restart=False)
+    (out / "state.pt").write_bytes(b"broken")
+    with pytest.raises(UsageError, match=r"can't read .*state\.pt"):
+        train(tiny_training.read(folder), out, DEAF, device="cpu")
+
+
+def test_a_batch_larger_than_the_set_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a batch of 64 needs as many different captions, the training set has 18"):
+        train(tiny_training.read(folder, {"batch.size": 64}), tmp_path / "out", device="cpu")
+
+
+def test_the_copy_of_the_configuration_says_the_same(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read(folder, {"optim.lr": 1e-4, "data.augment": "light"})
+    train(config, tmp_path / "out", device="cpu")
+    copy = tmp_path / "set" / "copy.toml"
+    copy.write_text((tmp_path / "out" / "train.toml").read_text())
+    again = read_train_config(copy)
+    assert (again.model, again.data, again.stages, again.optim) == (config.model, config.data, config.stages, config.optim)
