@@ -130,7 +130,7 @@ def unpacked(package: Package, downloads: Path, folder: Path) -> Path:
     if not file.is_file():
         (npm if package.is_npm else apt)(package, downloads)
     check(package, file)
-    to = folder / package.file
+    to = folder / f"{package.file}.unpacked"
     to.mkdir(parents=True, exist_ok=True)
     if package.is_npm:
         with tarfile.open(file) as archive:
