@@ -216,6 +216,14 @@ class TrainConfig:
                 f"data.cache keeps the states of frozen backbones, but stage {cached[0]!r} trains one",
                 'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
             )
+        for side, tower in (("image", self.model.image), ("text", self.model.text)):
+            training = [stage.name for stage in self.stages if f"{side}.backbone" in stage.train]
+            if tower.backbone.kind == "package" and training:
+                raise UsageError(
+                    f"stage {training[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
+                    " no checkpoint would hold it",
+                    'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
+                )
         if self.watch.patience and not self.data.validation:
             raise UsageError("watch.patience needs a validation set", "Write [[data.validation]].")
 

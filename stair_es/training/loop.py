@@ -83,7 +83,7 @@ class Loop:
             value = self._of_first(overall(found))
             better = value > progress.best
             if better and self.config.watch.keep == "best":
-                progress.best_parameters = {name: each.detach().clone() for name, each in self.model.state_dict().items()}
+                progress.best_parameters = {name: each.clone() for name, each in state.learned(self.model).items()}
         progress.waited = 0 if better else progress.waited + 1
         if better:
             progress.best, progress.best_step = value, progress.done

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stair_es.errors import UsageError
+from stair_es.model.stair import Stair
+from stair_es.model.stair_checkpoint import stored
 from stair_es.training.ema import Average
 
 STATE_FILE = "state.pt"
@@ -41,7 +43,7 @@ def save(
     folder: Path,
     key: str,
     progress: Progress,
-    model: nn.Module,
+    model: Stair,
     average: Average,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
@@ -56,8 +58,7 @@ def save(
         "key": key,
         "progress": {name: value for name, value in vars(progress).items() if name != "best_parameters"},
         "best": progress.best_parameters,
-        "model": {name: value.detach() for name, value in model.named_parameters()},
-        "buffers": dict(model.named_buffers()),
+        "model": learned(model),
         "average": average.shadow,
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
@@ -68,6 +69,11 @@ def save(
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / STATE_FILE)
+
+
+def learned(model: Stair) -> dict[str, Tensor]:
+    """The tensors that a training may change, as they are now; not those of backbones that a package brings."""
+    return {name: value.detach() for name, value in model.state_dict().items() if stored(name, model.config)}
 
 
 def load(folder: Path, key: str) -> dict[str, Any] | None:
@@ -95,13 +101,10 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
     return values
 
 
-def restore(values: dict[str, Any], model: nn.Module, average: Average) -> Progress:
+def restore(values: dict[str, Any], model: Stair, average: Average) -> Progress:
     """Put a state into a model and its average; returns how far it was. The optimizer takes its own part."""
+    model.load_state_dict(values["model"], strict=False)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(values["model"][name])
-        for name, buffer in model.named_buffers():
-            buffer.copy_(values["buffers"][name])
         for name, shadow in average.shadow.items():
             shadow.copy_(values["average"][name])
     return Progress(**values["progress"], best_parameters=values["best"])
