@@ -25,7 +25,7 @@ from stair_es.model.minilm import MAX_TOKENS, MiniLM
 from stair_es.model.starter_data import ClassWords, Doubles, TokenTable
 from stair_es.model.starter_kind import KIND
 from stair_es.model.wordpiece import Vocabulary
-from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
 _CARD = KIND.card
 MODEL_ID, IMAGE_SPEC = _CARD.model_id, _CARD.image_spec
@@ -57,8 +57,7 @@ class FullExpansion:
 
     def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
         """See `Expansion`."""
-        vector_D = self._network.embed(self._vocabulary.with_ends(text_ids, MAX_TOKENS))
-        return _softmax((self._words.embeddings @ vector_D).astype(np.float64) / _TEMPERATURE)
+        return nearest(self._network.embed(self._vocabulary.with_ends(text_ids, MAX_TOKENS)), self._words)
 
 
 class TableExpansion:
@@ -70,7 +69,7 @@ class TableExpansion:
     def classes(self, text_ids: list[int], word_ids: list[int]) -> Doubles:
         """See `Expansion`."""
         excess_K = self._table.excess(word_ids, CLASSES)
-        return np.where(excess_K > 0, _softmax(excess_K / _TEMPERATURE), 0.0)
+        return np.where(excess_K > 0, softmax(excess_K / _TEMPERATURE), 0.0)
 
 
 class NoExpansion:
@@ -83,6 +82,8 @@ class NoExpansion:
 
 class Starter:
     """The encoder. Each tower is loaded when it is first used, once, whichever thread comes first."""
+
+    _card = KIND.card
 
     def __init__(self, spec: ModelSpec, expansion: Expansion | None = None) -> None:
         """Nothing is loaded yet.
@@ -109,7 +110,7 @@ class Starter:
     @property
     def model_id(self) -> str:
         """See `Encoder`."""
-        return MODEL_ID
+        return self._card.model_id
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -126,11 +127,11 @@ class Starter:
         want = (IMAGE_SPEC.size_px, IMAGE_SPEC.size_px, 3)
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
             raise ModelError(
-                f"the starter wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
+                f"{self._card.name} wants uint8 pixels of shape (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
-        logits_BK = self.image_network.see(pixels_BHWC).logits_BK.astype(np.float64)
-        return [self._image(_softmax(logits_K)) for logits_K in logits_BK]
+        seen = self.image_network.see(pixels_BHWC)
+        return [self._sparse(self._image(*rows)) for rows in zip(seen.logits_BK, seen.features_BD, strict=True)]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
         """The words of each text and up to 24 related ones; of a long text, the first 254 tokens count.
@@ -138,7 +139,7 @@ class Starter:
         Raises:
             ModelError: The text network can't be fetched or loaded.
         """
-        return [self._text(text) for text in texts]
+        return [self._sparse(self._text(text)) for text in texts]
 
     def spell(self, word: str) -> tuple[str, ...]:
         """See `Speller`: stop words and punctuation have no weight in any vector. A feature as it stands in one is itself."""
@@ -153,38 +154,49 @@ class Starter:
         with self._lock:
             return self._image_network
 
-    def _image(self, classes_K: Doubles) -> SparseVector:
+    def _image(self, logits_K: Floats, features_D: Floats) -> Doubles:
+        """Of what the network makes of one image, the words' weights [V]."""
+        return self._words_of_classes(softmax(logits_K.astype(np.float64)))
+
+    def _words_of_classes(self, classes_K: Doubles) -> Doubles:
+        """Weights [V] of length 1 for an image of which the classes are known."""
         words_V = self._words.words(classes_K)
         centred_V = words_V - self._words.mean
-        vector = self._vector(np.log1p(_GAIN * np.maximum(centred_V, 0)) * self._words.rarity, IMAGE_WORDS)
-        if len(vector):
-            return vector
-        # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
-        return self._vector(np.log1p(_GAIN * words_V) * self._words.rarity, IMAGE_WORDS)
+        weights_V = np.log1p(_GAIN * np.maximum(centred_V, 0)) * self._words.rarity
+        if not (weights_V > 0).any():
+            # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
+            weights_V = np.log1p(_GAIN * words_V) * self._words.rarity
+        return unit(keep_top(weights_V, IMAGE_WORDS))
 
-    def _text(self, text: str) -> SparseVector:
-        text_ids = self._vocabulary.encode(text)[: MAX_TOKENS - 2]
-        word_ids = [token for token in dict.fromkeys(text_ids) if self._is_meaningful[token]]
+    def _text(self, text: str) -> Doubles:
+        """The weights [V] of a text; all 0 without a known word."""
+        text_ids, word_ids = self._read(text)
         if not word_ids:
-            return SparseVector((), ())
-        own_V = np.zeros(len(self._vocabulary))
-        own_V[word_ids] = 1.0
+            return np.zeros(len(self._vocabulary))
         with self._lock:
             expansion = self._expansion
-        related_V = _keep_top(self._words.words(expansion.classes(text_ids, word_ids)), EXPANSION_WORDS)
+        return self._words_of_text(word_ids, expansion.classes(text_ids, word_ids))
+
+    def _read(self, text: str) -> tuple[list[int], list[int]]:
+        """The tokens of a text, without the special ones, and those that carry meaning, each once."""
+        text_ids = self._vocabulary.encode(text)[: MAX_TOKENS - 2]
+        return text_ids, [token for token in dict.fromkeys(text_ids) if self._is_meaningful[token]]
+
+    def _words_of_text(self, word_ids: list[int], classes_K: Doubles) -> Doubles:
+        """Weights [V] of length 1 for a text of which the classes are known: its own words, and theirs."""
+        own_V = np.zeros(len(self._vocabulary))
+        own_V[word_ids] = 1.0
+        related_V = keep_top(self._words.words(classes_K), EXPANSION_WORDS)
         peak = float(related_V.max())
         if peak > 0:
             own_V += _EXPANSION / peak * related_V
-        return self._vector(own_V * self._words.rarity, len(own_V))
+        return unit(own_V * self._words.rarity)
 
-    def _vector(self, weights_V: Doubles, words: int) -> SparseVector:
-        """The heaviest words, scaled to length 1 (a dot product is then a cosine), rounded; what rounds to 0 is dropped."""
-        kept_V = _keep_top(weights_V, words)
-        ids = np.flatnonzero(kept_V)
-        if not len(ids):
-            return SparseVector((), ())
-        unit = np.round(kept_V[ids] / np.linalg.norm(kept_V[ids]), _DECIMALS)
-        return SparseVector.from_pairs((self._vocabulary.words[i], float(w)) for i, w in zip(ids, unit, strict=True) if w > 0)
+    def _sparse(self, weights_V: Doubles) -> SparseVector:
+        """The words that have a weight, rounded; what rounds to 0 is dropped."""
+        ids = np.flatnonzero(weights_V)
+        rounded = np.round(weights_V[ids], _DECIMALS)
+        return SparseVector.from_pairs((self._vocabulary.words[i], float(w)) for i, w in zip(ids, rounded, strict=True) if w > 0)
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
@@ -196,8 +208,11 @@ class Starter:
             return self._given_expansion
         if self._spec.text_tower == "table":
             return TableExpansion(starter_data.load_token_table())
-        folder = minilm_files.ensure(Home.from_env().models)
-        return FullExpansion(MiniLM(folder / minilm_files.WEIGHTS), self._words, self._vocabulary)
+        return FullExpansion(self._text_network, self._words, self._vocabulary)
+
+    @cached_property
+    def _text_network(self) -> MiniLM:
+        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
@@ -220,13 +235,25 @@ def meaningful(word: str, stop_words: frozenset[str]) -> bool:
     return not special and word not in stop_words and any(map(str.isalnum, word))
 
 
-def _softmax(x: Doubles) -> Doubles:
+def nearest(embedding_D: Floats, words: ClassWords) -> Doubles:
+    """Weights [K] of the classes for a text of this embedding, by cosine."""
+    return softmax((words.embeddings @ embedding_D).astype(np.float64) / _TEMPERATURE)
+
+
+def softmax(x: Doubles) -> Doubles:
+    """Of one row."""
     powers = np.exp(x - x.max())
     y: Doubles = powers / powers.sum()
     return y
 
 
-def _keep_top(weights_V: Doubles, count: int) -> Doubles:
+def unit(weights_V: Doubles) -> Doubles:
+    """Scaled to length 1, so that a dot product is a cosine; zeros stay zeros."""
+    kept = weights_V[weights_V > 0]
+    return weights_V / np.linalg.norm(kept) if len(kept) else weights_V
+
+
+def keep_top(weights_V: Doubles, count: int) -> Doubles:
     """The `count` largest, ties by id; zero elsewhere."""
     ids = np.flatnonzero(weights_V > 0)
     if len(ids) <= count:
