@@ -24,7 +24,10 @@ from stair_es.model.stair_tokens import Ids, Tokens
 from stair_es.types import Floats, Pixels
 
 _EPSILON = 1e-5
+Row: TypeAlias = "tuple[Floats | None, Floats | None]"
+"""Of one item: weights [F] of words, a unit vector [E]; None for a head that isn't there."""
 Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
+"""Of several."""
 
 
 class NumpyTowers:
@@ -37,38 +40,72 @@ class NumpyTowers:
             ModelError: The file is missing or broken, or lacks a tensor.
         """
         self._config, self._tokens, self._spec = config, tokens, spec
-        self._arrays = _Named(stair_checkpoint.read_arrays(folder), folder / WEIGHTS_FILE)
+        self._heads = NumpyHeads(config, _Named(stair_checkpoint.read_arrays(folder), folder / WEIGHTS_FILE))
         self._lock = threading.RLock()
 
     def images(self, pixels_BHWC: Pixels) -> Rows:
         """See `Towers`; an image alone gives the same bits as in a batch."""
         with self._lock:
             network = self._image_network
-        rows = [self._head("image", features_D[None]) for features_D in network.see(pixels_BHWC).features_BD]
-        top_k = self._config.image.top_k
-        return self._stacked([(None if logits is None else _activated(logits, top_k), dense) for logits, dense in rows])
+        return self._stacked([self._heads.of_features(features_D) for features_D in network.see(pixels_BHWC).features_BD])
 
     def texts(self, texts: Sequence[str]) -> Rows:
         """See `Towers`; one text at a time."""
         return self._stacked([self._text(text) for text in texts])
 
-    def _text(self, text: str) -> Rows:
+    def _text(self, text: str) -> Row:
         with self._lock:
             network, tokens = self._text_network, self._tokens
             ids_L = tokens.encode([text]).ids_BL[0]
-        states_LD = network.states(ids_L.tolist())
-        logits_BF, dense_BE = self._head("text", states_LD.mean(axis=0, keepdims=True))
-        if logits_BF is None:
-            return None, dense_BE
-        places_L = tokens.own_feature_of_V[ids_L]
-        strength_F = logits_BF[0]
+        return self._heads.of_states(network.states(ids_L.tolist()), tokens.own_feature_of_V[ids_L])
+
+    def _stacked(self, rows: list[Row]) -> Rows:
+        config, features = self._config, len(self._tokens.feature_ids_F)
+        words = [row for row, _ in rows if row is not None]
+        dense = [row for _, row in rows if row is not None]
+        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
+        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
+        return np.stack(words) if words else no_words, np.stack(dense) if dense else no_dense
+
+    @cached_property
+    def _image_network(self) -> ImageNetwork:
+        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _text_network(self) -> MiniLM:
+        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+
+
+class NumpyHeads:
+    """What stands above the networks: features of an image, or states of a text, to weights of words and a dense vector."""
+
+    def __init__(self, config: StairConfig, arrays: Mapping[str, Floats]) -> None:
+        """Take the tensors of a checkpoint, by their names there."""
+        self._config, self._arrays = config, arrays
+
+    def of_features(self, features_D: Floats) -> Row:
+        """The weights [F] and the unit vector [E] of an image, None for a head that isn't there."""
+        logits_F, dense_E = self._head("image", features_D)
+        return None if logits_F is None else _activated(logits_F, self._config.image.top_k), dense_E
+
+    def of_states(self, states_LD: Floats, places_L: Ids) -> Row:
+        """The same of a text.
+
+        Args:
+            states_LD: Of its tokens, with the special ones.
+            places_L: The feature of each token that may stand for the text, else -1.
+        """
+        logits_F, dense_E = self._head("text", states_LD.mean(axis=0))
+        if logits_F is None:
+            return None, dense_E
+        strength_F = logits_F
         if self._config.text.own_words:
             strength_F = np.maximum(strength_F, 0) + self._own(states_LD, places_L, len(strength_F))
         if self._config.text.always_masked:
             there_F = np.zeros(len(strength_F), bool)
             there_F[places_L[places_L >= 0]] = True
             strength_F = strength_F * there_F
-        return _activated(strength_F[None], self._config.text.top_k), dense_BE
+        return _activated(strength_F, self._config.text.top_k), dense_E
 
     def _own(self, states_LD: Floats, places_L: Ids, features: int) -> Floats:
         """See `stair_heads.OwnWords`."""
@@ -78,40 +115,23 @@ class NumpyTowers:
         np.maximum.at(own_F, places_L[kept], np.maximum(strength, 0))
         return own_F
 
-    def _head(self, side: str, mean_BD: Floats) -> Rows:
+    def _head(self, side: str, mean_D: Floats) -> Row:
         """See `stair_heads.Head`."""
         arrays = self._arrays
         name = f"{side}.head"
-        hidden_BT = gelu(mean_BD @ arrays[f"{name}.transform.0.weight"].T + arrays[f"{name}.transform.0.bias"])
-        centred_BT = hidden_BT - hidden_BT.mean(axis=1, keepdims=True)
-        variance = np.square(centred_BT).mean(axis=1, keepdims=True)
-        hidden_BT = centred_BT / np.sqrt(variance + np.float32(_EPSILON))
-        hidden_BT = hidden_BT * arrays[f"{name}.transform.2.weight"] + arrays[f"{name}.transform.2.bias"]
-        dense_BE = None
+        hidden_T = gelu(arrays[f"{name}.transform.0.weight"] @ mean_D + arrays[f"{name}.transform.0.bias"])
+        centred_T = hidden_T - hidden_T.mean()
+        hidden_T = centred_T / np.sqrt(np.square(centred_T).mean() + np.float32(_EPSILON))
+        hidden_T = hidden_T * arrays[f"{name}.transform.2.weight"] + arrays[f"{name}.transform.2.bias"]
+        dense_E = None
         if "dense" in self._config.heads:
-            dense_BE = hidden_BT @ arrays[f"{name}.dense.weight"].T
-            dense_BE = dense_BE / np.maximum(np.linalg.norm(dense_BE, axis=1, keepdims=True), 1e-12)
+            dense_E = arrays[f"{name}.dense.weight"] @ hidden_T
+            dense_E = dense_E / np.maximum(np.linalg.norm(dense_E), np.float32(1e-12))
         if "words" not in self._config.heads:
-            return None, dense_BE
+            return None, dense_E
         embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else "text.head.embedding_FT"]
-        logits_BF: Floats = hidden_BT @ embedding_FT.T + arrays[f"{name}.bias_F"]
-        return logits_BF, dense_BE
-
-    def _stacked(self, rows: list[Rows]) -> Rows:
-        config, features = self._config, len(self._tokens.feature_ids_F)
-        words = [row for row, _ in rows if row is not None]
-        dense = [row for _, row in rows if row is not None]
-        no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
-        no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
-        return np.concatenate(words) if words else no_words, np.concatenate(dense) if dense else no_dense
-
-    @cached_property
-    def _image_network(self) -> ImageNetwork:
-        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
-
-    @cached_property
-    def _text_network(self) -> MiniLM:
-        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+        logits_F: Floats = embedding_FT @ hidden_T + arrays[f"{name}.bias_F"]
+        return logits_F, dense_E
 
 
 class _Named(dict[str, Floats]):
@@ -125,12 +145,12 @@ class _Named(dict[str, Floats]):
         raise ModelError(f"{self._path} lacks {name}", "Get the checkpoint again, or train it again.")
 
 
-def _activated(strength_BF: Floats, top_k: int) -> Floats:
+def _activated(strength_F: Floats, top_k: int) -> Floats:
     """See `stair_heads.activated`."""
-    weights_BF = np.log1p(np.maximum(strength_BF, 0)).astype(np.float32)
-    if not 0 < top_k < weights_BF.shape[1]:
-        return weights_BF
-    kept_BK = np.argpartition(-weights_BF, top_k - 1, axis=1)[:, :top_k]
-    only_BF = np.zeros_like(weights_BF)
-    np.put_along_axis(only_BF, kept_BK, np.take_along_axis(weights_BF, kept_BK, axis=1), axis=1)
-    return only_BF
+    weights_F: Floats = np.log1p(np.maximum(strength_F, 0)).astype(np.float32)
+    if not 0 < top_k < len(weights_F):
+        return weights_F
+    kept_K = np.argpartition(-weights_F, top_k - 1)[:top_k]
+    only_F = np.zeros_like(weights_F)
+    only_F[kept_K] = weights_F[kept_K]
+    return only_F
