@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from stair_es.model.stair import Stair
 
 _DECIMALS = 5
-_BATCH = {"cpu": 8, "cuda": 64}
-_TEXTS = 64
+IMAGE_BATCH = {"cpu": 8, "cuda": 64}
+TEXT_BATCH = 64
 
 
 class Towers(Protocol):
@@ -122,6 +122,12 @@ class StairEncoder:
         """
         return _there(self._towers_of("dense").texts(texts)[1])
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All words that a vector may have."""
+        with self._lock:
+            return self._tokens.words
+
     def spell(self, word: str) -> tuple[str, ...]:
         """See `Speller`."""
         with self._lock:
@@ -180,7 +186,7 @@ class TorchTowers:
         """See `Towers`."""
         import torch
 
-        size = _BATCH[self._device]
+        size = IMAGE_BATCH[self._device]
         parts = [torch.tensor(pixels_BHWC[i : i + size]) for i in range(0, len(pixels_BHWC), size)]
         return self._joined([self._run(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts])
 
@@ -191,8 +197,8 @@ class TorchTowers:
         from stair_es.model.stair import TextBatch
 
         found = []
-        for begin in range(0, len(texts), _TEXTS):
-            part = self._model.tokens.encode(texts[begin : begin + _TEXTS])
+        for begin in range(0, len(texts), TEXT_BATCH):
+            part = self._model.tokens.encode(texts[begin : begin + TEXT_BATCH])
             batch = TextBatch(torch.from_numpy(part.ids_BL), torch.from_numpy(part.mask_BL)).to(self._device)
             found.append(self._run(lambda batch=batch: self._model.encode_texts(batch)))
         return self._joined(found)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from stair_es.errors import ModelError
 from stair_es.model import starter_data
+from stair_es.model.readable import style_of, words_of
 from stair_es.model.starter import meaningful
 
 Ids = NDArray[np.int64]
@@ -58,9 +59,16 @@ class Tokens:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The features as words, in their order."""
-        found = (self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F)
-        return tuple(word for word in found if word is not None)  # none is: `__init__` looked
+        """The features as words that people read, in their order; all different."""
+        found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
+        return words_of(
+            [word for word in found if word is not None], style_of(self.tokenizer.to_str())
+        )  # none is: `__init__` looked
+
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        """For each word its place among the features."""
+        return {word: place for place, word in enumerate(self.words)}
 
     @cached_property
     def feature_of_V(self) -> Ids:  # noqa: N802  the suffix is its shape
@@ -91,8 +99,8 @@ class Tokens:
 
     def spell(self, word: str) -> tuple[str, ...]:
         """The features of a word as people write it; a feature as it stands in a vector is itself."""
-        known = self.tokenizer.token_to_id(word)
-        if known is not None and self.own_feature_of_V[known] >= 0:
+        known = self.place_of.get(word)
+        if known is not None and self.own_feature_of_V[self.feature_ids_F[known]] >= 0:
             return (word,)
         places = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
         return tuple(dict.fromkeys(self.words[place] for place in places if place >= 0))

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordPiece
 
-from stair_es.model.adapters.readable import Style, style_of, words_of
+from stair_es.model.readable import Style, style_of, words_of
 from stair_es.vocab import escape, unescape
 
 BYTES = {

@@ -30,6 +30,8 @@ class DenseFormat:
     """What texts are padded to: the `longest` one, or `max_length`, where the model was trained to see the padding."""
     max_tokens: int | None = None
     """Where it isn't the number of the text tower's positions."""
+    masks_padding: bool = True
+    """Whether the text tower is told which tokens are padding: not where it was trained without that."""
     pickled: bool = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
@@ -63,7 +65,7 @@ class DenseFormat:
 
 
 CLIP = DenseFormat(name="CLIP", model_type="clip", architecture="CLIPModel", text_length="longest")
-SIGLIP = DenseFormat(name="SigLIP", model_type="siglip", architecture="SiglipModel", text_length="max_length")
+SIGLIP = DenseFormat(name="SigLIP", model_type="siglip", architecture="SiglipModel", text_length="max_length", masks_padding=False)
 ALIGN = DenseFormat(name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64)
 BLIP = DenseFormat(
     name="BLIP (retrieval)", model_type="blip", architecture="BlipForImageTextRetrieval", text_length="longest", max_tokens=35

@@ -70,7 +70,7 @@ class DenseNetwork:
             limit = self._form.max_tokens or self._model.config.text_config.max_position_embeddings
             padding = True if self._form.text_length == "longest" else "max_length"
             ready = self._tokenizer(list(chunk), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
-            wanted = ("input_ids", "attention_mask")
+            wanted = ("input_ids", "attention_mask") if self._form.masks_padding else ("input_ids",)
             return self._text_side({key: ready[key].to(self._device.name) for key in wanted if key in ready})
 
         return self._units(texts, part)

@@ -40,7 +40,7 @@ class SparseEncoderFormat:
             )
         card = ModelCard(
             name=name,
-            model_id=model_id(name, sorted({folder, *(folder / str(module.get("path", "")) for module in modules)})),
+            model_id=model_id(name, [folder, *_below(folder)]),
             image_spec=ImageSpec(size_px=_size(folder)),
             description="sentence-transformers SparseEncoder",
             licences=licence_of(folder),
@@ -56,6 +56,12 @@ class SparseEncoderFormat:
 
 
 FORMAT = SparseEncoderFormat()
+
+
+def _below(folder: Path) -> list[Path]:
+    """The folders in a checkpoint: modules have some of their own, a router one a route within its own, which nothing lists."""
+    below = (path for path in folder.rglob("*") if path.is_dir())
+    return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
