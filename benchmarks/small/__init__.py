@@ -1,0 +1,1 @@
+"""The small benchmark: recipes beside each other on sets that packages give."""

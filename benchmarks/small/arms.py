@@ -1,0 +1,84 @@
+"""The arms that are compared: the same towers, data, batch and number of updates; what differs is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train."""
+
+    name: str
+    about: str
+    changes: Mapping[str, Any]
+    """To `base.toml`."""
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What is tried on the validation sets, each value with each."""
+
+    def variants(self) -> list[dict[str, Any]]:
+        """Each point of the grid."""
+        return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+
+
+_RATES = {"optim.lr": (1e-3, 3e-3, 1e-2)}
+_DROPOUT = {"model.image.dropout": (0.3, 0.5)}
+_FLOPS = {"optim.lr": (1e-3, 3e-3), "recipe.flops": (1e-4, 1e-3, 1e-2)}
+_OWN = {"model.text.own_words": True}
+
+ARMS = {
+    arm.name: arm
+    for arm in (
+        Arm(
+            name="dense",
+            about="CLIP's way, 256 dimensions",
+            changes={"model.heads": ["dense"], "recipe.name": "dense"},
+            grid={**_RATES, **_DROPOUT},
+        ),
+        Arm(
+            name="dense-wide",
+            about="the same, 4,096 dimensions",
+            changes={"model.heads": ["dense"], "model.dense_dim": 4096, "recipe.name": "dense"},
+            grid={**_RATES, **_DROPOUT},
+        ),
+        Arm(
+            name="dense-grounded",
+            about="dense, with word heads grounded beside it (ours)",
+            changes={"model.heads": ["words", "dense"], "recipe.name": "dense-grounded", **_OWN},
+            grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
+        ),
+        Arm(
+            name="bag-of-words",
+            about="texts are their own words, images learn them",
+            changes={"recipe.name": "bag-of-words", "model.text.always_masked": True, **_OWN},
+            grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
+        ),
+        Arm(
+            name="single",
+            about="words in one stage, neither mask nor grounding",
+            changes={"recipe.name": "single"},
+            grid=_FLOPS,
+        ),
+        Arm(
+            name="stair",
+            about="STAIR's three stages",
+            changes={"recipe.name": "stair"},
+            grid=_FLOPS,
+        ),
+        Arm(
+            name="stair-grounded",
+            about="the three stages, both sides grounded (ours)",
+            changes={"recipe.name": "stair-grounded", **_OWN},
+            grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
+        ),
+        Arm(
+            name="grounded",
+            about="one stage, both sides grounded (ours)",
+            changes={"recipe.name": "grounded", **_OWN},
+            grid={"optim.lr": (1e-3, 3e-3), **_DROPOUT},
+        ),
+    )
+}

@@ -1,0 +1,138 @@
+"""A checkpoint on a test set: for each query whether the right item is among the first k, and what its words are like.
+
+Shape suffixes: N images, M texts, E whatever is compared, F features.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stair_es.config import Home
+from stair_es.eval.metrics import CUTS, ranks
+from stair_es.model.stair import Stair
+from stair_es.training import features, pairs
+from stair_es.training.augment import NONE
+from stair_es.training.losses import unit
+from stair_es.training.pairs import PairFile, Problems
+from stair_es.types import ImageSpec
+
+SPLITS = ("test_style", "test_concepts", "test_clipart", "test_drawings", "test_photos")
+WORD_CUTS = (1, 5, 20)
+_AT_ONCE = 128
+
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One checkpoint on one split."""
+
+    t2i: dict[int, Hits]
+    """Cut -> for each different text whether a right image is among the first so many."""
+    i2t: dict[int, Hits]
+    words: tuple[float, float]
+    """Mean words of an image and of a text; 0 for dense vectors."""
+    own: dict[int, float]
+    """Cut -> share of the images with a word of their caption among so many heaviest words; empty for dense vectors."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A set of the small benchmark; an item is right if its concept is that of the query."""
+
+    path: Path
+
+    @cached_property
+    def rows(self) -> list[dict[str, str]]:
+        """Caption and concept of each image."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        return [{"caption": row["captions"][0], "concept": row["concept"]} for row in map(json.loads, lines)]
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Each different caption, and its concept."""
+        return {row["caption"]: row["concept"] for row in self.rows}
+
+    def score(self, model: Stair) -> Scored:
+        """The scores of a model."""
+        model.eval()
+        with torch.inference_mode():
+            seen, weights_NF = self._images(model)
+            read, text_words = self._texts(model)
+        scores_MN = (read @ seen.T).numpy().astype(np.float64)
+        concepts, asked = np.array([row["concept"] for row in self.rows]), np.array(list(self.texts.values()))
+        to_image = [ranks(scores_MN[row], np.flatnonzero(concepts == concept))[0] for row, concept in enumerate(asked)]
+        to_text = [ranks(scores_MN[:, image], np.flatnonzero(asked == concept))[0] for image, concept in enumerate(concepts)]
+        return Scored(
+            t2i={cut: np.array(to_image) <= cut for cut in CUTS},
+            i2t={cut: np.array(to_text) <= cut for cut in CUTS},
+            words=(0.0 if weights_NF is None else float((weights_NF > 0).sum(dim=1).float().mean()), text_words),
+            own={} if weights_NF is None else self._own(model, weights_NF),
+        )
+
+    def _images(self, model: Stair) -> tuple[Tensor, Tensor | None]:
+        found = pairs.read_pairs([PairFile(path=self.path)])
+        spec = ImageSpec(size_px=model.config.image.size_px)
+        reader = features.Reader(pairs=found, spec=spec, augment=NONE, seed=0, problems=Problems())
+        kept = features.cached_images(model, reader, 1, _home(), lambda what, done, total: None, 2)
+        images, bad = kept.batch(range(len(found)), [0] * len(found))
+        if bad or len(found) != len(self.rows):
+            raise SystemExit(f"{self.path}: {len(bad)} images can't be read: build the sets again")
+        out = model.encode_images(images)
+        if model.config.scores_words:
+            assert out.weights_BF is not None
+            return unit(out.weights_BF), out.weights_BF
+        assert out.dense_BE is not None
+        return out.dense_BE, None
+
+    def _texts(self, model: Stair) -> tuple[Tensor, float]:
+        asked = list(self.texts)
+        kept = features.CachedTexts(model, asked, _home(), lambda what, done, total: None)
+        rows, words = [], 0
+        for begin in range(0, len(asked), _AT_ONCE):
+            out = model.encode_texts(kept.batch(asked[begin : begin + _AT_ONCE]))
+            found = out.weights_BF if model.config.scores_words else out.dense_BE
+            assert found is not None
+            rows.append(unit(found))
+            words += int((found > 0).sum()) if model.config.scores_words else 0
+        return torch.cat(rows), words / len(asked)
+
+    def _own(self, model: Stair, weights_NF: Tensor) -> dict[int, float]:
+        order = weights_NF.argsort(dim=1, descending=True, stable=True)[:, : max(WORD_CUTS)]
+        there = weights_NF.gather(1, order) > 0
+        best = [row[on].tolist() for row, on in zip(order, there, strict=True)]
+        own = [_own_words(model, row["caption"]) for row in self.rows]
+        asked = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
+        return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in asked])) for cut in WORD_CUTS}
+
+
+def _own_words(model: Stair, caption: str) -> set[int]:
+    places = model.tokens.own_feature_of_V[model.tokens.encode([caption]).ids_BL[0]]
+    return {int(place) for place in places if place >= 0}
+
+
+def _home() -> Path:
+    return Home.from_env().path / "training"
+
+
+def interval(ours: Sequence[Hits], theirs: Sequence[Hits], rounds: int = 10_000) -> tuple[float, float, float]:
+    """The difference of two arms' recall in points, and its 95 % interval: a paired bootstrap over queries, seeds averaged.
+
+    Args:
+        ours: For each seed the hits of each query.
+        theirs: The same of the other arm.
+        rounds: Resamplings.
+    """
+    apart = np.mean(ours, axis=0, dtype=float) - np.mean(theirs, axis=0, dtype=float)
+    draws = np.random.default_rng(0).integers(len(apart), size=(rounds, len(apart)))
+    low, high = np.quantile(apart[draws].mean(axis=1), (0.025, 0.975))
+    return 100 * float(apart.mean()), 100 * float(low), 100 * float(high)

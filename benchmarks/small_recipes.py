@@ -1,0 +1,178 @@
+"""Training recipes beside each other on a small real set: dense, bag of words, STAIR's stages, single-stage, grounded.
+
+    python benchmarks/small_sets/build.py --out SETS
+    python benchmarks/small_recipes.py --sets SETS --out RUNS              # with the values in small/tuned.json
+    python benchmarks/small_recipes.py --sets SETS --out RUNS --tune       # chooses them again on the validation sets
+    python benchmarks/small_recipes.py --sets SETS --out RUNS --arms dense grounded --seeds 1 --steps 100
+
+All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data, batch and number of
+updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. Broken off, it
+goes on where it was. 24 runs take about an hour on 2 cores, the choice of values as long again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import machine
+from small.arms import ARMS, Arm
+from small.score import SPLITS, Scored, Split, interval
+
+from stair_es.model import stair_checkpoint
+from stair_es.training.config import TrainConfig, read_train_config
+from stair_es.training.run import Trained, train
+
+BASE = Path(__file__).parent / "small" / "base.toml"
+TUNED = Path(__file__).parent / "small" / "tuned.json"
+VALIDATION = ("val_style", "val_concepts")
+TUNING_STEPS = 300
+
+Runs = dict[str, list[dict[str, Scored]]]
+"""Arm -> for each seed the scores by split."""
+
+
+def configured(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> TrainConfig:
+    """The training of an arm."""
+    changes = {
+        "data.train": [{"captions": str(sets / "train.jsonl")}],
+        "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
+        "name": arm.name,
+        "seed": seed,
+        **arm.changes,
+        **chosen,
+        "recipe.steps": steps,
+        "watch.every": steps,
+    }
+    return read_train_config(BASE, changes)
+
+
+def run(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> Trained:
+    """Train an arm, or find that it is trained."""
+    start = time.perf_counter()
+    done = train(configured(arm, sets, chosen, steps, seed), out, device="cpu")
+    print(f"{out.name}: validation {100 * done.best:.1f}, {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return done
+
+
+def tune(arms: Sequence[Arm], sets: Path, out: Path) -> dict[str, dict[str, Any]]:
+    """For each arm the point of its grid with the best recall on the validation sets (one seed, fewer updates)."""
+    chosen = {}
+    for arm in arms:
+        points = arm.variants()
+        folders = [out / "tuning" / f"{arm.name}-{place}" for place in range(len(points))]
+        found = [run(arm, sets, folder, point, TUNING_STEPS, 0).best for point, folder in zip(points, folders, strict=True)]
+        chosen[arm.name] = points[int(np.argmax(found))]
+        print(f"{arm.name}: {chosen[arm.name]}", file=sys.stderr, flush=True)
+    return chosen
+
+
+def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Mapping[str, Any]], steps: int, seeds: int) -> Runs:
+    """Train each arm with each seed, and score it on each test set."""
+    splits = {name: Split(sets / f"{name}.jsonl") for name in SPLITS}
+    runs: Runs = {arm.name: [] for arm in arms}
+    for seed in range(seeds):
+        for arm in arms:
+            folder = out / f"{arm.name}-{steps}-{seed}"
+            run(arm, sets, folder, chosen.get(arm.name, {}), steps, seed)
+            model = stair_checkpoint.load(folder)
+            runs[arm.name].append({name: split.score(model) for name, split in splits.items()})
+    return runs
+
+
+def report(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    """Markdown: a table a split, and the differences to the dense arm."""
+    lines = [
+        f"{machine()}; {steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds."
+    ]
+    lines += [f"- **{arm.name}**: {arm.about}; {_said(chosen.get(arm.name, {}))}" for arm in arms]
+    for split in SPLITS:
+        lines += ["", f"## {split}", "", _HEAD, "|---|---|---|---|---|---|"]
+        lines += [_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms]
+    if "dense" in runs and len(runs) > 1:
+        lines += ["", "## R@1 minus dense, paired bootstrap over queries (95 %)", "", f"| arm | {' | '.join(_WAYS)} |"]
+        lines += ["|---" * (1 + len(_WAYS)) + "|"]
+        lines += [_differences(name, runs) for name in runs if name != "dense"]
+    return "\n".join(lines)
+
+
+_COLUMNS = (
+    "arm",
+    "text -> image R@1 / 5 / 10",
+    "image -> text R@1 / 5 / 10",
+    "spread of R@1",
+    "words image / text",
+    "caption word in top 1 / 5 / 20",
+)
+_HEAD = f"| {' | '.join(_COLUMNS)} |"
+_WAYS = tuple(f"{split.removeprefix('test_')} {way}" for split in SPLITS for way in ("t2i", "i2t"))
+
+
+def _row(name: str, seeds: Sequence[Scored]) -> str:
+    def mean(way: str) -> str:
+        return " / ".join(f"{100 * np.mean([getattr(seed, way)[cut].mean() for seed in seeds]):.1f}" for cut in (1, 5, 10))
+
+    def spread(way: str) -> str:
+        found = [100 * float(getattr(seed, way)[1].mean()) for seed in seeds]
+        return f"{min(found):.1f}-{max(found):.1f}"
+
+    words = " / ".join(f"{np.mean([seed.words[side] for seed in seeds]):.0f}" for side in (0, 1)) if seeds[0].own else ""
+    own = " / ".join(f"{100 * np.mean([seed.own[cut] for seed in seeds]):.0f}" for cut in (1, 5, 20)) if seeds[0].own else ""
+    return f"| {name} | {mean('t2i')} | {mean('i2t')} | {spread('t2i')}, {spread('i2t')} | {words} | {own} |"
+
+
+def _differences(name: str, runs: Runs) -> str:
+    cells = []
+    for split in SPLITS:
+        for way in ("t2i", "i2t"):
+            ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, "dense"))
+            apart, low, high = interval(ours, theirs)
+            cells.append(f"{apart:+.1f} [{low:+.1f}, {high:+.1f}]")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _said(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items()) or "as in base.toml"
+
+
+def main() -> None:
+    """Train, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trained models; what is there isn't trained again")
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args()
+    arms, sets, out = [ARMS[name] for name in given.arms], given.sets.absolute(), given.out.absolute()
+    chosen = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
+    if given.tune:
+        chosen = {**chosen, **tune(arms, sets, out)}
+        TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
+    runs = measure(arms, sets, out, chosen, given.steps, given.seeds)
+    if given.json:
+        print(
+            json.dumps(
+                {name: [{split: asdict(s) for split, s in seed.items()} for seed in seeds] for name, seeds in runs.items()},
+                default=_plain,
+            )
+        )
+    else:
+        print(report(runs, arms, given.steps, chosen))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  an array of hits as its mean
+    return float(value.mean())
+
+
+if __name__ == "__main__":
+    main()
