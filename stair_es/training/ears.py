@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Said: TypeAlias = tuple[str, tuple[Any, ...]]
+"""The name of a field of `Ears`, and what it is called with."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,27 @@ class Ears:
 
 DEAF = Ears(say=lambda line: None, tell=lambda moment: None, progress=lambda what, done, total: None)
 """Nobody is told anything."""
+
+
+class Relay:
+    """Keeps what is said until somebody asks; lives in a process of its own, which needs nothing heavy for it."""
+
+    def __init__(self) -> None:
+        self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
+        self._result = b""
+
+    def hear(self, what: str, *values: Any) -> None:  # noqa: ANN401
+        """Take in a call of one of `Ears`' fields."""
+        self._said.put((what, values))
+
+    def said(self) -> list[Said]:
+        """What was said since the last time."""
+        return [self._said.get() for _ in range(self._said.qsize())]
+
+    def finish(self, result: bytes) -> None:
+        """Take in what became of it all, pickled."""
+        self._result = result
+
+    def result(self) -> bytes:
+        """What became of it all, pickled."""
+        return self._result

@@ -7,7 +7,7 @@ from there to this process.
 from __future__ import annotations
 
 import os
-import queue
+import pickle
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from stair_es.errors import StairError, UsageError
 from stair_es.extras import need
 from stair_es.training.config import TrainConfig
 from stair_es.training.distributed import Distributed
-from stair_es.training.ears import DEAF, Ears
+from stair_es.training.ears import DEAF, Ears, Relay, Said
 from stair_es.training.run import Trained, train
 from stair_es.training.sampler import share
 
@@ -57,7 +57,7 @@ def train_together(
         os.environ.setdefault(name, value)
     with ray_session.session(ray, address, error=StairError, instead="Train with one worker"), TemporaryDirectory() as kept:
         on_gpu = _on_gpu(ray, device, workers)
-        ear = ray.remote(num_cpus=0)(_Ear).remote()
+        ear = ray.remote(num_cpus=0)(Relay).remote()
         told = {"config": config, "out": out.absolute(), "ear": ear, "on_gpu": on_gpu}
         fit = _Fit(_trainer(told, workers, on_gpu, kept))
         try:
@@ -67,7 +67,7 @@ def train_together(
             _pass_on(ray.get(ear.said.remote()), ears)
             if fit.failed is not None:
                 raise _translated(ray, fit.failed) from fit.failed
-            found: Trained = ray.get(ear.result.remote())
+            found: Trained = pickle.loads(ray.get(ear.result.remote()))
         finally:
             ray.kill(ear)
     return found
@@ -116,27 +116,7 @@ class _Fit(threading.Thread):
             self.failed = error
 
 
-class _Ear:
-    """An actor: what the first worker says, until somebody asks."""
-
-    def __init__(self) -> None:
-        self._said: queue.SimpleQueue[tuple[str, tuple[Any, ...]]] = queue.SimpleQueue()
-        self._result: Trained | None = None
-
-    def hear(self, what: str, *values: Any) -> None:  # noqa: ANN401
-        self._said.put((what, values))
-
-    def said(self) -> list[tuple[str, tuple[Any, ...]]]:
-        return [self._said.get() for _ in range(self._said.qsize())]
-
-    def finish(self, result: Trained) -> None:
-        self._result = result
-
-    def result(self) -> Trained | None:
-        return self._result
-
-
-def _pass_on(said: list[tuple[str, tuple[Any, ...]]], ears: Ears) -> None:
+def _pass_on(said: list[Said], ears: Ears) -> None:
     for what, values in said:
         getattr(ears, what)(*values)
 
@@ -162,7 +142,7 @@ def _work(told: Mapping[str, Any]) -> None:
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
     )
     if context.get_world_rank() == 0:
-        ray.get(ear.finish.remote(trained))
+        ray.get(ear.finish.remote(pickle.dumps(trained)))
 
 
 def _translated(ray: Any, error: Exception) -> StairError:  # noqa: ANN401

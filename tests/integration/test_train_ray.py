@@ -11,7 +11,9 @@ import tiny_training
 import torch
 from safetensors.torch import load_file
 
+from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
+from stair_es.extras import need
 from stair_es.training.ears import DEAF, Ears, Moment
 from stair_es.training.ray_train import train_together
 from stair_es.training.run import train
@@ -29,11 +31,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path / "set"
 
 
+@pytest.fixture
+def _session() -> Iterator[None]:
+    with ray_session.session(need("ray", "train"), None, error=StairError, instead=""):
+        yield
+
+
 def losses(out: Path) -> list[float]:
     with (out / "log.csv").open() as file:
         return [float(row["value"]) for row in csv.DictReader(file) if row["name"] == "loss"]
 
 
+@pytest.mark.usefixtures("_session")
 def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path) -> None:
     config = tiny_training.read(folder, SMALL)
     alone = train(config, tmp_path / "alone", device="cpu")

@@ -1,0 +1,106 @@
+"""The installed `stair-es train`, killed in the middle and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_training
+
+CHANGES = ("recipe.name=stair-grounded", "recipe.steps=16", "optim.ema=0.9", "data.augment=strong", "watch.every=3")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_training.write_set(tmp_path / "set")
+    return tmp_path / "set"
+
+
+def command(folder: Path, out: str, *more: str) -> list[str]:
+    changes = [part for change in CHANGES for part in ("--set", change)]
+    told = str(Path(sys.executable).with_name("stair-es"))
+    return [told, "train", str(folder / "tiny.toml"), "--out", str(folder / out), "--device", "cpu", *changes, *more]
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return os.environ | {"STAIR_ES_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+
+
+def started(folder: Path, out: str, *more: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(folder, out, *more), stdout=pipe, stderr=pipe, text=True, env=environment(folder))
+
+
+def finished(folder: Path, out: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, out, *more), capture_output=True, text=True, env=environment(folder), check=False)
+
+
+def wait_for_steps(folder: Path, out: str, running: subprocess.Popen[str], step: int) -> None:
+    """Until the log has come to a step; the run must not be at its end by then."""
+    log = folder / out / "log.csv"
+    limit = time.monotonic() + 120
+    while time.monotonic() < limit:
+        assert running.poll() is None, running.communicate()
+        if log.is_file() and f"\n{step}," in log.read_text():
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"step {step} didn't come")
+
+
+def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> None:
+    straight = finished(folder, "straight", "--json")
+    assert straight.returncode == 0, straight.stderr
+    told = json.loads(straight.stdout)
+    assert (told["steps"], told["checkpoint"], told["pairs"]) == (16, str(folder / "straight"), tiny_training.PAIRS)
+    for step in (4, 11):  # in the first stage and in the last but one, after a saved state that isn't of this step
+        with started(folder, "killed") as running:
+            try:
+                wait_for_steps(folder, "killed", running, step)
+            finally:
+                running.send_signal(signal.SIGKILL)
+            running.communicate(timeout=30)
+        assert running.returncode == -signal.SIGKILL
+        assert (folder / "killed" / "state.pt").is_file()
+        assert not (folder / "killed" / "model.safetensors").exists()
+    last = finished(folder, "killed", "--json")
+    assert last.returncode == 0, last.stderr
+    assert "going on with the training" in last.stderr
+    for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
+        assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
+    assert json.loads(last.stdout) | {"checkpoint": ""} == told | {"checkpoint": ""}
+    once_more = finished(folder, "killed", "--restart", "--json", "--set", "recipe.steps=3")
+    assert once_more.returncode == 0, once_more.stderr
+    assert json.loads(once_more.stdout)["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(folder: Path, number: int, code: int, said: str) -> None:
+    with started(folder, "out", "--set", "recipe.steps=100000") as running:
+        try:
+            wait_for_steps(folder, "out", running, 4)
+            running.send_signal(number)
+            out, told = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert (running.returncode, out) == (code, "")
+    lines = told.strip().splitlines()
+    assert lines[-2:] == ["the same command goes on from its last saved state", said]
+    assert "Traceback" not in told
+
+
+def test_mistakes_are_told_in_json_too(folder: Path) -> None:
+    done = finished(folder, "out", "--json", "--set", "optim.lr=-1")
+    assert done.returncode == 2
+    error = json.loads(done.stdout)
+    assert error["error"] == "tiny.toml.optim: lr must be 0 or more, got -1.0"
+    assert error["remedy"]
+    assert error["error"] in done.stderr
+    assert not (folder / "out").exists()
