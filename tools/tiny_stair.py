@@ -107,6 +107,8 @@ def model(of: StairConfig, seed: int = 0) -> Stair:
         for name, value in made.named_parameters():
             if value.ndim < 2 and name != "log_scale":
                 value.add_(torch.randn_like(value) * 0.1)
+        if of.text.tie:  # so small at the start that no word would have a weight
+            made.text.backbone.word_embeddings_VD.mul_(10)
     return made
 
 

@@ -23,7 +23,7 @@ from stair_es.types import Floats, Pixels
 GRAPHS = {"image": "image.onnx", "text": "text.onnx"}
 MODEL_ID = "stair_es_model_id"
 WORDS, DENSE = "weights", "dense"
-_IMAGES, _TEXTS = 1, 32
+IMAGE_BATCH, TEXT_BATCH = 1, 32
 Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
 
 
@@ -66,12 +66,12 @@ class OnnxTowers:
 
     def images(self, pixels_BHWC: Pixels) -> Rows:
         """See `Towers`. One image at a time: as fast as a batch on a CPU, and the same bits alone."""
-        return self._run("image", [{"pixels": pixels_BHWC[i : i + _IMAGES]} for i in range(0, len(pixels_BHWC), _IMAGES)])
+        return self._run("image", [{"pixels": pixels_BHWC[i : i + IMAGE_BATCH]} for i in range(0, len(pixels_BHWC), IMAGE_BATCH)])
 
     def texts(self, texts: Sequence[str]) -> Rows:
         """See `Towers`."""
         with self._lock:
-            parts = [self._tokens.encode(texts[i : i + _TEXTS]) for i in range(0, len(texts), _TEXTS)]
+            parts = [self._tokens.encode(texts[i : i + TEXT_BATCH]) for i in range(0, len(texts), TEXT_BATCH)]
         return self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL} for part in parts])
 
     def _run(self, side: str, feeds: list[dict[str, Any]]) -> Rows:

@@ -1,0 +1,174 @@
+"""Images/s and texts/s of an encoder, over the bare loop of its network: same backbone, same batch, no head, no vectors.
+
+    python benchmarks/encode.py                          # random weights: ViT-B/32 and BERT base, 30,000 words
+    python benchmarks/encode.py --model models/coco      # a checkpoint of stair-es train
+    python benchmarks/encode.py --model starter          # a model of a package
+
+`bare` runs the backbone on tensors that are in memory. `head` adds the projection head, the maximum over positions and the cap
+on words. `encode` is what a user calls: tokens or pixels in, sparse vectors out. `of bare` has the goal of 0.9; of that,
+`of head` is what making the vectors leaves, the rest is arithmetic of the head. Rounds alternate; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from common import machine
+from encode_arms import BARE, ENCODE, HEAD, Loops, loops, random_checkpoint
+
+from stair_es.model import catalogue
+from stair_es.model.encoder import Backend, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+ARMS: dict[str, tuple[Backend, bool]] = {"eager": ("torch", False), "compile": ("torch", True), "onnx": ("onnx", False)}
+GOAL = 0.9
+WORDS = ("a", "red", "car", "dog", "on", "the", "street", "near", "two", "trees", "under", "blue", "sky", "with", "a", "house")
+PACKAGES = ("torch", "transformers", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Items/s of the loops of one runtime."""
+
+    arm: str
+    what: str
+    per_s: dict[str, float]
+
+    def of(self, loop: str) -> float | None:
+        """The encoder's speed over that of a loop."""
+        return self.per_s[ENCODE] / self.per_s[loop] if loop in self.per_s else None
+
+
+def captions(count: int) -> list[str]:
+    """Texts of 4 to 16 words."""
+    draw = np.random.default_rng(1)
+    return [" ".join(draw.choice(WORDS, int(draw.integers(4, 17)))) for _ in range(count)]
+
+
+def noise(count: int, size_px: int) -> NDArray[np.uint8]:
+    """Images."""
+    return np.random.default_rng(2).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
+
+
+def measured(arm: str, made: Loops, images: int, texts: int, rounds: int) -> list[Row]:
+    """Each loop once to warm up, then round after round."""
+    rows = []
+    for what, count, calls in (("images", images, made.images), ("texts", texts, made.texts)):
+        seconds: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(rounds + 1):
+            for name, call in calls.items():
+                took = timed(call)
+                if turn:
+                    seconds[name].append(took)
+        rows.append(Row(arm=arm, what=what, per_s={name: count / statistics.median(took) for name, took in seconds.items()}))
+    return rows
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def show(rows: list[Row]) -> None:
+    """A line a runtime and kind."""
+    print(f"{'':10}{'':8}{'bare/s':>10}{'head/s':>10}{'encode/s':>10}{'of bare':>9}{'of head':>9}  goal {GOAL}")
+    for row in rows:
+        speeds = "".join(f"{row.per_s[name]:10.1f}" if name in row.per_s else f"{'-':>10}" for name in (BARE, HEAD, ENCODE))
+        shares = "".join(f"{share:9.2f}" if (share := row.of(name)) is not None else f"{'-':>9}" for name in (BARE, HEAD))
+        print(f"{row.arm:10}{row.what:8}{speeds}{shares}  {'met' if (row.of(BARE) or 0) >= GOAL else 'missed'}")
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a checkpoint folder, or starter")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--texts", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}, with commas between")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    asked = arguments.arms.split(",")
+    if wrong := set(asked) - set(ARMS):
+        parser.error(f"unknown arms: {', '.join(sorted(wrong))}")
+    with ExitStack() as stack:
+        rows = run(arguments, asked, stack)
+    where = f"{machine()}, {device()}; {', '.join(f'{name} {version(name)}' for name in PACKAGES)}"
+    if arguments.json:
+        print(json.dumps({"machine": where, "model": arguments.model, "rows": [vars(row) for row in rows]}))
+        return
+    print(f"{where}\n{arguments.model or 'random ViT-B/32 and BERT base'}; median of {arguments.rounds} rounds")
+    show(rows)
+
+
+def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack) -> list[Row]:
+    """The rows of all runtimes that this model and this machine have."""
+    name = arguments.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
+    if not arguments.model:
+        random_checkpoint(Path(name))
+    spec = catalogue.resolve(name).image_spec
+    pixels, texts = noise(arguments.images, spec.size_px), captions(arguments.texts)
+    rows = []
+    for arm in asked:
+        backend, compiled = ARMS[arm]
+        if compiled and (why := cannot_compile(name)):
+            print(f"compile: {why}")
+            continue
+        if backend == "onnx":
+            name = with_graphs(name, stack)
+        encoder = catalogue.load(ModelSpec(name=name, backend=backend, threads=arguments.threads))
+        made = loops(encoder, pixels, texts, compiled=compiled)
+        rows += measured(arm, made, arguments.images, arguments.texts, arguments.rounds)
+    return rows
+
+
+def cannot_compile(name: str) -> str:
+    """Why the model can't be compiled here; empty if it can."""
+    if not Path(name).is_dir():
+        return "a packaged model isn't compiled"
+    return "" if shutil.which("g++") or shutil.which("clang++") else "no C++ compiler"
+
+
+def with_graphs(name: str, stack: ExitStack) -> str:
+    """The same model with graphs: a copy of its folder where it has none."""
+    from stair_es.model.stair_config import read_config
+    from stair_es.model.stair_export import export
+    from stair_es.model.stair_onnx import unfit
+
+    folder = Path(name)
+    if not folder.is_dir() or read_config(folder).packaged or not unfit(folder, catalogue.resolve(name).model_id):
+        return name
+    copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))) / folder.name
+    shutil.copytree(folder, copy)
+    export(copy)
+    return str(copy)
+
+
+def device() -> str:
+    """The GPU by name, or the CPU."""
+    import torch
+
+    found: Any = torch.cuda
+    return str(found.get_device_name()) if found.is_available() else f"CPU with {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

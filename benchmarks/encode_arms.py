@@ -1,0 +1,186 @@
+"""The loops that `encode.py` compares: a backbone alone, with its head, and the encoder that a user gets; in each runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor, nn
+
+from stair_es.model import stair_checkpoint, starter_data
+from stair_es.model.encoder import Encoder
+from stair_es.model.minilm import MAX_TOKENS
+from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
+from stair_es.model.stair_encoder import IMAGE_BATCH, TEXT_BATCH, StairEncoder, TorchTowers
+from stair_es.model.stair_numpy import NumpyTowers
+from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
+from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
+from stair_es.model.stair_onnx import OnnxTowers, session
+from stair_es.model.stair_tokens import Tokens, candidates
+from stair_es.model.starter import Starter
+from stair_es.types import Pixels
+
+BARE, HEAD, ENCODE = "bare", "head", "encode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loops:
+    """What a runtime does with all images, and with all texts: up to states, up to weights, and as an encoder."""
+
+    images: dict[str, Callable[[], object]]
+    texts: dict[str, Callable[[], object]]
+
+
+def loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
+    """The loops of an encoder, whatever computes it."""
+    if isinstance(encoder, Starter):
+        words, network = starter_data.load_vocabulary(), encoder._expansion._network  # type: ignore[attr-defined]
+        ids = [words.with_ends(words.encode(text), MAX_TOKENS) for text in texts]
+        bare = {"images": lambda: encoder.image_network.see(pixels_BHWC), "texts": lambda: [network.embed(row) for row in ids]}
+    elif not isinstance(encoder, StairEncoder):
+        raise SystemExit("only the starter and checkpoints of stair-es train are measured here")
+    elif isinstance(towers := encoder._towers, TorchTowers):
+        return _torch(encoder, towers, pixels_BHWC, texts, compiled)
+    elif isinstance(towers, OnnxTowers):
+        return _onnx(encoder, towers, pixels_BHWC, texts)
+    else:
+        assert isinstance(towers, NumpyTowers)
+        seeing, reading, tokens = towers._image_network, towers._text_network, encoder._tokens
+        rows = [tokens.encode([text]).ids_BL[0].tolist() for text in texts]
+        bare = {"images": lambda: seeing.see(pixels_BHWC), "texts": lambda: [reading.states(row) for row in rows]}
+    return Loops(
+        images={BARE: bare["images"], ENCODE: lambda: encoder.encode_images(pixels_BHWC)},
+        texts={BARE: bare["texts"], ENCODE: lambda: encoder.encode_texts(texts)},
+    )
+
+
+def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, texts: Sequence[str], compiled: bool) -> Loops:
+    model, device = towers._model, towers._device
+    see, read = model.image.states, model.text.backbone
+    if compiled:  # a compiled product: what `auto` would be if it compiled
+        see, read = torch.compile(see), torch.compile(read, dynamic=True)
+        model.encode_images = torch.compile(model.encode_images)
+        model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
+    images = [torch.tensor(part).to(device) for part in _parts(pixels_BHWC, IMAGE_BATCH[device])]
+    batches = [_batch(model.tokens, part).to(device) for part in _parts(texts, TEXT_BATCH)]
+
+    def looped(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
+        def run() -> object:
+            with torch.inference_mode():
+                last = [call(item) for item in items][-1]
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return last
+
+        return run
+
+    return Loops(
+        images={
+            BARE: looped(see, images),
+            HEAD: looped(lambda item: model.encode_images(item).weights_BF, images),
+            ENCODE: lambda: encoder.encode_images(pixels_BHWC),
+        },
+        texts={
+            BARE: looped(lambda item: read(item.ids_BL, item.mask_BL), batches),
+            HEAD: looped(lambda item: model.encode_texts(item).weights_BF, batches),
+            ENCODE: lambda: encoder.encode_texts(texts),
+        },
+    )
+
+
+def _onnx(encoder: StairEncoder, towers: OnnxTowers, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
+    model = stair_checkpoint.load(towers._folder)
+    images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
+    found = [model.tokens.encode(part) for part in _parts(texts, ONNX_TEXTS)]
+    batches = [{"ids": part.ids_BL, "mask": part.mask_BL} for part in found]
+    bare = {"image": _bare_session(model, "image", towers), "text": _bare_session(model, "text", towers)}
+
+    def looped(made: Any, feeds: Sequence[dict[str, Any]]) -> Callable[[], object]:  # noqa: ANN401  a session
+        return lambda: [made.run(None, feed) for feed in feeds][-1]
+
+    return Loops(
+        images={
+            BARE: looped(bare["image"], images),
+            HEAD: looped(towers._session("image"), images),
+            ENCODE: lambda: encoder.encode_images(pixels_BHWC),
+        },
+        texts={
+            BARE: looped(bare["text"], batches),
+            HEAD: looped(towers._session("text"), batches),
+            ENCODE: lambda: encoder.encode_texts(texts),
+        },
+    )
+
+
+class _Bare(nn.Module):  # type: ignore[misc]  # mypy skips torch
+    def __init__(self, model: Stair, side: str) -> None:
+        super().__init__()
+        self.model, self.side = model, side
+
+    def forward(self, first: Tensor, mask_BL: Tensor | None = None) -> Tensor:
+        return self.model.image.states(first) if mask_BL is None else self.model.text.backbone(first, mask_BL)
+
+
+def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: ANN401
+    """The backbone alone, as the product's graph is made."""
+    free, size = torch.export.Dim.DYNAMIC, model.config.image.size_px
+    given: tuple[Tensor, ...]
+    shapes: tuple[dict[int, Any], ...]
+    if side == "image":
+        given, names, shapes = (torch.zeros(2, size, size, 3, dtype=torch.uint8),), ["pixels"], ({0: free},)
+    else:
+        batch = _batch(model.tokens, ["a red dog", "cats"])
+        given, names, shapes = (batch.ids_BL, batch.mask_BL), ["ids", "mask"], ({0: free, 1: free},) * 2
+    with torch.no_grad():
+        made = torch.onnx.export(
+            _Bare(model, side).eval(), given, dynamo=True, dynamic_shapes=shapes, input_names=names, verbose=False
+        )
+    return session(made.model_proto.SerializeToString(), towers._spec.threads)
+
+
+def _batch(tokens: Tokens, texts: Sequence[str]) -> TextBatch:
+    found = tokens.encode(texts)
+    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+
+
+def _parts(items: Any, size: int) -> Iterator[Any]:  # noqa: ANN401  an array or a list
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def random_checkpoint(folder: Path) -> None:
+    """ViT-B/32 and BERT base with random weights over BERT's vocabulary, as the paper's towers are but for the patches."""
+    wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    words = (starter_data.DATA / starter_data.VOCABULARY_FILE).read_text(encoding="utf-8").splitlines()
+    seen = {"model_type": "clip_vision_model", "patch_size": 32, "image_size": 224, **wide}
+    read = {"model_type": "bert", "vocab_size": len(words), **wide}
+    config = StairConfig(
+        name="random",
+        image=ImageTower(
+            backbone=Backbone(kind="transformers", name="ViT-B/32", config=seen), size_px=224, mean=(0.5,) * 3, std=(0.5,) * 3
+        ),
+        text=TextTower(backbone=Backbone(kind="transformers", name="BERT base", config=read)),
+    )
+    torch.manual_seed(0)
+    tokenizer = _tokenizer(words)
+    model = Stair(config, Tokens(tokenizer, candidates(tokenizer), config.text.max_tokens))
+    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    tensors[stair_checkpoint.FEATURE_IDS] = model.feature_ids_F
+    stair_checkpoint.save(folder, config, tokenizer, tensors, "# random weights\n")
+
+
+def _tokenizer(words: Sequence[str]) -> Tokenizer:
+    made = Tokenizer(WordPiece({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    made.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    ends = [(word, words.index(word)) for word in ("[CLS]", "[SEP]")]
+    made.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return made

@@ -1,0 +1,191 @@
+"""Towers as ONNX graphs: the weights of PyTorch, for any batch and length; graphs of other weights are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny_stair
+from numpy.typing import NDArray
+
+from stair_es.errors import ModelError
+from stair_es.model import catalogue
+from stair_es.model.encoder import Backend, Encoder, ModelSpec
+from stair_es.model.stair_encoder import StairEncoder
+from stair_es.model.stair_export import LARGEST_DIFFERENCE, export
+from stair_es.model.stair_onnx import MODEL_ID
+
+TEXTS = ("a red dog", "the dogs running of the sea .", "", "blue", "cat ! cat", "dog " * 20)
+
+
+def _pixels(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(4).integers(0, 256, (count, tiny_stair.SIZE_PX, tiny_stair.SIZE_PX, 3), np.uint8)
+
+
+def _load(folder: Path, backend: Backend = "onnx", **how: Any) -> Encoder:  # noqa: ANN401
+    return catalogue.load(ModelSpec(name=str(folder), backend=backend, **how))
+
+
+def _towers(encoder: Encoder) -> str:
+    assert isinstance(encoder, StairEncoder)
+    return type(encoder._towers).__name__
+
+
+@pytest.fixture(scope="module")
+def _exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tiny_stair.checkpoint(tmp_path_factory.mktemp("made") / "m", tiny_stair.config(similarity="dot"))
+    export(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(_exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(_exported, tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "changes"),
+    [
+        ("vit", "bert", {"text_own_words": True}),
+        ("clip", "distilbert", {"text_always_masked": True, "image_pool": "mean"}),
+        ("siglip", "bert", {"text_pool": "mean", "text_own_words": True, "text_always_masked": True}),
+        ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH}),
+        ("timm-vit", "bert", {"heads": ("words",), "image_top_k": 0}),
+        ("timm-convnet", "bert", {"heads": ("dense",)}),
+    ],
+)
+def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text: str, changes: dict[str, Any]) -> None:
+    config = tiny_stair.config(image, text, **{"heads": ("words", "dense"), "dense_dim": 7, **changes})
+    folder = tiny_stair.checkpoint(tmp_path, config)
+    before = catalogue.resolve(str(folder)).model_id
+    made = export(folder)
+    assert made.difference <= LARGEST_DIFFERENCE
+    assert made.model_id == catalogue.resolve(str(folder)).model_id == before
+    one, other = _load(folder, "torch"), _load(folder, "onnx")
+    assert (_towers(one), _towers(other)) == ("TorchTowers", "OnnxTowers")
+    assert isinstance(one, StairEncoder)
+    assert isinstance(other, StairEncoder)
+    for count in (1, 5):
+        pairs = (
+            *zip(one._towers.images(_pixels(count)), other._towers.images(_pixels(count)), strict=True),
+            *zip(one._towers.texts(TEXTS[-count:]), other._towers.texts(TEXTS[-count:]), strict=True),
+        )
+        assert sum(rows is not None for rows, _ in pairs) == 2 * len(config.heads)
+        for wanted, found in pairs:
+            assert (wanted is None) == (found is None)
+            if wanted is not None and found is not None:
+                assert wanted.shape == found.shape
+                assert np.abs(wanted - found).max() < LARGEST_DIFFERENCE
+                assert np.abs(wanted).max() > 0 or count == 1  # one alone may have no word
+
+
+def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("checkpoint_kind", "image_network"):
+        monkeypatch.setattr(f"stair_es.model.{module}.cuda_is_there", lambda: False)
+    assert _towers(_load(folder, "auto")) == "OnnxTowers"
+    assert _towers(_load(folder, "auto", precision="bf16")) == "TorchTowers"
+    tiny_stair.checkpoint(folder, seed=2)
+    assert _towers(_load(folder, "auto")) == "TorchTowers"
+
+
+def test_alone_in_a_batch_and_from_threads(folder: Path) -> None:
+    encoder, pixels = _load(folder, threads=1), _pixels(5)
+    images, texts = encoder.encode_images(pixels), encoder.encode_texts(TEXTS * 8)
+    assert images == [encoder.encode_images(pixels_HWC[None])[0] for pixels_HWC in pixels]
+    for text, vector in zip(TEXTS, texts, strict=False):
+        assert encoder.encode_texts([text])[0].to_dict() == pytest.approx(vector.to_dict(), abs=1.01e-5)
+    assert encoder.encode_images(pixels[:0]) == encoder.encode_texts([]) == []
+    fresh = _load(folder)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(found == images for found in pool.map(lambda _: fresh.encode_images(pixels), range(8)))
+        assert all(found == texts for found in pool.map(lambda _: fresh.encode_texts(TEXTS * 8), range(8)))
+
+
+def test_graphs_need_no_pytorch(folder: Path) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None, timm=None)\n"
+        "import numpy as np\nfrom stair_es.model import catalogue\nfrom stair_es.model.encoder import ModelSpec\n"
+        "encoder = catalogue.load(ModelSpec(name=sys.argv[1]))\n"
+        "print(len(encoder.encode_images(np.zeros((2, 32, 32, 3), np.uint8))), len(encoder.encode_texts(['a red dog'])[0]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "5"]
+
+
+def test_a_graph_says_whose_it_is_and_not_where_it_was_made(folder: Path) -> None:
+    for file in ("image.onnx", "text.onnx"):
+        proto = onnx.load(folder / file)
+        onnx.checker.check_model(proto)
+        assert {entry.key: entry.value for entry in proto.metadata_props} == {MODEL_ID: catalogue.resolve(str(folder)).model_id}
+        assert b"site-packages" not in (folder / file).read_bytes()
+
+
+def _stale(folder: Path) -> None:
+    tiny_stair.checkpoint(folder, seed=2)
+
+
+def _half(folder: Path) -> None:
+    (folder / "text.onnx").write_bytes((folder / "text.onnx").read_bytes()[:5000])
+
+
+def _garbled(folder: Path) -> None:
+    data = (folder / "text.onnx").read_bytes()
+    (folder / "text.onnx").write_bytes(bytes(200) + data[200:])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (_stale, r"image\.onnx was exported from other weights"),
+        (_half, r"text\.onnx was exported from other weights"),
+        (_garbled, r"onnxruntime can't load .*text\.onnx"),
+        (lambda folder: (folder / "text.onnx").unlink(), r"has no text\.onnx"),
+    ],
+)
+def test_graphs_that_do_not_fit_are_refused(folder: Path, fault: Any, said: str) -> None:  # noqa: ANN401
+    fault(folder)
+    with pytest.raises(ModelError, match=said) as wrong:
+        _load(folder).encode_texts(["a red dog"])
+    assert wrong.value.remedy == f"Run: stair-es export {folder}"
+
+
+def test_narrow_precision_is_not_for_graphs(folder: Path) -> None:
+    with pytest.raises(ModelError, match="onnx backend computes in fp32, not in bf16"):
+        _load(folder, precision="bf16")
+
+
+def _stair_es(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("stair-es")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder = tiny_stair.checkpoint(tmp_path / "m")
+    done = _stair_es("export", str(folder), "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["model"] == catalogue.resolve(str(folder)).model_id
+    assert said["bytes"] == {file: (folder / file).stat().st_size for file in ("image.onnx", "text.onnx")}
+    assert said["difference"] < LARGEST_DIFFERENCE
+    assert done.stderr == ""
+    (folder / "model.safetensors").write_bytes(b"")
+    for arguments, message, code in (
+        ((str(folder),), "model.safetensors", 1),
+        ((str(tmp_path),), "config.json", 1),
+        ((str(tmp_path / "nowhere"),), "does not exist", 2),
+    ):
+        done = _stair_es("export", *arguments)
+        assert done.returncode == code
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    done = _stair_es("export", str(tmp_path), "--json")
+    assert json.loads(done.stdout)["remedy"]
