@@ -74,7 +74,8 @@ def load(specs: Sequence[ModelSpec]) -> list[Contender]:
         UsageError: One comes twice.
         ModelError: One is unknown or broken.
     """
-    if twice := sorted({spec.name for spec in specs if sum(other.name == spec.name for other in specs) > 1}):
+    meant = [catalogue.absolute(spec.name) for spec in specs]
+    if twice := sorted({name for name in meant if meant.count(name) > 1}):
         raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --against.")
     kinds = [(catalogue.kind(spec.name), spec) for spec in specs]
     return [contender(kind.load(spec), spec) for kind, spec in kinds]

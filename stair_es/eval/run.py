@@ -26,6 +26,7 @@ from stair_es.eval.encode import Encoded, Progress, encode_set
 from stair_es.eval.methods import NO_CLUSTER, Engine, Method, Missing
 from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.trial import analyzer
+from stair_es.model import catalogue
 from stair_es.search.shapes import Fields, Shape, choose
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _rows(
         client=place.client,
         connection=place.connection,
         run=name,
-        identity=Identity(model_name=model.spec.name, model_id=model.label, settings={"evaluation": name}),
+        identity=Identity(model_name=catalogue.absolute(model.spec.name), model_id=model.label, settings={"evaluation": name}),
         depth=options.depth,
         keep=options.keep,
         say=say,

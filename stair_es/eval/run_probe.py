@@ -73,8 +73,9 @@ def probe(
         problems.extend([*unread(train, learnt), *unread(test, asked)])
         labels = [train.labels[place] for place in learnt.kept]
         right = [position.get(test.classes[test.labels[place]], -1) for place in asked.kept]
-        known = [row for row, label in enumerate(right) if label in labels]
-        if not known or len(set(labels)) < 2:
+        learnable = set(labels)
+        known = [row for row, label in enumerate(right) if label in learnable]
+        if not known or len(learnable) < 2:
             raise UsageError("what can be read is too little: two classes to learn from, and an image of one of them to test")
         wanted = [right[row] for row in known]
         return [

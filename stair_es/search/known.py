@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 _VECTORS = ("rank_features", "sparse_vector")
+_REVISION = re.compile(r"(@.*|-\d+|-[0-9a-f]{12})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +85,10 @@ class Known:
         if self.model == model_id:
             return
         told = (
-            f"Search with --model {self.model_name}, or ingest again with this model."
-            if self.model_name != model_id.partition("@")[0]
-            else "Ingest again: this version of stair-es has another revision of the model."
+            "The model has changed since the index was written, or there are two of its name: ingest again, or search with "
+            f"--model {self.model_name} as it was then."
+            if _without_revision(self.model) == _without_revision(model_id)
+            else f"Search with --model {self.model_name}, or ingest again with this model."
         )
         raise QueryError(
             f"index {min(self.fields)!r} holds vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
@@ -153,6 +156,11 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
+
+
+def _without_revision(model_id: str) -> str:
+    """What stays of an id when the model changes: `starter` of `starter-1`, `run` of `run-0c61e1f0a2b3`, `mine` of `mine@2`."""
+    return _REVISION.sub("", model_id)
 
 
 def _sortable(mapping: Mapping[str, Any]) -> bool:

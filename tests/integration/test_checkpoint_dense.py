@@ -51,7 +51,10 @@ def _pixels(folder: Path, count: int = 3) -> NDArray[np.uint8]:
 
 
 def _reference(folder: Path, pixels_BHWC: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """Unit vectors of the images and of `TEXTS`, from the model's forward pass over what we prepared by hand."""
+    """Unit vectors of the images and of `TEXTS`, from the model's forward pass over what we prepared by hand.
+
+    SigLIP was trained without a mask: its text tower sees the padding.
+    """
     form = folder.name
     kind: Any = {
         "clip": transformers.CLIPModel,
@@ -70,7 +73,7 @@ def _reference(folder: Path, pixels_BHWC: NDArray[np.uint8]) -> tuple[Floats, Fl
             seen = model.vision_proj(model.vision_model(pixels)[0][:, 0])
             said = model.text_proj(model.text_encoder(input_ids=ids, attention_mask=mask)[0][:, 0])
         else:
-            out = model(input_ids=ids, attention_mask=mask, pixel_values=pixels)
+            out = model(input_ids=ids, pixel_values=pixels, **({} if form == "siglip" else {"attention_mask": mask}))
             seen, said = out.image_embeds, out.text_embeds
     seen_BD, said_BD = ((rows / rows.norm(dim=1, keepdim=True)).numpy() for rows in (seen, said))
     return seen_BD, said_BD

@@ -127,6 +127,20 @@ def test_code_that_is_named_deeper_counts_too(tmp_path: Path, file: str, said: d
         catalogue.kind(str(tmp_path / "m"))
 
 
+def test_the_id_counts_the_weights_of_a_routers_routes(tmp_path: Path) -> None:
+    tiny_sparse.texts_only(tmp_path / "m")
+    route = tmp_path / "m" / "0_Router" / "query_0"
+    route.mkdir(parents=True)
+    (route / "model.safetensors").write_bytes(b"one")
+    first = catalogue.resolve(str(tmp_path / "m")).model_id
+    (route / "model.safetensors").write_bytes(b"another")
+    second = catalogue.resolve(str(tmp_path / "m")).model_id
+    assert first != second
+    (tmp_path / "m" / ".cache").mkdir()
+    (tmp_path / "m" / ".cache" / "of_the_hub.json").write_text("{}")
+    assert catalogue.resolve(str(tmp_path / "m")).model_id == second
+
+
 def test_a_model_of_texts_sees_no_images(tmp_path: Path) -> None:
     table = tiny_sparse.texts_only(tmp_path / "m")
     encoder = _load(tmp_path / "m")

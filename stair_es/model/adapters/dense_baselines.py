@@ -65,7 +65,9 @@ class DenseFormat:
 
 
 CLIP = DenseFormat(name="CLIP", model_type="clip", architecture="CLIPModel", text_length="longest")
-SIGLIP = DenseFormat(name="SigLIP", model_type="siglip", architecture="SiglipModel", text_length="max_length", masks_padding=False)
+SIGLIP = DenseFormat(
+    name="SigLIP", model_type="siglip", architecture="SiglipModel", text_length="max_length", masks_padding=False
+)
 ALIGN = DenseFormat(name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64)
 BLIP = DenseFormat(
     name="BLIP (retrieval)", model_type="blip", architecture="BlipForImageTextRetrieval", text_length="longest", max_tokens=35
