@@ -22,13 +22,13 @@ SMALL = {"optim.lr": 1e-3, "optim.backbone_lr": 1e-4, "watch.keep": "last", "mod
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
     tiny_training.write_set(tmp_path / "set")
     still = (tmp_path / "set" / "text" / "config.json").read_text()
     without = still.replace("{", '{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, ', 1)
     (tmp_path / "set" / "text" / "config.json").write_text(without)  # dropout is drawn worker by worker
-    yield tmp_path / "set"
+    return tmp_path / "set"
 
 
 @pytest.fixture
@@ -69,6 +69,6 @@ def test_two_workers_learn_what_one_does_and_go_on(folder: Path, tmp_path: Path)
 def test_what_cannot_be_is_said_before_anything_is_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 can't be divided among 4"):
         train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=4, device="cpu")
-    with pytest.raises(StairError, match="no Ray cluster answers at 127.0.0.1:9"):
+    with pytest.raises(StairError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"):
         train_together(tiny_training.read(folder), tmp_path / "out", DEAF, workers=2, device="cpu", address="127.0.0.1:9")
     assert not (tmp_path / "out").exists()
