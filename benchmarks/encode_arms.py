@@ -25,7 +25,7 @@ from stair_es.model.stair_numpy import NumpyTowers
 from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
 from stair_es.model.stair_onnx import OnnxTowers, session
-from stair_es.model.stair_tokens import Tokens, candidates
+from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
 from stair_es.model.starter import Starter
 from stair_es.types import Pixels
 
@@ -71,7 +71,7 @@ def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, text
         model.encode_images = torch.compile(model.encode_images)
         model.encode_texts = torch.compile(model.encode_texts, dynamic=True)
     images = [torch.tensor(part).to(device) for part in _parts(pixels_BHWC, IMAGE_BATCH[device])]
-    batches = [_batch(model.tokens, part).to(device) for part in _parts(texts, TEXT_BATCH)]
+    batches = [_tensors(part).to(device) for _, part in model.tokens.batches(texts, TEXT_BATCH)]
 
     def looped(call: Callable[[Any], object], items: Sequence[Any]) -> Callable[[], object]:
         def run() -> object:
@@ -100,8 +100,7 @@ def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, text
 def _onnx(encoder: StairEncoder, towers: OnnxTowers, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
     model = stair_checkpoint.load(towers._folder)
     images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
-    found = [model.tokens.encode(part) for part in _parts(texts, ONNX_TEXTS)]
-    batches = [{"ids": part.ids_BL, "mask": part.mask_BL} for part in found]
+    batches = [{"ids": part.ids_BL, "mask": part.mask_BL} for _, part in model.tokens.batches(texts, ONNX_TEXTS)]
     bare = {"image": _bare_session(model, "image", towers), "text": _bare_session(model, "text", towers)}
 
     def looped(made: Any, feeds: Sequence[dict[str, Any]]) -> Callable[[], object]:  # noqa: ANN401  a session
@@ -138,7 +137,7 @@ def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: 
     if side == "image":
         given, names, shapes = (torch.zeros(2, size, size, 3, dtype=torch.uint8),), ["pixels"], ({0: free},)
     else:
-        batch = _batch(model.tokens, ["a red dog", "cats"])
+        batch = _tensors(model.tokens.encode(["a red dog", "cats"]))
         given, names, shapes = (batch.ids_BL, batch.mask_BL), ["ids", "mask"], ({0: free, 1: free},) * 2
     with torch.no_grad():
         made = torch.onnx.export(
@@ -147,8 +146,7 @@ def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: 
     return session(made.model_proto.SerializeToString(), towers._spec.threads)
 
 
-def _batch(tokens: Tokens, texts: Sequence[str]) -> TextBatch:
-    found = tokens.encode(texts)
+def _tensors(found: Tokenized) -> TextBatch:
     return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
 
 

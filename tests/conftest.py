@@ -1,6 +1,7 @@
 """Real search nodes for the tests, started when one asks: without them tests fail, none is skipped.
 
-One exception: Elasticsearch 9 needs a full JDK, and a machine without one may skip it, though not in CI.
+Two exceptions: Elasticsearch 9 needs a full JDK, and a machine without one may skip it, though not in CI. Tests marked `gpu` are
+deselected where PyTorch finds no CUDA; pytest counts them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from search_nodes import elasticsearch7, elasticsearch9
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import Home
+from stair_es.model.checkpoint_kind import cuda_is_there
 from stair_es.node import NodeSpec, down, up
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests of a GPU out where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not cuda_is_there():
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from stair_es.model import stair_checkpoint
-from stair_es.model.stair import Stair
+from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
-from stair_es.model.stair_tokens import Tokens, candidates
+from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
 
 SIZE_PX, WIDTH, TRANSFORM, MAX_TOKENS = 32, 32, 24, 12
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -130,3 +130,8 @@ def tensors(of: Stair) -> dict[str, torch.Tensor]:
 def write(folder: Path, of: Stair, weights: Mapping[str, torch.Tensor]) -> None:
     """A checkpoint of the model with these tensors instead of its own."""
     stair_checkpoint.save(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n")
+
+
+def batch(found: Tokenized) -> TextBatch:
+    """Tokens as the text tower takes them."""
+    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))

@@ -110,9 +110,8 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
             top_k: Words that are kept; None for what the configuration says.
         """
         states_BLD = self.image.states(images) if images.dtype == torch.uint8 else images
-        mask_BL = torch.ones(states_BLD.shape[:2], dtype=torch.bool, device=states_BLD.device)
         tied_FT = self.text_embeddings() if self.config.image.tie else None
-        logits_BF, dense_BE = self.image.head(states_BLD, mask_BL, tied_FT)
+        logits_BF, dense_BE = self.image.head(states_BLD, None, tied_FT)
         keep = self.config.image.top_k if top_k is None else top_k
         return Out(None if logits_BF is None else stair_heads.activated(logits_BF, keep), logits_BF, dense_BE)
 

@@ -18,7 +18,7 @@ from stair_es.extras import need
 from stair_es.model import checkpoint_kind, image_network, stair_checkpoint
 from stair_es.model.encoder import Backend, Encoder, ModelCard, ModelSpec, Precision
 from stair_es.model.stair_config import StairConfig
-from stair_es.model.stair_onnx import OnnxTowers, unfit
+from stair_es.model.stair_onnx import OnnxTowers, in_order, unfit
 from stair_es.model.stair_tokens import Tokens
 from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
@@ -196,12 +196,12 @@ class TorchTowers:
 
         from stair_es.model.stair import TextBatch
 
-        found = []
-        for begin in range(0, len(texts), TEXT_BATCH):
-            part = self._model.tokens.encode(texts[begin : begin + TEXT_BATCH])
+        found, order = [], []
+        for places, part in self._model.tokens.batches(texts, TEXT_BATCH):
             batch = TextBatch(torch.from_numpy(part.ids_BL), torch.from_numpy(part.mask_BL)).to(self._device)
             found.append(self._run(lambda batch=batch: self._model.encode_texts(batch)))
-        return self._joined(found)
+            order.extend(places.tolist())
+        return in_order(self._joined(found), order)
 
     def _run(self, call: Any) -> Any:  # noqa: ANN401  an Out
         import torch

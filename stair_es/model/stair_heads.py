@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from stair_es.model.stair_config import Pool
 
+_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Logits that are in memory at the same time where no gradient is wanted."""
+_NARROWEST = 512
 _BIAS_AT_START = -1.0
 """So that few words are on before the head has learned anything."""
 
@@ -53,17 +56,19 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.bias_F = nn.Parameter(torch.full((features,), _BIAS_AT_START)) if features else None
         self.dense = nn.Linear(transform_dim, dense_dim, bias=False) if dense_dim else None
 
-    def forward(self, states_BLD: Tensor, mask_BL: Tensor, tied_FT: Tensor | None = None) -> tuple[Tensor | None, Tensor | None]:
+    def forward(
+        self, states_BLD: Tensor, mask_BL: Tensor | None, tied_FT: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Logits [B, F] of words, and unit dense vectors [B, E]; None for a head that isn't there.
 
         Args:
             states_BLD: Of the backbone.
-            mask_BL: Which positions count.
+            mask_BL: Which positions count; None for all.
             tied_FT: Takes the place of the head's own word embeddings.
         """
         if self.pool == "mean":
             states_BLD = masked_mean(states_BLD, mask_BL)[:, None]
-            mask_BL = mask_BL.any(dim=1, keepdim=True)
+            mask_BL = None
         hidden_BLT = self.transform(self.dropout(states_BLD))
         dense_BE = None
         if self.dense is not None:
@@ -71,10 +76,7 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
         if self.bias_F is None:
             return None, dense_BE
         embedding_FT = self.embedding_FT if tied_FT is None else tied_FT
-        logits_BLF = nn.functional.linear(hidden_BLT, embedding_FT, self.bias_F.to(hidden_BLT.dtype))
-        if self.pool == "mean":
-            return logits_BLF[:, 0].float(), dense_BE
-        return logits_BLF.masked_fill(~mask_BL[..., None], -torch.inf).amax(dim=1).float(), dense_BE
+        return largest_logits(hidden_BLT, mask_BL, embedding_FT, self.bias_F.to(hidden_BLT.dtype)).float(), dense_BE
 
 
 class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
@@ -94,8 +96,29 @@ class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return own_BF.scatter_reduce(1, safe_BL, weights_BL, reduce="amax", include_self=True)
 
 
-def masked_mean(x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-    """[B, D]: the mean of the positions that count."""
+def largest_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
+    """[B, F]: each word's largest logit over the positions that count.
+
+    Without gradients it goes over the words in slices: [B, L, F] is too large for a cache, and writing it takes as long as
+    computing it. The numbers are the same.
+    """
+    dead_BL1 = None if mask_BL is None else ~mask_BL[..., None]
+
+    def largest(words: slice) -> Tensor:
+        logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[words], bias_F[words])
+        return (logits_BLS if dead_BL1 is None else logits_BLS.masked_fill(dead_BL1, -torch.inf)).amax(dim=1)
+
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return largest(slice(None))
+    positions = max(1, hidden_BLT.shape[0] * hidden_BLT.shape[1])
+    width = max(_NARROWEST, _AT_ONCE.get(hidden_BLT.device.type, _AT_ONCE["cpu"]) // positions)
+    return torch.cat([largest(slice(i, i + width)) for i in range(0, len(bias_F), width)], dim=1)
+
+
+def masked_mean(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
+    """[B, D]: the mean of the positions that count, of all without a mask."""
+    if mask_BL is None:
+        return x_BLD.mean(dim=1)
     share_BL = mask_BL.to(x_BLD.dtype)
     return (x_BLD * share_BL[..., None]).sum(dim=1) / share_BL.sum(dim=1, keepdim=True).clamp(min=1)
 

@@ -71,8 +71,9 @@ class OnnxTowers:
     def texts(self, texts: Sequence[str]) -> Rows:
         """See `Towers`."""
         with self._lock:
-            parts = [self._tokens.encode(texts[i : i + TEXT_BATCH]) for i in range(0, len(texts), TEXT_BATCH)]
-        return self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL} for part in parts])
+            parts = list(self._tokens.batches(texts, TEXT_BATCH))
+        rows = self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL} for _, part in parts])
+        return in_order(rows, [place for places, _ in parts for place in places.tolist()])
 
     def _run(self, side: str, feeds: list[dict[str, Any]]) -> Rows:
         """The rows of each head that there is."""
@@ -96,6 +97,13 @@ class OnnxTowers:
         except Exception as error:  # onnxruntime has errors of its own for each way in which a file can be broken
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"onnxruntime can't load {path}: {first}", f"Run: stair-es export {path.parent}") from error
+
+
+def in_order(rows: Rows, order: list[int]) -> Rows:
+    """Rows that were computed in another order, put into that of the texts: `order` has each one's place."""
+    back = np.argsort(np.array(order, np.int64))
+    words, dense = (None if found is None else found[back] for found in rows)
+    return words, dense
 
 
 def session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401

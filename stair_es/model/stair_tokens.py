@@ -6,7 +6,7 @@ Shape suffixes: B batch, L tokens of the longest text, V tokens of the tokenizer
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -88,14 +88,15 @@ class Tokens:
 
     def encode(self, texts: Sequence[str]) -> Tokenized:
         """The tokens of texts, special ones included, padded to the longest."""
+        return _padded([row.ids for row in self.tokenizer.encode_batch(list(texts))])
+
+    def batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[Ids, Tokenized]]:
+        """Texts of like length together, so that little is padded: with each batch the places of its texts among all."""
         rows = [row.ids for row in self.tokenizer.encode_batch(list(texts))]
-        length = max((len(row) for row in rows), default=0)
-        ids_BL = np.zeros((len(rows), length), np.int64)
-        mask_BL = np.zeros((len(rows), length), bool)
-        for place, row in enumerate(rows):
-            ids_BL[place, : len(row)] = row
-            mask_BL[place, : len(row)] = True
-        return Tokenized(ids_BL, mask_BL)
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        for begin in range(0, len(order), size):
+            places = order[begin : begin + size]
+            yield np.array(places, np.int64), _padded([rows[place] for place in places])
 
     def spell(self, word: str) -> tuple[str, ...]:
         """The features of a word as people write it; a feature as it stands in a vector is itself."""
@@ -104,6 +105,16 @@ class Tokens:
             return (word,)
         places = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
         return tuple(dict.fromkeys(self.words[place] for place in places if place >= 0))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tokenized:
+    length = max((len(row) for row in rows), default=0)
+    ids_BL = np.zeros((len(rows), length), np.int64)
+    mask_BL = np.zeros((len(rows), length), bool)
+    for place, row in enumerate(rows):
+        ids_BL[place, : len(row)] = row
+        mask_BL[place, : len(row)] = True
+    return Tokenized(ids_BL, mask_BL)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
 from stair_es.eval.dense import DenseEncoder
-from stair_es.model import catalogue
+from stair_es.model import catalogue, stair_heads
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_encoder import sparse
@@ -273,3 +273,18 @@ def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
         encoder.encode_images(np.zeros(shape, np.uint8))
     with pytest.raises(ModelError, match="got float32"):
         encoder.encode_images(np.zeros((1, 32, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_going_over_the_words_in_slices_gives_the_same_numbers(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(1)
+    hidden, words, bias = (torch.randn(*shape, generator=draw) for shape in ((3, 5, 8), (1300, 8), (1300,)))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 0, 1, 0]], dtype=torch.bool) if masked else None
+    whole = stair_heads.largest_logits(hidden, mask, words, bias)
+    monkeypatch.setitem(stair_heads._AT_ONCE, "cpu", 15 * 600)
+    with torch.inference_mode():
+        assert torch.allclose(stair_heads.largest_logits(hidden, mask, words, bias), whole, atol=1e-6)
+    logits = (hidden.double() @ words.double().T + bias.double()).numpy()
+    for row, found in enumerate(whole):
+        kept = logits[row] if mask is None else logits[row][mask[row].numpy()]
+        assert found.numpy() == pytest.approx(kept.max(0), abs=1e-5)
