@@ -66,7 +66,8 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
     elif plan.start_embeddings and "words" in plan.heads:
         found.start_from_text_embeddings()
     ears.say(f"model: {len(ids_F):,} words, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
-    return found.eval()  # states that are kept are computed before training begins: without dropout
+    found.eval()  # states that are kept are computed before training begins: without dropout
+    return found
 
 
 def _local(config: TrainConfig, backbone: Backbone) -> Backbone:

@@ -223,13 +223,13 @@ def _key(model: Stair, reader: Reader, views: int) -> str:
             digest.update(hashlib.sha256(bytes_of(pair.place)).digest())
         except ReadError:
             digest.update(b"unread")
-    return digest.hexdigest()[:16]
+    return str(digest.hexdigest()[:16])
 
 
 def _text_key(model: Stair, texts: Sequence[str]) -> str:
     digest = _backbone_digest(model.config.text, model.text.backbone)
     digest.update(json.dumps(texts).encode())
-    return digest.hexdigest()[:16]
+    return str(digest.hexdigest()[:16])
 
 
 def _backbone_digest(tower: ImageTower | TextTower, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash

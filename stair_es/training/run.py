@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import torch
 
-from stair_es.errors import UsageError
+from stair_es.errors import StairError, UsageError
 from stair_es.model import stair_checkpoint
 from stair_es.model.stair import Stair, without_training_traits
 from stair_es.model.stair_config import CONFIG_FILE
@@ -92,7 +92,13 @@ def train(
         tell=ears.tell,
         teacher=fed.teacher,
     )
-    progress = loop.run()
+    try:
+        progress = loop.run()
+    except torch.cuda.OutOfMemoryError as error:
+        raise StairError(
+            f"the GPU's memory isn't enough for {config.batch.chunk or config.batch.size} pairs at once",
+            "Give batch.chunk, or a smaller one: it goes on from the last saved state. Or train in bf16.",
+        ) from error
     if workers.rank == 0:
         _write(config, model, out, progress, learned)
     return Trained(

@@ -128,13 +128,14 @@ class Update:
         return {name: float(value.detach()) for name, value in told.items()}
 
     def sum_gradients(self) -> None:
-        """Sum the parameters' gradients over the workers (that of the temperature is the same on each)."""
+        """Sum the parameters' gradients over the workers (that of the temperature is the same on each).
+
+        A parameter that no loss depends on has none, on any worker, and doesn't decay either.
+        """
         if self.workers.count == 1:
             return
         for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and name != "log_scale":
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None and name != "log_scale":
                 self.workers.sum(parameter.grad)
 
     def _share_scale(self) -> None:

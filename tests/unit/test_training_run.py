@@ -56,7 +56,7 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     assert losses[-1] < losses[0] / 2
     encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
     (text,) = encoder.encode_texts(["red dog"])
-    assert set(text.words) >= {"red", "dog"}
+    assert set(text.features) >= {"red", "dog"}
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
 
 
@@ -140,6 +140,8 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
         "recipe.frozen_backbones": True,
         "model.image.pool": pool,
         "model.text.pool": pool,
+        "model.image.top_k": 0,  # a cap is a step: a rounding may let another word in
+        "model.text.top_k": 0,
         "optim.lr": 1e-4,
         "watch.keep": "last",
     }
@@ -152,7 +154,7 @@ def test_kept_states_give_the_same_training(folder: Path, tmp_path: Path, pool: 
     for at, same in zip(live, kept, strict=True):
         if at["kind"] == "train":
             assert (same["step"], same["name"]) == (at["step"], at["name"])
-            assert float(same["value"]) == pytest.approx(float(at["value"]), rel=5e-2), at
+            assert float(same["value"]) == pytest.approx(float(at["value"]), rel=1e-2), at
     first = {row["name"]: float(row["value"]) for row in live if row["step"] == "1"}
     assert {row["name"]: float(row["value"]) for row in kept if row["step"] == "1"} == pytest.approx(first, rel=2e-3)
     assert "states of images" in told
