@@ -1,0 +1,37 @@
+"""stair-mini as the catalogue sees it: what is known of it without loading it."""
+
+from __future__ import annotations
+
+from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
+from stair_es.model.starter_kind import KIND as STARTER
+from stair_es.types import ImageSpec
+
+
+class Kind:
+    """See `EncoderKind`."""
+
+    card = ModelCard(
+        name="stair-mini",
+        model_id="stair-mini-1",
+        image_spec=ImageSpec(size_px=260),
+        description="the starter's words, and those that heads over the same networks learned from emoji and clip art",
+        licences=(
+            *STARTER.card.licences,
+            "trained heads: shipped; learned from emoji of Google (Noto, Apache-2.0), Microsoft (Fluent, MIT), Mozilla (FxEmoji, "
+            "Apache-2.0) and EmojiOne 2.x (CC-BY-4.0), named by emojibase (MIT) and Unicode CLDR (Unicode-3.0), and from clip "
+            "art of openclipart.org (public domain)",
+        ),
+    )
+
+    def uses_gpu(self, spec: ModelSpec) -> bool:
+        """See `EncoderKind.uses_gpu`."""
+        return STARTER.uses_gpu(spec)
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """See `EncoderKind.load`."""
+        from stair_es.model.stair_mini import StairMini  # imports onnx and tokenizers: not for resolving a name
+
+        return StairMini(spec)
+
+
+KIND = Kind()
