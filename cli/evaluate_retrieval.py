@@ -25,7 +25,7 @@ def retrieval(
         typer.Argument(
             metavar="CAPTIONS",
             help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet, webdataset"
-            " tars, a folder of images with a text beside each.",
+            " tars ('shards/{0000..0127}.tar'), a folder of images with a text beside each; patterns in quotes.",
         ),
     ],
     images: Images = None,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config import DEFAULT_MODEL
-from stair_es.errors import UsageError
 
 from . import options
 from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
@@ -58,10 +57,8 @@ def _items(path: Path, images: Path | None, split: str | None, limit: int | None
     """Those of a caption set; of a folder that is none, its images."""
     from stair_es.eval import run_sparsity
     from stair_es.eval.captions import read_captions
+    from stair_es.eval.formats import is_caption_folder
 
-    try:
-        return run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
-    except UsageError:
-        if not path.is_dir() or split is not None:
-            raise
-    return run_sparsity.of_folder(path, limit)
+    if path.is_dir() and images is None and split is None and not is_caption_folder(path):
+        return run_sparsity.of_folder(path, limit)
+    return run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import UsageError
 
 from . import options
 from .evaluate_output import Against, Classes, Given, Images, Out, Split, reported, say_problems
@@ -33,6 +34,10 @@ def words(
     prompt: Annotated[
         str, typer.Option("--prompt", help="What a token is encoded as for dense vectors, with {} for the token.")
     ] = "{}",
+    dense: Annotated[
+        bool,
+        typer.Option("--dense", help="The dense vectors of models with words, too: a text for each token, minutes on a CPU."),
+    ] = False,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
     against: Against = None,
@@ -42,8 +47,9 @@ def words(
 ) -> None:
     """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
 
-    Every token of the vocabulary is scored for an image: by its weight, or by the cosine of dense vectors. Of a folder of
-    classes, the name of the class should be among the first; of a caption set, a word of the captions. Needs no cluster.
+    Every token of the vocabulary is scored for an image: by its weight, or, of models without words, by the cosine of dense
+    vectors. Of a folder of classes, the name of the class should be among the first; of a caption set, a word of the captions.
+    A folder with classes and captions is taken for a caption set unless there is `--classes`. Needs no cluster.
 
     **Examples**
 
@@ -58,7 +64,7 @@ def words(
 
         wanted = _wanted(path, classes, images, split, limit)
         say_problems(wanted.problems)
-        return interpret(wanted, given.models(), prompt=prompt, say=note, progress=progress)
+        return interpret(wanted, given.models(), prompt=prompt, dense=dense, say=note, progress=progress)
 
     reported(given, work)
 
@@ -67,7 +73,18 @@ def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | 
     from stair_es.eval import run_interpret
     from stair_es.eval.captions import read_captions
     from stair_es.eval.class_folders import has_classes, read_folder
+    from stair_es.eval.formats import is_caption_folder
 
-    if has_classes(path):
+    of_a_caption_set = images is not None or split is not None
+    if classes is not None and of_a_caption_set:
+        raise UsageError(
+            "--classes belongs to a folder of classes, --images and --split to a caption set", "Leave out what doesn't belong."
+        )
+    if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_classes(path)):
         return run_interpret.of_classes(read_folder(path, classes=classes, limit=limit))
+    if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
+        raise UsageError(
+            f"{path} has neither captions nor two folders with images in them",
+            "Name a folder with a folder of images for each class, or a caption set (docs/evaluate.md).",
+        )
     return run_interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))

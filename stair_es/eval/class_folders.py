@@ -17,6 +17,7 @@ _FORMS = (
     'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
     " text: `folder name, other name` a line."
 )
+_LAYOUT = "The form is FOLDER/<class>/<image>, as ImageNet has it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +52,16 @@ def read_folder(folder: Path, *, classes: Path | None = None, limit: int | None 
         limit: Only so many images of each class, the first ones by name.
 
     Raises:
-        UsageError: There are fewer than two classes, or a class has no name in the file.
+        UsageError: There is no such folder, there are fewer than two classes, or a class has no name in the file.
     """
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}", _LAYOUT)
     found = {below.name: _images(below)[:limit] for below in sorted(folder.iterdir()) if _is_class(below)}
     found = {name: files for name, files in found.items() if files}
     if len(found) < 2:
         raise UsageError(
             f"{folder} has {len(found)} folders with images in them: at least 2 classes are needed",
-            "The form is FOLDER/<class>/<image>, as ImageNet has it.",
+            _LAYOUT,
         )
     ids = tuple(found)
     return LabelledSet(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from glob import glob, has_magic
+from itertools import chain
 from pathlib import Path
 
 import orjson
@@ -36,7 +39,7 @@ def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry |
     """The form of a set, and its images one after another; a `Bad` says what is wrong with an entry.
 
     Args:
-        path: A file or a folder; of Parquet and tars also a glob, of tars also many in braces.
+        path: A file or a folder; also a glob (not of JSON, which is one whole), of tars also many in braces.
         split: Of Karpathy's form; None for `test`. Several are written `train+restval`.
 
     Raises:
@@ -60,27 +63,55 @@ def folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def is_caption_folder(path: Path) -> bool:
+    """Whether a path is a folder with captions, be they usable or not."""
+    return path.is_dir() and (_listed(path) != path or _form_of_folder(path) is not None)
+
+
 def _listed(folder: Path) -> Path:
     """The list of captions in a folder of images, if there is one; else the folder."""
     return next((folder / name for name in _LISTS if (folder / name).is_file()), folder)
 
 
+def _form_of_folder(folder: Path) -> tuple[str, Callable[[Path], Iterator[Entry | Bad]]] | None:
+    if any(folder.rglob("*.tar")):
+        return "webdataset", webdataset
+    if has_captioned_images(folder):
+        return "folder", beside
+    return ("Parquet", parquet) if any(folder.rglob("*.parquet")) else None
+
+
 def _form(path: Path) -> tuple[str, Callable[[Path], Iterator[Entry | Bad]] | None]:
     """The name of a form and what reads it; None for what has to be looked into."""
     if path.is_dir():
-        if any(path.rglob("*.tar")):
-            return "webdataset", webdataset
-        if has_captioned_images(path):
-            return "folder", beside
-        if any(path.rglob("*.parquet")):
-            return "Parquet", parquet
+        found = _form_of_folder(path)
+        if found is not None:
+            return found
         raise UsageError(f"{path} is a folder without a caption set", f"A caption set is one of: {_FORMS}")
     for suffixes, form, read in _BY_SUFFIX:
         if ends_with(str(path), suffixes):
-            if form not in ("Parquet", "webdataset"):
-                _check(path)
-            return form, read
+            return form, read if form in ("Parquet", "webdataset") else partial(_chained, read, _matching(path))
     return "JSON", None
+
+
+def _matching(path: Path) -> list[Path]:
+    """The file, or those that a pattern matches.
+
+    Raises:
+        UsageError: There is none, or it can't be read.
+    """
+    found = [path]
+    if not path.exists() and has_magic(str(path)):
+        found = [Path(each) for each in sorted(glob(str(path), recursive=True))]  # noqa: PTH207  Path.glob takes no absolute pattern
+        if not found:
+            raise UsageError(f"nothing matches {str(path)!r}", "Quote the pattern, and use ** to go into folders.")
+    for each in found:
+        _check(each)
+    return found
+
+
+def _chained(read: Callable[[Path], Iterator[Entry | Bad]], files: Iterable[Path], _: Path) -> Iterator[Entry | Bad]:
+    return chain.from_iterable(map(read, files))
 
 
 def _check(path: Path) -> None:

@@ -39,7 +39,8 @@ def problem_list(problems: Sequence[str]) -> list[str]:
         return []
     more = len(problems) - _MOST_PROBLEMS
     lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
-    return ["\n".join([f"{len(problems)} entries were left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
+    head = f"{len(problems)} entries were" if len(problems) > 1 else "1 entry was"
+    return ["\n".join([f"{head} left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
 
 
 def _models(found: Evaluation) -> str:

@@ -82,14 +82,21 @@ class _Row:
 
 
 def interpret(
-    wanted: Wanted, models: Sequence[Contender], *, prompt: str = "{}", say: Callable[[str], None], progress: Progress
+    wanted: Wanted,
+    models: Sequence[Contender],
+    *,
+    prompt: str = "{}",
+    dense: bool = False,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> Report:
-    """How often the right words are among the first, by words and by dense vectors.
+    """How often the right words are among the first, by words; by dense vectors, of models without words.
 
     Args:
         wanted: The images, and what should be found in them.
         models: At least one. Models without words of their own take those of the first model that has some, else BERT's.
         prompt: In which a token is encoded for dense vectors.
+        dense: Whether the dense vectors of models with words are measured, too: a text for each word of the vocabulary.
         say: Gets remarks for people.
         progress: Is told how far it is.
 
@@ -104,7 +111,7 @@ def interpret(
     problems = list(wanted.problems)
 
     def work(model: Contender) -> list[_Row]:
-        pictures = encode_images(wanted.places, model, progress)
+        pictures = encode_images(wanted.places, model, progress, dense=dense or not model.has_words)
         problems.extend(f"{wanted.images[position]}: {reason}" for position, reason in pictures.problems.items())
         texts = [wanted.texts[position] for position in pictures.kept]
         rows = []
@@ -136,9 +143,8 @@ def interpret(
 
 
 def written(feature: str) -> str:
-    """A token without the marks of its tokenizer: `##s`, `▁dog`, `Ġdog`, `dog</w>`."""
-    bare = feature.removeprefix("##").removeprefix("▁").removeprefix("Ġ").removesuffix("</w>")
-    return bare or feature
+    """A word of a vocabulary without the mark of a piece that goes on, `##s`: the only one that adapters leave."""
+    return feature.removeprefix("##") or feature
 
 
 def _row(kind: str, model: Contender, space: LabelSpace, rankings: Iterator[Ranking], texts: Sequence[Sequence[str]]) -> _Row:

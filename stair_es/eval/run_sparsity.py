@@ -94,15 +94,14 @@ def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], 
     problems = list(items.problems)
 
     def work(model: Contender) -> list[_Model]:
-        pictures = encode_images(
-            items.places if model.has_words else items.places[:1], model, progress, dense=not model.has_words
-        )
+        if not model.has_words:
+            return [_measured(model, {}, _dimensions(model))]
+        pictures = encode_images(items.places, model, progress, dense=False)
         problems.extend(f"{items.images[position]}: {reason}" for position, reason in pictures.problems.items())
-        dense = pictures.vectors.dense
         sides = {"images": pictures.vectors.words or ()}
-        if items.texts and model.has_words:
+        if items.texts:
             sides["texts"] = encode_texts(items.texts, model, progress, dense=False).words or ()
-        return [_measured(model, sides, None if dense is None else dense.shape[1])]
+        return [_measured(model, sides, None)]
 
     found = in_turn(models, work, problems, say)
     return Report(
@@ -116,6 +115,11 @@ def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], 
         problems=tuple(dict.fromkeys(problems)),
         seconds=time.perf_counter() - start,
     )
+
+
+def _dimensions(model: Contender) -> int | None:
+    """Of dense vectors: any text has as many as any image."""
+    return model.dense.encode_texts_dense(["a"]).shape[1] if model.dense is not None else None
 
 
 def _measured(model: Contender, sides: dict[str, tuple[SparseVector, ...]], dimensions: int | None) -> _Model:

@@ -133,6 +133,8 @@ def test_a_folder_of_classes(alone: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     [row] = json.loads(done.stdout)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, 29034, 1.0)
+    done = alone("words", "pets", "--classes", "names.txt", "--split", "test", *light)
+    assert "--classes belongs to a folder of classes" in json.loads(done.stdout)["error"]
     done = alone("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"][0]["top1"] == 1.0
@@ -141,12 +143,21 @@ def test_a_folder_of_classes(alone: Run, tmp_path: Path) -> None:
     assert json.loads(wrong.stdout)["error"] == "no such folder: pets/train"
 
 
-def test_what_captions_and_folders_cost(alone: Run) -> None:
+def test_what_captions_and_folders_cost(alone: Run, tmp_path: Path) -> None:
     done = alone("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", "--text-tower", "table")
     assert done.returncode == 0, done.stderr
     assert "| words   | starter-1 | texts -> images  |" in done.stdout
     done = alone("sparsity", PHOTOS, "--limit", "3", "--json")
     assert json.loads(done.stdout)["rows"][0]["items"]["images"]["most"] <= 64
+    for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them
+        (tmp_path / "both" / name).mkdir(parents=True)
+        shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path / "both" / name / "photo.jpg")
+        (tmp_path / "both" / name / "photo.txt").write_text(text)
+    done = alone("words", "both", "--text-tower", "table")
+    assert "Whether a word of an image's captions" in done.stdout, done.stderr
+    (tmp_path / "both" / "metadata.jsonl").write_text('{"file_name": "gone.jpg", "text": "a cat"}')
+    done = alone("sparsity", "both", "--json")  # and isn't taken for a folder of images without a word
+    assert "no image with a caption" in json.loads(done.stdout)["error"]
     done = alone("words", PHOTOS / "captions.jsonl", "--limit", "8", "--text-tower", "table")
     assert done.returncode == 0, done.stderr
     assert "Whether a word of an image's captions" in done.stdout

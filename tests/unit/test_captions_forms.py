@@ -15,7 +15,7 @@ import pytest
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.eval.captions import CaptionSet, read_captions
-from stair_es.eval.formats import entries
+from stair_es.eval.formats import entries, is_caption_folder
 from stair_es.eval.formats_entry import Entry, captions_in, tags_in
 from stair_es.sources.item import Reading
 
@@ -259,3 +259,25 @@ def test_captions_and_tags_of_a_row() -> None:
     assert captions_in({"caption": 7, "title": "x"}) == ()
     assert tags_in({"tags": "red, round,, red"}) == ("red", "round")
     assert tags_in({"Keywords": ["a", None, "b"]}) == ("a", "b")
+
+
+def test_a_folder_of_captions_is_told_from_one_of_images(folder: Path) -> None:
+    assert not is_caption_folder(folder)
+    assert not is_caption_folder(folder / "a.jpg")
+    (folder / "a.txt").write_text("a dog")
+    assert is_caption_folder(folder)
+    (folder / "a.txt").unlink()
+    (folder / "metadata.jsonl").write_text("broken")
+    assert is_caption_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines"), [("jsonl", '{{"image": "{0}", "caption": "{1}"}}'), ("csv", "image,caption\n{0},{1}")]
+)
+def test_a_pattern_stands_for_several_files(folder: Path, suffix: str, lines: str) -> None:
+    for number, name in enumerate(("a.jpg", "b.jpg"), 1):
+        (folder / f"part{number}.{suffix}").write_text(lines.format(name, f"text {number}") + "\n")
+    found = read_captions(folder / f"part*.{suffix}")
+    assert captions_of(found) == {"a.jpg": ("text 1",), "b.jpg": ("text 2",)}
+    with pytest.raises(UsageError, match="nothing matches"):
+        read_captions(folder / f"gone*.{suffix}")

@@ -64,6 +64,11 @@ class Dense(Colours):
         return np.array([row if any(row) else [0.6, 0.8, 0.0] for row in rows], dtype=np.float32)
 
 
+class Both(Dense):
+    model_id = "both@1"
+    dense_only = False
+
+
 class Untold:
     """Says nothing of its vocabulary."""
 
@@ -142,7 +147,14 @@ def test_words_of_classes(folder: Path) -> None:
         ("words", "untold@1"): (4, pytest.approx(2 / 3), 1.0),
     }
     assert report["rows"][0]["chance"][1] == 0.0
-    assert written("##ish") + written("Ġdog") + written("▁a") + written("cat</w>") + written("##") == "ishdogacat##"
+    assert written("##ish") + written("dog") + written("##") == "ishdog##"
+
+
+def test_dense_vectors_of_a_vocabulary_are_asked_for_only_where_there_are_no_words_or_if_it_is_said(folder: Path) -> None:
+    wanted = of_classes(read_folder(folder))
+    for said, kinds in ((False, ["words"]), (True, ["words", "dense"])):
+        report = interpret(wanted, made(Both()), dense=said, say=print, progress=nothing).to_dict()
+        assert [row["vectors"] for row in report["rows"]] == kinds
 
 
 def test_words_of_captions(folder: Path) -> None:
@@ -223,6 +235,12 @@ def test_sparsity_of_captions_and_of_a_folder(folder: Path) -> None:
     assert alone["items"]["images"]["items"] == 3
     with pytest.raises(UsageError, match="no images below"):
         of_folder(folder / "captions.jsonl")
+
+
+def test_the_dimensions_of_a_dense_model_need_no_image(folder: Path) -> None:
+    (folder / "red" / "0.png").write_bytes(b"broken")
+    report = sparsity(of_folder(folder), made(Dense()), say=print, progress=nothing).to_dict()
+    assert report["rows"][0]["dense_dimensions"] == 3
 
 
 def flops_by_hand() -> float:
