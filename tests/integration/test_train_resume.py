@@ -74,9 +74,9 @@ def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> Non
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
         assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
     assert json.loads(last.stdout) | {"checkpoint": ""} == told | {"checkpoint": ""}
-    once_more = finished(folder, "killed", "--restart", "--json", "--set", "recipe.steps=3")
+    once_more = finished(folder, "killed", "--restart", "--json", "--set", "recipe.steps=4")
     assert once_more.returncode == 0, once_more.stderr
-    assert json.loads(once_more.stdout)["steps"] == 3
+    assert json.loads(once_more.stdout)["steps"] == 4
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_training
 import torch
 from safetensors.torch import load_file
 
 from stair_es.errors import ModelError, StairError, UsageError
+from stair_es.eval.metrics import ranks, summary
 from stair_es.model import catalogue, stair_checkpoint
 from stair_es.model.encoder import ModelSpec
+from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.training.config import read_train_config
 from stair_es.training.ears import DEAF, Ears, Moment
 from stair_es.training.run import make_room, train
@@ -58,6 +62,34 @@ def test_a_training_writes_a_checkpoint_that_finds_its_images(folder: Path, tmp_
     (text,) = encoder.encode_texts(["red dog"])
     assert set(text.features) >= {"red", "dog"}
     assert (tmp_path / "out" / "train.toml").read_text().count("steps = 120") == 1  # with the changes
+
+
+def test_recalls_while_training_are_those_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
+    val = [json.loads(line) for line in (folder / "val.jsonl").read_text().splitlines()]
+    val.append({"image": "the-sea.png", "captions": [val[0]["captions"][0]]})  # two images of one text
+    tiny_training.write_captions(folder / "val.jsonl", val)
+    train(tiny_training.read(folder, {"recipe.steps": 20, "watch.every": 20}), tmp_path / "out", device="cpu")
+    told = {row["name"]: float(row["value"]) for row in rows(tmp_path / "out") if row["kind"] == "val"}
+    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
+    pixels = [decode((folder / row["image"]).read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for row in val]
+    images = [vector.to_dict() for vector in encoder.encode_images(np.stack(pixels))]
+    captions = [row["captions"][0] for row in val]
+    asked = list(dict.fromkeys(captions))
+    texts = [vector.to_dict() for vector in encoder.encode_texts(asked)]
+    scores = np.array(
+        [[sum(weight * image.get(word, 0.0) for word, weight in text.items()) for image in images] for text in texts]
+    )
+    to_image = [ranks(scores[row], [at for at, own in enumerate(captions) if own == text])[:1] for row, text in enumerate(asked)]
+    to_text = [ranks(scores[:, at], [asked.index(text)]) for at, text in enumerate(captions)]
+    assert {f"t2i@{cut}": value for cut, value in summary(to_image).hit.items()} == pytest.approx(
+        {name: value for name, value in told.items() if name.startswith("t2i")}, rel=1e-5
+    )
+    assert {f"i2t@{cut}": value for cut, value in summary(to_text).hit.items()} == pytest.approx(
+        {name: value for name, value in told.items() if name.startswith("i2t")}, rel=1e-5
+    )
+    assert told["words"] == pytest.approx(np.mean([len(image) for image in images]), abs=0.2)  # what rounds to 0 is dropped
+    own = [any(word in image for word in caption.split()) for image, caption in zip(images, captions, strict=True)]
+    assert told["own@20"] == pytest.approx(np.mean(own), abs=0.11)
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path, tmp_path: Path) -> None:
