@@ -5,6 +5,7 @@ Shape suffixes: B batch, F features, E dense dimensions.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ class OnnxTowers:
             ModelError: One is missing, or of other weights.
         """
         if why := unfit(folder, model_id):
-            raise ModelError(why, f"Run: stair-es export {folder}")
+            raise ModelError(why, f"Run: stair-es export {shlex.quote(str(folder))}")
         self._folder, self._config, self._tokens, self._spec = folder, config, tokens, spec
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -96,7 +97,9 @@ class OnnxTowers:
             return session(str(path), self._spec.threads)
         except Exception as error:  # onnxruntime has errors of its own for each way in which a file can be broken
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            raise ModelError(f"onnxruntime can't load {path}: {first}", f"Run: stair-es export {path.parent}") from error
+            raise ModelError(
+                f"onnxruntime can't load {path}: {first}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
+            ) from error
 
 
 def in_order(rows: Rows, order: list[int]) -> Rows:

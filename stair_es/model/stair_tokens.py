@@ -71,6 +71,13 @@ class Tokens:
         return {word: place for place, word in enumerate(self.words)}
 
     @cached_property
+    def ranks_F(self) -> Ids:  # noqa: N802  the suffix is its shape
+        """For each feature its place among all by name."""
+        ranks_F = np.empty(len(self.words), np.int64)
+        ranks_F[sorted(range(len(self.words)), key=self.words.__getitem__)] = np.arange(len(self.words))
+        return ranks_F
+
+    @cached_property
     def feature_of_V(self) -> Ids:  # noqa: N802  the suffix is its shape
         """For each token its place among the features, or -1."""
         places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)

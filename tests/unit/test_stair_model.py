@@ -248,9 +248,22 @@ def test_cosine_vectors_have_length_1_and_dot_ones_their_own(tmp_path: Path) -> 
 
 def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
     row = np.array([0, 0.5, 1e-7, 2, 0], np.float32)
-    assert sparse(row, "abcde", unit=False).to_dict() == {"d": 2.0, "b": 0.5}
-    assert sparse(row, "abcde", unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
-    assert sparse(row * 0, "abcde", unit=True) == SparseVector((), ())
+    ranks = np.arange(5)
+    assert sparse(row, "abcde", ranks, unit=False).to_dict() == {"d": 2.0, "b": 0.5}
+    assert sparse(row, "abcde", ranks, unit=True).to_dict() == {"d": 0.97014, "b": 0.24254}
+    assert sparse(row * 0, "abcde", ranks, unit=True) == SparseVector((), ())
+    ties = np.array([0.5, 0, 0.5, 0.7, 0.500001], np.float32)
+    words, ranks = ["e", "d", "c", "b", "a"], np.arange(5)[::-1]
+    assert sparse(ties, words, ranks, unit=False) == SparseVector.from_pairs([("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)])
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(ModelError, match="no finite numbers"):
+            sparse(row + np.array([0, 0, 0, 0, wrong], np.float32), "abcde", ranks, unit=True)
+
+
+def test_vectors_are_in_the_order_that_vectors_have(tmp_path: Path) -> None:
+    encoder = _encoder(tmp_path, image_top_k=0, text_top_k=0)
+    for vector in (*encoder.encode_images(_pixels(8)), *encoder.encode_texts(TEXTS)):
+        assert vector == SparseVector.from_mapping(vector.to_dict())
 
 
 def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
