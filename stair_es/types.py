@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,8 @@ Pixels: TypeAlias = "NDArray[np.uint8]"
 """RGB, 0..255: `pixels_HWC` for one image, `pixels_BHWC` for a batch."""
 
 Floats: TypeAlias = "NDArray[np.float32]"
+
+Fit: TypeAlias = Literal["pad", "crop", "stretch"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -30,6 +32,10 @@ class ImageSpec:
     """Side of the square."""
     background: tuple[int, int, int] = (255, 255, 255)
     """What shows through transparency, and fills the square."""
+    fit: Fit = "pad"
+    """How an image becomes a square: `pad` shows all of it and fills the rest, `crop` shows the middle, `stretch` distorts it."""
+    resized_px: int | None = None
+    """Side that `crop` and `stretch` resize to before the middle is cut out; None for `size_px`."""
 
 
 @dataclass(frozen=True)

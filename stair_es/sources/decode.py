@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 _EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
 _SIDEWAYS = (5, 6, 7, 8)
+_LONGEST = 100
+"""How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -93,13 +95,14 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         if width * height > limits.max_pixels:
             raise DecodeError(f"decompression bomb? {width} x {height} pixels exceed the limit of {limits.max_pixels}")
         orientation, taken_at = _exif(image)
-        shrink = 2 * spec.size_px / max(width, height)  # the same with and without a thumbnail: so are the pixels
+        # The same with and without a thumbnail: so are the pixels. 1 where they are to be those of another's preprocessing.
+        shrink = 2 * spec.size_px / max(width, height) if spec.fit == "pad" else 1
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
         rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
-        small = _contain(rgb, spec.size_px)
+        small = _contain(rgb, spec.size_px) if spec.fit == "pad" else _filled(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
             pixels_HWC=_on_square(small, spec, left, upper),
@@ -108,7 +111,9 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
-            thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px else rgb, thumbnail_px) if thumbnail_px else None,
+            thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
+            if thumbnail_px
+            else None,
         )
 
 
@@ -123,6 +128,20 @@ def _contain(rgb: PilImage, side_px: int) -> PilImage:
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
     return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
+    """The whole square, as CLIP and others prepare images: resized (by the shorter side, or distorted), the middle cut out."""
+    side_px = spec.resized_px or spec.size_px
+    width, height = side_px, side_px
+    if spec.fit == "crop":
+        longer_px = int(side_px * max(rgb.size) / min(rgb.size))
+        if longer_px > _LONGEST * side_px:
+            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long to cut the middle out of")
+        width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
+    resized = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)
+    return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
 
 def _rgb(image: PilImage, background: tuple[int, int, int], factor: int) -> PilImage:

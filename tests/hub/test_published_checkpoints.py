@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
+from dataclasses import replace
 from urllib.request import urlopen
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from huggingface_hub import hf_hub_download
-from PIL import Image
 
 from stair_es.model import catalogue
-from stair_es.model.adapters.cropped import cropped
 from stair_es.model.adapters.d2s import DENSE
 from stair_es.model.adapters.d2s_encoder import D2s
 from stair_es.model.adapters.hub import TRUST
@@ -40,8 +38,8 @@ def _fetched(url: str) -> bytes:
 
 def test_vdr_says_what_its_readme_says() -> None:
     encoder = catalogue.load(ModelSpec(name="vsearch/vdr-cross-modal"))
-    picture = Image.open(io.BytesIO(_fetched(VDR_PICTURE)))
-    image = encoder.encode_images(cropped(picture, encoder.image_spec.size_px)[None])[0]
+    spec = replace(encoder.image_spec, fit="crop")
+    image = encoder.encode_images(decode(_fetched(VDR_PICTURE), spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 

@@ -22,7 +22,13 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def run(node_url: str, tmp_path: Path) -> Run:
     """Run the console script; its index is never to be the one of the environment."""
-    environment = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": "photos", "COLUMNS": "100"}
+    environment = {
+        **os.environ,
+        "STAIR_ES_MODEL": "starter",
+        "STAIR_ES_URL": node_url,
+        "STAIR_ES_INDEX": "photos",
+        "COLUMNS": "100",
+    }
 
     def script(*arguments: str | Path, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -75,7 +81,7 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
 @pytest.fixture
 def alone(tmp_path: Path) -> Run:
     """Run `stair-es evaluate` where there is no cluster, and none can be started."""
-    environment = {**os.environ, "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
+    environment = {**os.environ, "STAIR_ES_MODEL": "starter", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
 
     def script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         call = [SCRIPT, "evaluate", *arguments]

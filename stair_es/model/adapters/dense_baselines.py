@@ -15,7 +15,8 @@ from stair_es.types import ImageSpec
 if TYPE_CHECKING:
     from stair_es.model.adapters.dense_network import DenseNetwork
 
-PREPROCESSING = "preprocessor_config.json"
+PREPROCESSING, PROCESSING = "preprocessor_config.json", "processor_config.json"
+"""The second, with the first as its `image_processor`, is what processors are saved as since transformers 5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class DenseFormat:
         card = ModelCard(
             name=name,
             model_id=model_id(name, [folder]),
-            image_spec=ImageSpec(size_px=image_size(folder)),
+            image_spec=image_spec(folder),
             description=f"{self.name} checkpoint: dense vectors only, for stair-es evaluate",
             licences=licence_of(folder),
         )
@@ -81,11 +82,46 @@ def image_size(folder: Path) -> int:
     Raises:
         ModelError: The preprocessing isn't described, or isn't square.
     """
-    said = read_json(folder / PREPROCESSING)
-    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+    return _size(_preprocessing(folder), folder)
+
+
+def image_spec(folder: Path) -> ImageSpec:
+    """The square as the model's own preprocessing makes it, for its numbers to be those that its authors would get.
+
+    Raises:
+        ModelError: See `image_size`.
+    """
+    said = _preprocessing(folder)
+    size_px, resized = _size(said, folder), said.get("size")
+    by_shorter_side = isinstance(resized, int) or (isinstance(resized, Mapping) and "shortest_edge" in resized)
+    cut = bool(said.get("do_center_crop"))
+    return ImageSpec(
+        size_px=size_px,
+        fit="crop" if cut and by_shorter_side else "stretch",
+        resized_px=max(size_px, _side(resized) or 0) if cut else None,
+    )
+
+
+def _preprocessing(folder: Path) -> Mapping[str, Any]:
+    if not (folder / PREPROCESSING).is_file() and (folder / PROCESSING).is_file():
+        said = read_json(folder / PROCESSING).get("image_processor")
+        if isinstance(said, Mapping):
+            return said
+    return read_json(folder / PREPROCESSING)
+
+
+def _size(said: Mapping[str, Any], folder: Path) -> int:
+    side = _side(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
+    if side is None or not 1 <= side <= 4096:
+        raise ModelError(
+            f"the preprocessing in {folder} describes no square image: {said.get('size')}", "Fetch the checkpoint again."
+        )
+    return side
+
+
+def _side(size: object) -> int | None:
+    """Of what a configuration calls a size: a number, or a mapping with one number in it."""
     if isinstance(size, Mapping):
         sides = {value for key, value in size.items() if key in ("height", "width", "shortest_edge")}
         size = sides.pop() if len(sides) == 1 else None
-    if not isinstance(size, int) or not 1 <= size <= 4096:
-        raise ModelError(f"{folder / PREPROCESSING} describes no square image: {said.get('size')}", "Fetch the checkpoint again.")
-    return size
+    return size if isinstance(size, int) else None

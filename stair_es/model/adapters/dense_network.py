@@ -1,6 +1,6 @@
 """Image and text towers of `transformers` that end in one vector each.
 
-Preprocessing and tokenizer are those that the checkpoint brings. Only resizing is ours: an image comes as a padded square.
+Preprocessing and tokenizer are those that the checkpoint brings; an image comes as the square that its `image_spec` asks for.
 
 Shape suffixes: B batch, H height, W width, C channel, D dimensions.
 """
