@@ -16,8 +16,8 @@ from sentence_transformers import SparseEncoder
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels, vectors
-from stair_es.model.readable import style_of, words_of
 from stair_es.model.encoder import ModelCard, ModelSpec
+from stair_es.model.readable import style_of, words_of
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 _UNNAMED = "[id {}]"
