@@ -1,0 +1,87 @@
+"""A STAIR checkpoint as a user has it: `stair-es encode`, `ingest`, `search` with its folder, by threads and by Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_stair
+
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.inputs import image_vector
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+SCRIPT = Path(sys.executable).with_name("stair-es")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images have random words, a text has its own."""
+    config = tiny_stair.config(text_own_words=True, text_always_masked=True)
+    return tiny_stair.checkpoint(tmp_path_factory.mktemp("models") / "Tiny Stair", config)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for photo in sorted(PHOTOS.glob("*.jpg"))[:6]:
+        (tmp_path / "photos" / photo.name).write_bytes(photo.read_bytes())
+    return tmp_path / "photos"
+
+
+def _stair_es(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [str(SCRIPT), *map(str, arguments)]
+    found = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=found)
+
+
+def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:
+    photo = PHOTOS / "tabby-cat.jpg"
+    encoder = catalogue.load(ModelSpec(name=str(folder)))
+    done = _stair_es("encode", "--model", folder, photo, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    said = json.loads(done.stdout)
+    assert said["uri"] == photo.as_uri()
+    assert said["tokens"] == pytest.approx(image_vector(encoder, photo).to_dict(), abs=1.01e-5)
+    done = _stair_es("encode", "--model", folder, "--text", "the Red Dogs", "--json")
+    assert set(json.loads(done.stdout)["tokens"]) == {"red", "dog", "##s"}
+
+
+@pytest.mark.parametrize("backend", ["onnx", "tensorrt"])
+def test_encode_says_what_the_model_cannot_do(folder: Path, backend: str) -> None:
+    done = _stair_es("encode", "--model", folder, "--text", "dog", "--backend", backend)
+    assert done.returncode == {"onnx": 1, "tensorrt": 2}[backend]
+    assert "Traceback" not in done.stderr
+    if backend == "onnx":
+        assert f"Run: stair-es export '{folder}'" in done.stderr
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_what_is_ingested_is_found_by_its_words(
+    folder: Path, photos: Path, node_url: str, index_name: str, tmp_path: Path, runner: str
+) -> None:
+    where = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+    letters = ("--dead-letters", tmp_path / "letters.jsonl")
+    done = _stair_es("ingest", photos, "--model", folder, "--runner", runner, *letters, "--json", **where)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    model_id = catalogue.resolve(str(folder)).model_id
+    assert (report["written"], report["dead"], report["model"]) == (6, 0, model_id)
+
+    encoder = catalogue.load(ModelSpec(name=str(folder)))
+    vectors = {photo.as_uri(): image_vector(encoder, photo).to_dict() for photo in photos.iterdir()}
+    word = max(tiny_stair.WORDS[5:12], key=lambda each: sum(each in vector for vector in vectors.values()))
+    query = encoder.encode_texts([word])[0].to_dict()
+    assert set(query) == {word}
+    done = _stair_es("search", word, "--model", folder, "--json", **where)
+    assert done.returncode == 0, done.stderr
+    hits = {hit["uri"]: hit["score"] for hit in json.loads(done.stdout)["hits"]}
+    wanted = {uri: vector[word] * query[word] for uri, vector in vectors.items() if word in vector}
+    assert wanted
+    assert hits == pytest.approx(wanted, rel=0.01)  # rank_features keep 9 bits
