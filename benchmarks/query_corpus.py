@@ -147,7 +147,7 @@ class Corpus:
     def _words(
         self, classes_NR: NDArray[np.int64], shares_NR: NDArray[np.float64], floor_N: NDArray[np.float64]
     ) -> tuple[Words, Floats]:
-        """As `Starter._image` has it, for many at a time and over the words that any class has."""
+        """As `Starter._words_of_classes` has it, for many at a time and over the words that any class has."""
         used_U, columns_KE = self._used
         count = len(classes_NR)
         cells = (np.arange(count)[:, None, None] * len(used_U) + columns_KE[classes_NR]).ravel()

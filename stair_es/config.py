@@ -14,7 +14,7 @@ ENV_INDEX = "STAIR_ES_INDEX"
 ENV_MODEL = "STAIR_ES_MODEL"
 
 DEFAULT_INDEX = "images"
-DEFAULT_MODEL = "starter"
+DEFAULT_MODEL = "stair-mini"
 
 MAX_CLAUSES = 1024
 """What every engine takes unless it was told otherwise (`indices.query.bool.max_clause_count`)."""

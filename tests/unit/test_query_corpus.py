@@ -49,7 +49,8 @@ def test_words_are_those_of_the_starter_for_the_same_posterior(modules: Any) -> 
     drawn = corpus.draw(np.array([7]), np.random.default_rng(2))
     posterior_K = np.zeros(1000)
     posterior_K[drawn.classes_NC[0, :3]] = 0.6, 0.3, 0.1
-    wanted = Starter(query_corpus.ModelSpec(name="starter"))._image(posterior_K)
+    starter = Starter(query_corpus.ModelSpec(name="starter"))
+    wanted = starter._sparse(starter._words_of_classes(posterior_K))
     [made] = corpus.vectors(drawn)
     assert made.to_dict() == pytest.approx(wanted.to_dict(), abs=2e-5)
 
