@@ -1,4 +1,4 @@
-"""The installed `stair-es search`, `encode` and `query` against a real node and the starter model."""
+"""The installed `stair-es search`, `encode` and `query` against a real node and the default model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stair_es.config import DEFAULT_MODEL
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.inputs import image_vector, text_vector
@@ -33,9 +34,9 @@ SCRIPT = Path(sys.executable).parent / "stair-es"
 @pytest.fixture
 def images(client: OpenSearch, index_name: str) -> dict[str, SparseVector]:
     """URI -> vector of three photos that are in the index."""
-    encoder = catalogue.load(ModelSpec(name="starter"))
+    encoder = catalogue.load(ModelSpec(name=DEFAULT_MODEL))
     vectors = {(PHOTOS / name).as_uri(): image_vector(encoder, PHOTOS / name) for name in NAMES}
-    about = {"model": encoder.model_id, "model_name": "starter"}
+    about = {"model": encoder.model_id, "model_name": DEFAULT_MODEL}
     mappings = {
         "_meta": {"stair_es": about},
         "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}},
@@ -71,7 +72,7 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
     best = found["hits"][0]
     assert set(best) == {"id", "index", "uri", "score", "why"}
     assert best["uri"].endswith("/tabby-cat.jpg")
-    exact = text_vector(catalogue.load(ModelSpec(name="starter")), "a cat").dot(images[best["uri"]])
+    exact = text_vector(catalogue.load(ModelSpec(name=DEFAULT_MODEL)), "a cat").dot(images[best["uri"]])
     assert exact * (1 - 2**-8) <= best["score"] <= exact * (1 + 1e-6)
     assert sum(reason["contribution"] for reason in best["why"]) == pytest.approx(exact, rel=1e-6)
     assert {"feature", "query_weight", "image_weight", "contribution"} == set(best["why"][0])
@@ -113,7 +114,7 @@ def test_encode_prints_the_words_that_are_in_the_index(run: Run, images: dict[st
 
 
 def test_finding_nothing_is_no_failure_and_is_said(run: Run, client: OpenSearch, index_name: str) -> None:
-    about = {"model": catalogue.resolve("starter").model_id, "model_name": "starter"}
+    about = {"model": catalogue.resolve(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")
