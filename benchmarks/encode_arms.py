@@ -43,7 +43,7 @@ class Loops:
 def loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
     """The loops of an encoder, whatever computes it."""
     if isinstance(encoder, Starter):
-        words, network = starter_data.load_vocabulary(), encoder._expansion._network  # type: ignore[attr-defined]
+        words, network = starter_data.load_vocabulary(), encoder._text_network
         ids = [words.with_ends(words.encode(text), MAX_TOKENS) for text in texts]
         bare = {"images": lambda: encoder.image_network.see(pixels_BHWC), "texts": lambda: [network.embed(row) for row in ids]}
     elif not isinstance(encoder, StairEncoder):
