@@ -102,4 +102,5 @@ def drawn(svg: str, side_px: int) -> bytes:
     except ImportError as error:
         raise SystemExit("some of the sources are SVG files: pip install resvg-py==0.5.0") from error
     # Without dpi a size in points is an error.
-    return resvg_py.svg_to_bytes(svg_string=svg, width=side_px, dpi=96.0, skip_system_fonts=True)
+    drawn: bytes = resvg_py.svg_to_bytes(svg_string=svg, width=side_px, dpi=96.0, skip_system_fonts=True)
+    return drawn
