@@ -65,11 +65,12 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
         "assert (files('stair_es.cluster') / 'steer.painless').read_text()\n"
         "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"
         "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'two-phase')]\n"
-        "encoder = catalogue.load(ModelSpec(name='starter', backend='onnx', text_tower='table'))\n"
-        "print(json.dumps([len(bodies), encoder.encode_texts(['a dog'])[0].features[0]]))"
+        "specs = [ModelSpec(name=name, backend='onnx', text_tower='table') for name in ('starter', 'stair-mini')]\n"
+        "words = [catalogue.load(spec).encode_texts(['a dog'])[0].features[0] for spec in specs]\n"
+        "print(json.dumps([len(bodies), *words]))"
     )
-    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
-    assert "starter" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
+    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog", "dog"]
+    assert "stair-mini" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
 
 
 def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
