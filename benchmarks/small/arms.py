@@ -69,6 +69,12 @@ ARMS = {
             grid=_FLOPS,
         ),
         Arm(
+            name="stair-own",
+            about="STAIR's three stages, a text's own words with weights of their own from the start (ours)",
+            changes={"recipe.name": "stair", **_OWN},
+            grid=_FLOPS,
+        ),
+        Arm(
             name="stair-grounded",
             about="the three stages, both sides grounded (ours)",
             changes={"recipe.name": "stair-grounded", **_OWN},
