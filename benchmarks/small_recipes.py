@@ -7,7 +7,7 @@
 
 All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data, batch and number of
 updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. Broken off, it
-goes on where it was. 24 runs take about an hour on 2 cores, the choice of values as long again.
+goes on where it was. 27 runs take 40 minutes on 2 free cores, the choice of values as long again.
 """
 
 from __future__ import annotations
