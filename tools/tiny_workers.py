@@ -73,4 +73,5 @@ def worker(rank: int, folder: str) -> None:
     first = torch.tensor([rank + 7])
     workers.take_first(first)
     torch.save({"gathered": gathered, "sum": mine, "first": first}, f"{folder}/{rank}-told.pt")
+    distributed.barrier()  # gloo's threads abort a process whose peer is gone before they have ended
     distributed.destroy_process_group()
