@@ -16,7 +16,6 @@ from stair_es.config import Home
 from stair_es.errors import ModelError, StairError
 from stair_es.extras import need
 from stair_es.model import minilm_files
-from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.image_network import load_weights
 from stair_es.model.stair_config import Backbone
 
@@ -175,4 +174,3 @@ def _first_line(error: Exception) -> str:
 
 
 _HUB = "Name a model of the hub or of timm, and see that it can be reached (or HF_HOME holds it)."
-LITE_SIZE_PX = SIZE_PX
