@@ -14,20 +14,24 @@ from stair_es.errors import StairError
 
 from . import (
     asking,
+    dashboards,
     encode,
     evaluate,
     explain,
     export,
     ingest,
     ingest_texts,
+    inspect,
     node,
     options,
     plugins,
     policy,
     query,
     search,
+    serve,
     template,
     train,
+    words,
 )
 from .output import fail, note
 
@@ -44,6 +48,10 @@ app.command(name="ingest")(options.connected(ingest.ingest))
 app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
 app.command(name="search")(options.connected(asking.asking(search.search)))
 app.command(name="explain")(options.connected(asking.asking(explain.explain)))
+app.command(name="inspect")(options.connected(inspect.inspect))
+app.command(name="words")(options.connected(words.words))
+app.command(name="serve")(options.connected(serve.serve))
+app.add_typer(dashboards.app, name="dashboards")
 app.command(name="encode")(encode.encode)
 app.add_typer(evaluate.app, name="evaluate")
 app.command(name="query")(asking.asking(query.query))

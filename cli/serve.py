@@ -1,0 +1,8 @@
+"""`stair-es serve`."""
+
+from __future__ import annotations
+
+
+def serve() -> None:
+    """Serve the page."""
+    raise NotImplementedError
