@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test browser lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
-	@echo "make test    install what the tests need (torch among it) and run them all"
+	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
@@ -17,8 +17,17 @@ help:
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest
+
+# The tests of the page drive Debian's Chromium. Nobody's machine is changed but one's own: without root it is only named.
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium for the tests of the page"; \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core) \
+			>/dev/null; \
+	else echo "the tests of the page need Chromium: apt install chromium" >&2; fi
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
