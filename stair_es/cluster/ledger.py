@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
+from stair_es.cluster.pages import pages, whole
 from stair_es.cluster.retry import persistently
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequenc
             "_source": list(_STORED),
             "track_total_hits": False,
         }
-        for hit in _search(client, connection, index, body):
+        for hit in whole(client, connection, index, body):
             stored = _stored(hit)
             found[stored.uri] = stored
     return found
@@ -92,22 +93,15 @@ def entries(
     scope: list[dict[str, Any]] = [{"exists": {"field": "uri"}}]
     if sources is not None:
         scope.append({"terms": {"source": list(sources)}})
-    body: dict[str, Any] = {
-        "size": _PAGE,
+    body = {
         "query": {"bool": {"filter": scope, "must_not": [{"range": {"ingested_at": {"gte": before}}}] if before else []}},
-        "sort": [{"uri": "asc"}, {"sha256": "asc"}],  # by content, a URI may have a document for each content that it had
         "_source": False,
         "docvalue_fields": ["uri", "source"],
-        "track_total_hits": False,
     }
-    while True:
-        hits = _search(client, connection, index, body)
+    for hits in pages(client, connection, index, body, size=_PAGE):
         for hit in hits:
             fields = hit["fields"]
             yield Entry(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
-        if len(hits) < _PAGE:
-            return
-        body = {**body, "search_after": hits[-1]["sort"]}
 
 
 def _mget(client: OpenSearch, index: str, ids: list[str]) -> list[dict[str, Any]]:
@@ -120,13 +114,6 @@ def _mget(client: OpenSearch, index: str, ids: list[str]) -> list[dict[str, Any]
         status = 404 if "not_found" in str(failed.get("type")) else 503
         raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
     return docs
-
-
-def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    whole = {"allow_partial_search_results": "false"}
-    answer = persistently(partial(client.search, index=index, body=dict(body), params=whole), connection)
-    hits: list[dict[str, Any]] = answer["hits"]["hits"]
-    return hits
 
 
 def _stored(doc: Mapping[str, Any]) -> Stored:
