@@ -129,6 +129,14 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would happen; read and write nothing.", rich_help_panel=_INDEX)
     ] = False,
+    words_index: Annotated[
+        bool | None,
+        typer.Option(
+            "--words-index/--no-words-index",
+            help="Keep an index of the heaviest words of each image beside it, for charts; or delete it. By default as it is.",
+            rich_help_panel=_INDEX,
+        ),
+    ] = None,
     swap: Annotated[
         Literal["auto", "always", "never"],
         typer.Option(
@@ -215,7 +223,8 @@ def ingest(
 
     `stair-es ingest --retry dead.jsonl --index photos`
 
-    **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters), 1 when the run failed, 2 on wrong usage.
+    **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters) or some words could not be written, 1 when the
+    run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
@@ -246,7 +255,7 @@ def ingest(
             source=place,
             limits=DecodeLimits(max_pixels=max_pixels),
             enrichers=tuple(EnricherSpec.parse(text) for text in enrich or []),
-            **_sink(sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping),
+            **_sink(sink, keep=keep, swap=swap, relax_replicas=relax_replicas, mapping=mapping, words_index=words_index),
             policy=read_policy(policy) if policy else None,
             resync=resync,
             dead_letters=dead_letters,
@@ -300,14 +309,23 @@ def _columns(given: list[str]) -> dict[str, str]:
     return columns
 
 
-def _sink(text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None) -> dict[str, Any]:
-    """Name and options of the sink: those of the built-in one have options of their own on the command line."""
+def _sink(
+    text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None, words_index: bool | None
+) -> dict[str, Any]:
+    """Name and options of the sink: those of the built-in one have options of their own on the command line.
+
+    Raises:
+        UsageError: A words index is asked of another sink.
+    """
     from stair_es.ingest.enrich import named_options
 
     name, given = named_options("a sink", text)
     if name == "cluster":
         own = {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
-        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **given}
+        words = {} if words_index is None else {"words_index": "yes" if words_index else "no"}
+        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **words, **given}
+    elif words_index:
+        raise UsageError(f"the sink {name!r} has no words index", "Leave --words-index out.")
     return {"sink": name, "sink_options": given}
 
 
@@ -331,7 +349,7 @@ def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: 
         emit_json(report.to_dict())
     else:
         print_report(report)
-    return bool(report.dead)
+    return bool(report.dead or (report.words_index and report.words_index.failed))
 
 
 def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> bool:

@@ -52,6 +52,10 @@ def print_dry_run(would: DryRun, alias: str) -> None:
     for name, count, what in rows:
         if count:
             stdout.print(f"  {name:10} {count:12,}  {what}")
+    if would.words_index:
+        fates = {"create": "would be made", "update": "would be brought in step", "delete": "would be deleted"}
+        name = f" {would.words_index.index}" if would.words_index.index else ""
+        stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
 
 
 def print_end(report: Report, *, again: str = "") -> None:

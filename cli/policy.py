@@ -199,7 +199,7 @@ def _run(call: Callable[..., dict[str, Counts]], said: str, how: tuple[float, in
         emit_json(counts_json(done))
     else:
         print_counts(said, done)
-    if any(counts.failed for counts in done.values()):
+    if any(counts.failed or (counts.words and counts.words.failed) for counts in done.values()):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -102,6 +102,7 @@ def counts_json(done: Mapping[str, Counts]) -> list[dict[str, Any]]:
             "changed": counts.changed,
             "unchanged": counts.unchanged,
             "failed": [{"id": id_, "reason": reason} for id_, reason in counts.failed.items()],
+            "words_index": counts.words.to_json() if counts.words else None,
         }
         for name, counts in done.items()
     ]

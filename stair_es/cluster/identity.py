@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
-_LONGEST_NAME = 255
+LONGEST_NAME = 255
+WORDS_SUFFIX, WRITE_SUFFIX = ".words", ".write"
+"""What the words index of an index is called, and the alias to write it through: see `words_index`."""
 _ADDED_LATER = frozenset({"policy", "policy_undo"})
 """An index from before there were policies lacks these fields; it gets them with its first policy."""
 
@@ -72,10 +74,11 @@ def check_alias(alias: str) -> None:
 
 
 def index_name(alias: str, model_id: str, now: datetime) -> str:
-    """`<alias>-<model>-<timestamp>`; a long model id is cut."""
+    """`<alias>-<model>-<timestamp>`; a long model id is cut, so that there is room for what the words index is called."""
     stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
     model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
-    return f"{alias}-{model[: _LONGEST_NAME - len(alias.encode()) - len(stamp) - 2]}-{stamp}"
+    longest = LONGEST_NAME - len(WORDS_SUFFIX + WRITE_SUFFIX)
+    return f"{alias}-{model[: longest - len(alias.encode()) - len(stamp) - 2]}-{stamp}"
 
 
 def about(identity: Identity, alias: str) -> dict[str, Any]:
@@ -117,6 +120,17 @@ def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> 
 
 
 def ours(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`_meta.stair_es` of an index as the cluster describes it; empty for one that isn't ours."""
+    """`_meta.stair_es` of an index as the cluster describes it; empty for one that isn't ours, and for a words index."""
+    about = _about(index)
+    return {} if "words_of" in about else about
+
+
+def words_of(index: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same of a words index; empty for all others."""
+    about = _about(index)
+    return about if "words_of" in about else {}
+
+
+def _about(index: Mapping[str, Any]) -> Mapping[str, Any]:
     about = index.get("mappings", {}).get("_meta", {}).get("stair_es", {})
     return about if isinstance(about, dict) else {}

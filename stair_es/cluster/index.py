@@ -22,6 +22,7 @@ from stair_es.cluster.identity import (
     mapping_differences,
     ours,
     with_meta,
+    words_of,
 )
 from stair_es.cluster.policy_state import check_asked, state_of, with_policy
 from stair_es.cluster.relax import relaxed
@@ -157,6 +158,8 @@ def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
     [(name, index)] = found.items()
     if name == alias:
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
+    if words_of(index):
+        raise IndexMismatch(f"alias {alias!r} stands for {name}, the words index of another one", _OTHER_NAME)
     if not ours(index):
         raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
     return name, index

@@ -7,7 +7,7 @@ between, an ingest or a second run, finds there what is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer_body import Layout, affected, script
 from stair_es.cluster.steer_task import Pass, Speed, Task
 from stair_es.cluster.swap import stands_for
+from stair_es.cluster.words_index import look
+from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Counts:
     unchanged: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     """Id and reason."""
+    words: WordsReport | None = None
+    """What followed in the words index, where there is one."""
 
     @property
     def examined(self) -> int:
@@ -151,7 +155,16 @@ class Steering:
                 missing_fields(place.properties, f"index {place.name!r}")
             done |= {place.name: self._steer(place, policy, speed, say, progress) for place in places}
             places = [place for place in self.places() if place.name not in done]
-        return done
+        return self._followed(done, say)
+
+    def _followed(self, done: dict[str, Counts], say: Callable[[str], None]) -> dict[str, Counts]:
+        """The words indices come last: a run that ends before them leaves what the next one, or an ingest, finds and mends."""
+        if not look(self.client, self.connection, self.alias).on:
+            return done
+        return {
+            name: replace(counts, words=reconcile(self.client, self.connection, self.alias, name, say))
+            for name, counts in done.items()
+        }
 
     def _steer(
         self,

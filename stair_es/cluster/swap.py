@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.identity import ours
 from stair_es.cluster.retry import persistently
+from stair_es.cluster.words_index import delete_orphans, look_once, moves
 from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenIndex) -> None:
     """Let `alias` stand for the index that was built, in one step: a search finds the old one or the new one.
 
-    Does nothing where a parallel run has done it.
+    So does a chart of the words, if the new index has a words index. Does nothing where a parallel run has done it.
 
     Raises:
-        IndexMismatch: Meanwhile the alias stands for an index that this run doesn't know.
+        IndexMismatch: Meanwhile the alias stands for an index that this run doesn't know, or that of the words is someone
+            else's.
     """
     if opened.live is not None:
         persistently(partial(_swap, client, alias, opened), connection)
@@ -41,7 +43,8 @@ def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: R
 def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
     """Delete the indices of `alias` that nothing stands for any more, all but the `keep` newest; returns their names.
 
-    An index that has any alias is in use or being built; one that `_meta.stair_es.alias` doesn't name is someone else's.
+    An index that has any alias is in use or being built; one that `_meta.stair_es.alias` doesn't name is someone else's. Words
+    indices go with those that they are of.
 
     Raises:
         UsageError: `keep` is below 0.
@@ -58,6 +61,7 @@ def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> 
     names = [name for _, name in sorted(retired, reverse=True)[keep:]]
     for name in names:
         persistently(partial(client.indices.delete, index=name, ignore=[404]), connection)
+    delete_orphans(client, connection, alias)
     return names
 
 
@@ -75,4 +79,4 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
     actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
     actions.append({"add": {"index": opened.name, "alias": alias, "is_write_index": True}})
     actions.append({"remove": {"index": opened.name, "alias": opened.write_alias}})
-    client.indices.update_aliases(body={"actions": actions})
+    client.indices.update_aliases(body={"actions": [*actions, *moves(look_once(client, alias), opened.name)]})

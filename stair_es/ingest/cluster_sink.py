@@ -1,7 +1,7 @@
 """The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
 
 Options: `keep` (how many retired indices stay, 1), `swap` (auto, always, never), `relax_replicas` (yes or no),
-`mapping` (a file with the user's own index body).
+`mapping` (a file with the user's own index body), `words_index` (yes or no; by default what the index has).
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import atexit
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster import index as indices
 from stair_es.cluster import ledger
@@ -24,16 +23,18 @@ from stair_es.cluster.ledger import Entry, Stored
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.policy_state import policy_of
 from stair_es.cluster.retry import RetryPolicy
+from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, UsageError
+from stair_es.ingest.cluster_options import ClusterOptions
+from stair_es.ingest.cluster_words import Wish, begin, wish
 from stair_es.ingest.parts import in_parts
-from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
+from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan, WordsPlan
 from stair_es.policy import WordPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 _PART = 256
-Swap = Literal["auto", "always", "never"]
 
 
 @lru_cache(maxsize=4)
@@ -96,32 +97,6 @@ class ClusterWriter:
         return BulkWriter(client=_client(self.connection), connection=self.connection, alias=alias, policy=self.policy)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    keep: int = 1
-    swap: Swap = "auto"
-    relax_replicas: bool = False
-    mapping: Path | None = None
-
-    @classmethod
-    def of(cls, given: Mapping[str, str]) -> _Options:
-        unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping"}
-        if unknown:
-            raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        keep, swap, relax = given.get("keep", "1"), given.get("swap", "auto"), given.get("relax_replicas", "no")
-        if not keep.isdecimal() or swap not in get_args(Swap) or relax not in ("yes", "no"):
-            raise UsageError(
-                f"the sink 'cluster' can't have keep={keep}, swap={swap}, relax_replicas={relax}",
-                f"keep is a number, swap one of {', '.join(get_args(Swap))}, relax_replicas yes or no.",
-            )
-        return cls(
-            keep=int(keep),
-            swap=cast(Swap, swap),
-            relax_replicas=relax == "yes",
-            mapping=Path(given["mapping"]) if given.get("mapping") else None,
-        )
-
-
 @dataclass(kw_only=True)
 class ClusterSession:
     """See `Session`."""
@@ -132,11 +107,13 @@ class ClusterSession:
     label: str
     alias: str
     opened: OpenIndex
-    options: _Options
+    options: ClusterOptions
     began: str
     say: Say
     policy: WordPolicy | None
     """That of the index when the run began."""
+    words: bool
+    """Whether the index has a words index."""
 
     @property
     def _connection(self) -> Connection:
@@ -159,10 +136,22 @@ class ClusterSession:
         return ledger.entries(_client(self._connection), self._connection, self.index, sources=sources, before=self.began)
 
     def complete(self, coverage: Coverage) -> Completion:
-        """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists."""
+        """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists.
+
+        The words index is brought in step before, so that both aliases move at once.
+        """
         client = _client(self._connection)
         indices.refresh(client, self._connection, self.index)
         self._compare_policy(client)
+        words = self._words(client)
+        return replace(self._take_over(client, coverage), words_index=words)
+
+    def _words(self, client: OpenSearch) -> WordsReport | None:
+        if not self.words:
+            return None
+        return reconcile(client, self._connection, self.alias, self.index, self.say, self.writer.policy)
+
+    def _take_over(self, client: OpenSearch, coverage: Coverage) -> Completion:
         live = self.opened.live
         if live is None or self.index in indices.stands_for(client, self._connection, self.alias):
             return Completion()  # by a run beside this one, perhaps
@@ -234,10 +223,10 @@ class Kind:
 
     def open(self, plan: SinkPlan, say: Say) -> ClusterSession:
         """See `SinkKind`."""
-        options, connection, target = self._begin(plan)
-        client = _client(connection)
-        body = index_body(target, plan.document, override=options.mapping)
-        opened = indices.open_index(client, connection, plan.alias, body, plan.identity, say, plan.policy)
+        asked = self._begin(plan)
+        client, connection = _client(asked.connection), asked.connection
+        opened = indices.open_index(client, connection, plan.alias, asked.body, plan.identity, say, plan.policy)
+        begin(client, connection, opened.name, asked.words, say)
         if plan.document.id == "content" and not opened.created:
             indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
         if opened.under_way:
@@ -245,38 +234,65 @@ class Kind:
                 f"{opened.name}: a policy {opened.under_way} is under way there, or was interrupted: unless it still runs, say"
                 f" stair-es policy {opened.under_way} --index {plan.alias}"
             )
-        return self._session(plan, options, connection, target, opened, say)
+        return _session(plan, asked, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:
         """See `SinkKind`."""
-        options, connection, target = self._begin(plan)
-        body = index_body(target, plan.document, override=options.mapping)
-        opened = indices.find_index(_client(connection), connection, plan.alias, body, plan.identity, plan.policy)
-        return self._session(plan, options, connection, target, opened, lambda _: None) if opened else None
+        asked = self._begin(plan)
+        opened = self._find(plan, asked)
+        return _session(plan, asked, opened, lambda _: None) if opened else None
 
-    def _begin(self, plan: SinkPlan) -> tuple[_Options, Connection, Target]:
+    def words(self, plan: SinkPlan) -> WordsPlan | None:
+        """See `HasWords`."""
+        asked = self._begin(plan)
+        opened = self._find(plan, asked)
+        return asked.words.plan(opened.name if opened else None)
+
+    def _find(self, plan: SinkPlan, asked: _Asked) -> OpenIndex | None:
+        client = _client(asked.connection)
+        return indices.find_index(client, asked.connection, plan.alias, asked.body, plan.identity, plan.policy)
+
+    def _begin(self, plan: SinkPlan) -> _Asked:
+        """All that can be known, and refused, before anything is made."""
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
-        return _Options.of(plan.options), plan.connection, probe(_client(plan.connection), plan.connection)
+        options, client = ClusterOptions.of(plan.options), _client(plan.connection)
+        target = probe(client, plan.connection)
+        indices.check_alias(plan.alias)
+        body = index_body(target, plan.document, override=options.mapping)
+        fields = body.get("mappings", {}).get("properties", {})
+        words = wish(client, plan.connection, plan.alias, options.words_index, fields)
+        return _Asked(options=options, connection=plan.connection, target=target, body=body, words=words)
 
-    def _session(
-        self, plan: SinkPlan, options: _Options, connection: Connection, target: Target, opened: OpenIndex, say: Say
-    ) -> ClusterSession:
-        writer = ClusterWriter(
-            connection=connection, index=opened.name, alias=plan.alias, write_alias=opened.write_alias, policy=plan.bulk
-        )
-        return ClusterSession(
-            writer=writer,
-            index=opened.name,
-            fresh=opened.created,
-            label=target.label,
-            alias=plan.alias,
-            opened=opened,
-            options=options,
-            began=plan.began,
-            say=say,
-            policy=opened.policy,
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a plan comes to."""
+
+    options: ClusterOptions
+    connection: Connection
+    target: Target
+    body: Mapping[str, Any]
+    words: Wish
+
+
+def _session(plan: SinkPlan, asked: _Asked, opened: OpenIndex, say: Say) -> ClusterSession:
+    writer = ClusterWriter(
+        connection=asked.connection, index=opened.name, alias=plan.alias, write_alias=opened.write_alias, policy=plan.bulk
+    )
+    return ClusterSession(
+        writer=writer,
+        index=opened.name,
+        fresh=opened.created,
+        label=asked.target.label,
+        alias=plan.alias,
+        opened=opened,
+        options=asked.options,
+        began=plan.began,
+        say=say,
+        policy=opened.policy,
+        words=asked.words.on,
+    )
 
 
 KIND = Kind()

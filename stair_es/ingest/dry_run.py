@@ -13,7 +13,7 @@ from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.options import IngestOptions, job_of, plan, sink_kind
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.resync import gone
-from stair_es.ingest.sink import Say
+from stair_es.ingest.sink import HasWords, Say, WordsPlan
 from stair_es.ingest.stages import Job, check_batch
 from stair_es.ingest.streams import Streams
 from stair_es.sources.item import Item, Source
@@ -39,6 +39,8 @@ class DryRun:
     """Documents that `--resync` would remove; 0 without it. With ids by content only reading tells all, and what was moved."""
     index: str | None
     """Where they would go; None for a new index."""
+    words_index: WordsPlan | None = None
+    """What would become of the words index, where there is one or is to be."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -51,7 +53,8 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
     Raises:
         StairError: A source or the sink stands in the way.
     """
-    session = sink_kind(options).peek(plan(options, connection, now()))
+    kind, asked = sink_kind(options), plan(options, connection, now())
+    session = kind.peek(asked)
     job = job_of(options, session) if session else None
     counts, streams = Counter[str](), Streams(sources)
     with Manifest() as manifest:
@@ -70,6 +73,7 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             unlisted=counts["unlisted"],
             gone=sum(one.found_at is None for one in found_gone),
             index=session.index if session else None,
+            words_index=kind.words(asked) if isinstance(kind, HasWords) else None,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stair_es.cluster.words_sync import WordsReport
 from stair_es.errors import IngestError
 from stair_es.ingest.batch import STAGES, Batch, Outcome, Stage
 from stair_es.ingest.dead_letters import DeadLetters
@@ -64,6 +65,8 @@ class Report:
     """The JSONL file, where images are dead."""
     dead_reasons: tuple[DeadReason, ...] = ()
     """The commonest, most images first."""
+    words_index: WordsReport | None = None
+    """What was done to the words index, where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -78,6 +81,7 @@ class Report:
             "encoder_idle": None if self.encoder_idle is None else round(self.encoder_idle, 3),
             **{name: getattr(self, name) for name in ("bulk_requests", "bulk_busy", "index", "alias", "swapped", "unfinished")},
             "pruned": list(self.pruned),
+            "words_index": self.words_index.to_json() if self.words_index else None,
             **{name: getattr(self, name) for name in ("model", "runner", "dead_letters")},
             "dead_reasons": [asdict(reason) for reason in self.dead_reasons],
         }

@@ -172,6 +172,7 @@ class _Run:
             runner=runner,
             dead_letters=str(self.books.dead_letters.path) if self.books.dead_letters.count else None,
             dead_reasons=self.books.dead_reasons(),
+            words_index=completion.words_index,
         )
 
 

@@ -12,6 +12,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import Identity
 from stair_es.cluster.ledger import Entry, Stored
+from stair_es.cluster.words_sync import WordsReport
 from stair_es.policy import WordPolicy
 
 Say: TypeAlias = Callable[[str], None]
@@ -70,6 +71,8 @@ class Completion:
     unfinished: str = ""
     """Why a new index was built but doesn't stand behind the name yet; empty otherwise."""
     pruned: tuple[str, ...] = ()
+    words_index: WordsReport | None = None
+    """What was done to the words index; None where there is none."""
 
 
 Fate: TypeAlias = Literal["taken", "dead", "unseen"]
@@ -113,6 +116,15 @@ class HasPolicy(Protocol):
     policy: WordPolicy | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class WordsPlan:
+    """What a run would do to a words index."""
+
+    index: str | None
+    """None for one that has no name yet."""
+    would: Literal["create", "update", "delete"]
+
+
 class SinkKind(Protocol):
     """What an entry point of the group `stair_es.sinks` names."""
 
@@ -129,3 +141,11 @@ class SinkKind(Protocol):
 
     def peek(self, plan: SinkPlan) -> Session | None:
         """As `open`, but changes nothing: for a dry run. None where the run would begin with an empty index."""
+
+
+@runtime_checkable
+class HasWords(Protocol):
+    """A kind whose sinks may keep a words index beside the images."""
+
+    def words(self, plan: SinkPlan) -> WordsPlan | None:
+        """What a run would do to it; changes nothing, as `peek`. None where there is none, and none is to be."""

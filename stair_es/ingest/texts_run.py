@@ -174,4 +174,5 @@ class TextRun:
             runner="local",
             dead_letters=str(self.books.dead_letters.path) if self.books.dead_letters.count else None,
             dead_reasons=self.books.dead_reasons(),
+            words_index=completion.words_index,
         )
