@@ -2,7 +2,154 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def words() -> None:
-    """Show the words of a corpus."""
-    raise NotImplementedError
+import typer
+
+from stair_es.config import DEFAULT_INDEX
+from stair_es.errors import IndexMismatch, UsageError
+from stair_es.inspection.figures import FLAT, Order
+
+from . import options
+from .csv_output import Csv
+from .output import note
+
+if TYPE_CHECKING:
+    from stair_es.inspection.corpus import Corpus, Sample
+    from stair_es.policy import WordPolicy
+    from stair_es.search.known import Known
+
+    from .words_output import View
+
+
+def words(
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="How many words; 30 unless for --json or --csv, which have all.")
+    ] = None,
+    sort: Annotated[
+        Order,
+        typer.Option(
+            "--sort", help="Largest first: images that have the word, mean or largest weight, share of all weight, flatness."
+        ),
+    ] = "df",
+    min_df: Annotated[int, typer.Option("--min-df", min=1, help="Leave out words that fewer images have.")] = 1,
+    match: Annotated[
+        str, typer.Option("--match", help="Only words that a pattern with * ? [...] describes, or that begin with a text.")
+    ] = "",
+    dead: Annotated[bool, typer.Option("--dead", help="List the model's words that no image has instead, one a line.")] = False,
+    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Read that many images, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sample: the same again.")] = 0,
+    flat: Annotated[
+        float, typer.Option("--flat", min=0.0, max=1.0, help="From which flatness on a word is a stop-word candidate.")
+    ] = FLAT,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE", help="Write the candidates as a word policy that mutes them. Never overwrites."),
+    ] = None,
+    as_json: options.Json = False,
+    as_csv: Csv = False,
+    index: options.Index = DEFAULT_INDEX,
+    url: options.Url = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Whose words may be dead; without it the model that the index names.")
+    ] = None,
+) -> None:
+    """Show the vocabulary of an index: how many images have each word, how heavy it is, dead words, stop-word candidates.
+
+    Reads all words of all images, not just the heaviest, and changes nothing. A word is a stop-word candidate if its weight is
+    much the same in every image, so that it doesn't tell them apart: docs/inspect.md has the formula.
+
+    **Examples**
+
+    - `stair-es words --index photos`
+
+    - `stair-es words --sort mean --min-df 10 -k 50`
+
+    - `stair-es words --match "cat*" --csv`
+
+    - `stair-es words --sample 5000 --json`
+
+    - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+    if policy and policy.exists():
+        raise _exists(policy)
+    from stair_es.inspection import vocabulary
+    from stair_es.inspection.corpus import Sample
+
+    from . import words_output
+
+    known, found = _read(index, url, Sample(size=sample, seed=seed) if sample else None)
+    _say(found, index)
+    told = vocabulary.of_model(model or known.model_name, asked=model is not None)
+    view = words_output.view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
+    if policy:
+        _write(policy, view, known.policy)
+    words_output.emit(view, k, index=index, dead=dead, form="json" if as_json else "csv" if as_csv else "text")
+
+
+def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Corpus]:
+    from stair_es.inspection.corpus import corpus
+    from stair_es.search.known import look
+
+    from .policy_report import document_progress
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        known = look(client, connection, index)
+        if not known.ordered:
+            raise IndexMismatch(
+                f"the index {index!r} can't be read page by page: `uri` and `sha256` are no keywords in its mapping",
+                "Ingest into an index with the packaged mapping, or with these two fields as it has them.",
+            )
+        with document_progress() as progress:
+            return known, corpus(client, connection, index, sample=sample, progress=progress)
+
+
+def _say(found: Corpus, index: str) -> None:
+    """What the figures are of."""
+    if not found.documents:
+        note(f"{index!r} is empty: nothing was ingested, or nothing refreshed yet")
+    if found.without_uri:
+        note(f"{found.without_uri:,} documents have no URI, or one of 8 KiB and more: they are not in the figures")
+    if found.missed:
+        fewer = f"{found.missed:,} fewer" if found.missed > 0 else f"{-found.missed:,} more"
+        note(
+            f"{fewer} documents were read than counted before: the index changed meanwhile, "
+            "or documents have the same URI and content"
+        )
+    if found.sample and found.images < found.documents - found.without_uri:
+        note(
+            f"a sample of {found.images:,} of {found.documents:,} images (seed {found.sample.seed}): all figures are estimates, "
+            f"a share of images is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
+        )
+
+
+def _write(path: Path, view: View, had: WordPolicy | None) -> None:
+    import json
+
+    from stair_es.inspection.muting import muting
+
+    if not view.stop_words:
+        note(f"no stop-word candidates: {path} was not written")
+        return
+    made, left = muting([row.word for row in view.stop_words], had, path.stem)
+    if left:
+        note(f"not muted, since a rename or merge of the index's policy has them: {', '.join(left)}")
+    if len(made.mute) == len(had.mute if had else ()):
+        note(f"nothing to mute is left: {path} was not written")
+        return
+    try:
+        with path.open("x", encoding="utf-8") as out:
+            out.write(json.dumps(made.to_json(), ensure_ascii=False, indent=2) + "\n")
+    except FileExistsError:
+        raise _exists(path) from None
+    kept = f", with the rules that the index has ({had.label})" if had else ""
+    note(f"{path}: mutes {len(made.mute):,} words{kept}. Look first: stair-es policy plan {path}")
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} is there already", "Give another name, or delete it first: it is not overwritten.")

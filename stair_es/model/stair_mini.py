@@ -36,6 +36,12 @@ class StairMini(Starter):
         share = blend.image_starter + blend.image_starter_sure * float(classes_K.max())
         return unit(keep_top(learned_V + share * self._words_of_classes(classes_K), blend.image_words))
 
+    def _may_be_seen(self) -> NDArray[np.bool_]:
+        """[V]: the heads' words, too."""
+        seen_V = super()._may_be_seen()
+        seen_V[self._mini.feature_ids_F] = True
+        return seen_V
+
     def _text(self, text: str) -> Doubles:
         """At most 48 words [V]; none where the starter has none."""
         text_ids, word_ids = self._read(text)

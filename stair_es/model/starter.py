@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stair_es.config import Home
 from stair_es.errors import ModelError
@@ -149,6 +150,11 @@ class Starter:
         return tuple(self._vocabulary.words[token] for token in ids if self._is_meaningful[token])
 
     @property
+    def image_features(self) -> tuple[str, ...]:
+        """All words that an image's vector may have."""
+        return tuple(self._vocabulary.words[i] for i in np.flatnonzero(self._may_be_seen()))
+
+    @property
     def image_network(self) -> ImageNetwork:
         """The network behind `encode_images`."""
         with self._lock:
@@ -167,6 +173,10 @@ class Starter:
             # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
             weights_V = np.log1p(_GAIN * words_V) * self._words.rarity
         return unit(keep_top(weights_V, IMAGE_WORDS))
+
+    def _may_be_seen(self) -> NDArray[np.bool_]:
+        """[V]: the words of the classes, but for one that they all have."""
+        return (self._words.mean > 0) & (self._words.rarity > 0)
 
     def _text(self, text: str) -> Doubles:
         """The weights [V] of a text; all 0 without a known word."""

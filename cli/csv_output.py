@@ -1,0 +1,48 @@
+"""Tables for other programs: comma-separated values as RFC 4180 has them, with nothing in them that a spreadsheet would run."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    Cell = str | int | float | bool | None
+
+Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout, with a header.")]
+_MARK = "'"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def safe(text: str) -> str:
+    """A text that no spreadsheet takes for a formula: one that begins like one, or with the mark itself, gets a mark in front.
+
+    So the text is what is left without one leading mark.
+    """
+    return _MARK + text if text.startswith((*_FORMULA, _MARK)) else text
+
+
+def lines(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """The table, without the last line end."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue().removesuffix("\n")
+
+
+def emit_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """The table on stdout."""
+    plain(lines(header, rows))
+
+
+def _cell(value: Cell) -> Cell:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return safe(value.encode("utf-8", "backslashreplace").decode()) if isinstance(value, str) else value

@@ -1,0 +1,74 @@
+"""The words that a model could give to an image: those that no image has are dead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stair_es.errors import StairError
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
+from stair_es.search import vocabulary
+
+BERT = "BERT, uncased"
+_SPECIAL = re.compile(r"\[.+\]")
+"""`[CLS]`, `[unused7]`: no model gives them to an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWords:
+    """A vocabulary."""
+
+    words: frozenset[str]
+    of: str
+    """The model that told it, or `BERT`."""
+    why: str = ""
+    """Why it is BERT's."""
+
+
+def of_model(name: str, *, asked: bool = False) -> ModelWords:
+    """The words of a model, or BERT's where it doesn't tell or isn't here. No network is run, and none downloaded unasked.
+
+    Args:
+        name: What `--model` would take.
+        asked: A person named it: what can't be loaded is an error then, and what isn't here is fetched.
+
+    Raises:
+        StairError: It can't be loaded, and it was asked for.
+    """
+    if not asked and not _is_here(name):
+        return _bert(f"the model {name} is not on this machine")
+    try:
+        encoder = catalogue.load(ModelSpec(name=name))
+        told = getattr(encoder, "image_features", None) or getattr(encoder, "features", None)
+    except StairError as error:
+        if asked:
+            raise
+        return _bert(error.message)
+    if not told:
+        return _bert(f"the model {name} does not tell its words")
+    return ModelWords(words=_without_special(told), of=encoder.model_id)
+
+
+def dead(known: ModelWords, seen: Iterable[str], policy: WordPolicy | None) -> tuple[str, ...]:
+    """The words of a vocabulary that no image has, sorted; not those that a word policy took away."""
+    gone = {*policy.becomes, *policy.mute} if policy else set[str]()
+    return tuple(sorted(known.words.difference(seen, gone)))
+
+
+def _bert(why: str) -> ModelWords:
+    return ModelWords(words=_without_special(vocabulary.load().words), of=BERT, why=why)
+
+
+def _without_special(words: Iterable[str]) -> frozenset[str]:
+    return frozenset(word for word in words if not _SPECIAL.fullmatch(word))
+
+
+def _is_here(name: str) -> bool:
+    try:
+        return name in catalogue.names() or Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
