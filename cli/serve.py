@@ -2,7 +2,132 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def serve() -> None:
-    """Serve the page."""
-    raise NotImplementedError
+import typer
+
+from stair_es.config import DEFAULT_INDEX, ENV_MODEL
+from stair_es.errors import UsageError
+
+from . import options
+from .output import emit_json, note, stdout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stair_es.model.encoder import ModelSpec
+    from stair_es.web.security import Guard
+
+ENV_TOKEN = "STAIR_ES_SERVE_TOKEN"
+_SHORTEST = 16
+
+
+def serve(
+    index: options.Index = DEFAULT_INDEX,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=0, max=65535, help="0 for any free one. [default: the first free one from 8077 on]"),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option("--images", help="A folder whose images may be shown in full; may be given several times.", metavar="ROOT"),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help=f"File with a token that visitors must know. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]"),
+    ] = None,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Serve other machines without a token.")] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", help="A further name that the page is called by, as behind a proxy.", metavar="NAME"),
+    ] = None,
+    title: Annotated[str, typer.Option("--title", help="What the page is called. [default: the index]")] = "",
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: options.Json = False,
+    url: options.Url = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model. [default: the one of the index]"),
+    ] = None,
+    backend: options.BackendOption = "auto",
+    text_tower: options.TextTowerOption = "full",
+) -> None:
+    """Serve the page for search and inspection, until Ctrl-C.
+
+    It reads only: credentials that may search suffice. It listens on this machine alone unless told otherwise, and prints where.
+
+    **Examples**
+
+    - `stair-es serve --index photos --open`
+
+    - `stair-es serve --index photos --images ~/Pictures`
+
+    - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
+    """
+    from dataclasses import replace
+
+    from stair_es.extras import need
+
+    for package in ("starlette", "uvicorn", "cachetools"):
+        need(package, "serve")
+    from stair_es.web.app import Site, application
+    from stair_es.web.originals import Roots
+    from stair_es.web.server import listening, run, url_of
+
+    guard = _guard(host, _token(token_file), no_token, allow_host or [])
+    roots = Roots.of(images or [])
+    with listening(host, port) as (listener, actual):
+        connection = replace(options.connection(url), timeout_s=10.0)
+        site = Site(connection=connection, index=index, spec=_spec(model, backend, text_tower), roots=roots, title=title)
+        app = application(site, guard, actual, note)
+        where = url_of(host, actual)
+
+        def ready() -> None:
+            if as_json:
+                emit_json({"url": where})
+            else:
+                stdout.print(where, markup=False)
+            if open_:
+                typer.launch(where)
+
+        run(app, listener, ready)
+
+
+def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
+    from stair_es.web.security import Guard, is_loopback
+
+    if token and no_token:
+        raise UsageError("a token, and --no-token", "Keep one of the two.")
+    local = is_loopback(host)
+    if not local and not token and not no_token:
+        raise UsageError(
+            f"{host} can be reached from other machines, and whoever reaches it would see all images",
+            "Give a token with --token-file, or say --no-token if something in front of it asks who is there.",
+        )
+    names = frozenset({"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in allowed)})
+    return Guard(hosts=names, addresses=not local, token=token)
+
+
+def _token(path: Path | None) -> str:
+    from stair_es.cluster.security import secret
+
+    if path is None:
+        token = secret(ENV_TOKEN) or ""
+    else:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"can't read the token from {str(path)!r}: {error}", "Name a text file with the token.") from None
+        if not token:
+            raise UsageError(f"{str(path)!r} is empty", "Write the token into it.")
+    if token and len(token) < _SHORTEST:
+        raise UsageError(f"the token has {len(token)} characters, {_SHORTEST} are the least", "Make one: openssl rand -hex 24")
+    return token
+
+
+def _spec(model: str | None, backend: options.BackendOption, text_tower: options.TextTowerOption) -> Callable[[str], ModelSpec]:
+    from stair_es.model.encoder import ModelSpec
+
+    return lambda own: ModelSpec(name=model or own, backend=backend, text_tower=text_tower)

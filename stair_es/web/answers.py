@@ -1,0 +1,158 @@
+"""Answers as the page reads them. Pure: text stays text, and whatever a stranger's document holds becomes plain JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from stair_es.inspection.stored import vector_of
+
+if TYPE_CHECKING:
+    from stair_es.inspection.stored import StoredImage
+    from stair_es.search.explain import Reason
+    from stair_es.search.hits import Hit
+    from stair_es.types import Json, SparseVector
+    from stair_es.web.weighed import Weighed
+
+TOP_WORDS = 12
+_DIGITS = 6
+_LONGEST = 4000
+_NOT_FACTS = frozenset(
+    {"tokens", "impacts", "token_ids", "top_tokens", "thumbnail", "policy_undo", "uri", "caption", "fingerprint", "version"}
+)
+
+
+def encoded(value: Json | Mapping[str, Any]) -> bytes:
+    """JSON in ASCII: half a surrogate pair of some file name passes, and no byte means something to HTML."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def hit_json(hit: Hit, why: Sequence[Reason], beside: float, thumbnail: str | None) -> dict[str, Any]:
+    """One image that was found."""
+    return {
+        "id": hit.id,
+        "uri": hit.uri,
+        "name": name_of(hit.uri) or hit.id,
+        "caption": text_of(hit.source.get("caption")),
+        "score": hit.score,
+        "width": _whole(hit.source.get("width")),
+        "height": _whole(hit.source.get("height")),
+        "thumbnail": thumbnail,
+        "why": [
+            {
+                "word": reason.feature,
+                "query": round(reason.query_weight, _DIGITS),
+                "image": round(reason.image_weight, _DIGITS),
+                "adds": round(reason.contribution, _DIGITS),
+            }
+            for reason in why
+        ],
+        "beside": round(beside, _DIGITS),
+        "words": pairs(vector_of(hit.source.get("tokens")).top(TOP_WORDS)),
+    }
+
+
+def query_json(weighed: Weighed) -> dict[str, Any]:
+    """What was asked, word by word."""
+    words = [
+        {
+            "word": word.word,
+            "weight": round(word.weight, _DIGITS),
+            "factor": word.factor,
+            **({"added": True} if word.added else {}),
+        }
+        for word in weighed.words
+    ]
+    return {"query": words, "required": list(weighed.required), "excluded": list(weighed.excluded)}
+
+
+def image_json(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:
+    """All of one image that people can read."""
+    facts = {name: plain(value) for name, value in sorted(image.source.items()) if name not in _NOT_FACTS and value is not None}
+    return {
+        "id": image.id,
+        "uri": image.uri,
+        "name": name_of(image.uri) or image.id,
+        "caption": text_of(image.source.get("caption")),
+        "words": pairs(image.vector),
+        "facts": {"index": image.index, **facts},
+        "thumbnail": thumbnail,
+        "original": original,
+        "explain": {"sum_of_weights": round(math.fsum(image.vector.weights), _DIGITS), "words": len(image.vector)},
+    }
+
+
+def facets_json(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """How many match, and what they have."""
+    groups = answer.get("aggregations") or {}
+    return {
+        "total": int(answer["hits"]["total"]["value"]),
+        "words": _counts(groups.get("words"), "word"),
+        "sources": _counts(groups.get("sources"), "source"),
+    }
+
+
+def pairs(vector: SparseVector) -> list[list[Any]]:
+    """Words and weights, heaviest first."""
+    return [[word, round(weight, _DIGITS)] for word, weight in vector]
+
+
+def thumbnail_url(id_: str, fingerprint: object) -> str:
+    """Where its small picture is; with a fingerprint it may be kept for good."""
+    version = f"?v={quote(fingerprint, safe='')}" if isinstance(fingerprint, str) and fingerprint else ""
+    return f"/thumb/{segment(id_)}{version}"
+
+
+def original_url(id_: str) -> str:
+    """Where the large one is."""
+    return f"/original/{segment(id_)}"
+
+
+def segment(id_: str) -> str:
+    """An id as one segment of a path, slashes and all."""
+    return quote(id_, safe="", errors="replace")
+
+
+def name_of(uri: str) -> str:
+    """What a person calls the image at a URI: the last part of its path, and what is behind `#`."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri
+    last = unquote(parts.path.rstrip("/").rpartition("/")[2])
+    return f"{last}#{unquote(parts.fragment)}" if parts.fragment else last or uri
+
+
+def text_of(value: object) -> str | None:
+    """A caption, which may be anything where a stranger wrote it."""
+    if value is None or value == "" or value == []:
+        return None
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = " / ".join(value)
+    return (value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False))[:_LONGEST]
+
+
+def plain(value: object) -> Json:
+    """A value of a document as JSON that isn't too long: what is becomes the beginning of its text."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else value[:_LONGEST] + "…"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > _LONGEST:
+        return text[:_LONGEST] + "…"
+    made: Json = json.loads(text, parse_constant=lambda _: None)
+    return made
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _counts(group: Mapping[str, Any] | None, name: str) -> list[dict[str, Any]]:
+    return [{name: str(bucket["key"]), "count": int(bucket["doc_count"])} for bucket in (group or {}).get("buckets", ())]

@@ -1,0 +1,105 @@
+"""The application, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from stair_es.errors import StairError
+from stair_es.web.answers import encoded
+from stair_es.web.engine import Engine
+from stair_es.web.faults import AGAIN_S, Fault, Refused, fault_of
+from stair_es.web.gate import Busy, Gate
+from stair_es.web.limits import Limits
+from stair_es.web.originals import Roots
+from stair_es.web.routes import Routes
+from stair_es.web.security import Guard, Guarded
+from stair_es.web.thumbs import Thumbs
+from stair_es.web.view import Views
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.model.encoder import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What is to be served."""
+
+    connection: Connection
+    index: str
+    spec: Callable[[str], ModelSpec]
+    """The model to load for an index whose own has this name."""
+    roots: Roots = field(default_factory=Roots)
+    limits: Limits = field(default_factory=Limits)
+    title: str = ""
+
+
+def application(site: Site, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
+    """The page of an index.
+
+    Args:
+        site: What is served.
+        guard: What is asked of a request.
+        port: Where it is served.
+        say: Takes what the operator should know.
+
+    Raises:
+        StairError: The index can't be searched, or its model not loaded.
+    """
+    client, limits = site.connection.client(), site.limits
+    gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
+    views = Views(client, site.connection, site.index, site.spec)
+    views.now()
+    engine = Engine(client, site.connection, site.index, views=views, gate=gate, limits=limits, originals=bool(site.roots))
+    thumbs = Thumbs(client, site.connection, site.index, roots=site.roots, gate=gate, limits=limits)
+
+    def ours(request: Request, error: Exception) -> Response:
+        if not isinstance(error, StairError):
+            raise error
+        fault = fault_of(error, site.connection)
+        if fault.status >= 500:
+            say(f"{request.url.path}: {error.message}")
+        return _answer(fault)
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        say(f"{request.url.path}: {type(error).__name__}: {site.connection.redact(str(error))}")
+        return _answer(Fault(status=500, error="something went wrong here", remedy="The server's log says more."))
+
+    app = Starlette(
+        routes=Routes(engine, thumbs, limits, site.title).all(),
+        exception_handlers={StairError: ours, Refused: _refused, Busy: _busy, HTTPException: _http, Exception: unexpected},
+    )
+    return Guarded(app, guard, port)
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refused):
+        raise error
+    return _answer(error.fault)
+
+
+def _busy(request: Request, error: Exception) -> Response:
+    headers = {"retry-after": str(AGAIN_S)}
+    return _answer(Fault(status=429, error="too much is asked at once", remedy="Try again in a moment.", headers=headers))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    said = {404: "there is no such page", 405: "there is no such method here"}.get(error.status_code, error.detail)
+    return _answer(Fault(status=error.status_code, error=said, headers=dict(error.headers or {})))
+
+
+def _answer(fault: Fault) -> Response:
+    return Response(
+        encoded(fault.to_json()), status_code=fault.status, media_type="application/json", headers=dict(fault.headers)
+    )

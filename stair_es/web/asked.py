@@ -1,0 +1,143 @@
+"""The body of a question: JSON that anybody may have written -> values of the right kind and size. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
+
+import orjson
+
+from stair_es.errors import QueryError
+
+Method: TypeAlias = Literal["stair", "bag", "bm25"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+MAX_TEXT = 2000
+MAX_WORD = 512
+MAX_ID = 2048
+MAX_LISTED = 64
+MAX_WORDS = 4096
+MAX_K = 200
+MAX_FACTOR = 1e6
+DEFAULT_K = 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a visitor asks."""
+
+    text: str = ""
+    """With wishes: `beach -people +dog^2`."""
+    like: str = ""
+    """Id of a document whose words are looked for, too."""
+    vector: Mapping[str, float] = field(default_factory=dict)
+    """Words with weights, as of a dropped image."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Word -> by how much its weight is multiplied; the weight itself of a word that the query lacks."""
+    require: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """Words that must be among the heaviest of an image."""
+    filter: str = ""
+    """A query string."""
+    k: int = DEFAULT_K
+    after: tuple[Any, ...] | None = None
+    method: Method = "stair"
+
+
+def asked_of(body: bytes) -> Asked:
+    """The question in a request's body.
+
+    Raises:
+        QueryError: It isn't JSON, has a field that there isn't, or a value of another kind or size.
+    """
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError as error:  # too deep, NaN and half a surrogate pair, too
+        raise QueryError(f"the question is not JSON: {error}", 'Send an object, as {"text": "red car"}.') from None
+    if not isinstance(given, dict):
+        raise QueryError("the question is not an object", 'Send one, as {"text": "red car"}.')
+    unknown = sorted(given.keys() - _READERS.keys())
+    if unknown:
+        raise QueryError(f"there is no field {unknown[0][:80]!r} in a question", f"There are: {', '.join(_READERS)}.")
+    return Asked(**{name: _READERS[name](name, value) for name, value in given.items() if value is not None})
+
+
+def _text(name: str, value: object, longest: int = MAX_TEXT) -> str:
+    if not isinstance(value, str):
+        raise QueryError(f"`{name}` is not a text")
+    if len(value) > longest:
+        raise QueryError(f"`{name}` has {len(value):,} characters, {longest:,} are allowed", "Shorten it.")
+    return value
+
+
+def _id(name: str, value: object) -> str:
+    return _text(name, value, MAX_ID)
+
+
+def _words(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise QueryError(f"`{name}` is not a list of words")
+    if len(value) > MAX_LISTED:
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LISTED} are allowed", "Take fewer.")
+    return tuple(dict.fromkeys(_text(name, word, MAX_WORD) for word in value))
+
+
+def _weights(name: str, value: object) -> Mapping[str, float]:
+    weights = _numbers(name, value)
+    return {word: weight for word, weight in weights.items() if weight > 0}
+
+
+def _factors(name: str, value: object) -> Mapping[str, float]:
+    factors = _numbers(name, value)
+    if any(factor > MAX_FACTOR for factor in factors.values()):
+        raise QueryError(f"a factor may be {MAX_FACTOR:g} at most", "Take a smaller one.")
+    return factors
+
+
+def _numbers(name: str, value: object) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise QueryError(f"`{name}` is not an object of words and numbers")
+    if len(value) > MAX_WORDS:
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_WORDS:,} are allowed", "Leave the lightest out.")
+    for word, number in value.items():
+        _text(name, word, MAX_WORD)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):
+            raise QueryError(f"`{name}`: the number of {word[:80]!r} is not one from 0 on")
+    return {word: float(number) for word, number in value.items()}
+
+
+def _k(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_K:
+        raise QueryError(f"`{name}` is not a whole number from 1 to {MAX_K}", "Ask for more with `after`.")
+    return value
+
+
+def _after(name: str, value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise QueryError(f"`{name}` is not a cursor", "Take `after` of the page before.")
+    return tuple(value)  # what is in it is checked where it is used
+
+
+def _method(name: str, value: object) -> Method:
+    for method in METHODS:
+        if value == method:
+            return method
+    raise QueryError(f"`{name}` is none that there is", f"There are: {', '.join(METHODS)}.")
+
+
+_READERS: Mapping[str, Callable[[str, object], Any]] = {
+    "text": _text,
+    "like": _id,
+    "vector": _weights,
+    "factors": _factors,
+    "require": _words,
+    "exclude": _words,
+    "words": _words,
+    "filter": _text,
+    "k": _k,
+    "after": _after,
+    "method": _method,
+}

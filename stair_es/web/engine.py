@@ -1,0 +1,243 @@
+"""Between the page and the cluster: each method answers one route. They block; the only requests are searches and looks."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachetools import LRUCache, TTLCache
+
+from stair_es._version import __version__
+from stair_es.cluster.connect import translated
+from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.inspection.stored import stored, stored_many
+from stair_es.search.body import UNREAD, request_body
+from stair_es.search.cursor import ORDER, checked
+from stair_es.search.hits import hit_of
+from stair_es.search.inputs import text_vector
+from stair_es.search.question import Question
+from stair_es.sources.decode import decode
+from stair_es.web import answers
+from stair_es.web.bag import bag_query, bag_why
+from stair_es.web.faults import Refused
+from stair_es.web.weighed import WORDS_FIELD, Weighed, weighed
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.inspection.stored import StoredImage
+    from stair_es.search.hits import Hit
+    from stair_es.types import SparseVector
+    from stair_es.web.asked import Asked
+    from stair_es.web.gate import Gate
+    from stair_es.web.limits import Limits
+    from stair_es.web.view import View, Views
+
+_T = TypeVar("_T")
+_FACETS = 20
+_THUMBNAIL_PX = 128
+_AGGREGATIONS = {
+    "words": {"terms": {"field": WORDS_FIELD, "size": _FACETS}},
+    "sources": {"terms": {"field": "source", "size": _FACETS}},
+}
+
+
+class Engine:
+    """One index, asked for one page."""
+
+    def __init__(
+        self, client: OpenSearch, connection: Connection, index: str, *, views: Views, gate: Gate, limits: Limits, originals: bool
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            client: Of the cluster.
+            connection: Of the client.
+            index: An alias or index.
+            views: Of it.
+            gate: Around the encoder.
+            limits: What is refused.
+            originals: Whether there is a folder whose files may be shown.
+        """
+        self._client, self._connection, self._index = client, connection, index
+        self._views, self._gate, self._limits, self._originals = views, gate, limits, originals
+        self._lock = threading.Lock()
+        self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
+        self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
+
+    def about(self, title: str) -> dict[str, Any]:
+        """What the page is of."""
+        view = self._views.now()
+        documents, captions = self._counts()
+        return {
+            "title": title or self._index,
+            "index": self._index,
+            "model": view.known.model,
+            "version": __version__,
+            "documents": documents,
+            "captions": captions > 0,
+            "originals": self._originals,
+            "max_upload_bytes": self._limits.upload_bytes,
+            "policy": view.known.policy.label if view.known.policy else None,
+        }
+
+    def search(self, asked: Asked) -> dict[str, Any]:
+        """The best images."""
+        return self._of_the_moment(lambda view: self._search(view, asked))
+
+    def facets(self, asked: Asked) -> dict[str, Any]:
+        """What all images have that match."""
+        return self._of_the_moment(lambda view: self._facets(view, asked))
+
+    def neighbours(self, id_: str, k: int) -> dict[str, Any]:
+        """The images that are most alike."""
+        return self._of_the_moment(lambda view: self._neighbours(view, id_, k))
+
+    def image(self, id_: str) -> dict[str, Any]:
+        """One image."""
+        view = self._views.now()
+        image = stored_many(self._client, self._connection, self._index, [id_]).get(id_)
+        if image is None:
+            raise not_found(id_)
+        original = answers.original_url(id_) if self._originals and image.uri.startswith("file:") else None
+        return answers.image_json(image, self._thumbnail(view, id_, image.source), original)
+
+    def seen(self, data: bytes) -> dict[str, Any]:
+        """The words of an image that isn't in the index, and stays out of it."""
+        view = self._views.now()
+        with self._gate():
+            decoded = decode(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
+            [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
+        return {
+            "words": answers.pairs(view.wording.steered(vector)),
+            "thumbnail": decoded.thumbnail,
+            "width": decoded.width,
+            "height": decoded.height,
+        }
+
+    def _of_the_moment(self, ask: Callable[[View], tuple[_T, set[str]]]) -> _T:
+        """The answer; asked again if the name has come to stand for another index, or that has another policy."""
+        view = self._views.now()
+        try:
+            answer, indices = ask(view)
+            if indices <= set(view.known.fields):
+                return answer
+            newer = self._views.after(view)
+        except ClusterUnreachable:
+            raise
+        except (QueryError, ClusterError):
+            newer = self._views.after(view)
+            if newer is view:
+                raise
+        return ask(newer)[0]
+
+    def _search(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
+        made = self._weighed(view, asked)
+        body, sent, cut = self._body(view, made, asked)
+        answer = self._send(body)
+        found = answer["hits"]["hits"]
+        hits = [self._hit(view, made, asked.method, hit_of(hit, sent)) for hit in found]
+        if not all(math.isfinite(hit["score"]) for hit in hits):
+            raise QueryError("scores leave float32: they have no order any more", "Take smaller weights.")
+        page = {
+            **answers.query_json(made),
+            "hits": hits,
+            "after": found[-1].get("sort") if len(found) == asked.k else None,
+            "took_ms": int(answer["took"]),
+            "cut": list(cut.features),
+            "method": asked.method,
+        }
+        return page, {hit["_index"] for hit in found}
+
+    def _facets(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
+        made = self._weighed(view, asked)
+        body, _, _ = self._body(view, made, asked)
+        query = {"size": 0, "track_total_hits": True, "query": body["query"], "aggs": _AGGREGATIONS}
+        return answers.facets_json(self._send(query)), set()
+
+    def _neighbours(self, view: View, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
+        image = self._stored(id_)
+        if not len(image.vector):
+            return {"hits": []}, set()
+        others = {"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}
+        question = Question(vector=image.vector, filters=[others])
+        sent = request_body(question, view.shape, max_clauses=view.target.max_clauses, k=k, ordered=view.known.ordered)
+        found = self._send(sent.body)["hits"]["hits"]
+        made = Weighed(words=(), required=(), excluded=(), question=question)
+        return {"hits": [self._hit(view, made, "stair", hit_of(hit, sent.sent)) for hit in found]}, {
+            hit["_index"] for hit in found
+        }
+
+    def _weighed(self, view: View, asked: Asked) -> Weighed:
+        image = self._stored(asked.like) if asked.like and asked.method != "bm25" else None
+        made = weighed(asked, view.wording, lambda text: self._encoded(view, text), image.vector if image else None)
+        if asked.method == "bm25":
+            view.known.check_caption(made.question)
+            if not self._counts()[1]:
+                raise QueryError("bm25 compares captions, and no image of this index has one", "Take another method.")
+        return made
+
+    def _body(self, view: View, made: Weighed, asked: Asked) -> tuple[dict[str, Any], SparseVector, SparseVector]:
+        """The request, the words in it, and those that the cluster has no room for."""
+        most, ordered = view.target.max_clauses, view.known.ordered
+        if asked.method == "bag":
+            query, cut = bag_query(made.question, view.shape, most)
+            body: dict[str, Any] = {"size": asked.k, "track_total_hits": False, "query": query, "_source": {"excludes": UNREAD}}
+            body |= {"sort": ORDER} if ordered else {}
+            body |= {"search_after": checked(asked.after)} if asked.after else {}
+            return body, made.question.vector, cut
+        sent = request_body(
+            view.known.asked_of(made.question), view.shape, max_clauses=most, k=asked.k, after=asked.after, ordered=ordered
+        )
+        return sent.body, sent.sent, sent.cut
+
+    def _hit(self, view: View, made: Weighed, method: str, hit: Hit) -> dict[str, Any]:
+        why = bag_why(made.question, hit.source) if method == "bag" else hit.why
+        beside = hit.score if method == "bm25" else 0.0  # else the score is its words': the engine rounds, but adds nothing
+        return answers.hit_json(hit, why, beside, self._thumbnail(view, hit.id, hit.source))
+
+    def _thumbnail(self, view: View, id_: str, source: Mapping[str, Any]) -> str | None:
+        return answers.thumbnail_url(id_, source.get("fingerprint")) if view.thumbnails or self._originals else None
+
+    def _encoded(self, view: View, text: str) -> SparseVector:
+        key = (view.encoder.model_id, text)
+        with self._lock:
+            known = self._texts.get(key)
+        if known is None:
+            with self._gate():
+                known = text_vector(view.encoder, text)
+            with self._lock:
+                self._texts[key] = known
+        return known
+
+    def _stored(self, reference: str) -> StoredImage:
+        with self._lock:
+            image = self._images.get(reference)
+        if image is None:
+            image = stored(self._client, self._connection, self._index, reference)
+            if image is None:
+                raise not_found(reference)
+            with self._lock:
+                self._images[reference] = image
+        return image
+
+    def _counts(self) -> tuple[int, int]:
+        """How many images there are, and how many of them have a caption."""
+        captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
+        answer = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
+        return int(answer["hits"]["total"]["value"]), int(answer["aggregations"]["captions"]["doc_count"])
+
+    def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        with translated(self._connection):
+            answer: dict[str, Any] = self._client.search(
+                index=self._index, body=dict(body), params={"allow_partial_search_results": "false"}
+            )
+        return answer
+
+
+def not_found(id_: str) -> Refused:
+    """The answer where there is no such image."""
+    return Refused(404, f"there is no image {id_[:200]!r} in this index", "It may have been taken out since.")

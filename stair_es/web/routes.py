@@ -1,0 +1,160 @@
+"""The routes: each reads a request, has the work done in a thread, and makes a response."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+import anyio
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from stair_es.web.answers import encoded
+from stair_es.web.asked import Asked, asked_of
+from stair_es.web.faults import Refused
+
+if TYPE_CHECKING:
+    from stair_es.web.engine import Engine
+    from stair_es.web.limits import Limits
+    from stair_es.web.pictures import Picture
+    from stair_es.web.thumbs import Thumbs
+
+STATIC = Path(__file__).parent / "static"
+_NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
+_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "webmanifest": "application/manifest+json"}
+_NEVER_CHANGES = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
+_MAX_NEIGHBOURS = 100
+
+
+class Routes:
+    """All of them."""
+
+    def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str) -> None:
+        """The routes over what answers them."""
+        self._engine, self._thumbs, self._limits, self._title = engine, thumbs, limits, title
+
+    def all(self) -> list[Route]:
+        """For the application."""
+        return [
+            Route("/", self._page),
+            Route("/compare", self._page),
+            Route("/image/{id:path}", self._page),
+            Route("/static/{name:path}", self._static),
+            Route("/api/about", self._about),
+            Route("/api/search", self._search, methods=["POST"]),
+            Route("/api/facets", self._facets, methods=["POST"]),
+            Route("/api/image", self._seen, methods=["POST"]),
+            Route("/api/image/{id:path}", self._image),
+            Route("/thumb/{id:path}", self._thumb),
+            Route("/original/{id:path}", self._original),
+        ]
+
+    async def _page(self, request: Request) -> Response:
+        return FileResponse(STATIC / "index.html", media_type="text/html", headers={"cache-control": "no-cache"})
+
+    async def _static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        path = STATIC / name
+        if not _NAME.fullmatch(name) or not path.is_file():
+            raise Refused(404, "there is no such file")
+        kind = _TYPES.get(name.rpartition(".")[2])
+        return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})
+
+    async def _about(self, request: Request) -> Response:
+        return await _json(self._engine.about, self._title)
+
+    async def _search(self, request: Request) -> Response:
+        return await _json(self._engine.search, await self._asked(request))
+
+    async def _facets(self, request: Request) -> Response:
+        return await _json(self._engine.facets, await self._asked(request))
+
+    async def _seen(self, request: Request) -> Response:
+        kind = _media_type(request)
+        if not kind.startswith("image/") or kind.startswith("image/svg"):
+            raise Refused(
+                415, f"the body is {kind[:80] or 'of no type'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
+            )
+        return await _json(self._engine.seen, await self._body(request, self._limits.upload_bytes))
+
+    async def _image(self, request: Request) -> Response:
+        id_, rest = _id(request, "/api/image/")
+        if rest == "neighbours":
+            return await _json(self._engine.neighbours, id_, _k(request.query_params))
+        if rest:
+            raise Refused(404, "there is no such page")
+        return await _json(self._engine.image, id_)
+
+    async def _thumb(self, request: Request) -> Response:
+        id_, _ = _id(request, "/thumb/")
+        version = request.query_params.get("v", "")
+        picture, lasting = await run_in_threadpool(self._thumbs.thumb, id_, version)
+        return _picture(request, picture, _NEVER_CHANGES if lasting else _ASK_AGAIN)
+
+    async def _original(self, request: Request) -> Response:
+        id_, _ = _id(request, "/original/")
+        return _picture(request, await run_in_threadpool(self._thumbs.original, id_), _ASK_AGAIN)
+
+    async def _asked(self, request: Request) -> Asked:
+        if _media_type(request) != "application/json":
+            raise Refused(415, "the body is not JSON", "Send it as Content-Type: application/json.")
+        return asked_of(await self._body(request, self._limits.body_bytes))
+
+    async def _body(self, request: Request, most: int) -> bytes:
+        """The body, counted as it comes: what the headers say of its length may be missing or wrong."""
+        too_large = Refused(413, f"the body is larger than {most:,} bytes", "Send less.", {"connection": "close"})
+        said = request.headers.get("content-length", "0")
+        if said.isdecimal() and int(said) > most:
+            raise too_large
+        parts, size = [], 0
+        try:
+            with anyio.fail_after(self._limits.upload_s):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > most:
+                        raise too_large
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(408, "the body takes too long to arrive", "Try again.", {"connection": "close"}) from None
+        except ClientDisconnect:
+            raise Refused(400, "the body is incomplete") from None
+        return b"".join(parts)
+
+
+async def _json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:
+    made = await run_in_threadpool(lambda: encoded(work(*arguments)))
+    return Response(made, media_type="application/json")
+
+
+def _picture(request: Request, picture: Picture, caching: str) -> Response:
+    headers = {"etag": picture.etag, "cache-control": caching, "content-disposition": "inline"}
+    if picture.etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]:
+        return Response(status_code=304, headers=headers)
+    return Response(picture.data, media_type=picture.content_type, headers=headers)
+
+
+def _id(request: Request, before: str) -> tuple[str, str]:
+    """The id in the path, and what comes behind it. From the path as it was sent: a slash in an id is written %2F there."""
+    raw = request.scope.get("raw_path") or request.scope["path"].encode()
+    id_, _, rest = raw.decode("latin-1").removeprefix(before).partition("/")
+    try:
+        return unquote_to_bytes(id_).decode(), rest
+    except UnicodeDecodeError:
+        raise Refused(404, "there is no such image") from None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _k(query: Mapping[str, str]) -> int:
+    given = query.get("k", "12")
+    if not given.isascii() or not given.isdecimal() or len(given) > 4 or not 1 <= int(given) <= _MAX_NEIGHBOURS:
+        raise Refused(400, f"`k` is not a whole number from 1 to {_MAX_NEIGHBOURS}")
+    return int(given)

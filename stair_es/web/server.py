@@ -1,0 +1,95 @@
+"""The server: a socket that is ours, and uvicorn on it until it is told to end."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stair_es.errors import UsageError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+PORT = 8077
+_TRIED = 20
+_CONNECTIONS = 256
+_GRACE_S = 3
+
+
+@contextmanager
+def listening(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
+    """A socket on `host` that listens, and its port: `port`, or the first free one from `PORT` on; 0 for any free one.
+
+    Raises:
+        UsageError: The port is taken, or the host none of this machine's.
+    """
+    ports = [port] if port is not None else list(range(PORT, PORT + _TRIED))
+    for tried in ports:
+        try:
+            made = _bound(host, tried)
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or tried == ports[-1]:
+                raise _refused(host, tried, error) from None
+    with made:
+        yield made, int(made.getsockname()[1])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(128)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _refused(host: str, port: int, error: OSError) -> UsageError:
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(f"port {port} of {host} is taken", "Take another one with --port, or any free one with --port 0.")
+    if error.errno == errno.EACCES:
+        return UsageError(f"port {port} takes rights that you don't have", "Take one from 1024 on.")
+    return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Name an address of this machine.")
+
+
+def url_of(host: str, port: int) -> str:
+    """Where the page is for a browser on this machine."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{named}:{port}/"
+
+
+def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        app: What answers.
+        listener: Where.
+        ready: Called once requests are answered.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_level="error",
+            access_log=False,  # it would hold tokens
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+    ).run(sockets=[listener])
