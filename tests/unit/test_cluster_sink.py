@@ -15,6 +15,7 @@ from stair_es.ingest.sink import SinkPlan
         ({"keep": "-1"}, "keep=-1"),
         ({"swap": "sometimes"}, "swap=sometimes"),
         ({"relax_replicas": "true"}, "relax_replicas=true"),
+        ({"words_index": "maybe"}, "words_index=maybe"),
         ({"colour": "red"}, "no option colour"),
     ],
 )

@@ -1,0 +1,306 @@
+"""The words index follows the main one: after each thing that can happen to that, every word is compared with its `_source`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from fault_proxy import Answer, Fault, FaultProxy, Request, Send
+from words_oracle import expected_words, stored_words
+
+from stair_es.cluster import words_read
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, document_id
+from stair_es.cluster.words_sync import WordsReport, reconcile
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.registry import open_source
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+LONG_AGO = 1_700_000_000
+COUNT = 7
+Vector = Literal["rank_features", "sparse_vector"]
+
+
+def copy(number: int, to: Path) -> None:
+    """One of the photos, as an old file: what has just changed is read again."""
+    os.utime(shutil.copy(sorted(PHOTOS.glob("*.jpg"))[number], to), (LONG_AGO + number, LONG_AGO + number))
+
+
+class Runs:
+    """Ingests of one folder into one alias that has a words index."""
+
+    def __init__(self, url: str, client: OpenSearch, options: IngestOptions, folder: Path) -> None:
+        self.connection, self.client, self.options, self.folder = Connection(url=url), client, options, folder
+        self.alias, self.said = options.alias, list[str]()
+
+    def run(self, connection: Connection | None = None, **sink: str) -> Report:
+        return self.run_as(self.options, connection, **sink)
+
+    def run_as(self, options: IngestOptions, connection: Connection | None = None, **sink: str) -> Report:
+        asked = replace(options, sink_options={**options.sink_options, **sink})
+        source = open_source(str(self.folder))
+        return ingest([source], connection or self.connection, asked, say=self.said.append, progress=lambda _: None)
+
+    def words(self, **sink: str) -> tuple[int, int, int]:
+        """Words written and deleted, and images, of a run that went well."""
+        report = self.run(None, **sink).words_index
+        assert report
+        assert (report.failed, report.reasons) == (0, {})
+        return report.written, report.deleted, report.images
+
+    def settings(self, thumbnail_px: int) -> IngestOptions:
+        return replace(self.options, document=replace(self.options.document, thumbnail_px=thumbnail_px))
+
+    def behind(self, alias: str) -> list[str]:
+        return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
+
+    def indices(self) -> list[str]:
+        return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
+
+    def id(self, name: str) -> str:
+        return document_id((self.folder / name).as_uri())
+
+    def check(self, images: int) -> None:
+        """Everything behind the alias of the words is what has to be there, and is found."""
+        [index] = self.behind(self.alias)
+        assert self.behind(f"{self.alias}-words") == [f"{index}.words"]
+        self.check_words_of(index, images)
+
+    def check_words_of(self, index: str, images: int) -> None:
+        found = stored_words(self.client, f"{index}.words")
+        assert found == expected_words(self.client, index)
+        assert len({document["image_id"] for document in found.values()}) == images
+
+
+@pytest.fixture(
+    params=[("node_url", "rank_features"), ("elasticsearch7_url", "rank_features"), ("elasticsearch9_url", "sparse_vector")],
+    ids=["opensearch", "elasticsearch7", "elasticsearch9"],
+)
+def place(request: pytest.FixtureRequest) -> tuple[str, Vector]:
+    fixture, vector = request.param
+    return request.getfixturevalue(fixture), vector
+
+
+@pytest.fixture
+def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Path) -> Iterator[Runs]:
+    url, vector = place
+    (folder := tmp_path / "photos").mkdir()
+    for number in range(COUNT):
+        copy(number, folder / f"{number}.jpg")
+    options = IngestOptions(
+        alias=index_on(url),
+        model=ModelSpec(name="starter", backend="onnx"),
+        document=DocumentSettings(vector=vector),
+        dead_letters=tmp_path / "dead.jsonl",
+    )
+    client = Connection(url=url).client()
+    yield Runs(url, client, options, folder)
+    client.close()
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few photos take several."""
+    monkeypatch.setattr(words_read, "PAGE", 3)
+
+
+def test_words_follow_their_images(runs: Runs) -> None:
+    written, deleted, images = runs.words(words_index="yes")
+    assert (deleted, images) == (0, COUNT)
+    assert COUNT < written <= 16 * COUNT
+    runs.check(COUNT)
+    assert runs.words() == runs.words(words_index="yes") == (0, 0, COUNT)  # as the index has it
+    copy(20, runs.folder / "2.jpg")
+    copy(21, runs.folder / "new.jpg")
+    assert runs.run().written == 2
+    runs.check(COUNT + 1)
+    (runs.folder / "0.jpg").unlink()
+    assert runs.words() == (0, 0, COUNT + 1)
+    report = runs.run_as(replace(runs.options, resync=True))
+    assert (report.removed, report.words_index and report.words_index.written) == (1, 0)
+    assert report.to_dict()["words_index"] == {
+        "index": f"{report.index}.words",
+        "written": 0,
+        "deleted": report.words_index and report.words_index.deleted,
+        "failed": 0,
+        "images": COUNT,
+    }
+    assert 0 < (report.words_index.deleted if report.words_index else 0) <= 16
+    runs.check(COUNT)
+    assert any(line.startswith(f"words index {report.index}.words: 0 words written") for line in runs.said)
+
+
+def test_a_new_index_brings_its_words_and_both_aliases_move_together(runs: Runs) -> None:
+    first = runs.run(words_index="yes").index
+    build = runs.run_as(runs.settings(0), swap="never")
+    assert not build.swapped
+    runs.check(COUNT)
+    assert runs.behind(f"{runs.alias}-words") == [f"{first}.words"]
+    runs.check_words_of(build.index, COUNT)
+    copy(20, runs.folder / "2.jpg")
+    again = runs.run_as(runs.settings(0))
+    assert (again.index, again.swapped, again.pruned) == (build.index, True, ())
+    runs.check(COUNT)
+    assert runs.behind(f"{runs.alias}-words") == [f"{build.index}.words"]
+    assert runs.indices() == sorted([first, f"{first}.words", build.index, f"{build.index}.words"])
+    third = runs.run_as(runs.settings(32), keep="0")
+    assert (third.swapped, sorted(third.pruned)) == (True, sorted([first, build.index]))
+    runs.check(COUNT)
+    assert runs.indices() == [third.index, f"{third.index}.words"]
+
+
+def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) -> None:
+    first = runs.run(words_index="yes").index
+    second = runs.run_as(runs.settings(0)).index
+    back = [{"remove": {"index": second, "alias": runs.alias}}, {"add": {"index": first, "alias": runs.alias}}]
+    runs.client.indices.update_aliases(body={"actions": back})
+    assert runs.words() == (0, 0, COUNT)
+    runs.check(COUNT)
+    assert runs.behind(f"{runs.alias}-words") == [f"{first}.words"]
+    runs.client.indices.delete_alias(index=f"{first}.words", name=f"{runs.alias}-words")
+    assert runs.words() == (0, 0, COUNT)
+    runs.check(COUNT)
+    runs.client.indices.delete(index=first)  # and its words are left
+    third = runs.run()
+    assert third.index not in (first, second)
+    runs.check(COUNT)
+    assert f"{first}.words" not in runs.indices()
+    assert any("indices are gone" in line for line in runs.said)
+
+
+def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
+    index = runs.run(words_index="yes").index
+    words, client = f"{index}.words", runs.client
+    ids = [runs.id(f"{number}.jpg") for number in range(COUNT)]
+    now = {"refresh": "true"}
+    client.delete(index=words, id=f"{ids[0]}-1", params=now)
+    client.update(index=words, id=f"{ids[1]}-2", body={"doc": {"stamp": "old"}}, params=now)
+    client.index(index=words, id="stray", body={"image_id": ids[2], "token": "x", "words": 16, "rank": 1}, params=now)
+    client.index(index=words, id="nowhere", body={"image_id": "no image", "token": "x", "rank": 1}, params=now)
+    client.update(index=index, id=ids[3], body={"doc": {"caption": "by hand"}})
+    source = client.get(index=index, id=ids[4])["_source"]
+    client.index(index=index, id=ids[4], body={**source, "tokens": {"dog": 1.5, "c%2E": 2.0}, "top_tokens": ["c.", "dog"]})
+    client.delete(index=index, id=ids[5])
+    client.index(index=index, id="theirs", body={"uri": "theirs", "tokens": {"cat": 1.5}, "top_tokens": ["cat"]}, params=now)
+    client.index(index=index, id="wordless", body={"uri": "wordless", "tokens": {"cat": 1.5}}, params=now)
+    (runs.folder / "5.jpg").unlink()
+    runs.words()
+    runs.check(COUNT)
+    assert len(client.search(index=words, body={"query": {"term": {"image_id": ids[4]}}})["hits"]["hits"]) == 2
+    assert runs.words() == (0, 0, COUNT)
+
+
+def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
+    index = runs.run(words_index="yes").index
+    source = runs.client.get(index=index, id=runs.id("1.jpg"))["_source"]
+    runs.client.index(index=index, id=runs.id("1.jpg"), body={**source, "tokens": {}, "top_tokens": []})
+    written, deleted, images = runs.words()
+    assert (written, images) == (0, COUNT - 1)
+    assert 0 < deleted <= 16
+    runs.check(COUNT - 1)
+    gets: list[str] = []
+
+    def note(request: Request) -> Fault | None:
+        if "_mget" in request.path:
+            gets.append(request.path)
+        return None
+
+    with FaultProxy(runs.connection.url, note) as proxy:
+        with_proxy = Connection(url=proxy.url)
+        client = with_proxy.client()
+        report = reconcile(client, with_proxy, runs.alias, index, runs.said.append)
+        client.close()
+    assert report == WordsReport(index=f"{index}.words", written=0, deleted=0, failed=0, images=COUNT - 1)
+    assert gets == []
+
+
+def test_words_that_can_t_be_written_are_counted_and_the_others_are_there(runs: Runs) -> None:
+    index = runs.run(words_index="yes").index
+    longest = "i" * 512  # with a rank it is no `_id` any more
+    document = {"uri": "u", "tokens": {"dog": 1.0, "cat": 0.5}, "top_tokens": ["dog", "cat"]}
+    runs.client.index(index=index, id=longest, body=document)
+    runs.client.index(index=index, id="empty", body={"uri": "e", "top_tokens": ["dog"]})
+    copy(20, runs.folder / "2.jpg")
+    for _ in range(2):
+        report = runs.run().words_index
+        assert report
+        assert (report.failed, report.images) == (3, COUNT)
+        assert any("too long" in reason for reason in report.reasons.values())
+        assert "no `tokens`" in report.reasons["empty"]
+        assert "3 could not be written or deleted" in runs.said[-1]
+    expected = expected_words_without(runs, index, longest)
+    assert stored_words(runs.client, f"{index}.words") == expected
+
+
+def expected_words_without(runs: Runs, index: str, id_: str) -> dict[str, dict[str, Any]]:
+    for gone in ("empty", id_):
+        runs.client.delete(index=index, id=gone)
+    return expected_words(runs.client, index)
+
+
+def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_end(runs: Runs) -> None:
+    """As by a run beside this one that has compared both sides before these words were written."""
+    index = runs.run().index
+    changed, gone = runs.id("1.jpg"), runs.id("2.jpg")
+
+    def interfere(request: Request, send: Send) -> Answer:
+        answer = send(request)
+        source = runs.client.get(index=index, id=changed)["_source"]
+        body = {**source, "tokens": {"other": 1.0}, "top_tokens": ["other"]}
+        runs.client.index(index=index, id=changed, body=body)
+        runs.client.delete(index=index, id=gone)
+        return answer
+
+    left = iter([Fault("interfere", interfere)])
+    with FaultProxy(runs.connection.url, lambda request: next(left, None) if is_words(request) else None) as proxy:
+        runs.run(Connection(url=proxy.url), words_index="yes")
+        assert proxy.counts["interfere"] == 1
+    runs.check(COUNT - 1)
+
+
+def is_words(request: Request) -> bool:
+    """Whether it writes words."""
+    return request.is_bulk and ".words.write/" in request.path
+
+
+def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
+    barrier = threading.Barrier(3)
+
+    def go(number: int) -> None:
+        options = replace(runs.options, dead_letters=runs.folder.parent / f"{number}.jsonl")
+        barrier.wait()
+        runs.run_as(options, words_index="yes")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(go, range(3)))
+    runs.check(COUNT)
+    assert len(runs.indices()) == 2
+
+
+def test_without_a_words_index_a_run_looks_once(runs: Runs) -> None:
+    asked: list[str] = []
+
+    def note(request: Request) -> Fault | None:
+        if "words" in request.path:
+            asked.append(f"{request.method} {request.path.partition('?')[0]}")
+        return None
+
+    with FaultProxy(runs.connection.url, note) as proxy:
+        report = runs.run(Connection(url=proxy.url))
+    assert report.words_index is None
+    assert report.to_dict()["words_index"] is None
+    assert len(asked) == 1
+    assert asked[0].startswith("GET ")

@@ -1,0 +1,142 @@
+"""Words as documents, how two sides differ, and which aliases move: all without a cluster."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, words_of
+from stair_es.cluster.words_documents import Write, stamp, word_documents
+from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name, write_alias
+from stair_es.cluster.words_plan import Found, outdated, superfluous
+from stair_es.cluster.words_read import check_mapping
+from stair_es.errors import IndexMismatch
+
+SOURCE = {
+    "tokens": {"dog": 0.5, "a%2Eb": 1.5, "%": 0.25, "50%25": 0.25},
+    "top_tokens": ["a.b"],
+    "uri": "file:///a.jpg",
+    "source": "file:///",
+    "model": "m-1",
+    "fingerprint": "f",
+    "ingested_at": "2026-01-01T00:00:00Z",
+    "sha256": "00",
+    "thumbnail": "data:,",
+}
+
+
+def test_a_word_is_a_document_with_its_share_and_rank_and_what_it_has_of_its_image() -> None:
+    made = word_documents("1", {**SOURCE, "caption": ["two", "captions"], "taken_at": None}, "s", 3)
+    image: dict[str, Any] = {name: SOURCE[name] for name in ("uri", "source", "model", "ingested_at")}
+    image |= {"image_id": "1", "words": 4, "caption": ["two", "captions"], "stamp": "s"}
+    assert made == {
+        "1-1": {**image, "token": "a.b", "weight": 1.5, "rank": 1, "share": 0.6},
+        "1-2": {**image, "token": "dog", "weight": 0.5, "rank": 2, "share": 0.2},
+        "1-3": {**image, "token": "", "weight": 0.25, "rank": 3, "share": 0.1},  # of two that weigh the same the first by name
+    }
+
+
+@pytest.mark.parametrize("caption", [{"en": "a dog"}, 3, True, [{"a": 1}], [["a"]]])
+def test_a_caption_that_is_no_text_is_left_out(caption: object) -> None:
+    assert all("caption" not in document for document in word_documents("1", {**SOURCE, "caption": caption}, "s", 3).values())
+
+
+@pytest.mark.parametrize("source", [{}, {"tokens": {"dog": 1.0}}, {"tokens": {}, "top_tokens": []}])
+def test_without_top_tokens_there_are_no_words(source: dict[str, Any]) -> None:
+    assert word_documents("1", source, "s", 16) == {}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (None, "no `tokens`"),
+        ([{"dog": 1.0}], "list"),
+        ({"dog": "heavy"}, "could not convert"),
+        ({"dog": [1.0]}, "no weight"),
+        ({"dog": -1.0}, "above 0"),
+    ],
+)
+def test_tokens_that_others_wrote_may_be_no_weights(tokens: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        word_documents("1", {"top_tokens": ["dog"], "tokens": tokens}, "s", 16)
+
+
+def test_a_stamp_is_the_same_from_a_source_and_from_doc_values_and_changes_with_each_write() -> None:
+    write = Write.of({"_seq_no": 7, "_primary_term": 2})
+    assert (
+        stamp({"fingerprint": "f", "policy": "p"}, write) == stamp({"fingerprint": ["f"], "policy": ["p"]}, write) == "1.f.p.7.2"
+    )
+    others = [
+        stamp({"fingerprint": "f"}, write),
+        stamp({"fingerprint": "g", "policy": "p"}, write),
+        stamp({"policy": "p"}, write),
+        stamp({"fingerprint": "f", "policy": "p"}, Write(8, 2)),
+        stamp({"fingerprint": "f", "policy": "p"}, Write(7, 3)),
+    ]
+    assert len({*others, "1.f.p.7.2"}) == 6
+
+
+def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> None:
+    draw = random.Random(3)
+    for _ in range(300):
+        wanted = {str(i): f"s{draw.randrange(2)}" for i in draw.sample(range(12), draw.randrange(12))}
+        sizes = {str(i): draw.randrange(1, 6) for i in range(12)}
+        found = {
+            str(i): Found(
+                documents=draw.randrange(1, 5),
+                words=draw.choice([None, sizes[str(i)]]),
+                stamp=draw.choice([None, "s0", "s1"]),
+            )
+            for i in draw.sample(range(12), draw.randrange(12))
+        }
+        old, gone = outdated(wanted, found, 3), superfluous(found, wanted)
+        assert not set(old) & set(gone)
+        right = {i: Found(documents=min(3, sizes[i]), words=sizes[i], stamp=wanted[i]) for i in wanted}
+        settled = {i: one for i, one in found.items() if i not in gone} | {i: right[i] for i in old}
+        assert settled == right
+        assert all(i not in found or found[i] != right[i] for i in old)  # nothing is written twice
+
+
+def test_names() -> None:
+    identity = Identity(model_name="m", model_id="m" * 300, settings={})
+    name = index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
+    assert len(write_alias(name)) == LONGEST_NAME
+    assert (words_alias("photos"), words_name("photos-m-1")) == ("photos-words", "photos-m-1.words")
+
+
+def _index(about: object) -> dict[str, Any]:
+    return {"mappings": {"_meta": {"stair_es": about}}}
+
+
+def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
+    images, words = _index({"alias": "a", "model": "m"}), _index({"alias": "a", "words_of": "x"})
+    assert (ours(images), words_of(images)) == ({"alias": "a", "model": "m"}, {})
+    assert (ours(words), words_of(words)) == ({}, {"alias": "a", "words_of": "x"})
+    assert ours(_index(3)) == words_of(_index(3)) == ours({}) == words_of({}) == {}
+
+
+def _state(behind: set[str]) -> WordsState:
+    return WordsState(alias="a", of={"x.words": "x", "y.words": "y"}, behind=frozenset(behind))
+
+
+def test_the_alias_of_the_words_moves_to_those_of_the_new_index_alone() -> None:
+    add = {"add": {"index": "y.words", "alias": "a-words"}}
+    assert moves(_state({"x.words"}), "y") == [{"remove": {"index": "x.words", "alias": "a-words"}}, add]
+    assert moves(_state(set()), "y") == [add]
+    assert moves(_state({"y.words"}), "y") == []
+    assert moves(_state({"x.words"}), "z") == []  # no words of it: what was found stays
+    for foreign in ("theirs", "a-words"):
+        with pytest.raises(IndexMismatch, match="someone else"):
+            moves(_state({"x.words", foreign}), "y")
+
+
+def test_a_mapping_that_can_t_be_paged_is_told() -> None:
+    keyword = {"type": "keyword"}
+    check_mapping({"uri": keyword, "sha256": keyword}, "m")
+    with pytest.raises(IndexMismatch, match="no doc values for sha256"):
+        check_mapping({"uri": keyword, "sha256": {**keyword, "doc_values": False}}, "m")
+    with pytest.raises(IndexMismatch, match="no doc values for uri, sha256"):
+        check_mapping({"uri": {"type": "text"}}, "m")
