@@ -106,8 +106,18 @@ def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
             f"{host} can be reached from other machines, and whoever reaches it would see all images",
             "Give a token with --token-file, or say --no-token if something in front of it asks who is there.",
         )
-    names = frozenset({"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in allowed)})
-    return Guard(hosts=names, addresses=not local, token=token)
+    further = frozenset(_name(name) for name in allowed)
+    names = frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
+    return Guard(hosts=names | further, origins=further, addresses=not local, token=token)
+
+
+def _name(written: str) -> str:
+    from stair_es.web.security import host_of
+
+    name = host_of(written)
+    if name is None:
+        raise UsageError(f"{written!r} is no name of a host", "Write it as in a URL, without http:// and path.")
+    return name
 
 
 def _token(path: Path | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import ModelSpec
 
+_QUIET_S = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -55,7 +58,7 @@ def application(site: Site, guard: Guard, port: int, say: Callable[[str], None])
     Raises:
         StairError: The index can't be searched, or its model not loaded.
     """
-    client, limits = site.connection.client(), site.limits
+    client, limits, log = site.connection.client(), site.limits, Log(say, site.connection.redact)
     gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
     views = Views(client, site.connection, site.index, site.spec)
     views.now()
@@ -67,11 +70,11 @@ def application(site: Site, guard: Guard, port: int, say: Callable[[str], None])
             raise error
         fault = fault_of(error, site.connection)
         if fault.status >= 500:
-            say(f"{request.url.path}: {error.message}")
+            log(f"{error.message} {error.remedy}")
         return _answer(fault)
 
     def unexpected(request: Request, error: Exception) -> Response:
-        say(f"{request.url.path}: {type(error).__name__}: {site.connection.redact(str(error))}")
+        log(f"{request.url.path}: {type(error).__name__}: {error}")
         return _answer(Fault(status=500, error="something went wrong here", remedy="The server's log says more."))
 
     app = Starlette(
@@ -79,6 +82,22 @@ def application(site: Site, guard: Guard, port: int, say: Callable[[str], None])
         exception_handlers={StairError: ours, Refused: _refused, Busy: _busy, HTTPException: _http, Exception: unexpected},
     )
     return Guarded(app, guard, port)
+
+
+class Log:
+    """Says what goes wrong, and the same only from time to time: a cluster that is away would fill the terminal."""
+
+    def __init__(self, say: Callable[[str], None], redact: Callable[[str], str]) -> None:
+        """Nothing is said yet."""
+        self._say, self._redact = say, redact
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, text: str) -> None:
+        """Say it."""
+        last, then_s = self._last
+        if text != last or time.monotonic() - then_s > _QUIET_S:
+            self._last = (text, time.monotonic())
+            self._say(self._redact(text))
 
 
 def _refused(request: Request, error: Exception) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachetools import LRUCache, TTLCache
@@ -13,36 +13,28 @@ from stair_es._version import __version__
 from stair_es.cluster.connect import translated
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.inspection.stored import stored, stored_many
-from stair_es.search.body import UNREAD, request_body
-from stair_es.search.cursor import ORDER, checked
-from stair_es.search.hits import hit_of
+from stair_es.search.hits import Hit, hit_of
 from stair_es.search.inputs import text_vector
 from stair_es.search.question import Question
 from stair_es.sources.decode import decode
 from stair_es.web import answers
-from stair_es.web.bag import bag_query, bag_why
+from stair_es.web.asked import Asked
+from stair_es.web.bodies import bag_why, counts, facets_of, sent_of
 from stair_es.web.faults import Refused
-from stair_es.web.weighed import WORDS_FIELD, Weighed, weighed
+from stair_es.web.weighed import Weighed, weighed
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
     from stair_es.cluster.connect import Connection
     from stair_es.inspection.stored import StoredImage
-    from stair_es.search.hits import Hit
     from stair_es.types import SparseVector
-    from stair_es.web.asked import Asked
     from stair_es.web.gate import Gate
     from stair_es.web.limits import Limits
     from stair_es.web.view import View, Views
 
 _T = TypeVar("_T")
-_FACETS = 20
 _THUMBNAIL_PX = 128
-_AGGREGATIONS = {
-    "words": {"terms": {"field": WORDS_FIELD, "size": _FACETS}},
-    "sources": {"terms": {"field": "source", "size": _FACETS}},
-}
 
 
 class Engine:
@@ -67,6 +59,7 @@ class Engine:
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
+        self._counted: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
 
     def about(self, title: str) -> dict[str, Any]:
         """What the page is of."""
@@ -123,9 +116,11 @@ class Engine:
         view = self._views.now()
         try:
             answer, indices = ask(view)
-            if indices <= set(view.known.fields):
+            if indices and indices <= set(view.known.fields):
                 return answer
-            newer = self._views.after(view)
+            newer = self._views.after(view)  # nothing found: the words may be those of another model
+            if newer is view:
+                return answer
         except ClusterUnreachable:
             raise
         except (QueryError, ClusterError):
@@ -136,43 +131,37 @@ class Engine:
 
     def _search(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
         made = self._weighed(view, asked)
-        body, sent, cut = self._body(view, made, asked)
-        answer = self._send(body)
+        sent = sent_of(made.question, asked, view.way)
+        answer = self._send(sent.body)
         found = answer["hits"]["hits"]
-        hits = [self._hit(view, made, asked.method, hit_of(hit, sent)) for hit in found]
-        if not all(math.isfinite(hit["score"]) for hit in hits):
-            raise QueryError("scores leave float32: they have no order any more", "Take smaller weights.")
         page = {
             **answers.query_json(made),
-            "hits": hits,
+            "hits": self._hits(view, made, asked, [hit_of(hit, sent.words) for hit in found]),
             "after": found[-1].get("sort") if len(found) == asked.k else None,
             "took_ms": int(answer["took"]),
-            "cut": list(cut.features),
+            "cut": list(sent.cut.features),
             "method": asked.method,
         }
         return page, {hit["_index"] for hit in found}
 
     def _facets(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
         made = self._weighed(view, asked)
-        body, _, _ = self._body(view, made, asked)
-        query = {"size": 0, "track_total_hits": True, "query": body["query"], "aggs": _AGGREGATIONS}
-        return answers.facets_json(self._send(query)), set()
+        answer = self._send(facets_of(sent_of(made.question, asked, view.way).body["query"]))
+        return answers.facets_json(answer), {str(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"]}
 
     def _neighbours(self, view: View, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:
-        image = self._stored(id_)
+        image = self._stored(view, id_)
         if not len(image.vector):
-            return {"hits": []}, set()
-        others = {"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}
-        question = Question(vector=image.vector, filters=[others])
-        sent = request_body(question, view.shape, max_clauses=view.target.max_clauses, k=k, ordered=view.known.ordered)
-        found = self._send(sent.body)["hits"]["hits"]
+            return {"hits": []}, {image.index}
+        asked = Asked(k=k)
+        question = Question(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
         made = Weighed(words=(), required=(), excluded=(), question=question)
-        return {"hits": [self._hit(view, made, "stair", hit_of(hit, sent.sent)) for hit in found]}, {
-            hit["_index"] for hit in found
-        }
+        sent = sent_of(question, asked, view.way)
+        found = [hit_of(hit, sent.words) for hit in self._send(sent.body)["hits"]["hits"]]
+        return {"hits": self._hits(view, made, asked, found)}, {image.index, *(hit.index for hit in found)}
 
     def _weighed(self, view: View, asked: Asked) -> Weighed:
-        image = self._stored(asked.like) if asked.like and asked.method != "bm25" else None
+        image = self._stored(view, asked.like) if asked.like and asked.method != "bm25" else None
         made = weighed(asked, view.wording, lambda text: self._encoded(view, text), image.vector if image else None)
         if asked.method == "bm25":
             view.known.check_caption(made.question)
@@ -180,24 +169,18 @@ class Engine:
                 raise QueryError("bm25 compares captions, and no image of this index has one", "Take another method.")
         return made
 
-    def _body(self, view: View, made: Weighed, asked: Asked) -> tuple[dict[str, Any], SparseVector, SparseVector]:
-        """The request, the words in it, and those that the cluster has no room for."""
-        most, ordered = view.target.max_clauses, view.known.ordered
-        if asked.method == "bag":
-            query, cut = bag_query(made.question, view.shape, most)
-            body: dict[str, Any] = {"size": asked.k, "track_total_hits": False, "query": query, "_source": {"excludes": UNREAD}}
-            body |= {"sort": ORDER} if ordered else {}
-            body |= {"search_after": checked(asked.after)} if asked.after else {}
-            return body, made.question.vector, cut
-        sent = request_body(
-            view.known.asked_of(made.question), view.shape, max_clauses=most, k=asked.k, after=asked.after, ordered=ordered
-        )
-        return sent.body, sent.sent, sent.cut
-
-    def _hit(self, view: View, made: Weighed, method: str, hit: Hit) -> dict[str, Any]:
-        why = bag_why(made.question, hit.source) if method == "bag" else hit.why
-        beside = hit.score if method == "bm25" else 0.0  # else the score is its words': the engine rounds, but adds nothing
-        return answers.hit_json(hit, why, beside, self._thumbnail(view, hit.id, hit.source))
+    def _hits(self, view: View, made: Weighed, asked: Asked, found: Sequence[Hit]) -> list[dict[str, Any]]:
+        if not all(math.isfinite(hit.score) for hit in found):
+            raise QueryError("scores leave float32, in which the engine counts: they have no order", "Take smaller weights.")
+        return [
+            answers.hit_json(
+                hit,
+                bag_why(made.question, hit.source) if asked.method == "bag" else hit.why,
+                hit.score if asked.method == "bm25" else 0.0,  # else the score is its words': the engine only rounds
+                self._thumbnail(view, hit.id, hit.source),
+            )
+            for hit in found
+        ]
 
     def _thumbnail(self, view: View, id_: str, source: Mapping[str, Any]) -> str | None:
         return answers.thumbnail_url(id_, source.get("fingerprint")) if view.thumbnails or self._originals else None
@@ -213,10 +196,11 @@ class Engine:
                 self._texts[key] = known
         return known
 
-    def _stored(self, reference: str) -> StoredImage:
+    def _stored(self, view: View, reference: str) -> StoredImage:
+        """A slider asks for the same image again and again: the last ones are kept for a moment."""
         with self._lock:
             image = self._images.get(reference)
-        if image is None:
+        if image is None or image.index not in view.known.fields:
             image = stored(self._client, self._connection, self._index, reference)
             if image is None:
                 raise not_found(reference)
@@ -226,9 +210,14 @@ class Engine:
 
     def _counts(self) -> tuple[int, int]:
         """How many images there are, and how many of them have a caption."""
-        captions = {"captions": {"filter": {"exists": {"field": "caption"}}}}
-        answer = self._send({"size": 0, "track_total_hits": True, "aggs": captions})
-        return int(answer["hits"]["total"]["value"]), int(answer["aggregations"]["captions"]["doc_count"])
+        with self._lock:
+            known = self._counted.get("")
+        if known is None:
+            answer = self._send(counts())
+            known = int(answer["hits"]["total"]["value"]), int(answer["aggregations"]["captions"]["doc_count"])
+            with self._lock:
+                self._counted[""] = known
+        return known
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with translated(self._connection):

@@ -53,12 +53,13 @@ class IndexAway(ClusterError):
 
 
 def fault_of(error: StairError, connection: Connection) -> Fault:
-    """The answer for an error of ours."""
+    """The answer for an error of ours. Where the cluster is, how we log in and what lies where is the operator's business."""
     status = _status(error)
     headers = {"retry-after": str(AGAIN_S)} if status == 503 else {}
-    if isinstance(error, ClusterError) and not isinstance(error, IndexAway):
-        return Fault(status=status, headers=headers, **_of_cluster(error, status, connection))
-    return Fault(status=status, error=error.message, remedy=error.remedy, headers=headers)
+    said, remedy = _told(error, status)
+    for node in connection.nodes:
+        said, remedy = said.replace(node, "the cluster"), remedy.replace(node, "the cluster")
+    return Fault(status=status, error=connection.redact(said)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers)
 
 
 def _status(error: StairError) -> int:
@@ -66,32 +67,36 @@ def _status(error: StairError) -> int:
         return 400
     if isinstance(error, DecodeError):
         return 422
-    if isinstance(error, ClusterUnreachable | IndexAway | ModelError | MissingExtra | PluginError | IndexMismatch):
+    if isinstance(error, ClusterUnreachable | IndexAway | IndexMismatch | ModelError | MissingExtra | PluginError):
         return 503
     if isinstance(error, ClusterError):
-        said = getattr(error.__context__, "status_code", None)
+        said = getattr(error.__context__, "status_code", None)  # of the client's own error
         return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(said, 502) if isinstance(said, int) else 502
     return 500
 
 
-def _of_cluster(error: ClusterError, status: int, connection: Connection) -> dict[str, str]:
-    """Where the cluster is and how we log in is the operator's business: stderr says it."""
+def _told(error: StairError, status: int) -> tuple[str, str]:
+    """Message and remedy for a visitor."""
     if isinstance(error, ClusterUnreachable):
-        return {"error": "the search cluster doesn't answer", "remedy": "Try again in a moment."}
+        return "the search cluster doesn't answer", "Try again in a moment."
     if isinstance(error, AuthenticationFailed):
-        return {"error": "the search cluster refuses the login of this server", "remedy": "Ask whoever runs it."}
+        return "the search cluster refuses the login of this server", "Ask whoever runs it."
+    if isinstance(error, IndexAway):
+        return "the index isn't there", "Ask whoever runs this server."
+    if isinstance(error, ModelError | MissingExtra | PluginError):
+        return "the model of the index can't be loaded here", "Ask whoever runs this server: its log says more."
+    if isinstance(error, ClusterError) and not isinstance(error, IndexMismatch):
+        return _of_cluster(error, status)
+    return error.message, error.remedy
+
+
+def _of_cluster(error: ClusterError, status: int) -> tuple[str, str]:
     if status == 400 and "maxClauseCount" in error.message:
-        return {"error": "the question has more words than the cluster takes", "remedy": "Ask with fewer, or a shorter filter."}
+        return "the question has more words than the cluster takes", "Ask with fewer, or with a shorter filter."
     if status == 400:
         said = error.message.partition(" answered 400: ")[2] or "no reason given"
-        return {
-            "error": f"the search cluster can't read the question: {_hidden(said, connection)}",
-            "remedy": 'In the filter, quote what holds : / or other signs (uri:"file:///a.jpg").',
-        }
-    return {"error": f"the search cluster fails: {_hidden(error.message, connection)}", "remedy": error.remedy}
-
-
-def _hidden(text: str, connection: Connection) -> str:
-    for node in connection.nodes:
-        text = text.replace(node, "it")
-    return connection.redact(text)[:500]
+        return (
+            f"the search cluster can't read the question: {said}",
+            'In the filter, quote what holds : / or other signs (uri:"file:///a.jpg").',
+        )
+    return f"the search cluster fails: {error.message}", error.remedy

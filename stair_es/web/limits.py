@@ -19,6 +19,8 @@ class Limits:
     """Of a question as JSON."""
     upload_s: float = 60.0
     """How long a body may take to arrive."""
+    held_bytes: int = 160 * MIB
+    """What all bodies that are being worked on may take."""
     decode: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
     """Of a dropped image and of an original."""
     original_bytes: int = 128 * MIB

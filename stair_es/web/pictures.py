@@ -50,6 +50,7 @@ def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Pictur
 
 def _longer_side(data: bytes) -> int:
     """As the file's head says; 0 where it can't be read, which `decode` will say better."""
+    Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return max(image.size)

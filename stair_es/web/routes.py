@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-import anyio
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from stair_es.web.answers import encoded
 from stair_es.web.asked import Asked, asked_of
 from stair_es.web.faults import Refused
+from stair_es.web.intake import Intake
 
 if TYPE_CHECKING:
     from stair_es.web.engine import Engine
@@ -38,6 +38,7 @@ class Routes:
     def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str) -> None:
         """The routes over what answers them."""
         self._engine, self._thumbs, self._limits, self._title = engine, thumbs, limits, title
+        self._intake = Intake(limits)
 
     def all(self) -> list[Route]:
         """For the application."""
@@ -70,10 +71,10 @@ class Routes:
         return await _json(self._engine.about, self._title)
 
     async def _search(self, request: Request) -> Response:
-        return await _json(self._engine.search, await self._asked(request))
+        return await self._answered(request, self._engine.search)
 
     async def _facets(self, request: Request) -> Response:
-        return await _json(self._engine.facets, await self._asked(request))
+        return await self._answered(request, self._engine.facets)
 
     async def _seen(self, request: Request) -> Response:
         kind = _media_type(request)
@@ -81,7 +82,8 @@ class Routes:
             raise Refused(
                 415, f"the body is {kind[:80] or 'of no type'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
             )
-        return await _json(self._engine.seen, await self._body(request, self._limits.upload_bytes))
+        async with self._intake(request, self._limits.upload_bytes) as body:
+            return await _json(self._engine.seen, body)
 
     async def _image(self, request: Request) -> Response:
         id_, rest = _id(request, "/api/image/")
@@ -101,30 +103,11 @@ class Routes:
         id_, _ = _id(request, "/original/")
         return _picture(request, await run_in_threadpool(self._thumbs.original, id_), _ASK_AGAIN)
 
-    async def _asked(self, request: Request) -> Asked:
-        if _media_type(request) != "application/json":
+    async def _answered(self, request: Request, answer: Callable[[Asked], dict[str, Any]]) -> Response:
+        if _media_type(request) != "application/json":  # no page elsewhere can send that without being asked first
             raise Refused(415, "the body is not JSON", "Send it as Content-Type: application/json.")
-        return asked_of(await self._body(request, self._limits.body_bytes))
-
-    async def _body(self, request: Request, most: int) -> bytes:
-        """The body, counted as it comes: what the headers say of its length may be missing or wrong."""
-        too_large = Refused(413, f"the body is larger than {most:,} bytes", "Send less.", {"connection": "close"})
-        said = request.headers.get("content-length", "0")
-        if said.isdecimal() and int(said) > most:
-            raise too_large
-        parts, size = [], 0
-        try:
-            with anyio.fail_after(self._limits.upload_s):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > most:
-                        raise too_large
-                    parts.append(part)
-        except TimeoutError:
-            raise Refused(408, "the body takes too long to arrive", "Try again.", {"connection": "close"}) from None
-        except ClientDisconnect:
-            raise Refused(400, "the body is incomplete") from None
-        return b"".join(parts)
+        async with self._intake(request, self._limits.body_bytes) as body:
+            return await _json(answer, asked_of(body))
 
 
 async def _json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:

@@ -40,6 +40,8 @@ class Guard:
 
     hosts: frozenset[str] = _LOOPBACK
     """Names in `Host` under which the page may be called, without a port, in lower case."""
+    origins: frozenset[str] = frozenset()
+    """Names of sites that count as this one, whatever `Host` a proxy makes of them."""
     addresses: bool = False
     """Whether any IP address is such a name, too: a page elsewhere can't let its own name stand for one."""
     token: str = ""
@@ -64,8 +66,10 @@ class Guard:
             parts = urlsplit(origin)
         except ValueError:
             return False
+        if parts.scheme not in ("http", "https"):
+            return False
         own = headers.get("host", "").lower()
-        return parts.scheme in ("http", "https") and parts.netloc.lower() in (own, _bare(own, parts.scheme))
+        return parts.netloc.lower() in (own, _bare(own, parts.scheme)) or host_of(parts.netloc) in self.origins
 
     @property
     def cookie(self) -> str:
@@ -178,7 +182,7 @@ def _is_address(name: str) -> bool:
 
 def _bare(host: str, scheme: str) -> str:
     """Without the port that goes without saying."""
-    return host.removesuffix({"http": ":80", "https": ":443"}[scheme]) if scheme in ("http", "https") else host
+    return host.removesuffix(":443" if scheme == "https" else ":80")
 
 
 def _cookies(header: str, name: str) -> list[str]:

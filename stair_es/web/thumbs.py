@@ -95,7 +95,9 @@ class Thumbs:
     def _source(self, id_: str) -> dict[str, Any]:
         if not id_ or not sendable(id_):
             raise not_found(id_)
-        body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": ["thumbnail", "fingerprint", "uri"]}
+        newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}  # a name may stand for several indices
+        fields = ["thumbnail", "fingerprint", "uri"]
+        body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": fields, "sort": [newest], "track_total_hits": False}
         with translated(self._connection):
             answer = self._client.search(index=self._index, body=body, params={"allow_partial_search_results": "false"})
         hits = answer["hits"]["hits"]

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stair_es.cluster.connect import probe
-from stair_es.cluster.identity import ours
-from stair_es.errors import QueryError
+from stair_es.cluster.identity import holds_of, ours
+from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.known import look, mappings_of
 from stair_es.search.shapes import choose
+from stair_es.web.bodies import Way
 from stair_es.web.faults import IndexAway
 from stair_es.web.weighed import Wording
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection, Target
     from stair_es.model.encoder import Encoder
     from stair_es.search.known import Known
-    from stair_es.search.shapes import Shape
 
 FRESH_S = 5.0
 """How long a look at the index holds; an answer from another index than the one that was seen makes it look at once."""
@@ -35,8 +35,7 @@ class View:
     """The index as it was seen."""
 
     known: Known
-    target: Target
-    shape: Shape
+    way: Way
     encoder: Encoder
     thumbnails: bool
     """Whether its documents were written with thumbnails."""
@@ -48,7 +47,7 @@ class View:
 
 
 class Views:
-    """Gives the view of the moment."""
+    """Gives the view of the moment. One look at a time: those who come meanwhile take the last view, or what the look finds."""
 
     def __init__(self, client: OpenSearch, connection: Connection, index: str, spec: Callable[[str], ModelSpec]) -> None:
         """Nothing is looked at yet.
@@ -60,25 +59,25 @@ class Views:
             spec: The model to load for an index whose own has this name.
         """
         self._client, self._connection, self._index, self._spec = client, connection, index, spec
-        self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._target: Target | None = None
         self._view: View | None = None
         self._seen_s = 0.0
+        self._failed: tuple[float, StairError] | None = None
 
     def now(self) -> View:
-        """The view, at most `FRESH_S` old.
+        """The view, about `FRESH_S` old at most.
 
         Raises:
             IndexAway: There is no such index (any more).
-            IndexMismatch: It is not one of ours.
-            QueryError: It is another model's than the one that was asked for.
+            IndexMismatch: It is not one of ours, or another model's than the one that was asked for.
             ModelError: Its model can't be loaded here.
             ClusterError: The cluster fails the request.
         """
-        with self._lock:
-            if self._view is None or time.monotonic() - self._seen_s > FRESH_S:
-                self._look()
-            return self._view  # type: ignore[return-value]
+        view = self._view
+        if view is not None and time.monotonic() - self._seen_s <= FRESH_S:
+            return view
+        return self._looked(view, wait=view is None)
 
     def after(self, seen: View) -> View:
         """A view that is newer than `seen`; `seen` itself if nothing has changed.
@@ -86,32 +85,52 @@ class Views:
         Raises:
             StairError: As for `now`.
         """
-        with self._lock:
-            if self._view is seen:
-                self._look()
-            return self._view  # type: ignore[return-value]
+        return self._looked(seen, wait=True)
 
-    def _look(self) -> None:
-        before = self._view
+    def _looked(self, seen: View | None, *, wait: bool) -> View:
+        came_s = time.monotonic()
+        if not self._looking.acquire(blocking=wait) and seen is not None:
+            return seen
+        try:
+            if self._view is not None and (self._view is not seen or self._seen_s > came_s):
+                return self._view  # another one has looked meanwhile
+            if self._failed is not None and self._failed[0] > came_s:
+                raise self._failed[1]
+            return self._look()
+        except StairError as error:
+            self._failed = (time.monotonic(), error)
+            raise
+        finally:
+            self._looking.release()
+
+    def _look(self) -> View:
         if self._target is None:
             self._target = probe(self._client, self._connection)
         try:
             known = look(self._client, self._connection, self._index)
         except QueryError as error:
             raise IndexAway(error.message, error.remedy) from None
-        if before is None or before.known != known:
-            self._view = self._made(known, self._target, before)
+        if self._view is None or self._view.known != known:
+            self._view = self._made(known, self._target, self._view)
         self._seen_s = time.monotonic()
+        return self._view
 
     def _made(self, known: Known, target: Target, before: View | None) -> View:
         same = before is not None and before.known.model == known.model
         encoder = before.encoder if before is not None and same else catalogue.load(self._spec(known.model_name))
-        known.check_model(encoder.model_id)
+        try:
+            known.check_model(encoder.model_id)
+        except QueryError as error:
+            raise IndexMismatch(error.message, error.remedy) from None
         about = [ours(found) for found in mappings_of(self._client, self._connection, self._index).values()]
         return View(
             known=known,
-            target=target,
-            shape=choose(target, known.one, frozenset),
+            way=Way(shape=choose(target, known.one, frozenset), max_clauses=target.max_clauses, ordered=known.ordered),
             encoder=encoder,
-            thumbnails=any((said.get("settings") or {}).get("thumbnail_px") != 0 for said in about),
+            thumbnails=any(holds_of(said) == "images" and _thumbnail_px(said) != 0 for said in about),
         )
+
+
+def _thumbnail_px(about: object) -> object:
+    settings = about.get("settings") if isinstance(about, dict) else None
+    return settings.get("thumbnail_px") if isinstance(settings, dict) else None
