@@ -66,6 +66,7 @@ def serve(
 
     - `stair-es serve --host 0.0.0.0 --token-file /run/secrets/page --allow-host photos.example.org`
     """
+    from contextlib import closing
     from dataclasses import replace
 
     from stair_es.extras import need
@@ -74,14 +75,13 @@ def serve(
         need(package, "serve")
     from stair_es.web.app import Site, application
     from stair_es.web.originals import Roots
-    from stair_es.web.server import listening, run, url_of
+    from stair_es.web.server import listening, server_of, url_of
 
     guard = _guard(host, _token(token_file), no_token, allow_host or [])
     roots = Roots.of(images or [])
     with listening(host, port) as (listener, actual):
         connection = replace(options.connection(url), timeout_s=10.0)
         site = Site(connection=connection, index=index, spec=_spec(model, backend, text_tower), roots=roots, title=title)
-        app = application(site, guard, actual, note)
         where = url_of(host, actual)
 
         def ready() -> None:
@@ -92,7 +92,8 @@ def serve(
             if open_:
                 typer.launch(where)
 
-        run(app, listener, ready)
+        with closing(connection.client()) as client:
+            server_of(application(site, client, guard, actual, note), ready).run(sockets=[listener])
 
 
 def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:

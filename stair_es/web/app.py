@@ -24,6 +24,7 @@ from stair_es.web.thumbs import Thumbs
 from stair_es.web.view import Views
 
 if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
@@ -46,11 +47,12 @@ class Site:
     title: str = ""
 
 
-def application(site: Site, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
+def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
     """The page of an index.
 
     Args:
         site: What is served.
+        client: Of its connection.
         guard: What is asked of a request.
         port: Where it is served.
         say: Takes what the operator should know.
@@ -58,7 +60,7 @@ def application(site: Site, guard: Guard, port: int, say: Callable[[str], None])
     Raises:
         StairError: The index can't be searched, or its model not loaded.
     """
-    client, limits, log = site.connection.client(), site.limits, Log(say, site.connection.redact)
+    limits, log = site.limits, Log(say, site.connection.redact)
     gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
     views = Views(client, site.connection, site.index, site.spec)
     views.now()

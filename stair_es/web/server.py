@@ -12,6 +12,7 @@ from stair_es.errors import UsageError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+    from uvicorn import Server
 
 PORT = 8077
 _TRIED = 20
@@ -65,22 +66,21 @@ def url_of(host: str, port: int) -> str:
     return f"http://{named}:{port}/"
 
 
-def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until a signal ends it.
+def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
+    """A server that isn't started: `run(sockets=[...])` serves until a signal, or `should_exit`, ends it.
 
     Args:
         app: What answers.
-        listener: Where.
         ready: Called once requests are answered.
     """
     import uvicorn
 
-    class Server(uvicorn.Server):
+    class Ready(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             ready()
 
-    Server(
+    return Ready(
         uvicorn.Config(
             app,
             http="h11",
@@ -92,4 +92,4 @@ def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> Non
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE_S,
         )
-    ).run(sockets=[listener])
+    )

@@ -1,0 +1,109 @@
+"""The page of an index, served for a test by a real server on loopback, and a client that sends exactly what it is told.
+
+with serving(Connection(url=node_url), "photos") as page:
+page.post("/api/search", {"text": "red car"}).json["hits"]
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+from stair_es.cluster.connect import Connection
+from stair_es.model.encoder import ModelSpec
+from stair_es.web.app import Site, application
+from stair_es.web.limits import Limits
+from stair_es.web.originals import Roots
+from stair_es.web.security import Guard
+from stair_es.web.server import listening, server_of
+
+_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    cookies: tuple[str, ...]
+    body: bytes
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401  JSON
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Where it is served."""
+
+    port: int
+    said: list[str] = field(default_factory=list)
+    """What the operator was told."""
+
+    def ask(self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request, the target as it is."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_TIMEOUT_S)
+        try:
+            connection.request(method, target, body, dict(headers or {}))
+            answer = connection.getresponse()
+            pairs = [(name.lower(), value) for name, value in answer.getheaders()]
+            cookies = tuple(value for name, value in pairs if name == "set-cookie")
+            return Answer(status=answer.status, headers=dict(pairs), cookies=cookies, body=answer.read())
+        finally:
+            connection.close()
+
+    def get(self, target: str, **headers: str) -> Answer:
+        """GET; an underscore in a header's name is a dash."""
+        return self.ask("GET", target, None, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    def post(self, target: str, value: object, **headers: str) -> Answer:
+        """POST JSON."""
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.ask("POST", target, json.dumps(value).encode(), {"content-type": "application/json", **more})
+
+    def drop(self, data: bytes, kind: str = "image/jpeg") -> Answer:
+        """POST an image."""
+        return self.ask("POST", "/api/image", data, {"content-type": kind})
+
+
+def own_model(name: str) -> ModelSpec:
+    """The index's own."""
+    return ModelSpec(name=name)
+
+
+@contextmanager
+def serving(
+    connection: Connection,
+    index: str,
+    *,
+    roots: tuple[Path, ...] = (),
+    guard: Guard | None = None,
+    limits: Limits | None = None,
+    spec: Callable[[str], ModelSpec] = own_model,
+) -> Iterator[Page]:
+    """A page that is served until the end of the `with`."""
+    site = Site(connection=connection, index=index, spec=spec, roots=Roots.of(roots), limits=limits or Limits())
+    started = threading.Event()
+    with listening("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
+        page = Page(port=port)
+        app = application(site, client, guard or Guard(), port, page.said.append)
+        server = server_of(app, started.set)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            if not started.wait(_TIMEOUT_S):
+                raise TimeoutError("the server doesn't start")
+            yield page
+        finally:
+            server.should_exit = True
+            thread.join()
