@@ -322,11 +322,15 @@ def _sink(
     name, given = named_options("a sink", text)
     if name == "cluster":
         own = {"keep": str(keep), "swap": swap, "relax_replicas": "yes" if relax_replicas else "no"}
-        words = {} if words_index is None else {"words_index": "yes" if words_index else "no"}
-        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **words, **given}
+        given = {**own, **({"mapping": str(mapping)} if mapping else {}), **words_option(words_index), **given}
     elif words_index:
         raise UsageError(f"the sink {name!r} has no words index", "Leave --words-index out.")
     return {"sink": name, "sink_options": given}
+
+
+def words_option(words_index: bool | None) -> dict[str, str]:
+    """`--words-index` as an option of the sink; nothing where it isn't given."""
+    return {} if words_index is None else {"words_index": "yes" if words_index else "no"}
 
 
 def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any]) -> bool:

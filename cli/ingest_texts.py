@@ -11,7 +11,7 @@ from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 
 from . import options
-from .ingest import SOME_DEAD
+from .ingest import SOME_DEAD, words_option
 from .ingest_report import print_end
 from .output import emit_json, note, stdout
 from .progress import books_progress
@@ -45,6 +45,13 @@ def ingest_texts(
         Literal["rank_features", "sparse_vector"],
         typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
     ] = "rank_features",
+    words_index: Annotated[
+        bool | None,
+        typer.Option(
+            "--words-index/--no-words-index",
+            help="Keep an index of the heaviest words of each text beside it, or delete it. By default as it is.",
+        ),
+    ] = None,
     swap: Annotated[
         Literal["auto", "always", "never"],
         typer.Option("--swap", help="When a newly built index takes the alias: auto when it is complete."),
@@ -68,7 +75,8 @@ def ingest_texts(
 
     `stair-es search --image photo.jpg --index captions`
 
-    **Exit code**: 0 when no text is dead, 3 when some are (see the dead letters), 1 when the run failed, 2 on wrong usage.
+    **Exit code**: 0 when no text is dead, 3 when some are (see the dead letters) or some words could not be written, 1 when the
+    run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
@@ -84,7 +92,7 @@ def ingest_texts(
             alias=index,
             model=ModelSpec(name=model, text_tower=text_tower),
             document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
-            sink_options={"swap": swap, "keep": str(keep)},
+            sink_options={"swap": swap, "keep": str(keep), **words_option(words_index)},
             dead_letters=dead_letters,
         )
         report = _run(sources, url, chosen, said)
@@ -96,7 +104,7 @@ def ingest_texts(
         emit_json(to_json(report))
     else:
         _print(report)
-    if report.dead:
+    if report.dead or (report.words_index and report.words_index.failed):
         raise typer.Exit(SOME_DEAD)
 
 

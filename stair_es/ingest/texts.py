@@ -44,7 +44,7 @@ class TextOptions:
     document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink_options: Mapping[str, str] = field(default_factory=dict)
-    """Of the sink `cluster`: `keep`, `swap`."""
+    """Of the sink `cluster`: `keep`, `swap`, `words_index`."""
     dead_letters: Path | None = None
 
     @property

@@ -1,0 +1,305 @@
+"""The words index by the console script: kills, `--no-words-index`, `--dry-run`, policies, and names that others have."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fault_proxy import Answer, Fault, FaultProxy, Request, Send
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+from words_oracle import expected_words, stored_words
+
+from stair_es import resources
+from stair_es.errors import IndexMismatch, ResourceError, StairError, UsageError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
+POLICY = {"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
+
+
+@dataclass
+class Shell:
+    """Commands on one alias."""
+
+    client: OpenSearch
+    url: str
+    alias: str
+    tmp_path: Path
+    photos: list[str] = field(default_factory=lambda: [str(PHOTOS / name) for name in NAMES])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"STAIR_ES_URL": self.url, "STAIR_ES_INDEX": self.alias, "STAIR_ES_HOME": str(self.tmp_path)}
+
+    def ingest(self, *options: str) -> Any:  # noqa: ANN401  JSON
+        return self.json("ingest", *self.photos, "--model", "starter", *options)
+
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
+        done = CliRunner().invoke(app, [*arguments, "--json"], env=self.environment)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def error(self, *arguments: str) -> StairError:
+        error = CliRunner().invoke(app, [*arguments], env=self.environment).exception
+        assert isinstance(error, StairError), error
+        return error
+
+    def behind(self, alias: str) -> list[str]:
+        return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
+
+    def indices(self) -> list[str]:
+        return sorted(self.client.indices.get(index=f"{self.alias}*", params={"expand_wildcards": "all"}))
+
+    def check(self, images: int = len(NAMES)) -> None:
+        [index] = self.behind(self.alias)
+        assert self.behind(f"{self.alias}-words") == [f"{index}.words"]
+        self.check_words_of(index, images)
+
+    def check_words_of(self, index: str, images: int = len(NAMES)) -> None:
+        found = stored_words(self.client, f"{index}.words")
+        assert found == expected_words(self.client, index)
+        assert len({document["image_id"] for document in found.values()}) == images
+
+    def words(self, index: str) -> dict[str, dict[str, Any]]:
+        return stored_words(self.client, f"{index}.words")
+
+
+@pytest.fixture
+def shell(engine: OpenSearch, rank_features_url: str, engine_index: str, tmp_path: Path) -> Shell:
+    return Shell(engine, rank_features_url, engine_index, tmp_path)
+
+
+@pytest.fixture
+def steered(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Shell:
+    """On the engine that has scripts."""
+    return Shell(client, node_url, index_name, tmp_path)
+
+
+@pytest.mark.parametrize("then", ["lost", "stored"])
+def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(shell: Shell, then: str) -> None:
+    reached, killed = threading.Event(), threading.Event()
+
+    def hold(request: Request, send: Send) -> Answer:
+        if then == "stored":
+            half = request.body.splitlines(keepends=True)[:20]
+            send(Request(method=request.method, path=request.path, headers=request.headers, body=b"".join(half)))
+        reached.set()
+        killed.wait(60)
+        return None
+
+    def plan(request: Request) -> Fault | None:
+        return Fault("held", hold) if request.is_bulk and ".words.write/" in request.path else None
+
+    with FaultProxy(shell.url, plan) as proxy:
+        command = [str(Path(sys.executable).with_name("stair-es")), "ingest", *shell.photos, "--model", "starter"]
+        environment = os.environ | shell.environment | {"STAIR_ES_URL": proxy.url}
+        with subprocess.Popen(
+            [*command, "--words-index"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as running:
+            try:
+                assert reached.wait(60)
+                running.kill()
+            finally:
+                running.kill()
+                killed.set()
+    assert running.returncode == -9
+    [index] = shell.behind(shell.alias)
+    assert not shell.behind(f"{shell.alias}-words")
+    shell.client.indices.refresh(index=f"{index}.words")
+    assert len(shell.words(index)) == (10 if then == "stored" else 0)
+    report = shell.ingest()  # that there is to be one, the index has
+    assert (report["written"], report["words_index"]["images"]) == (0, 3)
+    shell.check()
+
+
+def test_no_words_index_deletes_what_is_ours_alone(shell: Shell) -> None:
+    shell.ingest("--words-index", "--keep", "1")
+    shell.ingest("--thumbnail-px", "0")
+    shell.ingest("--thumbnail-px", "32", "--swap", "never")
+    theirs = f"{shell.alias}-theirs.words"
+    shell.client.indices.create(index=theirs)
+    assert sum(name.endswith(".words") for name in shell.indices()) == 4
+    report = shell.ingest("--thumbnail-px", "0", "--no-words-index")
+    assert report["words_index"] is None
+    assert [name for name in shell.indices() if name.endswith(".words")] == [theirs]
+    assert not shell.behind(f"{shell.alias}-words")
+    assert shell.ingest("--thumbnail-px", "0")["words_index"] is None
+    assert shell.ingest("--thumbnail-px", "0", "--no-words-index")["words_index"] is None
+    shell.ingest("--thumbnail-px", "0", "--words-index")
+    shell.check()
+
+
+def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(shell: Shell) -> None:
+    assert shell.ingest("--dry-run", "--words-index")["words_index"] == {"index": None, "would": "create"}
+    assert shell.ingest("--dry-run")["words_index"] is None
+    assert shell.ingest("--dry-run", "--no-words-index")["words_index"] is None
+    assert shell.indices() == []
+    index = shell.ingest()["index"]
+    words = f"{index}.words"
+    assert shell.ingest("--dry-run", "--words-index")["words_index"] == {"index": words, "would": "create"}
+    assert shell.indices() == [index]
+    shell.ingest("--words-index")
+    before = shell.words(index)
+    shell.client.update(index=index, id=next(iter(before.values()))["image_id"], body={"doc": {"caption": "new"}})
+    assert shell.ingest("--dry-run")["words_index"] == {"index": words, "would": "update"}
+    assert shell.ingest("--dry-run", "--no-words-index")["words_index"] == {"index": words, "would": "delete"}
+    assert shell.ingest("--dry-run", "--thumbnail-px", "0")["words_index"] == {"index": None, "would": "create"}
+    assert shell.indices() == [index, words]
+    assert shell.words(index) == before
+    said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "starter", "--dry-run"], env=shell.environment).output
+    assert f"words index {words}: would be brought in step" in said
+
+
+def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
+    taken = f"{shell.alias}-words"
+    ingest = ("ingest", *shell.photos, "--model", "starter")
+    shell.client.indices.create(index=taken)
+    for more in ((), ("--dry-run",)):
+        error = shell.error(*ingest, "--words-index", *more)
+        assert isinstance(error, IndexMismatch)
+        assert f"{taken!r}: that is an index of someone else" in error.message
+        assert "--no-words-index" in error.remedy
+        assert shell.indices() == [taken]
+    assert shell.ingest()["words_index"] is None  # who doesn't ask for it isn't troubled
+    shell.client.indices.delete(index=taken)
+
+    photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "starter", "--index", taken)["index"]
+    error = shell.error("ingest", *photos, "--model", "starter", "--words-index")
+    assert f"that stands for {other} of someone else" in error.message
+    shell.client.indices.delete(index=other)
+
+    index = shell.ingest("--words-index")["index"]
+    name = f"{index}.words"
+    for command in ("ingest", *photos, "--model", "starter"), ("policy", "show"), ("search", "cat", "--model", "starter"):
+        assert isinstance(shell.error(*command, "--index", taken), IndexMismatch)
+    assert shell.behind(taken) == [name]
+    shell.check()
+
+
+def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
+    index = shell.ingest()["index"]
+    shell.client.indices.create(index=f"{index}.words", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
+    error = shell.error("ingest", *shell.photos, "--model", "starter", "--words-index")
+    assert isinstance(error, IndexMismatch)
+    assert "someone else's index" in error.message
+    assert shell.ingest()["words_index"] is None
+    shell.ingest("--no-words-index")
+    assert shell.indices() == [index, f"{index}.words"]
+
+
+def test_another_sink_has_none(shell: Shell) -> None:
+    error = shell.error("ingest", *shell.photos, "--sink", "other:a=b", "--words-index")
+    assert isinstance(error, UsageError)
+    assert "no words index" in error.message
+
+
+def test_mappings_of_ones_own(shell: Shell) -> None:
+    body = resources.load("mappings", "image")
+    fields = body["mappings"]["properties"]
+    (file := shell.tmp_path / "mapping.json").write_text(
+        json.dumps(
+            {"mappings": {**body["mappings"], "properties": {**fields, "sha256": {"type": "keyword", "doc_values": False}}}}
+        )
+    )
+    error = shell.error("ingest", *shell.photos, "--model", "starter", "--mapping", str(file), "--words-index")
+    assert isinstance(error, IndexMismatch | ResourceError)
+    assert "no doc values for sha256" in error.message
+    assert shell.indices() == []
+    bare = {name: fields[name] for name in ("tokens", "uri", "source", "sha256")}
+    settings = {"index": {"number_of_shards": 3}}
+    file.write_text(json.dumps({"settings": settings, "mappings": {"dynamic": False, "properties": bare}}))
+    index = shell.ingest("--mapping", str(file), "--words-index")["index"]
+    shell.check()
+    assert shell.ingest("--mapping", str(file))["words_index"]["written"] == 0
+    found = shell.client.indices.get_settings(index=f"{index}.words", params={"flat_settings": "true"})
+    assert found[f"{index}.words"]["settings"]["index.number_of_shards"] == "3"
+
+
+def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
+    folder = shell.tmp_path / "photos"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / name).write_bytes((PHOTOS / name).read_bytes())
+    (folder / "again.jpg").write_bytes((PHOTOS / NAMES[0]).read_bytes())
+    shell.photos = [str(folder)]
+    shell.ingest("--words-index", "--id", "content")
+    shell.check()
+    kept = {document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values()}
+    [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
+    double.unlink()
+    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == 16
+    shell.check()
+
+
+def test_texts_have_words_too(shell: Shell) -> None:
+    (file := shell.tmp_path / "captions.txt").write_text("a cat on a sofa\na red bus\n")
+    arguments = ("ingest-texts", str(file), "--model", "starter", "--index", shell.alias)
+    index = shell.json(*arguments, "--words-index")["index"]
+    shell.check(2)
+    assert {document["caption"] for document in shell.words(index).values()} == {"a cat on a sofa", "a red bus"}
+    file.write_text("a cat on a sofa\na blue bus\n")
+    assert shell.json(*arguments)["words_index"]["images"] == 3
+    shell.check(3)
+
+
+def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> None:
+    shell = steered
+    index = shell.ingest("--words-index")["index"]
+    build = shell.ingest("--thumbnail-px", "0", "--swap", "never")["index"]
+    before = _told(shell.words(index))
+    cats = [document["weight"] for document in shell.words(index).values() if document["token"] == "cat"]
+    assert max(cats) > 0.25
+    (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
+    done = shell.json("policy", "apply", str(file))
+    assert [(one["index"], one["words_index"]["index"]) for one in done] == [(name, f"{name}.words") for name in (index, build)]
+    assert all(one["words_index"]["written"] > 0 and one["words_index"]["failed"] == 0 for one in done)
+    after = shell.words(index)
+    assert not {"egyptian", "kitten"} & {document["token"] for document in after.values()}
+    assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
+    shell.check()
+    shell.check_words_of(build)
+    assert shell.json("policy", "apply")[0]["words_index"]["written"] == 0
+    assert shell.json("policy", "show")[0]["index"] == index
+    done = shell.json("policy", "rollback")
+    assert [one["words_index"]["images"] for one in done] == [3, 3]
+    assert _told(shell.words(index)) == before
+    shell.check()
+    shell.check_words_of(build)
+
+
+def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell) -> None:
+    shell = steered
+    shell.photos = shell.photos[:1]
+    index = shell.ingest("--words-index")["index"]
+    before = _told(shell.words(index))
+    words = [key.replace("%2E", ".") for key in shell.client.search(index=index)["hits"]["hits"][0]["_source"]["tokens"]]
+    (file := shell.tmp_path / "p.json").write_text(json.dumps({"stair_es_policy": 1, "mute": words}))
+    [done] = shell.json("policy", "apply", str(file))
+    assert (done["words_index"]["deleted"], done["words_index"]["images"]) == (16, 0)
+    assert shell.words(index) == {}
+    assert shell.ingest()["words_index"] == {"index": f"{index}.words", "written": 0, "deleted": 0, "failed": 0, "images": 0}
+    shell.json("policy", "rollback")
+    assert _told(shell.words(index)) == before
+
+
+def test_a_policy_without_a_words_index_says_so(steered: Shell) -> None:
+    steered.ingest()
+    (file := steered.tmp_path / "p.json").write_text(json.dumps(POLICY))
+    assert [one["words_index"] for one in steered.json("policy", "apply", str(file))] == [None]
+    assert len(steered.indices()) == 1
+
+
+def _told(words: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What does not tell how often the image's document was written."""
+    return {id_: {name: value for name, value in document.items() if name != "stamp"} for id_, document in words.items()}
