@@ -1,0 +1,54 @@
+// What a click makes of a query. Each function returns a new query. Pure.
+
+import { NOTHING, PAGE } from "./state.js";
+
+/** The weight that a word gets which the query lacks. */
+export const ADDED = 0.5;
+
+const changed = (query, fields) => ({ ...query, count: PAGE, ...fields });
+const toggled = (list, item) => (list.includes(item) ? list.filter((other) => other !== item) : [...list, item]);
+
+export function withFactor(query, word, value) {
+  const factors = new Map(query.factors);
+  if (value === null) factors.delete(word);
+  else factors.set(word, value);
+  return changed(query, { factors });
+}
+
+/** Requires a word, or no longer; a word can't be required and excluded. */
+export function requiring(query, word, now) {
+  const free = { ...query, text: now ? unsigned(query.text, word) : query.text, exclude: query.exclude.filter((other) => other !== word) };
+  return changed(free, { require: now ? query.require.filter((other) => other !== word) : [...query.require, word] });
+}
+
+/** Excludes a word, or no longer. An added word is taken out with it. */
+export function excluding(query, word, now) {
+  const free = { ...query, text: now ? unsigned(query.text, word) : query.text, require: query.require.filter((other) => other !== word) };
+  return changed(free, { exclude: now ? query.exclude.filter((other) => other !== word) : [...query.exclude, word] });
+}
+
+export const having = (query, word) => changed(query, { has: toggled(query.has, word) });
+export const from = (query, source) => changed(query, { sources: toggled(query.sources, source) });
+export const filtered = (query, filter) => changed(query, { filter });
+export const ranked = (query, method) => changed(query, { method });
+
+/** Another text has other words: what was said of single ones doesn't hold for them. */
+export const asked = (query, text) => (text === query.text ? query : { ...reset(query), text });
+export const likeImage = (id) => ({ ...NOTHING, like: id });
+export const withVector = (query, vector) => changed(query, { vector });
+
+/** The words as the model weighed them. */
+export const reset = (query) => changed(query, { factors: new Map(), require: [], exclude: [] });
+
+/** Everything that narrows, taken away. */
+export const widened = (query) => changed(query, { require: [], exclude: [], has: [], sources: [], filter: "" });
+
+/** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out, as the text that is encoded does. */
+function unsigned(text, word) {
+  const parts = text.split(/(\s+)/).map((part) => {
+    const found = /^([+\-\u2212\u2013])([^^]+)/.exec(part);
+    if (!found || found[2].toLowerCase() !== word.toLowerCase()) return part;
+    return found[1] === "+" ? part.slice(1) : "";
+  });
+  return parts.join("").trim();
+}

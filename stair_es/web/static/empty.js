@@ -1,0 +1,54 @@
+// Pages without hits: what to try.
+
+import { filtered, from, having, reset, widened, asked } from "./change.js";
+import { h, visible } from "./dom.js";
+import { many, short, word } from "./words.js";
+
+const EXAMPLES = 14;
+
+/** Before anything is asked: what is in the index, or among what conditions leave of it, and words that are heavy there. */
+export function landing({ about, corpus }, found, ask) {
+  const examples = wordsOf(found ?? corpus).slice(0, EXAMPLES);
+  const count = found?.total ?? about?.documents;
+  return h(
+    "div",
+    { class: "landing" },
+    h("p", { class: "lead" }, count === undefined ? "Images, " : `${many(count, "image")}, `, h("em", {}, "each a few dozen weighted words.")),
+    h("p", {}, "Write what you look for, or drop an image. Every hit says which words it was found by, and every word has a slider."),
+    examples.length ? h("h2", {}, found ? "Words of theirs" : "Words in this index") : null,
+    examples.length ? h("ul", { class: "examples" }, examples.map(({ word: name, count }) => h("li", {}, h("button", { type: "button", on: { click: () => ask(name) } }, word(name), h("span", { class: "n" }, String(count)))))) : null,
+    h("dl", { class: "grammar" }, GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does)))),
+  );
+}
+
+/** A search that found nothing: which conditions to lift, and words that would find something. */
+export function nothingFound(query, corpus, change) {
+  const lifts = [
+    ...query.require.map((name) => [`without requiring ${visible(name)}`, (now) => ({ ...now, require: now.require.filter((other) => other !== name) })]),
+    ...query.has.map((name) => [`without “with ${visible(name)}”`, (now) => having(now, name)]),
+    ...query.sources.map((name) => [`from all sources, not only ${short(name)}`, (now) => from(now, name)]),
+    ...(query.filter ? [[`without the filter ${visible(query.filter)}`, (now) => filtered(now, "")]] : []),
+  ];
+  if (lifts.length > 1) lifts.push(["without any condition", widened]);
+  if (query.factors.size) lifts.push(["with the weights as they were", reset]);
+  const examples = wordsOf(corpus).slice(0, 8);
+  return h(
+    "div",
+    { class: "landing" },
+    h("p", { class: "lead" }, "Nothing found."),
+    h("p", {}, lifts.length ? "The conditions leave no image. Try" : "No image has a word of this query. Words are taken from the model's vocabulary; try others."),
+    lifts.length ? h("ul", { class: "lifts" }, lifts.map(([text, make]) => h("li", {}, h("button", { type: "button", on: { click: () => change(make) } }, text)))) : null,
+    examples.length ? h("h2", {}, "Words in this index") : null,
+    examples.length ? h("ul", { class: "examples" }, examples.map(({ word: name }) => h("li", {}, h("button", { type: "button", on: { click: () => change((now) => widened(asked(now, name))) } }, word(name))))) : null,
+  );
+}
+
+/** The whole words of a corpus: pieces and signs are no examples. */
+const wordsOf = (facets) => (facets?.words ?? []).filter(({ word: name }) => /^\p{L}{3,}$/u.test(name));
+
+const GRAMMAR = [
+  ["red bird", "images of these words, and of what the model reads into them"],
+  ["+bird", "only images with the word"],
+  ["-water", "only images without it"],
+  ["red^2", "the word counts twice"],
+];

@@ -1,0 +1,55 @@
+// A list whose items move to their new places: modestly, and not at all for those who prefer none of it.
+
+import { keyed } from "./dom.js";
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+const MOVE = { duration: 220, easing: "cubic-bezier(.2,.7,.2,1)" };
+
+/** `keyed`, with moves drawn. */
+export function arrange(list, items, keyOf, make) {
+  const before = still.matches ? new Map() : placesOf(list);
+  keyed(list, items, keyOf, make);
+  if (!before.size) return;
+  for (const item of list.children) {
+    const from = before.get(item);
+    const to = item.getBoundingClientRect();
+    if (!from) item.animate([{ opacity: 0 }, { opacity: 1 }], MOVE);
+    else if (near(from) || near(to)) slide(item, from.left - to.left, from.top - to.top);
+  }
+}
+
+function placesOf(list) {
+  const places = new Map([...list.children].map((item) => [item, item.getBoundingClientRect()]));
+  for (const item of list.children) for (const motion of item.getAnimations()) motion.cancel();
+  return places;
+}
+
+function slide(item, x, y) {
+  if (Math.abs(x) + Math.abs(y) < 1) return;
+  item.animate([{ transform: `translate(${x}px, ${y}px)` }, { transform: "none" }], MOVE);
+}
+
+/** Whether it is on the screen or almost: what is further away needn't be drawn moving. */
+const near = (place) => place.bottom > -200 && place.top < innerHeight + 200;
+
+/** Moves the focus from one item's link to that of its neighbour in the direction of an arrow key. */
+export function step(list, key) {
+  const links = [...list.querySelectorAll("a.name")];
+  const here = document.activeElement?.closest("li.hit")?.querySelector("a.name");
+  const goal = here ? nearest(links, here, key) : links[0];
+  goal?.focus();
+  goal?.closest("li.hit").scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+  return Boolean(goal);
+}
+
+function nearest(links, here, key) {
+  const place = links.indexOf(here);
+  if (key === "ArrowRight") return links[place + 1];
+  if (key === "ArrowLeft") return links[place - 1];
+  const down = key === "ArrowDown";
+  const card = (link) => link.closest("li.hit").getBoundingClientRect();
+  const { left, top } = card(here);
+  const there = links.filter((link) => (down ? card(link).top > top + 4 : card(link).top < top - 4));
+  const distance = (link) => Math.abs(card(link).top - top) * 3 + Math.abs(card(link).left - left);
+  return there.sort((one, other) => distance(one) - distance(other))[0];
+}

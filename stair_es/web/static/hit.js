@@ -1,0 +1,100 @@
+// One hit: the picture, its name and score, and the words in common with what each adds.
+
+import { h, icon, keyed, say, set, visible } from "./dom.js";
+import { weight, word } from "./words.js";
+
+const SHOWN = 4;
+
+/**
+ * A card that is updated in place. `act` has `open(id)` and `like(id)` as addresses, and `word(name)` for a click on a word.
+ * `update` takes `{hit, hueOf, top, required}`; `top` is the largest sum of contributions on the page.
+ */
+export function hitCard({ hit }, act) {
+  const link = h("a", { href: act.open(hit.id), class: "name", dir: "auto" }, visible(hit.name));
+  const score = h("span", { class: "score" });
+  const caption = h("p", { class: "caption", dir: "auto" });
+  const ribbon = h("div", { class: "ribbon", "aria-hidden": "true" });
+  const rows = h("ul", { class: "reasons", "aria-label": "Words in common" });
+  const rest = h("button", { type: "button", class: "rest" });
+  const also = h("ul", { class: "also", "aria-label": "Its other words" });
+  const card = h(
+    "li",
+    { class: "hit", data: { id: hit.id } },
+    h("a", { href: act.open(hit.id), class: "picture", tabindex: "-1", "aria-hidden": "true" }, picture(hit.thumbnail)),
+    h("div", { class: "head" }, h("h3", {}, link), score, caption),
+    ribbon,
+    rows,
+    h("div", { class: "foot" }, rest, also, h("a", { href: act.like(hit.id), class: "like", "aria-label": `More like ${visible(hit.name)}` }, icon("like"), "more like this")),
+  );
+  let open = false;
+  let last = null;
+  rest.addEventListener("click", () => {
+    open = !open;
+    card.update(last);
+  });
+
+  card.update = (shown) => {
+    last = shown;
+    const { hit, hueOf, top, required } = shown;
+    say(score, weight(hit.score));
+    set(score, { title: `score ${hit.score}` });
+    say(caption, hit.caption ? visible(hit.caption) : "");
+    caption.hidden = !hit.caption;
+    set(caption, { title: hit.caption ? visible(hit.caption).slice(0, 400) : null });
+    drawRibbon(ribbon, hit, hueOf, top);
+    const most = Math.max(...hit.why.map((reason) => reason.adds), 1e-9);
+    keyed(rows, open ? hit.why : hit.why.slice(0, SHOWN), (reason) => reason.word, () => reasonRow(act.word));
+    for (const [place, row] of [...rows.children].entries()) row.fill(hit.why[place], hueOf, most, required);
+    const hidden = hit.why.slice(SHOWN);
+    rest.hidden = !hidden.length;
+    set(rest, { "aria-expanded": String(open), "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}` });
+    say(rest, open ? "fewer" : `+${hidden.length} = ${weight(hidden.reduce((sum, reason) => sum + reason.adds, 0))}`);
+    const common = new Set(hit.why.map((reason) => reason.word));
+    keyed(also, hit.words.filter(([name]) => !common.has(name)).slice(0, 4), ([name]) => name, ([name]) => tag(name, act.word));
+    also.hidden = !also.children.length;
+  };
+  return card;
+}
+
+/** The image, or a sign that there is none. */
+export function picture(address, alt = "") {
+  const none = () => h("span", { class: "none" }, icon("picture"));
+  if (!address) return none();
+  const image = h("img", { src: address, alt, loading: "lazy", decoding: "async", on: { error: () => image.replaceWith(none()) } });
+  return image;
+}
+
+/** The score as one line: a part for each word, as long as what it adds. */
+export function drawRibbon(ribbon, hit, hueOf, top) {
+  const parts = hit.why.map((reason) => ({ key: reason.word, adds: reason.adds, hue: hueOf(reason.word) }));
+  if (hit.beside > 0.005 * hit.score) parts.push({ key: " beside", adds: hit.beside, hue: "beside" });
+  keyed(ribbon, parts, (part) => part.key, () => {
+    const part = h("i", {});
+    part.update = ({ adds, hue }) => {
+      part.dataset.hue = hue;
+      part.style.width = `${(100 * adds) / top}%`;
+    };
+    return part;
+  });
+}
+
+function reasonRow(onWord) {
+  const bar = h("i", {});
+  const sum = h("span", { class: "sum" });
+  let name = "";
+  const button = h("button", { type: "button", class: "term", on: { click: () => onWord(name) } });
+  const row = h("li", {}, button, h("span", { class: "track", "aria-hidden": "true" }, bar), sum);
+  row.fill = (reason, hueOf, most, required) => {
+    if (name !== reason.word) button.replaceChildren(word((name = reason.word)));
+    const must = required.has(name);
+    set(button, { "aria-pressed": String(must), title: must ? "Required: click to lift" : "Click to require it" });
+    bar.dataset.hue = hueOf(name);
+    bar.style.width = `${(100 * reason.adds) / most}%`;
+    say(sum, `${weight(reason.query)} × ${weight(reason.image)} = ${weight(reason.adds)}`);
+  };
+  return row;
+}
+
+function tag(name, onWord) {
+  return h("li", {}, h("button", { type: "button", class: "tag", title: "Click to add it to the query", on: { click: () => onWord(name) } }, word(name)));
+}

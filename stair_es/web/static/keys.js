@@ -1,0 +1,51 @@
+// The keyboard: what each key does, and the list of them.
+
+import { h, icon } from "./dom.js";
+
+const LIST = [
+  ["/", "to the search box"],
+  ["← ↑ → ↓", "from image to image"],
+  ["Enter", "opens the image; in the box, searches"],
+  ["m", "more like the image"],
+  ["e", "to the query's words"],
+  ["c", "copies the link"],
+  ["t", "light or dark"],
+  ["Esc", "closes; from an image, back to the search"],
+  ["?", "this list"],
+];
+
+/** `act` has a function for each thing that a key does; `act.arrow(key)` and the others say whether they did something. */
+export function keyboard(act) {
+  const dialog = help();
+  document.body.append(dialog);
+  const plain = {
+    "/": act.find,
+    "?": () => dialog.showModal(),
+    m: act.like,
+    e: act.weights,
+    c: act.copy,
+    t: act.theme,
+    Escape: act.leave,
+  };
+  addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
+    if (event.target.closest?.("input:not([type=range]), textarea, select") && event.key !== "Escape") return;
+    const arrow = event.key.startsWith("Arrow") && event.target.type !== "range" && !event.shiftKey;
+    const done = arrow ? act.arrow(event.key) : Object.hasOwn(plain, event.key) && plain[event.key](event) !== false;
+    if (done) event.preventDefault();
+  });
+  return () => dialog.showModal();
+}
+
+function help() {
+  const close = h("button", { type: "button", class: "icon", "aria-label": "Close" }, icon("close"));
+  const dialog = h(
+    "dialog",
+    { class: "keys-help", "aria-labelledby": "keys-title" },
+    h("div", { class: "title" }, h("h2", { id: "keys-title" }, "Keys"), close),
+    h("dl", {}, LIST.map(([key, does]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)))),
+  );
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  return dialog;
+}

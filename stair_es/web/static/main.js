@@ -1,0 +1,202 @@
+// Starts the page: one route at a time, one view for each kind of route.
+
+import * as api from "./api.js";
+import { asked, likeImage, withVector } from "./change.js";
+import { compareView } from "./compare-view.js";
+import { h, icon, keyed, set, visible } from "./dom.js";
+import { step } from "./grid.js";
+import { imageView } from "./image-view.js";
+import { keyboard } from "./keys.js";
+import { errorNotice, toast } from "./notice.js";
+import { keepThumbnail, pictures, thumbnailOf } from "./picture.js";
+import { searchView } from "./search-view.js";
+import { hrefOf, NOTHING, readRoute } from "./state.js";
+
+const byId = (id) => document.getElementById(id);
+const shell = document.body;
+const main = byId("main");
+const app = { about: null, title: "stair-es", corpus: null, shell, go };
+const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
+let route = null;
+let merged = "";
+let lastSearch = "/";
+let knowing = false;
+
+/** Goes to a route. Steps of the same `merge` are one of the history; `still` keeps the place on the page. */
+function go(next, { merge = "", replace = false, still = false } = {}) {
+  const href = hrefOf(next);
+  if (href === location.pathname + location.search) return show();
+  const same = next.view === route?.view && next.view === "search";
+  if (replace || (merge && merge === merged)) history.replaceState(history.state, "", href);
+  else {
+    history.replaceState({ ...history.state, y: scrollY }, "");
+    history.pushState({}, "", href);
+  }
+  merged = merge;
+  show();
+  if (!still && !same) scrollTo(0, 0);
+}
+
+function show() {
+  const next = readRoute(location);
+  const moved = next.view !== route?.view || next.id !== route?.id;
+  route = next;
+  document.body.dataset.view = route.view;
+  if (route.view === "search") lastSearch = location.pathname + location.search;
+  for (const [name, view] of Object.entries(views)) view.element.hidden = name !== route.view;
+  drawShell();
+  views[route.view].show(route);
+  if (!app.corpus && !knowing) know();
+  if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body) main.focus({ preventScroll: true });
+}
+
+function drawShell() {
+  const query = route.view === "search" ? route.query : NOTHING;
+  if (route.view === "search" || document.activeElement !== byId("text")) byId("text").value = query.text;
+  document.title = route.view === "compare" ? `Compare · ${app.title}` : query.text ? `${query.text} · ${app.title}` : app.title;
+  for (const link of document.querySelectorAll("[data-nav]")) {
+    if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
+    set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
+  }
+  const chips = [...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []), ...(query.like ? [{ kind: "like", key: `like ${query.like}`, query }] : [])];
+  keyed(byId("chips"), chips, (chip) => chip.key, pictureChip);
+  byId("chips").hidden = !chips.length;
+}
+
+/** An image in the query: of the visitor's or of the index. */
+function pictureChip({ kind, query }) {
+  const own = kind === "vector";
+  const source = own ? thumbnailOf(query.vector) : `/thumb/${encodeURIComponent(query.like)}`;
+  const name = own ? `an image's ${query.vector.length} words` : "like this image";
+  const image = source ? h("img", { src: source, alt: "", width: 28, height: 28, on: { error: () => image.replaceWith(icon("picture")) } }) : icon("picture");
+  const without = () => go({ view: "search", query: own ? withVector(route.query, []) : { ...route.query, like: "" } });
+  return h("li", { class: "chip image-chip" }, image, h("span", {}, name), h("button", { type: "button", class: "icon small", "aria-label": `Remove ${name}`, on: { click: without } }, icon("close")));
+}
+
+async function take(blob) {
+  if (app.about && blob.size > app.about.max_upload_bytes) {
+    const mib = (bytes) => `${(bytes / 1048576).toFixed(1)} MiB`;
+    return refuse(`the image has ${mib(blob.size)}, ${mib(app.about.max_upload_bytes)} are allowed`, "Make it smaller: 640 pixels are plenty.");
+  }
+  shell.classList.add("reading");
+  try {
+    const { words, thumbnail } = await api.read(blob);
+    const rounded = words.map(([name, value]) => [name, Number(value.toFixed(4))]);
+    keepThumbnail(rounded, thumbnail);
+    go({ view: "search", query: withVector(route.view === "search" ? { ...route.query, like: "" } : NOTHING, rounded) });
+  } catch (error) {
+    refuse(error.message, error.remedy);
+  } finally {
+    shell.classList.remove("reading");
+  }
+}
+
+function refuse(message, remedy = "") {
+  byId("toast").replaceChildren(errorNotice({ message, remedy }));
+  setTimeout(() => byId("toast").replaceChildren(), 12000);
+}
+
+async function copyLink() {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    toast("Link copied.");
+  } catch {
+    const field = h("input", { type: "text", readonly: true, value: location.href, "aria-label": "Link to this page" });
+    toast("Copy it from here: ", { action: field });
+    field.select();
+  }
+}
+
+function drawTheme() {
+  const dark = document.documentElement.dataset.theme === "dark";
+  byId("theme").replaceChildren(icon(dark ? "sun" : "moon"));
+  set(byId("theme"), { "aria-pressed": String(dark) });
+}
+
+function switchTheme() {
+  const root = document.documentElement;
+  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem("stair-es-theme", root.dataset.theme);
+  } catch {
+    // Not kept, then.
+  }
+  drawTheme();
+}
+
+/** Links within the page are followed without loading it anew. */
+function follow(event) {
+  const link = event.target.closest?.("a[href]");
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  const to = new URL(link.href);
+  const ours = to.origin === location.origin && !link.target && !link.hash && (to.pathname === "/" || to.pathname === "/compare" || to.pathname.startsWith("/image/"));
+  if (!ours) return;
+  event.preventDefault();
+  go(readRoute(to));
+}
+
+function leave() {
+  const { side } = views.search;
+  if (side.classList.contains("open")) return side.sheet(false);
+  if (document.activeElement?.matches("input")) return document.activeElement.blur();
+  return route.view === "image" ? go(readRoute(new URL(lastSearch, location.href))) : false;
+}
+
+const openHelp = keyboard({
+  find: () => byId("text").select() ?? byId("text").focus(),
+  arrow: (key) => Boolean(views[route.view].grid) && (route.view === "search" || main.contains(document.activeElement)) && step(views[route.view].grid, key),
+  like: () => {
+    const id = document.activeElement?.closest("li.hit")?.dataset.id ?? (route.view === "image" ? route.id : null);
+    return id ? go({ view: "search", query: likeImage(id) }) : false;
+  },
+  weights: () => {
+    const { side } = views.search;
+    if (route.view !== "search") return false;
+    if (getComputedStyle(side).position === "fixed") side.sheet(true);
+    side.querySelector("input[type=range]")?.focus();
+  },
+  copy: copyLink,
+  theme: switchTheme,
+  leave,
+});
+
+async function start() {
+  for (const [id, name] of [["choose", "picture"], ["copy", "link"], ["help", "help"]]) byId(id).append(icon(name));
+  main.replaceChildren(...Object.values(views).map((view) => view.element));
+  byId("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const now = route.view === "search" ? route.query : NOTHING;
+    go({ view: "search", query: asked(now, byId("text").value.trim()) });
+  });
+  byId("copy").addEventListener("click", copyLink);
+  byId("theme").addEventListener("click", switchTheme);
+  byId("help").addEventListener("click", openHelp);
+  addEventListener("click", follow);
+  addEventListener("popstate", ({ state }) => {
+    merged = "";
+    show();
+    requestAnimationFrame(() => scrollTo(0, state?.y ?? 0));
+  });
+  history.scrollRestoration = "manual";
+  drawTheme();
+  pictures({ choose: byId("choose"), file: byId("file"), take, refuse });
+  show();
+}
+
+/** What the server says of itself, and words to try; asked again with the next step if it failed. */
+async function know() {
+  knowing = true;
+  try {
+    app.about = await api.about();
+    app.title = visible(app.about.title);
+    byId("title").textContent = app.title;
+    app.corpus = await api.facets({});
+  } catch {
+    return; // The views say what is wrong.
+  } finally {
+    knowing = false;
+  }
+  show();
+}
+
+start();

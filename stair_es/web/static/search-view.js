@@ -1,0 +1,240 @@
+// Search: the query's words at the side, the hits beside them.
+
+import * as api from "./api.js";
+import { asked, excluding, filtered, from, having, likeImage, ranked, requiring, withFactor, ADDED } from "./change.js";
+import { h, icon, keyed, say, set, visible } from "./dom.js";
+import { facetPanel } from "./facets.js";
+import { arrange } from "./grid.js";
+import { hitCard } from "./hit.js";
+import { landing, nothingFound } from "./empty.js";
+import { errorNotice } from "./notice.js";
+import { inOrder, queryPanel } from "./panel.js";
+import { asks, bodyOf, hrefOf, METHODS, narrows, NOTHING, PAGE } from "./state.js";
+import { hues, many, short, word } from "./words.js";
+
+const SOON_MS = 40;
+const SLOW_MS = 180;
+const MOST = 200;
+
+export function searchView(app) {
+  const change = (make, merge) => app.go({ view: "search", query: make(query) }, { merge });
+  const act = {
+    open: (id) => hrefOf({ view: "image", id }),
+    like: (id) => hrefOf({ view: "search", query: likeImage(id) }),
+    word: (name) => change((now) => clicked(now, name, answer)),
+  };
+  const parts = layout(change);
+  let query = NOTHING;
+  let answer = null;
+  let hits = [];
+  let key = "";
+  let timer = 0;
+  let found = null;
+  const searching = api.latest();
+  const counting = api.latest();
+
+  /** Shows a route; asks the server only if something else is asked than what is there. */
+  function show(route) {
+    query = route.query;
+    drawQuery();
+    const asking = keyOf(query);
+    if (asking === key && !parts.problem.firstChild) return answer || drawHits();
+    clearTimeout(timer);
+    timer = setTimeout(load, key ? SOON_MS : 0, asking);
+  }
+
+  async function load(asking) {
+    if (!asks(query)) return resting(asking);
+    const slow = setTimeout(busy, SLOW_MS);
+    const { result, error, stale } = await searching((signal) => pages(query, signal));
+    clearTimeout(slow);
+    if (stale) return;
+    idle();
+    if (error) return fail(error, asking);
+    key = asking;
+    parts.problem.replaceChildren();
+    ({ answer, hits } = result);
+    drawHits();
+    count();
+  }
+
+  /** All pages that the URL asks for. */
+  async function pages(wanted, signal) {
+    const first = await api.search(bodyOf(wanted, Math.min(wanted.count, MOST)), signal);
+    const all = [...first.hits];
+    let { after } = first;
+    while (after && all.length < wanted.count) {
+      const next = await api.search({ ...bodyOf(wanted, Math.min(PAGE * 4, wanted.count - all.length)), after }, signal);
+      all.push(...next.hits);
+      ({ after } = next);
+    }
+    return { answer: { ...first, after }, hits: all };
+  }
+
+  async function more() {
+    parts.more.disabled = true;
+    const place = hits.length;
+    const { result, error, stale } = await searching((signal) => api.search({ ...bodyOf(query, PAGE), after: answer.after }, signal));
+    parts.more.disabled = false;
+    if (stale) return;
+    if (error) return parts.problem.replaceChildren(errorNotice(error, more));
+    parts.problem.replaceChildren();
+    const there = new Set(hits.map((hit) => hit.id));
+    hits = [...hits, ...result.hits.filter((hit) => !there.has(hit.id))];
+    answer = { ...answer, after: result.after };
+    app.go({ view: "search", query: { ...query, count: Math.max(query.count, hits.length) } }, { replace: true, still: true });
+    drawHits();
+    parts.grid.children[place]?.querySelector("a.name").focus();
+  }
+
+  async function count() {
+    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(query), signal));
+    if (stale) return;
+    found = error ? null : result;
+    parts.facets.show({ facets: found, query });
+    if (!error) tell(`${many(result.total, "image")} found`);
+    drawStatus();
+    if (!hits.length) drawNothing();
+  }
+
+  /** Nothing to rank by: what there is, and what could be asked. */
+  async function resting(asking) {
+    searching.stop();
+    answer = null;
+    hits = [];
+    found = null;
+    key = asking;
+    idle();
+    parts.problem.replaceChildren();
+    drawHits();
+    if (!narrows(query)) return counting.stop();
+    const { result, error, stale } = await counting((signal) => api.facets(bodyOf(query), signal));
+    if (stale) return;
+    if (error) return fail(error, asking);
+    found = result;
+    drawHits();
+  }
+
+  function fail(error, asking) {
+    key = asking;
+    parts.problem.replaceChildren(errorNotice(error, () => load(keyOf(query))));
+    if (!hits.length) parts.empty.replaceChildren();
+    parts.grid.classList.add("old");
+  }
+
+  function busy() {
+    parts.results.setAttribute("aria-busy", "true");
+    if (hits.length) return;
+    parts.empty.replaceChildren();
+    if (!parts.grid.children.length) parts.grid.append(...Array.from({ length: 6 }, skeleton));
+  }
+
+  function idle() {
+    parts.results.setAttribute("aria-busy", "false");
+    parts.grid.classList.remove("old");
+    for (const bone of parts.grid.querySelectorAll(".skeleton")) bone.remove();
+  }
+
+  function drawQuery() {
+    parts.method.value = query.method;
+    keyed(parts.active, narrowing(query, answer), (item) => item.key, (item) => narrowingChip(item, change));
+    parts.active.hidden = !parts.active.children.length;
+    parts.facets.show({ facets: found, query });
+    parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query });
+    set(parts.compare, { href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }) });
+  }
+
+  function drawHits() {
+    const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.word) : []);
+    const required = new Set(answer?.required ?? []);
+    const top = Math.max(...hits.map((hit) => hit.score), 1e-9);
+    arrange(parts.grid, hits.map((hit) => ({ hit, hueOf, top, required })), (item) => item.hit.id, (item) => hitCard(item, act));
+    parts.more.hidden = !answer?.after || !hits.length;
+    app.shell.classList.toggle("resting", !answer);
+    drawQuery();
+    drawStatus();
+    if (hits.length) parts.empty.replaceChildren();
+    else if (!answer) parts.empty.replaceChildren(landing(app, found, (text) => change((now) => asked(now, text))));
+    else drawNothing();
+  }
+
+  function drawNothing() {
+    parts.empty.replaceChildren(nothingFound(query, app.corpus, change));
+  }
+
+  function drawStatus() {
+    const total = found && answer ? found.total : null;
+    const shown = total === null ? many(hits.length, "image") : hits.length < total ? `${hits.length} of ${many(total, "image")}` : many(total, "image");
+    const cut = answer?.cut?.length ? `, ${many(answer.cut.length, "light word")} left out` : "";
+    say(parts.count, answer ? `${shown}, ${answer.took_ms} ms${cut}` : "");
+    parts.status.hidden = !answer;
+  }
+
+  const tell = (text) => say(document.getElementById("said"), text);
+
+  parts.more.addEventListener("click", more);
+  return { element: parts.element, show, ids: () => hits.map((hit) => hit.id), grid: parts.grid, side: parts.side, query: () => query };
+}
+
+const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
+
+/** What a click on a word does: a word of the query is required, or no longer; another one is added. */
+function clicked(query, name, answer) {
+  if (!answer?.query.some((item) => item.word === name)) return withFactor(query, name, ADDED);
+  return requiring(query, name, answer.required.includes(name));
+}
+
+function narrowing(query, answer) {
+  const texts = new Set(answer?.excluded ?? []);
+  return [
+    ...query.has.map((name) => ({ key: `has ${name}`, kind: "has", name })),
+    ...query.sources.map((name) => ({ key: `source ${name}`, kind: "source", name })),
+    ...(query.filter ? [{ key: `filter ${query.filter}`, kind: "filter", name: query.filter }] : []),
+    ...query.exclude.filter((name) => !texts.has(name)).map((name) => ({ key: `not ${name}`, kind: "not", name })),
+  ];
+}
+
+function narrowingChip({ kind, name }, change) {
+  const undo = { has: (now) => having(now, name), source: (now) => from(now, name), filter: (now) => filtered(now, ""), not: (now) => excluding(now, name, true) };
+  const label = { has: word(name), source: short(name), filter: visible(name), not: word(name) }[kind];
+  const what = { has: "with", source: "from", filter: "where", not: "not" }[kind];
+  return h(
+    "li",
+    { class: "chip" },
+    h("span", { title: visible(name) }, h("b", {}, `${what} `), label),
+    h("button", { type: "button", class: "icon small", "aria-label": `Remove: ${what} ${visible(name)}`, on: { click: () => change(undo[kind]) } }, icon("close")),
+  );
+}
+
+function skeleton() {
+  return h("li", { class: "hit skeleton", "aria-hidden": "true" }, h("span", { class: "picture" }), h("div", { class: "head" }, h("i", {}), h("i", {})), h("i", {}), h("i", {}), h("i", {}));
+}
+
+function layout(change) {
+  const panel = queryPanel(change);
+  const facets = facetPanel(change);
+  const method = h("select", { id: "method", on: { change: () => change((query) => ranked(query, method.value)) } }, Object.entries(METHODS).map(([value, name]) => h("option", { value }, name)));
+  const count = h("p", { class: "count" });
+  const compare = h("a", { class: "quiet", href: "/compare" }, "compare");
+  const opener = h("button", { type: "button", class: "opener", "aria-expanded": "false", "aria-controls": "side" }, icon("sliders"), "Words and filters");
+  const shut = h("button", { type: "button", class: "icon shut", "aria-label": "Close words and filters" }, icon("close"));
+  const side = h("aside", { id: "side", class: "side", "aria-label": "Words and filters" }, shut, panel, facets);
+  const status = h("div", { class: "status", hidden: true }, count, h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method), compare, opener);
+  const active = h("ul", { class: "chips active", "aria-label": "What narrows the search" });
+  const problem = h("div", { class: "problem" });
+  const grid = h("ol", { class: "grid", "aria-label": "Images found" });
+  const empty = h("div", { class: "empty" });
+  const more = h("button", { type: "button", class: "wide", hidden: true }, "More images");
+  const results = h("div", { class: "results", "aria-busy": "false" }, status, active, problem, grid, empty, more);
+  const element = h("section", { class: "search", "aria-labelledby": "search-title" }, h("h1", { id: "search-title", class: "hidden" }, "Search"), side, results);
+  side.sheet = (open) => {
+    side.classList.toggle("open", open);
+    set(opener, { "aria-expanded": String(open) });
+    if (open) shut.focus();
+    else if (side.contains(document.activeElement)) opener.focus();
+  };
+  opener.addEventListener("click", () => side.sheet(!side.classList.contains("open")));
+  shut.addEventListener("click", () => side.sheet(false));
+  return { element, panel, facets, method, count, compare, side, status, active, problem, grid, empty, more, results };
+}
+

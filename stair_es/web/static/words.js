@@ -1,0 +1,28 @@
+// Words and numbers as the page writes them, and the colours that follow a query's words.
+
+import { h, visible } from "./dom.js";
+
+const HUES = 8;
+
+/** A word: what continues another one (`##by`) has its mark set back. */
+export function word(text) {
+  const shown = visible(text);
+  if (shown.startsWith("##") && shown.length > 2) return h("bdi", { class: "word" }, h("span", { class: "piece" }, "##"), shown.slice(2));
+  return h("bdi", { class: "word" }, shown.trim() ? shown : `"${shown}"`);
+}
+
+/** Word -> the number of its colour, "rest" beyond the heaviest: the same in the panel and on every hit. */
+export function hues(words) {
+  const numbers = new Map(words.map((name, place) => [name, place < HUES ? String(place) : "rest"]));
+  return (name) => numbers.get(name) ?? "rest";
+}
+
+export const weight = (value) => value.toFixed(3);
+export const factor = (value) => `${Number(value.toFixed(2))}`;
+export const many = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+
+/** The last part of a source or a path, with the one above it. */
+export function short(source) {
+  const parts = visible(source).replace(/\/+$/, "").split("/").filter(Boolean);
+  return parts.slice(-2).join("/") || visible(source);
+}
