@@ -1,0 +1,164 @@
+"""States of the classic chart types (`visState`), which both products still draw. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+State: TypeAlias = dict[str, Any]
+Agg: TypeAlias = dict[str, Any]
+
+_COUNT = "1"
+
+
+def count(label: str, id_: str = _COUNT) -> Agg:
+    """How many documents."""
+    return _agg(id_, "count", "metric", {"customLabel": label})
+
+
+def metric(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str, label: str, id_: str) -> Agg:
+    """A number over a field."""
+    return _agg(id_, type_, "metric", {"field": field, "customLabel": label})
+
+
+def terms(field: str, size: int, label: str, schema: str, *, id_: str = "2", order_by: str = _COUNT) -> Agg:
+    """The values of a field, those first that have most of the metric `order_by`."""
+    params = {
+        "field": field,
+        "size": size,
+        "order": "desc",
+        "orderBy": order_by,
+        "otherBucket": False,
+        "otherBucketLabel": "Other",
+        "missingBucket": False,
+        "missingBucketLabel": "Missing",
+        "customLabel": label,
+    }
+    return _agg(id_, "terms", schema, params)
+
+
+def histogram(field: str, bars: int, label: str) -> Agg:
+    """Ranges of numbers, as wide as makes about `bars` of them."""
+    params = {
+        "field": field,
+        "interval": "auto",
+        "maxBars": bars,
+        "min_doc_count": True,
+        "has_extended_bounds": False,
+        "extended_bounds": {"min": "", "max": ""},
+        "customLabel": label,
+    }
+    return _agg("2", "histogram", "segment", params)
+
+
+def dates(field: str, interval: str, label: str, id_: str) -> Agg:
+    """Spans of time."""
+    params = {
+        "field": field,
+        "scaleMetricValues": False,
+        "interval": interval,
+        "drop_partials": False,
+        "min_doc_count": 1,
+        "extended_bounds": {},
+        "customLabel": label,
+    }
+    return _agg(id_, "date_histogram", "segment", params)
+
+
+def tag_cloud(aggs: Sequence[Agg]) -> State:
+    """Words, the more frequent the larger."""
+    params = {"scale": "square root", "orientation": "single", "minFontSize": 14, "maxFontSize": 54, "showLabel": False}
+    return {"type": "tagcloud", "params": params, "aggs": list(aggs)}
+
+
+def table(aggs: Sequence[Agg], rows: int) -> State:
+    """A table with `rows` rows a page."""
+    params = {
+        "perPage": rows,
+        "showPartialRows": False,
+        "showMetricsAtAllLevels": False,
+        "sort": {"columnIndex": None, "direction": None},
+        "showTotal": False,
+        "totalFunc": "sum",
+        "percentageCol": "",
+    }
+    return {"type": "table", "params": params, "aggs": list(aggs)}
+
+
+def numbers(aggs: Sequence[Agg]) -> State:
+    """Large numbers side by side."""
+    shown = {
+        "percentageMode": False,
+        "useRanges": False,
+        "colorSchema": "Green to Red",
+        "metricColorMode": "None",
+        "colorsRange": [{"from": 0, "to": 10000}],
+        "labels": {"show": True},
+        "invertColors": False,
+        "style": {"bgFill": "#000", "bgColor": False, "labelColor": False, "subText": "", "fontSize": 36},
+    }
+    return {
+        "type": "metric",
+        "params": {"addTooltip": True, "addLegend": False, "type": "metric", "metric": shown},
+        "aggs": list(aggs),
+    }
+
+
+def markdown(text: str) -> State:
+    """A text."""
+    return {"type": "markdown", "params": {"fontSize": 12, "openLinksInNewTab": False, "markdown": text}, "aggs": []}
+
+
+def bars(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -> State:
+    """Bars of the first metric: lying for words, upright for ranges."""
+    first = aggs[0]
+    title = first["params"]["customLabel"]
+    category, value = ("bottom", "left") if upright else ("left", "bottom")
+    series = {
+        "show": True,
+        "type": "histogram",
+        "mode": "stacked" if stacked else "normal",
+        "data": {"label": title, "id": first["id"]},
+        "valueAxis": "ValueAxis-1",
+        "drawLinesBetweenPoints": True,
+        "lineWidth": 2,
+        "showCircles": True,
+    }
+    params = {
+        "type": "histogram",
+        "grid": {"categoryLines": False},
+        "categoryAxes": [_axis("CategoryAxis-1", "category", category, {"rotate": 0, "filter": upright, "truncate": 200})],
+        "valueAxes": [
+            {
+                **_axis("ValueAxis-1", "value", value, {"rotate": 0, "filter": not upright, "truncate": 100}, title),
+                "name": f"{value.title()}Axis-1",
+                "scale": {"type": "linear", "mode": "normal"},
+            }
+        ],
+        "seriesParams": [series],
+        "addTooltip": True,
+        "addLegend": stacked,
+        "legendPosition": "right",
+        "times": [],
+        "addTimeMarker": False,
+        "labels": {"show": False},
+        "thresholdLine": {"show": False, "value": 10, "width": 1, "style": "full", "color": "#E7664C"},
+    }
+    return {"type": "histogram" if upright else "horizontal_bar", "params": params, "aggs": list(aggs)}
+
+
+def _axis(id_: str, type_: str, position: str, labels: Mapping[str, Any], title: str | None = None) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "type": type_,
+        "position": position,
+        "show": True,
+        "style": {},
+        "scale": {"type": "linear"},
+        "labels": {"show": True, **labels},
+        "title": {"text": title} if title else {},
+    }
+
+
+def _agg(id_: str, type_: str, schema: str, params: Mapping[str, Any]) -> Agg:
+    return {"id": id_, "enabled": True, "type": type_, "schema": schema, "params": dict(params)}

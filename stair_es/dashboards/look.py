@@ -1,0 +1,115 @@
+"""What a cluster says of an index, as far as its dashboard depends on it. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy.exceptions import NotFoundError
+
+from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.identity import ours, words_of
+from stair_es.dashboards.corpus import Corpus, Interval, TimeField
+from stair_es.errors import IndexMismatch, QueryError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_HOUR_S = 3600.0
+_SPANS: tuple[tuple[float, Interval], ...] = ((3 * 24 * _HOUR_S, "h"), (120 * 24 * _HOUR_S, "d"), (5 * 365 * 24 * _HOUR_S, "M"))
+"""Up to so many seconds between the first and the last image the bars are so wide; years beyond."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What was found."""
+
+    corpus: Corpus
+    images: int
+    remarks: tuple[str, ...] = ()
+    """What the dashboard will lack, and what makes it whole."""
+
+
+def look(client: OpenSearch, connection: Connection, name: str) -> Looked:
+    """The corpus behind an alias.
+
+    Raises:
+        UsageError: Not the name of an index.
+        QueryError: There is no such index.
+        IndexMismatch: stair-es didn't write it.
+        ClusterError: The cluster fails a request.
+    """
+    plain = Corpus(name=name)  # refuses patterns
+    found = _mappings(client, connection, name)
+    if strange := [index for index, about in found.items() if not ours(about)]:
+        raise IndexMismatch(
+            f"index {strange[0]!r} was not written by stair-es, or holds the words of another: `_meta.stair_es` says so",
+            "Choose another one with --index / STAIR_ES_INDEX.",
+        )
+    if not found:
+        raise QueryError(
+            f"there is no index or alias {name!r} at {connection.safe_url}",
+            f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
+        )
+    fields, thumbnails = _fields(found), any(_thumbnails(index) for index in found.values())
+    words = _fields({index: about for index, about in _mappings(client, connection, plain.words_name).items() if words_of(about)})
+    images, time_field, interval = _times(client, connection, name)
+    corpus = Corpus(
+        name=name,
+        companion="token" in words,
+        companion_word="top_tokens" if "top_tokens" in words else "token",
+        time_field=time_field,
+        interval=interval,
+        captions="caption" in fields,
+        thumbnails=thumbnails,
+    )
+    return Looked(corpus=corpus, images=images, remarks=tuple(_remarks(corpus, images)))
+
+
+def _mappings(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
+    with translated(connection):
+        try:
+            found: dict[str, Any] = client.indices.get_mapping(index=name)
+        except NotFoundError:
+            return {}
+    return found
+
+
+def _fields(found: Mapping[str, Any]) -> set[str]:
+    return {field for index in found.values() for field in index["mappings"].get("properties", {})}
+
+
+def _thumbnails(index: Mapping[str, Any]) -> bool:
+    settings = ours(index).get("settings")
+    return not isinstance(settings, dict) or settings.get("thumbnail_px", 1) != 0
+
+
+def _times(client: OpenSearch, connection: Connection, name: str) -> tuple[int, TimeField, Interval]:
+    """How many images, what to put them in order of time by, and in which steps."""
+    ranges = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
+    with translated(connection):
+        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": ranges})
+    images, stats = int(answer["hits"]["total"]["value"]), answer["aggregations"]
+    field: TimeField = "taken_at" if stats["taken_at"]["count"] * 2 > images else "ingested_at"
+    low, high = stats[field]["min"], stats[field]["max"]
+    return images, field, "M" if low is None else interval((high - low) / 1000)
+
+
+def interval(span_s: float) -> Interval:
+    """How wide bars should be for images over so many seconds."""
+    return next((step for longest, step in _SPANS if span_s <= longest), "y")
+
+
+def _remarks(corpus: Corpus, images: int) -> list[str]:
+    said = list[str]()
+    if images == 0:
+        said.append(f"{corpus.name} is empty: so will the panels be")
+    if not corpus.companion:
+        said.append(
+            f"no panels about weights: there is no {corpus.words_name} "
+            f"(stair-es ingest ... --index {corpus.name} --words-index makes it)"
+        )
+    elif corpus.companion_word == "token":
+        said.append(f"{corpus.words_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights")
+    return said

@@ -1,0 +1,136 @@
+"""Saved objects in the one shape that OpenSearch Dashboards 2 and 3 and Kibana 8 and 9 all import: that of 7.10. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+SavedObject: TypeAlias = dict[str, Any]
+
+VERSIONS = {"index-pattern": "7.6.0", "search": "7.9.3", "visualization": "7.10.0", "dashboard": "7.9.3"}
+"""Type -> the last version in which its shape changed before the two products parted. A newer one is refused by the one,
+and none would make both rewrite what needs no rewriting."""
+
+SEARCH_SOURCE_INDEX = "kibanaSavedObjectMeta.searchSourceJSON.index"
+
+
+def packed(value: object) -> str:
+    """JSON as the products keep it inside of objects: a string without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def ndjson(objects: Iterable[SavedObject]) -> str:
+    """The file that both products import: an object a line."""
+    return "".join(packed(made) + "\n" for made in objects)
+
+
+def reference(name: str, type_: str, id_: str) -> dict[str, str]:
+    """That an object needs another one."""
+    return {"name": name, "type": type_, "id": id_}
+
+
+def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequence[str] = ()) -> SavedObject:
+    """An index pattern, which Kibana calls a data view.
+
+    It has no time field: with one, the time picker (15 minutes by default) would leave every panel empty.
+
+    Args:
+        id_: Of the object.
+        title: The index.
+        formats: Field -> how it is shown.
+        hidden: Fields (with `*`) that tables of documents don't load.
+    """
+    return _object(
+        id_,
+        "index-pattern",
+        {
+            "title": title,
+            "fields": "[]",  # the products ask the cluster
+            "fieldFormatMap": packed(formats),
+            "sourceFilters": packed([{"value": field} for field in hidden]),
+        },
+        [],
+    )
+
+
+def search(
+    id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = "", description: str = ""
+) -> SavedObject:
+    """A saved search: documents as a table."""
+    return _object(
+        id_,
+        "search",
+        {
+            "title": title,
+            "description": description,
+            "hits": 0,
+            "columns": list(columns),
+            "sort": [list(sort)],
+            "version": 1,
+            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source(query, SEARCH_SOURCE_INDEX))},
+        },
+        [reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)],
+    )
+
+
+def visualization(
+    id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = "", description: str = ""
+) -> SavedObject:
+    """A chart from aggregations over `pattern`, or one that asks for its data itself (or has none) without it."""
+    return _object(
+        id_,
+        "visualization",
+        {
+            "title": title,
+            "description": description,
+            "version": 1,
+            "uiStateJSON": "{}",
+            "visState": packed({"title": title, **state}),
+            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source(query, SEARCH_SOURCE_INDEX if pattern else None))},
+        },
+        [reference(SEARCH_SOURCE_INDEX, "index-pattern", pattern)] if pattern else [],
+    )
+
+
+def dashboard(
+    id_: str,
+    title: str,
+    panels: Sequence[Mapping[str, Any]],
+    references: Sequence[dict[str, str]],
+    *,
+    description: str,
+    more: Mapping[str, Any],
+) -> SavedObject:
+    """The dashboard; `more` are attributes that only one of the products takes."""
+    return _object(
+        id_,
+        "dashboard",
+        {
+            "title": title,
+            "description": description,
+            "hits": 0,
+            "version": 1,
+            "timeRestore": False,
+            "optionsJSON": packed({"hidePanelTitles": False, "useMargins": True}),
+            "panelsJSON": packed(list(panels)),
+            "kibanaSavedObjectMeta": {"searchSourceJSON": packed(_source("", None))},
+            **more,
+        },
+        references,
+    )
+
+
+def _object(id_: str, type_: str, attributes: Mapping[str, Any], references: Sequence[dict[str, str]]) -> SavedObject:
+    return {
+        "id": id_,
+        "type": type_,
+        "attributes": dict(attributes),
+        "references": list(references),
+        "migrationVersion": {type_: VERSIONS[type_]},
+    }
+
+
+def _source(query: str, index_ref: str | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"query": {"query": query, "language": "kuery"}, "filter": []}
+    return {**source, "indexRefName": index_ref} if index_ref else source

@@ -1,0 +1,262 @@
+"""Charts that the classic types can't draw, as Vega-Lite. Pure.
+
+Only what Vega-Lite had from 5.0 on, so that each version in the products draws it; no images, which both block by default;
+no colours of text, which the products choose for light and dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from stair_es.dashboards.corpus import Corpus
+from stair_es.dashboards.objects import packed
+
+Spec: TypeAlias = dict[str, Any]
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
+FREQUENT = 25
+"""How many words `Average weight by word` shows."""
+TOGETHER = 20
+"""How many words `Words that occur together` shows on each side."""
+_BESIDE = 200
+"""Of so many other words it counts how often they stand beside each: those on the other axis are among them, or rare there."""
+SOURCES = 12
+_WORDS_OF_SOURCE = 100
+_WORDS_SHOWN = 20
+TOP_WORDS = 16
+"""Of an image the companion has at most so many."""
+
+_BAR = "#1a7f9c"
+_LINE = "#e07b39"
+_RAMP = ["#e3f1f5", "#8ec5d4", "#3f96ae", "#0f4c5c"]
+
+
+def state(spec: Spec) -> dict[str, Any]:
+    """The state of a visualization that draws `spec`."""
+    return {"type": "vega", "params": {"spec": packed(spec)}, "aggs": []}
+
+
+def average_weight(corpus: Corpus) -> Spec:
+    """The most frequent words with their mean weight as a bar, and the heaviest one as a line."""
+    aggs = {"weight": {"avg": {"field": "weight"}}, "heaviest": {"max": {"field": "weight"}}}
+    body = _terms(corpus.companion_word, FREQUENT, aggs)
+    tooltip = [
+        _told("key", "Word"),
+        _told("doc_count", "Images with it", "d"),
+        _told("average", "Average weight", ".3f"),
+        _told("largest", "Largest weight", ".3f"),
+    ]
+    y = _ordered("key", "average", {"labelLimit": 140})
+    x = _number("average", "average weight (bar), largest weight (line)")
+    return _spec(
+        _asked(corpus.words_name, body, "aggregations.words.buckets"),
+        [_made("average", "datum.weight.value"), _made("largest", "datum.heaviest.value")],
+        {
+            "layer": [
+                {"mark": {"type": "bar", "color": _BAR}, "encoding": {"y": y, "x": x, "tooltip": tooltip}},
+                {
+                    "mark": {"type": "tick", "color": _LINE, "thickness": 3, "opacity": 1},
+                    "encoding": {"y": y, "x": {**x, "field": "largest"}, "tooltip": tooltip},
+                },
+            ],
+        },
+    )
+
+
+def together(corpus: Corpus) -> Spec:
+    """Which of the most frequent words share images: of the images with either, the part with both."""
+    inner = {"terms": {"field": "top_tokens", "size": _BESIDE}}
+    own = "datum.word == datum.beside ? datum.images : 0"
+    transform: list[Spec] = [
+        {"flatten": ["others.buckets"], "as": ["other"]},
+        _made("word", "datum.key"),
+        _made("beside", "datum.other.key"),
+        _made("images", "datum.doc_count"),
+        _made("both", "datum.other.doc_count"),
+        _made("own", own),
+        # A word beside that is on the other axis too has a pair with itself; that pair also knows in how many images it is.
+        {"joinaggregate": [{"op": "max", "field": "own", "as": "beside_images"}], "groupby": ["beside"]},
+        {"filter": "datum.beside_images > 0 && datum.word != datum.beside"},
+        _made("overlap", "datum.both / (datum.images + datum.beside_images - datum.both)"),
+    ]
+    return _spec(
+        _asked(corpus.name, _terms("top_tokens", TOGETHER, {"others": inner}), "aggregations.words.buckets"),
+        transform,
+        {
+            "mark": {"type": "rect"},
+            "encoding": {
+                "x": _ordered("beside", "beside_images", {"labelAngle": -45, "labelLimit": 90}),
+                "y": _ordered("word", "images", {"labelLimit": 120}),
+                "color": _shade("overlap", "shared images", ".0%"),
+                "tooltip": [
+                    _told("word", "Word"),
+                    _told("beside", "beside"),
+                    _told("both", "Images with both", "d"),
+                    _told("images", "with the first", "d"),
+                    _told("beside_images", "with the second", "d"),
+                    _told("overlap", "Shared", ".1%"),
+                ],
+            },
+        },
+    )
+
+
+def by_source(corpus: Corpus) -> Spec:
+    """For each source, which part of its images has a word: comparable whatever their sizes."""
+    sources = {"terms": {"field": "source", "size": SOURCES}, "aggs": {"words": _words("top_tokens", _WORDS_OF_SOURCE)}}
+    transform: list[Spec] = [
+        {"flatten": ["words.buckets"], "as": ["word"]},
+        _made("source", "datum.key"),
+        _made("name", "datum.word.key"),
+        _made("both", "datum.word.doc_count"),
+        _made("part", "datum.word.doc_count / datum.doc_count"),
+        {"joinaggregate": [{"op": "sum", "field": "both", "as": "total"}], "groupby": ["name"]},
+        {
+            "window": [{"op": "dense_rank", "as": "place"}],
+            "sort": [{"field": "total", "order": "descending"}, {"field": "name", "order": "ascending"}],
+        },
+        {"filter": f"datum.place <= {_WORDS_SHOWN}"},
+    ]
+    tail = "length(datum.label) > 40 ? '…' + slice(datum.label, -39) : datum.label"
+    tooltip = [
+        _told("source", "Source"),
+        _told("name", "Word"),
+        _told("both", "Images with it", "d"),
+        _told("doc_count", "Images of the source", "d"),
+        _told("part", "Part", ".1%"),
+    ]
+    y = _ordered("name", "total", {"labelLimit": 140, "grid": True})
+    x = _number("part", "part of the source's images that have the word", ".0%")
+    legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": tail, "symbolOpacity": 1}
+    which = {"field": "source", "type": "nominal", "title": None, "legend": legend}
+    return _spec(
+        _asked(corpus.name, {"size": 0, "aggs": {"sources": sources}}, "aggregations.sources.buckets"),
+        transform,
+        {
+            "mark": {"type": "point", "filled": True, "size": 100, "opacity": 0.85},
+            "encoding": {
+                "y": y,
+                "x": x,
+                "color": which,
+                "shape": which,  # two on one spot stay two
+                "tooltip": tooltip,
+            },
+        },
+    )
+
+
+def one_image(corpus: Corpus) -> Spec:
+    """The words of one image by weight: of the first one in the order of URIs that the filters let through."""
+    body = {
+        "size": TOP_WORDS,
+        "_source": ["image_id", "uri", "token", "weight", "share", "rank", "words"],
+        "sort": [{"uri": "asc"}, {"image_id": "asc"}, {"rank": "asc"}],
+    }
+    transform: list[Spec] = [
+        {
+            "window": [{"op": "first_value", "field": "_source.image_id", "as": "first"}],
+            "sort": [{"field": "_source.uri"}, {"field": "_source.image_id"}, {"field": "_source.rank"}],
+            "frame": [None, None],
+        },
+        {"filter": "datum._source.image_id == datum.first"},
+    ]
+    tooltip = [
+        _told("_source.uri", "Image"),
+        _told("word", "Word"),
+        _told("weight", "Weight", ".3f"),
+        _told("_source.share", "of all its weights", ".1%"),
+        _told("_source.words", "Words in all", "d"),
+    ]
+    y = {
+        "field": "word",
+        "type": "nominal",
+        "sort": {"field": "rank", "op": "min", "order": "ascending"},
+        "title": None,
+        "axis": {"labelLimit": 140},
+    }
+    name = [
+        {"filter": "datum.rank == 1"},
+        _made("shown", "length(datum._source.uri) > 70 ? '…' + slice(datum._source.uri, -69) : datum._source.uri"),
+    ]
+    return _spec(
+        _asked(corpus.words_name, body, "hits.hits"),
+        [
+            *transform,
+            _made("word", "datum._source.token"),
+            _made("weight", "datum._source.weight"),
+            _made("rank", "datum._source.rank"),
+        ],
+        {
+            "layer": [
+                {
+                    "mark": {"type": "bar", "color": _BAR},
+                    "encoding": {"y": y, "x": _number("weight", "weight"), "tooltip": tooltip},
+                },
+                {
+                    "transform": name,
+                    "mark": {"type": "text", "align": "left", "baseline": "bottom", "style": "guide-label", "fontSize": 12},
+                    "encoding": {"x": {"value": 0}, "y": {"value": -6}, "text": {"field": "shown", "type": "nominal"}},
+                },
+            ],
+        },
+    )
+
+
+def _spec(data: Mapping[str, Any], transform: Sequence[Mapping[str, Any]], view: Mapping[str, Any]) -> Spec:
+    return {
+        "$schema": SCHEMA,
+        "config": {"kibana": {"hideWarnings": True}},  # both products read this name
+        "autosize": {"type": "fit", "contains": "padding"},
+        "padding": 5,
+        "data": data,
+        **({"transform": list(transform)} if transform else {}),
+        **view,
+    }
+
+
+def _asked(index: str, body: Mapping[str, Any], found: str) -> dict[str, Any]:
+    """What the product asks the cluster for, with the filters of the dashboard, and where in the answer the rows are."""
+    return {"url": {"%context%": True, "index": index, "body": body}, "format": {"property": found}}
+
+
+def _terms(field: str, size: int, aggs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"size": 0, "aggs": {"words": {**_words(field, size), "aggs": aggs}}}
+
+
+def _words(field: str, size: int) -> dict[str, Any]:
+    return {"terms": {"field": field, "size": size}}
+
+
+def _made(name: str, expression: str) -> dict[str, str]:
+    return {"calculate": expression, "as": name}
+
+
+def _told(field: str, title: str, number: str | None = None) -> dict[str, str]:
+    if number is None:
+        return {"field": field, "type": "nominal", "title": title}
+    return {"field": field, "type": "quantitative", "title": title, "format": number}
+
+
+def _number(field: str, title: str, number: str = ".2f") -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number, "tickCount": 8}}
+
+
+def _ordered(field: str, by: str, axis: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "field": field,
+        "type": "nominal",
+        "sort": {"field": by, "op": "max", "order": "descending"},
+        "title": None,
+        "axis": dict(axis),
+    }
+
+
+def _shade(field: str, title: str, number: str) -> dict[str, Any]:
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"range": _RAMP, "domainMin": 0},
+        "legend": {"format": number},
+    }

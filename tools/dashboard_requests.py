@@ -1,0 +1,211 @@
+"""The requests that the products send to the cluster for saved objects, written after their sources.
+
+Each panel of a dashboard becomes one `Ask`; a histogram with automatic ranges asks for the smallest and the largest value
+first, as they do. Not compared with a running product: what they add to a request without changing its figures (labels of
+their own, `preference`, timeouts) is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Product = Literal["opensearch-dashboards", "kibana"]
+Search = Callable[[str, dict[str, Any]], dict[str, Any]]
+"""Sends a search: `(index, body) -> answer`."""
+
+_MAX_BARS = 100
+"""`histogram:maxBars` as it is unless somebody sets it."""
+_ROWS = 500
+"""`discover:sampleSize`."""
+_UNITS = {"h": "1h", "d": "1d", "M": "1M", "y": "1y"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One request."""
+
+    panel: str
+    """Id of the object that asks."""
+    index: str
+    body: dict[str, Any]
+
+
+def asks(
+    objects: Sequence[Mapping[str, Any]], product: Product, search: Search, filters: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Ask]:
+    """The requests of all objects that ask for data, with the dashboard's `filters` in each."""
+    patterns = {made["id"]: made["attributes"] for made in objects if made["type"] == "index-pattern"}
+    for made in objects:
+        if made["type"] == "search":
+            yield _documents(made, patterns, product, filters)
+        elif made["type"] == "visualization":
+            state = json.loads(made["attributes"]["visState"])
+            if state["type"] == "vega":
+                yield _vega(made["id"], state, filters)
+            elif state["type"] == "input_control_vis":
+                yield from _list_controls(made, state, patterns)
+            elif state["type"] != "markdown":
+                yield _chart(made, state, patterns, search, filters)
+        elif made["type"] == "dashboard" and "controlGroupInput" in made["attributes"]:
+            yield from _options_lists(made, patterns, filters)
+
+
+def combined(query: str, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The query of a panel: what it asks itself (in the small part of KQL that is used here) and the dashboard's filters."""
+    own = _kql(query)
+    must_not = [own["must_not"]] if "must_not" in own else []
+    return {
+        "bool": {
+            "must": [],
+            "filter": [own.get("filter", {"match_all": {}}), *filters],
+            "should": [],
+            "must_not": must_not,
+        }
+    }
+
+
+def phrase(field: str, values: Sequence[str]) -> dict[str, Any]:
+    """The filter of a control in which these values are chosen."""
+    if len(values) == 1:
+        return {"match_phrase": {field: values[0]}}
+    return {"bool": {"should": [{"match_phrase": {field: value}} for value in values], "minimum_should_match": 1}}
+
+
+def rows(spec: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A Vega spec with the answer of its request in place of the request, as the products hand it to Vega."""
+    return {**spec, "data": {"values": answer, "format": spec["data"]["format"]}}
+
+
+def _kql(query: str) -> dict[str, Any]:
+    if not query:
+        return {}
+    if query.startswith("NOT ") and query.endswith(":*"):
+        exists = {"exists": {"field": query[4:-2]}}
+        return {"must_not": {"bool": {"should": [exists], "minimum_should_match": 1}}}
+    field, _, value = query.partition(":")
+    if not field.isidentifier() or not value.isalnum():
+        raise ValueError(f"more KQL than this translates: {query!r}")
+    return {"filter": {"bool": {"should": [{"match": {field: value}}], "minimum_should_match": 1}}}
+
+
+def _source(made: Mapping[str, Any]) -> tuple[str, str]:
+    """The query of an object, and the id of its index pattern."""
+    source = json.loads(made["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"])
+    [pattern] = [each["id"] for each in made["references"] if each["name"] == source["indexRefName"]]
+    return source["query"]["query"], pattern
+
+
+def _documents(
+    made: Mapping[str, Any], patterns: Mapping[str, Any], product: Product, filters: Sequence[Mapping[str, Any]]
+) -> Ask:
+    query, pattern = _source(made)
+    hidden = [each["value"] for each in json.loads(patterns[pattern]["sourceFilters"])]
+    body: dict[str, Any] = {
+        "version": True,
+        "size": _ROWS,
+        "sort": [{field: {"order": order, "unmapped_type": "boolean"}} for field, order in made["attributes"]["sort"]],
+        "query": combined(query, filters),
+        "highlight": {"pre_tags": ["@"], "post_tags": ["@"], "fields": {"*": {}}, "fragment_size": 2147483647},
+        "_source": {"excludes": hidden},
+    }
+    if product == "kibana":
+        body |= {"fields": [{"field": "*"}], "script_fields": {}, "stored_fields": ["*"]}
+    return Ask(panel=made["id"], index=patterns[pattern]["title"], body=body)
+
+
+def _vega(id_: str, state: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Ask:
+    url = json.loads(state["params"]["spec"])["data"]["url"]
+    body = dict(url["body"])
+    if url.get("%context%"):
+        if "query" in body:
+            raise ValueError("%context% together with body.query: the products refuse it")
+        body["query"] = combined("", filters)
+    return Ask(panel=id_, index=url["index"], body=body)
+
+
+def _list_controls(made: Mapping[str, Any], state: Mapping[str, Any], patterns: Mapping[str, Any]) -> Iterator[Ask]:
+    targets = {each["name"]: each["id"] for each in made["references"]}
+    for control in state["params"]["controls"]:
+        terms: dict[str, Any] = {"order": {"_count": "desc"}, "field": control["fieldName"]}
+        if not control["options"]["dynamicOptions"]:
+            terms["size"] = control["options"]["size"]
+        body = {"size": 0, "terminate_after": 100_000, "query": combined("", []), "aggs": {"termsAgg": {"terms": terms}}}
+        index = patterns[targets[control["indexPatternRefName"]]]["title"]
+        yield Ask(panel=f"{made['id']}/{control['fieldName']}", index=index, body=body)
+
+
+def _options_lists(made: Mapping[str, Any], patterns: Mapping[str, Any], filters: Sequence[Mapping[str, Any]]) -> Iterator[Ask]:
+    targets = {each["name"]: each["id"] for each in made["references"]}
+    for id_, panel in json.loads(made["attributes"]["controlGroupInput"]["panelsJSON"]).items():
+        field = panel["explicitInput"]["fieldName"]
+        aggs = {
+            "suggestions": {"terms": {"size": 10, "shard_size": 10, "field": field, "order": {"_count": "desc"}}},
+            "unique_terms": {"cardinality": {"field": field}},
+        }
+        body = {"size": 0, "terminate_after": 100_000, "query": combined("", filters), "aggs": aggs}
+        index = patterns[targets[f"controlGroup_{id_}:optionsListDataView"]]["title"]
+        yield Ask(panel=f"{made['id']}/{field}", index=index, body=body)
+
+
+def _chart(
+    made: Mapping[str, Any],
+    state: Mapping[str, Any],
+    patterns: Mapping[str, Any],
+    search: Search,
+    filters: Sequence[Mapping[str, Any]],
+) -> Ask:
+    query, pattern = _source(made)
+    index = patterns[pattern]["title"]
+    asked = combined(query, filters)
+    metrics = [agg for agg in state["aggs"] if agg["schema"] == "metric"]
+    buckets = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
+    aggs = {agg["id"]: _metric(agg) for agg in metrics if agg["type"] != "count"}
+    for agg in reversed(buckets):
+        level: dict[str, Any] = _bucket(agg, metrics, lambda body: search(index, {"size": 0, "query": asked, **body}))
+        ordering = level.pop("ordering", {})
+        below = {**ordering, **aggs}
+        aggs = {agg["id"]: {**level, **({"aggs": below} if below else {})}}
+    body = {"size": 0, "query": asked, "aggs": aggs, "stored_fields": ["*"], "script_fields": {}}
+    return Ask(panel=made["id"], index=index, body=body)
+
+
+def _metric(agg: Mapping[str, Any]) -> dict[str, Any]:
+    return {agg["type"]: {"field": agg["params"]["field"]}}
+
+
+def _bucket(
+    agg: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], ask: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    params = agg["params"]
+    field = params["field"]
+    if agg["type"] == "terms":
+        [by] = [each for each in metrics if each["id"] == params["orderBy"]]
+        counted = by["type"] == "count"
+        order = {"_count" if counted else by["id"]: params["order"]}
+        level: dict[str, Any] = {"terms": {"field": field, "size": params["size"], "order": order}}
+        return level if counted else {**level, "ordering": {by["id"]: _metric(by)}}
+    if agg["type"] == "date_histogram":
+        shown = {"calendar_interval": _UNITS[params["interval"]], "time_zone": "UTC", "min_doc_count": params["min_doc_count"]}
+        return {"date_histogram": {"field": field, **shown}}
+    if agg["type"] == "histogram":
+        found = ask({"aggs": {"maxAgg": {"max": {"field": field}}, "minAgg": {"min": {"field": field}}}})["aggregations"]
+        low, high = found["minAgg"]["value"] or 0, found["maxAgg"]["value"] or 0
+        interval = auto_interval(high - low, params["maxBars"])
+        return {"histogram": {"field": field, "interval": interval, "min_doc_count": 0 if params["min_doc_count"] else 1}}
+    raise ValueError(f"an aggregation that this doesn't translate: {agg['type']}")
+
+
+def auto_interval(difference: float, max_bars: int) -> float:
+    """The width of automatic ranges: 1, 2, 5 or 10 times a power of ten, so that there are at most as many as asked for."""
+    bars = min(max_bars, _MAX_BARS)
+    if not difference:
+        return 1
+    power = 10.0 ** math.floor(math.log10(difference / bars))
+    at_power = difference / power
+    if at_power <= bars:
+        return power
+    return power * next(factor for factor in (2, 5, 10) if factor == 10 or at_power / factor <= bars)
