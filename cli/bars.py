@@ -83,7 +83,7 @@ def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
 
 def weight_lines(weights: Iterable[tuple[str, float]], canvas: Canvas) -> list[Text]:
     """One line a word: the word, a bar against the heaviest, the weight."""
-    return _bars([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
+    return row_lines([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
 
 
 def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str, float] | None = None) -> list[Text]:
@@ -98,7 +98,7 @@ def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str,
         if engine:
             figures += f"  engine {number(engine.get(reason.feature, 0.0))}"
         rows.append((reason.feature, reason.contribution, figures))
-    lines = _bars(rows, _INDENT, canvas)
+    lines = row_lines(rows, _INDENT, canvas)
     rest = reasons[len(shown) :]
     if rest:
         added = number(sum(reason.contribution for reason in rest))
@@ -178,7 +178,7 @@ def _listed(words: Sequence[str]) -> str:
     return ", ".join(words[:_TOP_WORDS]) + more
 
 
-def _bars(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
+def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
     words = [_word(word, canvas) for word, _, _ in rows]
     word_cells = max(map(cell_len, words), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)

@@ -2,7 +2,168 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-def inspect() -> None:
-    """Show the words of an image."""
-    raise NotImplementedError
+import typer
+
+from stair_es.config import DEFAULT_INDEX
+from stair_es.errors import DecodeError, QueryError, UsageError
+
+from . import options
+from .csv_output import Csv
+from .explain import reference as uri_or_id
+from .output import fail, note
+
+if TYPE_CHECKING:
+    from stair_es.inspection.inspector import Inspected, Inspector
+    from stair_es.model.encoder import Encoder
+
+    from .inspect_output import Printer
+
+SOME_MISSING = 3
+"""Exit code where some of several were found."""
+
+
+def inspect(
+    references: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images in the index, or files; - reads them from stdin."),
+    ],
+    k: Annotated[
+        int | None, typer.Option("-k", min=1, help="How many words; 20 unless for --json or --csv, which have all.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All words.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Encode the file, too, and say whether the stored words are those of now.")
+    ] = False,
+    thumbnail: Annotated[
+        bool | None,
+        typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail; where the terminal can, if not given."),
+    ] = None,
+    as_json: options.Json = False,
+    as_csv: Csv = False,
+    index: options.Index = DEFAULT_INDEX,
+    url: options.Url = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Encodes files; without it the model that the index names.")
+    ] = None,
+    backend: options.BackendOption = "auto",
+) -> None:
+    """Show the words of images: as the index holds them, all of them, with their weights and what a word policy changed.
+
+    An image that isn't in the index, but is a file, is encoded by the index's model. Changes nothing.
+
+    **Examples**
+
+    - `stair-es inspect photos/tabby-cat.jpg`
+
+    - `stair-es inspect 8738a1008650a89a53e3cfea92a9d334 --all`
+
+    - `stair-es inspect s3://bucket/a.jpg --json`
+
+    - `stair-es inspect photos/*.jpg --compare`
+
+    - `stair-es search "red car" --json | jq -r ".hits[].id" | stair-es inspect - --csv`
+
+    **Exit code**: 0, 3 when some of several weren't found, 1 when none was.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+    if every and k:
+        raise UsageError("-k and --all exclude each other", "Leave one of them out.")
+    from stair_es.inspection.inspector import Inspector
+    from stair_es.search.known import look
+
+    from .inspect_output import Printer
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        known = look(client, connection, index)
+
+        @cache
+        def encoder() -> Encoder:
+            from . import inputs
+
+            return inputs.load_encoder(model or known.model_name, backend, "full")
+
+        inspector = Inspector(client, connection, index, encoder, known.policy)
+        printer = Printer(index, k=k, every=every, form="json" if as_json else "csv" if as_csv else "text", thumbnail=thumbnail)
+        asked, found = _inspect(inspector, printer, references, compare=compare, index=index)
+    _end(asked, found, index)
+
+
+def _inspect(inspector: Inspector, printer: Printer, references: list[str], *, compare: bool, index: str) -> tuple[int, int]:
+    """How many were asked for, and found. What one can't be shown for is said, and the others follow."""
+    asked = found = 0
+    for reference in _all(references):
+        asked += 1
+        try:
+            inspected = inspector.inspect(_names(reference), _file(reference), against_file=compare)
+        except DecodeError as error:
+            fail(error)
+            continue
+        if inspected is None:
+            note(f"neither in {index!r} nor a file: {reference}")
+            continue
+        found += 1
+        printer.show(reference, inspected, inspector)
+        _say(reference, inspected, compare=compare)
+    return asked, found
+
+
+def _say(reference: str, inspected: Inspected, *, compare: bool) -> None:
+    image = inspected.image
+    if image is None:
+        return
+    if image.id not in (reference, uri_or_id(reference)) and image.uri not in _names(reference):
+        note(f"{reference} has the same bytes as {image.uri}, and is not in the index itself")
+    if compare and inspected.comparison is None:
+        note(f"nothing to compare with: {reference} names no file that is here")
+    if inspected.changed and not compare:
+        note(f"the file has changed since it was ingested (--compare encodes it): {reference}")
+
+
+def _end(asked: int, found: int, index: str) -> None:
+    if not asked:
+        raise UsageError("no image given", "Give an id, a URI or a path: stair-es inspect photos/cat.jpg")
+    if not found:
+        raise QueryError(
+            f"none of the {asked} images could be shown" if asked > 1 else f"there is nothing to show from {index!r}",
+            "Ids and URIs stand in the output of stair-es search --json; what was ingested a moment ago appears with a refresh.",
+        )
+    if found < asked:
+        note(f"{asked - found} of {asked} images could not be shown")
+        raise typer.Exit(SOME_MISSING)
+
+
+def _all(references: list[str]) -> Iterator[str]:
+    for reference in references:
+        if reference == "-":
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        else:
+            yield reference
+
+
+def _names(reference: str) -> list[str]:
+    """What the document may be called in the index."""
+    from stair_es.sources.paths import path_of, uri_of
+
+    names = [uri_or_id(reference), reference]
+    with suppress(ValueError):
+        names.append(uri_of(path_of(reference)) if reference.startswith("file:") else uri_of(reference))
+    return list(dict.fromkeys(names))
+
+
+def _file(reference: str) -> Path | None:
+    from stair_es.sources.paths import path_of
+
+    try:
+        path = path_of(reference) if reference.startswith("file:") else Path(reference)
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # too long for a path, or a NUL in it: an id, perhaps
+        return None

@@ -73,6 +73,17 @@ def stored(client: OpenSearch, connection: Connection, index: str, reference: st
     return image_of(hits[0]) if hits else None
 
 
+def stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
+    """The newest document of an image with these bytes, whatever its URI; None if there is none.
+
+    Raises:
+        ClusterError: As for `stored`.
+    """
+    same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
+    hits = _search(client, connection, index, {"size": 1, "query": same, "_source": {"excludes": list(_UNREAD)}})
+    return image_of(hits[0]) if hits else None
+
+
 def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
     """`{id: document}` of those among `ids` that the index holds, in their order; of several of one id the newest.
 

@@ -1,0 +1,84 @@
+"""What muting stop-word candidates does to retrieval: by flatness, and by simpler rules that mute as many words.
+
+    python benchmarks/words_stop.py                 # fetches the Debian package of the photographs, as starter_quality.py
+    python benchmarks/words_stop.py --stamps DIR    # of an unpacked package
+    python benchmarks/words_stop.py --sets SETS     # also on the drawings of small_sets/build.py
+
+Images and texts are those of `starter_quality.py`, the model is stair-mini. The figures of the words come from the gallery
+itself, as `stair-es words` would see it. Muted words are taken out of the images, as a word policy does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common import machine
+from starter_quality import SETS, Gallery, apart, best_ranks, fetch_stamps, read_photos, read_set, recalls, sparse_scores
+
+from stair_es.inspection.figures import Tally, WordFigures, ordered, stop_words
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.stair_mini import StairMini
+from stair_es.policy import WordPolicy
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+FLOORS = (0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+
+
+def figures(images: Sequence[SparseVector]) -> tuple[WordFigures, ...]:
+    """Of each word."""
+    tally = Tally()
+    for image in images:
+        tally.add({escape(word): weight for word, weight in image}, "")
+    return tally.figures()
+
+
+def rules(found: Sequence[WordFigures], images: int) -> Iterator[tuple[str, list[str]]]:
+    """What is muted: by each floor of flatness, and as many words as the default's by other rules."""
+    for floor in FLOORS:
+        yield f"flatness >= {floor}", [row.word for row in stop_words(found, images, floor)]
+    many = len(stop_words(found, images))
+    yield "as many by frequency (or idf)", [row.word for row in ordered(found, "df")[:many]]
+    yield "as many by share of all weight", [row.word for row in ordered(found, "share")[:many]]
+    yield "as many by mean weight", [row.word for row in ordered(found, "mean")[:many]]
+
+
+def show(gallery: Gallery) -> Iterator[str]:
+    """A table, line by line."""
+    model = StairMini(ModelSpec(name="stair-mini"))
+    images, texts = model.encode_images(gallery.pixels_BHWC), model.encode_texts(list(gallery.queries))
+    found = figures(images)
+    share = {row.word: row.weight_share for row in found}
+    before = best_ranks(sparse_scores(texts, images), gallery)[0]
+    yield f"\n{gallery.name}: {len(images)} images, {len(texts)} texts, {len(found)} words"
+    yield "| muted | words | of all weight | text -> image R@1/5/10 | R@10 against none (95 %) |\n|---|---|---|---|---|"
+    yield f"| none | 0 | 0.0 % | {' / '.join(map(str, recalls(before)))} | |"
+    for name, words in rules(found, len(images)):
+        policy = WordPolicy(mute=tuple(words))
+        after = best_ranks(sparse_scores(texts, [policy.apply(image).vector for image in images]), gallery)[0]
+        gain, low, high = apart(after, before, 10)
+        weight = 100 * sum(share[word] for word in words)
+        cells = " / ".join(map(str, recalls(after)))
+        yield f"| {name} | {len(words)} | {weight:.1f} % | {cells} | {gain:+.1f} [{low:+.1f}, {high:+.1f}] |"
+
+
+def main() -> None:
+    """Print one table a gallery."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--stamps", type=Path, help="where the Debian package is unpacked")
+    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made")
+    given = parser.parse_args()
+    print(machine())
+    with tempfile.TemporaryDirectory() as temporary:
+        galleries = [read_photos(given.stamps or fetch_stamps(Path(temporary)))]
+    galleries += [read_set(given.sets, name) for name in SETS] if given.sets else []
+    for gallery in galleries:
+        for line in show(gallery):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

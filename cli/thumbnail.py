@@ -1,0 +1,50 @@
+"""A small picture in half blocks, where the terminal has colours enough."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stair_es.errors import DecodeError, MissingExtra
+from stair_es.extras import need
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_MOST_CELLS = 40
+_MARGIN = 2
+_MOST_PIXELS = 4_000_000
+"""A thumbnail of more is none: anyone may have written it."""
+
+
+def shows_pictures(console: Console) -> bool:
+    """Whether a picture would be one: a terminal with at least 256 colours and Unicode."""
+    colours = console.color_system in ("256", "truecolor") and not console.no_color
+    return console.is_terminal and colours and console.encoding.lower().startswith("utf")
+
+
+def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
+    """The picture, no wider than the console; None for what is no image.
+
+    Raises:
+        MissingExtra: It was asked for, and the package that draws isn't installed.
+    """
+    try:
+        pixels = need("rich_pixels", "terminal").Pixels
+    except MissingExtra:
+        if asked:
+            raise
+        return None
+    from PIL import Image
+    from rich.padding import Padding
+
+    from stair_es.sources.decode import DecodeLimits, decode
+    from stair_es.types import ImageSpec
+
+    cells = max(1, min(_MOST_CELLS, console.width - 2 * _MARGIN))
+    try:
+        decoded = decode(data, ImageSpec(size_px=cells), DecodeLimits(max_pixels=_MOST_PIXELS))
+    except DecodeError:
+        return None
+    left, upper, right, lower = decoded.box
+    small = Image.fromarray(decoded.pixels_HWC[upper : max(lower, upper + 1), left : max(right, left + 1)])
+    return Padding(pixels.from_image(small), (0, 0, 0, _MARGIN), expand=False)

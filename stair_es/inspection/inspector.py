@@ -1,0 +1,171 @@
+"""Looks an image up: as an index holds it, as a model sees it now, or both."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stair_es.config import THUMBNAIL_PX
+from stair_es.errors import DecodeError, ReadError
+from stair_es.inspection.compare import Comparison, Now, Steered, compare, steered
+from stair_es.inspection.stored import StoredImage, Thumbnail, stored, stored_by_content, thumbnail, thumbnail_of
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.item import Reading
+from stair_es.sources.paths import path_of, uri_of
+from stair_es.sources.places import FileAt
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.model.encoder import Encoder
+    from stair_es.policy import WordPolicy
+    from stair_es.types import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A file as a model sees it now."""
+
+    uri: str
+    now: Now
+    facts: dict[str, Json]
+    thumbnail: Thumbnail | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """One image: at least one of `image` and `seen` is there."""
+
+    image: StoredImage | None
+    """As the index holds it."""
+    seen: Seen | None
+    """As the model sees its file now, where that was asked for or there is nothing else."""
+    comparison: Comparison | None
+    """Of the two."""
+    steered: Steered | None
+    """What a word policy changed in the document."""
+    changed: bool
+    """Whether the file is known to have other bytes than those that were ingested."""
+
+    @property
+    def uri(self) -> str:
+        """Of the document, or the file."""
+        return self.image.uri if self.image else self.seen.uri if self.seen else ""
+
+    @property
+    def vector(self) -> SparseVector:
+        """Its words: the stored ones where there are."""
+        return self.image.vector if self.image else self.seen.now.vector if self.seen else SparseVector((), ())
+
+
+class Inspector:
+    """Of one index. It only reads."""
+
+    def __init__(
+        self,
+        client: OpenSearch,
+        connection: Connection,
+        index: str,
+        encoder: Callable[[], Encoder],
+        policy: WordPolicy | None = None,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            client: Of the cluster.
+            connection: Of that client.
+            index: An alias or index.
+            encoder: Gives the model; called when the first file has to be encoded.
+            policy: The word policy of the index.
+        """
+        self._client, self._connection, self._index = client, connection, index
+        self._encoder, self._policy = encoder, policy
+
+    def inspect(self, names: Iterable[str], file: Path | None, *, against_file: bool = False) -> Inspected | None:
+        """The image that one of `names` or `file` stands for; None if it is neither in the index nor a file.
+
+        Args:
+            names: Ids and URIs, tried in turn.
+            file: Of the image; a document of the same bytes is found whatever its URI.
+            against_file: Encode the file, or the one that the document's URI names, although the image is in the index.
+
+        Raises:
+            DecodeError: The file must be encoded and can't be.
+            ModelError: The model can't be loaded.
+            ClusterError: The cluster failed a request.
+        """
+        image = next(filter(None, (stored(self._client, self._connection, self._index, name) for name in names)), None)
+        data = _bytes(file) if file else None
+        sha256 = hashlib.sha256(data).hexdigest() if data is not None else None
+        if image is None and sha256:
+            image = stored_by_content(self._client, self._connection, self._index, sha256)
+        if image is None and file is None:
+            return None
+        if against_file and file is None and image and image.uri.startswith("file:") and _is_file(path_of(image.uri)):
+            file = path_of(image.uri)
+            data = _bytes(file)
+        seen = self.see(file, data) if file and data is not None and (image is None or against_file) else None
+        return Inspected(
+            image=image,
+            seen=seen,
+            comparison=compare(image, seen.now, self._policy) if image and seen else None,
+            steered=steered(image, self._policy) if image else None,
+            changed=bool(image and sha256 and image.source.get("sha256") not in (None, sha256)),
+        )
+
+    def see(self, file: Path, data: bytes) -> Seen:
+        """A file as the model sees it.
+
+        Raises:
+            DecodeError: It is no image.
+            ModelError: The model can't be loaded.
+        """
+        encoder = self._encoder()
+        try:
+            decoded = decode(data, encoder.image_spec, DecodeLimits(), THUMBNAIL_PX)
+        except DecodeError as error:
+            raise DecodeError(f"{str(file)!r}: {error.message}") from error
+        sha256 = hashlib.sha256(data).hexdigest()
+        facts: dict[str, Json] = {
+            "width": decoded.width,
+            "height": decoded.height,
+            "format": decoded.format,
+            "taken_at": decoded.taken_at,
+            "sha256": sha256,
+        }
+        return Seen(
+            uri=uri_of(file),
+            now=Now(sha256=sha256, model=encoder.model_id, vector=encoder.encode_images(decoded.pixels_HWC[None])[0]),
+            facts={name: value for name, value in facts.items() if value is not None},
+            thumbnail=thumbnail_of(decoded.thumbnail),
+        )
+
+    def thumbnail(self, found: Inspected) -> Thumbnail | None:
+        """The small picture of the document, or of the file.
+
+        Raises:
+            ClusterError: The cluster failed the request.
+        """
+        if found.image is None:
+            return found.seen.thumbnail if found.seen else None
+        return thumbnail(self._client, self._connection, found.image.index, found.image.id)
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        read = FileAt(uri_of(file)).read(Reading())
+    except ReadError as error:
+        raise DecodeError(f"{str(file)!r}: {error.message}") from error
+    return read.data if read else b""
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
