@@ -21,7 +21,7 @@ from stair_es.web import answers
 from stair_es.web.asked import Asked
 from stair_es.web.bodies import bag_why, counts, facets_of, sent_of
 from stair_es.web.faults import Refused
-from stair_es.web.weighed import Weighed, weighed
+from stair_es.web.weighed import Weighed, narrowed, weighed
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -82,7 +82,7 @@ class Engine:
         return self._of_the_moment(lambda view: self._search(view, asked))
 
     def facets(self, asked: Asked) -> dict[str, Any]:
-        """What all images have that match."""
+        """What all images have that match; without a question, those that the filters leave."""
         return self._of_the_moment(lambda view: self._facets(view, asked))
 
     def neighbours(self, id_: str, k: int) -> dict[str, Any]:
@@ -145,8 +145,8 @@ class Engine:
         return page, {hit["_index"] for hit in found}
 
     def _facets(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
-        made = self._weighed(view, asked)
-        answer = self._send(facets_of(sent_of(made.question, asked, view.way).body["query"]))
+        query = narrowed(asked) or sent_of(self._weighed(view, asked).question, asked, view.way).body["query"]
+        answer = self._send(facets_of(query))
         return answers.facets_json(answer), {str(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"]}
 
     def _neighbours(self, view: View, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:

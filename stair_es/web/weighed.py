@@ -103,6 +103,16 @@ def weighed(asked: Asked, wording: Wording, encode: Callable[[str], SparseVector
     return Weighed(words=words, required=required, excluded=excluded, question=question)
 
 
+def narrowed(asked: Asked) -> dict[str, Any] | None:
+    """The query for all that the filters leave, if nothing else is asked; else None.
+
+    Raises:
+        QueryError: A filter can't be read.
+    """
+    ranks = asked.text.strip() or asked.like or asked.vector or asked.factors
+    return None if ranks or asked.require or asked.exclude else {"bool": {"filter": _filters(asked)}}
+
+
 def _words(
     asked: Asked, wish: Wish, wording: Wording, encode: Callable[[str], SparseVector], stored: SparseVector | None
 ) -> tuple[Word, ...]:
