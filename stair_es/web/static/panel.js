@@ -31,11 +31,11 @@ export function queryPanel(change) {
     element.show(last);
   });
 
-  /** Shows `{answer, query}`. */
+  /** Shows `{answer, query, of}`; `of` is the query that was answered, which the present one may be ahead of. */
   element.show = (shown) => {
     last = shown;
-    const { answer, query } = shown;
-    const words = inOrder(answer.query);
+    const { answer, query, of } = shown;
+    const words = inOrder(answer.query).map((item) => ({ ...item, factor: query.factors.get(item.word) ?? (of.factors.has(item.word) && !item.added ? 1 : item.factor) }));
     const hueOf = hues(words.map((item) => item.word));
     const required = new Set(answer.required);
     const touched = (item) => item.factor !== 1 || item.added || required.has(item.word);

@@ -25,6 +25,7 @@ export function searchView(app) {
   };
   const parts = layout(change);
   let query = NOTHING;
+  let of = NOTHING;
   let answer = null;
   let hits = [];
   let key = "";
@@ -46,7 +47,8 @@ export function searchView(app) {
   async function load(asking) {
     if (!asks(query)) return resting(asking);
     const slow = setTimeout(busy, SLOW_MS);
-    const { result, error, stale } = await searching((signal) => pages(query, signal));
+    const wanted = query;
+    const { result, error, stale } = await searching((signal) => pages(wanted, signal));
     clearTimeout(slow);
     if (stale) return;
     idle();
@@ -54,6 +56,7 @@ export function searchView(app) {
     key = asking;
     parts.problem.replaceChildren();
     ({ answer, hits } = result);
+    of = wanted;
     drawHits();
     count();
   }
@@ -120,6 +123,7 @@ export function searchView(app) {
     parts.problem.replaceChildren(errorNotice(error, () => load(keyOf(query))));
     if (!hits.length) parts.empty.replaceChildren();
     parts.grid.classList.add("old");
+    app.shell.classList.toggle("resting", !answer);
   }
 
   function busy() {
@@ -140,7 +144,7 @@ export function searchView(app) {
     keyed(parts.active, narrowing(query, answer), (item) => item.key, (item) => narrowingChip(item, change));
     parts.active.hidden = !parts.active.children.length;
     parts.facets.show({ facets: found, query });
-    parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query });
+    parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query, of });
     set(parts.compare, { href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }) });
   }
 
