@@ -1,0 +1,116 @@
+"""Answers as JSON, whatever a stranger's document holds."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from stair_es.inspection.stored import image_of
+from stair_es.search.hits import hit_of
+from stair_es.types import SparseVector
+from stair_es.web import answers
+
+HOSTILE = "</script><script>alert(1)</script>\u2028\ud800"
+
+
+def hit(**source: Any) -> dict[str, Any]:  # noqa: ANN401
+    found = {"_id": "a/b", "_index": "i", "_score": 1.5, "_source": {"tokens": {"car": 0.5, "a%2Eb": 0.25}, **source}}
+    made = hit_of(found, SparseVector.from_mapping({"car": 2.0, "sun": 1.0}))
+    return answers.hit_json(made, made.why, 0.0, answers.thumbnail_url(made.id, source.get("fingerprint")))
+
+
+def test_a_hit_has_exactly_the_fields_that_the_page_reads() -> None:
+    made = hit(uri="file:///p/a%20b.jpg", caption="red", width=3, height=4, fingerprint="f/1")
+    assert made == {
+        "id": "a/b",
+        "uri": "file:///p/a%20b.jpg",
+        "name": "a b.jpg",
+        "caption": "red",
+        "score": 1.5,
+        "width": 3,
+        "height": 4,
+        "thumbnail": "/thumb/a%2Fb?v=f%2F1",
+        "why": [{"word": "car", "query": 2.0, "image": 0.5, "adds": 1.0}],
+        "beside": 0.0,
+        "words": [["car", 0.5], ["a.b", 0.25]],
+    }
+
+
+def test_a_document_without_anything_is_a_hit_all_the_same() -> None:
+    made = hit(tokens=None)
+    assert (made["name"], made["uri"], made["caption"], made["width"], made["words"]) == ("a/b", "", None, None, [])
+    assert made["thumbnail"] == "/thumb/a%2Fb"
+
+
+@pytest.mark.parametrize(
+    ("caption", "shown"),
+    [
+        (None, None),
+        ("", None),
+        ([], None),
+        (["a", "b"], "a / b"),
+        (7, "7"),
+        (True, "true"),
+        ({"en": "cat"}, '{"en": "cat"}'),
+        ([1, "a"], '[1, "a"]'),
+        (math.inf, "null"),
+    ],
+)
+def test_a_caption_that_is_no_text_becomes_one(caption: object, shown: str | None) -> None:
+    assert answers.text_of(caption) == shown
+
+
+def test_json_is_ascii_that_no_html_could_be_hidden_in() -> None:
+    raw = answers.encoded(hit(caption=HOSTILE, uri=f"file:///{HOSTILE}"))
+    assert raw.isascii()
+    assert json.loads(raw)["caption"] == HOSTILE
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("file:///p/tabby%20cat.jpg", "tabby cat.jpg"),
+        ("s3://bucket/x/y.png", "y.png"),
+        ("file:///p/shard.tar#a/b.jpg", "shard.tar#a/b.jpg"),
+        ("https://h/a.jpg?x=1", "a.jpg"),
+        ("file:///p/", "p"),
+        ("plain", "plain"),
+        ("http://[", "http://["),
+        ("", ""),
+        ("file:///%ff.jpg", "\ufffd.jpg"),
+    ],
+)
+def test_names_are_the_last_part_of_a_uri(uri: str, name: str) -> None:
+    assert answers.name_of(uri) == name
+
+
+def test_an_image_tells_what_people_can_read_and_no_more() -> None:
+    source = {
+        "tokens": {"car": 0.5, "sun": 0.25, "bad": None},
+        "top_tokens": ["car"],
+        "impacts": "car|500",
+        "thumbnail": "data:image/webp;base64,AAAA",
+        "policy_undo": {"tokens": {}},
+        "fingerprint": "f",
+        "uri": "file:///p/a.jpg",
+        "width": 3,
+        "camera": {"make": "x", "iso": [100, 200]},
+        "note": "y" * 5000,
+        "odd": float("inf"),
+        "vector": [0.5] * 2000,
+        "none": None,
+    }
+    made = answers.image_json(image_of({"_id": "1", "_index": "i", "_source": source}), None, "/original/1")
+    assert made["words"] == [["car", 0.5], ["sun", 0.25]]
+    assert made["explain"] == {"sum_of_weights": 0.75, "words": 2}
+    facts = made["facts"]
+    assert set(facts) == {"index", "width", "camera", "note", "odd", "vector"}
+    assert (facts["camera"], facts["odd"]) == ({"make": "x", "iso": [100, 200]}, None)
+    assert len(facts["note"]) < 5000
+    assert len(facts["vector"]) < 5000
+    answers.encoded(made)
+
+
+def test_facets_without_aggregations_are_empty() -> None:
+    assert answers.facets_json({"hits": {"total": {"value": 3}}}) == {"total": 3, "words": [], "sources": []}

@@ -1,0 +1,115 @@
+"""The body of a question, as anybody may write it."""
+
+import json
+
+import pytest
+
+from stair_es.errors import QueryError
+from stair_es.web.asked import MAX_K, MAX_LISTED, MAX_TEXT, MAX_WORD, MAX_WORDS, Asked, asked_of
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def test_all_fields_are_read() -> None:
+    asked = asked_of(
+        body(
+            text="red car",
+            like="a/b",
+            vector={"dog": 1, "cat": 0},
+            factors={"dog": 0, "cow": 2.5},
+            require=["dog", "dog"],
+            exclude=["cat"],
+            words=["animal"],
+            filter="width:>800",
+            k=3,
+            after=[1.5, "a", None, "i"],
+            method="bag",
+        )
+    )
+    assert asked == Asked(
+        text="red car",
+        like="a/b",
+        vector={"dog": 1.0},
+        factors={"dog": 0.0, "cow": 2.5},
+        require=("dog",),
+        exclude=("cat",),
+        words=("animal",),
+        filter="width:>800",
+        k=3,
+        after=(1.5, "a", None, "i"),
+        method="bag",
+    )
+
+
+def test_what_is_missing_or_null_is_as_by_default() -> None:
+    assert asked_of(b"{}") == Asked() == asked_of(body(text=None, k=None, after=None, method=None))
+    assert (Asked().k, Asked().method) == (24, "stair")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{",
+        b"\xff\xfe{}",
+        b'{"text": NaN}',
+        b'{"vector": {"a": Infinity}}',
+        b'{"vector": {"a": 1e999}}',
+        b'{"text": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"text":' * 50_000,
+        b'{"vector": ' + b'{"a":' * 2000 + b"1" + b"}" * 2001,
+    ],
+)
+def test_what_is_no_question_is_refused(raw: bytes) -> None:
+    with pytest.raises(QueryError):
+        asked_of(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("text", 1),
+        ("text", ["a"]),
+        ("text", "x" * (MAX_TEXT + 1)),
+        ("like", {"a": 1}),
+        ("like", "x" * 2049),
+        ("vector", ["a"]),
+        ("vector", {"a": "1"}),
+        ("vector", {"a": True}),
+        ("vector", {"a": -1}),
+        ("vector", {"a": None}),
+        ("vector", {f"w{i}": 1 for i in range(MAX_WORDS + 1)}),
+        ("vector", {"x" * (MAX_WORD + 1): 1}),
+        ("factors", {"a": -0.5}),
+        ("factors", {"a": 1e7}),
+        ("require", "dog"),
+        ("require", [1]),
+        ("exclude", [f"w{i}" for i in range(MAX_LISTED + 1)]),
+        ("words", {"a": 1}),
+        ("filter", []),
+        ("k", 0),
+        ("k", MAX_K + 1),
+        ("k", 2.0),
+        ("k", "3"),
+        ("k", True),
+        ("after", "x"),
+        ("after", {"a": 1}),
+        ("method", "dense"),
+        ("method", ["bag"]),
+    ],
+)
+def test_values_of_another_kind_or_size_are_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(QueryError, match=name if name != "factors" else "factor"):
+        asked_of(body(**{name: value}))
+
+
+def test_a_field_that_there_isn_t_is_named() -> None:
+    with pytest.raises(QueryError, match="'txt'") as caught:
+        asked_of(body(txt="car"))
+    assert "text" in caught.value.remedy

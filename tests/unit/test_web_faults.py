@@ -1,0 +1,70 @@
+"""Errors as answers: the right status, and nothing that a visitor has no business to know."""
+
+import pytest
+from opensearchpy import exceptions
+
+from stair_es import errors
+from stair_es.cluster.connect import Connection, translated
+from stair_es.web.faults import Fault, IndexAway, fault_of
+
+SECRET = Connection(url="https://reader:hunter2@search.internal:9200")
+
+
+def of_cluster(error: exceptions.TransportError) -> Fault:
+    with pytest.raises(errors.ClusterError) as caught, translated(SECRET):
+        raise error
+    return fault_of(caught.value, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.QueryError("no such word", "Take another."), 400),
+        (errors.DecodeError("not an image"), 422),
+        (errors.ClusterUnreachable("gone"), 503),
+        (IndexAway("there is no index"), 503),
+        (errors.IndexMismatch("another model"), 503),
+        (errors.ModelError("broken"), 503),
+        (errors.MissingExtra("torch"), 503),
+        (errors.ClusterError("odd"), 502),
+        (errors.AuthenticationFailed("no"), 502),
+        (errors.ResourceError("odd"), 500),
+    ],
+)
+def test_each_error_has_a_status(error: errors.StairError, status: int) -> None:
+    fault = fault_of(error, SECRET)
+    assert fault.status == status
+    assert ("retry-after" in fault.headers) == (status == 503)
+
+
+@pytest.mark.parametrize(("said", "status"), [(400, 400), (429, 503), (500, 502), (502, 503), (503, 503), (504, 503), (404, 502)])
+def test_what_the_cluster_said_becomes_a_status(said: int, status: int) -> None:
+    assert of_cluster(exceptions.TransportError(said, "odd", {"error": {"reason": "odd"}})).status == status
+
+
+def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
+    info = {"error": {"root_cause": [{"reason": "Failed to parse query [(]"}], "reason": "all shards failed"}}
+    fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
+    assert fault.status == 400
+    assert "Failed to parse query [(]" in fault.error
+    many = {"error": {"reason": "maxClauseCount is set to 1024"}}
+    assert "more words" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
+
+
+def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
+    info = {"error": {"reason": "hunter2 at https://search.internal:9200 is odd"}}
+    for error in (
+        exceptions.TransportError(500, "odd", info),
+        exceptions.RequestError(400, "odd", info),
+        exceptions.AuthenticationException(401, "odd", info),
+        exceptions.AuthorizationException(403, "odd", info),
+        exceptions.ConnectionError("N/A", "hunter2", OSError("search.internal")),
+    ):
+        told = str(of_cluster(error).to_json())
+        assert "hunter2" not in told
+        assert "search.internal" not in told
+
+
+def test_paths_of_models_are_not_told() -> None:
+    told = fault_of(errors.UnknownModel("unknown model '/home/anna/secret'", "Known: x."), SECRET).to_json()
+    assert "anna" not in str(told)

@@ -1,0 +1,44 @@
+"""So many at a time."""
+
+import threading
+from contextlib import ExitStack
+
+import pytest
+
+from stair_es.web.gate import Busy, Gate
+
+
+def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> None:
+    gate = Gate(at_once=1, waiting=1, wait_s=30.0)
+    entered: list[int] = []
+    with ExitStack() as inside:
+        inside.enter_context(gate())
+        waiting = threading.Thread(target=lambda: _through(gate, entered))
+        waiting.start()
+        while gate._places.acquire(blocking=False):  # until the thread stands in front of it
+            gate._places.release()
+        with pytest.raises(Busy), gate():
+            pass
+        assert not entered
+    waiting.join(10)
+    assert entered == [1]
+    with gate():
+        pass
+
+
+def test_who_waits_too_long_is_turned_away() -> None:
+    gate = Gate(at_once=1, waiting=1, wait_s=0.01)
+    with gate(), pytest.raises(Busy), gate():
+        pass
+
+
+def test_an_error_inside_frees_the_place() -> None:
+    gate = Gate(at_once=1, waiting=0, wait_s=0.01)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), gate():
+            raise ZeroDivisionError
+
+
+def _through(gate: Gate, entered: list[int]) -> None:
+    with gate():
+        entered.append(1)

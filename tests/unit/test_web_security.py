@@ -1,0 +1,116 @@
+"""Who may ask."""
+
+import pytest
+
+from stair_es.web.security import Guard, host_of, is_loopback
+
+LOCAL = Guard()
+OPEN = Guard(hosts=frozenset({"localhost", "photos.example.org"}), origins=frozenset({"photos.example.org"}), addresses=True)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8077", "LOCALHOST", "localhost.", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8077"]
+)
+def test_loopback_has_these_names(host: str) -> None:
+    assert LOCAL.knows(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "evil.example:8077",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "0.0.0.0",
+        "user@localhost",
+        "localhost/",
+        "localhost#",
+        "localhost?",
+        "localhost\\evil",
+        "localhost:x",
+        "localhost:99999",
+        "[::1",
+        "localhost localhost",
+        ":8077",
+    ],
+)
+def test_and_no_others(host: str) -> None:
+    assert not LOCAL.knows(host)
+
+
+def test_beyond_loopback_addresses_and_allowed_names_are_known_and_other_names_are_not() -> None:
+    for host in ("10.0.0.1:80", "[2001:db8::1]", "photos.example.org", "Photos.Example.org:443"):
+        assert OPEN.knows(host)
+    for host in ("evil.example", "10.0.0.1.evil.example", "x.photos.example.org"):
+        assert not OPEN.knows(host)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"sec-fetch-site": "same-origin", "origin": "http://localhost:8077"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
+        {"origin": "http://localhost:8077"},
+        {"origin": "https://localhost:8077"},
+    ],
+)
+def test_our_own_page_and_links_to_it_are_let_in(headers: dict[str, str]) -> None:
+    assert LOCAL.same_site({"host": "localhost:8077", **headers})
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+        {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://localhost"},
+        {"origin": "http://localhost:3000"},
+        {"origin": "http://localhost:8077.evil.example"},
+        {"origin": "ftp://localhost:8077"},
+        {"origin": "http://["},
+        {"origin": ""},
+    ],
+)
+def test_other_pages_are_not(headers: dict[str, str]) -> None:
+    assert not LOCAL.same_site({"host": "localhost:8077", **headers})
+
+
+def test_a_proxy_may_change_the_host_for_an_allowed_name_only() -> None:
+    assert OPEN.same_site({"host": "127.0.0.1:8077", "origin": "https://photos.example.org"})
+    assert not OPEN.same_site({"host": "127.0.0.1:8077", "origin": "https://evil.example"})
+    assert Guard().same_site({"host": "localhost", "origin": "http://localhost"})
+    assert Guard().same_site({"host": "localhost:80", "origin": "http://localhost"})
+
+
+def test_the_cookie_proves_the_token_and_doesn_t_tell_it() -> None:
+    guard = Guard(token="a-long-enough-token")
+    assert guard.token not in guard.cookie
+    assert guard.is_cookie(guard.cookie)
+    assert guard.is_token(guard.token)
+    for wrong in ("", "a-long-enough-toke", "a-long-enough-token ", guard.cookie, "é", "\ud800"):
+        assert not guard.is_token(wrong)
+    for wrong in ("", guard.token, Guard(token="another-long-token").cookie):
+        assert not guard.is_cookie(wrong)
+
+
+@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True)])
+def test_loopback_addresses(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.0.0.1", "example.org", "localhost.example.org"])
+def test_addresses_that_others_reach(host: str) -> None:
+    assert not is_loopback(host)
+
+
+def test_names_of_hosts() -> None:
+    assert host_of("Photos.example.org:443") == "photos.example.org"
+    assert host_of("http://photos.example.org") is None
