@@ -1,0 +1,183 @@
+"""Saved objects into a product, by the import that its own pages use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stair_es.dashboards.check import faults
+from stair_es.dashboards.corpus import LABELS, Product
+from stair_es.dashboards.objects import SavedObject, ndjson
+from stair_es.dashboards.session import Answer, Session, said
+from stair_es.errors import ClusterError, ResourceError, UnsupportedTarget, UsageError
+
+_OLDEST: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
+_NEWEST_OPENSEARCH = 6
+"""The numbers of the two products don't meet: Kibana has been above this one since before they parted."""
+_NAMES: dict[str, Product] = {"osd-name": "opensearch-dashboards", "kbn-name": "kibana"}
+"""Header that every answer has -> product."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What answers at a place."""
+
+    product: Product
+    version: str
+    """Empty where it doesn't say."""
+
+    @property
+    def label(self) -> str:
+        """For people: `Kibana 8.15.0`."""
+        return f"{LABELS[self.product]} {self.version}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What became of one object."""
+
+    type: str
+    id: str
+    """In the file."""
+    title: str
+    stored_as: str
+    """Its id there: another one where this one is taken in another space."""
+    overwritten: bool = False
+    error: str = ""
+    """Why it wasn't imported; empty if it was."""
+
+
+def recognise(session: Session, asked: Product | None = None) -> Found:
+    """What is there; `asked` says which product it must be.
+
+    Raises:
+        UsageError: It is another one than asked for, or one can't tell.
+        UnsupportedTarget: It is too old.
+        ClusterError: It can't be asked, or is something else.
+    """
+    place = session.place
+    asked = asked or place.product
+    answer = session.ask("GET", "/api/status")
+    version = _version(answer.body)
+    told = next((product for header, product in _NAMES.items() if header in answer.headers), None)
+    if told is None and version:
+        major = int(version.partition(".")[0])
+        told = "kibana" if major > _NEWEST_OPENSEARCH else "opensearch-dashboards"
+    if told is None and asked is None:
+        if answer.status >= 400 or not isinstance(answer.body, dict):
+            raise ClusterError(
+                f"{place.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
+                f"(HTTP {answer.status} for /api/status): {place.redact(said(answer))}",
+                "Check the URL and its base path; --product says which product it is if that is hidden.",
+            )
+        raise UsageError(f"{place.safe_url} doesn't say which product it is", "Give --product opensearch-dashboards or kibana.")
+    if told is not None and asked is not None and told != asked:
+        raise UsageError(f"{place.safe_url} is {LABELS[told]}, not {LABELS[asked]}", _for_other(place.product))
+    found = Found(product=told or asked or "kibana", version=version)
+    if version and int(version.partition(".")[0]) < _OLDEST[found.product]:
+        raise UnsupportedTarget(
+            f"{place.safe_url} is {found.label}: the dashboards are for {_OLDEST[found.product]}.0 or newer",
+            "A newer product reads older clusters' indices too; see docs/dashboards.md.",
+        )
+    return found
+
+
+def publish(session: Session, objects: Sequence[SavedObject], product: Product) -> list[Imported]:
+    """Import the objects, over those of the same ids; what became of each, in their order.
+
+    Raises:
+        ResourceError: Something is wrong with the objects: nothing is sent.
+        ClusterError: The import as a whole was refused.
+    """
+    check(objects, product)
+    file = ("stair-es.ndjson", ndjson(objects).encode(), "application/ndjson")  # the products look at the end of the name
+    answer = session.ask("POST", "/api/saved_objects/_import?overwrite=true", fields={"file": file})
+    if answer.status >= 400:
+        raise _refused(session, answer)
+    if not isinstance(answer.body, dict) or "success" not in answer.body:
+        raise ClusterError(
+            f"{session.place.safe_url} answers, but not as an import does: {session.place.redact(said(answer))}",
+            "Check the URL: is it OpenSearch Dashboards or Kibana?",
+        )
+    return _results(objects, answer.body, session)
+
+
+def check(objects: Sequence[SavedObject], product: Product) -> None:
+    """Nothing, if a product of this kind can import them.
+
+    Raises:
+        ResourceError: It can't; names everything that is wrong.
+    """
+    found = faults(objects, product)
+    if found:
+        raise ResourceError(
+            f"the saved objects are wrong in {len(found)} places: {'; '.join(found[:10])}",
+            "This is a fault of stair-es: please report it.",
+        )
+
+
+def _results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: Session) -> list[Imported]:
+    done = {(each.get("type"), each.get("id")): each for each in body.get("successResults") or ()}
+    failed = {(each.get("type"), each.get("id")): each for each in body.get("errors") or ()}
+    whole = body["success"] is True and not failed and not done  # said without naming each
+    made = list[Imported]()
+    for each in objects:
+        key = (each["type"], each["id"])
+        result = done.get(key, {})
+        error = "" if (whole or key in done) and key not in failed else _reason(failed.get(key), body)
+        made.append(
+            Imported(
+                type=each["type"],
+                id=each["id"],
+                title=each["attributes"]["title"],
+                stored_as=str(result.get("destinationId") or each["id"]),
+                overwritten=bool(result.get("overwrite")),
+                error=session.place.redact(error),
+            )
+        )
+    return made
+
+
+def _reason(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -> str:
+    if failed is None:
+        return "not imported, since others failed" if body.get("errors") else "the answer doesn't mention it"
+    error = failed.get("error") or {}
+    kind, message = error.get("type", "unknown"), str(error.get("message") or "")
+    if kind == "missing_references":
+        missing = ", ".join(f"{each.get('type')} {each.get('id')}" for each in error.get("references") or ())
+        return f"it refers to what isn't there: {missing}"
+    if kind in ("conflict", "ambiguous_conflict"):
+        return "another object has its id, and may not be overwritten"
+    if kind == "unsupported_type":
+        return "the product doesn't know objects of this type"
+    return message or str(error.get("error") or kind)
+
+
+def _refused(session: Session, answer: Answer) -> ClusterError:
+    place = session.place
+    told = place.redact(said(answer))
+    if answer.status == 404:
+        return ClusterError(
+            f"{place.safe_url}{place.scope} has no import (HTTP 404): {told}",
+            "Check the base path in the URL, and whether the space or the workspace exists.",
+        )
+    if answer.status == 413:
+        return ClusterError(
+            f"{place.safe_url} takes no file as large as this one (HTTP 413): {told}",
+            "Raise `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy in front.",
+        )
+    hint = "The objects are from another version than it knows: see docs/dashboards.md." if "more recent version" in told else ""
+    return ClusterError(f"{place.safe_url} refused the import (HTTP {answer.status}): {told}", hint)
+
+
+def _version(body: object) -> str:
+    found = body.get("version") if isinstance(body, dict) else None
+    number = found.get("number") if isinstance(found, dict) else None
+    return number if isinstance(number, str) and number.partition(".")[0].isdigit() else ""
+
+
+def _for_other(by_part: Product | None) -> str:
+    if by_part is None:
+        return "Leave --product out, or name the other one."
+    return "--space is Kibana's; --workspace and --tenant are those of OpenSearch Dashboards."

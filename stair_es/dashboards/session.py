@@ -1,0 +1,217 @@
+"""HTTP with OpenSearch Dashboards or Kibana: one place where it happens, and where what comes back is understood."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+
+from stair_es.cluster import tls
+from stair_es.dashboards.place import ENV_URL, PREFIX, Place
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
+
+_BUSY = (429, 502, 503, 504)
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+_LONGEST_PAUSE_S = 30.0
+_CONNECT_S = 10.0
+_SHOWN = 300
+_LOGIN_HINTS = ("login", "signin", "sign-in", "auth", "oauth", "saml", "oidc", "sso")
+_LOGINS = {
+    "none": f"Set {PREFIX}USER and {PREFIX}PASSWORD, or {PREFIX}API_KEY (each may be a file: {PREFIX}PASSWORD_FILE, ...).",
+    "basic": f"Check {PREFIX}USER and {PREFIX}PASSWORD; where basic login is off, set {PREFIX}API_KEY or {PREFIX}TOKEN.",
+    "api_key": f"Check {PREFIX}API_KEY: it is unknown here, expired or invalidated.",
+    "bearer": f"Check {PREFIX}TOKEN: such tokens expire.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: Any
+    """JSON, or None where it was none."""
+    text: str
+    """As it came, cut."""
+
+
+class Session:
+    """Talks to one place. Requests that may be sent again are, while it is busy or starting: an import with `overwrite` is one.
+
+    Args:
+        place: Where.
+        sleep: Waits so many seconds; for tests.
+    """
+
+    def __init__(self, place: Place, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.place = place
+        self._sleep = sleep
+        self._pool = _pool(place)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.clear()
+
+    def ask(
+        self, method: str, path: str, *, fields: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """What the product answers on `path`, below the space or workspace; a 2xx with JSON, or a 4xx that the caller knows.
+
+        Raises:
+            ClusterUnreachable: Nothing answers, or not with a certificate that is trusted.
+            AuthenticationFailed: 401, 403, or a redirect to a login page.
+            ClusterError: A redirect elsewhere, no JSON, or still busy after several tries.
+        """
+        for pause in (*_PAUSES_S, None):
+            answer, failed = self._once(method, path, fields, headers)
+            if answer is not None and answer.status not in _BUSY:
+                self._understood(answer)
+                return answer
+            if pause is None:
+                break
+            if failed is not None and tls.lasting(failed):
+                raise self._unreachable(failed)
+            self._sleep(min(_retry_after(answer) or pause, _LONGEST_PAUSE_S))
+        if answer is None:
+            raise self._unreachable(failed)
+        raise ClusterError(
+            f"{self.place.safe_url} is busy or not ready (HTTP {answer.status}): {self._said(answer)}",
+            "Wait until it shows its pages in a browser, and publish again.",
+        )
+
+    def _once(
+        self, method: str, path: str, fields: Mapping[str, Any] | None, headers: Mapping[str, str] | None
+    ) -> tuple[Answer | None, Exception | None]:
+        url = f"{self.place.safe_url}{self.place.scope}{path}"
+        try:
+            came = self._pool.request(
+                method,
+                url,
+                fields=fields,
+                headers={**self._headers(), **(headers or {})},
+                redirect=False,
+                retries=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return None, error
+        return _answer(came), None
+
+    def _headers(self) -> dict[str, str]:
+        """Both products want to see that no foreign page makes a browser send this; each looks at its own name."""
+        own = {"osd-xsrf": "true", "kbn-xsrf": "true", "accept": "application/json"}
+        if self.place.security.authorization is not None:
+            own["authorization"] = self.place.security.authorization
+        if self.place.tenant_header is not None:
+            own["securitytenant"] = self.place.tenant_header
+        return own
+
+    def _understood(self, answer: Answer) -> None:
+        """Nothing, if the caller can make something of it."""
+        where = self.place.safe_url
+        if answer.status == 401:
+            raise AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGINS[self.place.security.method])
+        if answer.status == 403:
+            raise AuthenticationFailed(
+                f"{where} forbids this (HTTP 403): {self._said(answer)}",
+                "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
+                "OpenSearch Dashboards: a role with write access to the tenant).",
+            )
+        if 300 <= answer.status < 400:
+            raise self._redirected(answer)
+        if answer.body is None and answer.status < 400:
+            kind = answer.headers.get("content-type", "no content type").partition(";")[0]
+            raise ClusterError(
+                f"{where} answers with a page ({kind}), not with JSON: {self._said(answer)}",
+                f"Check --dashboards-url / {ENV_URL}: the base path belongs to it. A proxy in front may want a login of its own.",
+            )
+
+    def _redirected(self, answer: Answer) -> ClusterError:
+        """Redirects aren't followed, so that no login goes astray."""
+        where, to = self.place.safe_url, answer.headers.get("location", "")
+        path = urlsplit(to).path
+        shown = _place_of(to)
+        if any(hint in path.lower() or hint in (urlsplit(to).hostname or "") for hint in _LOGIN_HINTS):
+            return AuthenticationFailed(
+                f"{where} sends to a login page{shown} (HTTP {answer.status})", _LOGINS[self.place.security.method]
+            )
+        return ClusterError(
+            f"{where} redirects elsewhere (HTTP {answer.status}){shown}",
+            "Give the URL that it leads to, with the base path (like /_dashboards).",
+        )
+
+    def _unreachable(self, error: Exception | None) -> ClusterUnreachable:
+        where = self.place.safe_url
+        failed = tls.cause(error)
+        if failed is not None:
+            advice = tls.advice(failed).replace("STAIR_ES_", PREFIX).replace("--c", "--dashboards-c")
+            return ClusterUnreachable(f"no TLS connection to {where}: {tls.reason_of(failed)}", advice)
+        said = self.place.redact(str(getattr(error, "reason", None) or error))
+        return ClusterUnreachable(
+            f"neither OpenSearch Dashboards nor Kibana answers at {where}: {said}",
+            f"Check --dashboards-url / {ENV_URL}; it is not the cluster's address (5601 is the usual port).",
+        )
+
+    def _said(self, answer: Answer) -> str:
+        return self.place.redact(said(answer))
+
+
+def said(answer: Answer) -> str:
+    """What the product says of it, in few words. It may repeat what it was sent: redact it."""
+    body = answer.body
+    if isinstance(body, dict):
+        told = body.get("message") or body.get("error")
+        if told:
+            return str(told)[:_SHOWN]
+    return " ".join(answer.text.split())[:_SHOWN] or "without a word"
+
+
+def _answer(came: Any) -> Answer:  # noqa: ANN401  urllib3's
+    text = bytes(came.data).decode("utf-8", "replace")
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    headers = {name.lower(): value for name, value in came.headers.items()}
+    return Answer(status=came.status, headers=headers, body=body, text=text[:2000])
+
+
+def _retry_after(answer: Answer | None) -> float | None:
+    value = answer.headers.get("retry-after", "") if answer is not None else ""
+    return float(value) if value.isdigit() else None
+
+
+def _place_of(location: str) -> str:
+    """Where to, without what may be secret in it."""
+    try:
+        parts = urlsplit(location)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return ""
+    base = f"{parts.scheme}://{host}{f':{port}' if port else ''}" if host else ""
+    return f", to {base}{parts.path}" if base or parts.path else ""
+
+
+def _pool(place: Place) -> urllib3.PoolManager:
+    parts = urlsplit(place.safe_url)
+    options: dict[str, Any] = {}
+    if parts.scheme == "https":
+        security = place.security
+        options["ssl_context"] = context = tls.context(security)
+        if security.ca_fingerprint is not None:
+            try:
+                own = tls.pinned(context, security.ca_fingerprint, parts.hostname or "", parts.port or 443, _CONNECT_S)
+            except OSError as error:
+                failed = tls.cause(error)
+                said = tls.reason_of(failed) if failed is not None else str(error)
+                raise ClusterUnreachable(f"no TLS connection to {place.safe_url}: {said}") from None
+            if own:
+                options["assert_hostname"] = False  # it is this very certificate, whatever the server is called
+    timeout = urllib3.Timeout(connect=_CONNECT_S, read=place.timeout_s)
+    return urllib3.PoolManager(timeout=timeout, retries=False, **options)
