@@ -1,0 +1,148 @@
+"""How fast `stair-es words` reads an index, against a bare scroll of the same pages.
+
+    python benchmarks/words.py                       # 20,000 drawn documents on the embedded node
+    python benchmarks/words.py --documents 100000 --url http://localhost:9200
+
+The documents are drawn as in `query_corpus.py`, 64 words each, with all fields and a real thumbnail, so that the engine has to
+pick the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import PHOTOS, machine, node
+from query_corpus import Corpus, real_posteriors
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.config import THUMBNAIL_PX
+from stair_es.inspection import corpus as reading
+from stair_es.inspection.corpus import Sample, body, corpus
+from stair_es.model.starter import IMAGE_SPEC
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+BULK = 500
+SAMPLE = 5000
+
+
+def documents(count: int) -> Iterator[dict[str, Any]]:
+    """Drawn documents as ingest makes them."""
+    thumbnails = [decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in PHOTOS.glob("*.jpg")]
+    drawn, number = Corpus(real_posteriors()), 0
+    for batch in drawn.batches(count):
+        for ids_W, weights_W in zip(batch.word_ids_NW, batch.weights_NW, strict=True):
+            pairs = zip(ids_W.tolist(), weights_W.tolist(), strict=True)
+            vector = SparseVector.from_pairs((drawn.vocabulary[place], round(weight, 5)) for place, weight in pairs if weight > 0)
+            facts = ImageFacts(
+                uri=f"file:///photos/{number // 1000:04}/{number:08}.jpg",
+                source="file:///photos",
+                version=f"{number}-1",
+                sha256=f"{number:064x}",
+                width=640,
+                height=480,
+                format="JPEG",
+                taken_at=None,
+                thumbnail=thumbnails[number % len(thumbnails)],
+            )
+            yield document(
+                vector,
+                facts,
+                fields={},
+                model_id="starter-1",
+                fingerprint=f"{number:032x}",
+                ingested_at="2026-01-01T00:00:00Z",
+                settings=DocumentSettings(),
+            )
+            number += 1
+
+
+def load(client: OpenSearch, index: str, count: int) -> None:
+    """The documents, in one segment as an index that is at rest."""
+    made = resources.load("mappings", "image")
+    made["settings"]["index"] = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
+    made["mappings"]["_meta"] = {"stair_es": {"model": "starter-1", "model_name": "starter"}}
+    client.indices.create(index=index, body=made)
+    lines: list[dict[str, Any]] = []
+    for each in documents(count):
+        lines += [{"index": {"_id": document_id(each["uri"])}}, each]
+        if len(lines) == 2 * BULK:
+            assert not client.bulk(body=lines, index=index)["errors"]
+            lines = []
+    if lines:
+        assert not client.bulk(body=lines, index=index)["errors"]
+    client.indices.refresh(index=index)
+    client.indices.forcemerge(index=index, params={"max_num_segments": "1"})
+
+
+def scroll(client: OpenSearch, index: str, size: int) -> int:
+    """How many documents a scroll gives, which does nothing with them."""
+    asked = {**body({"match_all": {}}), "size": size, "sort": ["_doc"]}
+    answer, read = client.search(index=index, body=asked, params={"scroll": "1m"}), 0
+    while answer["hits"]["hits"]:
+        read += len(answer["hits"]["hits"])
+        answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": "1m"})
+    client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]})
+    return read
+
+
+def readings(client: OpenSearch, connection: Connection, index: str) -> dict[str, Callable[[], int]]:
+    """What is measured: each gives the number of documents that it read."""
+
+    def scan(size: int, sample: Sample | None = None) -> int:
+        reading.PAGE = size
+        return corpus(client, connection, index, sample=sample).images
+
+    own = reading.PAGE
+    made: dict[str, Callable[[], int]] = {f"bare scroll, pages of {own:,}": lambda: scroll(client, index, own)}
+    for size in (200, own, 5000):
+        made[f"words, pages of {size:,}"] = lambda size=size: scan(size)  # type: ignore[misc]
+    made[f"words --sample {SAMPLE:,}"] = lambda: scan(own, Sample(size=SAMPLE))
+    return made
+
+
+def command(connection: Connection, index: str) -> str:
+    """What the whole command takes, its start and its model included."""
+    script, start = Path(sys.executable).parent / "stair-es", time.perf_counter()
+    subprocess.run([script, "words", "--index", index, "--url", connection.url], check=True, capture_output=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return f"\nstair-es words: {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB"
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--url", help="of a cluster; the embedded node without it")
+    given = parser.parse_args()
+    with node(given.url) as (connection, client, index):
+        start = time.perf_counter()
+        load(client, index, given.documents)
+        print(f"{machine()}\n{given.documents:,} documents loaded in {time.perf_counter() - start:.0f} s", flush=True)
+        best: dict[str, tuple[float, int]] = {}
+        for _ in range(given.rounds):
+            for name, read in readings(client, connection, index).items():
+                start = time.perf_counter()
+                count = read()
+                best[name] = min(best.get(name, (1e9, 0)), (time.perf_counter() - start, count))
+        print("\n| reading | documents | s | documents/s |\n|---|---|---|---|")
+        for name, (seconds, count) in best.items():
+            print(f"| {name} | {count:,} | {seconds:.2f} | {count / seconds:,.0f} |")
+        print(command(connection, index))
+
+
+if __name__ == "__main__":
+    main()
