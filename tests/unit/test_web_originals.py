@@ -35,9 +35,9 @@ def test_a_file_below_a_root_is_read(tree: Path) -> None:
 
 def test_everything_else_is_nothing(tree: Path) -> None:
     inside, outside = tree / "root" / "sub" / "a b%.jpg", tree / "root-2" / "b.jpg"
-    os.symlink(outside, tree / "root" / "link.jpg")
-    os.symlink(tree / "root-2", tree / "root" / "folder")
-    os.symlink("loop", tree / "root" / "loop")
+    (tree / "root" / "link.jpg").symlink_to(outside)
+    (tree / "root" / "folder").symlink_to(tree / "root-2")
+    (tree / "root" / "loop").symlink_to("loop")
     os.mkfifo(tree / "root" / "pipe.jpg")
     (tree / "root" / "large.jpg").write_bytes(bytes(MOST + 1))
     root = uri_of(tree / "root")
@@ -71,8 +71,8 @@ def test_everything_else_is_nothing(tree: Path) -> None:
 
 
 def test_a_link_that_stays_inside_is_followed_and_a_root_may_be_a_link(tree: Path) -> None:
-    os.symlink(tree / "root" / "sub" / "a b%.jpg", tree / "root" / "link.jpg")
-    os.symlink(tree / "root", tree / "named")
+    (tree / "root" / "link.jpg").symlink_to(tree / "root" / "sub" / "a b%.jpg")
+    (tree / "named").symlink_to(tree / "root")
     assert read(tree, uri_of(tree / "root" / "link.jpg")) == b"inside"
     found = Roots.of([tree / "named"]).read(uri_of(tree / "named" / "link.jpg"), MOST)
     assert found is not None
