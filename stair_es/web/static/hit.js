@@ -7,7 +7,7 @@ const SHOWN = 4;
 
 /**
  * A card that is updated in place. `act` has `open(id)` and `like(id)` as addresses, and `word(name)` for a click on a word.
- * `update` takes `{hit, hueOf, top, required}`; `top` is the largest sum of contributions on the page.
+ * `update` takes `{hit, scale, hueOf, required}`; `scale` is that of all hits together, so that bars can be compared.
  */
 export function hitCard({ hit }, act) {
   const link = h("a", { href: act.open(hit.id), class: "name", dir: "auto" }, visible(hit.name));
@@ -35,16 +35,15 @@ export function hitCard({ hit }, act) {
 
   card.update = (shown) => {
     last = shown;
-    const { hit, hueOf, top, required } = shown;
+    const { hit, scale, hueOf, required } = shown;
     say(score, weight(hit.score));
     set(score, { title: `score ${hit.score}` });
     say(caption, hit.caption ? visible(hit.caption) : "");
     caption.hidden = !hit.caption;
     set(caption, { title: hit.caption ? visible(hit.caption).slice(0, 400) : null });
-    drawRibbon(ribbon, hit, hueOf, top);
-    const most = Math.max(...hit.why.map((reason) => reason.adds), 1e-9);
+    drawRibbon(ribbon, hit, hueOf, scale.score);
     keyed(rows, open ? hit.why : hit.why.slice(0, SHOWN), (reason) => reason.word, () => reasonRow(act.word));
-    for (const [place, row] of [...rows.children].entries()) row.fill(hit.why[place], hueOf, most, required);
+    for (const [place, row] of [...rows.children].entries()) row.fill(hit.why[place], hueOf, scale.adds, required);
     const hidden = hit.why.slice(SHOWN);
     rest.hidden = !hidden.length;
     set(rest, { "aria-expanded": String(open), "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}` });
@@ -54,6 +53,12 @@ export function hitCard({ hit }, act) {
     also.hidden = !also.children.length;
   };
   return card;
+}
+
+/** The largest score and the largest contribution of a word among hits. */
+export function scaleOf(hits) {
+  const most = (numbers) => numbers.reduce((one, other) => Math.max(one, other), 1e-9);
+  return { score: most(hits.map((hit) => hit.score)), adds: most(hits.flatMap((hit) => hit.why.map((reason) => reason.adds))) };
 }
 
 /** The image, or a sign that there is none. */

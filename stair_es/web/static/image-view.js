@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { likeImage } from "./change.js";
 import { h, icon, keyed, say, set, visible } from "./dom.js";
 import { arrange } from "./grid.js";
-import { hitCard, picture } from "./hit.js";
+import { hitCard, picture, scaleOf } from "./hit.js";
 import { errorNotice } from "./notice.js";
 import { hrefOf, NOTHING } from "./state.js";
 import { hues, many, weight, word } from "./words.js";
@@ -48,10 +48,10 @@ export function imageView(app) {
     if (stale) return;
     parts.trouble.replaceChildren(...(error ? [errorNotice(error, near)] : []));
     const hits = error ? [] : result.hits;
-    const top = Math.max(...hits.map((hit) => hit.score), 1e-9);
+    const scale = scaleOf(hits);
     const hueOf = hues(image.words.map(([name]) => name));
     const act = { open: (id) => hrefOf({ view: "image", id }), like: (id) => hrefOf({ view: "search", query: likeImage(id) }), word: pick };
-    arrange(parts.near, hits.map((hit) => ({ hit, hueOf, top, required: new Set() })), (item) => item.hit.id, (item) => hitCard(item, act));
+    arrange(parts.near, hits.map((hit) => ({ hit, scale, hueOf, required: new Set() })), (item) => item.hit.id, (item) => hitCard(item, act));
     parts.none.hidden = Boolean(error || hits.length);
   }
 

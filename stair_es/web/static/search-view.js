@@ -5,7 +5,7 @@ import { asked, excluding, filtered, from, having, likeImage, ranked, requiring,
 import { h, icon, keyed, say, set, visible } from "./dom.js";
 import { facetPanel } from "./facets.js";
 import { arrange } from "./grid.js";
-import { hitCard } from "./hit.js";
+import { hitCard, scaleOf } from "./hit.js";
 import { landing, nothingFound } from "./empty.js";
 import { errorNotice } from "./notice.js";
 import { inOrder, queryPanel } from "./panel.js";
@@ -151,8 +151,8 @@ export function searchView(app) {
   function drawHits() {
     const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.word) : []);
     const required = new Set(answer?.required ?? []);
-    const top = Math.max(...hits.map((hit) => hit.score), 1e-9);
-    arrange(parts.grid, hits.map((hit) => ({ hit, hueOf, top, required })), (item) => item.hit.id, (item) => hitCard(item, act));
+    const scale = scaleOf(hits);
+    arrange(parts.grid, hits.map((hit) => ({ hit, scale, hueOf, required })), (item) => item.hit.id, (item) => hitCard(item, act));
     parts.more.hidden = !answer?.after || !hits.length;
     app.shell.classList.toggle("resting", !answer);
     drawQuery();

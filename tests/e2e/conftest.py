@@ -1,0 +1,69 @@
+"""The page in a browser: one corpus, one server for all tests; one browser a file, since its event loop fills the thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gate_proxy import GateProxy
+from page_site import DESKTOP, PHOTOS, Watch, chromium, ingested_photos, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A page that is served."""
+
+    base: str
+    """Its address."""
+    proxy: GateProxy
+    """Between the server and the node."""
+
+
+@pytest.fixture(scope="session")
+def site(node_url: str) -> Iterator[Site]:
+    """The page of the bundled photos."""
+    ingested_photos(node_url, "page-photos")
+    with GateProxy(node_url) as proxy, serving(proxy.url, "page-photos", "--images", PHOTOS) as base:
+        yield Site(base=base, proxy=proxy)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def watch() -> Watch:
+    """What the page complains of, which fails the test unless it is allowed."""
+    return Watch()
+
+
+@pytest.fixture
+def context(browser: Browser, watch: Watch) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes contexts, each like a browser of its own."""
+    made: list[BrowserContext] = []
+
+    def make(**options: Any) -> BrowserContext:  # noqa: ANN401  the options of Playwright
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
+        context.set_default_timeout(10_000)
+        context.on("page", watch.over)
+        made.append(context)
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+    assert watch.left() == []
+
+
+@pytest.fixture
+def page(context: Callable[..., BrowserContext]) -> Page:
+    """A page on a desktop."""
+    return context().new_page()

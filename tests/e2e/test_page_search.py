@@ -1,0 +1,257 @@
+"""The page: searching, and what can be done with the words of a query."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
+
+from page_asks import QUERY, answered, asked, names, order, settled, slider
+from page_site import PHOTOS, shot
+from playwright.sync_api import Page, expect
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Site
+
+
+def press(page: Page, label: str) -> None:
+    """Presses the button of that name in the query panel."""
+    page.locator(".query").get_by_role("button", name=label, exact=True).click()
+
+
+def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
+    page.goto(site.base)
+    expect(page.get_by_text("40 images")).to_be_visible()
+    shot(page, "landing")
+    page.get_by_role("searchbox", name="Words to look for").fill(QUERY)
+    page.keyboard.press("Enter")
+    answer = answered(site, {"text": QUERY})
+    settled(page, [hit["name"] for hit in answer["hits"]])
+    first = page.locator("li.hit").first
+    expect(first.locator(".score")).to_have_text(f"{answer['hits'][0]['score']:.3f}")
+    for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["why"][:4], strict=True):
+        expect(row.locator(".term")).to_have_text(reason["word"])
+        expect(row.locator(".sum")).to_have_text(f"{reason['query']:.3f} × {reason['image']:.3f} = {reason['adds']:.3f}")
+    expect(first.locator("img").first).to_have_js_property("complete", True)
+    total = answered(site, {"text": QUERY}, "facets")["total"]
+    expect(page.locator("#said")).to_have_text(f"{total} images found")
+    expect(page).to_have_title(f"{QUERY} · page-photos")
+    shot(page, "search")
+
+
+def test_examples_from_the_corpus_are_one_click_away(site: Site, page: Page) -> None:
+    page.goto(site.base)
+    first = page.locator(".examples button").first
+    word = first.locator(".word").inner_text()
+    assert word in [item["word"] for item in answered(site, {}, "facets")["words"]]
+    first.click()
+    settled(page, order(site, text=word))
+
+
+def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
+    asked(site, page)
+    before = names(page)
+    handle = slider(page, "white")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url) if "/api/search" in request.url else None)
+    handle.focus()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    after = order(site, text=QUERY, factors={"white": 2.5})
+    assert before != after
+    settled(page, after)
+    expect(handle).to_be_focused()
+    expect(handle).to_have_attribute("aria-valuetext", "times 2.5, weight 1.154")
+    assert "x=2.5*white" in page.url
+    assert 1 <= len(requests) <= 31
+    page.go_back()  # one step, however far it was moved
+    settled(page, before)
+    expect(handle).to_have_value("1")
+
+
+def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, page: Page) -> None:
+    page.emulate_media(reduced_motion="no-preference")
+    asked(site, page)
+    page.evaluate("document.querySelector('li.hit').kept = true")
+    box = slider(page, "white").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for part in (0.5, 0.7, 0.9, 1.0):
+        page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2, steps=3)
+    page.mouse.up()
+    settled(page, order(site, text=QUERY, factors={"white": 3}))
+    kept = page.locator("li.hit").filter(has_text="giant-panda")
+    assert kept.evaluate("hit => hit.kept === true")  # the same element, not another one like it
+
+
+def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
+    asked(site, page)
+    before = names(page)
+    press(page, "Mute bear")
+    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    press(page, "Mute bear")
+    settled(page, before)
+    press(page, "Boost black")
+    settled(page, order(site, text=QUERY, factors={"black": 2}))
+    press(page, "Require black")
+    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"]))
+    press(page, "Exclude bear")
+    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"], exclude=["bear"]))
+    assert "not=bear" in page.url
+    page.get_by_role("button", name="Allow bear again").click()
+    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"]))
+    page.get_by_role("button", name="reset").click()
+    settled(page, before)
+
+
+def test_wishes_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
+    asked(site, page, "/?q=%2Bwhite bear -animal")
+    settled(page, order(site, text="+white bear -animal"))
+    expect(page.locator(".query").get_by_role("button", name="Require white")).to_have_attribute("aria-pressed", "true")
+    press(page, "Require white")
+    settled(page, order(site, text="white bear -animal"))
+    page.get_by_role("button", name="Allow animal again").click()
+    settled(page, order(site, text="white bear"))
+    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value("white bear")
+
+
+def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.locator("li.hit").first.get_by_role("button", name="white", exact=True).click()
+    settled(page, order(site, text=QUERY, require=["white"]))
+    other = page.locator("li.hit").first.locator(".also .tag").first
+    word = other.inner_text()
+    other.click()
+    settled(page, order(site, text=QUERY, require=["white"], factors={word: 0.5}))
+    expect(slider(page, word)).to_have_value("0.5")
+    press(page, f"Take out {word}")
+    settled(page, order(site, text=QUERY, require=["white"]))
+
+
+def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:
+    asked(site, page)
+    [first] = [hit for hit in answered(site, {"text": QUERY, "k": 1})["hits"]]
+    card = page.locator("li.hit").first
+    card.locator("button.rest").click()
+    expect(card.locator(".reasons li")).to_have_count(len(first["why"]))
+
+
+def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
+    asked(site, page)
+    word, total = "animal", answered(site, {"text": QUERY}, "facets")["total"]
+    facet = page.locator(".facet.words").get_by_role("button", name=word)
+    facet.click()
+    settled(page, order(site, text=QUERY, words=[word]))
+    expect(facet).to_have_attribute("aria-pressed", "true")
+    narrowed = answered(site, {"text": QUERY, "words": [word]}, "facets")["total"]
+    assert narrowed < total
+    expect(page.locator("#said")).to_have_text(f"{narrowed} images found")
+    page.get_by_role("button", name=f"Remove: with {word}").click()
+    box = page.get_by_role("textbox", name="Filter")
+    box.fill("caption:panda")
+    box.press("Enter")
+    settled(page, order(site, text=QUERY, filter="caption:panda"))
+    page.get_by_role("button", name="Remove: where caption:panda").click()
+    source = page.locator(".facet.sources button").first
+    source.click()
+    expect(source).to_have_attribute("aria-pressed", "true")
+    settled(page, order(site, text=QUERY))  # they all come from there
+    assert "source=file" in page.url
+
+
+def test_more_images_follow(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.get_by_role("button", name="More images").click()
+    everything = order(site, text=QUERY, k=100)
+    settled(page, everything)
+    assert len(everything) > 24
+    page.reload()
+    settled(page, everything)
+
+
+def test_methods_rank_differently(site: Site, page: Page) -> None:
+    asked(site, page)
+    ranked = page.get_by_label("ranked by", exact=True)
+    ranked.select_option("bm25")
+    settled(page, order(site, text=QUERY, method="bm25"))
+    expect(page.get_by_text("there are no weights to move")).to_be_visible()
+    ranked.select_option("bag")
+    settled(page, order(site, text=QUERY, method="bag"))
+
+
+def seen(site: Site, path: Path) -> dict[str, Any]:
+    """What the API reads in a file."""
+    request = Request(f"{site.base}/api/image", path.read_bytes(), {"Content-Type": "image/jpeg"})
+    with urlopen(request) as answer:
+        made: dict[str, Any] = json.load(answer)
+        return made
+
+
+def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
+    page.goto(site.base)
+    expect(page.get_by_text("40 images")).to_be_visible()
+    data = base64.b64encode((PHOTOS / "tabby-cat.jpg").read_bytes()).decode()
+    transfer = page.evaluate_handle(
+        """(data) => {
+            const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([bytes], 'tabby-cat.jpg', {type: 'image/jpeg'}));
+            return transfer;
+        }""",
+        data,
+    )
+    page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
+    expect(page.locator(".veil")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+    words = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "tabby-cat.jpg")["words"]}
+    settled(page, order(site, vector=words))
+    assert names(page)[0] == "tabby-cat.jpg"
+    chip = page.locator(".image-chip")
+    assert str(chip.locator("img").get_attribute("src")).startswith("data:image/")
+    assert page.url.count("&v=") == len(words) - 1
+    shot(page, "dropped")
+    expect(slider(page, next(iter(words)))).to_be_visible()
+    page.reload()
+    expect(chip.locator("img")).to_be_visible()  # this tab remembers what it looked like
+    chip.get_by_role("button").click()
+    expect(page.get_by_text("40 images")).to_be_visible()
+
+
+def test_an_image_can_be_chosen_or_pasted_beside_words(site: Site, page: Page) -> None:
+    asked(site, page, "/?q=grass")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Search with an image").click()
+    chooser.value.set_files(PHOTOS / "bison.jpg")
+    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "bison.jpg")["words"]}
+    settled(page, order(site, text="grass", vector=vector))
+    data = base64.b64encode((PHOTOS / "koala.jpg").read_bytes()).decode()
+    page.evaluate(
+        """(data) => {
+            const bytes = Uint8Array.from(atob(data), (sign) => sign.charCodeAt(0));
+            const pasted = new DataTransfer();
+            pasted.items.add(new File([bytes], 'image.png', {type: 'image/png'}));
+            document.body.dispatchEvent(new ClipboardEvent('paste', {clipboardData: pasted, bubbles: true}));
+        }""",
+        data,
+    )
+    vector = {word: round(weight, 4) for word, weight in seen(site, PHOTOS / "koala.jpg")["words"]}
+    settled(page, order(site, text="grass", vector=vector))
+
+
+def test_more_like_a_hit(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.get_by_role("link", name="More like giant-panda.jpg").click()
+    [panda] = [hit["id"] for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
+    settled(page, order(site, like=panda))
+    expect(page.locator(".image-chip")).to_have_text("like this image")
+
+
+def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:
+    page.goto(f"{site.base}/?q=bear&filter=width:>100000&has=animal")
+    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    shot(page, "nothing")
+    page.get_by_role("button", name="without the filter width:>100000").click()
+    settled(page, order(site, text="bear", words=["animal"]))

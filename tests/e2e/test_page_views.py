@@ -1,0 +1,293 @@
+"""The page: an image, two rankings side by side, addresses, keys, small screens, themes, and a cluster that is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gate_proxy import Said
+from page_asks import QUERY, answered, asked, names, order, settled, slider
+from page_site import PHONE, Watch, shot
+from playwright.sync_api import BrowserContext, Page, expect
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Site
+
+Contexts = Callable[..., BrowserContext]
+
+
+def panda(site: Site) -> str:
+    """The id of an image."""
+    return next(str(hit["id"]) for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg")
+
+
+def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
+    image = answered(site, None, f"image/{panda(site)}")
+    expect(page.get_by_role("heading", name="giant-panda.jpg", level=1)).to_be_visible()
+    bars = page.locator(".all-words li")
+    expect(bars).to_have_count(len(image["words"]))
+    expect(bars.first).to_have_text(f"{image['words'][0][0]}{image['words'][0][1]:.3f}")
+    expect(page.get_by_role("cell", name=image["uri"])).to_be_visible()
+    expect(page.get_by_role("cell", name=image["facts"]["sha256"])).to_be_visible()
+    figure = page.locator("figure img")
+    expect(figure).to_have_attribute("src", image["original"])
+    expect(figure).to_have_js_property("naturalWidth", image["facts"]["width"])
+    near = answered(site, None, f"image/{panda(site)}/neighbours?k=12")["hits"]
+    expect(page.locator(".below li.hit a.name")).to_have_text([hit["name"] for hit in near])
+    shot(page, "image")
+
+    page.get_by_label("order").select_option("name")
+    shown = [text.lstrip("#") for text in bars.locator(".word").all_inner_texts()]
+    assert shown == sorted(shown, key=str.casefold)
+    page.get_by_role("searchbox", name="find").fill("an")
+    expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+    page.reload()
+    expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+
+
+def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -> None:
+    words = {word: round(weight, 4) for word, weight in answered(site, None, f"image/{panda(site)}")["words"]}
+    page.goto(f"{site.base}/image/{panda(site)}")
+    page.get_by_role("link", name="search with these words").click()
+    settled(page, order(site, vector=words))
+    page.go_back()
+    bars = page.get_by_role("list", name="All its words")
+    for word in ("panda", "bear"):
+        bars.get_by_role("button", name=word).first.click()
+    page.get_by_role("link", name="search with 2 chosen words").click()
+    settled(page, order(site, vector={word: words[word] for word in ("panda", "bear")}))
+
+
+def test_from_an_image_to_its_neighbour_and_back_to_the_search(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.get_by_role("link", name="giant-panda.jpg", exact=True).click()
+    neighbour = page.locator(".below li.hit a.name").first
+    name = neighbour.inner_text()
+    neighbour.click()
+    expect(page.get_by_role("heading", name=name, level=1)).to_be_visible()
+    page.get_by_role("link", name="← to the search").click()
+    settled(page, order(site, text=QUERY))
+    expect(page.locator(".search")).to_be_visible()
+
+
+def test_an_image_that_is_not_there(site: Site, page: Page, watch: Watch) -> None:
+    watch.allowed.append("status of 404")
+    page.goto(f"{site.base}/image/nothing")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("link", name="← to the search").click()
+    expect(page.get_by_text("40 images")).to_be_visible()
+
+
+def test_two_methods_side_by_side(site: Site, page: Page) -> None:
+    asked(site, page)
+    page.get_by_role("link", name="compare", exact=True).click()
+    left, right = order(site, text=QUERY, k=50), order(site, text=QUERY, k=50, method="bag")
+    rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
+    expect(rows[0]).to_have_text(left[:10])
+    expect(rows[1]).to_have_text(right[:10])
+    both = set(left[:10]) & set(right[:10])
+    assert 0 < len(both) < 10
+    expect(page.locator(".sum-up")).to_contain_text(f"overlap@10 is {len(both) / 10:.2f}: {len(both)} of 10 images")
+    expect(page.locator(".lines path")).to_have_count(len(both))
+    marks = page.get_by_role("list", name="Right ranking").locator(".move")
+    for place, name in enumerate(right[:10]):
+        before = left.index(name) if name in left else None
+        told = "only here" if before is None else "same" if before == place else f"was {before + 1}"
+        expect(marks.nth(place)).to_contain_text(told)
+    shot(page, "compare")
+    page.get_by_label("Right: ranked by").select_option("bm25")
+    expect(rows[1]).to_have_text(order(site, text=QUERY, method="bm25", k=10))
+    page.reload()
+    expect(rows[1]).to_have_text(order(site, text=QUERY, method="bm25", k=10))
+
+
+def test_two_queries_side_by_side(site: Site, page: Page) -> None:
+    page.goto(f"{site.base}/compare")
+    page.get_by_role("searchbox", name="Left: words").fill("dog")
+    page.get_by_role("searchbox", name="Right: words").fill("cat")
+    page.keyboard.press("Enter")
+    rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
+    expect(rows[0]).to_have_text(order(site, text="dog", k=10))
+    expect(rows[1]).to_have_text(order(site, text="cat", k=10))
+    page.get_by_role("button", name="swap sides").click()
+    expect(rows[0]).to_have_text(order(site, text="cat", k=10))
+    page.get_by_label("first", exact=True).select_option("20")
+    expect(rows[0]).to_have_text(order(site, text="cat", k=20))
+    expect(page.locator(".sum-up")).to_contain_text("overlap@20")
+
+
+def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Contexts) -> None:
+    asked(site, page)
+    slider(page, "white").fill("2.5")
+    page.locator(".query").get_by_role("button", name="Require black").click()
+    page.locator(".query").get_by_role("button", name="Exclude bear").click()
+    page.locator(".facet.words").get_by_role("button", name="animal").click()
+    box = page.get_by_role("textbox", name="Filter")
+    box.fill("width:>10")
+    box.press("Enter")
+    expected = order(
+        site, text=QUERY, factors={"white": 2.5}, require=["black"], exclude=["bear"], words=["animal"], filter="width:>10"
+    )
+    settled(page, expected)
+    context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])
+    copying = context_of_copy.new_page()
+    asked(site, copying, page.url.removeprefix(site.base))
+    copying.get_by_role("button", name="Copy link").click()
+    expect(copying.get_by_text("Link copied.")).to_be_visible()
+    address = copying.evaluate("navigator.clipboard.readText()")
+    other = context().new_page()  # nothing but the address in common
+    other.goto(address)
+    settled(other, expected)
+    expect(slider(other, "white")).to_have_value("2.5")
+    expect(other.get_by_role("textbox", name="Filter")).to_have_value("width:>10")
+    expect(other.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
+
+
+def test_back_and_forward(site: Site, page: Page) -> None:
+    asked(site, page)
+    first = names(page)
+    page.get_by_role("searchbox", name="Words to look for").fill("red bird")
+    page.keyboard.press("Enter")
+    second = order(site, text="red bird")
+    settled(page, second)
+    page.mouse.wheel(0, 900)
+    page.wait_for_function("scrollY > 500")
+    place = page.evaluate("scrollY")
+    page.locator("li.hit a.name").nth(8).click()
+    expect(page.locator(".all-words li").first).to_be_visible()
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    settled(page, second)
+    page.wait_for_function("place => Math.abs(scrollY - place) < 200", arg=place)
+    page.go_back()
+    settled(page, first)
+    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
+    page.go_forward()
+    settled(page, second)
+
+
+def test_by_keyboard_alone(site: Site, page: Page) -> None:
+    page.goto(site.base)
+    expect(page.get_by_text("40 images")).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type(QUERY)
+    page.keyboard.press("Enter")
+    expected = order(site, text=QUERY)
+    settled(page, expected)
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("li.hit a.name").first).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("li.hit a.name").nth(1)).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("li.hit a.name").nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name=expected[1], level=1)).to_be_visible()
+    page.keyboard.press("Escape")
+    settled(page, expected)
+    page.keyboard.press("e")
+    expect(slider(page, "bear")).to_be_focused()
+    page.keyboard.press("End")
+    settled(page, order(site, text=QUERY, factors={"bear": 3}))
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Mute bear")).to_be_focused()
+    page.keyboard.press("Enter")
+    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    expect(page.get_by_role("button", name="Mute bear")).to_be_focused()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    page.keyboard.press("t")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_tab_reaches_everything_that_can_be_clicked(site: Site, page: Page) -> None:
+    asked(site, page)
+    missed = page.evaluate(
+        """() => [...document.querySelectorAll('a[href], button, input, select')]
+            .filter((one) => one.checkVisibility({visibilityProperty: true}) && one.tabIndex < 0 && !one.closest('[aria-hidden=true]'))
+            .filter((one) => one.id !== 'file' && !one.matches('.picture')).map((one) => one.outerHTML)"""
+    )
+    assert missed == []
+
+
+def test_a_phone(site: Site, context: Contexts) -> None:
+    page = context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
+    wide = "document.documentElement.scrollWidth > innerWidth"
+    page.goto(site.base)
+    expect(page.get_by_text("40 images")).to_be_visible()
+    assert not page.evaluate(wide)
+    asked(site, page)
+    assert not page.evaluate(wide)
+    expect(slider(page, "bear")).to_be_hidden()
+    page.get_by_role("button", name="Words and filters", exact=True).tap()
+    expect(slider(page, "bear")).to_be_visible()
+    shot(page, "phone-sheet")
+    page.get_by_role("button", name="Mute bear").tap()
+    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    assert not page.evaluate(wide)
+    page.keyboard.press("Escape")
+    expect(slider(page, "bear")).to_be_hidden()
+    shot(page, "phone")
+    page.locator("li.hit a.name").first.tap()
+    expect(page.locator(".below li.hit").first).to_be_visible()
+    assert not page.evaluate(wide)
+    shot(page, "phone-image")
+    page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
+    expect(page.locator("li.row")).not_to_have_count(0)
+    expect(page.locator(".sum-up")).to_be_visible()
+    assert not page.evaluate(wide)
+    shot(page, "phone-compare")
+
+
+def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
+    page = context(color_scheme="dark").new_page()
+    asked(site, page)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(ground)
+    shot(page, "dark")
+    page.get_by_role("button", name="Dark theme").click()
+    light = page.evaluate(ground)
+    assert sum(map(int, dark[4:-1].split(", "))) < 120 < 600 < sum(map(int, light[4:-1].split(", ")))
+    page.reload()
+    assert page.evaluate(ground) == light  # kept
+    page.get_by_role("button", name="Dark theme").click()
+    assert page.evaluate(ground) == dark
+
+
+def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -> None:
+    asked(site, page)
+    before = names(page)
+    watch.allowed.append("Failed to load resource")
+
+    def dead(_: object) -> Said:
+        raise ConnectionError("the proxy is torn away")
+
+    site.proxy.gate = dead
+    try:
+        page.locator(".query").get_by_role("button", name="Mute bear").click()
+        alert = page.get_by_role("alert")
+        expect(alert).to_be_visible(timeout=30_000)
+        expect(alert.locator(".what")).not_to_be_empty()
+        expect(alert.locator(".remedy")).not_to_be_empty()
+        assert names(page) == before  # what was found is still there to look at
+        shot(page, "cluster-gone")
+    finally:
+        site.proxy.gate = lambda _: None
+    page.get_by_role("button", name="Try again").click()
+    settled(page, order(site, text=QUERY, factors={"bear": 0}))
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_questions_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:
+    watch.allowed.append("status of 400")
+    asked(site, page, "/?q=bear&filter=((")
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.get_by_role("button", name="Remove: where ((").click()
+    settled(page, order(site, text="bear"))
+    expect(page.get_by_role("alert")).to_have_count(0)

@@ -1,0 +1,61 @@
+"""What tests of the page ask: of the API beside it, and of the page itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.request import Request, urlopen
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+QUERY = "black and white bear"
+_HITS = ".search li.hit:not(.skeleton) a.name"
+
+
+class Served(Protocol):
+    """A page that is served."""
+
+    @property
+    def base(self) -> str:
+        """Its address."""
+
+
+def answered(site: Served, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
+    """What the API says to a question, or without one to a GET."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(f"{site.base}/api/{path}", data, {"Content-Type": "application/json"})
+    with urlopen(request) as answer:
+        made: dict[str, Any] = json.load(answer)
+        return made
+
+
+def order(site: Served, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
+    """The names that the API finds, best first."""
+    return [hit["name"] for hit in answered(site, body)["hits"]]
+
+
+def asked(site: Served, page: Page, path: str = f"/?q={QUERY}") -> None:
+    """Opens the page and waits for its answer."""
+    from playwright.sync_api import expect
+
+    page.goto(site.base + path)
+    expect(page.locator(f"{_HITS}, [role=alert]").first).to_be_visible()
+    expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+
+
+def names(page: Page) -> list[str]:
+    """The hits, as they stand."""
+    return page.locator(_HITS).all_inner_texts()
+
+
+def settled(page: Page, expected: list[str]) -> None:
+    """Waits until the hits are these."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(_HITS)).to_have_text(expected)
+
+
+def slider(page: Page, word: str) -> Locator:
+    """The slider of a word."""
+    return page.get_by_role("slider", name=f"Weight of {word}", exact=True)
