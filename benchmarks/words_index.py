@@ -1,0 +1,136 @@
+"""What a words index costs: bytes, time of the first fill and of a comparison that finds nothing to do, memory of this process.
+
+    python benchmarks/words_index.py --images 20000
+
+Makes images of its own (64 words each, drawn by Zipf's law), needs STAIR_ES_URL, and deletes what it made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stair_es import SparseVector
+from stair_es.cluster.bulk import BulkWriter
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint
+from stair_es.cluster.index import Identity, open_index, refresh
+from stair_es.cluster.mapping import index_body
+from stair_es.cluster.words_sync import WordsReport, reconcile
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+_WORDS, _VOCABULARY, _BATCH = 64, 8000, 2000
+_MODEL = "drawn-1"
+
+
+def _images(start: int, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    rng, settings = np.random.default_rng(start), DocumentSettings()
+    often = 1.0 / np.arange(1, _VOCABULARY + 1)
+    often /= often.sum()
+    for number in range(start, start + count):
+        uri, sha256 = f"file:///data/photos/{number // 1000:05}/{number:09}.jpg", f"{number:064x}"
+        words = rng.choice(_VOCABULARY, _WORDS, replace=False, p=often)
+        weights = np.exp(rng.normal(-2.0, 0.8, _WORDS)).astype(np.float32)
+        vector = SparseVector.from_pairs((f"word{words[i]}", float(weights[i])) for i in range(_WORDS))
+        facts = ImageFacts(
+            uri=uri,
+            source="file:///data/photos",
+            version="1-2",
+            sha256=sha256,
+            width=640,
+            height=480,
+            format="JPEG",
+            taken_at="2026-01-01T00:00:00Z",
+            thumbnail=None,
+        )
+        yield (
+            document_id(uri),
+            document(
+                vector,
+                facts,
+                fields={"caption": f"the photograph number {number} of a set"},
+                model_id=_MODEL,
+                fingerprint=fingerprint(sha256, _MODEL, settings, {}),
+                ingested_at="2026-01-01T00:00:00Z",
+                settings=settings,
+            ),
+        )
+
+
+def _bytes(client: OpenSearch, index: str) -> int:
+    client.indices.forcemerge(index=index, params={"max_num_segments": 1, "request_timeout": 300})
+    client.indices.flush(index=index)
+    stats = client.indices.stats(index=index, metric="store")
+    size: int = stats["_all"]["primaries"]["store"]["size_in_bytes"]
+    return size
+
+
+def _timed(client: OpenSearch, connection: Connection, alias: str, index: str) -> tuple[float, WordsReport]:
+    start = time.perf_counter()
+    report = reconcile(client, connection, alias, index, lambda _: None)
+    if report is None or report.failed:
+        raise SystemExit(f"it went wrong: {report}")
+    return time.perf_counter() - start, report
+
+
+def _measure(client: OpenSearch, connection: Connection, alias: str, images: int) -> dict[str, Any]:
+    settings, target = DocumentSettings(), probe(client, connection)
+    identity = Identity(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
+    opened = open_index(client, connection, alias, index_body(target, settings), identity, lambda _: None)
+    writer = BulkWriter(client=client, connection=connection, alias=alias)
+    for start in range(0, images, _BATCH):
+        writer.write(list(_images(start, min(_BATCH, images - start))))
+    refresh(client, connection, opened.name)
+    fill, filled = _timed(client, connection, alias, opened.name)
+    nothing, _ = _timed(client, connection, alias, opened.name)
+    gone = [id_ for id_, _ in _images(0, images // 100)]
+    writer.delete(gone)
+    refresh(client, connection, opened.name)
+    some, changed = _timed(client, connection, alias, opened.name)
+    size = _bytes(client, f"{opened.name}.words")
+    return {
+        "cluster": target.label,
+        "images": images,
+        "words": filled.written,
+        "fill_s": round(fill, 1),
+        "images_per_s": round(images / fill),
+        "nothing_to_do_s": round(nothing, 2),
+        "one_in_a_hundred_gone_s": round(some, 2),
+        "deleted": changed.deleted,
+        "bytes_per_word": round(size / (filled.written - changed.deleted), 1),
+        "bytes_per_image": round(size / changed.images),
+        "main_bytes_per_image": round(_bytes(client, opened.name) / changed.images),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+
+
+def main() -> None:
+    """Print one JSON object for each number of images."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", default="20000", help="How many, or several numbers: 10000,100000.")
+    given = parser.parse_args()
+    connection = Connection(url=os.environ["STAIR_ES_URL"])
+    client = connection.client()
+    for images in map(int, given.images.split(",")):
+        alias = f"bench-{uuid.uuid4().hex[:8]}"
+        try:
+            print(json.dumps(_measure(client, connection, alias, images)), flush=True)
+        finally:
+            for name in client.indices.get(index=f"{alias}-*"):
+                client.indices.delete(index=name)
+    client.close()
+
+
+if __name__ == "__main__":
+    main()
