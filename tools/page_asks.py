@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 if TYPE_CHECKING:
+    from page_site import Site
     from playwright.sync_api import Locator, Page
 
 QUERY = "black and white bear"
 _HITS = ".search li.hit:not(.skeleton) a.name"
 
 
-class Served(Protocol):
-    """A page that is served."""
-
-    @property
-    def base(self) -> str:
-        """Its address."""
-
-
-def answered(site: Served, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
+def answered(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
     """What the API says to a question, or without one to a GET."""
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"{site.base}/api/{path}", data, {"Content-Type": "application/json"})
@@ -30,12 +23,12 @@ def answered(site: Served, body: dict[str, Any] | None, path: str = "search") ->
         return made
 
 
-def order(site: Served, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
+def order(site: Site, **body: Any) -> list[str]:  # noqa: ANN401  fields of a question
     """The names that the API finds, best first."""
     return [hit["name"] for hit in answered(site, body)["hits"]]
 
 
-def asked(site: Served, page: Page, path: str = f"/?q={QUERY}") -> None:
+def asked(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
     """Opens the page and waits for its answer."""
     from playwright.sync_api import expect
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from gate_proxy import GateProxy
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
@@ -90,6 +91,16 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A page that is served."""
+
+    base: str
+    """Its address."""
+    proxy: GateProxy
+    """Between the server and the node."""
+
+
 @dataclass(kw_only=True)
 class Watch:
     """What a page must not do: complain, fail, ask, or try what the policy forbids."""
@@ -102,12 +113,16 @@ class Watch:
         """Watches a page from now on."""
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._asked)
         page.add_init_script(_WATCHED)
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text}")
+
+    def _asked(self, dialog: Dialog) -> None:
+        self.complaints.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def left(self) -> list[str]:
         """The complaints that nobody expected."""

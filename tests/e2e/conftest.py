@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from gate_proxy import GateProxy
-from page_site import DESKTOP, PHOTOS, Watch, chromium, ingested_photos, serving
+from page_site import DESKTOP, PHOTOS, Site, Watch, chromium, ingested_photos, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A page that is served."""
-
-    base: str
-    """Its address."""
-    proxy: GateProxy
-    """Between the server and the node."""
 
 
 @pytest.fixture(scope="session")

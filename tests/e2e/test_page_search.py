@@ -5,15 +5,12 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.request import Request, urlopen
 
 from page_asks import QUERY, answered, asked, names, order, settled, slider
-from page_site import PHOTOS, shot
+from page_site import PHOTOS, Site, shot
 from playwright.sync_api import Page, expect
-
-if TYPE_CHECKING:
-    from tests.e2e.conftest import Site
 
 
 def press(page: Page, label: str) -> None:
@@ -133,7 +130,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
 
 def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:
     asked(site, page)
-    [first] = [hit for hit in answered(site, {"text": QUERY, "k": 1})["hits"]]
+    [first] = answered(site, {"text": QUERY, "k": 1})["hits"]
     card = page.locator("li.hit").first
     card.locator("button.rest").click()
     expect(card.locator(".reasons li")).to_have_count(len(first["why"]))
@@ -246,7 +243,7 @@ def test_more_like_a_hit(site: Site, page: Page) -> None:
     page.get_by_role("link", name="More like giant-panda.jpg").click()
     [panda] = [hit["id"] for hit in answered(site, {"text": "panda"})["hits"] if hit["name"] == "giant-panda.jpg"]
     settled(page, order(site, like=panda))
-    expect(page.locator(".image-chip")).to_have_text("like this image")
+    expect(page.locator(".image-chip")).to_have_text("like giant-panda.jpg")
 
 
 def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:

@@ -71,10 +71,10 @@ export function compareView(app) {
     const common = moves(left, right, k);
     const most = Math.max(Math.min(k, left.length), Math.min(k, right.length));
     say(parts.sum, `overlap@${k} is ${overlap(left, right, k).toFixed(2)}: ${common.length} of ${many(most, "image")} on both sides, ${common.filter((move) => direction(move) !== "same").length} of them at another rank`);
-    keyed(parts.steps, STEPS.filter((step) => step <= k), (step) => step, (step) => h("li", {}, h("span", {}, `@${step}`), h("b", {}), h("i", { "aria-hidden": "true" })));
+    keyed(parts.steps, STEPS.filter((step) => step <= k), (step) => step, (step) => h("li", {}, h("span", {}, `@${step}`), h("strong", {}), h("i", { "aria-hidden": "true" })));
     for (const item of parts.steps.children) {
       const value = overlap(left, right, item.keyedBy);
-      say(item.querySelector("b"), value.toFixed(2));
+      say(item.querySelector("strong"), value.toFixed(2));
       item.querySelector("i").style.setProperty("--part", value);
     }
   }

@@ -69,9 +69,12 @@ export function picture(address, alt = "") {
   return image;
 }
 
-/** The score as one line: a part for each word, as long as what it adds. */
+/** The score as one line: a part for each word that has a colour, as long as what it adds, and one for all others. */
 export function drawRibbon(ribbon, hit, hueOf, top) {
-  const parts = hit.why.map((reason) => ({ key: reason.word, adds: reason.adds, hue: hueOf(reason.word) }));
+  const all = hit.why.map((reason) => ({ key: reason.word, adds: reason.adds, hue: hueOf(reason.word) }));
+  const parts = all.filter((part) => part.hue !== "rest");
+  const rest = all.filter((part) => part.hue === "rest").reduce((sum, part) => sum + part.adds, 0);
+  if (rest) parts.push({ key: " rest", adds: rest, hue: "rest" });
   if (hit.beside > 0.005 * hit.score) parts.push({ key: " beside", adds: hit.beside, hue: "beside" });
   keyed(ribbon, parts, (part) => part.key, () => {
     const part = h("i", {});

@@ -39,6 +39,7 @@ export function imageView(app) {
     parts.problem.replaceChildren(...(error ? [errorNotice(error, load)] : []));
     if (error) return say(parts.name, "No image");
     image = result;
+    app.meet([image]);
     draw();
     near();
   }
@@ -48,6 +49,7 @@ export function imageView(app) {
     if (stale) return;
     parts.trouble.replaceChildren(...(error ? [errorNotice(error, near)] : []));
     const hits = error ? [] : result.hits;
+    app.meet(hits);
     const scale = scaleOf(hits);
     const hueOf = hues(image.words.map(([name]) => name));
     const act = { open: (id) => hrefOf({ view: "image", id }), like: (id) => hrefOf({ view: "search", query: likeImage(id) }), word: pick };

@@ -15,7 +15,8 @@ import { hrefOf, NOTHING, readRoute } from "./state.js";
 const byId = (id) => document.getElementById(id);
 const shell = document.body;
 const main = byId("main");
-const app = { about: null, title: "stair-es", corpus: null, shell, go };
+const met = new Map(); // id -> name and thumbnail of the images that were seen: what a chip shows of one
+const app = { about: null, title: "stair-es", corpus: null, shell, go, meet };
 const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
 let route = null;
 let merged = "";
@@ -58,7 +59,11 @@ function drawShell() {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
     set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
   }
-  const chips = [...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []), ...(query.like ? [{ kind: "like", key: `like ${query.like}`, query }] : [])];
+  drawChips(query);
+}
+
+function drawChips(query) {
+  const chips = [...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []), ...(query.like ? [{ kind: "like", key: `like ${query.like} ${met.has(query.like)}`, query }] : [])];
   keyed(byId("chips"), chips, (chip) => chip.key, pictureChip);
   byId("chips").hidden = !chips.length;
 }
@@ -66,11 +71,17 @@ function drawShell() {
 /** An image in the query: of the visitor's or of the index. */
 function pictureChip({ kind, query }) {
   const own = kind === "vector";
-  const source = own ? thumbnailOf(query.vector) : `/thumb/${encodeURIComponent(query.like)}`;
-  const name = own ? `an image's ${query.vector.length} words` : "like this image";
+  const source = own ? thumbnailOf(query.vector) : met.get(query.like)?.thumbnail;
+  const name = own ? `an image's ${query.vector.length} words` : `like ${visible(met.get(query.like)?.name ?? "an image")}`;
   const image = source ? h("img", { src: source, alt: "", width: 28, height: 28, on: { error: () => image.replaceWith(icon("picture")) } }) : icon("picture");
   const without = () => go({ view: "search", query: own ? withVector(route.query, []) : { ...route.query, like: "" } });
   return h("li", { class: "chip image-chip" }, image, h("span", {}, name), h("button", { type: "button", class: "icon small", "aria-label": `Remove ${name}`, on: { click: without } }, icon("close")));
+}
+
+/** Remembers images by what a chip shows of them. */
+function meet(images) {
+  for (const { id, name, thumbnail } of images) met.set(id, { name, thumbnail });
+  if (route?.view === "search" && met.has(route.query.like)) drawChips(route.query);
 }
 
 async function take(blob) {

@@ -57,6 +57,7 @@ export function searchView(app) {
     parts.problem.replaceChildren();
     ({ answer, hits } = result);
     of = wanted;
+    app.meet(hits);
     drawHits();
     count();
   }
@@ -205,7 +206,7 @@ function narrowingChip({ kind, name }, change) {
   return h(
     "li",
     { class: "chip" },
-    h("span", { title: visible(name) }, h("b", {}, `${what} `), label),
+    h("span", { title: visible(name) }, h("span", { class: "kind" }, `${what} `), label),
     h("button", { type: "button", class: "icon small", "aria-label": `Remove: ${what} ${visible(name)}`, on: { click: () => change(undo[kind]) } }, icon("close")),
   );
 }

@@ -1,0 +1,95 @@
+"""Captions, file names and columns of strangers on the page: text, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import pytest
+from gate_proxy import GateProxy
+from page_asks import answered, asked
+from page_hostile import ATTACK, CAPTIONS, NAMES, hostile_table
+from page_site import PHONE, Site, Watch, ingested, serving, shot
+from playwright.sync_api import BrowserContext, Page, expect
+
+TITLE = "<b onclick=alert(1)>title</b>"
+EVERYTHING = "/?x=1*animal&x=1*transport&x=1*music&x=1*food&x=1*tool&x=1*bird&x=1*person&x=1*ink"
+ELEMENTS = "b, i, script, textarea, style, iframe, object, svg[onload], [onerror], [onclick], [onmouseover], img[src=x]"
+
+
+@pytest.fixture(scope="module")
+def hostile(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The page of an index that strangers filled."""
+    table = hostile_table(tmp_path_factory.mktemp("hostile"))
+    ingested(node_url, "page-hostile", table, "--image-column", "file", "--map", "*", "--thumbnail-px", "0")
+    with GateProxy(node_url) as proxy, serving(proxy.url, "page-hostile", "--title", TITLE) as base:
+        yield Site(base=base, proxy=proxy)
+
+
+def shown(text: str) -> str:
+    """As the page writes it: what would turn or break a line is spelled out."""
+    spelled = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    return text.translate({code: f"\\u{code:04x}" for code in spelled})
+
+
+def strange(page: Page) -> list[str]:
+    """Elements among hits and facts that no code of ours makes."""
+    made: list[str] = page.locator("main").evaluate(
+        """(main, forbidden) => [...main.querySelectorAll(forbidden)]
+            .filter((one) => !one.matches('i') || one.textContent).map((one) => one.outerHTML)""",
+        ELEMENTS,
+    )
+    return made
+
+
+def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> None:
+    asked(hostile, page, EVERYTHING)
+    hits = page.locator("li.hit")
+    expect(hits).to_have_count(len(NAMES))
+    assert sorted(page.locator("li.hit a.name").all_text_contents()) == sorted(map(shown, NAMES))
+    captions = [caption.rstrip("…") for caption in page.locator("li.hit .caption").all_text_contents()]
+    for caption in map(shown, CAPTIONS):
+        assert any(text and caption.startswith(text) for text in captions), caption[:60]
+    assert strange(page) == []
+    assert page.evaluate("document.title") == TITLE
+    assert page.locator("#title").inner_text() == TITLE
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    shot(page, "hostile")
+
+
+def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: Callable[..., BrowserContext]) -> None:
+    words = ("animal", "transport", "music", "food", "tool", "bird", "person", "ink")
+    page = context(viewport=PHONE).new_page()
+    hits = answered(hostile, {"factors": dict.fromkeys(words, 1)})["hits"]
+    assert len(hits) == len(NAMES)
+    for hit in hits:
+        page.goto(f"{hostile.base}/image/{hit['id']}")
+        expect(page.locator(".all-words li").first).to_be_visible()
+        expect(page.locator("h1:visible")).to_have_text(shown(hit["name"]))
+        assert strange(page) == []
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), hit["name"]
+        assert page.get_by_role("cell", name=ATTACK).count() > 0
+        assert page.locator("main a").evaluate_all("(links) => links.every((link) => link.href.startsWith(location.origin))")
+
+
+@pytest.mark.parametrize("field", ["q", "has", "not", "must", "source", "filter", "like", "x", "v"])
+def test_addresses_of_strangers_do_nothing(hostile: Site, page: Page, watch: Watch, field: str) -> None:
+    watch.allowed.append("Failed to load resource")  # the API refuses some of them
+    attack = f'"><img src=x onerror="{ATTACK}"><script>{ATTACK}</script>'
+    value = f"1*{attack}" if field in ("x", "v") else attack
+    page.goto(f"{hostile.base}/?q=animal&{field}={quote(value)}")
+    expect(page.locator("li.hit, [role=alert], .landing .lead").first).to_be_visible()
+    assert strange(page) == []
+    assert "taken" not in page.title() or field == "q"
+    page.goto(f"{hostile.base}/compare?a.{field}={quote(value)}&b.q=animal")
+    expect(page.locator("li.row").first).to_be_visible()
+    assert strange(page) == []
+
+
+def test_the_policy_stops_what_a_slip_would_let_in(hostile: Site, page: Page, watch: Watch) -> None:
+    asked(hostile, page, EVERYTHING)
+    refused = page.evaluate("() => { try { document.body.innerHTML = '<b>in</b>'; return false; } catch { return true; } }")
+    assert refused
+    assert page.locator("li.hit").count() == len(NAMES)
+    assert any("refused by the policy" in complaint for complaint in watch.complaints)  # the watch would have seen it
+    watch.allowed += ["refused by the policy", "TrustedHTML", "Content Security Policy", "Trusted Type"]
