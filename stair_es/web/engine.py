@@ -224,6 +224,8 @@ class Engine:
             answer: dict[str, Any] = self._client.search(
                 index=self._index, body=dict(body), params={"allow_partial_search_results": "false"}
             )
+        if not isinstance(answer, dict) or "hits" not in answer:
+            raise ClusterError(f"{self._connection.safe_url} answers a search with something else", "Is it the cluster's port?")
         return answer
 
 

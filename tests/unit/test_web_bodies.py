@@ -43,15 +43,15 @@ def test_words_beyond_the_cluster_s_limit_are_cut_and_told(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["stair", "bag"])
 def test_a_cursor_that_is_none_and_pages_without_an_order_are_refused(method: str) -> None:
-    afters: tuple[tuple[object, ...], ...] = (
+    odd: list[tuple[object, ...]] = [
         (),
         (1,),
         ("a", "b", "c", "d"),
         (1.0, {}, "s", "i"),
         (True, "u", "s", "i"),
         (1.0, None, None, "i"),
-    )
-    for after in afters:
+    ]
+    for after in odd:
         with pytest.raises(QueryError):
             sent_of(Question(vector=CAR), Asked(method=method, after=after), WAY)  # type: ignore[arg-type]
     unordered = Way(shape="rank_features", max_clauses=1024, ordered=False)

@@ -1,0 +1,130 @@
+"""Who gets in, and what the browser is told to enforce: a real server, real headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from web_corpus import PHOTOS, Corpus, ingested
+from web_site import Page, serving
+
+from stair_es.cluster.connect import Connection
+from stair_es.web.security import HEADERS, Guard
+
+TOKEN = "correct-horse-battery-staple"
+CAT = {"text": "cat"}
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-access", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
+    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def private(node_url: str, corpus: Corpus) -> Iterator[Page]:
+    with serving(Connection(url=node_url), corpus.alias, guard=Guard(token=TOKEN)) as made:
+        yield made
+
+
+def test_every_answer_carries_the_policy(page: Page, corpus: Corpus) -> None:
+    id_ = corpus.id_of("tabby-cat")
+    answers = [
+        page.get(target)
+        for target in ("/", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", f"/original/{id_}", "/nothing")
+    ]
+    answers += [
+        page.post("/api/search", CAT),
+        page.post("/api/search", {}),
+        page.post("/api/facets", CAT),
+        page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()),
+        page.drop(b"", "text/html"),
+        page.ask("DELETE", "/"),
+        page.get("/", host="evil.example"),
+        page.post("/api/search", CAT, origin="http://evil.example"),
+        page.ask("HEAD", "/"),
+    ]
+    for answer in answers:
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value or name == "cache-control", (answer.status, name)
+        assert "server" not in answer.headers
+        assert "access-control-allow-origin" not in answer.headers
+    policy = HEADERS["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "script-src 'self';" in policy
+
+
+def test_answers_that_may_be_out_of_date_aren_t_kept(page: Page) -> None:
+    for answer in (page.get("/api/about"), page.post("/api/search", CAT), page.get("/api/image/nope"), page.get("/nothing")):
+        assert answer.headers["cache-control"] == "no-store"
+    assert page.get("/").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "10.0.0.1", "", "localhost@evil.example"])
+@pytest.mark.parametrize("target", ["/", "/api/about", "/thumb/x", "/static/api.js"])
+def test_a_name_of_somebody_else_s_is_refused(page: Page, host: str, target: str) -> None:
+    answer = page.ask("GET", target, None, {"host": host})
+    assert (answer.status, set(answer.json)) == (403, {"error", "remedy"})
+
+
+def test_pages_elsewhere_can_neither_ask_nor_embed(page: Page) -> None:
+    own = f"http://127.0.0.1:{page.port}"
+    assert page.post("/api/search", CAT, origin=own).status == 200
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "https://evil.example"):
+        assert page.post("/api/search", CAT, origin=origin).status == 403
+        assert page.get("/api/about", origin=origin).status == 403
+    for site, mode in (("cross-site", "no-cors"), ("same-site", "cors"), ("cross-site", "websocket")):
+        assert page.get("/thumb/x", sec_fetch_site=site, sec_fetch_mode=mode).status == 403
+    assert page.get("/", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
+
+
+def test_a_token_is_asked_for_everywhere(private: Page, corpus: Corpus) -> None:
+    id_ = corpus.id_of("tabby-cat")
+    for target in ("/", "/compare", "/static/api.js", "/api/about", f"/api/image/{id_}", f"/thumb/{id_}", "/nothing"):
+        answer = private.get(target)
+        assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert set(answer.json) == {"error", "remedy"}
+        assert TOKEN not in str(answer)
+    assert private.post("/api/search", CAT).status == 401
+
+
+def test_a_bearer_of_the_token_gets_in(private: Page) -> None:
+    assert private.get("/api/about", authorization=f"Bearer {TOKEN}").status == 200
+    assert private.post("/api/search", CAT, authorization=f"bearer {TOKEN}").status == 200
+    for wrong in (f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, "Bearer \xe9"):
+        assert private.ask("GET", "/api/about", None, {"authorization": wrong}).status == 401
+
+
+def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: Page) -> None:
+    answer = private.get(f"/compare?a=red+car&token={TOKEN}&b=%26")
+    assert (answer.status, answer.headers["location"]) == (303, "/compare?a=red+car&b=%26")
+    [cookie] = answer.cookies
+    pair, *attributes = cookie.split("; ")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
+    assert TOKEN not in cookie
+    assert private.get("/compare", cookie=pair).status == 200
+    assert private.get("/api/about", cookie=f"other=1; {pair}; more=2").status == 200
+    assert private.get("/api/about", cookie=pair[:-1]).status == 401
+    assert private.get("/api/about", cookie=pair.partition("=")[0] + f"={TOKEN}").status == 401
+    assert private.get("/api/about", cookie=pair.replace("=", "x=", 1)).status == 401
+
+
+def test_a_wrong_token_in_the_url_is_none_and_the_way_on_stays_here(private: Page) -> None:
+    for wrong in ("", "wrong", TOKEN + "x", "%00"):
+        answer = private.get(f"/?token={wrong}")
+        assert (answer.status, answer.cookies) == (401, ())
+    assert private.ask("POST", f"/api/search?token={TOKEN}", b"{}", {"content-type": "application/json"}).status == 401
+    away = private.ask("GET", f"//evil.example/x?token={TOKEN}")
+    assert away.headers["location"] == "/evil.example/x"
+    odd = private.ask("GET", f"/image/a%0d%0aSet-Cookie:%20x?token={TOKEN}")
+    assert (odd.status, odd.headers["location"]) == (303, "/image/a%0D%0ASet-Cookie%3A%20x")
+
+
+def test_a_foreign_name_is_refused_token_or_not(private: Page) -> None:
+    assert private.get("/api/about", host="evil.example", authorization=f"Bearer {TOKEN}").status == 403

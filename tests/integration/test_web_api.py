@@ -1,0 +1,319 @@
+"""Each route of the page over photos on a real node, asked by real HTTP; figures are checked against the stored vectors."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from PIL import Image
+from web_corpus import NAMES, PHOTOS, Corpus, ingested
+from web_site import Page, serving
+
+from stair_es._version import __version__
+from stair_es.cluster.connect import Connection
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.types import SparseVector
+from stair_es.vocab import unescape
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-api", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
+    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+        yield made
+
+
+def vectors(corpus: Corpus) -> dict[str, SparseVector]:
+    return {
+        id_: SparseVector.from_mapping({unescape(word): weight for word, weight in source["tokens"].items()})
+        for id_, source in corpus.all().items()
+    }
+
+
+def query_of(answer: dict[str, Any]) -> SparseVector:
+    sent = {word["word"]: word["weight"] * word["factor"] for word in answer["query"]}
+    return SparseVector.from_mapping({word: weight for word, weight in sent.items() if weight > 0})
+
+
+def search(page: Page, **body: object) -> dict[str, Any]:
+    answer = page.post("/api/search", body)
+    assert answer.status == 200, answer.body
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def test_about(page: Page, corpus: Corpus) -> None:
+    assert page.get("/api/about").json == {
+        "title": corpus.alias,
+        "index": corpus.alias,
+        "model": "starter-1",
+        "version": __version__,
+        "documents": len(NAMES),
+        "captions": True,
+        "originals": True,
+        "max_upload_bytes": 20 * 1024 * 1024,
+        "policy": None,
+    }
+
+
+def test_scores_are_the_dot_products_of_what_is_shown(page: Page, corpus: Corpus) -> None:
+    found = search(page, text="a kitten on grass", factors={"grass": 0, "dog": 0.3, "cat": 1.5})
+    stored, query = vectors(corpus), query_of(found)
+    wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
+    assert {hit["id"] for hit in found["hits"]} == set(wanted)
+    assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
+    for hit in found["hits"]:
+        assert hit["score"] == pytest.approx(wanted[hit["id"]], rel=0.005)
+        assert math.fsum(reason["adds"] for reason in hit["why"]) == pytest.approx(wanted[hit["id"]], abs=1e-4)
+        assert hit["words"] == [[word, pytest.approx(weight)] for word, weight in stored[hit["id"]].top(12)]
+        adds = [reason["adds"] for reason in hit["why"]]
+        assert adds == sorted(adds, reverse=True)
+        assert (hit["beside"], hit["name"]) == (0.0, Path(hit["uri"]).name)
+    shown = {word["word"]: word for word in found["query"]}
+    assert (shown["grass"]["factor"], shown["cat"]["factor"]) == (0.0, 1.5)
+    assert not any(reason["word"] == "grass" for hit in found["hits"] for reason in hit["why"])
+    assert (found["cut"], found["method"]) == ([], "stair")
+
+
+def test_a_moved_slider_changes_the_order_and_an_added_word_brings_others_in(page: Page, corpus: Corpus) -> None:
+    first = search(page, text="kitten")
+    ids = [hit["id"] for hit in first["hits"]]
+    moved = search(page, text="kitten", factors={"panda": 50})
+    assert moved["hits"][0]["name"] in ("red-panda.jpg", "giant-panda.jpg")
+    assert [hit["id"] for hit in moved["hits"]] != ids
+    added = next(word for word in moved["query"] if word["word"] == "panda")
+    assert added.get("added") or added["factor"] == 50
+
+
+def test_required_excluded_and_faceted_words_decide_who_takes_part(page: Page, corpus: Corpus) -> None:
+    stored = vectors(corpus)
+    text = "animal cat dog panda cow"
+    with_dog = {id_ for id_, vector in stored.items() if "dog" in vector.features}
+    assert 0 < len(with_dog) < len(stored)
+    assert {hit["id"] for hit in search(page, text=text, require=["dog"])["hits"]} == with_dog
+    assert {hit["id"] for hit in search(page, text=f"{text} +dog")["hits"]} == with_dog
+    without = search(page, text=text, exclude=["dog"])
+    assert {hit["id"] for hit in without["hits"]} == set(stored) - with_dog
+    assert without["excluded"] == ["dog"]
+    top = {id_ for id_, source in corpus.all().items() if "dog" in source["top_tokens"]}
+    assert {hit["id"] for hit in search(page, text=text, words=["dog"])["hits"]} == top
+    assert [hit["name"] for hit in search(page, text=text, filter="caption:tabby")["hits"]] == ["tabby-cat.jpg"]
+
+
+def test_pages_follow_each_other_without_gap_or_repetition(page: Page) -> None:
+    for method in ("stair", "bag", "bm25"):
+        text = "cat panda with spaniels cow animal"
+        whole = [hit["id"] for hit in search(page, text=text, method=method)["hits"]]
+        paged: list[str] = []
+        after: list[Any] | None = None
+        while True:
+            part = search(page, text=text, method=method, k=2, after=after)
+            paged += [hit["id"] for hit in part["hits"]]
+            after = part["after"]
+            if after is None:
+                break
+        assert paged == whole, method
+        assert len(whole) > 3
+
+
+def test_an_image_s_neighbours_are_those_with_the_largest_dot_product(page: Page, corpus: Corpus) -> None:
+    stored, id_ = vectors(corpus), corpus.id_of("red-panda")
+    others = {other: stored[id_].dot(vector) for other, vector in stored.items() if other != id_}
+    hits = page.get(f"/api/image/{id_}/neighbours?k=3").json["hits"]
+    assert [hit["id"] for hit in hits] == sorted(others, key=lambda other: -others[other])[:3]
+    assert hits[0]["score"] == pytest.approx(max(others.values()), rel=0.005)
+    like = search(page, like=id_)
+    assert like["hits"][0]["id"] == id_
+    assert [hit["id"] for hit in like["hits"]][1:4] == [hit["id"] for hit in hits]
+    assert query_of(like).to_dict() == pytest.approx(stored[id_].to_dict(), abs=1e-6)
+
+
+def test_bag_counts_and_bm25_reads_captions(page: Page, corpus: Corpus) -> None:
+    found = search(page, text="a kitten with a dog", method="bag")
+    listed = {id_: source["top_tokens"] for id_, source in corpus.all().items()}
+    words = {word["word"] for word in found["query"]}
+    for hit in found["hits"]:
+        assert hit["score"] == len(words & set(listed[hit["id"]])) == len(hit["why"])
+        assert {reason["adds"] for reason in hit["why"]} == {1.0}
+    captions = search(page, text="panda", method="bm25")
+    assert {hit["name"] for hit in captions["hits"]} == {"red-panda.jpg", "giant-panda.jpg"}
+    assert all(hit["why"] == [] and hit["beside"] == pytest.approx(hit["score"], abs=1e-5) for hit in captions["hits"])
+    assert captions["query"] == []
+
+
+def test_facets_count_everything_that_matches(page: Page, corpus: Corpus) -> None:
+    body: dict[str, Any] = {"text": "animal +dog", "k": 1}
+    facets = page.post("/api/facets", body).json
+    matching = [source for source in corpus.all().values() if "dog" in source["tokens"]]
+    counted = Counter(word for source in matching for word in source["top_tokens"])
+    assert facets["total"] == len(matching) > 1
+    assert all(counted[entry["word"]] == entry["count"] for entry in facets["words"])
+    assert len(facets["words"]) == min(20, len(counted))
+    assert [entry["count"] for entry in facets["words"]] == sorted(counted.values(), reverse=True)[: len(facets["words"])]
+    assert facets["sources"] == [{"source": matching[0]["source"], "count": len(matching)}]
+    for method in ("bag", "bm25"):
+        more = page.post("/api/facets", {"text": "cat panda", "method": method}).json
+        assert more["total"] == len(search(page, text="cat panda", method=method)["hits"])
+
+
+def test_facets_without_a_question_are_of_all_images_that_the_filters_leave(page: Page, corpus: Corpus) -> None:
+    sources = list(corpus.all().values())
+    assert page.post("/api/facets", {}).json["total"] == len(sources)
+    [cat] = [source for source in sources if source["caption"] == "tabby cat"]
+    assert page.post("/api/facets", {"filter": "caption:tabby"}).json["total"] == 1
+    word = cat["top_tokens"][0]
+    having = [source for source in sources if word in source["top_tokens"]]
+    assert page.post("/api/facets", {"words": [word]}).json["total"] == len(having)
+    assert "is empty" in page.post("/api/search", {}).json["error"]
+
+
+def test_an_image_is_told_whole(page: Page, corpus: Corpus) -> None:
+    id_ = corpus.id_of("tabby-cat")
+    source = corpus.all()[id_]
+    image = page.get(f"/api/image/{id_}").json
+    assert image["words"] == [[word, weight] for word, weight in vectors(corpus)[id_]]
+    assert image["explain"]["sum_of_weights"] == pytest.approx(sum(source["tokens"].values()), abs=1e-5)
+    assert (image["caption"], image["name"], image["uri"]) == ("tabby cat", "tabby-cat.jpg", source["uri"])
+    assert image["facts"]["sha256"] == source["sha256"]
+    assert image["facts"]["index"] == corpus.index
+    assert not {"tokens", "thumbnail", "fingerprint"} & set(image["facts"])
+    assert image["thumbnail"] == f"/thumb/{id_}?v={source['fingerprint']}"
+    assert image["original"] == f"/original/{id_}"
+
+
+def test_thumbnails_are_small_pictures_that_may_be_kept(page: Page, corpus: Corpus) -> None:
+    url = page.get(f"/api/image/{corpus.id_of('tabby-cat')}").json["thumbnail"]
+    first, again = page.get(url), page.get(url)
+    assert (first.status, first.headers["content-type"]) == (200, "image/webp")
+    assert max(Image.open(io.BytesIO(first.body)).size) == 128
+    assert first.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert (again.body, again.headers["etag"]) == (first.body, first.headers["etag"])
+    known = page.get(url, if_none_match=first.headers["etag"])
+    assert (known.status, known.body) == (304, b"")
+    for stale in (url.partition("?")[0], url.partition("?")[0] + "?v=old"):
+        answer = page.get(stale)
+        assert (answer.status, answer.body, answer.headers["cache-control"]) == (200, first.body, "private, no-cache")
+    assert page.ask("HEAD", url).headers["content-length"] == str(len(first.body))
+
+
+def test_originals_are_drawn_anew(page: Page, corpus: Corpus) -> None:
+    answer = page.get(f"/original/{corpus.id_of('dairy-cow')}")
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(PHOTOS / "dairy-cow.jpg") as original, Image.open(io.BytesIO(answer.body)) as made:
+        assert made.size == original.size
+    assert answer.body != (PHOTOS / "dairy-cow.jpg").read_bytes()
+
+
+def test_a_dropped_image_is_read_and_forgotten(page: Page, corpus: Corpus) -> None:
+    before = corpus.all()
+    data = (PHOTOS / "giant-panda.jpg").read_bytes()
+    seen = page.drop(data).json
+    assert dict(seen["words"]) == vectors(corpus)[corpus.id_of("giant-panda")].to_dict()
+    assert (seen["width"], seen["height"]) == Image.open(io.BytesIO(data)).size
+    kind, _, encoded = seen["thumbnail"].partition(",")
+    assert kind == "data:image/webp;base64"
+    Image.open(io.BytesIO(base64.b64decode(encoded))).load()
+    found = search(page, vector=dict(seen["words"]), k=1)
+    assert found["hits"][0]["name"] == "giant-panda.jpg"
+    assert corpus.all() == before
+
+
+def test_the_page_itself(page: Page) -> None:
+    for target in ("/", "/?q=red+car", "/compare?a=1", "/image/a%2Fb", "/image/x/y"):
+        answer = page.get(target)
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.get("/").body.lstrip().lower().startswith(b"<!doctype html>")
+    script = page.get("/static/api.js")
+    assert (script.status, script.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert page.get("/static/api.js", if_none_match=script.headers["etag"]).status in (200, 304)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/api/nothing", 404),
+        ("GET", "/api/search", 405),
+        ("POST", "/", 405),
+        ("PUT", "/api/search", 405),
+        ("DELETE", "/api/image/x", 405),
+        ("OPTIONS", "/api/search", 405),
+        ("GET", "/api/image/nope", 404),
+        ("GET", "/api/image/", 404),
+        ("GET", "/api/image/nope/neighbours", 404),
+        ("GET", "/api/image/nope/other", 404),
+        ("GET", "/thumb/nope", 404),
+        ("GET", "/thumb/", 404),
+        ("GET", "/original/nope", 404),
+        ("GET", "/api/image/%ff", 404),
+        ("GET", "/static/nothing.js", 404),
+        ("GET", "/static/index.html", 404),
+        ("GET", "/static/", 404),
+    ],
+)
+def test_what_there_isn_t_is_said_in_json(page: Page, method: str, target: str, status: int) -> None:
+    answer = page.ask(method, target)
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+    assert set(answer.json) == {"error", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"text": "-cat"}, 400, "only says what must not be there"),
+        ({"text": "the of"}, 400, "none of the words"),
+        ({"text": "cat", "k": 0}, 400, "`k`"),
+        ({"text": "cat", "require": ["the"]}, 400, "'the' is no word"),
+        ({"text": "cat", "filter": "width:(("}, 400, "can't read the question"),
+        ({"text": "cat", "filter": "width:abc"}, 400, "can't read the question"),
+        ({"text": "cat", "filter": '{"match_all": {}}'}, 400, "not a query string"),
+        ({"text": "cat", "after": [1, 2]}, 400, "not a cursor"),
+        ({"text": "cat", "after": [1.0, "u", "s", {"a": 1}]}, 400, "not a cursor"),
+        ({"like": "nope"}, 404, "no image 'nope'"),
+        ({"text": " ".join(["cat"] * 400)}, 200, None),
+        ({"vector": {f"word{i}": 1 + i for i in range(3000)}}, 200, None),
+    ],
+)
+def test_questions_that_can_t_be(page: Page, body: dict[str, object], status: int, message: str | None) -> None:
+    for route in ("/api/search", "/api/facets"):
+        answer = page.post(route, body)
+        assert answer.status == status, answer.body
+        if message:
+            assert message in answer.json["error"]
+
+
+def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
+    found = search(page, vector={f"word{i}": 1 + i for i in range(3000)})
+    assert len(found["cut"]) == 3000 - 1024
+    assert (found["hits"], found["after"]) == ([], None)
+
+
+def test_neighbours_in_odd_numbers(page: Page, corpus: Corpus) -> None:
+    id_ = corpus.id_of("tabby-cat")
+    assert len(page.get(f"/api/image/{id_}/neighbours").json["hits"]) == len(NAMES) - 1
+    for odd in ("0", "-1", "x", "101", "1e2", "", "١", "99999999999"):
+        assert page.get(f"/api/image/{id_}/neighbours?k={quote(odd)}").status == 400
+
+
+def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpus) -> None:
+    encoder = catalogue.load(ModelSpec(name="starter"))
+    texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
+    wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda text: (text, search(page, text=text)), texts * 10))
+    for text, found in answers:
+        assert {word["word"]: word["weight"] for word in found["query"]} == pytest.approx(wanted[text], abs=1e-6)

@@ -1,0 +1,283 @@
+"""The page and its cluster: what it sends, what it does when the cluster is away, and when the name means another index."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gate_proxy import Asked, GateProxy, Said
+from web_corpus import PHOTOS, Corpus, index_of, ingested, written
+from web_site import Page, serving
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
+from stair_es.model.encoder import ModelSpec
+from stair_es.policy_file import parsed
+from stair_es.web import view
+
+READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")
+CAT = {"text": "a cat and a dog"}
+
+
+def read_only(asked: Asked) -> Said | None:
+    """Let pass what credentials that may only read suffice for."""
+    path = asked.target.partition("?")[0]
+    allowed = asked.method == "GET" or (asked.method == "POST" and path.rpartition("/")[2] in ("_search", "_count", "_msearch"))
+    if allowed and READS.fullmatch(path):
+        return None
+    return Said(status=403, body=b'{"error": {"reason": "read only"}, "status": 403}')
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-cluster", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+def everything(page: Page, corpus: Corpus) -> dict[str, int]:
+    """Each route's status."""
+    id_ = corpus.id_of("tabby-cat")
+    return {
+        **{
+            target: page.get(target).status
+            for target in (
+                "/",
+                "/api/about",
+                f"/api/image/{id_}",
+                f"/api/image/{id_}/neighbours",
+                f"/thumb/{id_}",
+                f"/original/{id_}",
+            )
+        },
+        "/api/image": page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).status,
+        **{f"/api/search {method}": page.post("/api/search", {**CAT, "method": method}).status for method in METHODS},
+        **{f"/api/facets {method}": page.post("/api/facets", {**CAT, "method": method}).status for method in METHODS},
+        "like": page.post("/api/search", {"like": id_}).status,
+    }
+
+
+METHODS = ("stair", "bag", "bm25")
+
+
+def test_credentials_that_may_only_read_suffice_for_every_route(node_url: str, corpus: Corpus) -> None:
+    with GateProxy(node_url, gate=read_only) as proxy:
+        with serving(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page:
+            assert set(everything(page, corpus).values()) == {200}
+        paths = {(asked.method, asked.target.partition("?")[0]) for asked in proxy.seen}
+        assert paths == {
+            ("GET", "/"),
+            ("GET", "/_cluster/settings"),  # for the clause limit; the gate has refused it
+            ("GET", f"/{corpus.alias}/_mapping"),
+            ("POST", f"/{corpus.alias}/_search"),
+        }
+
+
+def test_the_gate_of_that_test_would_stop_a_write(node_url: str, corpus: Corpus) -> None:
+    with GateProxy(node_url, gate=read_only) as proxy:
+        client = Connection(url=proxy.url).client()
+        with pytest.raises(Exception, match="read only"):
+            client.index(index=corpus.index, id="x", body={})
+        client.close()
+
+
+def test_the_page_says_that_the_cluster_is_away_and_goes_on_when_it_is_back(
+    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    away = threading.Event()
+    gone = Said(status=503, body=b"{}")
+    with (
+        GateProxy(node_url, gate=lambda asked: gone if away.is_set() else None) as proxy,
+        serving(Connection(url=proxy.url), corpus.alias, roots=(corpus.folder,)) as page,
+    ):
+        assert set(everything(page, corpus).values()) == {200}
+        away.set()
+        statuses = everything(page, corpus)
+        assert statuses.pop("/") == 200  # the page itself, which can say so
+        assert statuses.pop("/api/image") in (200, 503)
+        assert set(statuses.values()) == {503}
+        answer = page.post("/api/search", CAT)
+        assert (answer.headers["retry-after"], set(answer.json)) == ("2", {"error", "remedy"})
+        assert proxy.url not in str(answer.json)
+        away.clear()
+        assert set(everything(page, corpus).values()) == {200}
+
+
+def test_nothing_that_listens_is_a_cluster_that_is_away(node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    with GateProxy(node_url) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+        assert page.post("/api/search", CAT).status == 200
+        proxy.kill()
+        answer = page.post("/api/search", CAT)
+        assert (answer.status, answer.json["error"]) == (503, "the search cluster doesn't answer")
+        assert page.get("/api/about").status == 503
+        assert page.get("/").status == 200
+        assert proxy.url in page.said[-1]  # the operator is told where
+
+
+def test_a_cluster_that_hangs_holds_up_those_who_ask_it_once_and_nobody_else(
+    node_url: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    hanging, released = threading.Event(), threading.Event()
+
+    def gate(asked: Asked) -> Said | None:
+        if hanging.is_set():
+            released.wait(30)
+        return None
+
+    with (
+        GateProxy(node_url, gate=gate) as proxy,
+        serving(replace(Connection(url=proxy.url), timeout_s=1.0), corpus.alias) as page,
+        ThreadPoolExecutor(12) as pool,
+    ):
+        assert page.post("/api/search", CAT).status == 200
+        hanging.set()
+        waiting = [pool.submit(page.post, "/api/search", CAT) for _ in range(10)]
+        assert page.get("/").status == 200
+        assert page.get("/static/api.js").status == 200
+        assert {future.result(timeout=10).status for future in waiting} == {503}
+        hanging.clear()
+        released.set()
+        assert page.post("/api/search", CAT).status == 200
+
+
+@pytest.mark.parametrize("fault", [b"<html>one moment</html>", b"[]", b"{}", b""])
+def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Corpus, fault: bytes) -> None:
+    broken = threading.Event()
+
+    def gate(asked: Asked) -> Said | None:
+        return Said(status=200, body=fault) if broken.is_set() and asked.target.startswith(f"/{corpus.alias}/_search") else None
+
+    with GateProxy(node_url, gate=gate) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+        broken.set()
+        answer = page.post("/api/search", CAT)
+        assert answer.status == 502
+        assert set(answer.json) == {"error", "remedy"}
+        assert "Traceback" not in str(answer.json)
+        broken.clear()
+        assert page.post("/api/search", CAT).status == 200
+
+
+def test_a_login_that_is_refused_is_not_the_visitor_s_business(node_url: str, corpus: Corpus) -> None:
+    refused = threading.Event()
+
+    def gate(asked: Asked) -> Said | None:
+        said = f'{{"error": {{"reason": "no {asked.headers.get("authorization")} hunter22"}}, "status": 403}}'
+        return Said(status=403, body=said.encode()) if refused.is_set() else None
+
+    with GateProxy(node_url, gate=gate) as proxy:
+        url = proxy.url.replace("http://", "http://reader:hunter22@")
+        with serving(Connection(url=url), corpus.alias) as page:
+            refused.set()
+            answer = page.post("/api/search", CAT)
+            assert answer.status == 502
+            assert "hunter22" not in str(answer.json)
+            assert "hunter22" not in str(page.said)
+            assert page.said
+
+
+@pytest.fixture
+def own(node_url: str, index_name: str, tmp_path: Path) -> Iterator[Corpus]:
+    """A corpus that a test may swap."""
+    with ingested(node_url, index_name, tmp_path) as made:
+        yield made
+
+
+def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str, own: Corpus) -> None:
+    with serving(Connection(url=node_url), own.alias, roots=(own.folder,)) as page:
+        id_ = own.id_of("red-panda")
+        before = page.post("/api/search", {"like": id_}).json["hits"]
+        shutil.copy(PHOTOS / "komodo-dragon.jpg", own.folder)
+        written(node_url, own.alias, own.folder, "starter", document=DocumentSettings(top_words=8))
+        assert index_of(own.client, own.alias) != own.index
+        found = page.post("/api/search", {"like": id_, "k": 100}).json["hits"]
+        assert {hit["name"] for hit in found} - {hit["name"] for hit in before} == {"komodo-dragon.jpg"}
+        assert page.get(f"/api/image/{id_}").json["facts"]["index"] == index_of(own.client, own.alias)
+        assert page.post("/api/facets", {"text": "panda"}).status == 200
+
+
+def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: Corpus) -> None:
+    with serving(Connection(url=node_url), own.alias) as page:
+        id_ = own.id_of("tabby-cat")
+        first = page.post("/api/search", {"text": "cat", "like": id_}).json
+        written(node_url, own.alias, own.folder, "stair-mini")
+        assert index_of(own.client, own.alias) != own.index
+        found = page.post("/api/search", {"text": "cat", "like": id_}).json
+        stored = dict(page.get(f"/api/image/{id_}").json["words"])
+        assert found["hits"][0]["id"] == id_
+        words = {word["word"]: word["weight"] for word in found["query"]}
+        assert words != {word["word"]: word["weight"] for word in first["query"]}
+        assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
+        assert page.get("/api/about").json["model"] == "stair-mini-1"
+
+
+def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus) -> None:
+    fixed: Callable[[str], ModelSpec] = lambda _: ModelSpec(name="starter")  # noqa: E731
+    with serving(Connection(url=node_url), own.alias, spec=fixed) as page:
+        assert page.post("/api/search", {"text": "cat"}).status == 200
+        written(node_url, own.alias, own.folder, "stair-mini")
+        answer = page.post("/api/search", {"text": "cat"})
+        assert answer.status == 503
+        assert "stair-mini-1" in answer.json["error"]
+    with pytest.raises(IndexMismatch, match="stair-mini-1"), serving(Connection(url=node_url), own.alias, spec=fixed):
+        pass
+
+
+def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "FRESH_S", 0.0)
+    with serving(Connection(url=node_url), own.alias) as page:
+        own.client.indices.delete(index=own.index)
+        answer = page.post("/api/search", {"text": "cat"})
+        assert answer.status in (502, 503)
+        written(node_url, own.alias, own.folder, "starter")
+        assert page.post("/api/search", {"text": "cat"}).status == 200
+
+
+def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: str, tmp_path: Path) -> None:
+    for name in ("tabby-cat", "red-panda", "two-spaniels"):
+        shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
+    policy = parsed({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")
+    written(node_url, index_name, tmp_path, "starter", policy=policy)
+    with serving(Connection(url=node_url), index_name) as page:
+        assert page.get("/api/about").json["policy"] == policy.label
+        found = page.post("/api/search", {"text": "cat"}).json
+        words = [word["word"] for word in found["query"]]
+        assert "feline.pet" in words
+        assert "cat" not in words
+        assert found["hits"][0]["name"] == "tabby-cat.jpg"
+        assert "feline.pet" in [reason["word"] for reason in found["hits"][0]["why"]]
+        tabby = found["hits"][0]["id"]
+        stored = dict(page.get(f"/api/image/{tabby}").json["words"])
+        assert "feline.pet" in stored
+        like = page.post("/api/search", {"like": tabby, "factors": {"cat": 2}}).json
+        shown = {word["word"]: word for word in like["query"]}
+        assert shown["feline.pet"]["weight"] == pytest.approx(stored["feline.pet"], abs=1e-6)
+        assert (shown["feline.pet"]["factor"], "cat" in shown) == (2.0, False)
+        for name in ("cat", "feline.pet"):
+            required = page.post("/api/search", {"text": "animal", "require": [name]}).json
+            assert tabby in [hit["id"] for hit in required["hits"]]
+            assert page.post("/api/search", {"text": "animal", "exclude": [name]}).json["hits"] is not None
+            assert tabby not in [
+                hit["id"] for hit in page.post("/api/search", {"text": "animal", "exclude": [name]}).json["hits"]
+            ]
+        assert page.post("/api/facets", {"text": "cat", "words": ["feline.pet"]}).json["total"] >= 1
+        assert "feline.pet" in dict(page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["words"])
+
+
+def test_what_isn_t_there_or_isn_t_ours_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:
+    with pytest.raises(StairError, match="no index or alias"), serving(Connection(url=node_url), index_name):
+        pass
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ClusterUnreachable), serving(Connection(url=url), index_name):
+            pass
