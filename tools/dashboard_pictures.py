@@ -1,28 +1,30 @@
 """The Vega panels of a dashboard as pictures, drawn by the real Vega from a cluster's data.
 
-    python tools/dashboard_pictures.py URL INDEX FOLDER [--version 6.4]
+    python tools/dashboard_pictures.py URL INDEX FOLDER [--version 6.4] [--dark]
 
 The size is about that of the panel on a screen 1600 pixels wide. Needs vl-convert-python; nothing is fetched.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import vl_convert
-from dashboard_requests import asks, rows
+from dashboard_requests import Product, Search, asks, rows
 
 from stair_es.cluster.connect import Connection
 from stair_es.dashboards.bundle import bundle
 from stair_es.dashboards.look import look
 
 WIDTH_PX = 760
-_ROW_PX = 20
+HEIGHT_PX = 380
 _BACKGROUNDS = {"light": "#ffffff", "dark": "#1d1e24"}
 Theme = Literal["light", "dark"]
 
@@ -40,13 +42,36 @@ def drawable(spec: Mapping[str, Any], height: int, theme: Theme = "light") -> di
     return {**spec, "width": WIDTH_PX, "height": height, "background": _BACKGROUNDS[theme], "config": config}
 
 
-def png(spec: Mapping[str, Any], *, rows_high: int, version: str | None = None, theme: Theme = "light") -> bytes:
+def png(spec: Mapping[str, Any], *, version: str | None = None, theme: Theme = "light") -> bytes:
     """The picture of a spec whose data are inlined; errors of Vega are raised."""
-    made = drawable(spec, rows_high * _ROW_PX - 40, theme)
+    made = drawable(spec, HEIGHT_PX, theme)
     return vl_convert.vegalite_to_png(json.dumps(made), vl_version=version, scale=1.5, show_warnings=False)
 
 
-def main(url: str, index: str, folder: Path, version: str | None = None) -> None:
+def drawn(spec: Mapping[str, Any], *, version: str | None = None) -> list[dict[str, str]]:
+    """What Vega has drawn, mark by mark, as it tells screen readers: title of a channel -> what is shown."""
+    svg = vl_convert.vegalite_to_svg(json.dumps(drawable(spec, 400)), vl_version=version, show_warnings=False)
+    labels = [html.unescape(label) for label in re.findall(r'aria-roledescription="[^"]*"[^>]*aria-label="([^"]*)"', svg)]
+    labels += [html.unescape(label) for label in re.findall(r'aria-label="([^"]*)"[^>]*aria-roledescription="[^"]*"', svg)]
+    pairs = [[part.partition(": ") for part in label.split("; ")] for label in labels]
+    return [{name: value for name, sign, value in each if sign} for each in pairs]
+
+
+def charts(
+    objects: Sequence[Mapping[str, Any]], search: Search, product: Product = "kibana"
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Id and spec of each Vega panel, with the answer of its request in place of the request."""
+    specs = {}
+    for made in objects:
+        state = json.loads(made["attributes"].get("visState", "{}"))
+        if state.get("type") == "vega":
+            specs[made["id"]] = json.loads(state["params"]["spec"])
+    for ask in asks([made for made in objects if made["type"] != "dashboard"], product, search):
+        if ask.panel in specs:
+            yield ask.panel, rows(specs[ask.panel], search(ask.index, ask.body))
+
+
+def main(url: str, index: str, folder: Path, version: str | None = None, theme: Theme = "light") -> None:
     """Draw all of them."""
     connection = Connection(url=url)
     with closing(connection.client()) as client:
@@ -57,22 +82,14 @@ def main(url: str, index: str, folder: Path, version: str | None = None) -> None
             answer: dict[str, Any] = client.search(index=name, body=body)
             return answer
 
-        panels = json.loads(objects[-1]["attributes"]["panelsJSON"])
-        heights = {ref["id"]: panel["gridData"]["h"] for panel, ref in zip(panels, objects[-1]["references"], strict=False)}
-        specs = {made["id"]: made for made in objects if made["type"] == "visualization"}
         folder.mkdir(parents=True, exist_ok=True)
-        for ask in asks(objects, "kibana", search):
-            state = json.loads(specs[ask.panel]["attributes"]["visState"]) if ask.panel in specs else {}
-            if state.get("type") != "vega":
-                continue
-            spec = rows(json.loads(state["params"]["spec"]), search(ask.index, ask.body))
-            kind = ask.panel.removeprefix(corpus.id("")).strip("-")
-            path = folder / f"dashboards-{kind}.png"
-            path.write_bytes(png(spec, rows_high=heights[ask.panel], version=version))
+        for id_, spec in charts(objects, search):
+            path = folder / f"dashboards-{id_.removeprefix(corpus.id('')).strip('-')}.png"
+            path.write_bytes(png(spec, version=version, theme=theme))
             print(path)
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
     wanted = given[given.index("--version") + 1] if "--version" in given else None
-    main(given[0], given[1], Path(given[2]), wanted)
+    main(given[0], given[1], Path(given[2]), wanted, "dark" if "--dark" in given else "light")

@@ -52,19 +52,18 @@ def look(client: OpenSearch, connection: Connection, name: str) -> Looked:
             f"there is no index or alias {name!r} at {connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
         )
-    fields, thumbnails = _fields(found), any(_thumbnails(index) for index in found.values())
     words = _fields({index: about for index, about in _mappings(client, connection, plain.words_name).items() if words_of(about)})
-    images, time_field, interval = _times(client, connection, name)
+    told = _told(client, connection, name)
     corpus = Corpus(
         name=name,
         companion="token" in words,
         companion_word="top_tokens" if "top_tokens" in words else "token",
-        time_field=time_field,
-        interval=interval,
-        captions="caption" in fields,
-        thumbnails=thumbnails,
+        time_field=told.time_field,
+        interval=told.interval,
+        captions=told.captions,
+        thumbnails=any(_thumbnails(index) for index in found.values()),
     )
-    return Looked(corpus=corpus, images=images, remarks=tuple(_remarks(corpus, images)))
+    return Looked(corpus=corpus, images=told.images, remarks=tuple(_remarks(corpus, told.images)))
 
 
 def _mappings(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
@@ -85,15 +84,24 @@ def _thumbnails(index: Mapping[str, Any]) -> bool:
     return not isinstance(settings, dict) or settings.get("thumbnail_px", 1) != 0
 
 
-def _times(client: OpenSearch, connection: Connection, name: str) -> tuple[int, TimeField, Interval]:
-    """How many images, what to put them in order of time by, and in which steps."""
-    ranges = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
+@dataclass(frozen=True)
+class _Told:
+    images: int
+    time_field: TimeField
+    interval: Interval
+    captions: bool
+
+
+def _told(client: OpenSearch, connection: Connection, name: str) -> _Told:
+    aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
+    aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
     with translated(connection):
-        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": ranges})
-    images, stats = int(answer["hits"]["total"]["value"]), answer["aggregations"]
-    field: TimeField = "taken_at" if stats["taken_at"]["count"] * 2 > images else "ingested_at"
-    low, high = stats[field]["min"], stats[field]["max"]
-    return images, field, "M" if low is None else interval((high - low) / 1000)
+        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
+    images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
+    field: TimeField = "taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at"
+    low, high = found[field]["min"], found[field]["max"]
+    step = "M" if low is None else interval((high - low) / 1000)
+    return _Told(images, field, step, found["captions"]["doc_count"] > 0)
 
 
 def interval(span_s: float) -> Interval:

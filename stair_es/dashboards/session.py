@@ -76,8 +76,8 @@ class Session:
                 return answer
             if pause is None:
                 break
-            if failed is not None and tls.lasting(failed):
-                raise self._unreachable(failed)
+            if failed is not None and (tls.lasting(failed) or pause > _PAUSES_S[0]):
+                raise self._unreachable(failed)  # who listens but is busy gets more time than who doesn't listen
             self._sleep(min(_retry_after(answer) or pause, _LONGEST_PAUSE_S))
         if answer is None:
             raise self._unreachable(failed)

@@ -1,0 +1,440 @@
+"""Every panel's request on real nodes: its figures against those counted from the documents themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dashboard_corpus import WORDLESS, fill
+from dashboard_pictures import charts, drawn, png
+from dashboard_requests import Ask, asks, phrase
+from words_companion import entries, make, scanned
+
+from stair_es.cluster.connect import Connection
+from stair_es.dashboards.bundle import bundle
+from stair_es.dashboards.check import faults
+from stair_es.dashboards.corpus import Corpus, Product
+from stair_es.dashboards.look import look
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+VEGA_LITE = ["5.8", "5.21", "6.4"]
+"""What the products came with, from OpenSearch Dashboards 2.6 to now."""
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Album:
+    """A corpus on a node, and what is in it."""
+
+    client: OpenSearch
+    corpus: Corpus
+    docs: Mapping[str, Document]
+    rows: Sequence[Document]
+    """What the companion holds, made from `docs`, not from it."""
+
+    def search(self, index: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.search(index=index, body=body)
+        return answer
+
+    def answers(self, product: Product, *filters: Mapping[str, Any]) -> dict[str, tuple[Ask, dict[str, Any]]]:
+        """Kind of panel -> its request and the node's answer."""
+        made = bundle(self.corpus, product)
+        prefix = self.corpus.id("")
+        asked = asks(made, product, self.search, filters)
+        return {ask.panel.removeprefix(prefix).lstrip("-"): (ask, self.search(ask.index, ask.body)) for ask in asked}
+
+
+@contextmanager
+def gone_afterwards(client: OpenSearch, alias: str) -> Iterator[None]:
+    yield
+    found = client.indices.get(index=f"{alias}*")
+    client.indices.delete(index=",".join(found))
+
+
+@pytest.fixture(scope="module", params=["node_url", "elasticsearch7_url"], ids=["opensearch", "elasticsearch7"])
+def url(request: pytest.FixtureRequest) -> str:
+    made: str = request.getfixturevalue(request.param)
+    return made
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _album(client: OpenSearch, connection: Connection, alias: str) -> Album:
+    docs = scanned(client, alias)
+    rows = [entry for id_, source in docs.items() for entry in entries(id_, source)]
+    return Album(client, look(client, connection, alias).corpus, docs, rows)
+
+
+@pytest.fixture(scope="module", params=["ingest", "by hand"])
+def album(url: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+    """Once with the companion that `ingest` writes, once with one written after the contract by somebody else."""
+    connection = Connection(url=url)
+    alias = f"test-dashboards-{request.param.replace(' ', '-')}"
+    with closing(connection.client()) as client, gone_afterwards(client, alias):
+        fill(url, alias, tmp_path_factory.mktemp("photos"), words_index=request.param == "ingest")
+        if request.param == "by hand":
+            make(client, alias)
+        yield _album(client, connection, alias)
+
+
+@pytest.fixture(scope="module")
+def by_hand(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+    connection, alias = Connection(url=url), "test-dashboards-filters"
+    with closing(connection.client()) as client, gone_afterwards(client, alias):
+        fill(url, alias, tmp_path_factory.mktemp("photos"), words_index=False)
+        make(client, alias)
+        yield _album(client, connection, alias)
+
+
+# --- what the panels should show, from the documents ---
+
+
+def ranked(counts: Mapping[str, int], size: int) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:size]
+
+
+def counted(values: Iterator[Any] | list[Any], size: int) -> list[tuple[str, int]]:
+    return ranked(Counter(values), size)
+
+
+def buckets(answer: Mapping[str, Any], name: str) -> list[Any]:
+    found: list[Any] = answer["aggregations"][name]["buckets"]
+    return found
+
+
+def pairs(answer: Mapping[str, Any], name: str) -> list[tuple[Any, int]]:
+    return [(bucket["key"], bucket["doc_count"]) for bucket in buckets(answer, name)]
+
+
+def words_of(album: Album) -> Iterator[str]:
+    return (word for doc in album.docs.values() for word in doc["top_tokens"])
+
+
+def numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert answer["hits"]["total"]["value"] == len(album.docs)
+    assert answer["aggregations"]["2"]["value"] == len(set(words_of(album)))
+
+
+def cloud(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "2") == counted(words_of(album), 40)
+
+
+def bars(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "2") == counted(words_of(album), 20)
+
+
+def beside(album: Album, word: str) -> Counter[str]:
+    return Counter(other for doc in album.docs.values() if word in doc["top_tokens"] for other in doc["top_tokens"])
+
+
+def together(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "words") == counted(words_of(album), 20)
+    for bucket in buckets(answer, "words"):
+        found = [(other["key"], other["doc_count"]) for other in bucket["others"]["buckets"]]
+        assert found == ranked(beside(album, bucket["key"]), 200)
+
+
+def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "sources") == counted([doc["source"] for doc in album.docs.values()], 12)
+    assert len(buckets(answer, "sources")) == 4
+    for bucket in buckets(answer, "sources"):
+        inside = Counter(word for doc in album.docs.values() if doc["source"] == bucket["key"] for word in doc["top_tokens"])
+        assert [(word["key"], word["doc_count"]) for word in bucket["words"]["buckets"]] == ranked(inside, 100)
+
+
+def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert album.corpus.time_field == "taken_at"
+    assert pairs(answer, "2") == counted(words_of(album), 8)
+    for bucket in buckets(answer, "2"):
+        months = Counter(
+            doc["taken_at"][:7] for doc in album.docs.values() if bucket["key"] in doc["top_tokens"] and "taken_at" in doc
+        )
+        assert {each["key_as_string"][:7]: each["doc_count"] for each in bucket["3"]["buckets"]} == months
+
+
+def by_token(album: Album) -> dict[str, list[Document]]:
+    found = defaultdict[str, list[Document]](list)
+    for row in album.rows:
+        found[row["token"]].append(row)
+    return found
+
+
+def average_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "words") == counted([row["token"] for row in album.rows], 25)
+    for bucket in buckets(answer, "words"):
+        weights = [row["weight"] for row in by_token(album)[bucket["key"]]]
+        assert bucket["weight"]["value"] == pytest.approx(sum(weights) / len(weights), rel=1e-6)
+        assert bucket["heaviest"]["value"] == pytest.approx(max(weights), rel=1e-6)
+
+
+def in_numbers(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "2") == counted([row["token"] for row in album.rows], 100)
+    for bucket in buckets(answer, "2"):
+        of_word = by_token(album)[bucket["key"]]
+        weights, shares = [row["weight"] for row in of_word], [row["share"] for row in of_word]
+        assert bucket["3"]["value"] == pytest.approx(sum(weights) / len(weights), rel=1e-6)
+        assert bucket["4"]["value"] == pytest.approx(max(weights), rel=1e-6)
+        assert bucket["5"]["value"] == pytest.approx(sum(shares) / len(shares), rel=1e-6)
+
+
+def in_ranges(values: list[float], ask: Ask, answer: Mapping[str, Any]) -> None:
+    width = ask.body["aggs"]["2"]["histogram"]["interval"]
+    found = {round(bucket["key"] / width): bucket["doc_count"] for bucket in buckets(answer, "2") if bucket["doc_count"]}
+    assert found == Counter(math.floor(value / width) for value in values)
+    assert len(buckets(answer, "2")) <= 41
+
+
+def distribution(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
+    in_ranges([_float32(row["weight"]) for row in album.rows], ask, answer)
+    assert len(buckets(answer, "2")) > 10
+
+
+def words_per_image(album: Album, ask: Ask, answer: dict[str, Any]) -> None:
+    in_ranges([row["words"] for row in album.rows if row["rank"] == 1], ask, answer)
+
+
+def sources(answer: Mapping[str, Any]) -> list[Any]:
+    return [hit["_source"] for hit in answer["hits"]["hits"]]
+
+
+def one_image(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    first = min(row["uri"] for row in album.rows)
+    expected = sorted((row for row in album.rows if row["uri"] == first), key=lambda row: row["rank"])
+    found = sources(answer)
+    assert [(row["token"], row["rank"]) for row in found] == [(row["token"], row["rank"]) for row in expected]
+    assert [row["weight"] for row in found] == pytest.approx([row["weight"] for row in expected])
+
+
+def found(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    hits = answer["hits"]["hits"]
+    assert {hit["_id"] for hit in hits} == set(album.docs)
+    times = [hit["_source"]["ingested_at"] for hit in hits]
+    assert times == sorted(times, reverse=True)
+    for hit in hits:
+        assert hit["_source"]["thumbnail"].startswith("data:image/webp;base64,")
+        assert not {"tokens", "policy_undo", "version"} & set(hit["_source"])
+
+
+def by_weight(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    weights = [row["weight"] for row in sources(answer)]
+    assert weights == pytest.approx(sorted((row["weight"] for row in album.rows), reverse=True)[:500])
+
+
+def first_rows(album: Album) -> list[Document]:
+    return [row for row in album.rows if row["rank"] == 1]
+
+
+def few_words(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert [row["words"] for row in sources(answer)] == sorted(row["words"] for row in first_rows(album))
+    assert {row["uri"] for row in sources(answer)} == {row["uri"] for row in first_rows(album)}
+
+
+def dominated(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    expected = sorted(first_rows(album), key=lambda row: -row["share"])
+    assert [row["share"] for row in sources(answer)] == pytest.approx([row["share"] for row in expected])
+    assert sources(answer)[0]["token"] == expected[0]["token"]
+
+
+def wordless(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert [hit["_id"] for hit in answer["hits"]["hits"]] == [WORDLESS]
+
+
+def choice(field: str, kind: str) -> Callable[[Album, Ask, dict[str, Any]], None]:
+    def check(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+        values = [value for doc in album.docs.values() for value in _listed(doc.get(field))]
+        assert pairs(answer, kind) == counted(values, 10)
+
+    return check
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+PANELS: dict[str, Callable[[Album, Ask, dict[str, Any]], None]] = {
+    "numbers": numbers,
+    "cloud": cloud,
+    "bars": bars,
+    "together": together,
+    "by-source": by_source,
+    "over-time": over_time,
+    "average-weight": average_weight,
+    "in-numbers": in_numbers,
+    "distribution": distribution,
+    "one-image": one_image,
+    "found": found,
+    "by-weight": by_weight,
+    "words-per-image": words_per_image,
+    "few-words": few_words,
+    "dominated": dominated,
+    "wordless": wordless,
+}
+CONTROLS: dict[Product, tuple[str, str]] = {
+    "opensearch-dashboards": ("controls", "termsAgg"),
+    "kibana": ("dashboard", "suggestions"),
+}
+
+
+@pytest.mark.parametrize("product", ["opensearch-dashboards", "kibana"])
+def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Product) -> None:
+    panel, name = CONTROLS[product]
+    choices = {f"{panel}/{field}": choice(field, name) for field in ("top_tokens", "uri", "source", "model")}
+    answers = album.answers(product)
+    assert set(answers) == set(PANELS) | set(choices)  # none is left out
+    for kind, check in {**PANELS, **choices}.items():
+        ask, answer = answers[kind]
+        assert answer["_shards"]["failed"] == 0, kind
+        assert answer["hits"]["total"]["value"] > 0, kind
+        check(album, ask, answer)
+
+
+def test_what_was_looked_at_is_whole(album: Album) -> None:
+    assert faults(bundle(album.corpus, "kibana"), "kibana") == []
+    assert album.corpus == replace(album.corpus, companion=True, thumbnails=True, interval="M", captions=False)
+
+
+# --- filters ---
+
+
+def test_a_chosen_word_reaches_every_panel(by_hand: Album) -> None:
+    word = "animal"
+    chosen = phrase("top_tokens", [word])
+    inside = {id_: doc for id_, doc in by_hand.docs.items() if word in doc["top_tokens"]}
+    assert 1 < len(inside) < len(by_hand.docs)
+    narrowed = replace(by_hand, docs=inside, rows=[row for row in by_hand.rows if row["token"] == word])
+    answers = by_hand.answers("kibana", chosen)
+    for kind in set(PANELS) - {"by-source", "one-image", "words-per-image", "few-words", "dominated", "wordless"}:
+        PANELS[kind](narrowed, *answers[kind])
+    assert [row["token"] for row in sources(answers["by-weight"][1])] == [word] * len(inside)
+
+
+def test_without_the_common_name_a_chosen_word_empties_the_panels_about_weights(by_hand: Album) -> None:
+    apart = replace(by_hand, corpus=replace(by_hand.corpus, companion_word="token"))
+    assert apart.answers("kibana", phrase("token", ["animal"]))["average-weight"][1]["hits"]["total"]["value"] > 0
+    assert apart.answers("kibana", phrase("token", ["animal"]))["cloud"][1]["hits"]["total"]["value"] == 0
+
+
+def test_a_chosen_image_shows_its_weights_and_its_thumbnail(album: Album) -> None:
+    [uri] = [doc["uri"] for doc in album.docs.values() if doc["uri"].endswith("/koala.jpg")]
+    answers = album.answers("opensearch-dashboards", phrase("uri", [uri]))
+    expected = [row["token"] for row in album.rows if row["uri"] == uri]
+    assert [row["token"] for row in sources(answers["one-image"][1])] == expected
+    assert [row["uri"] for row in sources(answers["found"][1])] == [uri]
+
+
+def test_several_words_are_either_of_them(by_hand: Album) -> None:
+    words = ["bird", "cat"]
+    total = by_hand.answers("kibana", phrase("top_tokens", words))["numbers"][1]["hits"]["total"]["value"]
+    assert total == sum(any(word in doc["top_tokens"] for word in words) for doc in by_hand.docs.values())
+
+
+# --- what Vega makes of it ---
+
+
+def kind_of(album: Album, id_: str) -> str:
+    return id_.removeprefix(album.corpus.id("")).lstrip("-")
+
+
+@pytest.mark.parametrize("version", VEGA_LITE)
+def test_vega_draws_the_figures(album: Album, version: str) -> None:
+    specs = {kind_of(album, id_): spec for id_, spec in charts(bundle(album.corpus, "kibana"), album.search)}
+    assert set(specs) == set(DRAWN)
+    for kind, check in DRAWN.items():
+        check(album, drawn(specs[kind], version=version))
+
+
+Marks = list[dict[str, str]]
+
+
+def percent(text: str) -> float:
+    return float(text.removesuffix("%"))
+
+
+def drawn_together(album: Album, marks: Marks) -> None:
+    cells = [mark for mark in marks if "beside" in mark]
+    top = [word for word, _ in counted(words_of(album), 20)]
+    expected = {(one, other): beside(album, one)[other] for one in top for other in top if one != other}
+    shown = {(cell["Word"], cell["beside"]): int(cell["Images with both"]) for cell in cells}
+    assert shown == {pair: both for pair, both in expected.items() if both}
+    for cell in cells:
+        both, one, other = (int(cell[name]) for name in ("Images with both", "with the first", "with the second"))
+        assert percent(cell["Shared"]) == pytest.approx(100 * both / (one + other - both), abs=0.051)
+
+
+def drawn_by_source(album: Album, marks: Marks) -> None:
+    dots = [mark for mark in marks if "Part" in mark]
+    assert {dot["Word"] for dot in dots} == {word for word, _ in counted(words_of(album), 20)}
+    images = Counter(doc["source"] for doc in album.docs.values())
+    assert len({dot["Source"] for dot in dots}) == 3
+    for dot in dots:
+        both = sum(doc["source"] == dot["Source"] and dot["Word"] in doc["top_tokens"] for doc in album.docs.values())
+        assert int(dot["Images with it"]) == both
+        assert percent(dot["Part"]) == pytest.approx(100 * both / images[dot["Source"]], abs=0.051)
+
+
+def drawn_average_weight(album: Album, marks: Marks) -> None:
+    averages = {mark["Word"]: float(mark["Average weight"]) for mark in marks if "Average weight" in mark}
+    assert set(averages) == {word for word, _ in counted([row["token"] for row in album.rows], 25)}
+    for word, average in averages.items():
+        weights = [row["weight"] for row in by_token(album)[word]]
+        assert average == pytest.approx(sum(weights) / len(weights), abs=6e-4)
+
+
+def drawn_one_image(album: Album, marks: Marks) -> None:
+    first = min(row["uri"] for row in album.rows)
+    shown = {mark["Word"]: float(mark["Weight"]) for mark in marks if "Weight" in mark and mark["Image"] == first}
+    expected = {row["token"]: row["weight"] for row in album.rows if row["uri"] == first}
+    assert shown == pytest.approx(expected, abs=6e-4)
+    assert {mark["Image"] for mark in marks if "Image" in mark} == {first}
+
+
+DRAWN: dict[str, Callable[[Album, Marks], None]] = {
+    "together": drawn_together,
+    "by-source": drawn_by_source,
+    "average-weight": drawn_average_weight,
+    "one-image": drawn_one_image,
+}
+
+
+@pytest.mark.parametrize("version", VEGA_LITE)
+def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> None:
+    nothing = phrase("top_tokens", ["no such word"])
+    empty = {kind: answer for kind, (_, answer) in by_hand.answers("kibana", nothing).items()}
+    for id_, spec in charts(bundle(by_hand.corpus, "kibana"), by_hand.search):
+        assert len(png(spec, version=version)) > 10_000
+        none = {**spec, "data": {**spec["data"], "values": empty[kind_of(by_hand, id_)]}}
+        assert png(none, version=version).startswith(b"\x89PNG")
+
+
+def test_without_a_companion_there_is_no_panel_about_weights(url: str, tmp_path: Path) -> None:
+    connection, alias = Connection(url=url), "test-dashboards-alone"
+    with closing(connection.client()) as client, gone_afterwards(client, alias):
+        fill(url, alias, tmp_path, words_index=False)
+        looked = look(client, connection, alias)
+        assert not looked.corpus.companion
+        assert f"stair-es ingest ... --index {alias} --words-index" in looked.remarks[0]
+        album = _album(client, connection, alias)
+        answers = album.answers("kibana")
+        assert {kind for kind in answers if "/" not in kind} == set(PANELS) - {
+            "average-weight",
+            "in-numbers",
+            "distribution",
+            "one-image",
+            "by-weight",
+            "words-per-image",
+            "few-words",
+            "dominated",
+        }
+        assert f"{alias}-words" not in json.dumps([ask.index for ask, _ in answers.values()])

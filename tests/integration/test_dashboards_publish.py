@@ -1,0 +1,490 @@
+"""Publishing over real HTTP, to a server that answers as the products do (`tools/dashboards_server.py`), failures and all."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+import urllib3
+from dashboards_server import DashboardsServer
+from fault_proxy import Reply, serve
+from gate_proxy import GateProxy
+from stair_es.cli.main import app
+from typer.testing import CliRunner, Result
+
+from stair_es.cluster.connect import Security
+from stair_es.dashboards.bundle import bundle, dashboard_id
+from stair_es.dashboards.corpus import Corpus, Product
+from stair_es.dashboards.objects import ndjson
+from stair_es.dashboards.place import Place
+from stair_es.dashboards.publish import Found, Imported, publish, recognise
+from stair_es.dashboards.session import Session
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, StairError, UnsupportedTarget, UsageError
+
+PHOTOS = Corpus(name="photos")
+PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
+VERSIONS = {"opensearch-dashboards": "3.6.0", "kibana": "9.1.2"}
+Pauses = list[float]
+
+
+@pytest.fixture(params=PRODUCTS)
+def product(request: pytest.FixtureRequest) -> Product:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def server(product: Product) -> Iterator[DashboardsServer]:
+    with DashboardsServer(product, VERSIONS[product]) as made:
+        yield made
+
+
+def sent(place: Place, product: Product | None = None, pauses: Pauses | None = None, corpus: Corpus = PHOTOS) -> list[Imported]:
+    waited: Pauses = pauses if pauses is not None else []
+    with closing(Session(place, sleep=waited.append)) as session:
+        found = recognise(session, product)
+        return publish(session, bundle(corpus, found.product), found.product)
+
+
+def found(place: Place, product: Product | None = None) -> Found:
+    with closing(Session(place, sleep=lambda _: None)) as session:
+        return recognise(session, product)
+
+
+def failed(imported: list[Imported]) -> dict[str, str]:
+    return {each.id: each.error for each in imported if each.error}
+
+
+# --- it works, and works again ---
+
+
+def test_everything_is_imported(server: DashboardsServer, product: Product) -> None:
+    imported = sent(Place(url=server.url))
+    objects = bundle(PHOTOS, product)
+    assert failed(imported) == {}
+    assert [each.id for each in imported] == [made["id"] for made in objects]
+    held = server.held()
+    assert {(type_, id_) for type_, id_ in held} == {(made["type"], made["id"]) for made in objects}
+    for made in objects:
+        assert held[made["type"], made["id"]]["attributes"] == made["attributes"]
+
+
+def test_a_second_time_nothing_is_added(server: DashboardsServer) -> None:
+    first = sent(Place(url=server.url))
+    before = json.dumps(sorted(server.held().items(), key=str), sort_keys=True)
+    second = sent(Place(url=server.url))
+    assert json.dumps(sorted(server.held().items(), key=str), sort_keys=True) == before
+    assert {each.overwritten for each in first} == {False}
+    assert {each.overwritten for each in second} == {True}
+
+
+def test_two_indices_live_side_by_side(server: DashboardsServer, product: Product) -> None:
+    sent(Place(url=server.url))
+    sent(Place(url=server.url), corpus=Corpus(name="photos-2"))
+    assert len(server.held()) == 2 * len(bundle(PHOTOS, product))
+
+
+def test_the_base_path_belongs_to_the_url(product: Product) -> None:
+    with DashboardsServer(product, VERSIONS[product], base_path="/_dashboards") as server:
+        assert failed(sent(Place(url=f"{server.url}/"))) == {}
+        with pytest.raises(ClusterError, match=r"HTTP 404") as caught:
+            sent(Place(url=server.url.removesuffix("/_dashboards")))
+        assert "base path" in caught.value.remedy
+
+
+# --- which product ---
+
+
+def test_the_product_says_which_it_is(server: DashboardsServer, product: Product) -> None:
+    assert found(Place(url=server.url)) == Found(product=product, version=VERSIONS[product])
+
+
+def test_without_its_header_the_version_tells(server: DashboardsServer, product: Product) -> None:
+    server.says_name = False
+    assert found(Place(url=server.url)).product == product
+
+
+def test_another_product_than_asked_for_is_refused(server: DashboardsServer, product: Product) -> None:
+    other: Product = "kibana" if product == "opensearch-dashboards" else "opensearch-dashboards"
+    with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not"):
+        found(Place(url=server.url), other)
+    part = {"space": "team"} if product == "opensearch-dashboards" else {"tenant": "team"}
+    server.spaces = server.workspaces = frozenset({"team"})
+    with pytest.raises(UsageError, match=r"is (Kibana|OpenSearch Dashboards), not") as caught:
+        found(Place(url=server.url, **part))  # type: ignore[arg-type]
+    assert server.held() == {}
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("product", "version"), [("opensearch-dashboards", "1.3.2"), ("kibana", "7.17.0")])
+def test_too_old_a_product_is_refused(product: Product, version: str) -> None:
+    with DashboardsServer(product, version) as server, pytest.raises(UnsupportedTarget, match=version):
+        sent(Place(url=server.url))
+
+
+def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
+    status = Reply.json({"status": {"overall": {"level": "available"}}})
+    with serve(lambda _: status) as url:
+        with pytest.raises(UsageError, match="doesn't say which product"):
+            found(Place(url=url))
+        assert found(Place(url=url), "kibana") == Found(product="kibana", version="")
+
+
+def test_the_cluster_itself_is_no_dashboard(node_url: str) -> None:
+    with pytest.raises(ClusterError, match="not as OpenSearch Dashboards or Kibana"):
+        found(Place(url=node_url))
+
+
+# --- spaces, workspaces, tenants ---
+
+
+def test_a_space_gets_its_own_and_the_link_goes_to_what_was_stored() -> None:
+    with DashboardsServer("kibana", "8.15.0", spaces=frozenset({"team"})) as server:
+        sent(Place(url=server.url))
+        place = Place(url=server.url, space="team")
+        imported = sent(place)
+        [dashboard] = [each for each in imported if each.id == dashboard_id(PHOTOS)]
+        assert dashboard.stored_as != dashboard.id  # that id is taken in the default space
+        assert ("dashboard", dashboard.stored_as) in server.held("team")
+        assert place.link(dashboard.stored_as).endswith(f"/s/team/app/dashboards#/view/{dashboard.stored_as}")
+        again = sent(place)
+        assert [each.stored_as for each in again] == [each.stored_as for each in imported]
+        assert len(server.held("team")) == len(server.held()) == len(imported)
+
+
+def test_a_workspace_gets_its_own() -> None:
+    with DashboardsServer("opensearch-dashboards", workspaces=frozenset({"w1"})) as server:
+        imported = sent(Place(url=server.url, workspace="w1"))
+        assert len(server.held("w1")) == len(imported)
+        assert server.held() == {}
+
+
+def test_a_tenant_is_named_in_the_header() -> None:
+    with DashboardsServer("opensearch-dashboards", tenants=frozenset({"team"})) as server:
+        for tenant, held in (("team", "team"), ("private", "__user__"), ("global", "global")):
+            sent(Place(url=server.url, tenant=tenant))
+            assert server.held(held)
+        with pytest.raises(AuthenticationFailed, match="No tenant strangers"):
+            sent(Place(url=server.url, tenant="strangers"))
+
+
+@pytest.mark.parametrize("product", ["kibana"])
+def test_a_space_that_is_not_there_is_said(server: DashboardsServer) -> None:
+    with pytest.raises(ClusterError, match=r"/s/nowhere has no import \(HTTP 404\)"):
+        sent(Place(url=server.url, space="nowhere"))
+
+
+# --- logins ---
+
+
+def test_a_login_is_sent_and_a_wrong_one_refused_without_being_shown(server: DashboardsServer) -> None:
+    server.authorization = "Basic bWU6c2VjcmV0LXdvcmQ="
+    good = Security(user="me", password="secret-word")
+    assert failed(sent(Place(url=server.url, security=good))) == {}
+    for security in (Security(), Security(user="me", password="wrong-word"), Security(api_key="wrong-key")):
+        with pytest.raises(AuthenticationFailed, match="401") as caught:
+            sent(Place(url=server.url, security=security))
+        assert "STAIR_ES_DASHBOARDS_" in caught.value.remedy
+        assert "wrong" not in str(caught.value)
+
+
+def test_other_logins_have_their_headers(server: DashboardsServer) -> None:
+    for security, header in (
+        (Security(api_key="id:key"), "ApiKey aWQ6a2V5"),
+        (Security(bearer_token="a.b.c"), "Bearer a.b.c"),
+    ):
+        server.authorization = header
+        assert failed(sent(Place(url=server.url, security=security))) == {}
+
+
+@pytest.mark.parametrize("page", ["/login?next=%2F", "https://sso.example.org/oauth2/authorize?state=secret-state"])
+def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, page: str) -> None:
+    server.authorization, server.login_page = "Basic x", page
+    with pytest.raises(AuthenticationFailed, match="sends to a login page") as caught:
+        sent(Place(url=server.url))
+    assert "secret-state" not in str(caught.value)
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_elsewhere_says_where_to(server: DashboardsServer) -> None:
+    server.planned = [Reply(status=302, headers={"location": "/base/api/status"})]
+    with pytest.raises(ClusterError, match=r"redirects elsewhere \(HTTP 302\), to /base/api/status") as caught:
+        sent(Place(url=server.url))
+    assert "base path" in caught.value.remedy
+
+
+def test_a_page_instead_of_an_answer_is_recognised(server: DashboardsServer) -> None:
+    server.planned = [Reply(kind="text/html", body=b"<html><title>Please log in</title></html>")]
+    with pytest.raises(ClusterError, match=r"a page \(text/html\), not with JSON") as caught:
+        sent(Place(url=server.url))
+    assert "Please log in" in caught.value.message
+
+
+def test_an_answer_that_repeats_the_secret_is_shown_without_it(server: DashboardsServer) -> None:
+    server.planned = [Reply.json({"message": "no rights for secret-word"}, status=403)]
+    with pytest.raises(AuthenticationFailed, match="no rights for") as caught:
+        sent(Place(url=server.url, security=Security(user="me", password="secret-word")))
+    assert "secret-word" not in str(caught.value)
+
+
+# --- what fails ---
+
+
+def test_refused_objects_are_named_one_by_one(server: DashboardsServer) -> None:
+    server.refuse = lambda made: "the index is read-only" if made["id"].endswith("-bars") else None
+    imported = sent(Place(url=server.url))
+    assert failed(imported) == {PHOTOS.id("bars"): "the index is read-only"}
+    assert len(server.held()) == len(imported) - 1
+
+
+def test_a_file_that_is_too_large_is_refused_with_the_setting_to_raise(server: DashboardsServer) -> None:
+    server.max_bytes = 1000
+    with pytest.raises(ClusterError, match=r"no file as large as this one \(HTTP 413\)") as caught:
+        sent(Place(url=server.url))
+    assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
+
+
+def test_what_an_object_lacks_and_what_holds_its_id_are_named(server: DashboardsServer, product: Product) -> None:
+    answers: list[tuple[Mapping[str, Any], str]] = [
+        ({"type": "missing_references", "references": [{"type": "index-pattern", "id": "x"}]}, "isn't there: index-pattern x"),
+        ({"type": "conflict"}, "another object has its id"),
+        ({"type": "ambiguous_conflict", "destinations": []}, "another object has its id"),
+        ({"type": "unsupported_type"}, "doesn't know objects of this type"),
+        ({"type": "unknown", "message": "strict_dynamic_mapping_exception"}, "strict_dynamic_mapping_exception"),
+    ]
+    first = bundle(PHOTOS, product)[0]
+    for error, said in answers:
+        told = {"id": first["id"], "type": first["type"], "error": error}
+        status = Reply.json({"version": {"number": server.version}})
+        server.planned = [status, Reply.json({"success": False, "successCount": 0, "errors": [told]})]
+        errors = failed(sent(Place(url=server.url), product))
+        assert said in errors[first["id"]]
+        assert errors[dashboard_id(PHOTOS)] == "not imported, since others failed"
+
+
+def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
+    status = Reply.json({"version": {"number": server.version}})
+    message = (
+        'Document "x" has property "dashboard" which belongs to a more recent version of it [9]. The last known version is [8]'
+    )
+    server.planned = [status, Reply.json({"statusCode": 422, "message": message}, status=422)]
+    with pytest.raises(ClusterError, match="more recent version") as caught:
+        sent(Place(url=server.url))
+    assert "docs/dashboards.md" in caught.value.remedy
+
+
+# --- what passes ---
+
+
+def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
+    not_ready = Reply(status=503, kind="text/plain", body=b"server is not ready yet")
+    busy = Reply(status=429, headers={"retry-after": "7"})
+    server.planned = [not_ready, busy]
+    pauses: Pauses = []
+    assert failed(sent(Place(url=server.url), pauses=pauses)) == {}
+    assert pauses == [1.0, 7.0]
+
+
+def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) -> None:
+    server.planned = [Reply(status=503, kind="text/plain", body=b"server is not ready yet")] * 9
+    pauses: Pauses = []
+    with pytest.raises(ClusterError, match=r"busy or not ready \(HTTP 503\): server is not ready yet"):
+        sent(Place(url=server.url), pauses=pauses)
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_a_lost_answer_is_asked_for_again(server: DashboardsServer) -> None:
+    pauses: Pauses = []
+    status = Reply.json({"version": {"number": server.version}})
+    server.planned = [status, None]  # the import's answer never comes
+    assert failed(sent(Place(url=server.url), pauses=pauses)) == {}
+    assert pauses == [1.0]
+
+
+def test_nobody_there(server: DashboardsServer) -> None:
+    with pytest.raises(ClusterUnreachable, match="neither OpenSearch Dashboards nor Kibana answers") as caught:
+        sent(Place(url="http://127.0.0.1:9", timeout_s=2))
+    assert "5601" in caught.value.remedy
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def _tls(authority: trustme.CA, name: str = "localhost") -> ssl.SSLContext:
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(made)
+    return made
+
+
+@pytest.mark.parametrize("product", ["kibana"])
+def test_tls_is_verified(server: DashboardsServer, authority: trustme.CA, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    proxy = GateProxy(server.url, tls=_tls(authority))
+    try:
+        assert failed(sent(Place(url=proxy.url, security=Security(ca_file=str(ca_file))))) == {}
+        with pytest.raises(ClusterUnreachable, match="no TLS connection") as caught:
+            sent(Place(url=proxy.url))
+        assert "--dashboards-ca-file / STAIR_ES_DASHBOARDS_CA_FILE" in caught.value.remedy
+        with pytest.raises(ClusterUnreachable, match="no certificate that the server shows has it"):
+            sent(Place(url=proxy.url, security=Security(ca_fingerprint="0" * 64)))
+    finally:
+        proxy.kill()
+
+
+# --- the server is as strict as it says ---
+
+
+def raw(
+    server: DashboardsServer, body: str, *, name: str = "a.ndjson", query: str = "", headers: Mapping[str, str] | None = None
+) -> tuple[int, Any]:
+    xsrf = {"osd-xsrf": "true", "kbn-xsrf": "true"} if headers is None else dict(headers)
+    with urllib3.PoolManager() as pool:
+        came = pool.request(
+            "POST",
+            f"{server.url}/api/saved_objects/_import{query}",
+            fields={"file": (name, body.encode(), "application/ndjson")},
+            headers=xsrf,
+        )
+        return came.status, came.json()
+
+
+def test_the_server_refuses_what_the_products_refuse(server: DashboardsServer, product: Product) -> None:
+    good = ndjson(bundle(PHOTOS, product))
+    other = {"opensearch-dashboards": "kbn-xsrf", "kibana": "osd-xsrf"}[product]
+    assert raw(server, good, headers={other: "true"})[0] == 400
+    assert "Invalid file extension" in raw(server, good, name="a.json")[1]["message"]
+    assert raw(server, good, query="?overwrite=true&createNewCopies=true")[0] == 400
+    assert raw(server, good, query="?strange=1")[0] == 400
+    assert "Non-unique" in raw(server, good + good)[1]["message"]
+    assert server.held() == {}
+
+    alone = [made for made in bundle(PHOTOS, product) if made["type"] != "index-pattern"]
+    status, answer = raw(server, ndjson(alone))
+    assert (status, answer["success"], answer["successCount"]) == (200, False, 0)
+    assert {each["error"]["type"] for each in answer["errors"]} == {"missing_references"}
+
+    assert raw(server, good)[1]["success"]
+    status, answer = raw(server, good)
+    assert {each["error"]["type"] for each in answer["errors"]} == {"conflict"}
+    assert raw(server, good, query="?overwrite=true")[1]["success"]
+
+
+def change(objects: list[dict[str, Any]], by: Callable[[dict[str, Any]], None]) -> str:
+    by(objects[-1])
+    return ndjson(objects)
+
+
+def test_the_server_knows_versions_types_and_attributes(server: DashboardsServer, product: Product) -> None:
+    newer = change(bundle(PHOTOS, product), lambda made: made.update(migrationVersion={"dashboard": "9.9.9"}))
+    status, answer = raw(server, newer)
+    assert status == 422
+    assert "more recent version" in answer["message"]
+    lens = raw(server, change(bundle(PHOTOS, product), lambda made: made.update(type="canvas")))[1]
+    assert lens["errors"][0]["error"]["type"] == "unsupported_type"
+    strange = raw(
+        server, change(bundle(PHOTOS, product), lambda made: made["attributes"].update(sections=[])), query="?overwrite=true"
+    )[1]
+    assert "sections" in strange["errors"][0]["error"]["message"]
+
+
+def test_each_products_dashboard_is_refused_by_the_other() -> None:
+    with DashboardsServer("opensearch-dashboards") as server:
+        answer = raw(server, ndjson(bundle(PHOTOS, "kibana")))[1]
+        assert "controlGroupInput" in answer["errors"][0]["error"]["message"]
+
+
+# --- the command ---
+
+
+def command(*arguments: str, **environ: str) -> Result:
+    whole = {"STAIR_ES_URL": "", "STAIR_ES_DASHBOARDS_URL": "", "COLUMNS": "200", **environ}
+    return CliRunner().invoke(app, ["dashboards", *arguments], env=whole)
+
+
+def told(result: Result) -> StairError:
+    assert isinstance(result.exception, StairError), result.output
+    return result.exception
+
+
+def test_the_command_prints_the_link(server: DashboardsServer) -> None:
+    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{server.url}/app/dashboards#/view/{dashboard_id(PHOTOS)}\n"
+    assert "objects imported" in done.stderr
+
+
+def test_the_command_tells_programs_object_by_object(server: DashboardsServer, product: Product) -> None:
+    server.refuse = lambda made: "no" if made["id"].endswith("-bars") else None
+    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url, "--json")
+    assert done.exit_code == 3
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"product", "version", "url", "imported", "refused", "objects"}
+    assert (answer["product"], answer["refused"]) == (product, 1)
+    assert [each["error"] for each in answer["objects"] if "error" in each] == ["no"]
+    plain = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url)
+    assert plain.exit_code == 3
+    assert f"({PHOTOS.id('bars')}): no" in plain.stderr
+
+
+def test_the_command_fails_as_a_whole_when_nothing_came_through(server: DashboardsServer) -> None:
+    server.refuse = lambda made: "no"
+    done = command("publish", "--index", "photos", "--words-index", "--dashboards-url", server.url, "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["url"] is None
+
+
+def test_a_password_on_the_command_line_is_refused(server: DashboardsServer) -> None:
+    done = command("publish", "--words-index", "--dashboards-url", server.url.replace("//", "//me:secret-word@"))
+    assert "a password on the command line" in told(done).message
+    assert server.requests == []
+    from_environment = command(
+        "publish", "--index", "photos", "--words-index", STAIR_ES_DASHBOARDS_URL=server.url.replace("//", "//me:secret-word@")
+    )
+    assert from_environment.exit_code == 0, from_environment.output
+    assert "secret-word" not in from_environment.output
+
+
+def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "photos.ndjson"
+    done = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", str(file))
+    assert done.exit_code == 0, done.output
+    assert file.read_text() == ndjson(bundle(PHOTOS, "kibana"))
+    out = command("export", "--index", "photos", "--words-index", "--product", "kibana", "-o", "-")
+    assert out.stdout == file.read_text()
+    with DashboardsServer("kibana", "8.15.0") as server:
+        assert raw(server, file.read_text())[1]["success"]
+
+
+def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
+    file = str(tmp_path / "photos.ndjson")
+    assert "for which product?" in told(command("export", "--words-index", "-o", file)).message
+    assert ".ndjson only" in told(command("export", "--words-index", "-o", "photos.json")).message
+    away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
+    assert "Or say --words-index or --no-words-index" in told(away).remedy
+    still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-words-index", "--product", "kibana")
+    assert still.exit_code == 0, still.output
+    assert "the cluster wasn't asked" in still.stderr
+
+
+def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Path) -> None:
+    from dashboard_corpus import fill
+
+    assert "there is no index or alias" in told(command("export", "--index", index_name, "-o", "-", "--url", node_url)).message
+    fill(node_url, index_name, tmp_path, words_index=False)
+    done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
+    assert done.exit_code == 0, done.output
+    assert f"--index {index_name} --words-index makes it" in done.stderr
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards
+    assert not any(made["id"].endswith("-average-weight") for made in objects)

@@ -1,0 +1,287 @@
+"""The saved objects, and the checker that looks at them before a product does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stair_es.dashboards.bundle import bundle, dashboard_id, placed
+from stair_es.dashboards.check import faults
+from stair_es.dashboards.corpus import Corpus, Product
+from stair_es.dashboards.look import interval
+from stair_es.dashboards.objects import ndjson
+from stair_es.dashboards.panels import panels
+from stair_es.dashboards.publish import check
+from stair_es.errors import ResourceError, UsageError
+
+PRODUCTS: tuple[Product, ...] = ("opensearch-dashboards", "kibana")
+CORPORA = [
+    Corpus(name="photos"),
+    Corpus(name="photos", companion=False),
+    Corpus(name="photos", companion_word="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
+]
+Objects = list[dict[str, Any]]
+
+
+PHOTOS = Corpus(name="photos")
+
+
+def made(product: Product = "opensearch-dashboards", corpus: Corpus = PHOTOS) -> Objects:
+    return bundle(corpus, product)
+
+
+def of(objects: Objects, kind: str) -> dict[str, Any]:
+    [found] = [each for each in objects if each["id"].endswith(f"-{kind}")]
+    return found
+
+
+def state(each: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(each["attributes"]["visState"])
+    return found
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_every_bundle_is_without_fault(corpus: Corpus, product: Product) -> None:
+    assert faults(bundle(corpus, product), product) == []
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_bundle_is_a_file_with_an_object_a_line(product: Product) -> None:
+    objects = made(product)
+    lines = ndjson(objects).splitlines()
+    assert [json.loads(line) for line in lines] == objects
+    assert ndjson(objects).endswith("}\n")
+
+
+def test_the_same_index_has_the_same_objects_and_another_one_has_others() -> None:
+    assert made() == made()
+    names = ["photos", "photos-words", "my.photos", "my-photos", "my_photos", "фото", "日本", "a" * 200, "a" * 199]
+    ids = [each["id"] for name in names for each in bundle(Corpus(name=name), "kibana")]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z0-9-]{1,80}", id_) for id_ in ids)
+
+
+@pytest.mark.parametrize("name", ["", "Photos", "photos*", "a,b", "-a", "a b", "a/b", "a#b"])
+def test_a_pattern_or_no_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="not the name of an index"):
+        Corpus(name=name)
+
+
+def test_only_the_products_own_controls_are_in_a_bundle() -> None:
+    types = {product: {state(each)["type"] for each in made(product) if each["type"] == "visualization"} for product in PRODUCTS}
+    assert types["opensearch-dashboards"] - types["kibana"] == {"input_control_vis"}
+    group = made("kibana")[-1]["attributes"]["controlGroupInput"]
+    fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
+    chosen = [control["fieldName"] for control in state(of(made(), "controls"))["params"]["controls"]]
+    assert fields == chosen == ["top_tokens", "uri", "source", "model"]
+    alone = [
+        control["fieldName"]
+        for control in state(of(made(corpus=replace(PHOTOS, companion=False)), "controls"))["params"]["controls"]
+    ]
+    assert alone[-1] == "format"  # which the companion lacks: as a filter it would empty its panels
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_no_time_field_so_that_nothing_is_empty_at_first(product: Product) -> None:
+    objects = made(product)
+    assert all("timeFieldName" not in each["attributes"] for each in objects)
+    assert objects[-1]["attributes"]["timeRestore"] is False
+    assert "%timefield%" not in ndjson(objects)
+
+
+def test_thumbnails_are_images_without_a_template() -> None:
+    formats = json.loads(of(made(), "images")["attributes"]["fieldFormatMap"])
+    assert formats["thumbnail"] == {
+        "id": "url",
+        "params": {"type": "img", "width": 96, "height": 96, "labelTemplate": "thumbnail"},
+    }
+    assert of(made(), "found")["attributes"]["columns"] == ["thumbnail", "top_tokens", "uri"]
+    plain = made(corpus=replace(PHOTOS, thumbnails=False, captions=True))
+    assert of(plain, "found")["attributes"]["columns"] == ["top_tokens", "caption", "uri"]
+    assert of(plain, "wordless")["attributes"]["columns"] == ["uri"]
+
+
+def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make_it() -> None:
+    objects = made(corpus=replace(PHOTOS, companion=False))
+    assert len(objects) < len(made())
+    rest = [each for each in objects if not each["id"].endswith("-about")]
+    assert "photos-words" not in ndjson(rest)
+    assert "stair-es ingest ... --index photos --words-index" in state(of(objects, "about"))["params"]["markdown"]
+
+
+def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:
+    assert '"token"' not in json.dumps(json.loads(state(of(made(), "average-weight"))["params"]["spec"])["data"])
+    apart = made(corpus=replace(PHOTOS, companion_word="token"))
+    assert json.loads(state(of(apart, "average-weight"))["params"]["spec"])["data"]["url"]["body"]["aggs"]["words"]["terms"][
+        "field"
+    ] == ("token")
+    assert "empties the panels" in state(of(apart, "about"))["params"]["markdown"]
+
+
+def test_panels_fill_the_rows() -> None:
+    for corpus in CORPORA:
+        for product in PRODUCTS:
+            places = placed(panels(corpus, product))
+            for y in {place["y"] for place in places}:
+                row = [place for place in places if place["y"] == y]
+                assert sum(place["w"] for place in row) == 48
+                assert len({place["h"] for place in row}) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step"), [(0, "h"), (86_400, "h"), (10 * 86_400, "d"), (700 * 86_400, "M"), (30 * 365 * 86_400, "y")]
+)
+def test_bars_over_time_are_neither_too_many_nor_too_few(seconds: float, step: str) -> None:
+    assert interval(seconds) == step
+
+
+# --- the checker ---
+
+Break = Callable[[Objects], None]
+
+
+def in_string(kind: str, attribute: str, change: Callable[[Any], None]) -> Break:
+    def broken(objects: Objects) -> None:
+        attributes = of(objects, kind)["attributes"]
+        inside = json.loads(attributes[attribute])
+        change(inside)
+        attributes[attribute] = json.dumps(inside)
+
+    return broken
+
+
+def in_spec(change: Callable[[Any], None]) -> Break:
+    def broken(inside: dict[str, Any]) -> None:
+        spec = json.loads(inside["params"]["spec"])
+        change(spec)
+        inside["params"]["spec"] = json.dumps(spec)
+
+    return in_string("together", "visState", broken)
+
+
+def set_(kind: str, *path: str | int, to: object) -> Break:
+    def broken(objects: Objects) -> None:
+        inside: Any = of(objects, kind)
+        for step in path[:-1]:
+            inside = inside[step]
+        inside[path[-1]] = to
+
+    return broken
+
+
+def put(*path: str | int, to: object) -> Callable[[Any], None]:
+    def change(whole: object) -> None:
+        inside: Any = whole
+        for step in path[:-1]:
+            inside = inside[step]
+        inside[path[-1]] = to
+
+    return change
+
+
+BROKEN: list[tuple[str, Break, str]] = [
+    ("type", set_("bars", "type", to="lens"), "an unknown type"),
+    ("key", set_("bars", "coreMigrationVersion", to="8.8.0"), "has the keys"),
+    ("id", set_("bars", "id", to="a_bars-bars"), "id is not words"),
+    ("version", set_("bars", "migrationVersion", to={"visualization": "7.11.0"}), "migrationVersion is"),
+    ("title", set_("bars", "attributes", "title", to=""), "no title"),
+    ("attribute", set_("dashboard", "attributes", "sections", to=[]), "refuses: sections"),
+    ("json", set_("bars", "attributes", "visState", to="{"), "visState is no JSON"),
+    ("json panels", set_("dashboard", "attributes", "panelsJSON", to=[]), "panelsJSON is no string"),
+    ("json source", set_("found", "attributes", "kibanaSavedObjectMeta", to={}), "searchSourceJSON is no string"),
+    ("twice", lambda objects: objects.append(copy.deepcopy(objects[3])), "comes 2 times"),
+    ("gone", lambda objects: objects.remove(of(objects, "bars")), "which isn't in the file"),
+    (
+        (
+            "unused",
+            lambda objects: of(objects, "bars")["references"].append({"name": "a", "type": "index-pattern", "id": "b"}),
+            "nothing uses",
+        )
+    ),
+    ("unnamed", set_("bars", "references", to=[]), "no reference called"),
+    ("reference", set_("bars", "references", 0, "extra", to=1), "a reference with the keys"),
+    ("columns", set_("found", "attributes", "columns", to=[]), "no columns"),
+    ("sort", set_("found", "attributes", "sort", to=[["uri", "up"]]), "sort is no list"),
+    ("time field", set_("images", "attributes", "timeFieldName", to="ingested_at"), "has a time field"),
+    (
+        (
+            "template",
+            in_string("images", "fieldFormatMap", put("thumbnail", "params", "urlTemplate", to="{{value}}")),
+            "encodes data URIs",
+        )
+    ),
+    (
+        (
+            "label",
+            in_string("images", "fieldFormatMap", put("thumbnail", "params", "labelTemplate", to="")),
+            "without a labelTemplate",
+        )
+    ),
+    ("chart", in_string("bars", "visState", put("type", to="radar")), "an unknown type of chart"),
+    ("chart title", in_string("bars", "visState", put("title", to="other")), "another title"),
+    ("same ids", in_string("bars", "visState", put("aggs", 1, "id", to="1")), "two aggregations with one id"),
+    ("schema", in_string("bars", "visState", put("aggs", 1, "schema", to="bucket")), "no place called 'bucket'"),
+    ("aggregation", in_string("bars", "visState", put("aggs", 1, "type", to="avg")), "is none for 'segment'"),
+    ("order", in_string("bars", "visState", put("aggs", 1, "params", "orderBy", to="9")), "which is no metric"),
+    ("field", in_string("bars", "visState", put("aggs", 1, "params", "field", to="")), "no field"),
+    ("no metric", in_string("cloud", "visState", put("aggs", to=[])), "no metric"),
+    ("series", in_string("bars", "visState", put("params", "seriesParams", 0, "data", "id", to="7")), "a series of '7'"),
+    ("axis", in_string("bars", "visState", put("params", "seriesParams", 0, "valueAxis", to="x")), "which is no axis"),
+    ("text with aggs", in_string("about", "visState", put("aggs", to=[{"id": "1"}])), "takes no aggregations"),
+    ("spec", in_string("together", "visState", put("params", "spec", to="{")), "the spec is no JSON"),
+    ("vega version", in_spec(put("$schema", to="https://vega.github.io/schema/vega/v5.json")), "$schema is not"),
+    ("no index", in_spec(put("data", "url", to="http://x")), "asks no index"),
+    ("no context", in_spec(put("data", "url", "%context%", to=False)), "don't reach it"),
+    ("query", in_spec(put("data", "url", "body", "query", to={})), "together with body.query"),
+    ("property", in_spec(put("data", "format", to={})), "where the rows are"),
+    ("image", in_spec(put("mark", to={"type": "image"})), "image marks are blocked"),
+    ("expression", in_spec(put("transform", 1, "calculate", to="datum.parent")), "uses 'parent'"),
+    ("one product's function", in_spec(put("transform", 1, "calculate", to="kibanaAddFilter('a')")), "kibanaAddFilter"),
+    ("no panels", set_("dashboard", "attributes", "panelsJSON", to="[]"), "nothing uses the reference"),
+    ("grid", in_string("dashboard", "panelsJSON", put(3, "gridData", "w", to=60)), "doesn't fit on 48"),
+    ("grid index", in_string("dashboard", "panelsJSON", put(3, "gridData", "i", to="other")), "gridData.i is"),
+    ("no grid", in_string("dashboard", "panelsJSON", put(3, "gridData", to={})), "gridData has no whole"),
+    ("overlap", in_string("dashboard", "panelsJSON", put(3, "gridData", "x", to=10)), "lie on each other"),
+    ("same panels", in_string("dashboard", "panelsJSON", put(3, "panelIndex", to="p2")), "2 panels with the index"),
+    ("panel version", in_string("dashboard", "panelsJSON", put(3, "version", to="8.0.0")), "version '8.0.0'"),
+    ("empty title", in_string("dashboard", "panelsJSON", put(3, "title", to="")), "an empty title"),
+    ("no config", in_string("dashboard", "panelsJSON", put(3, "embeddableConfig", to=None)), "no embeddableConfig"),
+]
+"""What is broken, how, and what is said."""
+
+
+@pytest.mark.parametrize(("change", "said"), [pytest.param(change, said, id=name) for name, change, said in BROKEN])
+def test_the_checker_finds_each_kind_of_fault(change: Break, said: str) -> None:
+    objects = made()
+    change(objects)
+    found = faults(objects, "opensearch-dashboards")
+    assert any(said in fault for fault in found), found
+    with pytest.raises(ResourceError, match="saved objects are wrong"):
+        check(objects, "opensearch-dashboards")
+
+
+def test_the_checker_knows_what_only_one_product_takes() -> None:
+    assert any("controlGroupInput" in fault for fault in faults(made("kibana"), "opensearch-dashboards"))
+    assert any("input_control_vis" in fault for fault in faults(made(), "kibana"))
+
+
+def test_the_checker_knows_the_limits_of_an_import() -> None:
+    objects = made()
+    text = of(objects, "about")["attributes"]
+    text["description"] = "x" * (26 * 1024 * 1024)
+    assert any("bytes: more than" in fault for fault in faults(objects, "kibana"))
+
+
+def test_a_dashboard_shows_every_panel_once() -> None:
+    for product in PRODUCTS:
+        objects = made(product)
+        shown = [each["id"] for each in objects[-1]["references"] if each["name"].startswith("panel_")]
+        assert objects[-1]["id"] == dashboard_id(Corpus(name="photos"))
+        assert sorted(shown) == sorted(each["id"] for each in objects if each["type"] in ("search", "visualization"))

@@ -1,0 +1,104 @@
+"""Where dashboards go, and with which login: values, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stair_es.cluster.connect import Security
+from stair_es.dashboards.place import Place, place_from_env
+from stair_es.errors import UsageError
+
+URL = "http://localhost:5601"
+
+
+def test_a_place_has_a_scope_and_a_link() -> None:
+    assert Place(url=f"{URL}/").link("a-b") == f"{URL}/app/dashboards#/view/a-b"
+    assert Place(url=f"{URL}/base/", space="photo team").link("x") == f"{URL}/base/s/photo%20team/app/dashboards#/view/x"
+    assert Place(url=URL, space="default").scope == ""
+    assert Place(url=URL, workspace="w1").scope == "/w/w1"
+    assert Place(url=URL, tenant="a b").link("x") == f"{URL}/app/dashboards?security_tenant=a%20b#/view/x"
+
+
+@pytest.mark.parametrize(("tenant", "header"), [("global", "global"), ("private", "__user__"), ("team", "team"), (None, None)])
+def test_tenants_have_the_names_of_the_plugin(tenant: str | None, header: str | None) -> None:
+    assert Place(url=URL, tenant=tenant).tenant_header == header
+
+
+def test_the_part_says_which_product_it_must_be() -> None:
+    assert Place(url=URL).product is None
+    assert Place(url=URL, space="s").product == "kibana"
+    assert Place(url=URL, workspace="w").product == Place(url=URL, tenant="t").product == "opensearch-dashboards"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:5601", "ftp://host", f"{URL}/app/dashboards#/view/x", f"{URL}?a=b", "http://host:0", "http://[x"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="not the address of a product"):
+        Place(url=url)
+
+
+def test_parts_of_two_products_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--space is Kibana's"):
+        Place(url=URL, space="s", tenant="t")
+
+
+def test_a_login_in_the_url_is_a_login_and_is_never_shown() -> None:
+    place = Place(url="https://me:p%40ss@host/base", security=Security(ca_file="ca.pem"))
+    assert (place.security.user, place.security.password, place.security.ca_file) == ("me", "p@ss", "ca.pem")
+    assert place.safe_url == "https://host/base"
+    assert "p@ss" not in repr(place)
+    assert "p%40ss" not in repr(place)
+    assert place.redact("sent p@ss and p%40ss") == "sent *** and ***"
+
+
+def test_a_second_login_is_refused() -> None:
+    with pytest.raises(UsageError, match="a login in the URL of the dashboards, and another way"):
+        Place(url="https://me:pass@host", security=Security(api_key="abc"))
+
+
+def test_certificates_need_https() -> None:
+    with pytest.raises(UsageError, match="certificates mean nothing"):
+        Place(url=URL, security=Security(ca_file="ca.pem"))
+
+
+def test_logins_come_from_the_environment_and_its_files(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    environ = {
+        "STAIR_ES_DASHBOARDS_URL": URL,
+        "STAIR_ES_DASHBOARDS_USER": "me",
+        "STAIR_ES_DASHBOARDS_PASSWORD_FILE": str(file),
+    }
+    place = place_from_env(None, {}, environ)
+    assert (place.safe_url, place.security.user, place.security.password) == (URL, "me", "secret")
+    token = place_from_env(URL, {}, {"STAIR_ES_DASHBOARDS_TOKEN": "t" * 8})
+    assert token.security.authorization == "Bearer tttttttt"
+    key = place_from_env(URL, {}, {"STAIR_ES_DASHBOARDS_API_KEY": "id:key"})
+    assert key.security.authorization == "ApiKey aWQ6a2V5"
+
+
+def test_the_clusters_login_is_not_sent_to_another_place() -> None:
+    environ = {"STAIR_ES_USER": "me", "STAIR_ES_PASSWORD": "secret", "STAIR_ES_API_KEY": "key"}
+    assert place_from_env(URL, {}, environ).security.method == "none"
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({}, "no address of OpenSearch Dashboards or Kibana"),
+        ({"URL": URL, "USER": "me"}, "has no password"),
+        ({"URL": URL, "PASSWORD": "secret"}, "has no user"),
+        ({"URL": URL, "API_KEY": "a", "TOKEN": "b"}, "more than one way to log in"),
+        ({"URL": URL, "TOKEN": "a b"}, "STAIR_ES_DASHBOARDS_TOKEN holds spaces"),
+        ({"URL": URL, "PASSWORD": "a", "PASSWORD_FILE": "b"}, "are both set"),
+        ({"URL": "https://h", "CLIENT_KEY": "k.pem"}, "a client key without its certificate"),
+        ({"URL": "https://h", "CA_FILE": "a", "CA_FINGERPRINT": "b"}, "exclude each other"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_its_own_name(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        place_from_env(None, {}, {f"STAIR_ES_DASHBOARDS_{name}": value for name, value in environ.items()})
+    assert "STAIR_ES_USER" not in str(caught.value)
