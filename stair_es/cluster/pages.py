@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from stair_es.cluster.retry import persistently
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-ORDER = [{"uri": "asc"}, {"sha256": "asc"}]
+ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
 """By content, too: a URI may have a document for each content that it had."""
 
 
@@ -23,7 +23,7 @@ def pages(
     body: Mapping[str, Any],
     *,
     size: int,
-    sort: list[dict[str, str]] | None = None,
+    sort: Sequence[Mapping[str, Any]] = ORDER,
 ) -> Iterator[list[dict[str, Any]]]:
     """The hits of a search in the order of their URIs, `size` at a time; the last page may be empty or shorter.
 
@@ -41,7 +41,7 @@ def pages(
     Raises:
         ClusterError: The cluster failed a request, or could answer for a part of the index only.
     """
-    asked: dict[str, Any] = {**body, "size": size, "sort": sort or ORDER, "track_total_hits": False}
+    asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     while True:
         hits = whole(client, connection, index, asked)
         yield hits

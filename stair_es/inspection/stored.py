@@ -145,7 +145,10 @@ def image_of(hit: Mapping[str, Any]) -> StoredImage:
 
 def vector_of(tokens: object) -> SparseVector:
     """The words of a document's field `tokens`, whoever wrote it: without what is no weight. Pure."""
-    words = stored_words(tokens)
+    try:
+        words = stored_words(tokens)
+    except (TypeError, ValueError):  # in a field of another type than ours anything may stand
+        return SparseVector((), ())
     return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
 
 
