@@ -28,6 +28,7 @@ class Corpus:
     """What is there."""
 
     client: OpenSearch
+    url: str
     alias: str
     index: str
     folder: Path
@@ -47,14 +48,14 @@ class Corpus:
 
 
 @contextmanager
-def ingested(url: str, alias: str, folder: Path, model: str = "starter") -> Iterator[Corpus]:
-    """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name."""
+def ingested(url: str, alias: str, folder: Path, model: str = "starter", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
+    """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name. `more` are options of ingest."""
     for name in NAMES:
         shutil.copy(PHOTOS / f"{name}.jpg", folder)
     with closing(Connection(url=url).client()) as client:
-        written(url, alias, folder, model)
-        yield Corpus(client=client, alias=alias, index=index_of(client, alias), folder=folder)
-        client.indices.delete(index=f"{alias}-*")
+        written(url, alias, folder, model, **more)
+        yield Corpus(client=client, url=url, alias=alias, index=index_of(client, alias), folder=folder)
+        client.indices.delete(index=",".join(client.indices.get(index=f"{alias}-*")))  # by name: not every engine takes a pattern
 
 
 def written(url: str, alias: str, folder: Path, model: str, **more: Any) -> None:  # noqa: ANN401  options of ingest

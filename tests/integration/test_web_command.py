@@ -1,0 +1,166 @@
+"""`stair-es serve`, the installed one: what it prints, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from web_corpus import Corpus, ingested
+
+from stair_es.errors import UsageError
+from stair_es.web.server import PORT, listening, url_of
+
+STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-command", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+@contextmanager
+def running(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and the first line that it printed."""
+    command = [STAIR_ES, "serve", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)) as process:
+        try:
+            assert process.stdout is not None
+            yield process, process.stdout.readline()
+        finally:
+            process.kill()
+
+
+def refused(*arguments: str, **more: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [STAIR_ES, "serve", *arguments], capture_output=True, text=True, env=environment(**more), timeout=60, check=False
+    )
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def ask(url: str, path: str, **headers: str) -> int:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    try:
+        connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
+)
+def test_it_prints_where_answers_and_ends_with_a_signal(node_url: str, corpus: Corpus, number: int, code: int, said: str) -> None:
+    with running("--index", corpus.alias, "--port", "0", "--json", "--url", node_url) as (process, line):
+        url = json.loads(line)["url"]
+        assert ask(url, "/") == 200
+        assert ask(url, "/api/about") == 200
+        keep_alive = http.client.HTTPConnection(urlsplit(url).netloc)
+        keep_alive.request("GET", "/api/about")
+        keep_alive.getresponse().read()
+        process.send_signal(number)
+        out, told = process.communicate(timeout=30)  # the open connection doesn't hold it
+        keep_alive.close()
+    assert (process.returncode, out, told.strip()) == (code, "", said)
+
+
+def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpus: Corpus, tmp_path: Path) -> None:
+    token = "a-token-that-is-long-enough"
+    (tmp_path / "token").write_text(token + "\n")
+    arguments = ("--index", corpus.alias, "--port", "0", "--url", node_url, "--token-file", str(tmp_path / "token"))
+    with running(*arguments) as (process, line):
+        url = line.strip()
+        assert ask(url, "/") == 401
+        assert ask(url, f"/?token={token}") == 303
+        assert ask(url, "/api/about", authorization=f"Bearer {token}") == 200
+        process.send_signal(signal.SIGINT)
+        out, told = process.communicate(timeout=30)
+    assert token not in line + out + told
+    with running("--index", corpus.alias, "--port", "0", "--url", node_url, STAIR_ES_SERVE_TOKEN=token) as (_, line):
+        assert ask(line.strip(), "/api/about") == 401
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--host", "0.0.0.0"), "can be reached from other machines"),
+        (("--host", "::"), "can be reached from other machines"),
+        (("--host", "203.0.113.7", "--no-token"), "can't listen on 203.0.113.7"),
+        (("--host", "no such host", "--no-token"), "can't listen on no such host"),
+        (("--images", "/nowhere"), "no folder '/nowhere'"),
+        (("--token-file", "/nowhere"), "can't read the token"),
+        (("--token-file", "/dev/null"), "is empty"),
+        (("--allow-host", "https://photos.example.org"), "is no name of a host"),
+        (("--port", "99999"), "65535"),
+        (("--url", "http://user:password@127.0.0.1:1"), "a password on the command line"),
+    ],
+)
+def test_what_can_t_be_is_refused_with_a_remedy(corpus: Corpus, node_url: str, arguments: tuple[str, ...], said: str) -> None:
+    code, told = refused("--index", corpus.alias, "--url", node_url, "--port", "0", *arguments)
+    assert code == 2
+    assert said in " ".join(told.split())
+
+
+def test_tokens_that_are_no_tokens_are_refused(corpus: Corpus, node_url: str, tmp_path: Path) -> None:
+    code, told = refused("--index", corpus.alias, "--url", node_url, STAIR_ES_SERVE_TOKEN="short")
+    assert (code, "openssl rand" in told) == (2, True)
+    code, told = refused("--index", corpus.alias, "--url", node_url, "--no-token", STAIR_ES_SERVE_TOKEN="long-enough-token")
+    assert (code, "--no-token" in told) == (2, True)
+
+
+def test_an_index_that_isn_t_there_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:
+    code, told = refused("--index", index_name, "--url", node_url, "--port", "0")
+    assert code == 1
+    assert f"there is no index or alias '{index_name}'" in told
+
+
+def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(node_url: str, corpus: Corpus) -> None:
+    with listening("127.0.0.1", 0) as (_, taken):
+        code, told = refused("--index", corpus.alias, "--url", node_url, "--port", str(taken))
+        assert code == 2
+        assert f"port {taken} of 127.0.0.1 is taken" in told
+        assert "--port 0" in told
+    with listening("127.0.0.1", None) as (_, first), listening("127.0.0.1", None) as (_, second):
+        assert PORT <= first < second
+
+
+def test_help_has_examples() -> None:
+    done = subprocess.run(
+        [STAIR_ES, "serve", "--help"], capture_output=True, text=True, check=True, env=environment(COLUMNS="200")
+    )
+    for part in ("stair-es serve --index photos --open", "--images", "--token-file", "--ca-file", "--allow-host"):
+        assert part in done.stdout
+
+
+def test_urls_for_a_browser_on_this_machine() -> None:
+    assert url_of("0.0.0.0", 1) == url_of("", 1) == "http://127.0.0.1:1/"
+    assert url_of("::1", 1) == "http://[::1]:1/" == url_of("::", 1)
+    assert url_of("photos.example.org", 1) == "http://photos.example.org:1/"
+
+
+def test_ipv6_is_listened_on_where_the_machine_has_it() -> None:
+    with socket.socket(socket.AF_INET6) as tried:
+        has_it = tried.connect_ex(("::1", 9)) == errno.ECONNREFUSED
+    if not has_it:
+        with pytest.raises(UsageError, match="can't listen on ::1"), listening("::1", 0):
+            pass
+        return
+    with listening("::1", 0) as (listener, _):
+        assert listener.getsockname()[0] == "::1"
