@@ -10,7 +10,6 @@ pick the words out of as much as it would. Each reading is done `--rounds` times
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -116,8 +115,10 @@ def readings(client: OpenSearch, connection: Connection, index: str) -> dict[str
 def command(connection: Connection, index: str) -> str:
     """What the whole command takes, its start and its model included."""
     script, start = Path(sys.executable).parent / "stair-es", time.perf_counter()
-    subprocess.run([script, "words", "--index", index, "--url", connection.url], check=True, capture_output=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    told = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+    told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # a child of this process would begin with its memory
+    asked = [sys.executable, "-c", told, str(script), "words", "--index", index, "--url", connection.url]
+    peak = int(subprocess.run(asked, check=True, capture_output=True, text=True).stdout) / 1024
     return f"\nstair-es words: {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB"
 
 

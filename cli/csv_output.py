@@ -30,11 +30,7 @@ def safe(text: str) -> str:
 
 def lines(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """The table, without the last line end."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return out.getvalue().removesuffix("\n")
+    return "\n".join(_line([_cell(value) for value in row]) for row in (header, *rows))
 
 
 def emit_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
@@ -46,3 +42,9 @@ def _cell(value: Cell) -> Cell:
     if isinstance(value, bool):
         return str(value).lower()
     return safe(value.encode("utf-8", "backslashreplace").decode()) if isinstance(value, str) else value
+
+
+def _line(cells: Sequence[Cell]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(cells)  # which it has to quote: some versions quote nothing else
+    return out.getvalue().removesuffix("\r\n")

@@ -10,7 +10,7 @@ from stair_es.extras import need
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_MOST_CELLS = 40
+_FEWEST_CELLS, _MOST_CELLS = 4, 40
 _MARGIN = 2
 _MOST_PIXELS = 4_000_000
 """A thumbnail of more is none: anyone may have written it."""
@@ -23,7 +23,7 @@ def shows_pictures(console: Console) -> bool:
 
 
 def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
-    """The picture, no wider than the console; None for what is no image.
+    """The picture, no wider than the console; None for what is no image, or has no room.
 
     Raises:
         MissingExtra: It was asked for, and the package that draws isn't installed.
@@ -40,7 +40,9 @@ def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | N
     from stair_es.sources.decode import DecodeLimits, decode
     from stair_es.types import ImageSpec
 
-    cells = max(1, min(_MOST_CELLS, console.width - 2 * _MARGIN))
+    cells = min(_MOST_CELLS, console.width - 2 * _MARGIN)
+    if cells < _FEWEST_CELLS:
+        return None
     try:
         decoded = decode(data, ImageSpec(size_px=cells), DecodeLimits(max_pixels=_MOST_PIXELS))
     except DecodeError:

@@ -1,0 +1,195 @@
+"""One image in a terminal, as JSON and as CSV, and its thumbnail in half blocks: values in, text out."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from stair_es.cli.bars import Canvas
+from stair_es.cli.inspect import _file, _names
+from stair_es.cli.inspect_output import lines, to_json, to_rows
+from stair_es.cli.thumbnail import picture, shows_pictures
+
+from stair_es.inspection.compare import Comparison, Difference, Now, Steered
+from stair_es.inspection.inspector import Inspected, Seen
+from stair_es.inspection.stored import StoredImage
+from stair_es.types import SparseVector
+
+WIDE = Canvas(width=100)
+WORDS = SparseVector.from_mapping({"cat": 0.5, "a.b": 0.25, "=1+1": 0.125, "犬": 0.125})
+SOURCE = {"model": "m-1", "width": 4, "top_tokens": ["cat"], "caption": "a cat", "uri": "file:///p/a%20b.jpg", "policy": "ab"}
+
+
+def image(vector: SparseVector = WORDS, **source: object) -> StoredImage:
+    return StoredImage(id="1", index="i-1", uri="file:///p/a%20b.jpg", vector=vector, source={**SOURCE, **source})
+
+
+def seen(vector: SparseVector = WORDS) -> Seen:
+    now = Now(sha256="aa", model="m-1", vector=vector)
+    return Seen(uri="file:///p/new.jpg", now=now, facts={"width": 3, "format": "PNG"}, thumbnail=None)
+
+
+def inspected(
+    stored: StoredImage | None = None,
+    file: Seen | None = None,
+    comparison: Comparison | None = None,
+    steered: Steered | None = None,
+) -> Inspected:
+    return Inspected(image=stored, seen=file, comparison=comparison, steered=steered, changed=False)
+
+
+def plain(found: Inspected, k: int | None = None, canvas: Canvas = WIDE) -> list[str]:
+    return [line.plain for line in lines(found, k, canvas)]
+
+
+def test_each_word_with_its_weight_its_share_and_that_of_the_words_so_far() -> None:
+    cat, dotted, formula, dog, together, *facts = plain(inspected(image()))
+    assert cat.split() == ["cat", "█" * 40, "0.5000", "50.0", "%", "50.0", "%"]
+    assert dotted.split() == ["a.b", "█" * 20, "0.2500", "25.0", "%", "75.0", "%"]
+    assert formula.split()[0] == "=1+1"
+    assert dog.split()[-2:] == ["100.0", "%"]
+    assert together.startswith("  4 words, 1.0000 together")
+    assert [fact.split(maxsplit=1) for fact in facts] == [
+        ["id", "1"],
+        ["index", "i-1"],
+        ["uri", "file:///p/a%20b.jpg"],
+        ["caption", "a cat"],
+        ["policy", "ab"],
+        ["model", "m-1"],
+        ["width", "4"],
+    ]
+
+
+def test_what_is_left_out_is_said() -> None:
+    assert plain(inspected(image()), k=1)[1] == "  3 more words have 50.0 % of the weight (--all)"
+    assert plain(inspected(image(SparseVector((), ()))))[0] == "  no word: no query finds it"
+
+
+def test_hostile_fields_are_one_line_each_and_drive_no_terminal() -> None:
+    hostile = {
+        "caption": "\x1b]0;title\x07\nnext",
+        "na\nme": "[bold]x[/bold]",
+        "long": "x" * 9000,
+        "list": ["a", {"b": 1}],
+        "none": None,
+    }
+    vector = SparseVector.from_mapping({"\x1b[2J\n": 1.0})
+    drawn = plain(inspected(image(vector, **hostile)))
+    assert not any("\x1b" in line or "\n" in line or "\x07" in line for line in drawn)
+    assert max(map(len, drawn)) < 240
+    assert any(line.split() == ["list", '["a",', '{"b":', "1}]"] for line in drawn)
+
+
+def test_a_comparison_says_why_and_which_words() -> None:
+    different = Comparison(
+        differences=tuple(Difference(word=f"w{i}", stored=0.5, now=0.0) for i in range(14)), reasons=("the file has changed",)
+    )
+    drawn = plain(inspected(image(), seen(), different))
+    at = next(i for i, line in enumerate(drawn) if "stored otherwise" in line)
+    assert drawn[at] == "  14 words are stored otherwise than m-1 gives them now"
+    assert drawn[at + 1] == "    the file has changed"
+    assert drawn[at + 2] == "    w0   stored 0.5000, now      -"
+    assert drawn[-1] == "    2 more (--json)"
+    same = plain(inspected(image(), seen(), Comparison(differences=(), reasons=())))
+    assert same[-1] == "  the stored words are those that m-1 gives the file now"
+    unknown = plain(inspected(image(), seen(), Comparison(differences=different.differences[:1], reasons=())))
+    assert any("nothing that the index knows has changed" in line for line in unknown)
+
+
+def test_what_a_policy_did() -> None:
+    done = Steered(rules=("cap cat",), words=(Difference(word="cat", stored=0.5, now=0.9),))
+    assert plain(inspected(image(), steered=done))[-2:] == [
+        "  the word policy ab changed it: cap cat",
+        "    cat  without it 0.9000, with it 0.5000",
+    ]
+
+
+def test_json_of_a_document_and_of_a_file() -> None:
+    found = json.loads(json.dumps(to_json("ref", inspected(image()), 1)))
+    assert found["words"] == [{"word": "cat", "weight": 0.5, "share": 0.5, "cumulative": 0.5}]
+    assert (found["words_in_all"], found["sum"], found["from"], found["id"], found["index"]) == (4, 1.0, "index", "1", "i-1")
+    assert found["fields"]["caption"] == "a cat"
+    assert (found["compare"], found["policy"]) == (None, None)
+    file = to_json("ref", inspected(None, seen()), None)
+    assert (file["from"], file["id"], file["uri"], file["model"], len(file["words"])) == (
+        "model",
+        None,
+        "file:///p/new.jpg",
+        "m-1",
+        4,
+    )
+    compared = to_json("ref", inspected(image(), seen(), Comparison(differences=(), reasons=())), None)
+    assert compared["compare"] == {"same": True, "differences": (), "reasons": ()}
+
+
+def test_rows_of_both_where_both_are_there() -> None:
+    rows = list(to_rows("ref", inspected(image(), seen(WORDS.top(1))), None))
+    assert [row[3] for row in rows] == ["index"] * 4 + ["model"]
+    assert rows[1] == ("ref", "1", "file:///p/a%20b.jpg", "index", 2, "a.b", 0.25, 0.25, 0.75)
+
+
+def test_a_reference_has_the_names_that_a_person_may_give_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    there = tmp_path / "a b.jpg"
+    there.touch()
+    assert _names("a b.jpg")[0] == there.as_uri()
+    assert _names("gone.jpg") == ["gone.jpg", (tmp_path / "gone.jpg").as_uri()]
+    assert there.as_uri() in _names(f"file://{there}")
+    assert _names("8738a1")[0] == "8738a1"
+    assert _file("a b.jpg") == Path("a b.jpg")
+    assert _file(there.as_uri()) == there
+    for no_file in ("gone.jpg", "x" * 5000, "a\0b", str(tmp_path), "s3://b/k.jpg", "file:///gone", ""):
+        assert _file(no_file) is None
+
+
+def drawing(form: str = "PNG", size: tuple[int, int] = (64, 32)) -> bytes:
+    out = io.BytesIO()
+    half = Image.new("RGB", size, (255, 0, 0))
+    half.paste((0, 0, 255), (size[0] // 2, 0, size[0], size[1]))
+    half.save(out, form)
+    return out.getvalue()
+
+
+def console(**more: object) -> Console:
+    given = {"file": io.StringIO(), "force_terminal": True, "color_system": "truecolor", "width": 100, **more}
+    return Console(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 64), (1, 1), (5, 3), (2000, 3)])
+@pytest.mark.parametrize("width", [8, 12, 200])
+def test_a_thumbnail_fits_and_has_its_colours(size: tuple[int, int], width: int) -> None:
+    to = console(width=width)
+    drawn = picture(drawing(size=size), to, asked=True)
+    assert drawn is not None
+    to.print(drawn)
+    out = to.file.getvalue()  # type: ignore[attr-defined]
+    assert "▄" in out
+    if size == (64, 32) and width == 200:
+        assert "38;2;255;0;0" in out
+        assert "38;2;0;0;255" in out
+        assert out.count("\n") == 10
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", drawing()[:40], drawing(size=(3000, 3000))])
+def test_what_is_no_thumbnail_is_left_out(data: bytes) -> None:
+    assert picture(data, console(), asked=True) is None
+    assert picture(drawing(), console(width=7), asked=True) is None
+
+
+@pytest.mark.parametrize(
+    ("more", "shows"),
+    [
+        ({}, True),
+        ({"color_system": "256"}, True),
+        ({"color_system": "standard"}, False),
+        ({"color_system": None}, False),
+        ({"no_color": True}, False),
+        ({"force_terminal": False}, False),
+    ],
+)
+def test_only_a_terminal_with_colours_shows_pictures(more: dict[str, object], shows: bool) -> None:
+    assert shows_pictures(console(**more)) is shows

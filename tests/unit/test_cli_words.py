@@ -1,0 +1,154 @@
+"""The vocabulary of a corpus in a terminal, as JSON and as CSV: values in, text out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from rich.cells import cell_len
+from stair_es.cli import words_output
+from stair_es.cli.bars import Canvas
+from stair_es.cli.csv_output import lines as csv_lines
+from stair_es.cli.csv_output import safe
+from stair_es.cli.words_output import View, to_json, to_rows, view
+
+from stair_es.inspection.corpus import Corpus, Sample
+from stair_es.inspection.figures import Order, Tally
+from stair_es.inspection.vocabulary import ModelWords
+from stair_es.policy import WordPolicy
+from stair_es.search.known import Known
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "=cmd|' /C calc'!A0")
+HOSTILE = ("a,b", 'say "so"', "two\nlines", "\x1b[31mred", "[bold]not markup[/bold]", "犬", "")
+
+
+def shown(
+    images: dict[str, dict[str, float]],
+    *,
+    match: str = "",
+    min_df: int = 1,
+    order: Order = "df",
+    policy: WordPolicy | None = None,
+    sample: Sample | None = None,
+) -> View:
+    tally = Tally()
+    for uri, words in images.items():
+        tally.add(words, uri)
+    corpus = Corpus(
+        documents=tally.images + 1,
+        without_uri=1,
+        images=tally.images,
+        empty=tally.empty,
+        words_an_image=tally.occurrences / tally.images if tally.images else 0.0,
+        figures=tally.figures(),
+        sample=sample,
+    )
+    known = Known(fields={}, model="m-1", model_name="m", policy=policy)
+    told = ModelWords(words=frozenset({"cat", "dog", "dodo", "dolphin"}), of="m-1")
+    return view(corpus, known, told, flat=0.5, order=order, min_df=min_df, match=match)
+
+
+PETS = {
+    **{f"file:///p/{i}.jpg": {"animal": 0.5, "cat": 0.25} for i in range(15)},
+    **{f"file:///p/dog-{i}.jpg": {"animal": 0.5, "dog": 0.75 if i == 3 else 0.25} for i in range(5)},
+}
+
+
+def text(found: View, k: int = 30, width: int = 120, encoding: str = "utf-8") -> str:
+    return "\n".join(line.plain for line in words_output.lines(found, k, "pets", Canvas(width=width, encoding=encoding)))
+
+
+def test_a_table_for_people() -> None:
+    head, titles, animal, cat, dog, stop, dead = text(shown(PETS)).splitlines()
+    assert head == "pets: 20 images, 2.0 words an image, 3 different words (m-1)"
+    assert titles.split() == ["word", "images", "mean", "max", "of", "all", "flat", "heaviest", "in"]
+    assert animal.split()[0] == "animal"
+    assert animal.split()[2:] == ["20", "100.0", "%", "0.5000", "0.5000", "64.52", "%", "1.00", "0.jpg"]
+    assert cat.split()[2:] == ["15", "75.0", "%", "0.2500", "0.2500", "24.19", "%", "0.75", "0.jpg"]
+    assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
+    assert stop == "2 stop-word candidates (flatness 0.5 or more), 88.7 % of all weight: animal, cat"
+    assert dead == "2 of the 4 words of m-1 are in no image (--dead lists them)"
+
+
+@pytest.mark.parametrize("width", [1, 40, 80, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_whatever_stands_in_a_word_or_a_uri_is_one_line_that_drives_no_terminal(width: int, encoding: str) -> None:
+    images = {f"file:///a%0A{word}.jpg\x1b[2J": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
+    drawn = text(shown(images), width=width, encoding=encoding)
+    assert len(drawn.splitlines()) == 3 + len(images)
+    assert "\x1b" not in drawn
+    drawn.encode(encoding)
+
+
+def test_columns_stand_below_each_other_whatever_the_words() -> None:
+    images = {f"u{number}": {"犬": 1.0, "dog": 0.5, "w" * 300: 0.1} for number in range(3)}
+    lines = text(shown(images), width=60).splitlines()[2:5]
+    assert len({cell_len(line.rpartition(" %  ")[0]) for line in lines}) == 1
+    assert all(cell_len(line) < 120 for line in lines)
+
+
+def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
+    assert "1 more words" in text(shown(PETS), k=2)
+    assert [row.word for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
+    assert [row.word for row in shown(PETS, match="d*").rows] == ["dog"]
+    assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
+    assert shown(PETS, match="dod").dead == ("dodo",)
+    assert shown(PETS, match="dod").dead_count == 2
+    assert [row.word for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
+
+
+def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
+    assert "not seen in the sample" in text(shown(PETS, sample=Sample(size=20)))
+    assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
+    assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
+
+
+def test_dead_words_that_a_policy_took_are_not_counted() -> None:
+    assert shown(PETS, policy=WordPolicy(mute=("dodo",))).dead == ("dolphin",)
+
+
+def test_json_has_all_figures_and_the_dead_words() -> None:
+    found = json.loads(json.dumps(to_json(shown(PETS, policy=WordPolicy(name="p", mute=("x",))), 1, "pets")))
+    assert found["words"] == [
+        {
+            "word": "animal",
+            "images": 20,
+            "share": 1.0,
+            "mean": 0.5,
+            "max": 0.5,
+            "weight_share": pytest.approx(10 / 15.5),
+            "flatness": pytest.approx(1.0),
+            "example": "file:///p/0.jpg",
+        }
+    ]
+    assert found["dead"] == {
+        "vocabulary": "m-1",
+        "why": None,
+        "words_in_it": 4,
+        "count": 2,
+        "words": ["dodo", "dolphin"],
+    }
+    assert found["stop_words"] == {"flat": 0.5, "words": ["animal", "cat"]}
+    assert (found["documents"], found["without_uri"], found["images"], found["missed"], found["distinct"]) == (21, 1, 20, 0, 3)
+    assert found["policy"].startswith("p (")
+    assert found["sample"] is None
+
+
+def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
+    images = {f"={word}": {word: 1.0} for word in (*FORMULAS, *HOSTILE)}
+    table = csv_lines(
+        ["word", "images", "stop_word", "example"], ((r[0], r[1], r[7], r[8]) for r in to_rows(shown(images), None))
+    )
+    header, *rows = csv.reader(io.StringIO(table, newline=""))
+    assert header[0] == "word"
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row)
+    assert {row[0].removeprefix("'") for row in rows} == {*FORMULAS, *HOSTILE}
+    assert {(row[1], row[2]) for row in rows} == {("1", "false")}
+
+
+@pytest.mark.parametrize("word", [*FORMULAS, *HOSTILE, "'", "''", "dog", "##ing"])
+def test_without_one_mark_a_cell_is_the_word_again(word: str) -> None:
+    cell = safe(word)
+    assert (cell[1:] if cell.startswith("'") else cell) == word
