@@ -547,7 +547,7 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     assert (planned["changed"], planned["rules"], len(planned["samples"])) == (2, {"mute cat": 2, "cap dog": 1}, 1)
     assert "applied: 2 changed, 0 unchanged, 0 failed of 2 documents" in run("apply", str(file))
     [again] = json.loads(run("apply", "--json"))
-    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": []}
+    assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "words_index": None}
     [fact] = json.loads(run("show", "--json"))
     assert (fact["digest"], fact["documents"], fact["emptied"]) == (policy.digest, {policy.digest: 2}, 1)
     assert f"policy {policy.label}" in run("show")
