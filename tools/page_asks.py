@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 QUERY = "black and white bear"
-_HITS = ".search li.hit:not(.skeleton) a.name"
+_HITS = ".found li.hit:not(.skeleton) a.name"
 
 
 def answered(site: Site, body: dict[str, Any] | None, path: str = "search") -> dict[str, Any]:
@@ -47,6 +48,19 @@ def settled(page: Page, expected: list[str]) -> None:
     from playwright.sync_api import expect
 
     expect(page.locator(_HITS)).to_have_text(expected)
+
+
+def until(page: Page, expression: str, within_s: float = 5.0) -> None:
+    """Waits until an expression is true: Playwright's own way of waiting needs `eval`, which the policy of the page forbids.
+
+    Raises:
+        TimeoutError: It never is.
+    """
+    end = time.monotonic() + within_s
+    while not page.evaluate(expression):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not true within {within_s:g} s: {expression}")
+        page.wait_for_timeout(30)
 
 
 def slider(page: Page, word: str) -> Locator:

@@ -97,7 +97,7 @@ class Site:
 
     base: str
     """Its address."""
-    proxy: GateProxy
+    proxy: GateProxy | None = None
     """Between the server and the node."""
 
 

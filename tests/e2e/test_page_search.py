@@ -26,7 +26,7 @@ def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
     page.keyboard.press("Enter")
     answer = answered(site, {"text": QUERY})
     settled(page, [hit["name"] for hit in answer["hits"]])
-    first = page.locator("li.hit").first
+    first = page.locator(".found li.hit").first
     expect(first.locator(".score")).to_have_text(f"{answer['hits'][0]['score']:.3f}")
     for row, reason in zip(first.locator(".reasons li").all(), answer["hits"][0]["why"][:4], strict=True):
         expect(row.locator(".term")).to_have_text(reason["word"])
@@ -71,7 +71,7 @@ def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
 def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, page: Page) -> None:
     page.emulate_media(reduced_motion="no-preference")
     asked(site, page)
-    page.evaluate("document.querySelector('li.hit').kept = true")
+    page.evaluate("document.querySelector('.found li.hit').kept = true")
     box = slider(page, "white").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
@@ -117,9 +117,9 @@ def test_wishes_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page
 
 def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> None:
     asked(site, page)
-    page.locator("li.hit").first.get_by_role("button", name="white", exact=True).click()
+    page.locator(".found li.hit").first.get_by_role("button", name="white", exact=True).click()
     settled(page, order(site, text=QUERY, require=["white"]))
-    other = page.locator("li.hit").first.locator(".also .tag").first
+    other = page.locator(".found li.hit").first.locator(".also .tag").first
     word = other.inner_text()
     other.click()
     settled(page, order(site, text=QUERY, require=["white"], factors={word: 0.5}))
@@ -131,7 +131,7 @@ def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> 
 def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:
     asked(site, page)
     [first] = answered(site, {"text": QUERY, "k": 1})["hits"]
-    card = page.locator("li.hit").first
+    card = page.locator(".found li.hit").first
     card.locator("button.rest").click()
     expect(card.locator(".reasons li")).to_have_count(len(first["why"]))
 

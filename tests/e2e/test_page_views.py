@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gate_proxy import Said
-from page_asks import QUERY, answered, asked, names, order, settled, slider
+from page_asks import QUERY, answered, asked, names, order, settled, slider, until
 from page_site import PHONE, Site, Watch, shot
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -149,14 +149,14 @@ def test_back_and_forward(site: Site, page: Page) -> None:
     second = order(site, text="red bird")
     settled(page, second)
     page.mouse.wheel(0, 900)
-    page.wait_for_function("scrollY > 500")
+    until(page, "scrollY > 500")
     place = page.evaluate("scrollY")
-    page.locator("li.hit a.name").nth(8).click()
+    page.locator(".found li.hit a.name").nth(8).click()
     expect(page.locator(".all-words li").first).to_be_visible()
     assert page.evaluate("scrollY") == 0
     page.go_back()
     settled(page, second)
-    page.wait_for_function("place => Math.abs(scrollY - place) < 200", arg=place)
+    until(page, f"Math.abs(scrollY - {place}) < 200")
     page.go_back()
     settled(page, first)
     expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
@@ -174,13 +174,13 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     settled(page, expected)
     page.keyboard.press("Escape")
     page.keyboard.press("ArrowDown")
-    expect(page.locator("li.hit a.name").first).to_be_focused()
+    expect(page.locator(".found li.hit a.name").first).to_be_focused()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("li.hit a.name").nth(1)).to_be_focused()
+    expect(page.locator(".found li.hit a.name").nth(1)).to_be_focused()
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
-    expect(page.locator("li.hit a.name").nth(1)).to_be_focused()
+    expect(page.locator(".found li.hit a.name").nth(1)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name=expected[1], level=1)).to_be_visible()
     page.keyboard.press("Escape")
@@ -231,7 +231,7 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     page.keyboard.press("Escape")
     expect(slider(page, "bear")).to_be_hidden()
     shot(page, "phone")
-    page.locator("li.hit a.name").first.tap()
+    page.locator(".found li.hit a.name").first.tap()
     expect(page.locator(".below li.hit").first).to_be_visible()
     assert not page.evaluate(wide)
     shot(page, "phone-image")
@@ -258,6 +258,7 @@ def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
 
 
 def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -> None:
+    assert site.proxy is not None
     asked(site, page)
     before = names(page)
     watch.allowed.append("Failed to load resource")

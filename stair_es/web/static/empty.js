@@ -10,7 +10,7 @@ const EXAMPLES = 14;
 export function landing({ about, corpus }, found, ask) {
   const examples = wordsOf(found ?? corpus).slice(0, EXAMPLES);
   const count = found?.total ?? about?.documents;
-  return h(
+  const page = h(
     "div",
     { class: "landing" },
     h("p", { class: "lead" }, count === undefined ? "Images, " : `${many(count, "image")}, `, h("em", {}, "each a few dozen weighted words.")),
@@ -18,7 +18,10 @@ export function landing({ about, corpus }, found, ask) {
     examples.length ? h("h2", {}, found ? "Words of theirs" : "Words in this index") : null,
     examples.length ? h("ul", { class: "examples" }, examples.map(({ word: name, count }) => h("li", {}, h("button", { type: "button", on: { click: () => ask(name) } }, word(name), h("span", { class: "n" }, String(count)))))) : null,
     h("dl", { class: "grammar" }, GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does)))),
+    h("div", { class: "specimen" }),
   );
+  page.example = examples.at(-1)?.word; // the rarest of them says most
+  return page;
 }
 
 /** A search that found nothing: which conditions to lift, and words that would find something. */

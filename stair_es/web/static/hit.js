@@ -49,7 +49,7 @@ export function hitCard({ hit }, act) {
     set(rest, { "aria-expanded": String(open), "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}` });
     say(rest, open ? "fewer" : `+${hidden.length} = ${weight(hidden.reduce((sum, reason) => sum + reason.adds, 0))}`);
     const common = new Set(hit.why.map((reason) => reason.word));
-    keyed(also, hit.words.filter(([name]) => !common.has(name)).slice(0, 4), ([name]) => name, ([name]) => tag(name, act.word));
+    keyed(also, hit.words.filter(([name]) => !common.has(name)).slice(0, 3), ([name]) => name, ([name]) => tag(name, act.word));
     also.hidden = !also.children.length;
   };
   return card;

@@ -31,6 +31,7 @@ export function searchView(app) {
   let key = "";
   let timer = 0;
   let found = null;
+  let example = null;
   const searching = api.latest();
   const counting = api.latest();
 
@@ -150,17 +151,35 @@ export function searchView(app) {
   }
 
   function drawHits() {
-    const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.word) : []);
-    const required = new Set(answer?.required ?? []);
-    const scale = scaleOf(hits);
-    arrange(parts.grid, hits.map((hit) => ({ hit, scale, hueOf, required })), (item) => item.hit.id, (item) => hitCard(item, act));
+    arrange(parts.grid, hitsOf(answer, hits), (item) => item.hit.id, (item) => hitCard(item, act));
     parts.more.hidden = !answer?.after || !hits.length;
     app.shell.classList.toggle("resting", !answer);
     drawQuery();
     drawStatus();
     if (hits.length) parts.empty.replaceChildren();
-    else if (!answer) parts.empty.replaceChildren(landing(app, found, (text) => change((now) => asked(now, text))));
+    else if (!answer) rest();
     else drawNothing();
+  }
+
+  /** The start: words to try, and what one of them finds. */
+  async function rest() {
+    const page = landing(app, found, (text) => change((now) => asked(now, text)));
+    parts.empty.replaceChildren(page);
+    const name = page.example;
+    if (!name || found) return;
+    if (example?.name !== name) {
+      const { result } = await searching((signal) => api.search({ text: name, k: 4 }, signal));
+      if (!result || !page.isConnected) return;
+      example = { name, answer: result };
+    }
+    const cards = hitsOf(example.answer, example.answer.hits);
+    page.querySelector(".specimen").append(h("h2", {}, "For instance, ", word(name)), h("ol", { class: "grid", "aria-label": "For instance" }, cards.map(drawnCard)));
+  }
+
+  function drawnCard(item) {
+    const card = hitCard(item, act);
+    card.update(item);
+    return card;
   }
 
   function drawNothing() {
@@ -179,6 +198,14 @@ export function searchView(app) {
 
   parts.more.addEventListener("click", more);
   return { element: parts.element, show, ids: () => hits.map((hit) => hit.id), grid: parts.grid, side: parts.side, query: () => query };
+}
+
+/** What cards are drawn from: hits, with the colours and the scale that they share. */
+function hitsOf(answer, hits) {
+  const hueOf = hues(answer ? inOrder(answer.query).map((item) => item.word) : []);
+  const required = new Set(answer?.required ?? []);
+  const scale = scaleOf(hits);
+  return hits.map((hit) => ({ hit, scale, hueOf, required }));
 }
 
 const keyOf = (query) => JSON.stringify({ ...bodyOf(query, 1) });
@@ -227,10 +254,10 @@ function layout(change) {
   const status = h("div", { class: "status", hidden: true }, count, h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method), compare, opener);
   const active = h("ul", { class: "chips active", "aria-label": "What narrows the search" });
   const problem = h("div", { class: "problem" });
-  const grid = h("ol", { class: "grid", "aria-label": "Images found" });
+  const grid = h("ol", { class: "grid found", "aria-label": "Images found" });
   const empty = h("div", { class: "empty" });
   const more = h("button", { type: "button", class: "wide", hidden: true }, "More images");
-  const results = h("div", { class: "results", "aria-busy": "false" }, status, active, problem, grid, empty, more);
+  const results = h("div", { class: "results", "aria-busy": "false" }, status, active, problem, h("h2", { class: "hidden" }, "Images found"), grid, empty, more);
   const element = h("section", { class: "search", "aria-labelledby": "search-title" }, h("h1", { id: "search-title", class: "hidden" }, "Search"), side, results);
   side.sheet = (open) => {
     side.classList.toggle("open", open);

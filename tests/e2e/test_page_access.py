@@ -1,0 +1,89 @@
+"""The page for everybody: axe finds nothing to complain of in any view, theme and size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from page_asks import QUERY, answered, asked, slider
+from page_site import DESKTOP, PHONE, Site, Watch
+from playwright.sync_api import BrowserContext, Page, expect
+
+Contexts = Callable[..., BrowserContext]
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}}
+
+
+def violations(page: Page) -> list[str]:
+    """What axe finds, in a line each."""
+    found: dict[str, Any] = Axe().run(page, options=RULES).response
+    assert len(found["passes"]) > 15
+    return [f"{one['id']}: {node['target']} {node['failureSummary']}" for one in found["violations"] for node in one["nodes"]]
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_view(site: Site, context: Contexts, watch: Watch, theme: Literal["light", "dark"], size: dict[str, int]) -> None:
+    page = context(viewport=size, color_scheme=theme).new_page()
+    page.goto(site.base)
+    expect(page.locator(".examples button").first).to_be_visible()
+    assert violations(page) == [], "the start"
+
+    asked(site, page, f"/?q={QUERY} -water&x=2*white&x=0*bear&x=0.5*panda&must=black&has=animal&filter=width:>10")
+    expect(page.locator("#said")).to_contain_text("found")
+    assert violations(page) == [], "a search"
+    if size is PHONE:
+        page.get_by_role("button", name="Words and filters", exact=True).click()
+        expect(slider(page, "bear")).to_be_visible()
+        assert violations(page) == [], "the sheet"
+        page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert violations(page) == [], "the keys"
+
+    page.goto(f"{site.base}/?q=bear&has=nothing")
+    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    assert violations(page) == [], "nothing found"
+
+    found = answered(site, {"text": "panda", "k": 1})["hits"][0]["id"]
+    page.goto(f"{site.base}/image/{found}?pick=panda")
+    expect(page.locator(".below li.hit").first).to_be_visible()
+    assert violations(page) == [], "an image"
+
+    page.goto(f"{site.base}/compare?a.q=bear&b.q=bear&b.by=bag")
+    expect(page.locator(".sum-up")).to_be_visible()
+    assert violations(page) == [], "a comparison"
+
+    watch.allowed.append("status of 400")
+    page.goto(f"{site.base}/?q=bear&filter=((")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert violations(page) == [], "an error"
+
+
+def test_what_is_told_to_screen_readers(site: Site, page: Page) -> None:
+    asked(site, page)
+    for role, name in (("search", "Images"), ("navigation", "Views"), ("complementary", "Words and filters")):
+        expect(page.get_by_role(role, name=name)).to_be_visible()  # type: ignore[arg-type]
+    expect(page.get_by_role("main")).to_be_visible()
+    expect(page.get_by_role("list", name="Images found").get_by_role("listitem").first).to_be_visible()
+    handle = slider(page, "bear")
+    expect(handle).to_have_attribute("aria-valuetext", "times 1, weight 0.686")
+    handle.fill("0.5")
+    expect(handle).to_have_attribute("aria-valuetext", "times 0.5, weight 0.343")
+    expect(page.get_by_role("button", name="Mute bear")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#said")).to_have_attribute("aria-live", "polite")
+
+
+def test_less_motion_for_those_who_ask_for_it(site: Site, context: Contexts) -> None:
+    for wish, expected in (("reduce", False), ("no-preference", True)):
+        page = context(reduced_motion=wish).new_page()
+        asked(site, page)
+        page.evaluate(
+            """() => { window.most = 0; const look = () => { window.most = Math.max(window.most, document.getAnimations().length);
+            requestAnimationFrame(look); }; look(); }"""
+        )
+        slider(page, "white").fill("3")
+        expect(page).to_have_url(f"{site.base}/?q=black+and+white+bear&x=3*white")
+        page.wait_for_timeout(700)
+        assert (page.evaluate("window.most") > 0) is expected, wish

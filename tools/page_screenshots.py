@@ -1,0 +1,131 @@
+"""The pictures of the page in the documentation, from the bundled photos on a node and a real browser.
+
+::
+
+    python tools/page_screenshots.py --url "$(stair-es node up)" --out docs/images
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+from page_asks import answered, asked, slider
+from page_site import PHOTOS, Site, chromium, ingested_photos, serving
+from playwright.sync_api import Browser, Page, expect
+
+INDEX = "photos"
+MAX_BYTES = 400_000
+QUERY = "a small brown animal"
+WIDE = (1360, 900)
+PHONE = (390, 844)
+
+
+def search(page: Page, site: Site) -> None:
+    """A search with a moved slider and a required word."""
+    asked(site, page, f"/?q={QUERY}")
+    slider(page, "brown").fill("2")
+    page.locator(".query").get_by_role("button", name="Require animal", exact=True).click()
+    expect(page.locator("#said")).to_contain_text("found")
+    page.mouse.move(0, 0)
+    page.locator("body").click(position={"x": 5, "y": 5})
+
+
+def image(page: Page, site: Site) -> None:
+    """All words of one image."""
+    hit = answered(site, {"text": "red panda", "k": 1})["hits"][0]
+    page.goto(f"{site.base}/image/{hit['id']}")
+    expect(page.locator(".below li.hit").first).to_be_attached()
+
+
+def compare(page: Page, site: Site) -> None:
+    """One query by two methods."""
+    page.goto(f"{site.base}/compare?a.q=brown+animal&b.q=brown+animal&b.by=bm25")
+    expect(page.locator(".lines path").first).to_be_attached()
+
+
+def dark(page: Page, site: Site) -> None:
+    """A search by an image's words, at night."""
+    hit = answered(site, {"text": "macaw", "k": 1})["hits"][0]
+    asked(site, page, f"/?like={hit['id']}")
+    expect(page.locator("#said")).to_contain_text("found")
+
+
+def phone(page: Page, site: Site) -> None:
+    """A search on a phone."""
+    asked(site, page, "/?q=red bird")
+    expect(page.locator("#said")).to_contain_text("found")
+
+
+def start(page: Page, site: Site) -> None:
+    """Before anything is asked."""
+    page.goto(site.base)
+    expect(page.locator(".specimen li.hit").first).to_be_visible()
+
+
+Scene = Callable[[Page, Site], None]
+SCENES: dict[str, tuple[Scene, tuple[int, int], Literal["light", "dark"]]] = {
+    "page-start": (start, WIDE, "light"),
+    "page-search": (search, WIDE, "light"),
+    "page-image": (image, WIDE, "light"),
+    "page-compare": (compare, WIDE, "light"),
+    "page-dark": (dark, WIDE, "dark"),
+    "page-phone": (phone, PHONE, "light"),
+}
+
+
+@contextmanager
+def opened(browser: Browser, size: tuple[int, int], theme: Literal["light", "dark"]) -> Iterator[Page]:
+    """A page of that size and theme."""
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme=theme, reduced_motion="reduce", device_scale_factor=1.25
+    )
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def small(png: bytes) -> bytes:
+    """The picture with a palette of 256 colours, a third of the size.
+
+    Raises:
+        ValueError: It is still too large for the repository.
+    """
+    from PIL import Image
+
+    made = BytesIO()
+    with Image.open(BytesIO(png)) as picture:
+        colours = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG)
+        colours.save(made, "PNG", optimize=True)
+    if len(made.getvalue()) > MAX_BYTES:
+        raise ValueError(f"{len(made.getvalue()):,} bytes, {MAX_BYTES:,} are allowed")
+    return made.getvalue()
+
+
+def main() -> None:
+    """Take them."""
+    asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asking.add_argument("--url", required=True, help="a node; the index `photos` there is written")
+    asking.add_argument("--out", type=Path, default=Path("docs/images"))
+    asking.add_argument("names", nargs="*", help=f"some of {', '.join(SCENES)}; all without")
+    given = asking.parse_args()
+    ingested_photos(given.url, INDEX)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with serving(given.url, INDEX, "--images", PHOTOS) as base, chromium() as browser:
+        for name in given.names or SCENES:
+            scene, size, theme = SCENES[name]
+            with opened(browser, size, theme) as page:
+                scene(page, Site(base=base))
+                page.wait_for_load_state("networkidle")
+                png = small(page.screenshot())
+            (given.out / f"{name}.png").write_bytes(png)
+            print(f"{name}.png: {len(png) / 1000:,.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
