@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from stair_es.inspection.stored import vector_of
+from stair_es.vocab import unescape
 
 if TYPE_CHECKING:
     from stair_es.inspection.stored import StoredImage
@@ -51,7 +51,7 @@ def hit_json(hit: Hit, why: Sequence[Reason], beside: float, thumbnail: str | No
             for reason in why
         ],
         "beside": round(beside, _DIGITS),
-        "words": pairs(vector_of(hit.source.get("tokens")).top(TOP_WORDS)),
+        "words": heaviest(hit.source.get("tokens"), TOP_WORDS),
     }
 
 
@@ -98,6 +98,15 @@ def facets_json(answer: Mapping[str, Any]) -> dict[str, Any]:
 def pairs(vector: SparseVector) -> list[list[Any]]:
     """Words and weights, heaviest first."""
     return [[word, round(weight, _DIGITS)] for word, weight in vector]
+
+
+def heaviest(tokens: object, count: int) -> list[list[Any]]:
+    """The beginning of what `pairs` gives of a document's words, at a fraction of the time: 24 hits have 1,500 words."""
+    if not isinstance(tokens, Mapping):
+        return []
+    weights = [(weight, word) for word, weight in tokens.items() if isinstance(weight, int | float) and 0 < weight < math.inf]
+    weights.sort(key=lambda pair: (-pair[0], pair[1]))
+    return [[unescape(word), round(weight, _DIGITS)] for weight, word in weights[:count]]
 
 
 def thumbnail_url(id_: str, fingerprint: object) -> str:
