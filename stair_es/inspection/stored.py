@@ -26,6 +26,8 @@ _UNREAD = ("impacts", "token_ids", "thumbnail")
 _AT_ONCE = 500
 """Ids asked for in one request."""
 _MOST_HITS = 1000
+_LONGEST = 8191
+"""No id and no URI that can be searched has more characters; Elasticsearch 9 refuses much longer ones."""
 _DATA_URI = re.compile(r"data:(?P<type>image/(?:webp|jpeg|png));base64,(?P<data>.*)", re.DOTALL)
 _BEGINNINGS = {"image/webp": (b"RIFF", b"WEBP"), "image/jpeg": (b"\xff\xd8\xff", b""), "image/png": (b"\x89PNG\r\n\x1a\n", b"")}
 """Content type -> what such data begins with, and what it has from its eighth byte on."""
@@ -64,7 +66,7 @@ def stored(client: OpenSearch, connection: Connection, index: str, reference: st
     Raises:
         ClusterError: The cluster failed the request, or could answer for a part of the index only.
     """
-    if not reference or not sendable(reference):
+    if not _may_be(reference):
         return None
     by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
     by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
@@ -90,7 +92,7 @@ def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Seq
     Raises:
         ClusterError: As for `stored`.
     """
-    wanted = [id_ for id_ in dict.fromkeys(ids) if id_ and sendable(id_)]
+    wanted = [id_ for id_ in dict.fromkeys(ids) if _may_be(id_)]
     found: dict[str, StoredImage] = {}
     for start in range(0, len(wanted), _AT_ONCE):
         for hit in _by_ids(client, connection, index, wanted[start : start + _AT_ONCE]):
@@ -104,7 +106,7 @@ def thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) 
     Raises:
         ClusterError: As for `stored`.
     """
-    if not id_ or not sendable(id_):
+    if not _may_be(id_):
         return None
     body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": ["thumbnail"]}
     hits = _search(client, connection, index, body)
@@ -150,6 +152,10 @@ def vector_of(tokens: object) -> SparseVector:
     except (TypeError, ValueError):  # in a field of another type than ours anything may stand
         return SparseVector((), ())
     return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
+
+
+def _may_be(reference: str) -> bool:
+    return 0 < len(reference) <= _LONGEST and sendable(reference)
 
 
 def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,365 @@
+"""What an index holds of an image, and the words of a corpus, on each engine, against what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stair_es import SparseVector
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.identity import with_meta
+from stair_es.cluster.mapping import index_body
+from stair_es.errors import ClusterError, DecodeError
+from stair_es.inspection import corpus as reading
+from stair_es.inspection import stored as storing
+from stair_es.inspection.corpus import Corpus, Sample, corpus
+from stair_es.inspection.inspector import Inspected, Inspector
+from stair_es.inspection.stored import stored, stored_by_content, stored_many, thumbnail
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.policy import WordPolicy
+from stair_es.search.inputs import image_vector
+from stair_es.search.known import look
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+STRANGE = ("a.b", ".", "##ing", "100%", "%2E", "", "café", "犬", "a b", "=1+1")
+PNG = "data:image/png;base64,iVBORw0KGgo="
+POLICY = WordPolicy(mute=("muted",), cap={"capped": 0.5}, rename={"old": "new.er"})
+ENGINES = {"opensearch": "node_url", "elasticsearch7": "elasticsearch7_url", "elasticsearch9": "elasticsearch9_url"}
+
+
+class Cluster:
+    """One engine, and a name on it that stands for one index or two."""
+
+    def __init__(self, url: str, alias: str) -> None:
+        self.connection, self.alias = Connection(url=url), alias
+        self.client: OpenSearch = self.connection.client()
+        # the tests' Elasticsearch 9 has `sparse_vector` in place of `rank_features`
+        self.nine = probe(self.client, self.connection).supports_sparse_vector
+        self.settings = DocumentSettings(vector="sparse_vector" if self.nine else "rank_features")
+
+    def make(self, name: str = "", shards: int = 2) -> str:
+        """An index behind the alias."""
+        body = index_body(probe(self.client, self.connection), self.settings)
+        body = with_meta(body, {"model": "m-1", "model_name": "m"})
+        own = {"number_of_shards": shards, "number_of_replicas": 0}
+        inner = body["settings"].get("index", {})
+        body["settings"] = {"index": {**{k: v for k, v in inner.items() if k != "auto_expand_replicas"}, **own}}
+        self.client.indices.create(index=f"{self.alias}-{name}", body={**body, "aliases": {self.alias: {}}})
+        return f"{self.alias}-{name}"
+
+    def put(self, index: str, images: Mapping[str, SparseVector], *, ids: Sequence[str] = (), **more: Any) -> None:  # noqa: ANN401
+        lines: list[dict[str, Any]] = []
+        for number, (uri, vector) in enumerate(images.items()):
+            id_ = ids[number] if ids else document_id(uri)
+            lines += [{"index": {"_id": id_}}, self.document(uri, vector, **more)]
+        self.bulk(index, lines)
+
+    def bulk(self, index: str, lines: list[dict[str, Any]]) -> None:
+        answer = self.client.bulk(body=lines, index=index, params={"refresh": "true"})
+        assert not answer["errors"], answer
+
+    def document(
+        self,
+        uri: str,
+        vector: SparseVector,
+        *,
+        at: str = "2026-01-01T00:00:00Z",
+        policy: WordPolicy | None = None,
+        model: str = "m-1",
+        **facts: Any,  # noqa: ANN401
+    ) -> dict[str, Any]:
+        known = {"source": "s", "version": "v", "sha256": f"{document_id(uri)}00", "width": 1, "height": 1, "format": "PNG"}
+        about = ImageFacts(**{"uri": uri, "taken_at": None, "thumbnail": PNG, **known, **facts})
+        return document(
+            vector,
+            about,
+            fields={"caption": "c"},
+            model_id=model,
+            fingerprint="f",
+            ingested_at=at,
+            settings=self.settings,
+            policy=policy,
+        )
+
+    def corpus(self, sample: Sample | None = None) -> Corpus:
+        return corpus(self.client, self.connection, self.alias, sample=sample)
+
+
+@pytest.fixture(params=list(ENGINES.values()), ids=list(ENGINES))
+def cluster(request: pytest.FixtureRequest, index_on: Callable[[str], str]) -> Iterator[Cluster]:
+    url: str = request.getfixturevalue(request.param)
+    made = Cluster(url, index_on(url))
+    yield made
+    made.client.close()
+
+
+def vector(**words: float) -> SparseVector:
+    return SparseVector.from_mapping(words)
+
+
+def drawn(count: int, seed: int, *, prefix: str = "u") -> dict[str, SparseVector]:
+    rng = random.Random(seed)
+    words = [*(f"word{i}" for i in range(80)), *STRANGE]
+    return {
+        f"{prefix}/{number:04}": SparseVector.from_pairs(
+            (word, round(rng.lognormvariate(-2, 1.2), 5) + 1e-5) for word in rng.sample(words, rng.randint(1, 40))
+        )
+        for number in range(count)
+    }
+
+
+def check(found: Corpus, images: Sequence[Mapping[str, float]]) -> None:
+    """The figures are those of the vectors, computed column by column."""
+    total = sum(weight for image in images for weight in image.values())
+    assert {row.word for row in found.figures} == {word for image in images for word in image}
+    for row in found.figures:
+        has = [image[row.word] for image in images if row.word in image]
+        assert row.images == len(has)
+        assert row.share == len(has) / len(images)
+        assert row.mean == pytest.approx(sum(has) / len(has), rel=1e-9)
+        assert row.max == max(has)
+        assert row.weight_share == pytest.approx(sum(has) / total, rel=1e-9)
+        assert row.flatness == pytest.approx(sum(has) ** 2 / (len(images) * sum(x * x for x in has)), rel=1e-9)
+
+
+@pytest.mark.parametrize("page", [1, 7, 1000])
+def test_the_figures_are_those_of_all_words_of_all_images(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(reading, "PAGE", page)
+    first, second = drawn(33, 1), drawn(20, 2, prefix="v")
+    second["u/0003"] = first["u/0003"]  # the same image in both indices
+    cluster.put(cluster.make("1"), first)
+    cluster.put(cluster.make("2", shards=1), second)
+    cluster.put(f"{cluster.alias}-2", {"empty": SparseVector((), ())})
+    seen: list[tuple[int, int]] = []
+    found = corpus(cluster.client, cluster.connection, cluster.alias, progress=lambda *so_far: seen.append(so_far))
+    check(found, [image.to_dict() for image in (*first.values(), *second.values(), SparseVector((), ()))])
+    assert (found.documents, found.without_uri, found.images, found.missed, found.empty) == (55, 0, 55, 0, 1)
+    assert found.words_an_image == pytest.approx(sum(map(len, (*first.values(), *second.values()))) / 55)
+    assert seen[-1] == (55, 55)
+    for row in found.figures:
+        assert {**first, **second}[row.example].to_dict()[row.word] == row.max
+
+
+def test_what_can_not_be_read_is_counted(cluster: Cluster) -> None:
+    index = cluster.make("1")
+    cluster.put(index, {"u/1": vector(dog=1.0), "x" * 9000: vector(cat=1.0)})
+    bare = {"tokens": {"bird": 1.0}}
+    cluster.bulk(index, [{"index": {}}, bare, {"index": {}}, {**bare, "uri": None}, {"index": {}}, {"uri": "u/2"}])
+    found = cluster.corpus()
+    assert (found.documents, found.without_uri, found.images, found.empty, found.missed) == (5, 3, 2, 1, 0)
+    assert [row.word for row in found.figures] == ["dog"]
+
+
+def test_documents_that_are_one_in_the_order_are_missed_and_that_shows(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "PAGE", 2)
+    index = cluster.make("1")
+    same = cluster.document("u", vector(dog=1.0))
+    cluster.bulk(index, [line for number in range(5) for line in ({"index": {"_id": str(number)}}, same)])
+    found = cluster.corpus()
+    assert found.images < 5
+    assert found.images + found.missed == 5
+
+
+def test_an_empty_index_and_an_absent_one(cluster: Cluster) -> None:
+    with pytest.raises(ClusterError, match=cluster.alias):
+        cluster.corpus()
+    cluster.make("1")
+    found = cluster.corpus()
+    assert (found.documents, found.images, found.missed, found.figures, found.words_an_image) == (0, 0, 0, (), 0.0)
+
+
+@pytest.mark.parametrize("page", [3, 1000])
+def test_a_sample_is_without_replacement_and_the_same_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(reading, "PAGE", page)
+    images = {f"u/{number:03}": vector(**{f"w{number}": 1.0}) for number in range(60)}
+    cluster.put(cluster.make("1"), images)
+    drawn_words = [{row.word for row in cluster.corpus(Sample(size=10, seed=seed)).figures} for seed in (1, 1, 2, 3)]
+    assert [len(words) for words in drawn_words] == [10] * 4  # ten images, each with a word of its own
+    assert drawn_words[0] == drawn_words[1]
+    assert len({frozenset(words) for words in drawn_words}) == 3
+    whole = cluster.corpus(Sample(size=1000))
+    assert (whole.images, whole.missed, len(whole.figures)) == (60, 0, 60)
+
+
+def test_each_image_is_as_likely_in_a_sample(cluster: Cluster) -> None:
+    cluster.put(cluster.make("1"), {f"u/{number}": vector(**{f"w{number}": 1.0}) for number in range(8)})
+    counts = dict.fromkeys((f"w{number}" for number in range(8)), 0)
+    for seed in range(60):
+        for row in cluster.corpus(Sample(size=4, seed=seed)).figures:
+            counts[row.word] += 1
+    assert all(15 <= count <= 45 for count in counts.values()), counts  # 30 each: four deviations
+
+
+def test_a_document_by_its_id_or_uri_with_all_its_words(cluster: Cluster) -> None:
+    weights = {word: 0.125 * (1 + number) for number, word in enumerate(STRANGE)}
+    image = SparseVector.from_mapping({**weights, **{f"w{number}": 0.01 for number in range(60)}})
+    uri = 'file:///a "b"/%C3%A9 #1.jpg?x=\\'
+    index = cluster.make("1")
+    cluster.put(index, {uri: image, "other": vector(dog=1.0)})
+    found = stored(cluster.client, cluster.connection, cluster.alias, uri)
+    assert found is not None
+    assert found == stored(cluster.client, cluster.connection, cluster.alias, document_id(uri))
+    assert (found.id, found.index, found.uri, found.vector) == (document_id(uri), index, uri, image)
+    assert found.source["caption"] == "c"
+    assert not {"tokens", "thumbnail"} & set(found.source)
+    for absent in ("", "nope", "x" * 600, "x" * 40_000, "\ud800", "*", "file:///a*"):
+        assert stored(cluster.client, cluster.connection, cluster.alias, absent) is None
+
+
+def test_of_several_documents_the_id_goes_first_then_the_newest(cluster: Cluster) -> None:
+    old, new = cluster.make("1"), cluster.make("2")
+    cluster.put(old, {"u": vector(old=1.0), "v": vector(v=1.0)}, at="2026-01-01T00:00:00Z")
+    cluster.put(new, {"u": vector(new=1.0)}, at="2026-01-02T00:00:00Z")
+    cluster.put(new, {"w": vector(named=1.0)}, ids=["v"], at="2026-01-01T00:00:00Z")
+    words = {
+        name: found.vector.features
+        for name in ("u", "v", document_id("u"))
+        if (found := stored(cluster.client, cluster.connection, cluster.alias, name))
+    }
+    assert words == {"u": ("new",), "v": ("named",), document_id("u"): ("new",)}
+    many = stored_many(cluster.client, cluster.connection, cluster.alias, [document_id("u")])
+    assert many[document_id("u")].vector.features == ("new",)
+    assert stored_by_content(cluster.client, cluster.connection, cluster.alias, f"{document_id('u')}00") == many[document_id("u")]
+    assert stored_by_content(cluster.client, cluster.connection, cluster.alias, "00") is None
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_many_at_once_in_their_order(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(storing, "_MOST_HITS", most)
+    monkeypatch.setattr(storing, "_AT_ONCE", 5)
+    images = drawn(12, 4)
+    for name in ("1", "2"):
+        cluster.put(cluster.make(name), images)
+    ids = [document_id(uri) for uri in reversed(images)]
+    found = stored_many(cluster.client, cluster.connection, cluster.alias, [*ids, "nope", "", "\ud800", ids[0]])
+    assert list(found) == ids
+    assert {each.uri: each.vector for each in found.values()} == images
+    assert stored_many(cluster.client, cluster.connection, cluster.alias, []) == {}
+
+
+def test_the_thumbnail_of_a_document(cluster: Cluster) -> None:
+    index = cluster.make("1")
+    cluster.put(index, {"u": vector(dog=1.0)})
+    cluster.put(index, {"svg": vector(dog=1.0)}, thumbnail="data:image/svg+xml;base64,PHN2Zy8+")
+    cluster.put(index, {"none": vector(dog=1.0)}, thumbnail=None)
+    found = {uri: thumbnail(cluster.client, cluster.connection, cluster.alias, document_id(uri)) for uri in ("u", "svg", "none")}
+    assert found["u"] is not None
+    assert (found["u"].content_type, found["u"].data) == ("image/png", b"\x89PNG\r\n\x1a\n")
+    assert (found["svg"], found["none"]) == (None, None)
+    assert thumbnail(cluster.client, cluster.connection, cluster.alias, "nope") is None
+
+
+def test_what_a_policy_changed_is_told(cluster: Cluster) -> None:
+    original = SparseVector.from_mapping({"muted": 0.5, "capped": 1.0, "old": 0.25, "dog": 0.125})
+    cluster.put(cluster.make("1"), {"u": original}, policy=POLICY)
+    found = stored(cluster.client, cluster.connection, cluster.alias, "u")
+    assert found is not None
+    assert found.vector.to_dict() == {"capped": 0.5, "new.er": 0.25, "dog": 0.125}
+    assert found.undo.restore(found.vector) == original
+
+
+def test_only_reading_requests_are_sent(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.put(cluster.make("1"), drawn(5, 5))
+    sent: set[str] = set()
+    perform = cluster.client.transport.perform_request
+
+    def noted(method: str, url: str, *given: Any, **more: Any) -> Any:  # noqa: ANN401
+        sent.add(f"{method} {url.removeprefix(f'/{cluster.alias}')}")
+        return perform(method, url, *given, **more)
+
+    monkeypatch.setattr(cluster.client.transport, "perform_request", noted)
+    look(cluster.client, cluster.connection, cluster.alias)
+    cluster.corpus()
+    cluster.corpus(Sample(size=2))
+    stored(cluster.client, cluster.connection, cluster.alias, "u/0001")
+    stored_many(cluster.client, cluster.connection, cluster.alias, [document_id("u/0001")])
+    thumbnail(cluster.client, cluster.connection, cluster.alias, document_id("u/0001"))
+    assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return catalogue.load(ModelSpec(name="stair-mini", threads=1))
+
+
+class Desk:
+    """An index with a photo, and with a document of it under the name of a file that has become another photo."""
+
+    def __init__(self, cluster: Cluster, encoder: Encoder, folder: Path) -> None:
+        self.photo, self.copied, self.changed = PHOTOS / "koala.jpg", folder / "copied.jpg", folder / "changed.jpg"
+        self.copied.write_bytes(self.photo.read_bytes())
+        self.changed.write_bytes((PHOTOS / "bison.jpg").read_bytes())
+        self.words = image_vector(encoder, self.photo)
+        self.loads: list[str] = []
+        sha256 = hashlib.sha256(self.photo.read_bytes()).hexdigest()
+        images = {self.photo.as_uri(): self.words, self.changed.as_uri(): self.words}
+        cluster.put(cluster.make("1"), images, sha256=sha256, model=encoder.model_id)
+
+        def load() -> Encoder:
+            self.loads.append(encoder.model_id)
+            return encoder
+
+        self.inspector = Inspector(cluster.client, cluster.connection, cluster.alias, load)
+
+    def inspect(self, names: Sequence[str], file: Path | None, *, against_file: bool = False) -> Inspected:
+        found = self.inspector.inspect(names, file, against_file=against_file)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def desk(node_url: str, index_on: Callable[[str], str], encoder: Encoder, tmp_path: Path) -> Iterator[Desk]:
+    cluster = Cluster(node_url, index_on(node_url))
+    yield Desk(cluster, encoder, tmp_path)
+    cluster.client.close()
+
+
+def test_an_image_of_the_index_takes_no_model(desk: Desk) -> None:
+    found = desk.inspect([desk.photo.as_uri()], desk.photo)
+    assert found.image
+    assert (found.vector, found.seen, found.comparison, found.changed, desk.loads) == (desk.words, None, None, False, [])
+
+
+@pytest.mark.parametrize("with_file", [True, False])
+def test_the_stored_words_are_those_of_the_file(desk: Desk, with_file: bool) -> None:
+    found = desk.inspect([desk.photo.as_uri()], desk.photo if with_file else None, against_file=True)
+    assert found.comparison
+    assert (found.comparison.same, found.comparison.reasons) == (True, ())
+
+
+def test_the_same_bytes_elsewhere_are_found(desk: Desk) -> None:
+    found = desk.inspect([desk.copied.as_uri()], desk.copied)
+    assert found.image
+    assert found.image.uri in (desk.photo.as_uri(), desk.changed.as_uri())
+
+
+def test_a_file_that_changed_is_told(desk: Desk) -> None:
+    assert desk.inspect([desk.changed.as_uri()], desk.changed).changed
+    found = desk.inspect([desk.changed.as_uri()], desk.changed, against_file=True)
+    assert found.comparison
+    assert not found.comparison.same
+    assert ["changed" in reason for reason in found.comparison.reasons] == [True]
+
+
+def test_a_file_that_is_not_in_the_index_is_encoded(desk: Desk, encoder: Encoder, tmp_path: Path) -> None:
+    found = desk.inspect([], PHOTOS / "bison.jpg")
+    assert found.image is None
+    assert found.vector == image_vector(encoder, PHOTOS / "bison.jpg")
+    small = desk.inspector.thumbnail(found)
+    assert small
+    assert small.content_type == "image/webp"
+    assert desk.inspector.inspect(["nope"], None) is None
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(DecodeError, match="broken"):
+        desk.inspector.inspect([], broken)
