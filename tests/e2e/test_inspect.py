@@ -1,0 +1,230 @@
+"""`stair-es inspect` and `stair-es words`, installed, against a real node with the bundled photos."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import document_id
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "examples" / "photos"
+STAIR_ES = Path(sys.executable).parent / "stair-es"
+CAT = PHOTOS / "tabby-cat.jpg"
+INDEX = "test-inspect"
+
+Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def environment(node_url: str) -> Iterator[dict[str, str]]:
+    """Of the script, with an index that has the photos and is only read here."""
+    made = {**os.environ, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": INDEX, "COLUMNS": "120"}
+    subprocess.run([STAIR_ES, "ingest", PHOTOS], check=True, capture_output=True, env=made)
+    yield made
+    client = Connection(url=node_url).client()
+    for name in client.indices.get(index=f"{INDEX}*"):
+        client.indices.delete(index=name)
+    client.close()
+
+
+@pytest.fixture
+def run(environment: dict[str, str], tmp_path: Path) -> Run:
+    def script(*arguments: str | Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [STAIR_ES, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            input=stdin,
+            timeout=120,
+            env={**environment, **more},
+        )
+
+    return script
+
+
+def answer(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noqa: ANN401  JSON
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def vectors(run: Run) -> dict[str, dict[str, float]]:
+    """URI -> words, by the script that encodes without a cluster."""
+    done = run("encode", *sorted(PHOTOS.glob("*.jpg")), "--json")
+    assert done.returncode == 0, done.stderr
+    return {one["uri"]: one["tokens"] for one in map(json.loads, done.stdout.splitlines())}
+
+
+def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
+    asked = [document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
+    done = run("inspect", *asked, "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one.pop("reference") for one in found] == asked
+    assert all(one == found[0] for one in found)
+    words = json.loads(run("encode", CAT, "--json").stdout)["tokens"]
+    assert {row["word"]: row["weight"] for row in found[0]["words"]} == words
+    assert found[0]["from"] == "index"
+    assert found[0]["sum"] == pytest.approx(sum(words.values()))
+    assert found[0]["words"][-1]["cumulative"] == pytest.approx(1)
+    assert not {"tokens", "thumbnail"} & set(found[0]["fields"])
+
+
+def test_the_words_as_bars(run: Run) -> None:
+    done = run("inspect", CAT, "-k", "3")
+    assert done.returncode == 0, done.stderr
+    path, *bars, rest, together = done.stdout.splitlines()[:6]
+    assert path == str(CAT)
+    assert bars[0].split()[0] == "cat"
+    assert all("█" in bar and bar.count("%") == 2 for bar in bars)
+    assert "61 more words" in rest
+    assert "64 words" in together
+    assert len(run("inspect", CAT, "--all").stdout.splitlines()) > 64
+    assert "\x1b" not in done.stdout
+
+
+def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, tmp_path: Path) -> None:
+    new = tmp_path / "new.jpg"
+    new.write_bytes(CAT.read_bytes() + b"x")
+    done = run("inspect", "new.jpg", "-k", "1")
+    assert f"not in {INDEX}: encoded by stair-mini-1 now" in done.stdout
+    found = answer(run("inspect", new, "--json", "-k", "1"))
+    assert (found["from"], found["id"], found["words"][0]["word"]) == ("model", None, "cat")
+    shutil.copy(CAT, tmp_path / "copy.jpg")
+    done = run("inspect", "copy.jpg", "--json")
+    assert answer(done)["uri"] == CAT.as_uri()
+    assert "the same bytes as" in done.stderr
+
+
+def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run) -> None:
+    found = answer(run("inspect", CAT, "--compare", "--json"))
+    assert found["compare"] == {"same": True, "differences": [], "reasons": []}
+    other = answer(run("inspect", document_id(CAT.as_uri()), "--compare", "--json", "--model", "starter"))
+    assert other["compare"]["same"] is False
+    assert ["stair-mini-1" in reason and "starter-1" in reason for reason in other["compare"]["reasons"]] == [True]
+    shown = run("inspect", CAT, "--compare", "-k", "1").stdout
+    assert "the stored words are those that stair-mini-1 gives the file now" in shown
+
+
+def test_what_is_missing_is_said_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    done = run("inspect", "nope", CAT, "broken.jpg", "--json")
+    assert answer(done, 3)["reference"] == str(CAT)
+    assert "neither in" in done.stderr
+    assert "broken.jpg" in done.stderr
+    assert "2 of 3 images could not be shown" in done.stderr
+    none = run("inspect", "nope")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "error: there is nothing to show" in none.stderr
+    absent = run("inspect", CAT, "--index", "absent-index")
+    assert absent.returncode == 1
+    assert "there is no index or alias 'absent-index'" in absent.stderr
+    for wrong in (("--json", "--csv"), ("-k", "3", "--all")):
+        assert run("inspect", CAT, *wrong).returncode == 2
+
+
+def test_references_come_from_stdin(run: Run) -> None:
+    ids = "".join(f"{document_id((PHOTOS / name).as_uri())}\r\n" for name in ("koala.jpg", "bison.jpg")) + "\n"
+    done = run("inspect", "-", "--csv", "-k", "2", stdin=ids)
+    assert done.returncode == 0, done.stderr
+    header, *rows = csv.reader(io.StringIO(done.stdout))
+    assert header == ["reference", "id", "uri", "from", "rank", "word", "weight", "share", "cumulative"]
+    assert [Path(row[2]).name for row in rows] == ["koala.jpg"] * 2 + ["bison.jpg"] * 2
+    assert run("inspect", "-", stdin="\n").returncode == 2
+
+
+def test_a_terminal_with_colours_shows_the_thumbnail(environment: dict[str, str]) -> None:
+    shown = on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1"], {**environment, "COLORTERM": "truecolor"})
+    assert len(re.findall(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▄", shown)) > 300
+    for more, plain in (([], {"NO_COLOR": "1"}), (["--no-thumbnail"], {}), ([], {"TERM": "dumb"})):
+        assert "▄" not in on_a_terminal([STAIR_ES, "inspect", CAT, "-k", "1", *more], {**environment, **plain})
+
+
+def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str:
+    master, end = pty.openpty()
+    env = {"TERM": "xterm-256color", "COLORTERM": "truecolor", **environment}
+    with subprocess.Popen(command, stdout=end, stderr=subprocess.DEVNULL, env=env) as running:
+        os.close(end)
+        out = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # how Linux says that nobody writes any more
+                break
+            if not part:
+                break
+            out += part
+    os.close(master)
+    assert running.returncode == 0
+    return out.decode()
+
+
+def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run) -> None:
+    found, images = answer(run("words", "--json")), vectors(run)
+    assert (found["documents"], found["images"], found["missed"], found["without_uri"]) == (40, 40, 0, 0)
+    assert {row["word"] for row in found["words"]} == {word for image in images.values() for word in image}
+    for row in found["words"]:
+        has = [image[row["word"]] for image in images.values() if row["word"] in image]
+        assert row["images"] == len(has)
+        assert row["mean"] == pytest.approx(sum(has) / len(has))
+        assert images[row["example"]][row["word"]] == row["max"] == max(has)
+    assert [row["images"] for row in found["words"]] == sorted((row["images"] for row in found["words"]), reverse=True)
+    assert {"animal", "##pe"} <= set(found["stop_words"]["words"])
+    assert found["dead"]["vocabulary"] == "stair-mini-1"
+    assert found["dead"]["count"] == found["dead"]["words_in_it"] - found["distinct"]
+
+
+def test_a_table_a_csv_and_the_dead(run: Run) -> None:
+    table = run("words", "-k", "2")
+    assert table.stdout.startswith(f"{INDEX}: 40 images, 64.0 words an image")
+    assert "stop-word candidates" in table.stdout
+    rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
+    assert [row["word"] for row in rows] == ["cat", "cattle", "cats"]
+    dead = run("words", "--dead").stdout.splitlines()
+    assert len(dead) == len(set(dead)) > 1000
+    assert "cat" not in dead
+    assert run("words", "--json", "--csv").returncode == 2
+
+
+def test_a_sample_is_called_an_estimate(run: Run) -> None:
+    done = run("words", "--sample", "10", "--seed", "3", "--json")
+    found = answer(done)
+    assert (found["images"], found["sample"]) == (10, {"size": 10, "seed": 3})
+    assert "all figures are estimates" in done.stderr
+    assert answer(run("words", "--sample", "10", "--seed", "3", "--json")) == found
+
+
+def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
+    done = run("words", "--policy", "stop.json", "-k", "1")
+    assert done.returncode == 0, done.stderr
+    wanted = answer(run("words", "--json"))["stop_words"]["words"]
+    assert json.loads((tmp_path / "stop.json").read_text())["mute"] == wanted
+    plan = answer(run("policy", "plan", "stop.json", "--json", "--samples", "0"))
+    assert set(plan["rules"]) == {f"mute {word}" for word in wanted}
+    again = run("words", "--policy", "stop.json")
+    assert again.returncode == 2
+    assert "not overwritten" in again.stderr
+    none = run("words", "--policy", "none.json", "--flat", "1")
+    assert none.returncode == 0
+    assert "no stop-word candidates" in none.stderr
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_words_of_nothing(run: Run) -> None:
+    absent = run("words", "--index", "absent-index")
+    assert absent.returncode == 1
+    assert "stair-es ingest FOLDER --index absent-index" in absent.stderr
