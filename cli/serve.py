@@ -89,6 +89,8 @@ def serve(
                 emit_json({"url": where})
             else:
                 stdout.print(where, markup=False)
+            if guard.token:
+                note(f"visitors need the token once: {where}?token=...")
             if open_:
                 typer.launch(where)
 

@@ -57,15 +57,14 @@ class Routes:
         ]
 
     async def _page(self, request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", media_type="text/html", headers={"cache-control": "no-cache"})
+        return _file(request, STATIC / "index.html", "text/html")
 
     async def _static(self, request: Request) -> Response:
         name = request.path_params["name"]
         path = STATIC / name
         if not _NAME.fullmatch(name) or not path.is_file():
             raise Refused(404, "there is no such file")
-        kind = _TYPES.get(name.rpartition(".")[2])
-        return FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"})
+        return _file(request, path, _TYPES.get(name.rpartition(".")[2]))
 
     async def _about(self, request: Request) -> Response:
         return await _json(self._engine.about, self._title)
@@ -115,11 +114,22 @@ async def _json(work: Callable[..., dict[str, Any]], *arguments: object) -> Resp
     return Response(made, media_type="application/json")
 
 
+def _file(request: Request, path: Path, kind: str | None) -> Response:
+    """A file of the page: the browser asks each time whether it has changed."""
+    answer = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+    kept = {name: answer.headers[name] for name in ("etag", "cache-control")}
+    return Response(status_code=304, headers=kept) if _has(request, kept["etag"]) else answer
+
+
 def _picture(request: Request, picture: Picture, caching: str) -> Response:
     headers = {"etag": picture.etag, "cache-control": caching, "content-disposition": "inline"}
-    if picture.etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]:
+    if _has(request, picture.etag):
         return Response(status_code=304, headers=headers)
     return Response(picture.data, media_type=picture.content_type, headers=headers)
+
+
+def _has(request: Request, etag: str) -> bool:
+    return etag in [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
 
 
 def _id(request: Request, before: str) -> tuple[str, str]:

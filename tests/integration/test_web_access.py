@@ -108,6 +108,9 @@ def test_the_token_in_the_url_becomes_a_cookie_and_leaves_the_url(private: Page)
     pair, *attributes = cookie.split("; ")
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
     assert TOKEN not in cookie
+    assert "Secure" not in attributes  # plain HTTP: the browser would drop it
+    [behind_a_proxy] = private.get(f"/?token={TOKEN}", x_forwarded_proto="https").cookies
+    assert "Secure" in behind_a_proxy.split("; ")
     assert private.get("/compare", cookie=pair).status == 200
     assert private.get("/api/about", cookie=f"other=1; {pair}; more=2").status == 200
     assert private.get("/api/about", cookie=pair[:-1]).status == 401

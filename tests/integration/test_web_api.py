@@ -239,7 +239,10 @@ def test_the_page_itself(page: Page) -> None:
     assert page.get("/").body.lstrip().lower().startswith(b"<!doctype html>")
     script = page.get("/static/api.js")
     assert (script.status, script.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
-    assert page.get("/static/api.js", if_none_match=script.headers["etag"]).status in (200, 304)
+    for target in ("/static/api.js", "/"):
+        known = page.get(target, if_none_match=page.get(target).headers["etag"])
+        assert (known.status, known.body) == (304, b"")
+        assert page.get(target, if_none_match='"other"').status == 200
 
 
 @pytest.mark.parametrize(

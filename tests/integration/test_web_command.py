@@ -93,6 +93,7 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
         process.send_signal(signal.SIGINT)
         out, told = process.communicate(timeout=30)
     assert token not in line + out + told
+    assert f"{url}?token=..." in told
     with running("--index", corpus.alias, "--port", "0", "--url", node_url, STAIR_ES_SERVE_TOKEN=token) as (_, line):
         assert ask(line.strip(), "/api/about") == 401
 
