@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from fault_proxy import Answer, Fault, FaultProxy, Request, Send
+from fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm, every_fault
 from words_oracle import expected_words, stored_words
 
-from stair_es.cluster import words_read
+from stair_es.cluster import words_read, words_settle, words_sync
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id
 from stair_es.cluster.words_sync import WordsReport, reconcile
@@ -274,6 +274,25 @@ def test_a_document_that_changes_while_its_words_are_written_has_its_own_in_the_
 def is_words(request: Request) -> bool:
     """Whether it writes words."""
     return request.is_bulk and ".words.write/" in request.path
+
+
+def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.run()
+    monkeypatch.setattr(words_settle, "_WORDS_AT_ONCE", 16)  # an image a request
+    monkeypatch.setattr(words_sync, "_LINE_EVERY_S", 0.0)
+    storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
+    with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:
+        report = runs.run(Connection(url=proxy.url, timeout_s=5), words_index="yes").words_index
+    assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
+    assert report
+    assert report.failed == 0
+    runs.check(COUNT)
+    compared = [line for line in runs.said if "images compared" in line]
+    assert any(f"words index: {COUNT} of {COUNT} images compared, {report.written} words written" in line for line in compared)
+
+
+def passing_faults() -> list[Fault]:
+    return [fault for fault in every_fault() if "413" not in fault.name and "large" not in fault.name]
 
 
 def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
