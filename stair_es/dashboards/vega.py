@@ -29,7 +29,8 @@ TOP_WORDS = 16
 
 _BAR = "#1a7f9c"
 _LINE = "#e07b39"
-_RAMP = ["#e3f1f5", "#8ec5d4", "#3f96ae", "#0f4c5c"]
+_FAINTEST = 0.07
+"""More is less transparent: that reads the same on a light and on a dark background."""
 
 
 def state(spec: Spec) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def average_weight(corpus: Corpus) -> Spec:
         _told("average", "Average weight", ".3f"),
         _told("largest", "Largest weight", ".3f"),
     ]
-    y = _ordered("key", "average", {"labelLimit": 140})
+    y = _ordered("key", "average", {"labelLimit": 140}, "descending")
     x = _number("average", "average weight (bar), largest weight (line)")
     return _spec(
         _asked(corpus.words_name, body, "aggregations.words.buckets"),
@@ -79,16 +80,18 @@ def together(corpus: Corpus) -> Spec:
         {"joinaggregate": [{"op": "max", "field": "own", "as": "beside_images"}], "groupby": ["beside"]},
         {"filter": "datum.beside_images > 0 && datum.word != datum.beside"},
         _made("overlap", "datum.both / (datum.images + datum.beside_images - datum.both)"),
+        _placed("word_place", "images", "word"),
+        _placed("beside_place", "beside_images", "beside"),
     ]
     return _spec(
         _asked(corpus.name, _terms("top_tokens", TOGETHER, {"others": inner}), "aggregations.words.buckets"),
         transform,
         {
-            "mark": {"type": "rect"},
+            "mark": {"type": "rect", "color": _BAR},
             "encoding": {
-                "x": _ordered("beside", "beside_images", {"labelAngle": -45, "labelLimit": 90}),
-                "y": _ordered("word", "images", {"labelLimit": 120}),
-                "color": _shade("overlap", "shared images", ".0%"),
+                "x": _ordered("beside", "beside_place", {"labelAngle": -45, "labelLimit": 90}),
+                "y": _ordered("word", "word_place", {"labelLimit": 120}),
+                "opacity": _shade("overlap", "shared images", ".0%"),
                 "tooltip": [
                     _told("word", "Word"),
                     _told("beside", "beside"),
@@ -112,10 +115,7 @@ def by_source(corpus: Corpus) -> Spec:
         _made("both", "datum.word.doc_count"),
         _made("part", "datum.word.doc_count / datum.doc_count"),
         {"joinaggregate": [{"op": "sum", "field": "both", "as": "total"}], "groupby": ["name"]},
-        {
-            "window": [{"op": "dense_rank", "as": "place"}],
-            "sort": [{"field": "total", "order": "descending"}, {"field": "name", "order": "ascending"}],
-        },
+        _placed("place", "total", "name"),
         {"filter": f"datum.place <= {_WORDS_SHOWN}"},
     ]
     tail = "length(datum.label) > 40 ? '…' + slice(datum.label, -39) : datum.label"
@@ -126,7 +126,7 @@ def by_source(corpus: Corpus) -> Spec:
         _told("doc_count", "Images of the source", "d"),
         _told("part", "Part", ".1%"),
     ]
-    y = _ordered("name", "total", {"labelLimit": 140, "grid": True})
+    y = _ordered("name", "place", {"labelLimit": 140, "grid": True})
     x = _number("part", "part of the source's images that have the word", ".0%")
     legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": tail, "symbolOpacity": 1}
     which = {"field": "source", "type": "nominal", "title": None, "legend": legend}
@@ -168,17 +168,8 @@ def one_image(corpus: Corpus) -> Spec:
         _told("_source.share", "of all its weights", ".1%"),
         _told("_source.words", "Words in all", "d"),
     ]
-    y = {
-        "field": "word",
-        "type": "nominal",
-        "sort": {"field": "rank", "op": "min", "order": "ascending"},
-        "title": None,
-        "axis": {"labelLimit": 140},
-    }
-    name = [
-        {"filter": "datum.rank == 1"},
-        _made("shown", "length(datum._source.uri) > 70 ? '…' + slice(datum._source.uri, -69) : datum._source.uri"),
-    ]
+    tail = "length(datum.label) > 60 ? '…' + slice(datum.label, -59) : datum.label"
+    legend = {"orient": "top", "labelLimit": 420, "labelExpr": tail, "symbolType": "square"}
     return _spec(
         _asked(corpus.words_name, body, "hits.hits"),
         [
@@ -186,19 +177,17 @@ def one_image(corpus: Corpus) -> Spec:
             _made("word", "datum._source.token"),
             _made("weight", "datum._source.weight"),
             _made("rank", "datum._source.rank"),
+            _made("uri", "datum._source.uri"),
         ],
         {
-            "layer": [
-                {
-                    "mark": {"type": "bar", "color": _BAR},
-                    "encoding": {"y": y, "x": _number("weight", "weight"), "tooltip": tooltip},
-                },
-                {
-                    "transform": name,
-                    "mark": {"type": "text", "align": "left", "baseline": "bottom", "style": "guide-label", "fontSize": 12},
-                    "encoding": {"x": {"value": 0}, "y": {"value": -6}, "text": {"field": "shown", "type": "nominal"}},
-                },
-            ],
+            "mark": {"type": "bar"},
+            "encoding": {
+                "y": _ordered("word", "rank", {"labelLimit": 140}),
+                "x": _number("weight", "weight"),
+                # So that its name stands above the bars, in the colour that the product's theme gives to text.
+                "color": {"field": "uri", "type": "nominal", "title": None, "scale": {"range": [_BAR]}, "legend": legend},
+                "tooltip": tooltip,
+            },
         },
     )
 
@@ -242,11 +231,17 @@ def _number(field: str, title: str, number: str = ".2f") -> dict[str, Any]:
     return {"field": field, "type": "quantitative", "title": title, "axis": {"format": number, "tickCount": 8}}
 
 
-def _ordered(field: str, by: str, axis: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(name: str, by: str, word: str) -> Spec:
+    """Numbers words, those with most of `by` first: the same on both axes, even where two have as much."""
+    order = [{"field": by, "order": "descending"}, {"field": word, "order": "ascending"}]
+    return {"window": [{"op": "dense_rank", "as": name}], "sort": order}
+
+
+def _ordered(field: str, by: str, axis: Mapping[str, Any], order: str = "ascending") -> dict[str, Any]:
     return {
         "field": field,
         "type": "nominal",
-        "sort": {"field": by, "op": "max", "order": "descending"},
+        "sort": {"field": by, "op": "min", "order": order},
         "title": None,
         "axis": dict(axis),
     }
@@ -257,6 +252,6 @@ def _shade(field: str, title: str, number: str) -> dict[str, Any]:
         "field": field,
         "type": "quantitative",
         "title": title,
-        "scale": {"range": _RAMP, "domainMin": 0},
-        "legend": {"format": number},
+        "scale": {"range": [_FAINTEST, 1], "domainMin": 0},
+        "legend": {"format": number, "symbolType": "square", "symbolFillColor": _BAR, "symbolStrokeWidth": 0, "symbolSize": 200},
     }

@@ -61,14 +61,18 @@ def gone_afterwards(client: OpenSearch, alias: str) -> Iterator[None]:
     client.indices.delete(index=",".join(found))
 
 
-@pytest.fixture(scope="module", params=["node_url", "elasticsearch7_url"], ids=["opensearch", "elasticsearch7"])
-def url(request: pytest.FixtureRequest) -> str:
-    made: str = request.getfixturevalue(request.param)
-    return made
+@dataclass(frozen=True)
+class Node:
+    url: str
+    vector: str
 
 
-def _float32(value: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", value))[0])
+NODES = {"node_url": "rank_features", "elasticsearch7_url": "rank_features", "elasticsearch9_url": "sparse_vector"}
+
+
+@pytest.fixture(scope="module", params=list(NODES), ids=["opensearch", "elasticsearch7", "elasticsearch9"])
+def node(request: pytest.FixtureRequest) -> Node:
+    return Node(request.getfixturevalue(request.param), NODES[request.param])
 
 
 def _album(client: OpenSearch, connection: Connection, alias: str) -> Album:
@@ -77,25 +81,27 @@ def _album(client: OpenSearch, connection: Connection, alias: str) -> Album:
     return Album(client, look(client, connection, alias).corpus, docs, rows)
 
 
-@pytest.fixture(scope="module", params=["ingest", "by hand"])
-def album(url: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
-    """Once with the companion that `ingest` writes, once with one written after the contract by somebody else."""
-    connection = Connection(url=url)
-    alias = f"test-dashboards-{request.param.replace(' ', '-')}"
+@pytest.fixture(scope="module")
+def album(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+    """With the companion that `ingest` writes."""
+    connection, alias = Connection(url=node.url), "test-dashboards"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
-        fill(url, alias, tmp_path_factory.mktemp("photos"), words_index=request.param == "ingest")
-        if request.param == "by hand":
-            make(client, alias)
+        fill(node.url, alias, tmp_path_factory.mktemp("photos"), vector=node.vector)
         yield _album(client, connection, alias)
 
 
 @pytest.fixture(scope="module")
-def by_hand(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
-    connection, alias = Connection(url=url), "test-dashboards-filters"
+def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Album]:
+    """With one that somebody else has written after the contract, and that calls words as the main index does."""
+    connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
-        fill(url, alias, tmp_path_factory.mktemp("photos"), words_index=False)
+        fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector)
         make(client, alias)
         yield _album(client, connection, alias)
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 # --- what the panels should show, from the documents ---
@@ -418,10 +424,10 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
         assert png(none, version=version).startswith(b"\x89PNG")
 
 
-def test_without_a_companion_there_is_no_panel_about_weights(url: str, tmp_path: Path) -> None:
-    connection, alias = Connection(url=url), "test-dashboards-alone"
+def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
+    connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
-        fill(url, alias, tmp_path, words_index=False)
+        fill(node.url, alias, tmp_path, words_index=False, vector=node.vector)
         looked = look(client, connection, alias)
         assert not looked.corpus.companion
         assert f"stair-es ingest ... --index {alias} --words-index" in looked.remarks[0]
