@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import QueryError
-from stair_es.search.body import UNREAD, has_word, request_body
+from stair_es.search.body import has_word, request_body
 from stair_es.search.cursor import ORDER, checked
 from stair_es.search.explain import Reason
 from stair_es.types import SparseVector
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stair_es.web.asked import Asked
 
 FACETS = 20
+SHOWN = ["tokens", WORDS_FIELD, "uri", "caption", "width", "height", "fingerprint"]
+"""What a hit is made of."""
 _AGGREGATIONS = {
     "words": {"terms": {"field": WORDS_FIELD, "size": FACETS}},
     "sources": {"terms": {"field": "source", "size": FACETS}},
@@ -56,7 +58,7 @@ def sent_of(question: Question, asked: Asked, way: Way) -> Sent:
     if asked.method == "bag":
         return _bag(question, asked, way)
     made = request_body(question, way.shape, max_clauses=way.max_clauses, k=asked.k, after=asked.after, ordered=way.ordered)
-    return Sent(body=made.body, words=made.sent, cut=made.cut)
+    return Sent(body={**made.body, "_source": SHOWN}, words=made.sent, cut=made.cut)
 
 
 def facets_of(query: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _bag(question: Question, asked: Asked, way: Way) -> Sent:
         "filter": [*question.filters, *(has_word(word, way.shape) for word in question.required)],
         "must_not": [has_word(word, way.shape) for word in question.excluded],
     }
-    body: dict[str, Any] = {"size": asked.k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
+    body: dict[str, Any] = {"size": asked.k, "track_total_hits": False, "_source": SHOWN}
     body["query"] = {"bool": {name: clauses for name, clauses in around.items() if clauses}}
     body |= {"sort": ORDER} if way.ordered else {}
     body |= {"search_after": checked(asked.after)} if asked.after is not None else {}
