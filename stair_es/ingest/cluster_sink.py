@@ -6,95 +6,32 @@ Options: `keep` (how many retired indices stay, 1), `swap` (auto, always, never)
 
 from __future__ import annotations
 
-import atexit
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster import index as indices
 from stair_es.cluster import ledger
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
 from stair_es.cluster.connect import Connection, Target, probe
 from stair_es.cluster.index import OpenIndex
-from stair_es.cluster.ledger import Entry, Stored
+from stair_es.cluster.ledger import Entry
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.policy_state import policy_of
-from stair_es.cluster.retry import RetryPolicy
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.cluster_options import ClusterOptions
 from stair_es.ingest.cluster_words import Wish, begin, wish
+from stair_es.ingest.cluster_writer import ClusterWriter, client_of
 from stair_es.ingest.parts import in_parts
-from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan, WordsPlan
+from stair_es.ingest.sink import Completion, Coverage, Say, SinkPlan, WordsPlan
 from stair_es.policy import WordPolicy
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 _PART = 256
-
-
-@lru_cache(maxsize=4)
-def _client(connection: Connection) -> OpenSearch:
-    """One client a process: workers build their own, clients don't travel."""
-    client = connection.client()
-    atexit.register(client.close)
-    return client
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterWriter:
-    """See `Writer`."""
-
-    connection: Connection
-    index: str
-    alias: str
-    write_alias: str
-    """`alias`, or the build alias of an index that isn't in use yet."""
-    policy: BulkPolicy
-
-    def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
-        return ledger.by_id(_client(self.connection), self.connection, self.index, ids)
-
-    def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
-        return ledger.by_uri(_client(self.connection), self.connection, self.index, uris)
-
-    def write(self, documents: Documents, chunk_bytes: int) -> Written:
-        """See `Writer`."""
-        return self._through(lambda bulk: bulk.write(documents, chunk_bytes))
-
-    def update(self, documents: Documents) -> Written:
-        """See `Writer`."""
-        return self._through(lambda bulk: bulk.update(documents))
-
-    def delete(self, ids: Sequence[str]) -> Written:
-        """See `Writer`."""
-        return self._through(lambda bulk: bulk.delete(ids))
-
-    def _through(self, call: Callable[[BulkWriter], Written]) -> Written:
-        """Through the build alias; once a run beside this one has finished the same build, through the alias itself."""
-        try:
-            return call(self._bulk(self.write_alias))
-        except ClusterError:
-            if self.write_alias == self.alias or not self._is_live():
-                raise
-        return call(self._bulk(self.alias))
-
-    def _is_live(self) -> bool:
-        try:
-            return indices.stands_for(_client(self.connection), self.connection, self.alias, RetryPolicy(attempts=1)) == [
-                self.index
-            ]
-        except ClusterError:  # the first error says more
-            return False
-
-    def _bulk(self, alias: str) -> BulkWriter:
-        return BulkWriter(client=_client(self.connection), connection=self.connection, alias=alias, policy=self.policy)
 
 
 @dataclass(kw_only=True)
@@ -122,7 +59,7 @@ class ClusterSession:
     @contextmanager
     def load(self) -> Iterator[None]:
         """See `Session`: refreshes, and replicas if asked, are relaxed. A load that fails tells of the policy, too."""
-        client = _client(self._connection)
+        client = client_of(self._connection)
         with indices.relaxed(client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say):
             try:
                 yield
@@ -133,14 +70,14 @@ class ClusterSession:
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
         """See `Session`."""
-        return ledger.entries(_client(self._connection), self._connection, self.index, sources=sources, before=self.began)
+        return ledger.entries(client_of(self._connection), self._connection, self.index, sources=sources, before=self.began)
 
     def complete(self, coverage: Coverage) -> Completion:
         """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists.
 
         The words index is brought in step before, so that both aliases move at once.
         """
-        client = _client(self._connection)
+        client = client_of(self._connection)
         indices.refresh(client, self._connection, self.index)
         self._compare_policy(client)
         words = self._words(client)
@@ -201,7 +138,7 @@ class ClusterSession:
 
     def _missing(self, live: str, coverage: Coverage) -> tuple[Counter[str], int]:
         """Of the images of the old index that the new one lacks: those of sources not seen, and how many died in this run."""
-        client, others, dead = _client(self._connection), Counter[str](), 0
+        client, others, dead = client_of(self._connection), Counter[str](), 0
         for part in in_parts(ledger.entries(client, self._connection, live), _PART):
             there = ledger.by_uri(client, self._connection, self.index, [entry.uri for entry in part])
             for entry in part:
@@ -224,7 +161,7 @@ class Kind:
     def open(self, plan: SinkPlan, say: Say) -> ClusterSession:
         """See `SinkKind`."""
         asked = self._begin(plan)
-        client, connection = _client(asked.connection), asked.connection
+        client, connection = client_of(asked.connection), asked.connection
         opened = indices.open_index(client, connection, plan.alias, asked.body, plan.identity, say, plan.policy)
         begin(client, connection, opened.name, asked.words, say)
         if plan.document.id == "content" and not opened.created:
@@ -249,14 +186,14 @@ class Kind:
         return asked.words.plan(opened.name if opened else None)
 
     def _find(self, plan: SinkPlan, asked: _Asked) -> OpenIndex | None:
-        client = _client(asked.connection)
+        client = client_of(asked.connection)
         return indices.find_index(client, asked.connection, plan.alias, asked.body, plan.identity, plan.policy)
 
     def _begin(self, plan: SinkPlan) -> _Asked:
         """All that can be known, and refused, before anything is made."""
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
-        options, client = ClusterOptions.of(plan.options), _client(plan.connection)
+        options, client = ClusterOptions.of(plan.options), client_of(plan.connection)
         target = probe(client, plan.connection)
         indices.check_alias(plan.alias)
         body = index_body(target, plan.document, override=options.mapping)

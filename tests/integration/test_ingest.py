@@ -23,7 +23,7 @@ from stair_es.cluster.pace import Pace
 from stair_es.errors import ClusterError, IndexMismatch, IngestError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Wanted
-from stair_es.ingest.cluster_sink import ClusterWriter
+from stair_es.ingest.cluster_writer import ClusterWriter
 from stair_es.ingest.dry_run import DryRun, dry_run
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.pump import Pump

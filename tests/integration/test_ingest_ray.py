@@ -16,7 +16,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.batch import Batch, Wanted
-from stair_es.ingest.cluster_sink import ClusterWriter
+from stair_es.ingest.cluster_writer import ClusterWriter
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest

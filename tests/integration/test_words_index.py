@@ -295,6 +295,20 @@ def passing_faults() -> list[Fault]:
     return [fault for fault in every_fault() if "413" not in fault.name and "large" not in fault.name]
 
 
+def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Runs) -> None:
+    """By a run beside this one, with `--no-words-index`."""
+
+    def delete(request: Request, send: Send) -> Answer:
+        runs.client.indices.delete(index=runs.behind(runs.alias)[0] + ".words")
+        return send(request)
+
+    with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
+        report = runs.run(Connection(url=proxy.url), words_index="yes")
+    assert (report.written, report.words_index) == (COUNT, None)
+    assert runs.said[-1] == f"words index {report.index}.words: somebody deleted it meanwhile"
+    assert runs.indices() == [report.index]
+
+
 def test_runs_that_go_at_once_leave_what_has_to_be(runs: Runs) -> None:
     barrier = threading.Barrier(3)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_proxy import Answer, Fault, FaultProxy, Request, Send
+from fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
 from stair_es.cli.main import app
 from typer.testing import CliRunner
 from words_oracle import expected_words, stored_words
 
 from stair_es import resources
-from stair_es.errors import IndexMismatch, ResourceError, StairError, UsageError
+from stair_es.errors import AuthenticationFailed, IndexMismatch, ResourceError, StairError, UsageError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -86,6 +86,11 @@ def steered(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) 
     return Shell(client, node_url, index_name, tmp_path)
 
 
+def is_words(request: Request) -> bool:
+    """Whether it writes words."""
+    return request.is_bulk and ".words.write/" in request.path
+
+
 @pytest.mark.parametrize("then", ["lost", "stored"])
 def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(shell: Shell, then: str) -> None:
     reached, killed = threading.Event(), threading.Event()
@@ -99,7 +104,7 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
         return None
 
     def plan(request: Request) -> Fault | None:
-        return Fault("held", hold) if request.is_bulk and ".words.write/" in request.path else None
+        return Fault("held", hold) if is_words(request) else None
 
     with FaultProxy(shell.url, plan) as proxy:
         command = [str(Path(sys.executable).with_name("stair-es")), "ingest", *shell.photos, "--model", "starter"]
@@ -276,6 +281,22 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
     assert _told(shell.words(index)) == before
     shell.check()
     shell.check_words_of(build)
+
+
+def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: Shell) -> None:
+    shell = steered
+    index = shell.ingest("--words-index")["index"]
+    before = shell.words(index)
+    (file := shell.tmp_path / "p.json").write_text(json.dumps(POLICY))
+    forbidden = Fault("403", lambda request, send: Reply.json({"error": "forbidden"}, 403))
+    with FaultProxy(shell.url, lambda request: forbidden if is_words(request) else None) as proxy:
+        done = CliRunner().invoke(app, ["policy", "apply", str(file)], env=shell.environment | {"STAIR_ES_URL": proxy.url})
+    assert isinstance(done.exception, AuthenticationFailed)
+    assert f"words index {index}.words: not complete, the next run goes on with it" in done.stderr
+    assert shell.words(index) == before
+    assert shell.json("policy", "show")[0]["digest"]
+    assert shell.ingest()["words_index"]["written"] > 0
+    shell.check()
 
 
 def test_an_image_without_a_word_left_has_none_and_gets_them_back(steered: Shell) -> None:
