@@ -64,7 +64,7 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
     gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
     views = Views(client, site.connection, site.index, site.spec)
     views.now()
-    engine = Engine(client, site.connection, site.index, views=views, gate=gate, limits=limits, originals=bool(site.roots))
+    engine = Engine(client, site.connection, site.index, views=views, gate=gate, limits=limits, roots=site.roots)
     thumbs = Thumbs(client, site.connection, site.index, roots=site.roots, gate=gate, limits=limits)
 
     def ours(request: Request, error: Exception) -> Response:

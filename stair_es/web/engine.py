@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
     from stair_es.web.gate import Gate
     from stair_es.web.limits import Limits
+    from stair_es.web.originals import Roots
     from stair_es.web.view import View, Views
 
 _T = TypeVar("_T")
@@ -41,7 +42,7 @@ class Engine:
     """One index, asked for one page."""
 
     def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, *, views: Views, gate: Gate, limits: Limits, originals: bool
+        self, client: OpenSearch, connection: Connection, index: str, *, views: Views, gate: Gate, limits: Limits, roots: Roots
     ) -> None:
         """Nothing is asked yet.
 
@@ -52,10 +53,10 @@ class Engine:
             views: Of it.
             gate: Around the encoder.
             limits: What is refused.
-            originals: Whether there is a folder whose files may be shown.
+            roots: Folders whose files may be shown.
         """
         self._client, self._connection, self._index = client, connection, index
-        self._views, self._gate, self._limits, self._originals = views, gate, limits, originals
+        self._views, self._gate, self._limits, self._roots = views, gate, limits, roots
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
@@ -72,7 +73,7 @@ class Engine:
             "version": __version__,
             "documents": documents,
             "captions": captions > 0,
-            "originals": self._originals,
+            "originals": bool(self._roots),
             "max_upload_bytes": self._limits.upload_bytes,
             "policy": view.known.policy.label if view.known.policy else None,
         }
@@ -95,7 +96,7 @@ class Engine:
         image = stored_many(self._client, self._connection, self._index, [id_]).get(id_)
         if image is None:
             raise not_found(id_)
-        original = answers.original_url(id_) if self._originals and image.uri.startswith("file:") else None
+        original = answers.original_url(id_) if self._roots.hold(image.uri) else None
         return answers.image_json(image, self._thumbnail(view, id_, image.source), original)
 
     def seen(self, data: bytes) -> dict[str, Any]:
@@ -183,7 +184,7 @@ class Engine:
         ]
 
     def _thumbnail(self, view: View, id_: str, source: Mapping[str, Any]) -> str | None:
-        return answers.thumbnail_url(id_, source.get("fingerprint")) if view.thumbnails or self._originals else None
+        return answers.thumbnail_url(id_, source.get("fingerprint")) if view.thumbnails or self._roots else None
 
     def _encoded(self, view: View, text: str) -> SparseVector:
         key = (view.encoder.model_id, text)

@@ -51,6 +51,10 @@ class Roots:
     def __bool__(self) -> bool:
         return bool(self.folders)
 
+    def hold(self, uri: str) -> bool:
+        """Whether there is a file at a URI that may be shown, so far as its place tells."""
+        return self._allowed(uri) is not None
+
     def read(self, uri: str, most: int) -> Original | None:
         """The file at a URI; None if there is none that may be shown, for whatever reason.
 

@@ -144,6 +144,8 @@ def test_a_file_that_may_not_be_shown_is_as_one_that_isn_t_there(page: Page, cor
     answers = set()
     for uri in uris:
         stored(corpus, "document", uri=uri)
+        if not uri.endswith(".jsonl"):
+            assert page.get("/api/image/document").json["original"] is None
         for route in ("/original/document", "/thumb/document", "/thumb/document?v=x"):
             answer = page.get(route)
             answers.add((answer.status, answer.body))
