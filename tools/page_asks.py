@@ -38,6 +38,13 @@ def asked(site: Site, page: Page, path: str = f"/?q={QUERY}") -> None:
     expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
 
 
+def resting(page: Page) -> None:
+    """Waits for the start page of the bundled photos."""
+    from playwright.sync_api import expect
+
+    expect(page.locator(".landing .lead")).to_have_text("40 images, each a few dozen weighted words.")
+
+
 def names(page: Page) -> list[str]:
     """The hits, as they stand."""
     return page.locator(_HITS).all_inner_texts()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from page_asks import QUERY, answered, asked, names, order, settled, slider
+from page_asks import QUERY, answered, asked, names, order, resting, settled, slider
 from page_site import PHOTOS, Site, shot
 from playwright.sync_api import Page, expect
 
@@ -20,7 +20,7 @@ def press(page: Page, label: str) -> None:
 
 def test_words_find_images_and_say_why(site: Site, page: Page) -> None:
     page.goto(site.base)
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
     shot(page, "landing")
     page.get_by_role("searchbox", name="Words to look for").fill(QUERY)
     page.keyboard.press("Enter")
@@ -78,8 +78,8 @@ def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, pag
     page.mouse.down()
     for part in (0.5, 0.7, 0.9, 1.0):
         page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2, steps=3)
-    page.mouse.up()
     settled(page, order(site, text=QUERY, factors={"white": 3}))
+    page.mouse.up()
     kept = page.locator("li.hit").filter(has_text="giant-panda")
     assert kept.evaluate("hit => hit.kept === true")  # the same element, not another one like it
 
@@ -189,7 +189,7 @@ def seen(site: Site, path: Path) -> dict[str, Any]:
 
 def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.goto(site.base)
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
     data = base64.b64encode((PHOTOS / "tabby-cat.jpg").read_bytes()).decode()
     transfer = page.evaluate_handle(
         """(data) => {
@@ -214,7 +214,7 @@ def test_a_dropped_image_is_a_query(site: Site, page: Page) -> None:
     page.reload()
     expect(chip.locator("img")).to_be_visible()  # this tab remembers what it looked like
     chip.get_by_role("button").click()
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
 
 
 def test_an_image_can_be_chosen_or_pasted_beside_words(site: Site, page: Page) -> None:
@@ -252,3 +252,21 @@ def test_nothing_found_says_what_to_lift(site: Site, page: Page) -> None:
     shot(page, "nothing")
     page.get_by_role("button", name="without the filter width:>100000").click()
     settled(page, order(site, text="bear", words=["animal"]))
+
+
+def test_a_slider_that_never_rests_shows_what_it_does_on_the_way(site: Site, page: Page) -> None:
+    asked(site, page)
+    answers: list[int] = []
+    page.on("response", lambda response: answers.append(response.status) if "/api/search" in response.url else None)
+    page.evaluate(
+        """async () => {
+            const slider = document.querySelector('input[type=range]');
+            for (let move = 0; move < 60; move += 1) {
+                slider.value = String(0.5 + (move % 50) / 20);
+                slider.dispatchEvent(new Event('input', {bubbles: true}));
+                await new Promise((done) => setTimeout(done, 16));
+            }
+        }"""
+    )
+    assert 3 <= len(answers) < 60
+    settled(page, order(site, text=QUERY, factors={"bear": 0.5 + (59 % 50) / 20}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gate_proxy import Said
-from page_asks import QUERY, answered, asked, names, order, settled, slider, until
+from page_asks import QUERY, answered, asked, names, order, resting, settled, slider, until
 from page_site import PHONE, Site, Watch, shot
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -73,7 +73,7 @@ def test_an_image_that_is_not_there(site: Site, page: Page, watch: Watch) -> Non
     page.goto(f"{site.base}/image/nothing")
     expect(page.get_by_role("alert")).to_be_visible()
     page.get_by_role("link", name="← to the search").click()
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
 
 
 def test_two_methods_side_by_side(site: Site, page: Page) -> None:
@@ -102,6 +102,7 @@ def test_two_methods_side_by_side(site: Site, page: Page) -> None:
 def test_two_queries_side_by_side(site: Site, page: Page) -> None:
     page.goto(f"{site.base}/compare")
     page.get_by_role("searchbox", name="Left: words").fill("dog")
+    expect(page.get_by_role("link", name="STAIR words and bag of words")).to_be_visible()  # news that come while one writes
     page.get_by_role("searchbox", name="Right: words").fill("cat")
     page.keyboard.press("Enter")
     rows = [page.get_by_role("list", name=f"{side} ranking").locator("a.name") for side in ("Left", "Right")]
@@ -166,7 +167,7 @@ def test_back_and_forward(site: Site, page: Page) -> None:
 
 def test_by_keyboard_alone(site: Site, page: Page) -> None:
     page.goto(site.base)
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
     page.keyboard.press("/")
     page.keyboard.type(QUERY)
     page.keyboard.press("Enter")
@@ -217,7 +218,7 @@ def test_a_phone(site: Site, context: Contexts) -> None:
     page = context(viewport=PHONE, has_touch=True, is_mobile=True).new_page()
     wide = "document.documentElement.scrollWidth > innerWidth"
     page.goto(site.base)
-    expect(page.get_by_text("40 images")).to_be_visible()
+    resting(page)
     assert not page.evaluate(wide)
     asked(site, page)
     assert not page.evaluate(wide)

@@ -1,13 +1,14 @@
 // Two rankings side by side: two queries, or one by two methods; what moved is drawn between them.
 
 import * as api from "./api.js";
-import { h, icon, keyed, path, say, set, visible } from "./dom.js";
+import { h, icon, keyed, path, put, say, set, visible } from "./dom.js";
+import { EXAMPLES, wordsOf } from "./empty.js";
 import { drawRibbon, picture } from "./hit.js";
 import { errorNotice } from "./notice.js";
 import { inOrder } from "./panel.js";
 import { direction, moves, overlap, ranksOf } from "./ranks.js";
 import { asks, bodyOf, hrefOf, METHODS, NOTHING } from "./state.js";
-import { hues, many, weight } from "./words.js";
+import { hues, many, weight, word } from "./words.js";
 
 const DEPTH = 50;
 const STEPS = [1, 3, 5, 10, 20, 50];
@@ -60,7 +61,17 @@ export function compareView(app) {
     sides.b.rows(right.slice(0, k), ranksOf(left), hueOf, k, answers.a !== null, "left");
     drawSum(left, right);
     requestAnimationFrame(() => drawLines(left, right));
-    parts.hint.hidden = Boolean(answers.a || answers.b);
+    parts.hint.hidden = Boolean(asks(route.a) || asks(route.b));
+    suggest();
+  }
+
+  /** Comparisons to begin with, of a word that the index has. */
+  function suggest() {
+    const name = app.corpus && wordsOf(app.corpus).slice(0, EXAMPLES).at(-1)?.word;
+    const methods = app.about?.captions ? ["bag", "bm25"] : ["bag"];
+    const links = name ? methods.map((method) => h("li", {}, h("a", { class: "button", href: hrefOf({ view: "compare", a: { ...NOTHING, text: name }, b: { ...NOTHING, text: name, method } }) }, word(name), `: STAIR words and ${METHODS[method]}`))) : [];
+    parts.suggested.replaceChildren(...links);
+    parts.suggested.hidden = !links.length;
   }
 
   function drawSum(left, right) {
@@ -139,7 +150,7 @@ function side(name, title) {
     text, method, form, problem, list, clear,
     /** Shows a query in the form. */
     fill(query, about) {
-      if (document.activeElement !== text) text.value = query.text;
+      put(text, query.text);
       method.value = query.method;
       set(method.querySelector("[value=bm25]"), { disabled: about !== null && !about.captions && query.method !== "bm25" });
       const more = Object.values(told).map((tell) => tell(query)).filter(Boolean);
@@ -194,7 +205,9 @@ function layout(sides) {
   const sums = h("div", { class: "sums", hidden: true }, sum, steps, key);
   const lines = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   set(lines, { class: "lines", "aria-hidden": "true", preserveAspectRatio: "none" });
-  const hint = h("p", { class: "hint lead" }, "Write a query on each side, or the same one with two methods: by the words of STAIR with their weights, by the same words as a plain bag, or by BM25 over captions.");
+  const told = "Write a query on each side, or the same one with two methods: by the words of STAIR with their weights, by the same words as a plain bag, or by BM25 over captions.";
+  const suggested = h("ul", { class: "chips", "aria-label": "To begin with" });
+  const hint = h("div", { class: "hint" }, h("p", { class: "lead" }, told), suggested);
   const pair = h("div", { class: "pair" }, h("div", { class: "half" }, sides.a.problem, sides.a.list), lines, h("div", { class: "half" }, sides.b.problem, sides.b.list));
   const element = h(
     "section",
@@ -205,5 +218,5 @@ function layout(sides) {
     hint,
     pair,
   );
-  return { element, k, swap, sum, steps, sums, lines, pair, hint };
+  return { element, k, swap, sum, steps, sums, lines, pair, hint, suggested };
 }

@@ -67,6 +67,11 @@ export function visible(text) {
   );
 }
 
+/** Puts a value into a field only if it is another one than before: what somebody is writing there meanwhile stays. */
+export function put(field, value) {
+  if (field.wasPut !== value) field.value = field.wasPut = value;
+}
+
 /** Changes an element's text only if it differs: a live region speaks only of news. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

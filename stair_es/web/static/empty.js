@@ -4,7 +4,7 @@ import { filtered, from, having, reset, widened, asked } from "./change.js";
 import { h, visible } from "./dom.js";
 import { many, short, word } from "./words.js";
 
-const EXAMPLES = 14;
+export const EXAMPLES = 14;
 
 /** Before anything is asked: what is in the index, or among what conditions leave of it, and words that are heavy there. */
 export function landing({ about, corpus }, found, ask) {
@@ -47,7 +47,7 @@ export function nothingFound(query, corpus, change) {
 }
 
 /** The whole words of a corpus: pieces and signs are no examples. */
-const wordsOf = (facets) => (facets?.words ?? []).filter(({ word: name }) => /^\p{L}{3,}$/u.test(name));
+export const wordsOf = (facets) => (facets?.words ?? []).filter(({ word: name }) => /^\p{L}{3,}$/u.test(name));
 
 const GRAMMAR = [
   ["red bird", "images of these words, and of what the model reads into them"],

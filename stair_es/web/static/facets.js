@@ -1,7 +1,7 @@
 // What is among the images that match: their heaviest words, their sources; and the filter box.
 
 import { filtered, from, having } from "./change.js";
-import { h, keyed, say, set, visible } from "./dom.js";
+import { h, keyed, put, say, set, visible } from "./dom.js";
 import { short, word } from "./words.js";
 
 export function facetPanel(change) {
@@ -18,7 +18,7 @@ export function facetPanel(change) {
 
   /** Shows `{facets, query}`; `facets` may be missing. */
   element.show = ({ facets, query }) => {
-    if (document.activeElement !== box) box.value = query.filter;
+    put(box, query.filter);
     found.hidden = !facets;
     if (!facets) return;
     const most = Math.max(1, facets.total);

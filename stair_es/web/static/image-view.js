@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { likeImage } from "./change.js";
-import { h, icon, keyed, say, set, visible } from "./dom.js";
+import { h, icon, keyed, put, say, set, visible } from "./dom.js";
 import { arrange } from "./grid.js";
 import { hitCard, picture, scaleOf } from "./hit.js";
 import { errorNotice } from "./notice.js";
@@ -79,7 +79,7 @@ export function imageView(app) {
     const sought = route.find.toLowerCase();
     const shown = image.words.filter(([name]) => name.toLowerCase().includes(sought));
     if (route.sort === "name") shown.sort(([one], [other]) => bare(one).localeCompare(bare(other)));
-    if (document.activeElement !== parts.find) parts.find.value = route.find;
+    put(parts.find, route.find);
     parts.sort.value = route.sort;
     keyed(parts.words, shown, ([name]) => name, ([name]) => wordBar(name, pick));
     for (const [place, [name, value]] of shown.entries()) parts.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { asked, likeImage, withVector } from "./change.js";
 import { compareView } from "./compare-view.js";
-import { h, icon, keyed, set, visible } from "./dom.js";
+import { h, icon, keyed, put, set, visible } from "./dom.js";
 import { step } from "./grid.js";
 import { imageView } from "./image-view.js";
 import { keyboard } from "./keys.js";
@@ -53,7 +53,7 @@ function show() {
 
 function drawShell() {
   const query = route.view === "search" ? route.query : NOTHING;
-  if (route.view === "search" || document.activeElement !== byId("text")) byId("text").value = query.text;
+  put(byId("text"), query.text);
   document.title = route.view === "compare" ? `Compare · ${app.title}` : query.text ? `${query.text} · ${app.title}` : app.title;
   for (const link of document.querySelectorAll("[data-nav]")) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;

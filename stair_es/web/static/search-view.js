@@ -12,7 +12,7 @@ import { inOrder, queryPanel } from "./panel.js";
 import { asks, bodyOf, hrefOf, METHODS, narrows, NOTHING, PAGE } from "./state.js";
 import { hues, many, short, word } from "./words.js";
 
-const SOON_MS = 40;
+const PATIENT_MS = 300;
 const SLOW_MS = 180;
 const MOST = 200;
 
@@ -29,7 +29,8 @@ export function searchView(app) {
   let answer = null;
   let hits = [];
   let key = "";
-  let timer = 0;
+  let since = 0; // when the search began that is under way
+  let again = false;
   let found = null;
   let example = null;
   const searching = api.latest();
@@ -41,19 +42,32 @@ export function searchView(app) {
     drawQuery();
     const asking = keyOf(query);
     if (asking === key && !parts.problem.firstChild) return answer || drawHits();
-    clearTimeout(timer);
-    timer = setTimeout(load, key ? SOON_MS : 0, asking);
+    again = since > 0 && performance.now() - since < PATIENT_MS;
+    if (!again) load();
   }
 
-  async function load(asking) {
+  /**
+   * Asks for the query of the moment. A search under way is waited for a little, then overtaken: a slider that is dragged shows what it
+   * does on the way, however fast it moves, and a slow cluster isn't asked once a pixel.
+   */
+  async function load() {
+    const asking = keyOf(query);
     if (!asks(query)) return resting(asking);
+    since = performance.now();
     const slow = setTimeout(busy, SLOW_MS);
     const wanted = query;
     const { result, error, stale } = await searching((signal) => pages(wanted, signal));
     clearTimeout(slow);
     if (stale) return;
+    since = 0;
     idle();
-    if (error) return fail(error, asking);
+    if (error) fail(error, asking);
+    else take(result, wanted, asking);
+    if (again && asking !== keyOf(query)) load();
+    again = false;
+  }
+
+  function take(result, wanted, asking) {
     key = asking;
     parts.problem.replaceChildren();
     ({ answer, hits } = result);
@@ -105,10 +119,12 @@ export function searchView(app) {
   /** Nothing to rank by: what there is, and what could be asked. */
   async function resting(asking) {
     searching.stop();
+    since = 0;
     answer = null;
     hits = [];
     found = null;
     key = asking;
+    tell("");
     idle();
     parts.problem.replaceChildren();
     drawHits();
@@ -122,7 +138,7 @@ export function searchView(app) {
 
   function fail(error, asking) {
     key = asking;
-    parts.problem.replaceChildren(errorNotice(error, () => load(keyOf(query))));
+    parts.problem.replaceChildren(errorNotice(error, load));
     if (!hits.length) parts.empty.replaceChildren();
     parts.grid.classList.add("old");
     app.shell.classList.toggle("resting", !answer);
@@ -143,6 +159,7 @@ export function searchView(app) {
 
   function drawQuery() {
     parts.method.value = query.method;
+    set(parts.method.querySelector("[value=bm25]"), { disabled: app.about?.captions === false && query.method !== "bm25" });
     keyed(parts.active, narrowing(query, answer), (item) => item.key, (item) => narrowingChip(item, change));
     parts.active.hidden = !parts.active.children.length;
     parts.facets.show({ facets: found, query });
