@@ -78,6 +78,8 @@ class Roots:
         return Original(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= most else None
 
     def _allowed(self, uri: str) -> Path | None:
+        if not self.folders:
+            return None
         try:
             parts = urlsplit(uri)
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
