@@ -92,7 +92,7 @@ def _look(
     connection = options.connection(url)
     with closing(connection.client()) as client:
         distribution = probe(client, connection).distribution
-        found = look(client, connection, index)
+        found = look(client, connection, index, time_field)
     corpus = found.corpus
     if words_index is not None and words_index != corpus.companion:
         if words_index:
@@ -101,4 +101,4 @@ def _look(
     else:
         for remark in found.remarks:
             note(remark)
-    return (replace(corpus, time_field=time_field) if time_field else corpus), distribution
+    return corpus, distribution

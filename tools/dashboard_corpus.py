@@ -32,11 +32,15 @@ PLACES = {
 }
 THINGS = {
     "airplane-from-above",
+    "astronaut",
+    "dandelions",
     "drum-kit-and-guitar",
     "espresso",
     "frying-pan",
     "half-a-fig",
+    "orange-dahlia",
     "paint-brushes",
+    "photographer",
     "rocket-on-the-pad",
     "wall-clock",
 }

@@ -7,16 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from stair_es.errors import UsageError
+from stair_es.cluster.identity import check_alias
 
 Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
-Interval = Literal["h", "d", "M", "y"]
+Interval = Literal["d", "M", "y"]
 
 LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", "kibana": "Kibana"}
 """For people."""
 
-_BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 _LONGEST_SLUG = 40
 
 
@@ -44,11 +43,7 @@ class Corpus:
     """Whether documents have a `thumbnail`."""
 
     def __post_init__(self) -> None:
-        if not self.name or _BAD_NAME.search(self.name):
-            raise UsageError(
-                f"not the name of an index: {self.name!r}",
-                "Give one alias, without patterns: the companion index and the ids of the objects are named after it.",
-            )
+        check_alias(self.name)  # no pattern either: the companion and the ids of the objects are named after it
 
     @property
     def words_name(self) -> str:

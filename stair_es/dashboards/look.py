@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.identity import ours, words_of
+from stair_es.cluster.identity import holds_of, ours, words_of
 from stair_es.dashboards.corpus import Corpus, Interval, TimeField
 from stair_es.errors import IndexMismatch, QueryError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_HOUR_S = 3600.0
-_SPANS: tuple[tuple[float, Interval], ...] = ((3 * 24 * _HOUR_S, "h"), (120 * 24 * _HOUR_S, "d"), (5 * 365 * 24 * _HOUR_S, "M"))
-"""Up to so many seconds between the first and the last image the bars are so wide; years beyond."""
+_DAY_S = 24 * 3600.0
+_SPANS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_S, "d"), (5 * 365 * _DAY_S, "M"))
+"""Up to so many seconds between the first and the last image the bars are so wide; years beyond. None are narrower than a day:
+the products wouldn't widen them, and an index that grows for years would have too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,14 @@ class Looked:
     """What the dashboard will lack, and what makes it whole."""
 
 
-def look(client: OpenSearch, connection: Connection, name: str) -> Looked:
+def look(client: OpenSearch, connection: Connection, name: str, time_field: TimeField | None = None) -> Looked:
     """The corpus behind an alias.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        name: The alias.
+        time_field: What `Words over time` goes by; None takes `taken_at` if most images have it.
 
     Raises:
         UsageError: Not the name of an index.
@@ -53,7 +60,7 @@ def look(client: OpenSearch, connection: Connection, name: str) -> Looked:
             f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
         )
     words = _fields({index: about for index, about in _mappings(client, connection, plain.words_name).items() if words_of(about)})
-    told = _told(client, connection, name)
+    told = _told(client, connection, name, time_field)
     corpus = Corpus(
         name=name,
         companion="token" in words,
@@ -80,8 +87,10 @@ def _fields(found: Mapping[str, Any]) -> set[str]:
 
 
 def _thumbnails(index: Mapping[str, Any]) -> bool:
-    settings = ours(index).get("settings")
-    return not isinstance(settings, dict) or settings.get("thumbnail_px", 1) != 0
+    about = ours(index)
+    settings = about.get("settings")
+    told = settings.get("thumbnail_px", 1) if isinstance(settings, dict) else 1
+    return told != 0 and holds_of(about) == "images"
 
 
 @dataclass(frozen=True)
@@ -92,13 +101,13 @@ class _Told:
     captions: bool
 
 
-def _told(client: OpenSearch, connection: Connection, name: str) -> _Told:
+def _told(client: OpenSearch, connection: Connection, name: str, asked: TimeField | None) -> _Told:
     aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
     aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
     with translated(connection):
         answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
     images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
-    field: TimeField = "taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at"
+    field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
     low, high = found[field]["min"], found[field]["max"]
     step = "M" if low is None else interval((high - low) / 1000)
     return _Told(images, field, step, found["captions"]["doc_count"] > 0)

@@ -156,7 +156,8 @@ def _images(build: _Builder) -> Iterator[Panel]:
     )
     if corpus.companion:
         columns = ["token", "weight", "share", "rank", "uri"]
-        title = "Images by the weight of a word (choose it under Word)"
+        where = "choose it under Word" if corpus.companion_word == "top_tokens" else "filter by `token`"
+        title = f"Images by the weight of a word ({where})"
         yield build.table("by-weight", title, columns, ("weight", "desc"), size=_WIDE)
 
 

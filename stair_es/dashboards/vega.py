@@ -1,7 +1,7 @@
 """Charts that the classic types can't draw, as Vega-Lite. Pure.
 
-Only what Vega-Lite had from 5.0 on, so that each version in the products draws it; no images, which both block by default;
-no colours of text, which the products choose for light and dark.
+Only old parts of Vega-Lite 5, so that each version in the products draws it; no images, which both block by default; no colours
+of text, which the products choose for light and dark.
 """
 
 from __future__ import annotations

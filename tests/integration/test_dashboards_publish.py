@@ -488,3 +488,14 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     objects = [json.loads(line) for line in done.stdout.splitlines()]
     assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards
     assert not any(made["id"].endswith("-average-weight") for made in objects)
+
+    over_time = next(made for made in objects if made["id"].endswith("-over-time"))["attributes"]
+    assert over_time["title"].startswith("Words over time (taken)")
+    assert '"interval":"M"' in over_time["visState"]
+    other = command("export", "--index", index_name, "-o", "-", "--url", node_url, "--time-field", "ingested_at")
+    assert '\\"interval\\":\\"d\\"' in other.stdout  # all of it was ingested today
+
+    with DashboardsServer("opensearch-dashboards") as server:
+        published = command("publish", "--index", index_name, "--url", node_url, "--dashboards-url", server.url)
+        assert published.exit_code == 0, published.output
+        assert [made["id"] for made in objects] == [id_ for _, id_ in server.held()]
