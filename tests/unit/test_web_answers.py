@@ -112,11 +112,12 @@ def test_an_image_tells_what_people_can_read_and_no_more() -> None:
     answers.encoded(made)
 
 
-def test_the_heaviest_words_are_the_beginning_of_all() -> None:
-    tokens = {f"w{i:02}": 1.0 + i % 7 for i in range(40)} | {"a%2Eb": 9.0, "none": None, "odd": "x", "inf": math.inf, "zero": 0}
-    readable = {word: weight for word, weight in tokens.items() if word != "odd"}
-    image = image_of({"_id": "1", "_source": {"tokens": readable}})
+@pytest.mark.parametrize("odd", [{}, {"none": None}, {"inf": math.inf, "zero": 0.0, "less": -1.0}])
+def test_the_heaviest_words_are_the_beginning_of_all(odd: dict[str, Any]) -> None:
+    tokens = {"w00": 1.0, "a%2Eb": 9.0, **odd, **{f"w{i:02}": 1.0 + i / 7 for i in range(1, 40)}}
+    image = image_of({"_id": "1", "_source": {"tokens": tokens}})
     assert answers.heaviest(tokens, 12) == answers.pairs(image.vector)[:12]
+    assert answers.heaviest({"one": 1.0, **odd}, 12) == [["one", 1.0]]
     assert answers.heaviest(None, 12) == answers.heaviest(["a"], 12) == []
 
 
