@@ -17,13 +17,21 @@ export function withFactor(query, word, value) {
 
 /** Requires a word, or no longer; a word can't be required and excluded. */
 export function requiring(query, word, now) {
-  const free = { ...query, text: now ? unsigned(query.text, word) : query.text, exclude: query.exclude.filter((other) => other !== word) };
+  const free = {
+    ...query,
+    text: now ? unsigned(query.text, word) : query.text,
+    exclude: query.exclude.filter((other) => other !== word),
+  };
   return changed(free, { require: now ? query.require.filter((other) => other !== word) : [...query.require, word] });
 }
 
 /** Excludes a word, or no longer. An added word is taken out with it. */
 export function excluding(query, word, now) {
-  const free = { ...query, text: now ? unsigned(query.text, word) : query.text, require: query.require.filter((other) => other !== word) };
+  const free = {
+    ...query,
+    text: now ? unsigned(query.text, word) : query.text,
+    require: query.require.filter((other) => other !== word),
+  };
   return changed(free, { exclude: now ? query.exclude.filter((other) => other !== word) : [...query.exclude, word] });
 }
 
@@ -43,7 +51,7 @@ export const reset = (query) => changed(query, { factors: new Map(), require: []
 /** Everything that narrows, taken away. */
 export const widened = (query) => changed(query, { require: [], exclude: [], has: [], sources: [], filter: "" });
 
-/** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out, as the text that is encoded does. */
+/** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out with it. */
 function unsigned(text, word) {
   const parts = text.split(/(\s+)/).map((part) => {
     const found = /^([+\-\u2212\u2013])([^^]+)/.exec(part);

@@ -16,7 +16,8 @@ export function set(element, { on = {}, data = {}, ...attributes }) {
   Object.assign(element.dataset, data);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === false || value === null || value === undefined) element.removeAttribute(name);
-    else if (element.getAttribute(name) !== String(value === true ? "" : value)) element.setAttribute(name, value === true ? "" : value);
+    else if (element.getAttribute(name) !== String(value === true ? "" : value))
+      element.setAttribute(name, value === true ? "" : value);
   }
   return element;
 }
@@ -24,7 +25,13 @@ export function set(element, { on = {}, data = {}, ...attributes }) {
 /** A drawing of one or more paths on a 24 x 24 field, hidden from screen readers. */
 export function icon(name) {
   const drawing = document.createElementNS(SVG, "svg");
-  for (const [key, value] of Object.entries({ viewBox: "0 0 24 24", width: 18, height: 18, "aria-hidden": "true", class: "drawn" }))
+  for (const [key, value] of Object.entries({
+    viewBox: "0 0 24 24",
+    width: 18,
+    height: 18,
+    "aria-hidden": "true",
+    class: "drawn",
+  }))
     drawing.setAttribute(key, value);
   drawing.append(path(ICONS[name]));
   return drawing;
@@ -37,8 +44,8 @@ export function path(d, attributes = {}) {
 }
 
 /**
- * Makes the children of `parent` those of `items`, in their order. Children that stay are kept and updated in place, so that nothing
- * flickers and the focus stays where it is. `make(item)` returns an element with a method `update(item)`.
+ * Makes the children of `parent` those of `items`, in their order. Children that stay are kept and updated in place, so that
+ * nothing flickers and the focus stays where it is. `make(item)` returns an element with a method `update(item)`.
  */
 export function keyed(parent, items, keyOf, make) {
   const old = new Map([...parent.children].map((child) => [child.keyedBy, child]));
@@ -84,10 +91,6 @@ const ICONS = {
   sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8M12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M5 19l2-2M17 7l2-2",
   help: "M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4M12 17.5h.01",
   close: "M6 6l12 12M18 6L6 18",
-  mute: "M4 4l16 16M5 12h5M14 12h5",
-  plus: "M12 5v14M5 12h14",
-  minus: "M5 12h14",
-  up: "M12 19V6M6 11l6-6 6 6",
   like: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM16.5 13.5v6M13.5 16.5h6",
   sliders: "M4 7h9M17 7h3M15 5v4M4 17h3M11 17h9M9 15v4",
   swap: "M7 7h12M15 3l4 4-4 4M17 17H5M9 13l-4 4 4 4",

@@ -13,11 +13,41 @@ export function landing({ about, corpus }, found, ask) {
   const page = h(
     "div",
     { class: "landing" },
-    h("p", { class: "lead" }, count === undefined ? "Images, " : `${many(count, "image")}, `, h("em", {}, "each a few dozen weighted words.")),
-    h("p", {}, "Write what you look for, or drop an image. Every hit says which words it was found by, and every word has a slider."),
+    h(
+      "p",
+      { class: "lead" },
+      count === undefined ? "Images, " : `${many(count, "image")}, `,
+      h("em", {}, "each a few dozen weighted words."),
+    ),
+    h(
+      "p",
+      {},
+      "Write what you look for, or drop an image. Every hit says which words it was found by, and every word has a slider.",
+    ),
     examples.length ? h("h2", {}, found ? "Words of theirs" : "Words in this index") : null,
-    examples.length ? h("ul", { class: "examples" }, examples.map(({ word: name, count }) => h("li", {}, h("button", { type: "button", on: { click: () => ask(name) } }, word(name), h("span", { class: "n" }, String(count)))))) : null,
-    h("dl", { class: "grammar" }, GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does)))),
+    examples.length
+      ? h(
+          "ul",
+          { class: "examples" },
+          examples.map(({ word: name, count: heavy }) =>
+            h(
+              "li",
+              {},
+              h(
+                "button",
+                { type: "button", on: { click: () => ask(name) } },
+                word(name),
+                h("span", { class: "n" }, String(heavy)),
+              ),
+            ),
+          ),
+        )
+      : null,
+    h(
+      "dl",
+      { class: "grammar" },
+      GRAMMAR.map(([sign, does]) => h("div", {}, h("dt", {}, h("code", {}, sign)), h("dd", {}, does))),
+    ),
     h("div", { class: "specimen" }),
   );
   page.example = examples.at(-1)?.word; // the rarest of them says most
@@ -27,7 +57,10 @@ export function landing({ about, corpus }, found, ask) {
 /** A search that found nothing: which conditions to lift, and words that would find something. */
 export function nothingFound(query, corpus, change) {
   const lifts = [
-    ...query.require.map((name) => [`without requiring ${visible(name)}`, (now) => ({ ...now, require: now.require.filter((other) => other !== name) })]),
+    ...query.require.map((name) => [
+      `without requiring ${visible(name)}`,
+      (now) => ({ ...now, require: now.require.filter((other) => other !== name) }),
+    ]),
     ...query.has.map((name) => [`without “with ${visible(name)}”`, (now) => having(now, name)]),
     ...query.sources.map((name) => [`from all sources, not only ${short(name)}`, (now) => from(now, name)]),
     ...(query.filter ? [[`without the filter ${visible(query.filter)}`, (now) => filtered(now, "")]] : []),
@@ -39,10 +72,34 @@ export function nothingFound(query, corpus, change) {
     "div",
     { class: "landing" },
     h("p", { class: "lead" }, "Nothing found."),
-    h("p", {}, lifts.length ? "The conditions leave no image. Try" : "No image has a word of this query. Words are taken from the model's vocabulary; try others."),
-    lifts.length ? h("ul", { class: "lifts" }, lifts.map(([text, make]) => h("li", {}, h("button", { type: "button", on: { click: () => change(make) } }, text)))) : null,
+    h(
+      "p",
+      {},
+      lifts.length
+        ? "The conditions leave no image. Try"
+        : "No image has a word of this query. Words are taken from the model's vocabulary; try others.",
+    ),
+    lifts.length
+      ? h(
+          "ul",
+          { class: "lifts" },
+          lifts.map(([text, make]) => h("li", {}, h("button", { type: "button", on: { click: () => change(make) } }, text))),
+        )
+      : null,
     examples.length ? h("h2", {}, "Words in this index") : null,
-    examples.length ? h("ul", { class: "examples" }, examples.map(({ word: name }) => h("li", {}, h("button", { type: "button", on: { click: () => change((now) => widened(asked(now, name))) } }, word(name))))) : null,
+    examples.length
+      ? h(
+          "ul",
+          { class: "examples" },
+          examples.map(({ word: name }) =>
+            h(
+              "li",
+              {},
+              h("button", { type: "button", on: { click: () => change((now) => widened(asked(now, name))) } }, word(name)),
+            ),
+          ),
+        )
+      : null,
   );
 }
 

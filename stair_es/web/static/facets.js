@@ -5,15 +5,34 @@ import { h, keyed, put, say, set, visible } from "./dom.js";
 import { short, word } from "./words.js";
 
 export function facetPanel(change) {
-  const box = h("input", { type: "text", id: "filter", autocomplete: "off", spellcheck: "false", placeholder: "width:>800 AND format:JPEG" });
-  const form = h("form", { class: "filter" }, h("label", { for: "filter" }, "Filter"), box, h("button", { type: "submit" }, "Apply"));
+  const box = h("input", {
+    type: "text",
+    id: "filter",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "width:>800 AND format:JPEG",
+  });
+  const form = h(
+    "form",
+    { class: "filter" },
+    h("label", { for: "filter" }, "Filter"),
+    box,
+    h("button", { type: "submit" }, "Apply"),
+  );
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     change((query) => filtered(query, box.value.trim()));
   });
   const words = h("ul", { class: "facet words", "aria-label": "Narrow by a word" });
   const sources = h("ul", { class: "facet sources", "aria-label": "Narrow by a source" });
-  const found = h("div", { class: "found" }, h("h2", {}, "Among the matches"), words, h("h3", { class: "sub" }, "Sources"), sources);
+  const found = h(
+    "div",
+    { class: "found" },
+    h("h2", {}, "Among the matches"),
+    words,
+    h("h3", { class: "sub" }, "Sources"),
+    sources,
+  );
   const element = h("section", { class: "facets", "aria-label": "Filters" }, found, form);
 
   /** Shows `{facets, query}`; `facets` may be missing. */
@@ -22,11 +41,27 @@ export function facetPanel(change) {
     found.hidden = !facets;
     if (!facets) return;
     const most = Math.max(1, facets.total);
-    const wordsOn = withChosen(facets.words.map(({ word: name, count }) => ({ name, count })), query.has);
-    keyed(words, wordsOn, (item) => item.name, (item) => facet(item.name, word(item.name), () => change((now) => having(now, item.name))));
+    const wordsOn = withChosen(
+      facets.words.map(({ word: name, count }) => ({ name, count })),
+      query.has,
+    );
+    keyed(
+      words,
+      wordsOn,
+      (item) => item.name,
+      (item) => facet(item.name, word(item.name), () => change((now) => having(now, item.name))),
+    );
     for (const [place, item] of wordsOn.entries()) words.children[place].fill(item, query.has.includes(item.name), most);
-    const sourcesOn = withChosen(facets.sources.map(({ source: name, count }) => ({ name, count })), query.sources);
-    keyed(sources, sourcesOn, (item) => item.name, (item) => facet(item.name, short(item.name), () => change((now) => from(now, item.name))));
+    const sourcesOn = withChosen(
+      facets.sources.map(({ source: name, count }) => ({ name, count })),
+      query.sources,
+    );
+    keyed(
+      sources,
+      sourcesOn,
+      (item) => item.name,
+      (item) => facet(item.name, short(item.name), () => change((now) => from(now, item.name))),
+    );
     for (const [place, item] of sourcesOn.entries()) sources.children[place].fill(item, query.sources.includes(item.name), most);
   };
   element.box = box;
@@ -42,7 +77,13 @@ function withChosen(items, chosen) {
 function facet(name, label, act) {
   const count = h("span", { class: "n" });
   const bar = h("i", { "aria-hidden": "true" });
-  const button = h("button", { type: "button", title: visible(name), on: { click: act } }, bar, h("span", { class: "what" }, label), count);
+  const button = h(
+    "button",
+    { type: "button", title: visible(name), on: { click: act } },
+    bar,
+    h("span", { class: "what" }, label),
+    count,
+  );
   const item = h("li", {}, button);
   item.fill = (shown, on, most) => {
     say(count, String(shown.count));

@@ -24,7 +24,18 @@ export function hitCard({ hit }, act) {
     h("div", { class: "head" }, h("h3", {}, link), score, caption),
     ribbon,
     rows,
-    h("div", { class: "foot" }, rest, also, h("a", { href: act.like(hit.id), class: "like", "aria-label": `More like ${visible(hit.name)}` }, icon("like"), "more like this")),
+    h(
+      "div",
+      { class: "foot" },
+      rest,
+      also,
+      h(
+        "a",
+        { href: act.like(hit.id), class: "like", "aria-label": `More like ${visible(hit.name)}` },
+        icon("like"),
+        "more like this",
+      ),
+    ),
   );
   let open = false;
   let last = null;
@@ -42,14 +53,27 @@ export function hitCard({ hit }, act) {
     caption.hidden = !hit.caption;
     set(caption, { title: hit.caption ? visible(hit.caption).slice(0, 400) : null });
     drawRibbon(ribbon, hit, hueOf, scale.score);
-    keyed(rows, open ? hit.why : hit.why.slice(0, SHOWN), (reason) => reason.word, () => reasonRow(act.word));
+    keyed(
+      rows,
+      open ? hit.why : hit.why.slice(0, SHOWN),
+      (reason) => reason.word,
+      () => reasonRow(act.word),
+    );
     for (const [place, row] of [...rows.children].entries()) row.fill(hit.why[place], hueOf, scale.adds, required);
     const hidden = hit.why.slice(SHOWN);
     rest.hidden = !hidden.length;
-    set(rest, { "aria-expanded": String(open), "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}` });
+    set(rest, {
+      "aria-expanded": String(open),
+      "aria-label": `${open ? "Fewer words" : `${hidden.length} more words in common`} of ${visible(hit.name)}`,
+    });
     say(rest, open ? "fewer" : `+${hidden.length} = ${weight(hidden.reduce((sum, reason) => sum + reason.adds, 0))}`);
     const common = new Set(hit.why.map((reason) => reason.word));
-    keyed(also, hit.words.filter(([name]) => !common.has(name)).slice(0, 3), ([name]) => name, ([name]) => tag(name, act.word));
+    keyed(
+      also,
+      hit.words.filter(([name]) => !common.has(name)).slice(0, 3),
+      ([name]) => name,
+      ([name]) => tag(name, act.word),
+    );
     also.hidden = !also.children.length;
   };
   return card;
@@ -65,7 +89,13 @@ export function scaleOf(hits) {
 export function picture(address, alt = "") {
   const none = () => h("span", { class: "none" }, icon("picture"));
   if (!address) return none();
-  const image = h("img", { src: address, alt, loading: "lazy", decoding: "async", on: { error: () => image.replaceWith(none()) } });
+  const image = h("img", {
+    src: address,
+    alt,
+    loading: "lazy",
+    decoding: "async",
+    on: { error: () => image.replaceWith(none()) },
+  });
   return image;
 }
 
@@ -76,14 +106,19 @@ export function drawRibbon(ribbon, hit, hueOf, top) {
   const rest = all.filter((part) => part.hue === "rest").reduce((sum, part) => sum + part.adds, 0);
   if (rest) parts.push({ key: " rest", adds: rest, hue: "rest" });
   if (hit.beside > 0.005 * hit.score) parts.push({ key: " beside", adds: hit.beside, hue: "beside" });
-  keyed(ribbon, parts, (part) => part.key, () => {
-    const part = h("i", {});
-    part.update = ({ adds, hue }) => {
-      part.dataset.hue = hue;
-      part.style.width = `${(100 * adds) / top}%`;
-    };
-    return part;
-  });
+  keyed(
+    ribbon,
+    parts,
+    (part) => part.key,
+    () => {
+      const part = h("i", {});
+      part.update = ({ adds, hue }) => {
+        part.dataset.hue = hue;
+        part.style.width = `${(100 * adds) / top}%`;
+      };
+      return part;
+    },
+  );
 }
 
 function reasonRow(onWord) {
@@ -104,5 +139,13 @@ function reasonRow(onWord) {
 }
 
 function tag(name, onWord) {
-  return h("li", {}, h("button", { type: "button", class: "tag", title: "Click to add it to the query", on: { click: () => onWord(name) } }, word(name)));
+  return h(
+    "li",
+    {},
+    h(
+      "button",
+      { type: "button", class: "tag", title: "Click to add it to the query", on: { click: () => onWord(name) } },
+      word(name),
+    ),
+  );
 }

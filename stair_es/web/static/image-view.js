@@ -2,12 +2,13 @@
 
 import * as api from "./api.js";
 import { likeImage } from "./change.js";
-import { h, icon, keyed, put, say, set, visible } from "./dom.js";
+import { h, keyed, put, say, set, visible } from "./dom.js";
 import { arrange } from "./grid.js";
 import { hitCard, picture, scaleOf } from "./hit.js";
+import { layout, wordBar } from "./image-parts.js";
 import { errorNotice } from "./notice.js";
 import { hrefOf, NOTHING } from "./state.js";
-import { hues, many, weight, word } from "./words.js";
+import { hues, many, weight } from "./words.js";
 
 const NEAR = 12;
 
@@ -19,7 +20,8 @@ export function imageView(app) {
   let image = null;
 
   const change = (fields, merge) => app.go({ ...route, ...fields }, { merge, still: true });
-  const pick = (name) => change({ picked: route.picked.includes(name) ? route.picked.filter((other) => other !== name) : [...route.picked, name] });
+  const pick = (name) =>
+    change({ picked: route.picked.includes(name) ? route.picked.filter((other) => other !== name) : [...route.picked, name] });
 
   function show(next) {
     const other = route?.id !== next.id || !image;
@@ -52,8 +54,17 @@ export function imageView(app) {
     app.meet(hits);
     const scale = scaleOf(hits);
     const hueOf = hues(image.words.map(([name]) => name));
-    const act = { open: (id) => hrefOf({ view: "image", id }), like: (id) => hrefOf({ view: "search", query: likeImage(id) }), word: pick };
-    arrange(parts.near, hits.map((hit) => ({ hit, scale, hueOf, required: new Set() })), (item) => item.hit.id, (item) => hitCard(item, act));
+    const act = {
+      open: (id) => hrefOf({ view: "image", id }),
+      like: (id) => hrefOf({ view: "search", query: likeImage(id) }),
+      word: pick,
+    };
+    arrange(
+      parts.near,
+      hits.map((hit) => ({ hit, scale, hueOf, required: new Set() })),
+      (item) => item.hit.id,
+      (item) => hitCard(item, act),
+    );
     parts.none.hidden = Boolean(error || hits.length);
   }
 
@@ -63,13 +74,19 @@ export function imageView(app) {
     document.title = `${name} · ${app.title}`;
     say(parts.caption, image.caption ? visible(image.caption) : "");
     parts.caption.hidden = !image.caption;
-    parts.figure.replaceChildren(picture(image.original ?? image.thumbnail, image.caption ? visible(image.caption).slice(0, 300) : name));
+    parts.figure.replaceChildren(
+      picture(image.original ?? image.thumbnail, image.caption ? visible(image.caption).slice(0, 300) : name),
+    );
     parts.figure.classList.toggle("large", Boolean(image.original));
     set(parts.original, { href: image.original ?? "#" });
     parts.original.hidden = !image.original;
     set(parts.like, { href: hrefOf({ view: "search", query: likeImage(image.id) }) });
     say(parts.sum, `${many(image.explain.words, "word")}, weights of ${weight(image.explain.sum_of_weights)} in all`);
-    parts.facts.replaceChildren(...[["uri", image.uri], ...Object.entries(image.facts)].map(([key, value]) => h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, h("bdi", {}, told(value))))));
+    parts.facts.replaceChildren(
+      ...[["uri", image.uri], ...Object.entries(image.facts)].map(([key, value]) =>
+        h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, h("bdi", {}, told(value)))),
+      ),
+    );
     drawWords();
   }
 
@@ -81,8 +98,14 @@ export function imageView(app) {
     if (route.sort === "name") shown.sort(([one], [other]) => bare(one).localeCompare(bare(other)));
     put(parts.find, route.find);
     parts.sort.value = route.sort;
-    keyed(parts.words, shown, ([name]) => name, ([name]) => wordBar(name, pick));
-    for (const [place, [name, value]] of shown.entries()) parts.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));
+    keyed(
+      parts.words,
+      shown,
+      ([name]) => name,
+      ([name]) => wordBar(name, pick),
+    );
+    for (const [place, [name, value]] of shown.entries())
+      parts.words.children[place].fill(value, most, hueOf(name), route.picked.includes(name));
     say(parts.matches, sought ? `${many(shown.length, "word")} of ${image.words.length}` : "");
     const vector = route.picked.length ? image.words.filter(([name]) => route.picked.includes(name)) : image.words;
     say(parts.withWords, route.picked.length ? `search with ${many(vector.length, "chosen word")}` : "search with these words");
@@ -100,54 +123,7 @@ const bare = (name) => name.replace(/^##/, "");
 
 function told(value) {
   if (typeof value === "string") return visible(value);
-  return visible(Array.isArray(value) && value.every((one) => typeof one !== "object") ? value.join(", ") : JSON.stringify(value));
-}
-
-function wordBar(name, pick) {
-  const bar = h("i", {});
-  const value = h("span", { class: "sum" });
-  const button = h("button", { type: "button", title: "Choose it for a search", on: { click: () => pick(name) } }, word(name), h("span", { class: "track", "aria-hidden": "true" }, bar), value);
-  const item = h("li", {}, button);
-  item.fill = (now, most, hue, on) => {
-    say(value, weight(now));
-    bar.dataset.hue = hue;
-    bar.style.width = `${(100 * now) / most}%`;
-    set(button, { "aria-pressed": String(on) });
-  };
-  return item;
-}
-
-function layout() {
-  const name = h("h1", { dir: "auto" });
-  const caption = h("p", { class: "caption", dir: "auto" });
-  const figure = h("figure", {});
-  const original = h("a", { class: "button", target: "_blank", rel: "noopener noreferrer" }, "open it large");
-  const like = h("a", { class: "button" }, icon("like"), "more like this");
-  const withWords = h("a", { class: "button strong" });
-  const facts = h("tbody", {});
-  const sum = h("p", { class: "hint" });
-  const find = h("input", { type: "search", id: "find", autocomplete: "off", spellcheck: "false" });
-  const sort = h("select", { id: "sort" }, h("option", { value: "weight" }, "by weight"), h("option", { value: "name" }, "by name"));
-  const matches = h("span", { class: "hint", role: "status" });
-  const words = h("ul", { class: "all-words", "aria-label": "All its words" });
-  const clear = h("button", { type: "button", class: "quiet" }, "choose none");
-  const near = h("ol", { class: "grid", "aria-label": "Nearest images" });
-  const none = h("p", { class: "hint", hidden: true }, "No other image shares a word with it.");
-  const trouble = h("div", {});
-  const problem = h("div", { class: "problem" });
-  const body = h(
-    "div",
-    { class: "body" },
-    h("div", { class: "left" }, figure, h("div", { class: "actions" }, like, original), h("h2", {}, "What is known of it"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Metadata" }, h("table", { class: "facts" }, facts))),
-    h(
-      "div",
-      { class: "right" },
-      h("div", { class: "title" }, h("h2", {}, "Its words"), sum),
-      h("div", { class: "controls" }, h("label", { for: "find" }, "find"), find, h("label", { for: "sort" }, "order"), sort, matches, clear, withWords),
-      words,
-    ),
-    h("div", { class: "below" }, h("h2", {}, "Nearest images"), trouble, near, none),
+  return visible(
+    Array.isArray(value) && value.every((one) => typeof one !== "object") ? value.join(", ") : JSON.stringify(value),
   );
-  const element = h("section", { class: "image", "aria-label": "Image" }, h("p", { class: "crumb" }, h("a", { href: "/", data: { nav: "back" } }, "← to the search")), h("header", {}, name, caption), problem, body);
-  return { element, name, caption, figure, original, like, withWords, facts, sum, find, sort, matches, words, clear, near, none, trouble, problem, body };
 }

@@ -43,7 +43,11 @@ function help() {
     "dialog",
     { class: "keys-help", "aria-labelledby": "keys-title" },
     h("div", { class: "title" }, h("h2", { id: "keys-title" }, "Keys"), close),
-    h("dl", {}, LIST.map(([key, does]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)))),
+    h(
+      "dl",
+      {},
+      LIST.map(([key, does]) => h("div", {}, h("dt", {}, h("kbd", {}, key)), h("dd", {}, does))),
+    ),
   );
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

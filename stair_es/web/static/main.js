@@ -48,13 +48,14 @@ function show() {
   drawShell();
   views[route.view].show(route);
   if (!app.corpus && !knowing) know();
-  if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body) main.focus({ preventScroll: true });
+  if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body)
+    main.focus({ preventScroll: true });
 }
 
 function drawShell() {
   const query = route.view === "search" ? route.query : NOTHING;
   put(byId("text"), query.text);
-  document.title = route.view === "compare" ? `Compare · ${app.title}` : query.text ? `${query.text} · ${app.title}` : app.title;
+  document.title = [route.view === "compare" ? "Compare" : visible(query.text), app.title].filter(Boolean).join(" · ");
   for (const link of document.querySelectorAll("[data-nav]")) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
     set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
@@ -63,7 +64,10 @@ function drawShell() {
 }
 
 function drawChips(query) {
-  const chips = [...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []), ...(query.like ? [{ kind: "like", key: `like ${query.like} ${met.has(query.like)}`, query }] : [])];
+  const chips = [
+    ...(query.vector.length ? [{ kind: "vector", key: `vector ${query.vector.length} ${query.vector[0][0]}`, query }] : []),
+    ...(query.like ? [{ kind: "like", key: `like ${query.like} ${met.has(query.like)}`, query }] : []),
+  ];
   keyed(byId("chips"), chips, (chip) => chip.key, pictureChip);
   byId("chips").hidden = !chips.length;
 }
@@ -73,9 +77,17 @@ function pictureChip({ kind, query }) {
   const own = kind === "vector";
   const source = own ? thumbnailOf(query.vector) : met.get(query.like)?.thumbnail;
   const name = own ? `an image's ${query.vector.length} words` : `like ${visible(met.get(query.like)?.name ?? "an image")}`;
-  const image = source ? h("img", { src: source, alt: "", width: 28, height: 28, on: { error: () => image.replaceWith(icon("picture")) } }) : icon("picture");
+  const image = source
+    ? h("img", { src: source, alt: "", width: 28, height: 28, on: { error: () => image.replaceWith(icon("picture")) } })
+    : icon("picture");
   const without = () => go({ view: "search", query: own ? withVector(route.query, []) : { ...route.query, like: "" } });
-  return h("li", { class: "chip image-chip" }, image, h("span", {}, name), h("button", { type: "button", class: "icon small", "aria-label": `Remove ${name}`, on: { click: without } }, icon("close")));
+  return h(
+    "li",
+    { class: "chip image-chip" },
+    image,
+    h("span", {}, name),
+    h("button", { type: "button", class: "icon small", "aria-label": `Remove ${name}`, on: { click: without } }, icon("close")),
+  );
 }
 
 /** Remembers images by what a chip shows of them. */
@@ -87,7 +99,10 @@ function meet(images) {
 async function take(blob) {
   if (app.about && blob.size > app.about.max_upload_bytes) {
     const mib = (bytes) => `${(bytes / 1048576).toFixed(1)} MiB`;
-    return refuse(`the image has ${mib(blob.size)}, ${mib(app.about.max_upload_bytes)} are allowed`, "Make it smaller: 640 pixels are plenty.");
+    return refuse(
+      `the image has ${mib(blob.size)}, ${mib(app.about.max_upload_bytes)} are allowed`,
+      "Make it smaller: 640 pixels are plenty.",
+    );
   }
   shell.classList.add("reading");
   try {
@@ -140,7 +155,11 @@ function follow(event) {
   const link = event.target.closest?.("a[href]");
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const to = new URL(link.href);
-  const ours = to.origin === location.origin && !link.target && !link.hash && (to.pathname === "/" || to.pathname === "/compare" || to.pathname.startsWith("/image/"));
+  const ours =
+    to.origin === location.origin &&
+    !link.target &&
+    !link.hash &&
+    (to.pathname === "/" || to.pathname === "/compare" || to.pathname.startsWith("/image/"));
   if (!ours) return;
   event.preventDefault();
   go(readRoute(to));
@@ -155,7 +174,10 @@ function leave() {
 
 const openHelp = keyboard({
   find: () => byId("text").select() ?? byId("text").focus(),
-  arrow: (key) => Boolean(views[route.view].grid) && (route.view === "search" || main.contains(document.activeElement)) && step(views[route.view].grid, key),
+  arrow: (key) =>
+    Boolean(views[route.view].grid) &&
+    (route.view === "search" || main.contains(document.activeElement)) &&
+    step(views[route.view].grid, key),
   like: () => {
     const id = document.activeElement?.closest("li.hit")?.dataset.id ?? (route.view === "image" ? route.id : null);
     return id ? go({ view: "search", query: likeImage(id) }) : false;
@@ -172,7 +194,12 @@ const openHelp = keyboard({
 });
 
 async function start() {
-  for (const [id, name] of [["choose", "picture"], ["copy", "link"], ["help", "help"]]) byId(id).append(icon(name));
+  for (const [id, name] of [
+    ["choose", "picture"],
+    ["copy", "link"],
+    ["help", "help"],
+  ])
+    byId(id).append(icon(name));
   main.replaceChildren(...Object.values(views).map((view) => view.element));
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -17,7 +17,17 @@ export function errorNotice(error, again) {
 /** Shows a note for a few seconds. */
 export function toast(text, { action = null } = {}) {
   const place = document.getElementById("toast");
-  const note = h("div", { class: "note" }, h("span", {}, text), action, h("button", { type: "button", class: "icon small", "aria-label": "Dismiss", on: { click: () => note.remove() } }, icon("close")));
+  const note = h(
+    "div",
+    { class: "note" },
+    h("span", {}, text),
+    action,
+    h(
+      "button",
+      { type: "button", class: "icon small", "aria-label": "Dismiss", on: { click: () => note.remove() } },
+      icon("close"),
+    ),
+  );
   place.replaceChildren(note);
   setTimeout(() => note.remove(), action ? 20000 : 5000);
 }

@@ -35,7 +35,10 @@ export function queryPanel(change) {
   element.show = (shown) => {
     last = shown;
     const { answer, query, of } = shown;
-    const words = inOrder(answer.query).map((item) => ({ ...item, factor: query.factors.get(item.word) ?? (of.factors.has(item.word) && !item.added ? 1 : item.factor) }));
+    const words = inOrder(answer.query).map((item) => ({
+      ...item,
+      factor: query.factors.get(item.word) ?? (of.factors.has(item.word) && !item.added ? 1 : item.factor),
+    }));
     const hueOf = hues(words.map((item) => item.word));
     const required = new Set(answer.required);
     const touched = (item) => item.factor !== 1 || item.added || required.has(item.word);
@@ -46,12 +49,23 @@ export function queryPanel(change) {
     back.hidden = !(query.factors.size || query.require.length || query.exclude.length);
     const extra = [...required].filter((name) => !words.some((item) => item.word === name));
     const items = [...listed, ...extra.map((name) => ({ word: name, weight: 0, factor: 0, absent: true }))];
-    keyed(rows, items, (item) => item.word, (item) => wordRow(item, change));
-    for (const [place, row] of [...rows.children].entries()) row.fill(items[place], hueOf(items[place].word), required.has(items[place].word), query);
+    keyed(
+      rows,
+      items,
+      (item) => item.word,
+      (item) => wordRow(item, change),
+    );
+    for (const [place, row] of [...rows.children].entries())
+      row.fill(items[place], hueOf(items[place].word), required.has(items[place].word), query);
     more.hidden = words.length <= SHOWN || (!all && listed.length === words.length);
     say(more, all ? "fewer words" : `all ${words.length} words`);
     set(more, { "aria-expanded": String(all) });
-    keyed(without, answer.excluded, (name) => name, (name) => excludedChip(name, change));
+    keyed(
+      without,
+      answer.excluded,
+      (name) => name,
+      (name) => excludedChip(name, change),
+    );
     without.hidden = !answer.excluded.length;
   };
   return element;
@@ -66,13 +80,16 @@ function wordRow({ word: name }, change) {
   const shown = visible(name);
   const value = h("output", { class: "value" });
   const slider = h("input", { type: "range", min: 0, max: MOST, step: 0.05, "aria-label": `Weight of ${shown}` });
-  const key = (text, label, act) => h("button", { type: "button", class: "key", "aria-label": `${label} ${shown}`, title: label, on: { click: act } }, text);
+  const key = (text, label, act) =>
+    h("button", { type: "button", class: "key", "aria-label": `${label} ${shown}`, title: label, on: { click: act } }, text);
   let now = {};
-  const put = (value, merge) => change((query) => withFactor(query, name, value), merge);
+  const put = (to, merge) => change((query) => withFactor(query, name, to), merge);
   const keys = {
     mute: key("mute", "Mute", () => put(now.factor === 0 ? (now.added ? 0.5 : 1) : 0)),
     must: key("must", "Require", () => change((query) => requiring(query, name, now.must))),
-    not: key("not", "Exclude", () => change((query) => excluding(withFactor(query, name, now.added ? null : (query.factors.get(name) ?? null)), name, false))),
+    not: key("not", "Exclude", () =>
+      change((query) => excluding(withFactor(query, name, now.added ? null : (query.factors.get(name) ?? null)), name, false)),
+    ),
     boost: key("×2", "Boost", () => put(now.factor === 2 ? null : 2)),
     drop: key("drop", "Take out", () => change((query) => requiring(withFactor(query, name, null), name, true))),
   };
@@ -84,7 +101,12 @@ function wordRow({ word: name }, change) {
     h("span", { class: "swatch", "aria-hidden": "true" }),
     h("span", { class: "label" }, word(name)),
     value,
-    h("div", { class: "control" }, slider, h("span", { class: "keys", role: "group", "aria-label": `What to do with ${shown}` }, Object.values(keys))),
+    h(
+      "div",
+      { class: "control" },
+      slider,
+      h("span", { class: "keys", role: "group", "aria-label": `What to do with ${shown}` }, Object.values(keys)),
+    ),
   );
   row.fill = (item, hue, must) => {
     now = { ...item, must };
@@ -92,9 +114,12 @@ function wordRow({ word: name }, change) {
     row.classList.toggle("muted", item.factor === 0 && !item.absent);
     say(value, told(item));
     slider.hidden = Boolean(item.absent);
-    if (document.activeElement !== slider || Math.abs(Number(slider.value) - item.factor) > 0.6) slider.value = String(item.factor);
+    if (document.activeElement !== slider || Math.abs(Number(slider.value) - item.factor) > 0.6)
+      slider.value = String(item.factor);
     slider.style.setProperty("--at", `${(100 * Math.min(item.factor, MOST)) / MOST}%`);
-    set(slider, { "aria-valuetext": `${item.added ? "" : `times ${factor(item.factor)}, `}weight ${weight(item.weight * item.factor)}` });
+    set(slider, {
+      "aria-valuetext": `${item.added ? "" : `times ${factor(item.factor)}, `}weight ${weight(item.weight * item.factor)}`,
+    });
     set(keys.mute, { "aria-pressed": String(item.factor === 0) });
     set(keys.must, { "aria-pressed": String(must) });
     set(keys.boost, { "aria-pressed": String(item.factor === 2) });
@@ -108,7 +133,9 @@ function wordRow({ word: name }, change) {
 function told(item) {
   if (item.absent) return "required";
   if (item.added) return `+ ${weight(item.factor)}`;
-  return item.factor === 1 ? weight(item.weight) : `${weight(item.weight)} × ${factor(item.factor)} = ${weight(item.weight * item.factor)}`;
+  return item.factor === 1
+    ? weight(item.weight)
+    : `${weight(item.weight)} × ${factor(item.factor)} = ${weight(item.weight * item.factor)}`;
 }
 
 function excludedChip(name, change) {
@@ -117,6 +144,16 @@ function excludedChip(name, change) {
     "li",
     { class: "chip not" },
     h("span", {}, "not ", word(name)),
-    h("button", { type: "button", class: "icon small", "aria-label": `Allow ${shown} again`, title: "Allow again", on: { click: () => change((query) => excluding(query, name, true)) } }, icon("close")),
+    h(
+      "button",
+      {
+        type: "button",
+        class: "icon small",
+        "aria-label": `Allow ${shown} again`,
+        title: "Allow again",
+        on: { click: () => change((query) => excluding(query, name, true)) },
+      },
+      icon("close"),
+    ),
   );
 }

@@ -14,7 +14,9 @@ export const ranksOf = (hits) => new Map(hits.map((hit, place) => [hit.id, place
 /** For each hit among the first k on both sides: `{id, from, to}`, ranks from 1 on. */
 export function moves(left, right, k) {
   const there = ranksOf(right.slice(0, k));
-  return left.slice(0, k).flatMap((hit, place) => (there.has(hit.id) ? [{ id: hit.id, from: place + 1, to: there.get(hit.id) }] : []));
+  return left
+    .slice(0, k)
+    .flatMap((hit, place) => (there.has(hit.id) ? [{ id: hit.id, from: place + 1, to: there.get(hit.id) }] : []));
 }
 
 /** What became of a rank: "up", "down" or "same". */

@@ -1,16 +1,16 @@
 // Search: the query's words at the side, the hits beside them.
 
 import * as api from "./api.js";
-import { asked, excluding, filtered, from, having, likeImage, ranked, requiring, withFactor, ADDED } from "./change.js";
-import { h, icon, keyed, say, set, visible } from "./dom.js";
-import { facetPanel } from "./facets.js";
+import { ADDED, asked, likeImage, requiring, withFactor } from "./change.js";
+import { h, keyed, say, set } from "./dom.js";
+import { landing, nothingFound } from "./empty.js";
 import { arrange } from "./grid.js";
 import { hitCard, scaleOf } from "./hit.js";
-import { landing, nothingFound } from "./empty.js";
 import { errorNotice } from "./notice.js";
-import { inOrder, queryPanel } from "./panel.js";
-import { asks, bodyOf, hrefOf, METHODS, narrows, NOTHING, PAGE } from "./state.js";
-import { hues, many, short, word } from "./words.js";
+import { inOrder } from "./panel.js";
+import { layout, narrowing, narrowingChip, skeleton } from "./search-parts.js";
+import { asks, bodyOf, hrefOf, narrows, NOTHING, PAGE } from "./state.js";
+import { hues, many, word } from "./words.js";
 
 const PATIENT_MS = 300;
 const SLOW_MS = 180;
@@ -47,8 +47,8 @@ export function searchView(app) {
   }
 
   /**
-   * Asks for the query of the moment. A search under way is waited for a little, then overtaken: a slider that is dragged shows what it
-   * does on the way, however fast it moves, and a slow cluster isn't asked once a pixel.
+   * Asks for the query of the moment. A search under way is waited for a little, then overtaken: a slider that is dragged shows
+   * what it does on the way, however fast it moves, and a slow cluster isn't asked once a pixel.
    */
   async function load() {
     const asking = keyOf(query);
@@ -93,7 +93,9 @@ export function searchView(app) {
   async function more() {
     parts.more.disabled = true;
     const place = hits.length;
-    const { result, error, stale } = await searching((signal) => api.search({ ...bodyOf(query, PAGE), after: answer.after }, signal));
+    const { result, error, stale } = await searching((signal) =>
+      api.search({ ...bodyOf(query, PAGE), after: answer.after }, signal),
+    );
     parts.more.disabled = false;
     if (stale) return;
     if (error) return parts.problem.replaceChildren(errorNotice(error, more));
@@ -160,15 +162,27 @@ export function searchView(app) {
   function drawQuery() {
     parts.method.value = query.method;
     set(parts.method.querySelector("[value=bm25]"), { disabled: app.about?.captions === false && query.method !== "bm25" });
-    keyed(parts.active, narrowing(query, answer), (item) => item.key, (item) => narrowingChip(item, change));
+    keyed(
+      parts.active,
+      narrowing(query, answer),
+      (item) => item.key,
+      (item) => narrowingChip(item, change),
+    );
     parts.active.hidden = !parts.active.children.length;
     parts.facets.show({ facets: found, query });
     parts.panel.show({ answer: answer ?? { query: [], required: [], excluded: [] }, query, of });
-    set(parts.compare, { href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }) });
+    set(parts.compare, {
+      href: hrefOf({ view: "compare", a: query, b: { ...query, method: query.method === "stair" ? "bag" : "stair" } }),
+    });
   }
 
   function drawHits() {
-    arrange(parts.grid, hitsOf(answer, hits), (item) => item.hit.id, (item) => hitCard(item, act));
+    arrange(
+      parts.grid,
+      hitsOf(answer, hits),
+      (item) => item.hit.id,
+      (item) => hitCard(item, act),
+    );
     parts.more.hidden = !answer?.after || !hits.length;
     app.shell.classList.toggle("resting", !answer);
     drawQuery();
@@ -190,7 +204,12 @@ export function searchView(app) {
       example = { name, answer: result };
     }
     const cards = hitsOf(example.answer, example.answer.hits);
-    page.querySelector(".specimen").append(h("h2", {}, "For instance, ", word(name)), h("ol", { class: "grid", "aria-label": "For instance" }, cards.map(drawnCard)));
+    page
+      .querySelector(".specimen")
+      .append(
+        h("h2", {}, "For instance, ", word(name)),
+        h("ol", { class: "grid", "aria-label": "For instance" }, cards.map(drawnCard)),
+      );
   }
 
   function drawnCard(item) {
@@ -205,7 +224,12 @@ export function searchView(app) {
 
   function drawStatus() {
     const total = found && answer ? found.total : null;
-    const shown = total === null ? many(hits.length, "image") : hits.length < total ? `${hits.length} of ${many(total, "image")}` : many(total, "image");
+    const shown =
+      total === null
+        ? many(hits.length, "image")
+        : hits.length < total
+          ? `${hits.length} of ${many(total, "image")}`
+          : many(total, "image");
     const cut = answer?.cut?.length ? `, ${many(answer.cut.length, "light word")} left out` : "";
     say(parts.count, answer ? `${shown}, ${answer.took_ms} ms${cut}` : "");
     parts.status.hidden = !answer;
@@ -214,7 +238,14 @@ export function searchView(app) {
   const tell = (text) => say(document.getElementById("said"), text);
 
   parts.more.addEventListener("click", more);
-  return { element: parts.element, show, ids: () => hits.map((hit) => hit.id), grid: parts.grid, side: parts.side, query: () => query };
+  return {
+    element: parts.element,
+    show,
+    ids: () => hits.map((hit) => hit.id),
+    grid: parts.grid,
+    side: parts.side,
+    query: () => query,
+  };
 }
 
 /** What cards are drawn from: hits, with the colours and the scale that they share. */
@@ -232,58 +263,3 @@ function clicked(query, name, answer) {
   if (!answer?.query.some((item) => item.word === name)) return withFactor(query, name, ADDED);
   return requiring(query, name, answer.required.includes(name));
 }
-
-function narrowing(query, answer) {
-  const texts = new Set(answer?.excluded ?? []);
-  return [
-    ...query.has.map((name) => ({ key: `has ${name}`, kind: "has", name })),
-    ...query.sources.map((name) => ({ key: `source ${name}`, kind: "source", name })),
-    ...(query.filter ? [{ key: `filter ${query.filter}`, kind: "filter", name: query.filter }] : []),
-    ...query.exclude.filter((name) => !texts.has(name)).map((name) => ({ key: `not ${name}`, kind: "not", name })),
-  ];
-}
-
-function narrowingChip({ kind, name }, change) {
-  const undo = { has: (now) => having(now, name), source: (now) => from(now, name), filter: (now) => filtered(now, ""), not: (now) => excluding(now, name, true) };
-  const label = { has: word(name), source: short(name), filter: visible(name), not: word(name) }[kind];
-  const what = { has: "with", source: "from", filter: "where", not: "not" }[kind];
-  return h(
-    "li",
-    { class: "chip" },
-    h("span", { title: visible(name) }, h("span", { class: "kind" }, `${what} `), label),
-    h("button", { type: "button", class: "icon small", "aria-label": `Remove: ${what} ${visible(name)}`, on: { click: () => change(undo[kind]) } }, icon("close")),
-  );
-}
-
-function skeleton() {
-  return h("li", { class: "hit skeleton", "aria-hidden": "true" }, h("span", { class: "picture" }), h("div", { class: "head" }, h("i", {}), h("i", {})), h("i", {}), h("i", {}), h("i", {}));
-}
-
-function layout(change) {
-  const panel = queryPanel(change);
-  const facets = facetPanel(change);
-  const method = h("select", { id: "method", on: { change: () => change((query) => ranked(query, method.value)) } }, Object.entries(METHODS).map(([value, name]) => h("option", { value }, name)));
-  const count = h("p", { class: "count" });
-  const compare = h("a", { class: "quiet", href: "/compare" }, "compare");
-  const opener = h("button", { type: "button", class: "opener", "aria-expanded": "false", "aria-controls": "side" }, icon("sliders"), "Words and filters");
-  const shut = h("button", { type: "button", class: "icon shut", "aria-label": "Close words and filters" }, icon("close"));
-  const side = h("aside", { id: "side", class: "side", "aria-label": "Words and filters" }, shut, panel, facets);
-  const status = h("div", { class: "status", hidden: true }, count, h("span", { class: "by" }, h("label", { for: "method" }, "ranked by"), method), compare, opener);
-  const active = h("ul", { class: "chips active", "aria-label": "What narrows the search" });
-  const problem = h("div", { class: "problem" });
-  const grid = h("ol", { class: "grid found", "aria-label": "Images found" });
-  const empty = h("div", { class: "empty" });
-  const more = h("button", { type: "button", class: "wide", hidden: true }, "More images");
-  const results = h("div", { class: "results", "aria-busy": "false" }, status, active, problem, h("h2", { class: "hidden" }, "Images found"), grid, empty, more);
-  const element = h("section", { class: "search", "aria-labelledby": "search-title" }, h("h1", { id: "search-title", class: "hidden" }, "Search"), side, results);
-  side.sheet = (open) => {
-    side.classList.toggle("open", open);
-    set(opener, { "aria-expanded": String(open) });
-    if (open) shut.focus();
-    else if (side.contains(document.activeElement)) opener.focus();
-  };
-  opener.addEventListener("click", () => side.sheet(!side.classList.contains("open")));
-  shut.addEventListener("click", () => side.sheet(false));
-  return { element, panel, facets, method, count, compare, side, status, active, problem, grid, empty, more, results };
-}
-

@@ -1,6 +1,8 @@
 // What the page shows is what the URL says: routes and queries, read and written. Pure.
 
 export const PAGE = 24;
+/** How far the rankings of a comparison are looked at. */
+export const DEPTH = 50;
 export const METHODS = { stair: "STAIR words", bag: "bag of words", bm25: "BM25 on captions" };
 
 /** A query of nothing. Queries are never changed: `change.js` makes new ones. */
@@ -21,10 +23,17 @@ export const NOTHING = Object.freeze({
 const LISTS = { require: "must", exclude: "not", has: "has", sources: "source" };
 
 /** The query in the parameters of a URL; `prefix` tells the two queries of a comparison apart. */
-export function readQuery(params, prefix = "") {
+function readQuery(params, prefix = "") {
   const all = (name) => params.getAll(prefix + name);
   const one = (name) => params.get(prefix + name) ?? "";
-  const query = { ...NOTHING, text: one("q"), like: one("like"), filter: one("filter"), vector: pairs(all("v")), factors: new Map(pairs(all("x"))) };
+  const query = {
+    ...NOTHING,
+    text: one("q"),
+    like: one("like"),
+    filter: one("filter"),
+    vector: pairs(all("v")),
+    factors: new Map(pairs(all("x"))),
+  };
   for (const [field, name] of Object.entries(LISTS)) query[field] = [...new Set(all(name))].filter(Boolean);
   query.method = Object.hasOwn(METHODS, one("by")) ? one("by") : "stair";
   query.count = Math.max(PAGE, Math.min(480, Number.parseInt(one("n"), 10) || PAGE));
@@ -32,7 +41,7 @@ export function readQuery(params, prefix = "") {
 }
 
 /** Writes what differs from nothing. */
-export function writeQuery(query, params, prefix = "") {
+function writeQuery(query, params, prefix = "") {
   const put = (name, value) => value && params.append(prefix + name, value);
   put("q", query.text);
   put("like", query.like);
@@ -48,7 +57,14 @@ export function writeQuery(query, params, prefix = "") {
 export function readRoute({ pathname, search }) {
   const params = new URLSearchParams(search);
   const image = /^\/image\/(.+)$/.exec(pathname);
-  if (image) return { view: "image", id: decoded(image[1]), sort: params.get("sort") === "name" ? "name" : "weight", find: params.get("find") ?? "", picked: [...new Set(params.getAll("pick"))] };
+  if (image)
+    return {
+      view: "image",
+      id: decoded(image[1]),
+      sort: params.get("sort") === "name" ? "name" : "weight",
+      find: params.get("find") ?? "",
+      picked: [...new Set(params.getAll("pick"))],
+    };
   if (pathname === "/compare") {
     const k = Number.parseInt(params.get("k"), 10);
     return { view: "compare", a: readQuery(params, "a."), b: readQuery(params, "b."), k: [10, 20, 50].includes(k) ? k : 10 };
@@ -78,7 +94,8 @@ export function hrefOf(route) {
 /** The body that the server is asked with. */
 export function bodyOf(query, k = query.count) {
   const filters = [query.filter.trim() && `(${query.filter.trim()})`];
-  if (query.sources.length) filters.push(`(${query.sources.map((source) => `source:"${source.replace(/["\\]/g, "\\$&")}"`).join(" OR ")})`);
+  if (query.sources.length)
+    filters.push(`(${query.sources.map((source) => `source:"${source.replace(/["\\]/g, "\\$&")}"`).join(" OR ")})`);
   const body = { k, method: query.method };
   if (query.text.trim()) body.text = query.text.trim();
   if (query.like) body.like = query.like;
@@ -92,10 +109,12 @@ export function bodyOf(query, k = query.count) {
 }
 
 /** Whether there is something to rank by. */
-export const asks = (query) => Boolean(query.text.trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
+export const asks = (query) =>
+  Boolean(query.text.trim() || query.like || query.vector.length || [...query.factors.values()].some(Boolean));
 
 /** Whether something narrows what is found. */
-export const narrows = (query) => Boolean(query.has.length || query.sources.length || query.filter.trim() || query.require.length || query.exclude.length);
+export const narrows = (query) =>
+  Boolean(query.has.length || query.sources.length || query.filter.trim() || query.require.length || query.exclude.length);
 
 function pairs(texts) {
   const found = texts.map((text) => [text.slice(text.indexOf("*") + 1), Number(text.slice(0, Math.max(0, text.indexOf("*"))))]);

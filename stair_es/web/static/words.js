@@ -7,7 +7,8 @@ const HUES = 8;
 /** A word: what continues another one (`##by`) has its mark set back. */
 export function word(text) {
   const shown = visible(text);
-  if (shown.startsWith("##") && shown.length > 2) return h("bdi", { class: "word" }, h("span", { class: "piece" }, "##"), shown.slice(2));
+  if (shown.startsWith("##") && shown.length > 2)
+    return h("bdi", { class: "word" }, h("span", { class: "piece" }, "##"), shown.slice(2));
   return h("bdi", { class: "word" }, shown.trim() ? shown : `"${shown}"`);
 }
 
