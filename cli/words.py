@@ -75,8 +75,8 @@ def words(
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
-    if policy and policy.exists():
-        raise _exists(policy)
+    if policy:
+        _check(policy)
     from stair_es.inspection import vocabulary
     from stair_es.inspection.corpus import Sample
 
@@ -149,6 +149,14 @@ def _write(path: Path, view: View, had: WordPolicy | None) -> None:
         raise _exists(path) from None
     kept = f", with the rules that the index has ({had.label})" if had else ""
     note(f"{path}: mutes {len(made.mute):,} words{kept}. Look first: stair-es policy plan {path}")
+
+
+def _check(path: Path) -> None:
+    """Nothing, if the file can be written: to be told after a long scan would be late."""
+    if path.exists():
+        raise _exists(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} for {path.name}", "Make it first, or give another one.")
 
 
 def _exists(path: Path) -> UsageError:

@@ -100,7 +100,12 @@ class Inspector:
             ClusterError: The cluster failed a request.
         """
         image = next(filter(None, (stored(self._client, self._connection, self._index, name) for name in names)), None)
-        data = _bytes(file) if file else None
+        try:
+            data = _bytes(file) if file else None
+        except DecodeError:
+            if image is None or against_file:
+                raise
+            data = None  # the document is there, whatever became of the file
         sha256 = hashlib.sha256(data).hexdigest() if data is not None else None
         if image is None and sha256:
             image = stored_by_content(self._client, self._connection, self._index, sha256)

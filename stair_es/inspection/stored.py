@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _UNREAD = ("impacts", "token_ids", "thumbnail")
 """Large, and the words once more."""
+_READ = {"includes": ["*", "tokens"], "excludes": list(_UNREAD)}
+"""Elasticsearch 9 may be set to leave vectors out of `_source`, but not where they are asked for by name."""
 _AT_ONCE = 500
 """Ids asked for in one request."""
 _MOST_HITS = 1000
@@ -70,7 +72,7 @@ def stored(client: OpenSearch, connection: Connection, index: str, reference: st
         return None
     by_id = {"constant_score": {"filter": {"ids": {"values": [reference]}}, "boost": 2.0}}
     by_uri = {"constant_score": {"filter": {"term": {"uri": reference}}, "boost": 1.0}}
-    body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": {"excludes": list(_UNREAD)}}
+    body = {"size": 1, "query": {"bool": {"should": [by_id, by_uri]}}, "_source": _READ}
     hits = _search(client, connection, index, body)
     return image_of(hits[0]) if hits else None
 
@@ -82,7 +84,7 @@ def stored_by_content(client: OpenSearch, connection: Connection, index: str, sh
         ClusterError: As for `stored`.
     """
     same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
-    hits = _search(client, connection, index, {"size": 1, "query": same, "_source": {"excludes": list(_UNREAD)}})
+    hits = _search(client, connection, index, {"size": 1, "query": same, "_source": _READ})
     return image_of(hits[0]) if hits else None
 
 
@@ -160,7 +162,7 @@ def _may_be(reference: str) -> bool:
 
 def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The newest first of each id. Where many indices have the same ids, a request for fewer at once."""
-    body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": {"excludes": list(_UNREAD)}}
+    body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
     hits = _search(client, connection, index, body)
     if len(hits) < _MOST_HITS or len(ids) == 1:
         yield from hits

@@ -218,6 +218,7 @@ def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(r
     again = run("words", "--policy", "stop.json")
     assert again.returncode == 2
     assert "not overwritten" in again.stderr
+    assert run("words", "--policy", "no-folder/stop.json").returncode == 2
     none = run("words", "--policy", "none.json", "--flat", "1")
     assert none.returncode == 0
     assert "no stop-word candidates" in none.stderr

@@ -287,6 +287,22 @@ def test_only_reading_requests_are_sent(cluster: Cluster, monkeypatch: pytest.Mo
     assert sent == {"GET /_mapping", "POST /_count", "POST /_search"}
 
 
+def test_vectors_that_elasticsearch_hides_are_asked_for_by_name(elasticsearch9_url: str, index_on: Callable[[str], str]) -> None:
+    cluster = Cluster(elasticsearch9_url, index_on(elasticsearch9_url))
+    body = with_meta(index_body(probe(cluster.client, cluster.connection), cluster.settings), {"model": "m-1", "model_name": "m"})
+    del body["settings"]["index"]["mapping"]
+    cluster.client.indices.create(index=f"{cluster.alias}-1", body={**body, "aliases": {cluster.alias: {}}})
+    cluster.put(f"{cluster.alias}-1", {"u": vector(dog=1.0)})
+    assert "tokens" not in cluster.client.search(index=cluster.alias)["hits"]["hits"][0]["_source"]
+    assert [row.word for row in cluster.corpus().figures] == ["dog"]
+    image = stored(cluster.client, cluster.connection, cluster.alias, "u")
+    assert image
+    assert image.vector == vector(dog=1.0)
+    assert {"tokens", "thumbnail"} & set(image.source) == set()
+    assert image.source["caption"] == "c"
+    cluster.client.close()
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     return catalogue.load(ModelSpec(name="stair-mini", threads=1))
@@ -349,6 +365,16 @@ def test_a_file_that_changed_is_told(desk: Desk) -> None:
     assert found.comparison
     assert not found.comparison.same
     assert ["changed" in reason for reason in found.comparison.reasons] == [True]
+
+
+def test_a_file_that_can_not_be_read_hides_no_document(desk: Desk, tmp_path: Path) -> None:
+    no_file = tmp_path / "folder.jpg"
+    no_file.mkdir()
+    assert desk.inspect([desk.photo.as_uri()], no_file).vector == desk.words
+    with pytest.raises(DecodeError, match="folder"):
+        desk.inspect([desk.photo.as_uri()], no_file, against_file=True)
+    with pytest.raises(DecodeError, match="folder"):
+        desk.inspect([], no_file)
 
 
 def test_a_file_that_is_not_in_the_index_is_encoded(desk: Desk, encoder: Encoder, tmp_path: Path) -> None:
