@@ -66,8 +66,7 @@ def dated(folder: Path) -> Iterator[Path]:
 
 def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features") -> None:
     """Ingest the corpus behind the alias `index`, with a companion index or without."""
-    for source in dated(folder):
-        _ingest(url, index, source, "--vector", vector)
+    _ingest(url, index, *map(str, dated(folder)), "--vector", vector)
     with closing(Connection(url=url).client()) as client:
         about = client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         kept = {name: about[name] for name in ("model", "ingested_at", "taken_at", "thumbnail", "fingerprint") if name in about}
@@ -75,11 +74,11 @@ def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector
         silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
         client.index(index=index, id=WORDLESS, body=silent, refresh=True)
     if words_index:
-        _ingest(url, index, folder / "things", "--vector", vector, "--words-index")
+        _ingest(url, index, str(folder / "things"), "--vector", vector, "--words-index")
 
 
-def _ingest(url: str, index: str, source: Path, *more: str) -> None:
-    done = CliRunner().invoke(app, ["ingest", str(source), "--index", index, "--url", url, *more])
+def _ingest(url: str, index: str, *more: str) -> None:
+    done = CliRunner().invoke(app, ["ingest", *more, "--index", index, "--url", url])
     if done.exit_code != 0:
         raise RuntimeError(f"{done.output}\n{done.exception!r}")
 

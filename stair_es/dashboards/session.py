@@ -59,9 +59,7 @@ class Session:
         """Give the connections back."""
         self._pool.clear()
 
-    def ask(
-        self, method: str, path: str, *, fields: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    def ask(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> Answer:
         """What the product answers on `path`, below the space or workspace; a 2xx with JSON, or a 4xx that the caller knows.
 
         Raises:
@@ -70,7 +68,7 @@ class Session:
             ClusterError: A redirect elsewhere, no JSON, or still busy after several tries.
         """
         for pause in (*_PAUSES_S, None):
-            answer, failed = self._once(method, path, fields, headers)
+            answer, failed = self._once(method, path, fields)
             if answer is not None and answer.status not in _BUSY:
                 self._understood(answer)
                 return answer
@@ -86,19 +84,10 @@ class Session:
             "Wait until it shows its pages in a browser, and publish again.",
         )
 
-    def _once(
-        self, method: str, path: str, fields: Mapping[str, Any] | None, headers: Mapping[str, str] | None
-    ) -> tuple[Answer | None, Exception | None]:
+    def _once(self, method: str, path: str, fields: Mapping[str, Any] | None) -> tuple[Answer | None, Exception | None]:
         url = f"{self.place.safe_url}{self.place.scope}{path}"
         try:
-            came = self._pool.request(
-                method,
-                url,
-                fields=fields,
-                headers={**self._headers(), **(headers or {})},
-                redirect=False,
-                retries=False,
-            )
+            came = self._pool.request(method, url, fields=fields, headers=self._headers(), redirect=False, retries=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             return None, error
         return _answer(came), None

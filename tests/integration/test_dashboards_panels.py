@@ -353,6 +353,11 @@ def kind_of(album: Album, id_: str) -> str:
     return id_.removeprefix(album.corpus.id("")).lstrip("-")
 
 
+ON_ONE_NODE = pytest.mark.parametrize("node", ["node_url"], indirect=True, ids=["opensearch"])
+"""What the others answer is the same: the tests above say so."""
+
+
+@ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
 def test_vega_draws_the_figures(album: Album, version: str) -> None:
     specs = {kind_of(album, id_): spec for id_, spec in charts(bundle(album.corpus, "kibana"), album.search)}
@@ -414,6 +419,7 @@ DRAWN: dict[str, Callable[[Album, Marks], None]] = {
 }
 
 
+@ON_ONE_NODE
 @pytest.mark.parametrize("version", VEGA_LITE)
 def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> None:
     nothing = phrase("top_tokens", ["no such word"])
@@ -424,6 +430,7 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
         assert png(none, version=version).startswith(b"\x89PNG")
 
 
+@ON_ONE_NODE
 def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
