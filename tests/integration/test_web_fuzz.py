@@ -1,0 +1,76 @@
+"""Questions drawn with a seed, of words and texts that break things: each is answered or refused, none breaks the server."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import hostile
+import pytest
+from web_corpus import Corpus, ingested
+from web_site import Page, serving
+
+from stair_es.cluster.connect import Connection
+from stair_es.web.asked import METHODS
+
+QUESTIONS = 150
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-fuzz", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
+    with serving(Connection(url=node_url), corpus.alias) as made:
+        yield made
+
+
+def question(rng: random.Random, ids: list[str], words: list[str]) -> dict[str, Any]:
+    def word() -> str:
+        return rng.choice(words) if rng.random() < 0.5 else hostile.word(rng)
+
+    def weight() -> float:
+        return rng.choice((0, 0.5, 1, 3, 1e5, 1e-40, 1e30, 1e300))
+
+    drawn: dict[str, Any] = {
+        "text": " ".join(rng.choice(("", "+", "-", "^")) + word() for _ in range(rng.randint(0, 4))),
+        "like": rng.choice([*ids, hostile.word(rng)]),
+        "vector": {word(): weight() for _ in range(rng.randint(1, 5))},
+        "factors": {word(): weight() for _ in range(rng.randint(1, 3))},
+        "require": [word()],
+        "exclude": [word()],
+        "words": [word()],
+        "filter": rng.choice((f"caption:{word()}", word(), "width:>10", "*", "/a+/", "_exists_:caption", "(", "a:b:c")),
+        "k": rng.choice((1, 5, 200)),
+        "method": rng.choice(METHODS),
+    }
+    return {name: value for name, value in drawn.items() if rng.random() < 0.35 or name == "text"}
+
+
+def test_no_question_breaks_the_server(page: Page, corpus: Corpus) -> None:
+    rng = random.Random(7)
+    stored = corpus.all()
+    words = sorted({word for source in stored.values() for word in source["top_tokens"]})
+    statuses: Counter[int] = Counter()
+    for number in range(QUESTIONS):
+        body = question(rng, list(stored), words)
+        for route in ("/api/search", "/api/facets"):
+            answer = page.post(route, body)
+            statuses[answer.status] += 1
+            assert answer.status in (200, 400, 404), (number, route, body, answer.body)
+            if answer.status == 200 and route == "/api/search":
+                scores = [hit["score"] for hit in answer.json["hits"]]
+                assert scores == sorted(scores, reverse=True)
+                assert all(map(math.isfinite, scores))
+            if answer.status != 200:
+                assert set(answer.json) == {"error", "remedy"}
+                assert answer.json["error"]
+    assert statuses[200] > QUESTIONS / 4
+    assert statuses[400] > QUESTIONS / 10
+    assert page.said == []
