@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Literal
 
-from cachetools import LRUCache
+from cachetools import TTLCache
 from PIL import Image
 
 from stair_es.sources.decode import FORMATS, DecodeLimits, decode
@@ -61,9 +61,16 @@ def _longer_side(data: bytes) -> int:
 class Album:
     """Pictures that lie ready: the last ones used, at most so many bytes. For several threads."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """An empty one."""
-        self._pictures: LRUCache[Hashable, Picture] = LRUCache(max_bytes, getsizeof=lambda picture: len(picture.data) + _OVERHEAD)
+    def __init__(self, max_bytes: int, lasting_s: float = 600.0) -> None:
+        """An empty one.
+
+        Args:
+            max_bytes: What they may take.
+            lasting_s: How long one stays at most: so long one is shown whose image was taken out of the index.
+        """
+        self._pictures: TTLCache[Hashable, Picture] = TTLCache(
+            max_bytes, ttl=lasting_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
+        )
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Picture | None:

@@ -107,3 +107,9 @@ def test_an_album_holds_so_many_bytes_and_lets_the_longest_unused_go() -> None:
     huge = Picture(content_type="image/webp", data=bytes(10_000), etag="h")
     assert album.put("h", huge) is huge
     assert album.get("h") is None
+
+
+def test_an_album_lets_everything_go_after_a_while() -> None:
+    album = Album(10_000, lasting_s=0.0)
+    album.put("a", Picture(content_type="image/webp", data=bytes(10), etag="a"))
+    assert album.get("a") is None
