@@ -1,0 +1,85 @@
+"""What the page can't answer is said in JSON, with the right status. A real node, real HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+from web_corpus import NAMES, Corpus, ingested
+from web_site import Page, serving
+
+from stair_es.cluster.connect import Connection
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-web-errors", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def page(node_url: str, corpus: Corpus) -> Iterator[Page]:
+    with serving(Connection(url=node_url), corpus.alias, roots=(corpus.folder,)) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/api/nothing", 404),
+        ("GET", "/api/search", 405),
+        ("POST", "/", 405),
+        ("PUT", "/api/search", 405),
+        ("DELETE", "/api/image/x", 405),
+        ("OPTIONS", "/api/search", 405),
+        ("GET", "/api/image/nope", 404),
+        ("GET", "/api/image/", 404),
+        ("GET", "/api/image/nope/neighbours", 404),
+        ("GET", "/api/image/nope/other", 404),
+        ("GET", "/thumb/nope", 404),
+        ("GET", "/thumb/", 404),
+        ("GET", "/original/nope", 404),
+        ("GET", "/api/image/%ff", 404),
+        ("GET", "/static/nothing.js", 404),
+        ("GET", "/static/index.html", 404),
+        ("GET", "/static/", 404),
+    ],
+)
+def test_what_there_isn_t_is_said_in_json(page: Page, method: str, target: str, status: int) -> None:
+    answer = page.ask(method, target)
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+    assert set(answer.json) == {"error", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"text": "-cat"}, 400, "only says what must not be there"),
+        ({"text": "the of"}, 400, "none of the words"),
+        ({"text": "cat", "k": 0}, 400, "`k`"),
+        ({"text": "cat", "require": ["the"]}, 400, "'the' is no word"),
+        ({"text": "cat", "filter": "width:(("}, 400, "can't read the question"),
+        ({"text": "cat", "filter": "width:abc"}, 400, "can't read the question"),
+        ({"text": "cat", "filter": '{"match_all": {}}'}, 400, "not a query string"),
+        ({"text": "cat", "after": [1, 2]}, 400, "not a cursor"),
+        ({"text": "cat", "after": [1.0, "u", "s", {"a": 1}]}, 400, "not a cursor"),
+        ({"like": "nope"}, 404, "no image 'nope'"),
+        ({"text": " ".join(["cat"] * 400)}, 200, None),
+        ({"vector": {f"word{i}": 1 + i for i in range(3000)}}, 200, None),
+    ],
+)
+def test_questions_that_can_t_be(page: Page, body: dict[str, object], status: int, message: str | None) -> None:
+    for route in ("/api/search", "/api/facets"):
+        answer = page.post(route, body)
+        assert answer.status == status, answer.body
+        if message:
+            assert message in answer.json["error"]
+
+
+def test_neighbours_in_odd_numbers(page: Page, corpus: Corpus) -> None:
+    id_ = corpus.id_of("tabby-cat")
+    assert len(page.get(f"/api/image/{id_}/neighbours").json["hits"]) == len(NAMES) - 1
+    for odd in ("0", "-1", "x", "101", "1e2", "", "١", "99999999999"):
+        assert page.get(f"/api/image/{id_}/neighbours?k={quote(odd)}").status == 400
