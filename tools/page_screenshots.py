@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -111,9 +113,11 @@ def main() -> None:
     asking.add_argument("--out", type=Path, default=Path("docs/images"))
     asking.add_argument("names", nargs="*", help=f"some of {', '.join(SCENES)}; all without")
     given = asking.parse_args()
-    ingested_photos(given.url, INDEX)
+    photos = Path(tempfile.gettempdir()) / "photos"  # where they lie is to be read in a picture
+    shutil.copytree(PHOTOS, photos, dirs_exist_ok=True)
+    ingested_photos(given.url, INDEX, photos)
     given.out.mkdir(parents=True, exist_ok=True)
-    with serving(given.url, INDEX, "--images", PHOTOS) as base, chromium() as browser:
+    with serving(given.url, INDEX, "--images", photos) as base, chromium() as browser:
         for name in given.names or SCENES:
             scene, size, theme = SCENES[name]
             with opened(browser, size, theme) as page:

@@ -47,9 +47,9 @@ def ingested(url: str, index: str, *arguments: str | Path) -> None:
         raise RuntimeError(f"ingest ended with {done.returncode}: {done.stderr}")
 
 
-def ingested_photos(url: str, index: str) -> None:
-    """Takes the bundled photos in, with their captions."""
-    ingested(url, index, PHOTOS / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
+def ingested_photos(url: str, index: str, folder: Path = PHOTOS) -> None:
+    """Takes the bundled photos in, with their captions; `folder` may be a copy of theirs."""
+    ingested(url, index, folder / "captions.jsonl", "--image-column", "file", "--thumbnail-px", "256")
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> 
     captions = [caption.rstrip("…") for caption in page.locator("li.hit .caption").all_text_contents()]
     for caption in map(shown, CAPTIONS):
         assert any(text and caption.startswith(text) for text in captions), caption[:60]
+    expect(page.locator(".found .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
     assert strange(page) == []
     assert page.evaluate("document.title") == TITLE
     assert page.locator("#title").inner_text() == TITLE

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from gate_proxy import Said
+from gate_proxy import Asked, Said
 from page_asks import QUERY, answered, asked, names, order, resting, settled, slider, until
 from page_site import PHONE, Site, Watch, shot
 from playwright.sync_api import BrowserContext, Page, expect
@@ -199,6 +200,10 @@ def test_by_keyboard_alone(site: Site, page: Page) -> None:
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog", name="Keys")).to_be_hidden()
+    page.locator(".found li.hit a.name").nth(1).focus()
+    name = page.locator(".found li.hit a.name").nth(1).inner_text()
+    page.keyboard.press("m")
+    expect(page.locator(".image-chip")).to_have_text(f"like {name}")
     page.keyboard.press("t")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
@@ -281,6 +286,38 @@ def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -
     page.get_by_role("button", name="Try again").click()
     settled(page, order(site, text=QUERY, factors={"bear": 0}))
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_slow_cluster_shows_that_it_works_and_answers_that_are_overtaken_are_dropped(site: Site, page: Page) -> None:
+    assert site.proxy is not None
+    page.goto(site.base)
+    resting(page)
+    waited: list[str] = []
+
+    def slow_once(asked: Asked) -> None:
+        if "_search" in asked.target and b"bear" in asked.body and not waited:
+            waited.append(asked.target)
+            time.sleep(1.5)
+
+    site.proxy.gate = slow_once
+    try:
+        box = page.get_by_role("searchbox", name="Words to look for")
+        box.fill(QUERY)
+        box.press("Enter")
+        expect(page.locator(".results")).to_have_attribute("aria-busy", "true")
+        expect(page.locator(".skeleton")).to_have_count(6)
+        page.wait_for_timeout(200)
+        box.fill("red flower")
+        box.press("Enter")
+        expected = order(site, text="red flower")
+        settled(page, expected)
+        assert waited
+        page.wait_for_timeout(1600)
+        settled(page, expected)
+        expect(page.locator(".skeleton")).to_have_count(0)
+        expect(page.locator(".results")).to_have_attribute("aria-busy", "false")
+    finally:
+        site.proxy.gate = lambda _: None
 
 
 def test_questions_that_are_refused_say_why_and_pass(site: Site, page: Page, watch: Watch) -> None:

@@ -79,8 +79,7 @@ export function compareView(app) {
                 class: "button",
                 href: hrefOf({ view: "compare", a: { ...NOTHING, text: name }, b: { ...NOTHING, text: name, method } }),
               },
-              word(name),
-              `: STAIR words and ${METHODS[method]}`,
+              h("span", {}, word(name), `: STAIR words and ${METHODS[method]}`),
             ),
           ),
         )

@@ -70,10 +70,8 @@ export function layout() {
       h(
         "div",
         { class: "controls" },
-        h("label", { for: "find" }, "find"),
-        find,
-        h("label", { for: "sort" }, "order"),
-        sort,
+        h("span", {}, h("label", { for: "find" }, "find"), find),
+        h("span", {}, h("label", { for: "sort" }, "order"), sort),
         matches,
         clear,
         withWords,
