@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about a minute the first time)"
-	@$(PIP) install --quiet -e '.[node,ray]'
+	@$(PIP) install --quiet -e '.[node,ray,serve,terminal]'
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python

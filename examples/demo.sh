@@ -32,6 +32,7 @@ The same with your own photos (stair-es is in .venv/bin):
     .venv/bin/stair-es ingest ~/Pictures --index mine
     .venv/bin/stair-es search "a cup of coffee" --index mine --explain
     .venv/bin/stair-es search --image some.jpg --index mine
+    .venv/bin/stair-es serve --index demo --open           the same in the browser
     .venv/bin/stair-es encode some.jpg                     what the model reads in a picture
     .venv/bin/stair-es query "a cup of coffee" --index mine  the request, for your own client or curl
 
