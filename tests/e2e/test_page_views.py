@@ -263,16 +263,31 @@ def test_dark_by_the_system_and_by_hand(site: Site, context: Contexts) -> None:
     assert page.evaluate(ground) == dark
 
 
+def torn(_: object) -> Said:
+    """A cluster that ends the connection."""
+    raise ConnectionError("the proxy is torn away")
+
+
+def test_a_start_without_a_cluster(site: Site, page: Page, watch: Watch) -> None:
+    assert site.proxy is not None
+    watch.allowed.append("Failed to load resource")
+    site.proxy.gate = torn
+    try:
+        page.goto(site.base)
+        expect(page.get_by_role("alert")).to_be_visible(timeout=30_000)
+    finally:
+        site.proxy.gate = lambda _: None
+    page.get_by_role("button", name="Try again").click()
+    resting(page)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_cluster_that_is_gone_and_back(site: Site, page: Page, watch: Watch) -> None:
     assert site.proxy is not None
     asked(site, page)
     before = names(page)
     watch.allowed.append("Failed to load resource")
-
-    def dead(_: object) -> Said:
-        raise ConnectionError("the proxy is torn away")
-
-    site.proxy.gate = dead
+    site.proxy.gate = torn
     try:
         page.locator(".query").get_by_role("button", name="Mute bear").click()
         alert = page.get_by_role("alert")

@@ -16,7 +16,7 @@ const byId = (id) => document.getElementById(id);
 const shell = document.body;
 const main = byId("main");
 const met = new Map(); // id -> name and thumbnail of the images that were seen: what a chip shows of one
-const app = { about: null, title: "stair-es", corpus: null, shell, go, meet };
+const app = { about: null, title: "stair-es", corpus: null, trouble: null, shell, go, know, meet };
 const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
 let route = null;
 let merged = "";
@@ -26,6 +26,7 @@ let knowing = false;
 /** Goes to a route. Steps of the same `merge` are one of the history; `still` keeps the place on the page. */
 function go(next, { merge = "", replace = false, still = false } = {}) {
   const href = hrefOf(next);
+  app.trouble = null;
   if (href === location.pathname + location.search) return show();
   const same = next.view === route?.view && next.view === "search";
   if (replace || (merge && merge === merged)) history.replaceState(history.state, "", href);
@@ -47,7 +48,7 @@ function show() {
   for (const [name, view] of Object.entries(views)) view.element.hidden = name !== route.view;
   drawShell();
   views[route.view].show(route);
-  if (!app.corpus && !knowing) know();
+  if (!app.corpus && !app.trouble && !knowing) know();
   if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body)
     main.focus({ preventScroll: true });
 }
@@ -224,16 +225,16 @@ async function start() {
 /** What the server says of itself, and words to try; asked again with the next step if it failed. */
 async function know() {
   knowing = true;
+  app.trouble = null;
   try {
     app.about = await api.about();
     app.title = visible(app.about.title);
     byId("title").textContent = app.title;
     app.corpus = await api.facets({});
-  } catch {
-    return; // The views say what is wrong.
-  } finally {
-    knowing = false;
+  } catch (error) {
+    app.trouble = error;
   }
+  knowing = false;
   show();
 }
 

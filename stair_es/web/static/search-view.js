@@ -196,6 +196,7 @@ export function searchView(app) {
   async function rest() {
     const page = landing(app, found, (text) => change((now) => asked(now, text)));
     parts.empty.replaceChildren(page);
+    parts.problem.replaceChildren(...(app.trouble ? [errorNotice(app.trouble, app.know)] : []));
     const name = page.example;
     if (!name || found) return;
     if (example?.name !== name) {
