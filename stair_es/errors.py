@@ -20,6 +20,7 @@
        |- NotASearchCluster
        |- AuthenticationFailed
        |- UnsupportedTarget
+       |- IndexAway
        `- IndexMismatch
 
 All of them take positional arguments only, so that they survive pickling on the way back from a Ray worker.
@@ -110,6 +111,10 @@ class AuthenticationFailed(ClusterError):
 
 class UnsupportedTarget(ClusterError):
     """A search cluster that is too old for `rank_feature` with `linear`."""
+
+
+class IndexAway(ClusterError):
+    """The index isn't there (any more)."""
 
 
 class IndexMismatch(ClusterError):

@@ -11,6 +11,7 @@ from stair_es.errors import (
     ClusterError,
     ClusterUnreachable,
     DecodeError,
+    IndexAway,
     IndexMismatch,
     MissingExtra,
     ModelError,
@@ -46,10 +47,6 @@ class Refused(Exception):
     def __init__(self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, error, remedy)
         self.fault = Fault(status=status, error=error, remedy=remedy, headers=headers or {})
-
-
-class IndexAway(ClusterError):
-    """The index isn't there (any more)."""
 
 
 def fault_of(error: StairError, connection: Connection) -> Fault:

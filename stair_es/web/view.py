@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from stair_es.cluster.connect import probe
 from stair_es.cluster.identity import holds_of, ours
-from stair_es.errors import IndexMismatch, QueryError, StairError
+from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.known import look, mappings_of
 from stair_es.search.shapes import choose
 from stair_es.web.bodies import Way
-from stair_es.web.faults import IndexAway
 from stair_es.web.weighed import Wording
 
 if TYPE_CHECKING:

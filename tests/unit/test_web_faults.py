@@ -5,7 +5,7 @@ from opensearchpy import exceptions
 
 from stair_es import errors
 from stair_es.cluster.connect import Connection, translated
-from stair_es.web.faults import Fault, IndexAway, fault_of
+from stair_es.web.faults import Fault, fault_of
 
 SECRET = Connection(url="https://reader:hunter2@search.internal:9200")
 
@@ -22,7 +22,7 @@ def of_cluster(error: exceptions.TransportError) -> Fault:
         (errors.QueryError("no such word", "Take another."), 400),
         (errors.DecodeError("not an image"), 422),
         (errors.ClusterUnreachable("gone"), 503),
-        (IndexAway("there is no index"), 503),
+        (errors.IndexAway("there is no index"), 503),
         (errors.IndexMismatch("another model"), 503),
         (errors.ModelError("broken"), 503),
         (errors.MissingExtra("torch"), 503),
