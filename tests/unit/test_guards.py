@@ -74,7 +74,8 @@ def test_one_file_of_ingest_and_one_of_training_import_ray() -> None:
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nimport stair_es.cli.main\n"
-        "print(sorted({'torch','transformers','ray','opensearchpy','onnx','onnxruntime','numpy','PIL','jgo','starlette','uvicorn'} & set(sys.modules)))"
+        "heavy = {'torch','transformers','ray','opensearchpy','onnx','onnxruntime','numpy','PIL','jgo','starlette','uvicorn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
