@@ -20,7 +20,8 @@ from stair_es.sources.decode import decode
 from stair_es.web import answers
 from stair_es.web.asked import Asked
 from stair_es.web.bodies import bag_why, counts, facets_of, sent_of
-from stair_es.web.faults import Refused
+from stair_es.web.costs import check_cost
+from stair_es.web.faults import AGAIN_S, Refused
 from stair_es.web.weighed import Weighed, narrowed, weighed
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _THUMBNAIL_PX = 128
+_LONGEST = "8s"
+"""How long the cluster works on one search: what it goes on with after we have hung up helps nobody."""
 
 
 class Engine:
@@ -102,6 +105,7 @@ class Engine:
     def seen(self, data: bytes) -> dict[str, Any]:
         """The words of an image that isn't in the index, and stays out of it."""
         view = self._views.now()
+        check_cost(data)
         with self._gate():
             decoded = decode(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
             [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
@@ -223,10 +227,13 @@ class Engine:
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with translated(self._connection):
             answer: dict[str, Any] = self._client.search(
-                index=self._index, body=dict(body), params={"allow_partial_search_results": "false"}
+                index=self._index, body={**body, "timeout": _LONGEST}, params={"allow_partial_search_results": "false"}
             )
         if not isinstance(answer, dict) or "hits" not in answer:
             raise ClusterError(f"{self._connection.safe_url} answers a search with something else", "Is it the cluster's port?")
+        if answer.get("timed_out"):  # what it has found so far isn't the answer
+            again = {"retry-after": str(AGAIN_S)}
+            raise Refused(503, "the search takes too long", "Ask for less: a filter with many * is slow.", again)
         return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from stair_es.web.asked import Asked
 
 WORDS_FIELD = "top_tokens"
+_SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
+"""One that nothing stands for as it is. It would begin a regular expression, and engines build those to the end, whatever limit
+there is for their work: `/((a{1,100}){1,100}){1,100}/` keeps one of their few search threads busy until they are started anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,4 +160,4 @@ def _filters(asked: Asked) -> list[dict[str, Any]]:
     text = asked.filter.strip()
     if text[:1] in ("{", "["):  # a clause may run scripts, and look into other indices
         raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG")
-    return [*filters, parse_filter(text)] if text else filters
+    return [*filters, parse_filter(_SLASH.sub(r"\1\\/", text))] if text else filters

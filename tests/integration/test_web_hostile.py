@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from PIL import Image
-from web_corpus import PHOTOS, Corpus, ingested
+from web_corpus import NAMES, PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
 from stair_es.cluster.connect import Connection
@@ -169,6 +169,20 @@ def test_paths_lead_nowhere(page: Page, target: str) -> None:
     answer = page.ask("GET", target)
     assert (answer.status, answer.headers["content-type"]) == (404, "application/json")
     assert b"root:" not in answer.body
+
+
+def test_a_filter_is_no_regular_expression_and_paths_stand_in_it_as_they_are(page: Page, corpus: Corpus) -> None:
+    def total(text: str) -> int:
+        answer = page.post("/api/facets", {"filter": text})
+        assert answer.status == 200, answer.body
+        return int(answer.json["total"])
+
+    everything = total("")
+    assert total("uri:/.*/") == total("uri:x OR /.*/") == 0 < everything
+    assert total("uri:*/tabby-cat.jpg") == total(f'uri:"{uri_of(corpus.folder / "tabby-cat.jpg")}"') == 1
+    assert total("ingested_at:[now-1d/d TO *]") == len(NAMES)
+    bomb = page.post("/api/search", {"text": "cat", "filter": "uri:/((a{1,100}){1,100}){1,100}/"})
+    assert bomb.status == 400  # braces without a regular expression; as one it would never be answered
 
 
 def test_without_a_root_there_are_no_originals(node_url: str, corpus: Corpus) -> None:

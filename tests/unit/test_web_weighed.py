@@ -118,6 +118,24 @@ def test_the_filters_are_words_and_a_query_string() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("/((a{1,100}){1,100}){1,100}/", r"\/((a{1,100}){1,100}){1,100}\/"),
+        ("uri:a/b*", r"uri:a\/b*"),
+        ('uri:"file:///a.jpg"', r'uri:"file:\/\/\/a.jpg"'),
+        (r"\/a", r"\/a"),
+        (r"\\/a/", r"\\\/a\/"),
+        (r"\\\/a", r"\\\/a"),
+        (r"x:[a\ TO b\]/a/", r"x:[a\ TO b\]\/a\/"),
+        (r'x:[a"b TO c] OR /a/ OR x:"', r'x:[a"b TO c] OR \/a\/ OR x:"'),
+    ],
+)
+def test_a_slash_in_a_filter_is_a_slash_and_begins_no_regular_expression(written: str, sent: str) -> None:
+    [made] = asked(text="red", filter=written).question.filters
+    assert made["query_string"]["query"] == sent
+
+
 @pytest.mark.parametrize("text", ['{"script": {"script": "1"}}', ' {"terms": {"uri": {"index": "secrets"}}}', "[1]"])
 def test_a_filter_is_never_a_clause(text: str) -> None:
     with pytest.raises(QueryError, match="not a query string"):
