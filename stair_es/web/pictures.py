@@ -14,6 +14,7 @@ from PIL import Image
 
 from stair_es.sources.decode import FORMATS, DecodeLimits, decode
 from stair_es.types import ImageSpec
+from stair_es.web.costs import check_cost
 
 Kind = Literal["WEBP", "JPEG"]
 _OVERHEAD = 200
@@ -35,6 +36,7 @@ def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Pictur
     Raises:
         DecodeError: It is none, or too large.
     """
+    check_cost(data)
     side_px = min(side_px, _longer_side(data) or side_px)
     decoded = decode(data, ImageSpec(size_px=side_px), limits)
     left, upper, right, lower = decoded.box

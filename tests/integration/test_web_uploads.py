@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import pytest
+from PIL import Image
 from web_corpus import PHOTOS, Corpus, ingested
 from web_site import Page, serving
 
@@ -43,6 +46,15 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
+def slow_jpeg() -> bytes:
+    """Few pixels, each gone over a thousand times."""
+    buffer = io.BytesIO()
+    Image.new("L", (900, 900), 100).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    begins, ends = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:ends] + data[begins:ends] * 1000 + data[ends:]
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "status"),
     [
@@ -53,6 +65,7 @@ def png_of(width: int, height: int) -> bytes:
         (b"<html><script>alert(1)</script></html>", "image/png", 422),
         (b"<html></html>", "text/html", 415),
         (b"x=1", "application/x-www-form-urlencoded", 415),
+        (slow_jpeg(), "image/jpeg", 422),
         (b"", "image/jpeg", 422),
         ((PHOTOS / "tabby-cat.jpg").read_bytes()[:3000], "image/jpeg", 422),
         (b"%PDF-1.7 ...", "image/jpeg", 422),
@@ -62,6 +75,7 @@ def png_of(width: int, height: int) -> bytes:
         ((PHOTOS / "tabby-cat.jpg").read_bytes(), "IMAGE/JPEG; name=x", 200),
         ((PHOTOS / "tabby-cat.jpg").read_bytes(), "image/png", 200),  # what it is decides, not what it is called
     ],
+    ids=count(),  # else the bytes are
 )
 def test_uploads(page: Page, data: bytes, kind: str, status: int) -> None:
     answer = page.drop(data, kind)

@@ -1,0 +1,78 @@
+"""Files that are slow on purpose are refused before they are read, and others aren't."""
+
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stair_es.errors import DecodeError
+from stair_es.sources.decode import DecodeLimits
+from stair_es.web.costs import MAX_PIECES, MAX_SCANS, check_cost
+from stair_es.web.pictures import drawn
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+
+
+def saved(kind: str, mode: str = "RGB", **more: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (64, 48), 100).save(buffer, kind, **more)
+    return buffer.getvalue()
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG with its last scan so often again."""
+    data = saved("JPEG", "L", progressive=True)
+    begins, ends = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:ends] + data[begins:ends] * count + data[ends:]
+
+
+def strips(count: int, order: str, big: bool, *, missing: int = 0) -> bytes:
+    """A TIFF of one column, each of whose pixels is a strip; its directory ends `missing` bytes early."""
+    tags = [(256, 4, 1, 1), (257, 4, 1, count), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, count, 300), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, count, 300 + 4 * count)]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(
+        order + ("HHHQ" if big else "HL"), *((43, 8, 0, 16) if big else (42, 8))
+    )
+    entries = b"".join(
+        struct.pack(order + ("HHQ" if big else "HHL"), tag, kind, many)
+        + (struct.pack(order + "H", value) if kind == 3 else struct.pack(order + "L", value)).ljust(8 if big else 4, b"\0")
+        for tag, kind, many, value in tags
+    )
+    directory = head + struct.pack(order + ("Q" if big else "H"), len(tags)) + entries
+    if missing:
+        return directory[:-missing]
+    return (directory + bytes(8)).ljust(300, b"\0") + struct.pack(order + "L", 300) * count + struct.pack(order + "L", 1) * count
+
+
+def test_photos_and_what_programs_write_is_read() -> None:
+    for path in sorted(PHOTOS.glob("*.jpg")):
+        check_cost(path.read_bytes())
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"):
+        check_cost(saved(kind))
+    check_cost(saved("JPEG", progressive=True))
+    for data in (b"", b"II", b"MM\0*", b"II*\0\xff\xff\xff\xff", b"II+\0" + b"\xff" * 20, b"\xff\xd8\xff\xda"):
+        check_cost(data)
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    few = scans(20)
+    assert Image.open(io.BytesIO(few)).load()
+    check_cost(few)
+    many = scans(MAX_SCANS)
+    with pytest.raises(DecodeError, match="scans"):
+        check_cost(many)
+    with pytest.raises(DecodeError, match="scans"):
+        drawn(many, 32, "WEBP", DecodeLimits())
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+def test_a_tiff_of_many_strips_is_refused(order: str, big: bool) -> None:
+    few = strips(100, order, big)
+    with Image.open(io.BytesIO(few)) as image:
+        assert (image.size, len(image.tile)) == ((1, 100), 100)
+    check_cost(few)
+    for odd in (strips(MAX_PIECES + 1, order, big), strips(MAX_PIECES + 1, order, big, missing=30)):
+        with pytest.raises(DecodeError, match="strips"):
+            check_cost(odd)
