@@ -117,7 +117,10 @@ def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
 def _name(written: str) -> str:
     from stair_es.web.security import host_of
 
-    name = host_of(written)
+    try:
+        name = host_of(written.encode("idna").decode("ascii"))  # as browsers send it
+    except UnicodeError:
+        name = None
     if name is None:
         raise UsageError(f"{written!r} is no name of a host", "Write it as in a URL, without http:// and path.")
     return name

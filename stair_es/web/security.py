@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ HEADERS: Mapping[str, str] = {
 }
 """Of every answer; a route may say something else about caching."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
+_LAST_PORT = 65535
 _COOKIE_S = 30 * 24 * 3600
 
 
@@ -154,14 +157,10 @@ class Guarded:
 
 def host_of(header: str) -> str | None:
     """The name in a `Host` header, in lower case, without port and brackets; None where it isn't one."""
-    try:
-        parts = urlsplit("//" + header.strip())
-        _ = parts.port
-    except ValueError:
+    found = _HOST.fullmatch(header.strip(" \t"))
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
         return None
-    if parts.netloc != header.strip() or parts.username is not None or not parts.hostname:
-        return None
-    return parts.hostname.rstrip(".")
+    return (found["address"] or found["name"]).lower().rstrip(".") or None
 
 
 def is_loopback(host: str) -> bool:

@@ -35,6 +35,17 @@ def test_loopback_has_these_names(host: str) -> None:
         "[::1",
         "localhost localhost",
         ":8077",
+        "...",
+        "[::1].evil.example",
+        "[::1]evil.example",
+        "evil.example[::1]",
+        "[::1%25eth0]",
+        "localhost, evil.example",
+        "localhost\xa0",
+        "localhost%00",
+        "localhost:\u0661",
+        "0x7f.1",
+        "2130706433",
     ],
 )
 def test_and_no_others(host: str) -> None:
@@ -77,6 +88,10 @@ def test_our_own_page_and_links_to_it_are_let_in(headers: dict[str, str]) -> Non
         {"origin": "ftp://localhost:8077"},
         {"origin": "http://["},
         {"origin": ""},
+        {"origin": "http://localhost:8077@evil.example"},
+        {"origin": "http://evil.example@localhost:8077"},
+        {"origin": "http://localhost:8077, http://evil.example"},
+        {"origin": "http://[::1].evil.example:8077"},
     ],
 )
 def test_other_pages_are_not(headers: dict[str, str]) -> None:
