@@ -76,7 +76,7 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
         return _answer(fault)
 
     def unexpected(request: Request, error: Exception) -> Response:
-        log(f"{request.url.path}: {type(error).__name__}: {error}")
+        log(f"{request.url.path!r}: {type(error).__name__}: {error}")
         return _answer(Fault(status=500, error="something went wrong here", remedy="The server's log says more."))
 
     app = Starlette(

@@ -62,22 +62,23 @@ class Roots:
             uri: What a document says.
             most: Larger files are none.
         """
-        path = self._allowed(uri)
-        if path is None:
+        found = self._allowed(uri)
+        if found is None:
             return None
+        folder, path = found
         try:
-            handle = os.open(path, _FLAGS)
+            handle = opened(folder, path)
             with os.fdopen(handle, "rb") as file:
                 status = os.fstat(handle)
-                moved = self._allowed(uri) != path  # a link was put into the way meanwhile
-                if moved or not stat.S_ISREG(status.st_mode) or status.st_size > most:
+                if not stat.S_ISREG(status.st_mode) or status.st_size > most:
                     return None
                 data = file.read(most + 1)
         except OSError:
             return None
         return Original(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= most else None
 
-    def _allowed(self, uri: str) -> Path | None:
+    def _allowed(self, uri: str) -> tuple[Path, Path] | None:
+        """The folder that a file is below, and its path without links."""
         if not self.folders:
             return None
         try:
@@ -87,4 +88,22 @@ class Roots:
             path = path_of(uri).resolve(strict=True)
         except (OSError, RuntimeError, ValueError):  # not there, a circle of links, a NUL
             return None
-        return path if any(path.is_relative_to(folder) for folder in self.folders) else None
+        return next(((folder, path) for folder in self.folders if path.is_relative_to(folder)), None)
+
+
+def opened(folder: Path, path: Path) -> int:
+    """The file, reached step by step, so that a link which was put into the way meanwhile leads nowhere.
+
+    Raises:
+        OSError: There is one, or no such file.
+    """
+    if os.open not in os.supports_dir_fd:
+        return os.open(path, _FLAGS)
+    handle = os.open(folder, _FLAGS)
+    for part in path.relative_to(folder).parts:
+        try:
+            below = os.open(part, _FLAGS, dir_fd=handle)
+        finally:
+            os.close(handle)
+        handle = below
+    return handle

@@ -7,7 +7,7 @@ import pytest
 
 from stair_es.errors import UsageError
 from stair_es.sources.paths import uri_of
-from stair_es.web.originals import Roots
+from stair_es.web.originals import Roots, opened
 
 MOST = 1000
 
@@ -77,6 +77,20 @@ def test_a_link_that_stays_inside_is_followed_and_a_root_may_be_a_link(tree: Pat
     found = Roots.of([tree / "named"]).read(uri_of(tree / "named" / "link.jpg"), MOST)
     assert found is not None
     assert found.key[0] == str((tree / "root" / "sub" / "a b%.jpg").resolve())
+
+
+@pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="paths are opened as a whole here")
+def test_a_link_that_is_put_into_the_way_after_the_look_leads_nowhere(tree: Path) -> None:
+    root = tree / "root"
+    (root / "folder").symlink_to(tree / "root-2")  # it was a folder when links were resolved
+    (root / "b.jpg").symlink_to(tree / "root-2" / "b.jpg")
+    for odd in (root / "folder" / "b.jpg", root / "b.jpg"):
+        assert odd.read_bytes() == b"outside"
+        with pytest.raises(OSError, match="b.jpg|folder"):
+            os.close(opened(root, odd))
+    handle = opened(root, root / "sub" / "a b%.jpg")
+    with os.fdopen(handle, "rb") as file:
+        assert file.read() == b"inside"
 
 
 def test_no_root_means_no_file(tree: Path) -> None:
