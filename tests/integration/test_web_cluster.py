@@ -167,6 +167,22 @@ def test_answers_that_are_none_are_the_cluster_s_fault(node_url: str, corpus: Co
         assert page.post("/api/search", CAT).status == 200
 
 
+def test_a_search_that_was_broken_off_is_no_answer(node_url: str, corpus: Corpus) -> None:
+    slow = threading.Event()
+
+    def gate(asked: Asked) -> Said | None:
+        if not asked.target.startswith(f"/{corpus.alias}/_search"):
+            return None
+        assert b'"timeout":"8s"' in asked.body.replace(b" ", b"")
+        return Said(status=200, body=b'{"took": 8000, "timed_out": true, "hits": {"hits": []}}') if slow.is_set() else None
+
+    with GateProxy(node_url, gate=gate) as proxy, serving(Connection(url=proxy.url), corpus.alias) as page:
+        assert page.post("/api/search", CAT).status == 200
+        slow.set()
+        answer = page.post("/api/search", CAT)
+        assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (503, "the search takes too long", "2")
+
+
 def test_a_login_that_is_refused_is_not_the_visitor_s_business(node_url: str, corpus: Corpus) -> None:
     refused = threading.Event()
 
