@@ -16,7 +16,7 @@ from web_site import Page, serving
 from stair_es.cluster.connect import Connection
 from stair_es.web.asked import METHODS
 
-QUESTIONS = 150
+QUESTIONS = 75
 
 
 @pytest.fixture(scope="module")
