@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
+from stair_es.cluster import by_id as documents
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.pages import pages, whole
-from stair_es.cluster.retry import persistently
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -50,8 +47,7 @@ def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[
     """
     found = {}
     for some in _portions(ids):
-        docs = persistently(partial(_mget, client, index, some), connection)
-        found.update({doc["_id"]: _stored(doc) for doc in docs if doc.get("found")})
+        found.update({doc["_id"]: _stored(doc) for doc in documents.by_id(client, connection, index, some, _STORED)})
     return found
 
 
@@ -102,18 +98,6 @@ def entries(
         for hit in hits:
             fields = hit["fields"]
             yield Entry(id=hit["_id"], uri=fields["uri"][0], source=fields.get("source", [""])[0])
-
-
-def _mget(client: OpenSearch, index: str, ids: list[str]) -> list[dict[str, Any]]:
-    """The documents; a shard that can't be asked fails the request: it isn't as if they weren't there."""
-    docs: list[dict[str, Any]] = client.mget(body={"ids": ids}, index=index, params={"_source_includes": ",".join(_STORED)})[
-        "docs"
-    ]
-    failed = next((doc["error"] for doc in docs if doc.get("error")), None)
-    if failed is not None:
-        status = 404 if "not_found" in str(failed.get("type")) else 503
-        raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
-    return docs
 
 
 def _stored(doc: Mapping[str, Any]) -> Stored:

@@ -56,7 +56,16 @@ def whole(client: OpenSearch, connection: Connection, index: str, body: Mapping[
     Raises:
         ClusterError: The cluster failed the request, or could answer for a part of the index only.
     """
-    params = {"allow_partial_search_results": "false"}
-    answer = persistently(partial(client.search, index=index, body=dict(body), params=params), connection)
-    hits: list[dict[str, Any]] = answer["hits"]["hits"]
+    hits: list[dict[str, Any]] = answer_of(client, connection, index, body)["hits"]["hits"]
     return hits
+
+
+def answer_of(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """All of the answer, as for `whole`.
+
+    Raises:
+        ClusterError: As for `whole`.
+    """
+    params = {"allow_partial_search_results": "false"}
+    answer: dict[str, Any] = persistently(partial(client.search, index=index, body=dict(body), params=params), connection)
+    return answer

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy import exceptions
-
+from stair_es.cluster.by_id import by_id
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.pages import pages
+from stair_es.cluster.pages import answer_of, pages
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.words_documents import CARRIED, STAMPED, Write, stamp
 from stair_es.cluster.words_plan import Found
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 """Images compared at once: few enough for the buckets that any cluster allows."""
-_WHOLE = {"allow_partial_search_results": "false"}
 _MOST_HITS = 10_000
 """`index.max_result_window`, unless somebody changed it."""
 
@@ -40,9 +38,7 @@ class Asked:
         Raises:
             ClusterError: The cluster failed the request, or could answer for a part of the index only.
         """
-        call = partial(self.client.search, index=self.index, body=dict(body), params=_WHOLE)
-        answer: dict[str, Any] = persistently(call, self.connection)
-        return answer
+        return answer_of(self.client, self.connection, self.index, body)
 
     def count(self, query: Mapping[str, Any]) -> int:
         """How many documents a query finds."""
@@ -52,17 +48,7 @@ class Asked:
 
     def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
         """The documents that are there, with some of their fields, in real time."""
-        docs: list[dict[str, Any]] = persistently(partial(self._mget, list(ids), fields), self.connection)
-        return docs
-
-    def _mget(self, ids: list[str], fields: Sequence[str]) -> list[dict[str, Any]]:
-        params = {"_source_includes": ",".join(fields)} if fields else {"_source": "false"}
-        docs = self.client.mget(body={"ids": ids}, index=self.index, params=params)["docs"]
-        failed = next((doc["error"] for doc in docs if doc.get("error")), None)
-        if failed is not None:  # a shard that can't be asked isn't as if the documents weren't there
-            status = 404 if "not_found" in str(failed.get("type")) else 503
-            raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
-        return [doc for doc in docs if doc.get("found")]
+        return by_id(self.client, self.connection, self.index, ids, fields)
 
 
 @dataclass(frozen=True)
