@@ -42,7 +42,10 @@ def export(
     from stair_es.dashboards.publish import check
 
     if output != "-" and not output.lower().endswith(".ndjson"):
-        raise UsageError(f"--output {output}: the products import files called .ndjson only", f"Call it {output}.ndjson")
+        raise UsageError(
+            f"--output {output}: the products import files called .ndjson only",
+            f"Call it {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
+        )
     corpus, distribution = looked(index, url, words_index=words_index, time_field=time_field)
     wanted = product_of(product, distribution)
     objects = bundle(corpus, wanted)

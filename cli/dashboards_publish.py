@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from stair_es.config import DEFAULT_INDEX
-from stair_es.errors import UsageError
 
 from . import options
 from .dashboards_options import ProductOption, TimeFieldOption, WordsIndex, looked
@@ -99,7 +97,8 @@ def publish(
     from stair_es.dashboards.publish import recognise
     from stair_es.dashboards.session import Session
 
-    _refuse_password(dashboards_url)
+    if dashboards_url and dashboards_url != os.environ.get(f"{_ENV}URL"):
+        options.refuse_password(dashboards_url, f"{_ENV}URL")
     certificates = {name: _certified.given[f"dashboards_{name}"] for name in _CERTIFICATES}
     place = place_from_env(dashboards_url, certificates, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout)
     corpus, _ = looked(index, url, words_index=words_index, time_field=time_field)
@@ -138,18 +137,3 @@ def _tell(place: Place, found: Found, link: str | None, imported: Sequence[Impor
             note(f"{each.type} {each.title!r} ({each.id}): {each.error}")
     if link:
         stdout.print(link, markup=False)
-
-
-def _refuse_password(url: str | None) -> None:
-    """As for the cluster: only the environment may hold one."""
-    if not url or url == os.environ.get(f"{_ENV}URL"):
-        return
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return  # whoever parses it says what is wrong
-    if password:
-        raise UsageError(
-            "a password on the command line can be read by everyone on this machine",
-            f"Put the URL into {_ENV}URL, or the login into {_ENV}USER and {_ENV}PASSWORD (or {_ENV}PASSWORD_FILE).",
-        )

@@ -84,7 +84,7 @@ def connection(url: str | None) -> Connection:
     from stair_es.cluster.security import secret
 
     if url and url != os.environ.get(ENV_URL):
-        _refuse_password(url)
+        refuse_password(url, ENV_URL)
     url = url or secret(ENV_URL)
     if url:
         return Connection.from_env(url, _connected.given)
@@ -95,13 +95,19 @@ def connection(url: str | None) -> Connection:
     return Connection(url=node_url)
 
 
-def _refuse_password(url: str) -> None:
+def refuse_password(url: str, variable: str) -> None:
+    """Nothing, if no password is in `url`: only the environment, where `variable` has the same, may hold one.
+
+    Raises:
+        UsageError: One is.
+    """
     try:
         password = any(urlsplit(part).password for part in url.split(","))
     except ValueError:
         return  # whoever parses it says what is wrong
     if password:
+        prefix = variable.removesuffix("URL")
         raise UsageError(
             "a password on the command line can be read by everyone on this machine",
-            f"Put the URL into {ENV_URL}, or the login into STAIR_ES_USER and STAIR_ES_PASSWORD (or STAIR_ES_PASSWORD_FILE).",
+            f"Put the URL into {variable}, or the login into {prefix}USER and {prefix}PASSWORD (or {prefix}PASSWORD_FILE).",
         )

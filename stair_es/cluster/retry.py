@@ -53,8 +53,13 @@ def wait_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> fl
 
 
 def retry_after_s(error: object | None) -> float | None:
-    """What the server's `Retry-After` asks for, in seconds or as a date; None without one that makes sense."""
-    value = str(getattr(error, "retry_after", None) or "").strip()
+    """What the server's `Retry-After` asks for; None without one that makes sense."""
+    return seconds_of(str(getattr(error, "retry_after", None) or ""))
+
+
+def seconds_of(retry_after: str) -> float | None:
+    """Such a header, which has seconds or a date, in seconds; None where it makes no sense."""
+    value = retry_after.strip()
     if not value:
         return None
     if value.isascii() and value.isdigit():

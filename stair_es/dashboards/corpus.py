@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stair_es.cluster.identity import check_alias
+from stair_es.cluster.words_index import words_alias
 
 Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
@@ -48,7 +49,7 @@ class Corpus:
     @property
     def words_name(self) -> str:
         """The companion's alias."""
-        return f"{self.name}-words"
+        return words_alias(self.name)
 
     def id(self, kind: str) -> str:
         """The id of an object: the same each time, and another one for every other index."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stair_es.cluster import tls
+from stair_es.cluster.retry import seconds_of
 from stair_es.dashboards.place import ENV_URL, PREFIX, Place
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 
@@ -172,8 +173,7 @@ def _answer(came: Any) -> Answer:  # noqa: ANN401  urllib3's
 
 
 def _retry_after(answer: Answer | None) -> float | None:
-    value = answer.headers.get("retry-after", "") if answer is not None else ""
-    return float(value) if value.isdigit() else None
+    return seconds_of(answer.headers.get("retry-after", "")) if answer is not None else None
 
 
 def _place_of(location: str) -> str:

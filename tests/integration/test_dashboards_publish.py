@@ -284,10 +284,11 @@ def test_a_version_that_is_too_new_is_said(server: DashboardsServer) -> None:
 def test_a_product_that_starts_is_waited_for(server: DashboardsServer) -> None:
     not_ready = Reply(status=503, kind="text/plain", body=b"server is not ready yet")
     busy = Reply(status=429, headers={"retry-after": "7"})
-    server.planned = [not_ready, busy]
+    makes_no_sense = Reply(status=429, headers={"retry-after": "\u00b2"})
+    server.planned = [not_ready, busy, makes_no_sense]
     pauses: Pauses = []
     assert failed(sent(Place(url=server.url), pauses=pauses)) == {}
-    assert pauses == [1.0, 7.0]
+    assert pauses == [1.0, 7.0, 4.0]
 
 
 def test_one_that_stays_away_is_an_error_in_the_end(server: DashboardsServer) -> None:
@@ -469,7 +470,9 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
 def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
     file = str(tmp_path / "photos.ndjson")
     assert "for which product?" in told(command("export", "--words-index", "-o", file)).message
-    assert ".ndjson only" in told(command("export", "--words-index", "-o", "photos.json")).message
+    other = told(command("export", "--words-index", "-o", "photos.json"))
+    assert ".ndjson only" in other.message
+    assert other.remedy == "Call it photos.ndjson"
     away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
     assert "Or say --words-index or --no-words-index" in told(away).remedy
     still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-words-index", "--product", "kibana")
