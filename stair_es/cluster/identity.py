@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.documents import DOCUMENT_VERSION
-from stair_es.errors import UsageError
+from stair_es.errors import IndexMismatch, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,6 +129,20 @@ def words_of(index: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same of a words index; empty for all others."""
     about = _about(index)
     return about if "words_of" in about else {}
+
+
+def refuse_words(name: str, index: Mapping[str, Any]) -> None:
+    """Nothing, unless this is a words index where one of images is asked for.
+
+    Raises:
+        IndexMismatch: It is.
+    """
+    about = words_of(index)
+    if about:
+        raise IndexMismatch(
+            f"index {name!r} holds the words of {str(about['words_of'])!r} for charts, and no images",
+            f"Name the images: --index {about.get('alias', about['words_of'])}; a pattern leaves words out with PATTERN,-*.words",
+        )
 
 
 def _about(index: Mapping[str, Any]) -> Mapping[str, Any]:

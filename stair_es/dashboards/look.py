@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.identity import holds_of, ours, words_of
+from stair_es.cluster.identity import holds_of, ours, refuse_words, words_of
 from stair_es.dashboards.corpus import Corpus, Interval, TimeField
 from stair_es.errors import IndexMismatch, QueryError
 
@@ -49,9 +49,11 @@ def look(client: OpenSearch, connection: Connection, name: str, time_field: Time
     """
     plain = Corpus(name=name)  # refuses patterns
     found = _mappings(client, connection, name)
+    for index, about in found.items():
+        refuse_words(index, about)
     if strange := [index for index, about in found.items() if not ours(about)]:
         raise IndexMismatch(
-            f"index {strange[0]!r} was not written by stair-es, or holds the words of another: `_meta.stair_es` says so",
+            f"index {strange[0]!r} was not written by stair-es: no `_meta.stair_es`",
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
     if not found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.identity import refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.policy import WordPolicy
@@ -148,6 +149,7 @@ def mappings_of(client: OpenSearch, connection: Connection, index: str) -> dict[
 
 
 def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:
+    refuse_words(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = Fields.from_mapping(mapping.get("properties", {}))
     if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):

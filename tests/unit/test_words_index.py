@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, words_of
+from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, refuse_words, words_of
 from stair_es.cluster.words_documents import Write, stamp, word_documents
 from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name, write_alias
 from stair_es.cluster.words_plan import Found, outdated, superfluous
@@ -116,6 +116,11 @@ def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
     assert (ours(images), words_of(images)) == ({"alias": "a", "model": "m"}, {})
     assert (ours(words), words_of(words)) == ({}, {"alias": "a", "words_of": "x"})
     assert ours(_index(3)) == words_of(_index(3)) == ours({}) == words_of({}) == {}
+    refuse_words("x", images)
+    refuse_words("x", _index(3))
+    with pytest.raises(IndexMismatch, match=r"'x.words' holds the words of 'x' for charts, and no images") as wrong:
+        refuse_words("x.words", words)
+    assert "--index a;" in wrong.value.remedy
 
 
 def _state(behind: set[str]) -> WordsState:
