@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .output import plain
+from .bars import visible
+from .output import plain, stdout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +36,14 @@ def lines(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def emit_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """The table on stdout."""
-    plain(lines(header, rows))
+    show(lines(header, rows))
+
+
+def show(table: str) -> None:
+    """Lines of a table on stdout: as they are for a program; a person's terminal gets nothing that could drive it."""
+    if stdout.is_terminal:
+        table = "\n".join(visible(line, stdout.encoding) for line in table.split("\n"))
+    plain(table)
 
 
 def _cell(value: Cell) -> Cell:

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from .bars import Canvas, number, readable, row_lines, shortened, visible
 from .csv_output import lines as csv_lines
-from .output import emit_json, plain, stdout
+from .csv_output import show as show_csv
+from .output import emit_json, stdout
 from .thumbnail import picture, shows_pictures
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Printer:
             emit_json(to_json(reference, found, self._k))
         elif self._form == "csv":
             table = csv_lines(_COLUMNS, to_rows(reference, found, self._k))
-            plain(table if self._shown == 1 else table.partition("\n")[2])
+            show_csv(table if self._shown == 1 else table.partition("\n")[2])
         else:
             self._print(found, inspector)
 

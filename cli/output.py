@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -18,6 +19,8 @@ class _Stdout(Console):
         _leave_pipe()
 
 
+_CONTROLS = re.compile(r"[\x7f-\x9f]")
+"""They drive terminals as those below U+0020 do, which JSON has to escape."""
 stdout = _Stdout(highlight=False, soft_wrap=True)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -29,7 +32,7 @@ def note(text: str) -> None:
 
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """One JSON value on one line of stdout."""
-    plain(json.dumps(value, ensure_ascii=False))
+    plain(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False)))
 
 
 def plain(text: str) -> None:

@@ -137,6 +137,8 @@ def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
         made.append(_plain(f"{corpus.empty:,} images have no word: no query finds them", canvas, "yellow"))
     if shown.rows:
         made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, canvas)
+    elif corpus.figures:
+        made.append(_plain("no image has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
         made.append(_plain(f"{len(shown.rows) - k:,} more words (-k, --json, --csv)", canvas, "dim"))
     return [*made, *_stop_lines(shown, canvas), *_dead_lines(shown, canvas)]

@@ -12,6 +12,7 @@ from stair_es.cli import words_output
 from stair_es.cli.bars import Canvas
 from stair_es.cli.csv_output import lines as csv_lines
 from stair_es.cli.csv_output import safe
+from stair_es.cli.output import emit_json
 from stair_es.cli.words_output import View, to_json, to_rows, view
 
 from stair_es.inspection.corpus import Corpus, Sample
@@ -96,11 +97,14 @@ def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
     assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
     assert shown(PETS, match="dod").dead == ("dodo",)
     assert shown(PETS, match="dod").dead_count == 2
+    assert "no image has a word like" in text(shown(PETS, match="zebra"))
+    assert "no image has a word like" not in text(shown(PETS, match="d*"))
     assert [row.word for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "not seen in the sample" in text(shown(PETS, sample=Sample(size=20)))
+    assert "no image has a word like" not in text(shown({}))
     assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 
@@ -146,6 +150,13 @@ def test_csv_is_read_back_by_any_reader_and_is_no_formula() -> None:
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row)
     assert {row[0].removeprefix("'") for row in rows} == {*FORMULAS, *HOSTILE}
     assert {(row[1], row[2]) for row in rows} == {("1", "false")}
+
+
+def test_json_has_no_character_that_drives_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"word": "\x1b[31m\x7f\x9b31m犬"})
+    out = capsys.readouterr().out
+    assert out == '{"word": "\\u001b[31m\\u007f\\u009b31m犬"}\n'
+    assert json.loads(out) == {"word": "\x1b[31m\x7f\x9b31m犬"}
 
 
 @pytest.mark.parametrize("word", [*FORMULAS, *HOSTILE, "'", "''", "dog", "##ing"])
