@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
+from stair_es.sources.costs import check_cost
 from stair_es.types import ImageSpec, Pixels
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
+    check_cost(data)
     try:
         return _decode(data, spec, limits, thumbnail_px)
     except DecodeError:

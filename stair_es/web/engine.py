@@ -20,7 +20,6 @@ from stair_es.sources.decode import decode
 from stair_es.web import answers
 from stair_es.web.asked import Asked
 from stair_es.web.bodies import bag_why, counts, facets_of, sent_of
-from stair_es.web.costs import check_cost
 from stair_es.web.faults import AGAIN_S, Refused
 from stair_es.web.weighed import Weighed, narrowed, weighed
 
@@ -105,7 +104,6 @@ class Engine:
     def seen(self, data: bytes) -> dict[str, Any]:
         """The words of an image that isn't in the index, and stays out of it."""
         view = self._views.now()
-        check_cost(data)
         with self._gate():
             decoded = decode(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
             [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])

@@ -12,9 +12,9 @@ from typing import Literal
 from cachetools import TTLCache
 from PIL import Image
 
+from stair_es.sources.costs import check_cost
 from stair_es.sources.decode import FORMATS, DecodeLimits, decode
 from stair_es.types import ImageSpec
-from stair_es.web.costs import check_cost
 
 Kind = Literal["WEBP", "JPEG"]
 _OVERHEAD = 200

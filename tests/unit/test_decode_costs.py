@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import DecodeError
-from stair_es.sources.decode import DecodeLimits
-from stair_es.web.costs import MAX_PIECES, MAX_SCANS, check_cost
+from stair_es.sources.costs import MAX_PIECES, MAX_SCANS, check_cost
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.types import ImageSpec
 from stair_es.web.pictures import drawn
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -65,6 +66,8 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
         check_cost(many)
     with pytest.raises(DecodeError, match="scans"):
         drawn(many, 32, "WEBP", DecodeLimits())
+    with pytest.raises(DecodeError, match="scans"):
+        decode(many, ImageSpec(size_px=32), DecodeLimits())
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])

@@ -28,9 +28,7 @@ def check_cost(data: bytes) -> None:
         if scans > MAX_SCANS:
             raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
     elif data.startswith((b"II", b"MM")):
-        ways = (
-            (False, True) if 43 in data[2:4] else (False,)
-        )  # of a large TIFF in the other byte order decoders think differently
+        ways = (False, True) if 43 in data[2:4] else (False,)  # of a large TIFF in the other order decoders think differently
         pieces = max(_pieces(data, big=big) for big in ways)
         if pieces > MAX_PIECES:
             raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_PIECES:,}")
