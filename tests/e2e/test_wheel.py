@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipfile
 import venv
 from pathlib import Path
 
@@ -80,3 +81,12 @@ def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
     assert {"cli/main.py", "mappings/image.json", "pipelines/top-tokens.json", "LICENSE", "NOTICE", "README.md"} <= names
     assert {"stair_es/search/templates/words.mustache", "stair_es/cluster/steer.painless", "mappings/seismic.json"} <= names
     assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt", "docs/ingest.md", "examples/photos/CREDITS.md"} <= names
+
+
+def test_wheel_carries_what_the_words_index_and_the_page_are_made_of(dist: Path) -> None:
+    [wheel] = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    static = {f"stair_es/web/static/{path.name}" for path in (ROOT / "stair_es/web/static").iterdir()}
+    assert len(static) > 10
+    assert {"stair_es/mappings/words.json", *static} <= names
