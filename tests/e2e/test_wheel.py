@@ -5,8 +5,8 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import zipfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
