@@ -127,7 +127,8 @@ def _word_lines(vector: SparseVector, k: int | None, canvas: Canvas) -> list[Tex
     made = row_lines(drawn, "  ", canvas)
     rest = len(vector) - len(rows)
     if rest:
-        made.append(Text(f"  {rest:,} more words have {100 * (1 - rows[-1][3]):.1f} % of the weight (--all)", style="dim"))
+        having = "word has" if rest == 1 else "words have"
+        made.append(Text(f"  {rest:,} more {having} {100 * (1 - rows[-1][3]):.1f} % of the weight (--all)", style="dim"))
     together = number(math.fsum(vector.weights))
     made.append(
         Text(f"  {len(vector):,} words, {together} together; beside a weight its share of that, and up to it", style="dim")

@@ -102,5 +102,12 @@ def main() -> None:
         note(_ENDED[130])
         sys.exit(130)
     except OSError as error:
-        fail(error)
+        fail(_of_file(error))
         sys.exit(1)
+
+
+def _of_file(error: OSError) -> Exception:
+    """The system's words for a file, without its number."""
+    if error.filename is None or not error.strerror:
+        return error
+    return StairError(f"{error.filename}: {error.strerror}", "Check the path, and whether you may use it so.")

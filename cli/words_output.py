@@ -140,7 +140,8 @@ def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
     elif corpus.figures:
         made.append(_plain("no image has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
-        made.append(_plain(f"{len(shown.rows) - k:,} more words (-k, --json, --csv)", canvas, "dim"))
+        more = len(shown.rows) - k
+        made.append(_plain(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
     return [*made, *_stop_lines(shown, canvas), *_dead_lines(shown, canvas)]
 
 

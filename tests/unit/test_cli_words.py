@@ -91,7 +91,7 @@ def test_columns_stand_below_each_other_whatever_the_words() -> None:
 
 
 def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
-    assert "1 more words" in text(shown(PETS), k=2)
+    assert "1 more word (" in text(shown(PETS), k=2)
     assert [row.word for row in shown(PETS, min_df=15).rows] == ["animal", "cat"]
     assert [row.word for row in shown(PETS, match="d*").rows] == ["dog"]
     assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
