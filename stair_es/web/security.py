@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from stair_es.web.answers import encoded
+from stair_es.web.door import door
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +32,11 @@ HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
 }
 """Of every answer; a route may say something else about caching."""
+_FORM = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
+}
+"""Of the page that asks for the token: the only one with a form that the browser itself sends."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _LAST_PORT = 65535
@@ -144,6 +150,8 @@ class Guarded:
             return None
         if any(self._guard.is_cookie(value) for value in _cookies(headers.get("cookie", ""), self._name)):
             return None
+        if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # somebody, not a program
+            return 401, door(_path(scope), query), {**_FORM, "www-authenticate": "Bearer"}
         told = "Open it as /?token=... once, or send it as: Authorization: Bearer ..."
         status, body, more = _refusal(401, "this page wants a token", told)
         return status, body, {**more, "www-authenticate": "Bearer"}
@@ -151,8 +159,7 @@ class Guarded:
     def _welcome(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         cookie = f"{self._name}={self._guard.cookie}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
-        path = "/" + quote(scope["path"], errors="replace").lstrip("/")  # two slashes would be another host
-        return 303, b"", {"location": path + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
+        return 303, b"", {"location": _path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
 
 
 def host_of(header: str) -> str | None:
@@ -169,6 +176,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _path(scope: Scope) -> str:
+    return "/" + quote(scope["path"], errors="replace").lstrip("/")  # two slashes would be another host
 
 
 def _is_address(name: str) -> bool:

@@ -94,6 +94,18 @@ def test_a_token_is_asked_for_everywhere(private: Page, corpus: Corpus) -> None:
     assert private.post("/api/search", CAT).status == 401
 
 
+def test_a_browser_is_asked_for_the_token_by_a_form(private: Page) -> None:
+    html = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    asks = private.ask("GET", "//compare?a=red+car&token=wrong&b=%22%3E", None, html)
+    assert (asks.status, asks.headers["content-type"], asks.cookies) == (401, "text/html; charset=utf-8", ())
+    policy = asks.headers["content-security-policy"]
+    assert policy == HEADERS["content-security-policy"].replace("form-action 'none'", "form-action 'self'")
+    assert b'href="/compare?a=red+car&amp;b=%22%3E"' in asks.body
+    assert private.ask("HEAD", "/", None, html).status == 401
+    posted = private.ask("POST", "/api/search", b"{}", {**html, "content-type": "application/json"})
+    assert (posted.status, set(posted.json)) == (401, {"error", "remedy"})
+
+
 def test_a_bearer_of_the_token_gets_in(private: Page) -> None:
     assert private.get("/api/about", authorization=f"Bearer {TOKEN}").status == 200
     assert private.post("/api/search", CAT, authorization=f"bearer {TOKEN}").status == 200

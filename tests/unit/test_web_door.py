@@ -1,0 +1,50 @@
+"""The page that asks for the token."""
+
+from html.parser import HTMLParser
+
+from stair_es.web.door import door
+
+
+class Read(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__()
+        self.tags = list[tuple[str, dict[str, str | None]]]()
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        """The attributes of each."""
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_it_leads_on_to_where_somebody_wanted_to_go() -> None:
+    page = door("/compare", [("a", "red car"), ("b", "")])
+    read = Read(page)
+    [token, first, second] = read.all("input")
+    assert token["name"] == "token"
+    assert [(kept["type"], kept["name"], kept["value"]) for kept in (first, second)] == [
+        ("hidden", "a", "red car"),
+        ("hidden", "b", ""),
+    ]
+    assert [link["href"] for link in read.all("a")] == ["/compare?a=red+car&b="]
+    assert b"isn't the token" not in page
+
+
+def test_a_wrong_token_is_said_and_not_repeated() -> None:
+    page = door("/", [("token", "guessed"), ("q", "cat")])
+    assert b"That isn't the token." in page
+    assert b"guessed" not in page
+    assert [link["href"] for link in Read(page).all("a")] == ["/?q=cat"]
+
+
+def test_what_a_link_brings_stays_text() -> None:
+    evil = "\"><script>alert(1)</script><input value='"
+    read = Read(door("/%22%3E%3Cscript%3E", [(evil, evil), ("{said}", "{kept}")]))
+    assert [tag for tag, _ in read.tags if tag == "script"] == []
+    kept = read.all("input")[1:]
+    assert (kept[0]["name"], kept[0]["value"]) == (evil, evil)
+    assert kept[1]["name"] == "{said}"
