@@ -97,6 +97,14 @@ def holds_of(about: Mapping[str, Any]) -> str:
     return "texts" if "texts" in (about.get("settings") or {}) else "images"
 
 
+def has_thumbnails(index: Mapping[str, Any]) -> bool:
+    """Whether the documents of an index, as the cluster describes it, were written with thumbnails."""
+    about = ours(index)
+    settings = about.get("settings")
+    px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # an old index doesn't say
+    return px != 0 and holds_of(about) == "images"
+
+
 def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a new index with `_meta.stair_es`; all else in it stays as it is."""
     mappings = body.get("mappings", {})

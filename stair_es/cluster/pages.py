@@ -1,4 +1,4 @@
-"""All documents that a query finds, page by page, however many they are."""
+"""All documents that a query finds, page by page, however many they are; or only their number."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def pages(
         if len(hits) < size:
             return
         asked = {**asked, "search_after": hits[-1]["sort"]}
+
+
+def count_of(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
+    """How many documents a query finds, as of the last refresh.
+
+    Raises:
+        ClusterError: The cluster failed the request.
+    """
+    answer = persistently(partial(client.count, index=index, body={"query": dict(query)}), connection)
+    return int(answer["count"])
 
 
 def whole(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:

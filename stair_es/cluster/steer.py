@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.identity import check_alias, ours
+from stair_es.cluster.pages import count_of
 from stair_es.cluster.painless import check_scripts
 from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
 from stair_es.cluster.retry import persistently
@@ -133,11 +134,8 @@ class Steering:
         """Documents that their policy has left no word."""
         if foreign_field(place.properties):
             return 0
-        body = {
-            "query": {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
-        }
-        count: int = persistently(partial(self.client.count, index=place.name, body=body), self.connection)["count"]
-        return count
+        query = {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
+        return count_of(self.client, self.connection, place.name, query)
 
     def _steer_all(
         self,

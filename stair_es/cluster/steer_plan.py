@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.documents import stored_words, undo_of
+from stair_es.cluster.pages import count_of
 from stair_es.cluster.policy_state import missing_fields
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer import Place
@@ -83,7 +84,7 @@ def changes(
     """
     missing_fields(place.properties, f"index {place.name!r}")
     query = affected(policy, place.layout)
-    total = persistently(partial(client.count, index=place.name, body={"query": query}), connection)["count"]
+    total = count_of(client, connection, place.name, query)
     for hit in _documents(client, connection, place.name, query):
         plan.examined += 1
         change = _change(hit, policy)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.by_id import by_id
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.pages import answer_of, pages
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.pages import answer_of, count_of, pages
 from stair_es.cluster.words_documents import CARRIED, STAMPED, Write, stamp
 from stair_es.cluster.words_plan import Found
 from stair_es.errors import IndexMismatch
@@ -42,9 +40,7 @@ class Asked:
 
     def count(self, query: Mapping[str, Any]) -> int:
         """How many documents a query finds."""
-        call = partial(self.client.count, index=self.index, body={"query": dict(query)})
-        number: int = persistently(call, self.connection)["count"]
-        return number
+        return count_of(self.client, self.connection, self.index, query)
 
     def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
         """The documents that are there, with some of their fields, in real time."""
@@ -168,9 +164,13 @@ class WordsSide:
             found.setdefault(hit["fields"]["image_id"][0], set()).add(hit["_id"])
         return found
 
-    def counts(self) -> tuple[int, int]:
-        """Documents, and images that they are of."""
-        return self.asked.count({"match_all": {}}), self.asked.count({"term": {"rank": 1}})
+    def document_count(self) -> int:
+        """How many words it has."""
+        return self.asked.count({"match_all": {}})
+
+    def image_count(self) -> int:
+        """How many images they are of."""
+        return self.asked.count({"term": {"rank": 1}})
 
 
 def _of(ids: Sequence[str]) -> dict[str, Any]:

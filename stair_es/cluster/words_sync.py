@@ -131,7 +131,7 @@ def _synced(
         written=settler.written,
         deleted=settler.deleted,
         failed=settler.failed,
-        images=words.counts()[1],
+        images=words.image_count(),
         reasons=settler.reasons,
     )
 
@@ -150,7 +150,7 @@ class _Sync:
         self._refresh()
         self._forward()
         self._refresh()
-        if self.words.counts()[0] != self.expected:
+        if self.words.document_count() != self.expected:
             self._backward()
             self._refresh()
 

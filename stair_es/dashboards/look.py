@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy.exceptions import NotFoundError
-
+from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.identity import holds_of, ours, refuse_words, words_of
+from stair_es.cluster.identity import has_thumbnails, ours, refuse_words, words_of
 from stair_es.dashboards.corpus import Corpus, Interval, TimeField
 from stair_es.errors import IndexMismatch, QueryError
 
@@ -48,7 +47,7 @@ def look(client: OpenSearch, connection: Connection, name: str, time_field: Time
         ClusterError: The cluster fails a request.
     """
     plain = Corpus(name=name)  # refuses patterns
-    found = _mappings(client, connection, name)
+    found = mappings_of(client, connection, name)
     for index, about in found.items():
         refuse_words(index, about)
     if strange := [index for index, about in found.items() if not ours(about)]:
@@ -61,7 +60,9 @@ def look(client: OpenSearch, connection: Connection, name: str, time_field: Time
             f"there is no index or alias {name!r} at {connection.safe_url}",
             f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
         )
-    words = _fields({index: about for index, about in _mappings(client, connection, plain.words_name).items() if words_of(about)})
+    words = _fields(
+        {index: about for index, about in mappings_of(client, connection, plain.words_name).items() if words_of(about)}
+    )
     told = _told(client, connection, name, time_field)
     corpus = Corpus(
         name=name,
@@ -70,29 +71,13 @@ def look(client: OpenSearch, connection: Connection, name: str, time_field: Time
         time_field=told.time_field,
         interval=told.interval,
         captions=told.captions,
-        thumbnails=any(_thumbnails(index) for index in found.values()),
+        thumbnails=any(map(has_thumbnails, found.values())),
     )
     return Looked(corpus=corpus, images=told.images, remarks=tuple(_remarks(corpus, told.images)))
 
 
-def _mappings(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
-    with translated(connection):
-        try:
-            found: dict[str, Any] = client.indices.get_mapping(index=name)
-        except NotFoundError:
-            return {}
-    return found
-
-
 def _fields(found: Mapping[str, Any]) -> set[str]:
     return {field for index in found.values() for field in index["mappings"].get("properties", {})}
-
-
-def _thumbnails(index: Mapping[str, Any]) -> bool:
-    about = ours(index)
-    settings = about.get("settings")
-    told = settings.get("thumbnail_px", 1) if isinstance(settings, dict) else 1
-    return told != 0 and holds_of(about) == "images"
 
 
 @dataclass(frozen=True)

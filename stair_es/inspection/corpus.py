@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.pages import pages
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.pages import count_of, pages
 from stair_es.inspection.figures import Tally, WordFigures
 from stair_es.search.cursor import ORDER
 
@@ -79,8 +77,8 @@ def corpus(
     Raises:
         ClusterError: The cluster failed a request, or could answer for a part of the index only.
     """
-    documents = _count(client, connection, index, {"match_all": {}})
-    with_uri = _count(client, connection, index, _WITH_URI)
+    documents = count_of(client, connection, index, {"match_all": {}})
+    with_uri = count_of(client, connection, index, _WITH_URI)
     wanted = min(with_uri, sample.size) if sample else with_uri
     found = _sampled(client, connection, index, sample) if sample else _all(client, connection, index)
     tally = Tally()
@@ -118,8 +116,3 @@ def _sampled(client: OpenSearch, connection: Connection, index: str, sample: Sam
         left -= len(hits)
         if left <= 0:
             return
-
-
-def _count(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
-    answer = persistently(partial(client.count, index=index, body={"query": dict(query)}), connection)
-    return int(answer["count"])

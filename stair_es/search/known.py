@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from opensearchpy.exceptions import NotFoundError
-
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.behind import mappings_of
+from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
@@ -130,22 +129,6 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )
-
-
-def mappings_of(client: OpenSearch, connection: Connection, index: str) -> dict[str, Any]:
-    """Index -> what the cluster says of its mapping, for all that a name stands for; empty where nothing does.
-
-    Raises:
-        ClusterError: The cluster fails the request.
-    """
-    if not index.strip(", "):  # it would be all indices
-        return {}
-    with translated(connection):
-        try:
-            answer: dict[str, Any] = client.indices.get_mapping(index=index)
-        except NotFoundError:
-            return {}
-    return answer
 
 
 def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import probe
-from stair_es.cluster.identity import holds_of, ours
+from stair_es.cluster.identity import has_thumbnails
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.search.known import look, mappings_of
+from stair_es.search.known import look
 from stair_es.search.shapes import choose
 from stair_es.web.bodies import Way
 from stair_es.web.weighed import Wording
@@ -121,15 +122,10 @@ class Views:
             known.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        about = [ours(found) for found in mappings_of(self._client, self._connection, self._index).values()]
+        behind = mappings_of(self._client, self._connection, self._index)
         return View(
             known=known,
             way=Way(shape=choose(target, known.one, frozenset), max_clauses=target.max_clauses, ordered=known.ordered),
             encoder=encoder,
-            thumbnails=any(holds_of(said) == "images" and _thumbnail_px(said) != 0 for said in about),
+            thumbnails=any(map(has_thumbnails, behind.values())),
         )
-
-
-def _thumbnail_px(about: object) -> object:
-    settings = about.get("settings") if isinstance(about, dict) else None
-    return settings.get("thumbnail_px") if isinstance(settings, dict) else None

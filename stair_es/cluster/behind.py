@@ -1,0 +1,28 @@
+"""What stands behind the name of an index: an alias, an index, or a pattern."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opensearchpy.exceptions import NotFoundError
+
+from stair_es.cluster.connect import Connection, translated
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+def mappings_of(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
+    """Index -> what the cluster says of its mapping, for all that a name stands for; empty where nothing does.
+
+    Raises:
+        ClusterError: The cluster fails the request.
+    """
+    if not name.strip(", "):  # it would be all indices
+        return {}
+    with translated(connection):
+        try:
+            answer: dict[str, Any] = client.indices.get_mapping(index=name)
+        except NotFoundError:
+            return {}
+    return answer
