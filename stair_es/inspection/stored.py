@@ -102,17 +102,26 @@ def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Seq
     return {id_: found[id_] for id_ in wanted if id_ in found}
 
 
-def thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
-    """The thumbnail in the document with this id; None if there is no document, or no picture in it.
+def fields_of(client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
+    """Some fields of the newest document with this id; None if there is none.
 
     Raises:
         ClusterError: As for `stored`.
     """
     if not _may_be(id_):
         return None
-    body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": ["thumbnail"]}
+    body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": list(fields)}
     hits = _search(client, connection, index, body)
-    return thumbnail_of((hits[0].get("_source") or {}).get("thumbnail")) if hits else None
+    return (hits[0].get("_source") or {}) if hits else None
+
+
+def thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
+    """The thumbnail in the document with this id; None if there is no document, or no picture in it.
+
+    Raises:
+        ClusterError: As for `stored`.
+    """
+    return thumbnail_of((fields_of(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
 
 
 def thumbnail_of(value: object) -> Thumbnail | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.connect import translated
 from stair_es.errors import DecodeError
-from stair_es.inspection.stored import thumbnail_of
-from stair_es.search.clauses import sendable
+from stair_es.inspection.stored import fields_of, thumbnail_of
 from stair_es.sources.decode import DecodeLimits
 from stair_es.web.engine import not_found
 from stair_es.web.pictures import Album, Picture, drawn
@@ -93,15 +91,7 @@ class Thumbs:
         return self.album.put((side_px, original.key), made)
 
     def _source(self, id_: str) -> dict[str, Any]:
-        if not id_ or not sendable(id_):
+        source = fields_of(self._client, self._connection, self._index, id_, ["thumbnail", "fingerprint", "uri"])
+        if source is None:
             raise not_found(id_)
-        newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}  # a name may stand for several indices
-        fields = ["thumbnail", "fingerprint", "uri"]
-        body = {"size": 1, "query": {"ids": {"values": [id_]}}, "_source": fields, "sort": [newest], "track_total_hits": False}
-        with translated(self._connection):
-            answer = self._client.search(index=self._index, body=body, params={"allow_partial_search_results": "false"})
-        hits = answer["hits"]["hits"]
-        if not hits:
-            raise not_found(id_)
-        source: dict[str, Any] = hits[0].get("_source") or {}
         return source
