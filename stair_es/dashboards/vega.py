@@ -118,7 +118,6 @@ def by_source(corpus: Corpus) -> Spec:
         _placed("place", "total", "name"),
         {"filter": f"datum.place <= {_WORDS_SHOWN}"},
     ]
-    tail = "length(datum.label) > 40 ? '…' + slice(datum.label, -39) : datum.label"
     tooltip = [
         _told("source", "Source"),
         _told("name", "Word"),
@@ -128,7 +127,7 @@ def by_source(corpus: Corpus) -> Spec:
     ]
     y = _ordered("name", "place", {"labelLimit": 140, "grid": True})
     x = _number("part", "part of the source's images that have the word", ".0%")
-    legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": tail, "symbolOpacity": 1}
+    legend = {"orient": "bottom", "columns": 2, "labelLimit": 300, "labelExpr": _tail(40), "symbolOpacity": 1}
     which = {"field": "source", "type": "nominal", "title": None, "legend": legend}
     return _spec(
         _asked(corpus.name, {"size": 0, "aggs": {"sources": sources}}, "aggregations.sources.buckets"),
@@ -168,8 +167,7 @@ def one_image(corpus: Corpus) -> Spec:
         _told("_source.share", "of all its weights", ".1%"),
         _told("_source.words", "Words in all", "d"),
     ]
-    tail = "length(datum.label) > 60 ? '…' + slice(datum.label, -59) : datum.label"
-    legend = {"orient": "top", "labelLimit": 420, "labelExpr": tail, "symbolType": "square"}
+    legend = {"orient": "top", "labelLimit": 420, "labelExpr": _tail(60), "symbolType": "square"}
     return _spec(
         _asked(corpus.words_name, body, "hits.hits"),
         [
@@ -245,6 +243,11 @@ def _ordered(field: str, by: str, axis: Mapping[str, Any], order: str = "ascendi
         "title": None,
         "axis": dict(axis),
     }
+
+
+def _tail(longest: int) -> str:
+    """Of a long label the end, which tells it from others."""
+    return f"length(datum.label) > {longest} ? '…' + slice(datum.label, {1 - longest}) : datum.label"
 
 
 def _shade(field: str, title: str, number: str) -> dict[str, Any]:
