@@ -353,7 +353,7 @@ def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: 
         emit_json(report.to_dict())
     else:
         print_report(report)
-    return bool(report.dead or (report.words_index and report.words_index.failed))
+    return report.incomplete
 
 
 def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> bool:

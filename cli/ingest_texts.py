@@ -104,7 +104,7 @@ def ingest_texts(
         emit_json(to_json(report))
     else:
         _print(report)
-    if report.dead or (report.words_index and report.words_index.failed):
+    if report.incomplete:
         raise typer.Exit(SOME_DEAD)
 
 

@@ -68,6 +68,11 @@ class Report:
     words_index: WordsReport | None = None
     """What was done to the words index, where there is one."""
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether some images are dead, or some words couldn't be written into the words index."""
+        return bool(self.dead or (self.words_index and self.words_index.failed))
+
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         rate = self.seen / self.seconds if self.seconds else 0.0
