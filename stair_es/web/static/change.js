@@ -16,23 +16,20 @@ export function withFactor(query, word, value) {
 }
 
 /** Requires a word, or no longer; a word can't be required and excluded. */
-export function requiring(query, word, now) {
-  const free = {
-    ...query,
-    text: now ? unsigned(query.text, word) : query.text,
-    exclude: query.exclude.filter((other) => other !== word),
-  };
-  return changed(free, { require: now ? query.require.filter((other) => other !== word) : [...query.require, word] });
-}
+export const requiring = (query, word, now) => switched(query, word, now, "require", "exclude");
 
 /** Excludes a word, or no longer. An added word is taken out with it. */
-export function excluding(query, word, now) {
-  const free = {
-    ...query,
-    text: now ? unsigned(query.text, word) : query.text,
-    require: query.require.filter((other) => other !== word),
-  };
-  return changed(free, { exclude: now ? query.exclude.filter((other) => other !== word) : [...query.exclude, word] });
+export const excluding = (query, word, now) => switched(query, word, now, "exclude", "require");
+
+/** Puts a word into the list `field`, or takes it out; `opposite` never has it. */
+function switched(query, word, now, field, opposite) {
+  const without = (list) => list.filter((other) => other !== word);
+  const text = now ? unsigned(query.text, word) : query.text;
+  return changed(query, {
+    text,
+    [opposite]: without(query[opposite]),
+    [field]: now ? without(query[field]) : [...query[field], word],
+  });
 }
 
 export const having = (query, word) => changed(query, { has: toggled(query.has, word) });

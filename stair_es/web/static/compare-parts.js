@@ -2,8 +2,9 @@
 
 import { h, icon, keyed, put, say, set, visible } from "./dom.js";
 import { drawRibbon, picture } from "./hit.js";
+import { methodSelect } from "./methods.js";
 import { direction } from "./ranks.js";
-import { DEPTH, hrefOf, METHODS } from "./state.js";
+import { DEPTH, hrefOf } from "./state.js";
 import { many, weight } from "./words.js";
 
 /** One side; `name` is that of its fields, `title` what it is called. */
@@ -16,11 +17,7 @@ export function side(name, title) {
     spellcheck: "false",
     "aria-label": `${title}: words`,
   });
-  const method = h(
-    "select",
-    { id: `${name}-method`, "aria-label": `${title}: ranked by` },
-    Object.entries(METHODS).map(([value, label]) => h("option", { value }, label)),
-  );
+  const method = methodSelect({ id: `${name}-method`, "aria-label": `${title}: ranked by` });
   const extra = h("span", {});
   const clear = h(
     "button",
@@ -58,8 +55,7 @@ export function side(name, title) {
     /** Shows a query in the form. */
     fill(query, about) {
       put(text, query.text);
-      method.value = query.method;
-      set(method.querySelector("[value=bm25]"), { disabled: about !== null && !about.captions && query.method !== "bm25" });
+      method.show(query.method, about);
       const more = Object.values(told)
         .map((tell) => tell(query))
         .filter(Boolean);

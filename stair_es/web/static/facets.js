@@ -40,29 +40,20 @@ export function facetPanel(change) {
     put(box, query.filter);
     found.hidden = !facets;
     if (!facets) return;
-    const most = Math.max(1, facets.total);
-    const wordsOn = withChosen(
-      facets.words.map(({ word: name, count }) => ({ name, count })),
-      query.has,
-    );
-    keyed(
-      words,
-      wordsOn,
-      (item) => item.name,
-      (item) => facet(item.name, word(item.name), () => change((now) => having(now, item.name))),
-    );
-    for (const [place, item] of wordsOn.entries()) words.children[place].fill(item, query.has.includes(item.name), most);
-    const sourcesOn = withChosen(
-      facets.sources.map(({ source: name, count }) => ({ name, count })),
-      query.sources,
-    );
-    keyed(
-      sources,
-      sourcesOn,
-      (item) => item.name,
-      (item) => facet(item.name, short(item.name), () => change((now) => from(now, item.name))),
-    );
-    for (const [place, item] of sourcesOn.entries()) sources.children[place].fill(item, query.sources.includes(item.name), most);
+    const draw = (list, items, chosen, labelOf, act) => {
+      const shown = withChosen(items, chosen);
+      keyed(
+        list,
+        shown,
+        (item) => item.name,
+        ({ name }) => facet(name, labelOf(name), () => change((now) => act(now, name))),
+      );
+      const most = Math.max(1, facets.total);
+      for (const [place, item] of shown.entries()) list.children[place].fill(item, chosen.includes(item.name), most);
+    };
+    const named = (counts, key) => counts.map(({ [key]: name, count }) => ({ name, count }));
+    draw(words, named(facets.words, "word"), query.has, word, having);
+    draw(sources, named(facets.sources, "source"), query.sources, short, from);
   };
   element.box = box;
   return element;

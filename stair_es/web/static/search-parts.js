@@ -3,19 +3,15 @@
 import { excluding, filtered, from, having, ranked } from "./change.js";
 import { h, icon, set, visible } from "./dom.js";
 import { facetPanel } from "./facets.js";
+import { methodSelect } from "./methods.js";
 import { queryPanel } from "./panel.js";
-import { METHODS } from "./state.js";
 import { short, word } from "./words.js";
 
 /** All elements of the view; `change(make, merge)` as for the panels. */
 export function layout(change) {
   const panel = queryPanel(change);
   const facets = facetPanel(change);
-  const method = h(
-    "select",
-    { id: "method", on: { change: () => change((query) => ranked(query, method.value)) } },
-    Object.entries(METHODS).map(([value, name]) => h("option", { value }, name)),
-  );
+  const method = methodSelect({ id: "method", on: { change: () => change((query) => ranked(query, method.value)) } });
   const count = h("p", { class: "count" });
   const compare = h("a", { class: "quiet", href: "/compare" }, "compare");
   const opener = h(

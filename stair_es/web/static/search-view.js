@@ -160,8 +160,7 @@ export function searchView(app) {
   }
 
   function drawQuery() {
-    parts.method.value = query.method;
-    set(parts.method.querySelector("[value=bm25]"), { disabled: app.about?.captions === false && query.method !== "bm25" });
+    parts.method.show(query.method, app.about);
     keyed(
       parts.active,
       narrowing(query, answer),
