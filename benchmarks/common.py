@@ -14,7 +14,10 @@ from uuid import uuid4
 
 from stair_es import __version__
 from stair_es.cluster.connect import Connection
+from stair_es.config import THUMBNAIL_PX
+from stair_es.model.starter import IMAGE_SPEC
 from stair_es.node import ensure_running
+from stair_es.sources.decode import DecodeLimits, decode
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -26,6 +29,12 @@ def machine() -> str:
     """Date, cores, platform and version: a number without them means nothing."""
     today = datetime.now(timezone.utc).date().isoformat()
     return f"{today}, {os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, stair-es {__version__}"
+
+
+def thumbnails() -> list[str | None]:
+    """Of the bundled photos, as ingest makes them."""
+    paths = sorted(PHOTOS.glob("*.jpg"))
+    return [decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in paths]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from common import PHOTOS, machine
+from common import machine, thumbnails
 from query_corpus import Corpus, Documents
 from query_corpus import load as drawn
 from query_load import Http, Kind, load
@@ -36,12 +36,12 @@ from query_questions import texts
 
 from stair_es import resources
 from stair_es.cluster.documents import DocumentSettings, vector_fields
-from stair_es.config import Home
+from stair_es.config import THUMBNAIL_PX, Home
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.model.starter import MODEL_ID
 from stair_es.node import NodeSpec, down, up
 from stair_es.search.question import Question
-from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import SparseVector
 from stair_es.web.asked import DEFAULT_K, Asked
 from stair_es.web.bodies import Way, facets_of, sent_of
@@ -52,20 +52,17 @@ CONNECTIONS = 6
 Call = Callable[[], object]
 
 
-def kind() -> Kind:
-    """The index as ingest makes it."""
-    encoder = catalogue.load(ModelSpec(name="starter"))
-    thumbnails = itertools.cycle(
-        [decode(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128).thumbnail for path in sorted(PHOTOS.glob("*.jpg"))]
-    )
+def kind(thumbnails: Sequence[str | None]) -> Kind:
+    """The index as ingest makes it, with these thumbnails in turn."""
+    pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
     body = resources.load("mappings", "image")
-    about = {"stair_es": {"model": encoder.model_id, "model_name": "starter", "settings": {"thumbnail_px": 128}}}
+    about = {"stair_es": {"model": MODEL_ID, "model_name": "starter", "settings": {"thumbnail_px": THUMBNAIL_PX}}}
 
     def fields(vector: SparseVector, _dense: object) -> dict[str, Any]:
         number = next(numbers)
         facts = {"source": f"s3://photos/{number % 7}", "fingerprint": f"{number:032x}", "width": 640, "height": 480}
-        return {**vector_fields(vector, DocumentSettings()), **facts, "thumbnail": next(thumbnails), "caption": f"photo {number}"}
+        return {**vector_fields(vector, DocumentSettings()), **facts, "thumbnail": next(pictures), "caption": f"photo {number}"}
 
     return Kind(name="page", body={**body, "mappings": {**body["mappings"], "_meta": about}}, fields=fields)
 
@@ -230,17 +227,6 @@ def measure(asked: Sequence[str], node: str, url: str, rounds: int) -> None:
     )
 
 
-def thumbnail_bytes(documents: int) -> str:
-    """What the thumbnails of the bundled photos take."""
-    sizes = [len(str(decode_thumbnail(path))) for path in PHOTOS.glob("*.jpg")]
-    return f"{documents:,} documents, thumbnails of {statistics.median(sizes):.0f} characters"
-
-
-def decode_thumbnail(path: Path) -> str | None:
-    """As ingest makes it."""
-    return decode(path.read_bytes(), catalogue.load(ModelSpec(name="starter")).image_spec, DecodeLimits(), 128).thumbnail
-
-
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,8 +250,11 @@ def main() -> None:
 
 def run(corpus: Corpus, documents: Documents, node: str, given: argparse.Namespace) -> None:
     """Load, serve, measure."""
-    loaded = load(Http(node), INDEX, kind(), corpus, documents)
-    print(f"{machine()}; {thumbnail_bytes(given.docs)}, {loaded.bytes_a_document:.0f} bytes a document, one shard\n")
+    pictures = thumbnails()
+    loaded = load(Http(node), INDEX, kind(pictures), corpus, documents)
+    characters = statistics.median(len(str(picture)) for picture in pictures)
+    sizes = f"thumbnails of {characters:.0f} characters, {loaded.bytes_a_document:.0f} bytes a document"
+    print(f"{machine()}; {given.docs:,} documents, {sizes}, one shard\n")
     with page(node) as url:
         measure(texts(corpus, given.questions), node, url, given.rounds)
 

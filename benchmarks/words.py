@@ -17,17 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import PHOTOS, machine, node
+from common import machine, node, thumbnails
 from query_corpus import Corpus, real_posteriors
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
-from stair_es.config import THUMBNAIL_PX
 from stair_es.inspection import corpus as reading
 from stair_es.inspection.corpus import Sample, body, corpus
-from stair_es.model.starter import IMAGE_SPEC
-from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -39,7 +36,7 @@ SAMPLE = 5000
 
 def documents(count: int) -> Iterator[dict[str, Any]]:
     """Drawn documents as ingest makes them."""
-    thumbnails = [decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits(), THUMBNAIL_PX).thumbnail for path in PHOTOS.glob("*.jpg")]
+    pictures = thumbnails()
     drawn, number = Corpus(real_posteriors()), 0
     for batch in drawn.batches(count):
         for ids_W, weights_W in zip(batch.word_ids_NW, batch.weights_NW, strict=True):
@@ -54,7 +51,7 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
                 height=480,
                 format="JPEG",
                 taken_at=None,
-                thumbnail=thumbnails[number % len(thumbnails)],
+                thumbnail=pictures[number % len(pictures)],
             )
             yield document(
                 vector,
