@@ -56,6 +56,11 @@ def visible(text: str, encoding: str = "utf-8") -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def plain_line(text: str, canvas: Canvas, style: str = "") -> Text:
+    """`text` as one line that drives no terminal."""
+    return Text(visible(text, canvas.encoding), style=style)
+
+
 def readable(uri: str) -> str:
     """A `file:` URI as the path that it stands for; any other URI as it is. May hold any character: see `visible`."""
     try:
@@ -130,14 +135,14 @@ def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Tex
 
 def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
     """Where a document is in the ranking, why, and what it would have taken."""
-    lines = [Text(visible(readable(found.uri) or found.id, canvas.encoding), style="bold")]
+    lines = [plain_line(readable(found.uri) or found.id, canvas, "bold")]
     if found.score is None:
         lines.append(Text("  not found by this query", style="bold red"))
     else:
         lines.append(Text(f"  rank {found.rank}, score {number(found.score)}", style="bold green"))
         if found.wanted is not None and found.score < found.wanted:
             lines.append(Text(f"  {number(found.wanted - found.score)} short of hit {k}, which scores {number(found.wanted)}"))
-    lines += [Text(visible(f"  {reason}", canvas.encoding), style="red") for reason in found.failing]
+    lines += [plain_line(f"  {reason}", canvas, "red") for reason in found.failing]
     if found.why:
         lines += [Text("  words in common"), *reason_lines(found.why, canvas)]
     for title, vector in (("words of the query that it lacks", found.lacking), ("its heaviest words beside", found.beside)):
@@ -159,7 +164,7 @@ def _sum_line(hit: Hit, canvas: Canvas) -> Text:
         said = f"({beyond / exact * 100:+.2f} %: the engine keeps 9 bits of a weight)"
     else:
         said = f"({number(beyond)} by the caption)" if beyond > 0 else ""
-    return Text(visible(f"{_INDENT}sum {number(exact)}, score {number(hit.score)} {said}".rstrip(), canvas.encoding), style="dim")
+    return plain_line(f"{_INDENT}sum {number(exact)}, score {number(hit.score)} {said}".rstrip(), canvas, "dim")
 
 
 def _worth_a_line(contributions: Sequence[float]) -> int:
@@ -179,6 +184,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
+    """One line a row: its word, a bar against the largest value, its figures."""
     words = [_word(word, canvas) for word, _, _ in rows]
     word_cells = max(map(cell_len, words), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)

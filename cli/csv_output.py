@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from stair_es.errors import UsageError
 
 from .bars import visible
 from .output import plain, stdout
@@ -16,9 +18,21 @@ if TYPE_CHECKING:
 
     Cell = str | int | float | bool | None
 
+Form = Literal["text", "json", "csv"]
 Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout, with a header.")]
 _MARK = "'"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def form_of(*, as_json: bool, as_csv: bool) -> Form:
+    """What `--json` and `--csv` ask for.
+
+    Raises:
+        UsageError: Both.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+    return "json" if as_json else "csv" if as_csv else "text"
 
 
 def safe(text: str) -> str:

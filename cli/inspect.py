@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import DecodeError, QueryError, UsageError
 
 from . import options
-from .csv_output import Csv
+from .csv_output import Csv, form_of
 from .explain import reference as uri_or_id
 from .output import fail, note
 
@@ -72,8 +71,7 @@ def inspect(
 
     **Exit code**: 0, 3 when some of several weren't found, 1 when none was.
     """
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+    form = form_of(as_json=as_json, as_csv=as_csv)
     if every and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
     from stair_es.inspection.inspector import Inspector
@@ -92,18 +90,20 @@ def inspect(
             return inputs.load_encoder(model or known.model_name, backend, "full")
 
         inspector = Inspector(client, connection, index, encoder, known.policy)
-        printer = Printer(index, k=k, every=every, form="json" if as_json else "csv" if as_csv else "text", thumbnail=thumbnail)
+        printer = Printer(index, k=k, every=every, form=form, thumbnail=thumbnail)
         asked, found = _inspect(inspector, printer, references, compare=compare, index=index)
     _end(asked, found, index)
 
 
 def _inspect(inspector: Inspector, printer: Printer, references: list[str], *, compare: bool, index: str) -> tuple[int, int]:
     """How many were asked for, and found. What one can't be shown for is said, and the others follow."""
+    from stair_es.sources.paths import file_at
+
     asked = found = 0
     for reference in _all(references):
         asked += 1
         try:
-            inspected = inspector.inspect(_names(reference), _file(reference), against_file=compare)
+            inspected = inspector.inspect(_names(reference), file_at(reference), against_file=compare)
         except DecodeError as error:
             fail(error)
             continue
@@ -157,13 +157,3 @@ def _names(reference: str) -> list[str]:
     with suppress(ValueError):
         names.append(uri_of(path_of(reference)) if reference.startswith("file:") else uri_of(reference))
     return list(dict.fromkeys(names))
-
-
-def _file(reference: str) -> Path | None:
-    from stair_es.sources.paths import path_of
-
-    try:
-        path = path_of(reference) if reference.startswith("file:") else Path(reference)
-        return path if path.is_file() else None
-    except (OSError, ValueError):  # too long for a path, or a NUL in it: an id, perhaps
-        return None

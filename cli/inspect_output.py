@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from .bars import Canvas, number, readable, row_lines, shortened, visible
+from .bars import Canvas, number, plain_line, readable, row_lines, shortened, visible
+from .csv_output import Form
 from .csv_output import lines as csv_lines
 from .csv_output import show as show_csv
 from .output import emit_json, stdout
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from stair_es.inspection.compare import Comparison, Difference, Steered
     from stair_es.inspection.inspector import Inspected, Inspector
     from stair_es.types import SparseVector
-
-    Form = Literal["text", "json", "csv"]
 
 _WORDS = 20
 _DIFFERENCES = 12
@@ -54,10 +53,10 @@ class Printer:
         canvas = Canvas.of(stdout)
         if self._shown > 1:
             stdout.print()
-        stdout.print(Text(visible(readable(found.uri) or (found.image.id if found.image else ""), canvas.encoding), style="bold"))
+        stdout.print(plain_line(readable(found.uri) or (found.image.id if found.image else ""), canvas, "bold"))
         if found.image is None and found.seen:
             said = f"  not in {self._index}: encoded by {found.seen.now.model} now"
-            stdout.print(Text(visible(said, canvas.encoding), style="yellow"))
+            stdout.print(plain_line(said, canvas, "yellow"))
         if self._thumbnail if self._thumbnail is not None else shows_pictures(stdout):
             small = inspector.thumbnail(found)
             drawn = picture(small.data, stdout, asked=bool(self._thumbnail)) if small else None
@@ -160,7 +159,7 @@ def _policy_lines(steered: Steered, found: Inspected, canvas: Canvas) -> list[Te
     rules = f": {', '.join(steered.rules)}" if steered.rules else ""
     by = f"the word policy {digest}" if digest else "a word policy"
     return [
-        Text(visible(f"  {by} changed it{rules}", canvas.encoding), style="yellow"),
+        plain_line(f"  {by} changed it{rules}", canvas, "yellow"),
         *_difference_lines(steered.words, ("without it", "with it"), canvas, reverse=True),
     ]
 
@@ -170,8 +169,8 @@ def _comparison_lines(comparison: Comparison, model: str, canvas: Canvas) -> lis
         said, style = f"  the stored words are those that {model} gives the file now", "green"
     else:
         said, style = f"  {len(comparison.differences):,} words are stored otherwise than {model} gives them now", "yellow"
-    made = [Text(visible(said, canvas.encoding), style=style)]
-    made += [Text(visible(f"    {reason}", canvas.encoding)) for reason in comparison.reasons]
+    made = [plain_line(said, canvas, style)]
+    made += [plain_line(f"    {reason}", canvas) for reason in comparison.reasons]
     if not comparison.same and not comparison.reasons:
         made.append(Text("    nothing that the index knows has changed: an enricher, another backend, or an edited document"))
     return [*made, *_difference_lines(comparison.differences, ("stored", "now"), canvas, reverse=False)]

@@ -13,7 +13,7 @@ from stair_es.errors import IndexMismatch, UsageError
 from stair_es.inspection.figures import FLAT, Order
 
 from . import options
-from .csv_output import Csv
+from .csv_output import Csv, form_of
 from .output import note
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def words(
 
     - `stair-es words --policy stop-words.json`, then `stair-es policy plan stop-words.json`
     """
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
+    form = form_of(as_json=as_json, as_csv=as_csv)
     if policy:
         _check(policy)
     from stair_es.inspection import vocabulary
@@ -88,7 +87,7 @@ def words(
     view = words_output.view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
     if policy:
         _write(policy, view, known.policy)
-    words_output.emit(view, k, index=index, dead=dead, form="json" if as_json else "csv" if as_csv else "text")
+    words_output.emit(view, k, index=index, dead=dead, form=form)
 
 
 def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Corpus]:

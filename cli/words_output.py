@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -11,8 +11,8 @@ from rich.text import Text
 from stair_es.inspection.figures import Order, WordFigures, matching, ordered, stop_words
 from stair_es.inspection.vocabulary import dead as dead_words
 
-from .bars import Canvas, bar, number, readable, shortened, visible
-from .csv_output import emit_csv
+from .bars import Canvas, bar, number, plain_line, readable, shortened, visible
+from .csv_output import Form, emit_csv
 from .output import emit_json, plain, stdout
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def view(found: Corpus, known: Known, told: ModelWords, *, flat: float, order: O
     )
 
 
-def emit(shown: View, k: int | None, *, index: str, dead: bool, form: Literal["text", "json", "csv"]) -> None:
+def emit(shown: View, k: int | None, *, index: str, dead: bool, form: Form) -> None:
     """The words on stdout, or the dead ones."""
     if form == "json":
         emit_json(to_json(shown, k, index))
@@ -132,16 +132,16 @@ def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
     head = (
         f"{index}: {corpus.images:,} images, {corpus.words_an_image:.1f} words an image, {len(corpus.figures):,} different words"
     )
-    made = [_plain(f"{head} ({shown.known.model})", canvas, "bold")]
+    made = [plain_line(f"{head} ({shown.known.model})", canvas, "bold")]
     if corpus.empty:
-        made.append(_plain(f"{corpus.empty:,} images have no word: no query finds them", canvas, "yellow"))
+        made.append(plain_line(f"{corpus.empty:,} images have no word: no query finds them", canvas, "yellow"))
     if shown.rows:
         made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, canvas)
     elif corpus.figures:
-        made.append(_plain("no image has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
+        made.append(plain_line("no image has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
         more = len(shown.rows) - k
-        made.append(_plain(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
+        made.append(plain_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
     return [*made, *_stop_lines(shown, canvas), *_dead_lines(shown, canvas)]
 
 
@@ -176,7 +176,7 @@ def _stop_lines(shown: View, canvas: Canvas) -> list[Text]:
     )
     share = 100 * sum(row.weight_share for row in stop)
     said = f"{len(stop):,} stop-word candidates (flatness {shown.flat:g} or more), {share:.1f} % of all weight: {named}"
-    return [_plain(said, canvas, "yellow")]
+    return [plain_line(said, canvas, "yellow")]
 
 
 def _dead_lines(shown: View, canvas: Canvas) -> list[Text]:
@@ -184,7 +184,7 @@ def _dead_lines(shown: View, canvas: Canvas) -> list[Text]:
     whose = f"of {told.of}" if not told.why else f"of {told.of} ({told.why})"
     said = "not seen in the sample" if shown.corpus.sample else "in no image"
     return [
-        _plain(f"{shown.dead_count:,} of the {len(told.words):,} words {whose} are {said} (--dead lists them)", canvas, "dim")
+        plain_line(f"{shown.dead_count:,} of the {len(told.words):,} words {whose} are {said} (--dead lists them)", canvas, "dim")
     ]
 
 
@@ -198,7 +198,3 @@ def _cut(text: str, cells: int, canvas: Canvas) -> str:
     while cell_len(text) > cells:
         text = text[:-1]
     return text
-
-
-def _plain(text: str, canvas: Canvas, style: str) -> Text:
-    return Text(visible(text, canvas.encoding), style=style)

@@ -14,7 +14,7 @@ from stair_es.inspection.compare import Comparison, Now, Steered, compare, steer
 from stair_es.inspection.stored import StoredImage, Thumbnail, stored, stored_by_content, thumbnail, thumbnail_of
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
-from stair_es.sources.paths import path_of, uri_of
+from stair_es.sources.paths import file_at, uri_of
 from stair_es.sources.places import FileAt
 from stair_es.types import SparseVector
 
@@ -111,9 +111,9 @@ class Inspector:
             image = stored_by_content(self._client, self._connection, self._index, sha256)
         if image is None and file is None:
             return None
-        if against_file and file is None and image and image.uri.startswith("file:") and _is_file(path_of(image.uri)):
-            file = path_of(image.uri)
-            data = _bytes(file)
+        if against_file and file is None and image and image.uri.startswith("file:"):
+            file = file_at(image.uri)
+            data = _bytes(file) if file else None
         seen = self.see(file, data) if file and data is not None and (image is None or against_file) else None
         return Inspected(
             image=image,
@@ -167,10 +167,3 @@ def _bytes(file: Path) -> bytes:
     except ReadError as error:
         raise DecodeError(f"{str(file)!r}: {error.message}") from error
     return read.data if read else b""
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

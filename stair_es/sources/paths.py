@@ -25,6 +25,15 @@ def path_of(uri: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
 
 
+def file_at(named: str) -> Path | None:
+    """The file that a path or a `file:` URI names; None if there is none."""
+    try:
+        path = path_of(named) if named.startswith("file:") else Path(named)
+        return path if path.is_file() else None
+    except (OSError, ValueError):  # too long for a path, or a NUL in it: an id, perhaps
+        return None
+
+
 def child_uri(folder_uri: str, name: str) -> str:
     """The URI of what is called `name` in a folder: the same as of its whole path, at a tenth of the time."""
     return f"{folder_uri.rstrip('/')}/{quote_from_bytes(os.fsencode(name))}"

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from stair_es.cli.bars import Canvas
-from stair_es.cli.inspect import _file, _names
+from stair_es.cli.inspect import _names
 from stair_es.cli.inspect_output import lines, to_json, to_rows
 from stair_es.cli.thumbnail import picture, shows_pictures
 
 from stair_es.inspection.compare import Comparison, Difference, Now, Steered
 from stair_es.inspection.inspector import Inspected, Seen
 from stair_es.inspection.stored import StoredImage
+from stair_es.sources.paths import file_at
 from stair_es.types import SparseVector
 
 WIDE = Canvas(width=100)
@@ -140,10 +141,10 @@ def test_a_reference_has_the_names_that_a_person_may_give_it(tmp_path: Path, mon
     assert _names("gone.jpg") == ["gone.jpg", (tmp_path / "gone.jpg").as_uri()]
     assert there.as_uri() in _names(f"file://{there}")
     assert _names("8738a1")[0] == "8738a1"
-    assert _file("a b.jpg") == Path("a b.jpg")
-    assert _file(there.as_uri()) == there
+    assert file_at("a b.jpg") == Path("a b.jpg")
+    assert file_at(there.as_uri()) == there
     for no_file in ("gone.jpg", "x" * 5000, "a\0b", str(tmp_path), "s3://b/k.jpg", "file:///gone", ""):
-        assert _file(no_file) is None
+        assert file_at(no_file) is None
 
 
 def drawing(form: str = "PNG", size: tuple[int, int] = (64, 32)) -> bytes:
