@@ -6,8 +6,7 @@ that encodes imports the other with all its libraries.
 
 from __future__ import annotations
 
-from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
-from stair_es.types import ImageSpec
+from stair_es.api import Encoder, ImageSpec, ModelCard, ModelSpec
 
 BACKGROUND = (255, 0, 255)
 """Fills the square around an image that isn't square; a colour that photos don't have, so that the encoder can leave it out."""

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np  # this module is imported only to encode
 
-from stair_es.model.encoder import ModelCard
-from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.api import ImageSpec, ModelCard, Pixels, SparseVector
 
 WORDS = ("black", "blue", "brown", "gray", "green", "orange", "pink", "purple", "red", "white", "yellow")
 """All of them are words of the BERT vocabulary, as every feature of a model for stair-es should be."""

@@ -22,10 +22,19 @@ from typing import Any
 
 import orjson
 
-from stair_es.cluster.bulk import Sent, Written
-from stair_es.cluster.ledger import Entry, Stored
-from stair_es.errors import IngestError, UsageError
-from stair_es.ingest.sink import Completion, Coverage, Documents, Say, SinkPlan
+from stair_es.api import (
+    Completion,
+    Coverage,
+    Documents,
+    Entry,
+    IngestError,
+    Say,
+    Sent,
+    SinkPlan,
+    Stored,
+    UsageError,
+    Written,
+)
 from stair_es_example.ndjson_ledger import ledger_of
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from stair_es.cluster.ledger import Stored
+from stair_es.api import Stored
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from stair_es.errors import UsageError
-from stair_es.ingest.enrich import Candidate, Enrichment
+from stair_es.api import Candidate, Enrichment, UsageError
 
 _GREY_OF_RGB = (0.299, 0.587, 0.114)
 

@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from stair_es.errors import ReadError, UsageError
-from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
+from stair_es.api import Item, Read, ReadError, Reading, Source, SourceOptions, Unlisted, UsageError
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".tif", ".tiff", ".avif", ".bmp"})
 

@@ -1,0 +1,104 @@
+"""What plugins are written with, in one place: it stays where it is when the modules behind it move.
+
+::
+
+    from stair_es.api import Item, ReadError, Source, SourceKind
+
+The names fall into five groups: the Protocols of a source, an encoder, an enricher and a sink with the values that they take
+and give, and the errors that they raise. `docs/plugins.md` shows them at work. `API_VERSION` counts up when one of the Protocols
+changes so that older objects no longer fit.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stair_es.cluster.bulk import Written
+    from stair_es.cluster.bulk_lines import Sent
+    from stair_es.cluster.ledger import Entry, Stored
+    from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
+    from stair_es.eval.dense import DenseEncoder
+    from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
+    from stair_es.ingest.sink import Completion, Coverage, Documents, Say, Session, SinkKind, SinkPlan, Writer
+    from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller
+    from stair_es.plugins import API_VERSION
+    from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
+    from stair_es.types import ImageSpec, Json, Pixels, SparseVector
+
+__all__ = [
+    "API_VERSION",
+    "Candidate",
+    "Completion",
+    "Coverage",
+    "DecodeError",
+    "DenseEncoder",
+    "Documents",
+    "Encoder",
+    "EncoderKind",
+    "Enricher",
+    "EnricherKind",
+    "Enrichment",
+    "Entry",
+    "ImageSpec",
+    "IngestError",
+    "Item",
+    "Json",
+    "MissingExtra",
+    "ModelCard",
+    "ModelError",
+    "ModelSpec",
+    "Pixels",
+    "Place",
+    "Read",
+    "ReadError",
+    "Reading",
+    "Say",
+    "Sent",
+    "Session",
+    "SinkKind",
+    "SinkPlan",
+    "Source",
+    "SourceError",
+    "SourceKind",
+    "SourceOptions",
+    "SparseVector",
+    "Speller",
+    "StairError",
+    "Stored",
+    "Unlisted",
+    "UsageError",
+    "Writer",
+    "Written",
+]
+_HOMES = {
+    "cluster.bulk": ("Written",),
+    "cluster.bulk_lines": ("Sent",),
+    "cluster.ledger": ("Entry", "Stored"),
+    "errors": (
+        "DecodeError",
+        "IngestError",
+        "MissingExtra",
+        "ModelError",
+        "ReadError",
+        "SourceError",
+        "StairError",
+        "UsageError",
+    ),
+    "eval.dense": ("DenseEncoder",),
+    "ingest.enrich": ("Candidate", "Enricher", "EnricherKind", "Enrichment"),
+    "ingest.sink": ("Completion", "Coverage", "Documents", "Say", "Session", "SinkKind", "SinkPlan", "Writer"),
+    "model.encoder": ("Encoder", "EncoderKind", "ModelCard", "ModelSpec", "Speller"),
+    "plugins": ("API_VERSION",),
+    "sources.item": ("Item", "Place", "Read", "Reading", "Source", "SourceKind", "SourceOptions", "Unlisted"),
+    "types": ("ImageSpec", "Json", "Pixels", "SparseVector"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Each name from its own module, when it is first asked for: a kind is imported to be listed, and must stay cheap."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"stair_es.{_HOME_OF[name]}"), name)
