@@ -1,0 +1,89 @@
+"""Every command and snippet of the README and of docs/ is run, as far as this machine can.
+
+A page is a test: one home, one shell, one empty cluster, its blocks from top to bottom (tools/snippet_run.py). Below is all that
+is not run, and why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from snippet_checks import Wrong
+from snippet_pages import blocks, commands
+from snippet_run import Rules, Trial, not_run
+from snippet_shell import Shell
+from snippet_world import World, environment_of, furnish, home
+
+ROOT = Path(__file__).parents[2]
+
+RULES = Rules(
+    not_run={
+        "pip install": "the environment of the tests isn't changed: the extras are looked up in setup.cfg",
+        "docker": "no docker here: our command lines in it are parsed",
+        "kubectl": "no Kubernetes here: our command lines in it are parsed",
+        "helm": "no Kubernetes here",
+        "aws": "no AWS here",
+        "git": "the network isn't asked",
+        "apt": "the machine isn't changed",
+        "sudo": "the machine isn't changed",
+        "systemctl": "no systemd here",
+        "crontab": "the machine isn't changed",
+        "make": "the tests of the tests would run themselves: make -n looks for the target",
+        "python benchmarks/": "they take minutes to hours: their own parser reads the arguments",
+        "python tools/": "they take minutes to hours: their own parser reads the arguments",
+        "ray job submit": "a Ray cluster of several machines: the command line in it is parsed",
+        "stair-es ingest s3://bucket/products/ --index products --ray-address": "a Ray cluster of several machines: parsed",
+    },
+    kept={"stair-es serve": r"^http://", "stair-es node logs -f": ""},
+    not_sent={
+        "/_security/": "Elasticsearch's security, which the embedded node is without",
+        "/_plugins/_security/": "OpenSearch's security plugin, which the embedded node is without",
+    },
+    languages={"text": "just shown", "mermaid": "a picture"},
+)
+
+PARSED_ONLY: dict[str, int] = {}
+"""Page -> how many of its commands fall under `not_run`. Written down so that no page hides there unseen."""
+
+PAGES = sorted(
+    [
+        *(page for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md") if (page := ROOT / name).is_file()),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("README.md"),
+    ]
+)
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+_SNIPPETS = [page for page in PAGES if any(True for _ in blocks(page.read_text(encoding="utf-8")))]
+
+
+@pytest.mark.parametrize("page", _SNIPPETS, ids=_name)
+def test_what_a_page_shows_works(page: Path, pages_world: World, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    logs, folder = tmp_path / "logs", tmp_path / "anna"
+    logs.mkdir()
+    folder.mkdir()
+    clone = home(folder)
+    furnish(clone, text)
+    pages_world.clear()
+    with Shell(clone, logs, environment_of(pages_world, folder)) as shell:
+        trial = Trial(_name(page), RULES, shell, clone, pages_world.node_url, pages_world.places)
+        try:
+            trial.run(text)
+        except Wrong as error:
+            pytest.fail(str(error), pytrace=False)
+
+
+def test_what_is_only_parsed_is_written_down() -> None:
+    counted: Counter[str] = Counter()
+    for page in _SNIPPETS:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.language == "console":
+                counted[_name(page)] += sum(not_run(command.text, RULES) for command in commands(block))
+    assert {page: number for page, number in counted.items() if number} == PARSED_ONLY

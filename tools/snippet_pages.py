@@ -1,0 +1,147 @@
+"""What a Markdown page shows: its fenced blocks, and the commands with the output shown below them.
+
+markdown-it-py (which rich brings along) finds the blocks. The frames that were looked at don't fit: a page here is one shell and
+one cluster, in which commands, servers, Python and requests follow each other. Sybil (MIT, alive) has the block as its
+unit, finds blocks by expressions that don't know lists, and would leave all evaluators to us; pytest-markdown-docs and
+pytest-examples know Python only; mktestdocs runs bash without looking at what is printed; prysk and cram have a format of
+their own.
+
+::
+
+    ```console expect=free        what is shown isn't compared: it differs from machine to machine
+    ```toml title=stair-es.toml   is written to this file
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from markdown_it import MarkdownIt
+
+_PROMPT = "$ "
+_EXIT = re.compile(r"#.*\bexit(?:s| code)(?: with)? (\d+)")
+_HEREDOC = re.compile(r"<<-?\s*(['\"]?)(\w+)\1")
+_SPECIAL = re.compile(r"\{.*\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A fenced block. `line` is that of its first content, counted from 1."""
+
+    language: str
+    text: str
+    line: int
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command, and the lines that the page shows below it."""
+
+    text: str
+    shown: tuple[str, ...]
+    line: int
+
+    def exits_rightly(self, code: int) -> bool:
+        """0; what a comment says (`# exits with 3`); anything else below which an error is shown."""
+        said = _EXIT.search(self.text)
+        if said:
+            return code == int(said[1])
+        return (code != 0) == any(line.startswith("error: ") for line in self.shown)
+
+
+def blocks(markdown: str, first_line: int = 1) -> Iterator[Block]:
+    """The fenced blocks of a page in their order, those within directives of MyST too."""
+    for token in MarkdownIt("commonmark").parse(markdown):
+        if token.type != "fence" or token.map is None:
+            continue
+        line = first_line + token.map[0] + 1
+        language, _, rest = token.info.strip().partition(" ")
+        if _SPECIAL.fullmatch(language):
+            yield from blocks(token.content, line)
+            continue
+        options = dict(word.split("=", 1) for word in shlex.split(rest))
+        yield Block(language=language, text=token.content, line=line, options=options)
+
+
+def commands(block: Block) -> Iterator[Command]:
+    """The commands of a `console` block: lines that begin with `$ `, each with all that belongs to it.
+
+    Raises:
+        ValueError: The block begins with something else.
+    """
+    lines = block.text.splitlines()
+    if not lines or not lines[0].startswith(_PROMPT):
+        raise ValueError(f"line {block.line}: a console block begins with '$ '")
+    at = 0
+    while at < len(lines):
+        start = at
+        text, at = _whole(lines, at)
+        shown: list[str] = []
+        while at < len(lines) and not lines[at].startswith(_PROMPT):
+            shown.append(lines[at])
+            at += 1
+        yield Command(text=text, shown=tuple(shown), line=block.line + start)
+
+
+def _whole(lines: list[str], at: int) -> tuple[str, int]:
+    r"""The command that begins at `lines[at]`, and where the next line is: `\`, open quotes, `do ... done` and heredocs go on."""
+    taken = [lines[at][len(_PROMPT) :]]
+    at += 1
+    while at < len(lines) and not lines[at].startswith(_PROMPT) and _goes_on("\n".join(taken)):
+        taken.append(lines[at])
+        at += 1
+    return "\n".join(taken), at
+
+
+def _goes_on(text: str) -> bool:
+    ends = [match[2] for match in _HEREDOC.finditer(text)]
+    if ends:
+        return ends[-1] not in text.splitlines()[1:]
+    if text.endswith(("\\", "|", "&&", "||")):
+        return True
+    try:
+        words = list(shlex.shlex(text, posix=True, punctuation_chars=True))
+    except ValueError:
+        return True  # an open quote
+    return words.count("do") > words.count("done") or words.count("if") > words.count("fi")
+
+
+_ANY = re.compile(r"\.\.\.|…")
+_NUMBER = re.compile(r"\d[\d,.]*")
+_BAR = re.compile(r"[█▉▊▋▌▍▎▏]+")
+_IDENTITY = re.compile(r"\b[0-9a-f]{8,}\b|\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b")
+_FOLDERS = re.compile(r"(?:file://)?(?<![\w:/])(?:~|\.{1,2}|\$\w+)?/(?:[\w.~@+-]+/)*")
+_RULE = re.compile(r"-{3,}|─{3,}")
+
+
+def missing(shown: tuple[str, ...], printed: str) -> list[str]:
+    """The shown lines that were not printed, in the order shown. Numbers, bars, hashes and folders are free, `...` skips.
+
+    Words count, not their order within the line: scores that nearly agree change places from one processor to the next.
+    """
+    left = iter([_loose(line) for line in printed.splitlines()])
+    lost = []
+    for line in shown:
+        wanted = _loose(line)
+        if wanted and not any(_fits(wanted, got) for got in left):
+            lost.append(line)
+            left = iter([_loose(each) for each in printed.splitlines()])
+    return lost
+
+
+def _loose(line: str) -> list[str]:
+    """The words of a line, sorted, without what differs from run to run."""
+    for what, instead in ((_BAR, " "), (_RULE, "-"), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
+        line = what.sub(instead, line)
+    return line.split()
+
+
+def _fits(wanted: list[str], got: list[str]) -> bool:
+    elided = [word for word in wanted if not _ANY.search(word)]
+    if len(elided) == len(wanted):
+        return sorted(wanted) == sorted(got)
+    return all(elided.count(word) <= got.count(word) for word in set(elided))

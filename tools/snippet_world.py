@@ -1,0 +1,195 @@
+"""Where a page is tried: a home with pictures, a clone of the project, and what the made-up names of pages stand for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import ssl
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import requests
+import trustme
+from dashboards_server import DashboardsServer
+from gate_proxy import Asked, GateProxy, Said
+from moto.server import ThreadedMotoServer
+
+from stair_es.config import Home
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = ROOT / "examples" / "photos"
+_TIMEOUT_S = 60
+_REGION = "eu-central-1"
+_CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "setup.cfg", "docker-compose.yml")
+"""What pages use of a clone: copied, so that no page changes ours."""
+
+_STORE = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": _REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What runs during all pages, and what the names in pages become."""
+
+    node_url: str
+    places: Mapping[str, str]
+    """Text of a page -> what stands here in its place."""
+    environment: Mapping[str, str]
+
+    def clear(self) -> None:
+        """Take away what a page has left on the node."""
+        for target in ("_ingest/pipeline/*", "_search/pipeline/*", "_index_template/*", "_data_stream/*"):
+            requests.delete(f"{self.node_url}/{target}", timeout=_TIMEOUT_S)
+        found = requests.get(f"{self.node_url}/*?expand_wildcards=all&filter_path=*.settings.index.uuid", timeout=_TIMEOUT_S)
+        for index in found.json():
+            requests.delete(f"{self.node_url}/{index}", timeout=_TIMEOUT_S).raise_for_status()
+        state = requests.get(f"{self.node_url}/_cluster/state/metadata?filter_path=metadata.stored_scripts", timeout=_TIMEOUT_S)
+        for script in state.json().get("metadata", {}).get("stored_scripts", {}):
+            requests.delete(f"{self.node_url}/_scripts/{script}", timeout=_TIMEOUT_S).raise_for_status()
+
+
+@contextmanager
+def world(node_url: str, folder: Path) -> Iterator[World]:
+    """The servers that stand for those which pages name, all on loopback.
+
+    `https://search:9200` and its like are a proxy with TLS that wants a login; `s3://` is moto's server; dashboards are our
+    imitation.
+    """
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    trusted = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(trusted))
+    with ExitStack() as stack:
+        secured = stack.enter_context(GateProxy(node_url, tls=context, gate=_login))
+        osd = stack.enter_context(DashboardsServer("opensearch-dashboards"))
+        kibana = stack.enter_context(DashboardsServer("kibana", version="8.15.0"))
+        store = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        store.start()
+        stack.callback(store.stop)
+        endpoint = "http://{}:{}".format(*store.get_host_and_port())
+        _fill_store(endpoint)
+        yield World(
+            node_url=node_url,
+            places={
+                "https://search.example.org:9200": secured.url,
+                "https://search:9200": secured.url,
+                "https://search-photos-abc.eu-central-1.es.amazonaws.com": secured.url,
+                "/etc/ssl/search-ca.pem": str(trusted),
+                "http://127.0.0.1:19200": node_url,
+                "http://localhost:5601": osd.url,
+                "https://dashboards:5601": osd.url,
+                "https://kibana.example.org": kibana.url,
+                "--host 0.0.0.0": "--host 127.0.0.1",
+            },
+            environment={
+                "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+                "LANG": "C.UTF-8",
+                "COLUMNS": "100",
+                "BROWSER": "true",
+                "STAIR_ES_URL": node_url,
+                "AWS_ENDPOINT_URL": endpoint,
+                "SSL_CERT_FILE": str(trusted),
+                **_STORE,
+            },
+        )
+
+
+def _login(asked: Asked) -> Said | None:
+    return None if "authorization" in asked.headers else Said(status=401, body=b'{"error": "who is it?"}')
+
+
+def _fill_store(endpoint: str) -> None:
+    store = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=_REGION,
+        aws_access_key_id=_STORE["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=_STORE["AWS_SECRET_ACCESS_KEY"],
+    )
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    for bucket, folder in {"archive": "2024/05/", "bucket": "photos/", "products": ""}.items():
+        store.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": _REGION})
+        for photo in photos[:4]:
+            store.put_object(Bucket=bucket, Key=folder + photo.name, Body=photo.read_bytes())
+    store.close()
+
+
+def home(folder: Path) -> Path:
+    """Make a home below `folder`: `~/Pictures`, the models that this machine has, and a clone, in which commands run.
+
+    Returns:
+        The clone.
+    """
+    data, own = folder / ".local" / "share" / "stair-es", Home.from_env()
+    data.mkdir(parents=True)
+    for name in ("models", "dist"):
+        (data / name).symlink_to(own.path / name)
+    (folder / ".curlrc").write_text("fail-with-body\n")  # an answer that is an error fails the page
+    (folder / ".search").write_text("a-password\n")
+    (folder / ".search").chmod(0o600)
+    photos = [*PHOTOS.glob("*.jpg")]
+    clone = folder / "stair-es"
+    for where in (folder / "Pictures", clone / "photos"):
+        where.mkdir(parents=True)
+        for photo in photos:
+            shutil.copy2(photo, where)
+    for name in _CLONE:
+        kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        kind(ROOT / name, clone / name)
+    shutil.copy2(PHOTOS / "tabby-cat.jpg", clone / "some.jpg")
+    shutil.copy2(PHOTOS / "koala.jpg", folder / "Pictures" / "a.jpg")
+    return clone
+
+
+def _table(clone: Path) -> None:
+    """`items.parquet`: photos by URL, with a title and a price."""
+    lines = [json.loads(line) for line in (PHOTOS / "captions.jsonl").read_text().splitlines()][:6]
+    urls = [f"photos/{line['file']}" for line in lines]
+    pq.write_table(
+        pa.table({"url": urls, "title": [line["caption"] for line in lines], "price": list(range(6))}), clone / "items.parquet"
+    )
+
+
+def _shards(clone: Path) -> None:
+    """`shards/*.tar`: a photo with its caption in each of the first two of 128, and none in the others."""
+    (clone / "shards").mkdir()
+    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[:2]):
+        with tarfile.open(clone / "shards" / f"{number:04}.tar", "w") as tar:
+            tar.add(photo, f"{number:06}.jpg")
+            caption = f"photo {number}".encode()
+            entry = tarfile.TarInfo(f"{number:06}.txt")
+            entry.size = len(caption)
+            tar.addfile(entry, io.BytesIO(caption))
+    for number in range(2, 128):
+        with tarfile.open(clone / "shards" / f"{number:04}.tar", "w"):
+            pass
+
+
+FIXTURES: dict[str, Callable[[Path], Any]] = {"items.parquet": _table, "shards/": _shards}
+"""File that a page uses without making it -> how it is made."""
+
+
+def furnish(clone: Path, text: str) -> None:
+    """Make the files that a page uses without making them."""
+    for name, make in FIXTURES.items():
+        if name in text:
+            make(clone)
+
+
+def environment_of(made: World, folder: Path) -> dict[str, str]:
+    """What a page's shell has in its environment: nothing of ours."""
+    return {**made.environment, "HOME": str(folder), "USER": "anna", "TMPDIR": os.fspath(folder)}
