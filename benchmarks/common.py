@@ -1,20 +1,26 @@
-"""What the benchmarks share: the machine in words, corpora made of the bundled photos, an index that goes away."""
+"""What the benchmarks share: their options, the machine in words, corpora of the bundled photos, an index that goes away."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import numpy as np
+from numpy.typing import NDArray
+from result import Result
+
 from stair_es import __version__
 from stair_es.cluster.connect import Connection
-from stair_es.config import THUMBNAIL_PX
+from stair_es.config import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
 from stair_es.model.starter import IMAGE_SPEC
 from stair_es.node import ensure_running
 from stair_es.sources.decode import DecodeLimits, decode
@@ -23,6 +29,57 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """`--model`."""
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="(default: %(default)s)")
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """`--url`."""
+    parser.add_argument("--url", default=os.environ.get(ENV_URL), help="a cluster of yours; else the embedded node")
+
+
+def publish(result: Result, file: Path | None) -> None:
+    """Print it, and write it where `--json` says."""
+    print(f"{machine()}; {result.markdown()}", flush=True)
+    save(result, file)
+
+
+def save(result: Result, file: Path | None) -> None:
+    """Write it, if there is where."""
+    if file:
+        values = {"machine": machine(), **result.to_dict()}
+        file.write_text(json.dumps(values, indent=1, default=_plain), encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    """Arrays of hits as their mean, numbers of numpy as numbers, paths as text."""
+    if isinstance(value, np.ndarray):
+        return float(value.mean())
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def interval(ours: Sequence[NDArray[np.bool_]], theirs: Sequence[NDArray[np.bool_]], rounds: int = 10_000) -> tuple[float, ...]:
+    """The difference of two recalls in points, and its 95 % interval: a paired bootstrap over queries, seeds averaged.
+
+    Args:
+        ours: For each seed the hits of each query.
+        theirs: The same of the other.
+        rounds: Resamplings.
+    """
+    apart = np.mean(ours, axis=0, dtype=float) - np.mean(theirs, axis=0, dtype=float)
+    draws = np.random.default_rng(0).integers(len(apart), size=(rounds, len(apart)))
+    low, high = np.quantile(apart[draws].mean(axis=1), (0.025, 0.975))
+    return 100 * float(apart.mean()), 100 * float(low), 100 * float(high)
 
 
 def machine() -> str:

@@ -12,7 +12,6 @@ on words. `encode` is what a user calls: tokens or pixels in, sparse vectors out
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -24,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from common import machine
+from common import options, publish
 from encode_arms import BARE, ENCODE, HEAD, Loops, loops, random_checkpoint
+from result import Ratio, Result, Table
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import Backend, ModelSpec
@@ -86,40 +86,52 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def show(rows: list[Row]) -> None:
+def result(rows: list[Row], about: str, remarks: list[str]) -> Result:
     """A line a runtime and kind."""
-    print(f"{'':10}{'':8}{'bare/s':>10}{'head/s':>10}{'encode/s':>10}{'of bare':>9}{'of head':>9}  goal {GOAL}")
+    lines = []
     for row in rows:
-        speeds = "".join(f"{row.per_s[name]:10.1f}" if name in row.per_s else f"{'-':>10}" for name in (BARE, HEAD, ENCODE))
-        shares = "".join(f"{share:9.2f}" if (share := row.of(name)) is not None else f"{'-':>9}" for name in (BARE, HEAD))
-        print(f"{row.arm:10}{row.what:8}{speeds}{shares}  {'met' if (row.of(BARE) or 0) >= GOAL else 'missed'}")
+        speeds = [f"{row.per_s[name]:.1f}" if name in row.per_s else "-" for name in (BARE, HEAD, ENCODE)]
+        shares = [f"{share:.2f}" if (share := row.of(name)) is not None else "-" for name in (BARE, HEAD)]
+        lines.append((row.arm, row.what, *speeds, *shares))
+    head = ("runtime", "what", "bare/s", "head/s", "encode/s", "of bare", "of head")
+    ratios = [
+        Ratio(what=f"encoding {row.what}, {row.arm}", against="the bare network", value=share, goal=GOAL)
+        for row in rows
+        if (share := row.of(BARE)) is not None
+    ]
+    return Result(
+        about=about,
+        tables=(Table(head=head, rows=tuple(lines)),),
+        ratios=tuple(ratios),
+        remarks=tuple(remarks),
+        figures={"rows": [vars(row) for row in rows]},
+    )
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a checkpoint folder, or starter")
+    parser = options(__doc__)
+    parser.add_argument("--model", help="a checkpoint folder, or a model of a package (default: random weights)")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--texts", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--arms", default=",".join(ARMS), help=f"of {', '.join(ARMS)}, with commas between")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     asked = arguments.arms.split(",")
     if wrong := set(asked) - set(ARMS):
         parser.error(f"unknown arms: {', '.join(sorted(wrong))}")
+    remarks: list[str] = []
     with ExitStack() as stack:
-        rows = run(arguments, asked, stack)
-    where = f"{machine()}, {device()}; {', '.join(f'{name} {version(name)}' for name in PACKAGES)}"
-    if arguments.json:
-        print(json.dumps({"machine": where, "model": arguments.model, "rows": [vars(row) for row in rows]}))
-        return
-    print(f"{where}\n{arguments.model or 'random ViT-B/32 and BERT base'}; median of {arguments.rounds} rounds")
-    show(rows)
+        rows = run(arguments, asked, stack, remarks)
+    model = arguments.model or "random ViT-B/32 and BERT base"
+    threads = f"{arguments.threads} threads" if arguments.threads else device()
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    about = f"{model} on {threads}, {versions}; {arguments.images} images, {arguments.texts} texts, median of {arguments.rounds}"
+    publish(result(rows, f"{about} rounds", remarks), arguments.json)
 
 
-def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack) -> list[Row]:
+def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack, remarks: list[str]) -> list[Row]:
     """The rows of all runtimes that this model and this machine have."""
     name = arguments.model or stack.enter_context(tempfile.TemporaryDirectory(prefix="stair-es-bench-"))
     if not arguments.model:
@@ -130,7 +142,7 @@ def run(arguments: argparse.Namespace, asked: list[str], stack: ExitStack) -> li
     for arm in asked:
         backend, compiled = ARMS[arm]
         if compiled and (why := cannot_compile(name)):
-            print(f"compile: {why}")
+            remarks.append(f"compile: {why}")
             continue
         if backend == "onnx":
             name = with_graphs(name, stack)

@@ -15,7 +15,6 @@ check is counted and shown, and makes the exit code 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -32,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from common import corpus, machine
+from common import corpus, options, publish
+from result import Ratio, Result, Table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -233,12 +233,11 @@ def single_node() -> Iterator[SearchNode]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--only", default=",".join(SCENARIOS), help=f"some of: {', '.join(SCENARIOS)}")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else random.randrange(1 << 30)
     wanted = [name.strip() for name in arguments.only.split(",")]
@@ -276,24 +275,36 @@ def main() -> None:
                 tally.wrong += wrong
                 tally.rounds += 1
                 print(f"round {turn + 1}, {name}: {'; '.join(wrong) or 'every image once'}", file=sys.stderr)
-    _print(tallies, world, seed, as_json=arguments.json)
+    publish(result(tallies, world, seed), arguments.json)
     if any(tally.wrong for tally in tallies.values()):
         raise SystemExit(1)
 
 
-def _print(tallies: dict[str, Tally], world: World, seed: int, *, as_json: bool) -> None:
-    if as_json:
-        rows = {name: vars(tally) for name, tally in tallies.items()}
-        print(json.dumps({"machine": machine(), "images": world.images, "seed": seed, "clean_s": world.clean_s, "rows": rows}))
-        return
-    print(f"{machine()}; {world.images} images a round, {world.clean_s:.1f} s undisturbed, seed {seed}")
-    print(f"{'killed':14}{'rounds':>8}{'went on':>9}{'by rerun':>10}{'repeated':>10}{'time x':>8}{'wrong':>7}")
+def result(tallies: dict[str, Tally], world: World, seed: int) -> Result:
+    """A line a kind of death."""
+    rows = []
     for name, tally in tallies.items():
         times = sum(tally.seconds) / len(tally.seconds) / world.clean_s
-        print(
-            f"{name:14}{tally.rounds:8}{tally.went_on:9}{tally.interrupted:10}{tally.repeated:10}{times:8.2f}{len(tally.wrong):7}"
-        )
-    print("went on: the run finished by itself; by rerun: it was cut off, the next run finished it; wrong: checks that failed")
+        counts = (tally.rounds, tally.went_on, tally.interrupted, tally.repeated)
+        rows.append((name, *map(str, counts), f"{times:.2f}", str(len(tally.wrong))))
+    wrong, rounds = (sum(counts) for counts in zip(*((len(t.wrong), t.rounds) for t in tallies.values()), strict=True))
+    return Result(
+        about=f"{world.images} images a round, {world.clean_s:.1f} s undisturbed, seed {seed}",
+        tables=(Table(head=("killed", "rounds", "went on", "by rerun", "repeated", "time x", "wrong"), rows=tuple(rows)),),
+        ratios=(
+            Ratio(what=f"checks that failed after a death, in {rounds} rounds", against="", value=wrong, goal=0, at_most=True),
+        ),
+        remarks=(
+            "went on: the run finished by itself; by rerun: it was cut off, the next run finished it; wrong: checks that failed",
+            *(f"{name}: {what}" for name, tally in tallies.items() for what in tally.wrong),
+        ),
+        figures={
+            "images": world.images,
+            "seed": seed,
+            "clean_s": world.clean_s,
+            "rows": {name: vars(tally) for name, tally in tallies.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

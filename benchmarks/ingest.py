@@ -9,16 +9,16 @@ Two bare loops are run: `threaded` (one thread a core takes image after image, w
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from common import corpus, machine, node
+from common import add_model, add_url, corpus, node, options, publish
+from result import Ratio, Result, Table
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
@@ -28,6 +28,8 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.registry import open_source
+
+GOAL = 0.9
 
 
 def bare(files: list[Path], encoder: Encoder) -> None:
@@ -46,9 +48,9 @@ def bare_threaded(files: list[Path], encoder: Encoder) -> None:
         list(pool.map(lambda part: bare(part, encoder), parts))
 
 
-def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str) -> tuple[float, float, float | None]:
+def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str, model: str) -> tuple[float, float, float | None]:
     """Images/s of one ingest: with the start of the runner (models, Ray), and without it (after the first batch); idle share."""
-    options = IngestOptions(alias=alias, model=ModelSpec(name="starter"), runner=runner)  # type: ignore[arg-type]
+    options = IngestOptions(alias=alias, model=ModelSpec(name=model), runner=runner)  # type: ignore[arg-type]
     marks: list[tuple[float, int]] = []
     start = time.perf_counter()
     report = ingest(
@@ -68,12 +70,12 @@ def timed_ingest(folder: Path, connection: Connection, alias: str, runner: str) 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
+    add_model(parser)
+    add_url(parser)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--runner", choices=["local", "ray", "both"], default="both")
-    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     runners = ["local", "ray"] if arguments.runner == "both" else [arguments.runner]
 
@@ -81,7 +83,7 @@ def main() -> None:
     idle: dict[str, list[float]] = {}
     with corpus(arguments.images) as folder, node(arguments.url) as (connection, _, name):
         files = sorted(folder.iterdir())
-        one, many = (catalogue.load(ModelSpec(name="starter", threads=threads)) for threads in (1, 0))
+        one, many = (catalogue.load(ModelSpec(name=arguments.model, threads=threads)) for threads in (1, 0))
         bare(files[:32], many)
         for turn in range(arguments.rounds):
             for label, loop, encoder in (("bare threaded", bare_threaded, one), ("bare plain", bare, many)):
@@ -89,25 +91,31 @@ def main() -> None:
                 loop(files, encoder)
                 rates.setdefault(label, []).append(len(files) / (time.perf_counter() - start))
             for runner in runners:
-                whole, steady, idle_share = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner)
+                whole, steady, idle_share = timed_ingest(folder, connection, f"{name}-{runner}-{turn}", runner, arguments.model)
                 rates.setdefault(f"ingest {runner}", []).append(whole)
                 rates.setdefault(f"ingest {runner}, steady", []).append(steady)
                 idle.setdefault(runner, []).append(idle_share or 0.0)
+    about = f"{arguments.images} images, {arguments.model}, median of {arguments.rounds} rounds"
+    publish(result(about, rates, idle), arguments.json)
+
+
+def result(about: str, rates: Mapping[str, list[float]], idle: Mapping[str, list[float]]) -> Result:
+    """A line a loop."""
     medians = {label: statistics.median(values) for label, values in rates.items()}
-    limit = medians["bare threaded"]
-    if arguments.json:
-        print(
-            json.dumps(
-                {"machine": machine(), "images": arguments.images, "images_per_s": medians, "rounds": rates, "encoder_idle": idle}
-            )
-        )
-        return
-    print(f"{machine()}; {arguments.images} images, median of {arguments.rounds} rounds")
-    print(f"{'':26}{'images/s':>10}{'of threaded':>14}{'of plain':>12}")
-    for label, rate in medians.items():
-        print(f"{label:26}{rate:10.1f}{rate / limit:14.2f}{rate / medians['bare plain']:12.2f}")
-    for runner, shares in idle.items():
-        print(f"encoder idle share, {runner}: {statistics.median(shares):.2f}")
+    limit, plain = medians["bare threaded"], medians["bare plain"]
+    rows = [(label, f"{rate:.1f}", f"{rate / limit:.2f}", f"{rate / plain:.2f}") for label, rate in medians.items()]
+    ratios = [
+        Ratio(what=f"{label}, images/s", against="reading, decoding, encoding alone, on all cores", value=rate / limit, goal=GOAL)
+        for label, rate in medians.items()
+        if label.startswith("ingest")
+    ]
+    return Result(
+        about=about,
+        tables=(Table(head=("", "images/s", "of threaded", "of plain"), rows=tuple(rows)),),
+        ratios=tuple(ratios),
+        remarks=tuple(f"encoder idle share, {runner}: {statistics.median(shares):.2f}" for runner, shares in idle.items()),
+        figures={"images_per_s": medians, "rounds": rates, "encoder_idle": idle},
+    )
 
 
 if __name__ == "__main__":

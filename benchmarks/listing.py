@@ -19,14 +19,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import machine
+from common import options, publish
+from result import Result, Table
 
 KINDS = ("jsonl", "parquet", "tar", "tree")
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000])
     parser.add_argument("--tree-entries", type=int, default=100_000, help="files of the tree at most (default: %(default)s)")
     parser.add_argument("--list", help=argparse.SUPPRESS)
@@ -34,14 +35,21 @@ def main() -> None:
     if arguments.list:
         print(json.dumps(_listed(arguments.list)))
         return
-    print(machine())
-    print(f"{'':10}{'entries':>12}{'entries/s':>12}{'peak MiB':>10}{'start MiB':>11}")
+    rows, figures = [], []
     for kind in KINDS:
         start = _measured(kind, 1)["peak_mib"]
         sizes = (min(entries, arguments.tree_entries) if kind == "tree" else entries for entries in arguments.entries)
         for entries in dict.fromkeys(sizes):
             row = _measured(kind, entries)
-            print(f"{kind:10}{entries:12,}{entries / row['seconds']:12,.0f}{row['peak_mib']:10.0f}{start:11.0f}", flush=True)
+            figures.append({"kind": kind, "entries": entries, "start_mib": start, **row})
+            rows.append((kind, f"{entries:,}", f"{entries / row['seconds']:,.0f}", f"{row['peak_mib']:.0f}", f"{start:.0f}"))
+    head = ("listing", "entries", "entries/s", "peak MiB", "start MiB")
+    result = Result(
+        about="each listing is a process of its own; `start` is the peak of one that lists a single entry",
+        tables=(Table(head=head, rows=tuple(rows)),),
+        figures={"rows": figures},
+    )
+    publish(result, arguments.json)
 
 
 def _measured(kind: str, entries: int) -> dict[str, float]:

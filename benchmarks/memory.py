@@ -5,15 +5,13 @@
 
 Images are small JPEG files (64 x 48, each different). A sample a second of each process's own memory (USS: what would be free
 if it ended, so Ray's shared object store isn't counted once a worker), the largest of a kind is shown. The node isn't ours
-and isn't counted. `--model` takes a quicker model than `starter` where a plugin brings one: memory hardly depends on it.
+and isn't counted. `--model` takes a quicker model where a plugin brings one: memory hardly depends on it.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
-import os
 import random
 import subprocess
 import sys
@@ -25,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from common import machine, node
+from common import add_model, add_url, node, options, publish
 from PIL import Image
+from result import Result, Table
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 _EVERY_S = 1.0
@@ -86,12 +85,11 @@ def watch(command: list[str]) -> tuple[dict[str, float], float, dict[str, object
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
+    add_model(parser)
+    add_url(parser)
     parser.add_argument("--images", default="1000,5000")
     parser.add_argument("--runners", default="local,ray")
-    parser.add_argument("--model", default="starter")
-    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.images.split(",")]
     table: dict[str, dict[str, dict[int, float]]] = {}
@@ -100,23 +98,24 @@ def main() -> None:
         for size in sizes:
             with small_images(size) as folder:
                 for runner in arguments.runners.split(","):
-                    options = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", arguments.model]
-                    command = [STAIR_ES, "ingest", str(folder), "--url", connection.url, "--json", *options]
+                    asked = ["--index", f"{name}-{runner}-{size}", "--runner", runner, "--model", arguments.model]
+                    command = [STAIR_ES, "ingest", str(folder), "--url", connection.url, "--json", *asked]
                     peaks, seconds, report = watch(command)
                     if report["written"] != size:
                         raise SystemExit(f"not all written: {report}")
                     speed.setdefault(runner, {})[size] = size / seconds
                     for kind, peak in peaks.items():
                         table.setdefault(runner, {}).setdefault(kind, {})[size] = peak
-    if arguments.json:
-        print(json.dumps({"machine": machine(), "model": arguments.model, "peak_mb": table, "images_per_s": speed}))
-        return
-    print(f"{machine()}; model {arguments.model}; peak MB (USS) of the largest process of each kind")
-    print(f"{'':8}{'process':14}" + "".join(f"{size:>12,}" for size in sizes))
+    rows = []
     for runner, kinds in table.items():
-        for kind, by_size in sorted(kinds.items()):
-            print(f"{runner:8}{kind:14}" + "".join(f"{by_size.get(size, 0):12.0f}" for size in sizes))
-        print(f"{runner:8}{'(images/s)':14}" + "".join(f"{speed[runner][size]:12.1f}" for size in sizes))
+        lines = {f"{kind}, MB": by_size for kind, by_size in sorted(kinds.items())} | {"images/s": speed[runner]}
+        rows += [(runner, name, *(f"{values.get(size, 0):,.0f}" for size in sizes)) for name, values in lines.items()]
+    result = Result(
+        about=f"model {arguments.model}; peak MB (USS) of the largest process of each kind",
+        tables=(Table(head=("runner", "process", *(f"{size:,} images" for size in sizes)), rows=tuple(rows)),),
+        figures={"model": arguments.model, "peak_mb": table, "images_per_s": speed},
+    )
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":

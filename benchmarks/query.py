@@ -1,6 +1,7 @@
 """How long a search takes, and how many of the ten best it finds: word vectors beside BM25 on the same words and dense kNN.
 
     python benchmarks/query.py --docs 10000 --docs 100000            # OpenSearch 3.5.0 with the k-NN plugin, started for it
+    python benchmarks/query.py --stamps DIR                          # R@1/5/10 too, on photographs: see starter_quality.py
     python benchmarks/query.py --docs 1000000 --no-knn               # the embedded node's version, without dense vectors
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # a cluster of yours
 
@@ -18,30 +19,31 @@ are judged by that one.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from common import machine
+from common import options, publish, save
 from query_arms import arms
 from query_corpus import BATCH, Corpus, Documents, load
-from query_load import Http, Kind, Loaded, kinds
+from query_load import Http, Kind, Loaded, delete, kinds
 from query_load import load as load_index
 from query_measure import Report, Row, measure
 from query_questions import Exact, Questions, Truth, all_questions, dense_truth
-from query_table import show
+from query_table import result
+from starter_quality import Gallery, read_photos
 
 from stair_es.config import Home
 from stair_es.node import NodeSpec, down, up
 from stair_es.types import Floats
 
 FEATURES = (3, 10, 24, 64)
+PHOTO_ARMS = {"tokens": "rank_features", "bm25": "BM25", "dense": "kNN ef 100"}
 
 
 def truths(corpus: Corpus, documents: Documents, questions: Questions, exact: Exact, *, dense: bool) -> dict[str, list[Truth]]:
@@ -59,7 +61,7 @@ def all_dense(corpus: Corpus, documents: Documents) -> Floats:
     return np.concatenate([corpus.dense(documents.part(first, first + BATCH), first) for first in starts])
 
 
-def run(http: Http, docs: int, given: argparse.Namespace) -> Report:
+def run(http: Http, docs: int, gallery: Gallery | None, given: argparse.Namespace) -> Report:
     """Load one corpus and measure."""
     prefix = f"bench-{uuid4().hex[:8]}"
     corpus, documents = load(docs, given.cache)
@@ -77,8 +79,16 @@ def run(http: Http, docs: int, given: argparse.Namespace) -> Report:
         segments = {name: _segments(http, f"{prefix}-{name}") for name in wanted}
     finally:
         for name in wanted:
-            http.raw("DELETE", f"/{prefix}-{name}?ignore_unavailable=true")
-    return Report(docs=docs, engine=_engine(http), segments=segments, loaded=loaded, rows=rows)
+            delete(http, f"{prefix}-{name}")
+    photos = _photos(http, prefix, wanted, gallery) if gallery else {}
+    return Report(docs=docs, engine=_engine(http), segments=segments, loaded=loaded, rows=rows, photos=photos)
+
+
+def _photos(http: Http, prefix: str, wanted: dict[str, Kind], gallery: Gallery) -> dict[str, list[float]]:
+    from query_photos import recalls
+
+    ways = {arm.name: arm for arm in arms(dense=True)}
+    return recalls(http, prefix, wanted, {kind: ways[name] for kind, name in PHOTO_ARMS.items() if kind in wanted}, gallery)
 
 
 def _load(http: Http, prefix: str, kind: Kind, corpus: Corpus, documents: Documents, given: argparse.Namespace) -> Loaded:
@@ -129,7 +139,7 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--docs", type=int, action="append", help="size of a corpus; several times for several (10000)")
     parser.add_argument("--questions", type=int, default=200, help="for each number of words")
     parser.add_argument("--rounds", type=int, default=3, help="how often each question is asked")
@@ -140,15 +150,16 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--stamps", type=Path, help="the unpacked Debian package of starter_quality.py: R@k on photographs")
     given = parser.parse_args()
-    reports = []
+    reports: list[Report] = []
+    about = f"{given.questions} questions for each number of words, {given.rounds} rounds"
+    gallery = read_photos(given.stamps) if given.stamps else None
     with node(given) as http:
         for docs in given.docs or [10_000]:
-            reports.append(run(http, docs, given))
-            print(f"\n{machine()}\n\n{show(reports[-1])}\n", flush=True)
-            if given.json:  # after each: the larger ones take long
-                given.json.write_text(json.dumps({"machine": machine(), "reports": [asdict(r) for r in reports]}, indent=1))
+            reports.append(run(http, docs, gallery, given))
+            save(result(reports, about), given.json)  # after each: the larger ones take long
+    publish(result(reports, about), given.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ thumbnails and captions. Each row is an index of its own, merged to one segment:
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import tempfile
@@ -19,16 +18,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-from common import machine
+from common import options, publish
 from query import node
 from query_corpus import BATCH, load
 from query_load import Http, store_bytes, uri
 from query_variants import Body, Variant, variants
+from result import Ratio, Result, Table
 
 from stair_es import resources
 from stair_es.cluster.documents import ImageFacts, document
 from stair_es.types import SparseVector
 
+GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", "zlib + lean fields")
 SIZES = ((4032, 3024), (1920, 1080), (1024, 683), (640, 480))
 
 
@@ -114,17 +115,27 @@ def _send(http: Http, index: str, lines: list[str]) -> None:
     lines.clear()
 
 
-def show(sizes: list[Size]) -> str:
-    """As Markdown; the first is what the others are compared with."""
-    rows = ["| index | bytes a document | difference |", "|---|---|---|"]
-    rows += [f"| {s.name} | {s.bytes_a_document:.0f} | {s.bytes_a_document - sizes[0].bytes_a_document:+.0f} |" for s in sizes]
+def result(sizes: list[Size], about: str) -> Result:
+    """The first is what the others are compared with."""
+    first = sizes[0].bytes_a_document
+    rows = ((each.name, f"{each.bytes_a_document:.0f}", f"{each.bytes_a_document - first:+.0f}") for each in sizes)
     files = " ".join(f"{name} {value:.0f}" for name, value in sizes[0].by_file.items() if value >= 1)
-    return "\n".join([*rows, "", f"By file, {sizes[0].name}: {files}"])
+    return Result(
+        about=about,
+        tables=(Table(head=("index", "bytes a document", "difference"), rows=tuple(rows)),),
+        ratios=tuple(
+            Ratio(what=f"KB a document, {each.name}", against="", value=each.bytes_a_document / 1000, goal=GOAL_KB, at_most=True)
+            for each in sizes
+            if each.name in JUDGED
+        ),
+        remarks=(f"by file, {sizes[0].name}: {files}",),
+        figures={"sizes": [asdict(each) for each in sizes]},
+    )
 
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
     parser.add_argument("--heap", default="1g", help="of the node that is started")
@@ -133,7 +144,6 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     wanted = [variant for variant in variants() if not given.only or given.only in variant.name]
     if not wanted:
@@ -145,9 +155,7 @@ def main() -> None:
         for variant in wanted:
             sizes.append(measure(http, vectors, variant))
             print(f"{sizes[-1].bytes_a_document:6.0f}  {variant.name}", flush=True)
-    print(f"\n{machine()}; {given.docs:,} documents\n\n{show(sizes)}")
-    if given.json:
-        given.json.write_text(json.dumps([asdict(size) for size in sizes], indent=1))
+    publish(result(sizes, f"{given.docs:,} documents"), given.json)
 
 
 if __name__ == "__main__":

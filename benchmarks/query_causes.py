@@ -7,18 +7,17 @@ As `query.py` measures, on one node and in turns. All rows but `terminate_after`
 
 from __future__ import annotations
 
-import argparse
 import base64
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from common import machine
+from common import options, publish
 from query import node
 from query_arms import MAX_CLAUSES, Arm, whole
 from query_corpus import load
@@ -26,6 +25,7 @@ from query_load import Http, Kind, kinds
 from query_load import load as load_index
 from query_measure import Row, measure
 from query_questions import Exact, all_questions
+from result import Result, Table
 
 from stair_es.cluster.mapping import merged
 from stair_es.search.body import request_body
@@ -118,7 +118,7 @@ def ways() -> list[Arm]:
 
 def main() -> None:
     """Load, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
@@ -133,8 +133,7 @@ def main() -> None:
         for name, (kind, merge) in indices().items():
             load_index(http, f"{prefix}-{name}", kind, corpus, documents, merge=merge)
         segments = http.ask("GET", f"/_cat/segments/{prefix}-several?format=json&h=docs.count")
-        print(f"{machine()}; {given.docs:,} documents; several segments: {len(segments)}\n")
-        print("| words | way | best | p50 | p95 | p99 | recall@10 within 9 bits | x plain |\n|---|---|---|---|---|---|---|---|")
+        found: list[list[Row]] = []
         asked = all_questions(corpus, FEATURES, given.questions)
         for questions in asked:  # until the JVM has compiled what there is to compile
             measure(http, prefix, [replace(way, truth=None) for way in ways()], questions, {}, rounds=0)
@@ -142,7 +141,11 @@ def main() -> None:
             truths = {"tokens": [exact.truth(vector) for vector in questions.vectors]}
             rows = measure(http, prefix, ways(), questions, truths)
             rows += _modes(http, prefix, questions, truths)
-            _show(rows)
+            found.append(rows)
+    about = f"{given.docs:,} documents, {given.questions} questions for each number of words; several segments: {len(segments)}"
+    head = ("words", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
+    lines = Table(head=head, rows=tuple(line for rows in found for line in _lines(rows)))
+    publish(Result(about=about, tables=(lines,), figures={"rows": [vars(row) for rows in found for row in rows]}), given.json)
 
 
 def _modes(http: Http, prefix: str, questions: Any, truths: Any) -> list[Row]:  # noqa: ANN401  as in `measure`
@@ -157,11 +160,11 @@ def _modes(http: Http, prefix: str, questions: Any, truths: Any) -> list[Row]:  
     return rows
 
 
-def _show(rows: list[Row]) -> None:
+def _lines(rows: list[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         recall = "" if row.recall_9_bits is None else f"{row.recall_9_bits:.3f}"
-        times = f"{row.best_p50_ms:.2f} | {row.p50_ms:.2f} | {row.p95_ms:.2f} | {row.p99_ms:.2f}"
-        print(f"| {row.features} | {row.way} | {times} | {recall} | {row.best_p50_ms / rows[0].best_p50_ms:.2f} |", flush=True)
+        times = (f"{value:.2f}" for value in (row.best_p50_ms, row.p50_ms, row.p95_ms, row.p99_ms))
+        yield (str(row.features), row.way, *times, recall, f"{row.best_p50_ms / rows[0].best_p50_ms:.2f}")
 
 
 if __name__ == "__main__":

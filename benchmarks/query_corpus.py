@@ -18,9 +18,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from common import PHOTOS, machine
+from common import PHOTOS, options, publish
 from numpy.typing import NDArray
 from PIL import Image
+from result import Result, Table
 
 from stair_es.model import starter_data
 from stair_es.model.encoder import ModelSpec
@@ -214,6 +215,7 @@ def _near(classes_NR: NDArray[np.int64], embeddings_KD: Floats) -> tuple[float, 
 
 def main() -> None:
     """Compare the views with as many drawn documents whose likeliest classes are the same."""
+    given = options(__doc__).parse_args()
     posteriors_BK = real_posteriors()
     starter, corpus = Starter(ModelSpec(name="starter")), Corpus(posteriors_BK)
     order_BK = np.argsort(-posteriors_BK, axis=1)
@@ -237,10 +239,9 @@ def main() -> None:
         "% of images that have word 1 4 11 32 101 317 (by frequency)",
         "dot product of two images: mean, p90, p99",
     )
-    print(f"{machine()}\n{len(posteriors_BK)} views of the bundled photos, and as many drawn documents\n")
-    print("|  | real | drawn |\n|---|---|---|")
-    for name, real, made in zip(rows, *columns, strict=True):
-        print(f"| {name} | {real} | {made} |")
+    lines = tuple((name, *both) for name, *both in zip(rows, *columns, strict=True))
+    about = f"{len(posteriors_BK)} views of the bundled photos, and as many drawn documents"
+    publish(Result(about=about, tables=(Table(head=("", "real", "drawn"), rows=lines),)), given.json)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Any
@@ -135,9 +135,14 @@ def uri(row: int) -> str:
 
 def load(http: Http, index: str, kind: Kind, corpus: Corpus, documents: Documents, *, merge: bool = True) -> Loaded:
     """Create the index and write the documents; `_id` is the row."""
+    return write(http, index, kind, _bodies(kind, corpus, documents), len(documents), merge=merge)
+
+
+def write(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], count: int, *, merge: bool = True) -> Loaded:
+    """Create the index and send `_bulk` bodies of so many documents."""
     http.ask("PUT", f"/{index}", kind.body)
     spent_s = 0.0
-    for body in _bodies(kind, corpus, documents):
+    for body in bodies:
         began_s = time.perf_counter()
         answer = http.raw("POST", f"/{index}/_bulk?filter_path=errors", body)
         spent_s += time.perf_counter() - began_s
@@ -154,10 +159,15 @@ def load(http: Http, index: str, kind: Kind, corpus: Corpus, documents: Document
     merge_s = time.perf_counter() - began_s
     return Loaded(
         index=index,
-        docs_per_s=len(documents) / spent_s,
+        docs_per_s=count / spent_s,
         merge_s=merge_s,
-        bytes_a_document=store_bytes(http, index) / len(documents),
+        bytes_a_document=store_bytes(http, index) / count,
     )
+
+
+def delete(http: Http, index: str) -> None:
+    """Whether it is there or not."""
+    http.raw("DELETE", f"/{index}?ignore_unavailable=true")
 
 
 def store_bytes(http: Http, index: str) -> int:

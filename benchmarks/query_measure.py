@@ -41,6 +41,8 @@ class Report:
     segments: dict[str, int]
     loaded: dict[str, Loaded]
     rows: list[Row]
+    photos: dict[str, list[float]]
+    """R@1/5/10 of each kind on real photographs; empty where there were none."""
 
 
 @dataclass(kw_only=True)

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from common import machine, thumbnails
+from common import options, publish, thumbnails
 from query_corpus import Corpus, Documents
 from query_corpus import load as drawn
 from query_load import Http, Kind, load
 from query_questions import texts
+from result import Ratio, Result, Table
 
 from stair_es import resources
 from stair_es.cluster.documents import DocumentSettings, vector_fields
@@ -49,6 +50,7 @@ from stair_es.web.bodies import Way, facets_of, sent_of
 INDEX, WAY = "serve-bench", Way(shape="rank_features", max_clauses=1024)
 CONNECTIONS = 6
 """As many as browsers open to one host."""
+SLIDING_S = 10.0
 Call = Callable[[], object]
 
 
@@ -131,13 +133,15 @@ def paired(pairs: Sequence[tuple[Call, Call]], rounds: int) -> tuple[list[float]
     return bare, whole
 
 
-def row(name: str, bare: list[float], whole: list[float]) -> str:
+def row(name: str, bare: list[float], whole: list[float]) -> tuple[str, ...]:
     """A line of the table."""
-    ratios = [ours / plain for plain, ours in zip(bare, whole, strict=True)]
-    return (
-        f"| {name} | {statistics.median(bare):.1f} / {p95(bare):.1f} | {statistics.median(whole):.1f} / {p95(whole):.1f} "
-        f"| {statistics.median(ratios):.2f} |"
-    )
+    times = (f"{statistics.median(values):.1f} / {p95(values):.1f}" for values in (bare, whole))
+    return (name, *times, f"{ratio(bare, whole):.2f}")
+
+
+def ratio(bare: list[float], whole: list[float]) -> float:
+    """Median of the pairs."""
+    return statistics.median(ours / plain for plain, ours in zip(bare, whole, strict=True))
 
 
 def p95(values: list[float]) -> float:
@@ -202,34 +206,42 @@ def hits_of(text: str, url: str, k: int) -> list[dict[str, Any]]:
     return found
 
 
-def measure(asked: Sequence[str], node: str, url: str, rounds: int) -> None:
-    """Print the table."""
+def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) -> Result:
+    """The table, and what isn't a pair."""
     encoder = catalogue.load(ModelSpec(name="starter"))
     client = Client(url)
     cold = [timed(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in asked]  # type: ignore[misc]
-    print("|  | bare, ms: median / p95 | page, ms: median / p95 | median ratio |\n|---|---|---|---|")
-    for route in ("search", "facets"):
-        print(row(f"`/api/{route}`", *paired(searches(asked, encoder, node, url, route), rounds)))
+    times = {f"`/api/{route}`": paired(searches(asked, encoder, node, url, route), rounds) for route in ("search", "facets")}
     pictures = [hit for text in asked[:8] for hit in hits_of(text, url, 100)]
     fresh = list({hit["id"]: hit for hit in pictures}.values())
     pairs = thumbs(fresh, node, url)
     first = [(timed(plain), timed(ours)) for plain, ours in pairs]
-    print(row("`/thumb`, drawn", [bare for bare, _ in first], [whole for _, whole in first]))
-    print(row("`/thumb`, lying ready", *paired(pairs[:200], 2)))
+    times["`/thumb`, drawn"] = ([bare for bare, _ in first], [whole for _, whole in first])
+    times["`/thumb`, lying ready"] = paired(pairs[:200], 2)
     unseen = [[hit["thumbnail"] for hit in hits_of(text, url, DEFAULT_K)] for text in asked[8:]]
-    times = [(grid(paths, url), grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
-    print()
-    print(f"a text that is new: {statistics.median(cold):.1f} ms median, {p95(cold):.1f} ms p95")
-    print(f"slider moves, one after the other: {moves(asked[0], url, 10.0):.0f} a second")
-    print(
-        f"{DEFAULT_K} thumbnails over {CONNECTIONS} connections: {statistics.median(t for t, _ in times):.0f} ms the first time, "
-        f"{statistics.median(t for _, t in times):.0f} ms the second"
+    grids = [(grid(paths, url), grid(paths, url)) for paths in unseen if len(paths) == DEFAULT_K]
+    first_ms, second_ms = (statistics.median(column) for column in zip(*grids, strict=True))
+    rate = moves(asked[0], url, SLIDING_S)
+    head = ("", "bare, ms: median / p95", "page, ms: median / p95", "median ratio")
+    return Result(
+        about=about,
+        tables=(Table(head=head, rows=tuple(row(name, *both) for name, both in times.items())),),
+        ratios=tuple(
+            Ratio(what=f"time of {name}", against="the same request without the page", value=ratio(*both), at_most=True)
+            for name, both in list(times.items())[:2]
+        ),
+        remarks=(
+            f"a text that is new: {statistics.median(cold):.1f} ms median, {p95(cold):.1f} ms p95",
+            f"slider moves, one after the other: {rate:.0f} a second",
+            f"{DEFAULT_K} thumbnails over {CONNECTIONS} connections: {first_ms:.0f} ms at first, {second_ms:.0f} ms again",
+        ),
+        figures={"ms": times, "new_text_ms": cold, "moves_per_s": rate, "grid_ms": [first_ms, second_ms]},
     )
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--docs", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
@@ -254,9 +266,9 @@ def run(corpus: Corpus, documents: Documents, node: str, given: argparse.Namespa
     loaded = load(Http(node), INDEX, kind(pictures), corpus, documents)
     characters = statistics.median(len(str(picture)) for picture in pictures)
     sizes = f"thumbnails of {characters:.0f} characters, {loaded.bytes_a_document:.0f} bytes a document"
-    print(f"{machine()}; {given.docs:,} documents, {sizes}, one shard\n")
+    about = f"{given.docs:,} documents, {sizes}, one shard"
     with page(node) as url:
-        measure(texts(corpus, given.questions), node, url, given.rounds)
+        publish(measure(about, texts(corpus, given.questions), node, url, given.rounds), given.json)
 
 
 if __name__ == "__main__":

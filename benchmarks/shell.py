@@ -7,7 +7,6 @@ Whole processes, median of the rounds. Uses the embedded node (or STAIR_ES_URL) 
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -15,20 +14,21 @@ import sys
 import time
 from pathlib import Path
 
-from common import PHOTOS, machine, node
+from common import PHOTOS, add_url, node, options, publish
+from result import Result, Table
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
+    add_url(parser)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
     arguments = parser.parse_args()
+    found: dict[str, list[float]] = {}
     command = Path(sys.executable).parent / "stair-es"
     with node(arguments.url) as (connection, _, name):
         environment = {**os.environ, "STAIR_ES_URL": connection.url, "STAIR_ES_INDEX": name}
         subprocess.run([command, "ingest", PHOTOS], env=environment, check=True, capture_output=True)
-        print(f"{machine()}; seconds, median of {arguments.rounds} rounds (fastest, slowest)")
         for label, words in {
             "stair-es --help": ["--help"],
             "search, text network": ["search", "a red bird", "-k", "5"],
@@ -41,8 +41,21 @@ def main() -> None:
                 start = time.perf_counter()
                 subprocess.run([command, *words], env=environment, check=True, capture_output=True)
                 seconds.append(time.perf_counter() - start)
-            warm = seconds[1:]
-            print(f"{label:24}{statistics.median(warm):6.2f}  ({min(warm):.2f}, {max(warm):.2f})")
+            found[label] = seconds[1:]
+    result = Result(
+        about=f"seconds of whole processes, median of {arguments.rounds} rounds",
+        tables=(
+            Table(
+                head=("", "s", "fastest", "slowest"),
+                rows=tuple(
+                    (label, f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}")
+                    for label, times in found.items()
+                ),
+            ),
+        ),
+        figures={"seconds": found},
+    )
+    publish(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,6 @@ time; medians, also of the ratio to raw in the same round. Node and client share
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,8 +27,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from common import PHOTOS, machine, node
+from common import PHOTOS, add_model, add_url, node, options, publish
 from opensearchpy import helpers
+from result import Ratio, Result, Table
 
 from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
@@ -49,13 +48,14 @@ Way = Callable[[str], object]
 """Writes all documents into the index of this name."""
 
 CHUNK_DOCS = 500
+RAW, ONE, MANY = "raw _bulk", "stair-es", "stair-es, pace"
 PEER = "ray-elasticsearch"
 PEER_INSTALL = "pip install --no-deps ray-elasticsearch 'elasticsearch8<9' 'elastic-transport<9'"
 
 
-def documents(count: int) -> Documents:
+def documents(count: int, model: str) -> Documents:
     """The bundled photos' documents, each many times under another URI."""
-    encoder = catalogue.load(ModelSpec(name="starter"))
+    encoder = catalogue.load(ModelSpec(name=model))
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
         decoded = decode(path.read_bytes(), encoder.image_spec, DecodeLimits(), 128)
@@ -187,15 +187,15 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
+    add_model(parser)
+    add_url(parser)
     parser.add_argument("--docs", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=4)
-    parser.add_argument("--url", default=os.environ.get("STAIR_ES_URL"))
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
 
-    docs = documents(arguments.docs)
+    docs = documents(arguments.docs, arguments.model)
     one, many = BulkPolicy(max_chunk_docs=CHUNK_DOCS), BulkPolicy(max_concurrency=arguments.threads)
     cut = list(chunks((operation(*doc) for doc in docs), one.max_chunk_bytes, one.max_chunk_docs))
     bodies = [b"".join(lines for _, lines in chunk) for chunk in cut]
@@ -211,34 +211,45 @@ def main() -> None:
             reached.append((pace.chunk_bytes, pace.concurrency))
 
         ways: dict[str, Way] = {
-            "raw _bulk": lambda index: raw(connection.url, index, bodies),
-            "stair-es": lambda index: checked(writer(index, one).write(docs)),
+            RAW: lambda index: raw(connection.url, index, bodies),
+            ONE: lambda index: checked(writer(index, one).write(docs)),
             "helpers.bulk": lambda index: helpers.bulk(client, actions(index, docs), chunk_size=CHUNK_DOCS),
-            "stair-es, pace": at_pace,
+            MANY: at_pace,
             "parallel_bulk": lambda index: parallel_bulk(client, index, docs, arguments.threads),
         }
         theirs = peer(connection.url, docs)
         if theirs is not None:
             ways[PEER] = theirs
         rates = measure(client, name, ways, len(docs), arguments.rounds)
-    report(arguments, size, rates, reached[-1])
+    publish(result(arguments, size, rates, reached[-1]), arguments.json)
 
 
-def report(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> None:
-    """The table, or JSON."""
-    medians = {label: statistics.median(values) for label, values in rates.items()}
-    if arguments.json:
-        print(json.dumps({"machine": machine(), "docs": arguments.docs, "docs_per_s": medians, "rounds": rates}))
-        return
-    print(f"{machine()}; {arguments.docs} documents of {size:.0f} bytes, median of {arguments.rounds} rounds")
-    print(f"{'':20}{'docs/s':>10}{'of raw':>10}{'least..most':>16}")
-    for label, rate in medians.items():
-        spread = f"{min(rates[label]):.0f}..{max(rates[label]):.0f}"
-        ratio = statistics.median(ours / raw for ours, raw in zip(rates[label], rates["raw _bulk"], strict=True))
-        print(f"{label:20}{rate:10.0f}{ratio:10.2f}{spread:>16}")
-    print(f"pace at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {arguments.threads} at a time")
+def result(arguments: argparse.Namespace, size: float, rates: Mapping[str, list[float]], reached: tuple[int, int]) -> Result:
+    """A line a way."""
+
+    def over(ours: str, theirs: str) -> float:
+        return statistics.median(one / other for one, other in zip(rates[ours], rates[theirs], strict=True))
+
+    rows = [
+        (label, f"{statistics.median(values):,.0f}", f"{over(label, RAW):.2f}", f"{min(values):,.0f}..{max(values):,.0f}")
+        for label, values in rates.items()
+    ]
+    races = [(ONE, RAW, 0.9), (ONE, "helpers.bulk", 1), (ONE, PEER, 1), (MANY, "parallel_bulk", 1)]
+    ratios = [
+        Ratio(what=f"documents/s, {ours}", against=theirs, value=over(ours, theirs), goal=goal)
+        for ours, theirs, goal in races
+        if theirs in rates
+    ]
+    remarks = [f"pace at the end: {reached[0] / 2**20:.1f} MiB a request, {reached[1]} of {arguments.threads} at a time"]
     if PEER not in rates:
-        print(f"{PEER:20}not installed: {PEER_INSTALL}")
+        remarks.append(f"{PEER} didn't run: it isn't installed (`{PEER_INSTALL}`)")
+    return Result(
+        about=f"{arguments.docs} documents of {size:.0f} bytes, median of {arguments.rounds} rounds",
+        tables=(Table(head=("way", "docs/s", "of raw", "least..most"), rows=tuple(rows)),),
+        ratios=tuple(ratios),
+        remarks=tuple(remarks),
+        figures={"docs": arguments.docs, "rounds": rates, "pace": reached},
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/small_sets/build.py --out SETS
     python benchmarks/small_recipes.py --sets SETS --out RUNS              # with the values in small/tuned.json
     python benchmarks/small_recipes.py --sets SETS --out RUNS --tune       # chooses them again on the validation sets
-    python benchmarks/small_recipes.py --sets SETS --out RUNS --arms dense grounded --seeds 1 --steps 100
+    python benchmarks/small_recipes.py --sets SETS --out RUNS --arms dense grounded --seeds 1 --steps 100 --pairs 600
 
 All arms have the same towers (frozen EfficientNet-Lite2 and all-MiniLM-L6-v2 under trained heads), data, batch and number of
 updates; what they don't share was chosen on validation sets of other styles and other concepts than the tests'. Broken off, it
@@ -12,7 +12,6 @@ goes on where it was. 27 runs take 40 minutes on 2 free cores, the choice of val
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -22,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine
+from common import interval, options, publish
+from result import Ratio, Result, Table
 from small.arms import ARMS, Arm
-from small.score import SPLITS, Scored, Split, interval
+from small.score import SPLITS, Scored, Split
 
 from stair_es.model import stair_checkpoint
 from stair_es.training.config import TrainConfig, read_train_config
@@ -34,6 +34,7 @@ BASE = Path(__file__).parent / "small" / "base.toml"
 TUNED = Path(__file__).parent / "small" / "tuned.json"
 VALIDATION = ("val_style", "val_concepts")
 TUNING_STEPS = 300
+DENSE, PHOTOS = "dense", "test_photos"
 
 Runs = dict[str, list[dict[str, Scored]]]
 """Arm -> for each seed the scores by split."""
@@ -52,6 +53,19 @@ def configured(arm: Arm, sets: Path, chosen: Mapping[str, Any], steps: int, seed
         "watch.every": steps,
     }
     return read_train_config(BASE, changes)
+
+
+def smaller(sets: Path, to: Path, pairs: int) -> Path:
+    """The sets with at most so many lines each, from all over them."""
+    to.mkdir(parents=True, exist_ok=True)
+    if not (to / "images").exists():
+        (to / "images").symlink_to(sets / "images")
+    for file in sorted(sets.glob("*.jsonl")):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        step = max(1, len(lines) / pairs)
+        kept = [lines[int(place * step)] for place in range(min(pairs, len(lines)))]
+        (to / file.name).write_text("".join(kept), encoding="utf-8")
+    return to
 
 
 def run(arm: Arm, sets: Path, out: Path, chosen: Mapping[str, Any], steps: int, seed: int) -> Trained:
@@ -87,20 +101,25 @@ def measure(arms: Sequence[Arm], sets: Path, out: Path, chosen: Mapping[str, Map
     return runs
 
 
-def report(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown: a table a split, and the differences to the dense arm."""
-    lines = [
-        f"{machine()}; {steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds."
+def result(runs: Runs, arms: Sequence[Arm], steps: int, chosen: Mapping[str, Mapping[str, Any]]) -> Result:
+    """A table a split, and the differences to the dense arm."""
+    tables = [
+        Table(heading=split, head=_COLUMNS, rows=tuple(_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms))
+        for split in SPLITS
     ]
-    lines += [f"- **{arm.name}**: {arm.about}; {_said(chosen.get(arm.name, {}))}" for arm in arms]
-    for split in SPLITS:
-        lines += ["", f"## {split}", "", _HEAD, "|---|---|---|---|---|---|"]
-        lines += [_row(arm.name, [seed[split] for seed in runs[arm.name]]) for arm in arms]
-    if "dense" in runs and len(runs) > 1:
-        lines += ["", "## R@1 minus dense, paired bootstrap over queries (95 %)", "", f"| arm | {' | '.join(_WAYS)} |"]
-        lines += ["|---" * (1 + len(_WAYS)) + "|"]
-        lines += [_differences(name, runs) for name in runs if name != "dense"]
-    return "\n".join(lines)
+    ratios = []
+    if DENSE in runs and len(runs) > 1:
+        heading = "R@1 minus dense, paired bootstrap over queries (95 %)"
+        rows = tuple(_differences(name, runs) for name in runs if name != DENSE)
+        tables.append(Table(heading=heading, head=("arm", *_WAYS), rows=rows))
+        ratios = [_ratio(name, runs) for name in runs if name != DENSE]
+    return Result(
+        about=f"{steps} updates of 256 pairs, {len(next(iter(runs.values())))} seeds: mean, and the spread over seeds",
+        tables=tuple(tables),
+        ratios=tuple(ratios),
+        remarks=tuple(f"**{arm.name}**: {arm.about}; {_said(chosen.get(arm.name, {}))}" for arm in arms),
+        figures={name: [{split: asdict(s) for split, s in seed.items()} for seed in seeds] for name, seeds in runs.items()},
+    )
 
 
 _COLUMNS = (
@@ -111,11 +130,10 @@ _COLUMNS = (
     "words image / text",
     "caption word in top 1 / 5 / 20",
 )
-_HEAD = f"| {' | '.join(_COLUMNS)} |"
 _WAYS = tuple(f"{split.removeprefix('test_')} {way}" for split in SPLITS for way in ("t2i", "i2t"))
 
 
-def _row(name: str, seeds: Sequence[Scored]) -> str:
+def _row(name: str, seeds: Sequence[Scored]) -> tuple[str, ...]:
     def mean(way: str) -> str:
         return " / ".join(f"{100 * np.mean([getattr(seed, way)[cut].mean() for seed in seeds]):.1f}" for cut in (1, 5, 10))
 
@@ -125,17 +143,23 @@ def _row(name: str, seeds: Sequence[Scored]) -> str:
 
     words = " / ".join(f"{np.mean([seed.words[side] for seed in seeds]):.0f}" for side in (0, 1)) if seeds[0].own else ""
     own = " / ".join(f"{100 * np.mean([seed.own[cut] for seed in seeds]):.0f}" for cut in (1, 5, 20)) if seeds[0].own else ""
-    return f"| {name} | {mean('t2i')} | {mean('i2t')} | {spread('t2i')}, {spread('i2t')} | {words} | {own} |"
+    return name, mean("t2i"), mean("i2t"), f"{spread('t2i')}, {spread('i2t')}", words, own
 
 
-def _differences(name: str, runs: Runs) -> str:
+def _differences(name: str, runs: Runs) -> tuple[str, ...]:
     cells = []
     for split in SPLITS:
         for way in ("t2i", "i2t"):
-            ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, "dense"))
+            ours, theirs = ([getattr(seed[split], way)[1] for seed in runs[arm]] for arm in (name, DENSE))
             apart, low, high = interval(ours, theirs)
             cells.append(f"{apart:+.1f} [{low:+.1f}, {high:+.1f}]")
-    return f"| {name} | {' | '.join(cells)} |"
+    return name, *cells
+
+
+def _ratio(name: str, runs: Runs) -> Ratio:
+    ours, theirs = (np.mean([seed[PHOTOS].t2i[1].mean() for seed in runs[arm]]) for arm in (name, DENSE))
+    value = float(ours / theirs) if theirs else 0.0
+    return Ratio(what=f"R@1 of {name}, text -> image, photographs", against="dense, same towers and data", value=value)
 
 
 def _said(values: Mapping[str, Any]) -> str:
@@ -144,34 +168,23 @@ def _said(values: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Train, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained models; what is there isn't trained again")
     parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--pairs", type=int, help="of each set only so many: to see that it runs")
     given = parser.parse_args()
     arms, sets, out = [ARMS[name] for name in given.arms], given.sets.absolute(), given.out.absolute()
+    sets = smaller(sets, out / f"sets-{given.pairs}", given.pairs) if given.pairs else sets
     chosen = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
     if given.tune:
         chosen = {**chosen, **tune(arms, sets, out)}
         TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
     runs = measure(arms, sets, out, chosen, given.steps, given.seeds)
-    if given.json:
-        print(
-            json.dumps(
-                {name: [{split: asdict(s) for split, s in seed.items()} for seed in seeds] for name, seeds in runs.items()},
-                default=_plain,
-            )
-        )
-    else:
-        print(report(runs, arms, given.steps, chosen))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401  an array of hits as its mean
-    return float(value.mean())
+    publish(result(runs, arms, given.steps, chosen), given.json)
 
 
 if __name__ == "__main__":

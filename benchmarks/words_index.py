@@ -2,22 +2,20 @@
 
     python benchmarks/words_index.py --images 20000
 
-Makes images of its own (64 words each, drawn by Zipf's law), needs STAIR_ES_URL, and deletes what it made.
+Makes images of its own (64 words each, drawn by Zipf's law), and deletes what it made.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import resource
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from common import add_url, node, options, publish
+from result import Result, Table
 
 from stair_es import SparseVector
 from stair_es.cluster.bulk import BulkWriter
@@ -116,20 +114,20 @@ def _measure(client: OpenSearch, connection: Connection, alias: str, images: int
 
 
 def main() -> None:
-    """Print one JSON object for each number of images."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A column for each number of images."""
+    parser = options(__doc__)
+    add_url(parser)
     parser.add_argument("--images", default="20000", help="How many, or several numbers: 10000,100000.")
     given = parser.parse_args()
-    connection = Connection(url=os.environ["STAIR_ES_URL"])
-    client = connection.client()
-    for images in map(int, given.images.split(",")):
-        alias = f"bench-{uuid.uuid4().hex[:8]}"
-        try:
-            print(json.dumps(_measure(client, connection, alias, images)), flush=True)
-        finally:
-            for name in client.indices.get(index=f"{alias}-*"):
-                client.indices.delete(index=name)
-    client.close()
+    with node(given.url) as (connection, client, name):
+        found = [_measure(client, connection, f"{name}-{images}", images) for images in map(int, given.images.split(","))]
+    rows = tuple((what.replace("_", " "), *(str(each[what]) for each in found)) for what in found[0])
+    result = Result(
+        about="a words index beside its main index",
+        tables=(Table(head=("", *(f"{each['images']:,} images" for each in found)), rows=rows),),
+        figures={"measured": found},
+    )
+    publish(result, given.json)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ itself, as `stair-es words` would see it. Muted words are taken out of the image
 
 from __future__ import annotations
 
-import argparse
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from common import machine
-from starter_quality import SETS, Gallery, apart, best_ranks, fetch_stamps, read_photos, read_set, recalls, sparse_scores
+from common import options, publish
+from result import Result, Table
+from starter_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
 
 from stair_es.inspection.figures import Tally, WordFigures, ordered, stop_words
 from stair_es.model.encoder import ModelSpec
@@ -46,38 +44,35 @@ def rules(found: Sequence[WordFigures], images: int) -> Iterator[tuple[str, list
     yield "as many by mean weight", [row.word for row in ordered(found, "mean")[:many]]
 
 
-def show(gallery: Gallery) -> Iterator[str]:
-    """A table, line by line."""
+def measured(gallery: Gallery) -> Table:
+    """Of one gallery."""
     model = StairMini(ModelSpec(name="stair-mini"))
     images, texts = model.encode_images(gallery.pixels_BHWC), model.encode_texts(list(gallery.queries))
     found = figures(images)
     share = {row.word: row.weight_share for row in found}
     before = best_ranks(sparse_scores(texts, images), gallery)[0]
-    yield f"\n{gallery.name}: {len(images)} images, {len(texts)} texts, {len(found)} words"
-    yield "| muted | words | of all weight | text -> image R@1/5/10 | R@10 against none (95 %) |\n|---|---|---|---|---|"
-    yield f"| none | 0 | 0.0 % | {' / '.join(map(str, recalls(before)))} | |"
+    rows = [("none", "0", "0.0 %", " / ".join(map(str, recalls(before))), "")]
     for name, words in rules(found, len(images)):
         policy = WordPolicy(mute=tuple(words))
         after = best_ranks(sparse_scores(texts, [policy.apply(image).vector for image in images]), gallery)[0]
         gain, low, high = apart(after, before, 10)
         weight = 100 * sum(share[word] for word in words)
         cells = " / ".join(map(str, recalls(after)))
-        yield f"| {name} | {len(words)} | {weight:.1f} % | {cells} | {gain:+.1f} [{low:+.1f}, {high:+.1f}] |"
+        rows.append((name, f"{len(words)}", f"{weight:.1f} %", cells, f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]"))
+    return Table(
+        heading=f"{gallery.name}: {len(images)} images, {len(texts)} texts, {len(found)} words",
+        head=("muted", "words", "of all weight", "text -> image R@1/5/10", "R@10 against none (95 %)"),
+        rows=tuple(rows),
+    )
 
 
 def main() -> None:
-    """Print one table a gallery."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--stamps", type=Path, help="where the Debian package is unpacked")
-    parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made")
+    """One table a gallery."""
+    parser = options(__doc__)
+    add_galleries(parser)
     given = parser.parse_args()
-    print(machine())
-    with tempfile.TemporaryDirectory() as temporary:
-        galleries = [read_photos(given.stamps or fetch_stamps(Path(temporary)))]
-    galleries += [read_set(given.sets, name) for name in SETS] if given.sets else []
-    for gallery in galleries:
-        for line in show(gallery):
-            print(line, flush=True)
+    tables = tuple(map(measured, galleries(given)))
+    publish(Result(about="stair-mini", tables=tables), given.json)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Shape suffixes: N images, M texts, E whatever is compared, F features.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,17 +121,3 @@ def _own_words(model: Stair, caption: str) -> set[int]:
 
 def _home() -> Path:
     return Home.from_env().path / "training"
-
-
-def interval(ours: Sequence[Hits], theirs: Sequence[Hits], rounds: int = 10_000) -> tuple[float, float, float]:
-    """The difference of two arms' recall in points, and its 95 % interval: a paired bootstrap over queries, seeds averaged.
-
-    Args:
-        ours: For each seed the hits of each query.
-        theirs: The same of the other arm.
-        rounds: Resamplings.
-    """
-    apart = np.mean(ours, axis=0, dtype=float) - np.mean(theirs, axis=0, dtype=float)
-    draws = np.random.default_rng(0).integers(len(apart), size=(rounds, len(apart)))
-    low, high = np.quantile(apart[draws].mean(axis=1), (0.025, 0.975))
-    return 100 * float(apart.mean()), 100 * float(low), 100 * float(high)

@@ -1,0 +1,79 @@
+"""What a number depends on: the machine, the versions, the state of the source."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
+_LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN": "tools/opensearch-3.5.0-knn.lock.json"}
+
+
+def facts(root: Path) -> dict[str, Any]:
+    """All that stands at the head of the page."""
+    return {
+        "processor": _processor(Path("/proc/cpuinfo")),
+        "cores": os.cpu_count() or 1,
+        "memory": _memory(),
+        "accelerator": _accelerator(),
+        "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+        "versions": {"Python": platform.python_version(), **_engines(root), **_packages()},
+        "commit": _commit(root),
+    }
+
+
+def load() -> float:
+    """Processes that wanted to run in the last minute, on average."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def _processor(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def _memory() -> str:
+    names = getattr(os, "sysconf_names", {})
+    if not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(names):
+        return "unknown"
+    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+
+
+def _accelerator() -> str:
+    if not shutil.which("nvidia-smi"):
+        return "none"
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return ", ".join(done.stdout.split("\n")).strip(", ") if not done.returncode else "none"
+
+
+def _engines(root: Path) -> Mapping[str, str]:
+    return {name: json.loads((root / file).read_text(encoding="utf-8"))["opensearch"] for name, file in _LOCKS.items()}
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit(root: Path) -> str:
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+        return None if done.returncode else done.stdout.strip()
+
+    if not shutil.which("git") or (commit := git("rev-parse", "--short", "HEAD")) is None:
+        return "unknown"
+    return f"{commit} with changes" if git("status", "--porcelain", "--untracked-files=no") else commit

@@ -1,0 +1,177 @@
+"""What `bench.py` runs, in the order of the page. Pure.
+
+Every program of `benchmarks/` is in here. `{stamps}`, `{sets}` and `{trained}` are folders below `build/bench`, see `needs.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Form: TypeAlias = Literal["short", "long"]
+
+STAMPS, SETS, TRAINED = "{stamps}", "{sets}", "{trained}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One command."""
+
+    name: str
+    """Of its files, and for `--only`."""
+    group: str
+    """The section of the page."""
+    shows: str
+    script: str
+    short: str = ""
+    """Options, for minutes on two cores."""
+    long: str = ""
+    """Options, for hours on a machine of one's own."""
+    smoke: str = ""
+    """Why the short form says only that it runs."""
+
+    def command(self, form: Form) -> str:
+        """As it is run in the root of the repository, but for `python`."""
+        return f"benchmarks/{self.script}.py {self.short if form == 'short' else self.long}".strip()
+
+
+SEARCH, QUALITY, INGEST, WAITS = "Words, BM25 and dense kNN", "Quality", "Ingest", "Waits"
+
+RUNS = (
+    Run(
+        name="query",
+        group=SEARCH,
+        shows="Words, BM25 and dense kNN in one node: indexing, bytes, time of a search, recall",
+        script="query",
+        short=f"--docs 10000 --questions 30 --rounds 2 --stamps {STAMPS}",
+        long=f"--docs 10000 --docs 100000 --docs 1000000 --questions 60 --heap 6g --stamps {STAMPS}",
+    ),
+    Run(
+        name="query-bytes",
+        group=SEARCH,
+        shows="What the bytes of a document are spent on",
+        script="query_bytes",
+        short="--docs 2000",
+        long="--docs 20000",
+    ),
+    Run(
+        name="query-causes",
+        group=SEARCH,
+        shows="What makes a search slow or quick",
+        script="query_causes",
+        short="--docs 3000 --questions 10",
+        long="--docs 50000",
+        smoke="3,000 documents are searched in less time than a request takes",
+    ),
+    Run(
+        name="query-corpus",
+        group=SEARCH,
+        shows="How far the drawn corpora of these tables resemble real photographs",
+        script="query_corpus",
+    ),
+    Run(
+        name="quality",
+        group=QUALITY,
+        shows="Retrieval by the models of the package, on pictures that they never saw",
+        script="starter_quality",
+        short=f"--stamps {STAMPS}",
+        long=f"--stamps {STAMPS} --sets {SETS}",
+    ),
+    Run(
+        name="recipes",
+        group=QUALITY,
+        shows="Trained STAIR against dense vectors: same towers, data and number of updates",
+        script="small_recipes",
+        short=f"--sets {SETS} --out {TRAINED} --arms dense stair grounded --seeds 1 --steps 60 --pairs 300",
+        long=f"--sets {SETS} --out {TRAINED}",
+        smoke="a tenth of the updates on 300 pairs: no model has learned much. What recipes are worth is in "
+        "[the table of three seeds](recipes.md)",
+    ),
+    Run(
+        name="words-stop",
+        group=QUALITY,
+        shows="What muting the candidates for stop words does to retrieval",
+        script="words_stop",
+        short=f"--stamps {STAMPS}",
+        long=f"--stamps {STAMPS} --sets {SETS}",
+    ),
+    Run(
+        name="ingest",
+        group=INGEST,
+        shows="A whole ingest over the bare loop of reading, decoding and encoding",
+        script="ingest",
+        short="--images 400 --rounds 2",
+        long="--images 10000",
+    ),
+    Run(
+        name="encode",
+        group=INGEST,
+        shows="The default model over its bare networks",
+        script="encode",
+        short="--model stair-mini --arms eager --rounds 3",
+        long="--model stair-mini --images 1024 --texts 4096 --rounds 7",
+    ),
+    Run(
+        name="encode-random",
+        group=INGEST,
+        shows="A checkpoint of ViT-B/32 and BERT base over its bare networks, random weights",
+        script="encode",
+        short="--arms eager --images 8 --texts 32 --rounds 2",
+        long="--images 1024 --texts 4096 --rounds 7",
+    ),
+    Run(
+        name="sink",
+        group=INGEST,
+        shows="The bulk path over raw `_bulk`, the helpers of the client, and ray-elasticsearch",
+        script="sink",
+        short="--docs 4000 --rounds 3",
+        long="--docs 50000 --rounds 7",
+    ),
+    Run(
+        name="faults",
+        group=INGEST,
+        shows="Deaths at random moments, and a network full of faults",
+        script="faults",
+        short="--rounds 1 --images 100",
+        long="--rounds 100 --images 3000",
+    ),
+    Run(
+        name="memory",
+        group=INGEST,
+        shows="Memory of the processes of an ingest",
+        script="memory",
+        short="--images 300,1200",
+        long="--images 1000,10000,100000",
+    ),
+    Run(
+        name="listing",
+        group=INGEST,
+        shows="Speed and memory of listing",
+        script="listing",
+        long="--entries 10000 1000000",
+    ),
+    Run(name="shell", group=WAITS, shows="Seconds that a person waits", script="shell", short="--rounds 3"),
+    Run(
+        name="serve",
+        group=WAITS,
+        shows="The page of `stair-es serve` over the requests that it makes",
+        script="serve",
+        short="--docs 5000 --questions 16 --rounds 2",
+    ),
+    Run(
+        name="words",
+        group=WAITS,
+        shows="Reading the words of an index over a bare scroll",
+        script="words",
+        short="--documents 5000 --rounds 2",
+        long="--documents 100000",
+    ),
+    Run(
+        name="words-index",
+        group=WAITS,
+        shows="What a words index costs",
+        script="words_index",
+        short="--images 2000",
+        long="--images 20000,100000",
+    ),
+)

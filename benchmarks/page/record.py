@@ -1,0 +1,47 @@
+"""What is kept of a run: from this alone the page is written, so that a part of it can be run anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from result import Result
+
+Status: TypeAlias = Literal["done", "failed", "not run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One command."""
+
+    name: str
+    command: str
+    """As on the page."""
+    status: Status
+    reason: str = ""
+    """Of what isn't done."""
+    began: str = ""
+    """ISO 8601, UTC, to the minute."""
+    seconds: float = 0.0
+    load: tuple[float, float] = (0.0, 0.0)
+    """Before and after."""
+    machine: Mapping[str, Any]
+    """See `machine.facts`."""
+    result: Result | None = None
+    """A failed run may have one: then what it measured is what failed."""
+
+    def write(self, file: Path) -> None:
+        """As JSON."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, file: Path) -> Record:
+        """Of what `write` wrote."""
+        values = json.loads(file.read_text(encoding="utf-8"))
+        before, after = values["load"]
+        result = Result.from_dict(values["result"]) if values["result"] else None
+        return cls(**{**values, "load": (before, after), "result": result})

@@ -1,0 +1,112 @@
+"""The page as Markdown, of the records alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from result import Ratio, ratio_table
+
+from stair_es.eval.markdown import table
+
+from .plan import Form, Run
+from .record import Record
+
+_TARGET = {"short": "make bench", "long": "make bench BENCH=long"}
+_HEAD = """# Benchmarks
+
+`{target}` runs all of [`benchmarks/`](../benchmarks) and wrote this page; `make bench ONLY="ingest sink"` renews a part of it.
+This is the {form} form{other}. A ratio is ours over theirs, both measured in the same run; "at most" stands where less is better.
+Ratios say more than times and rates, which are this machine's. Where nothing else was set as a goal, it is to be as good as the
+other: 1."""
+_SHORT = ": sizes for minutes on two cores. Where they are too small to mean anything, it is said"
+_LONG = ": sizes for a machine of one's own"
+
+
+def page(records: Mapping[str, Record], runs: Sequence[Run], form: Form) -> str:
+    """All of it.
+
+    Args:
+        records: By the name of the run; of some there may be none yet.
+        runs: In the order of the page.
+        form: Of all records.
+    """
+    there = [records[run.name] for run in runs if run.name in records]
+    parts = [_HEAD.format(target=_TARGET[form], form=form, other=_SHORT if form == "short" else _LONG)]
+    parts += [_machine(there)] if there else []
+    parts += _glance(records, runs)
+    for group, members in groupby(runs, key=lambda run: run.group):
+        parts.append(f"## {group}")
+        for run in members:
+            parts += _section(run, records.get(run.name), there, form)
+    return "\n\n".join(parts) + "\n"
+
+
+def _machine(records: Sequence[Record]) -> str:
+    """Of the newest record: where others differ, their sections say so."""
+    newest = max(records, key=lambda record: record.began)
+    first = min(records, key=lambda record: record.began)
+    facts = newest.machine
+    rows = [
+        ("processor", f"{facts['processor']}, {facts['cores']} cores"),
+        ("memory", facts["memory"]),
+        ("GPU", facts["accelerator"]),
+        ("system", facts["system"]),
+        ("date", first.began if first.began == newest.began else f"{first.began} to {newest.began} (UTC)"),
+        ("load at the start, at the end", f"{first.load[0]:.1f}, {newest.load[1]:.1f}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in facts["versions"].items())),
+        ("commit", facts["commit"]),
+        ("time of all runs", f"{sum(record.seconds for record in records) / 60:.0f} min"),
+    ]
+    return f"## Machine\n\n{table(('', ''), rows)}"
+
+
+def _glance(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:
+    """First what is lost, and what didn't run."""
+    ratios = [ratio for run in runs if not run.smoke for ratio in _ratios(records.get(run.name))]
+    lost, won = ([ratio for ratio in ratios if ratio.met == met] for met in (False, True))
+    silent = [run for run in runs if run.name not in records or records[run.name].status != "done"]
+    yield "## At a glance"
+    yield f"{len(ratios)} comparisons and goals: {len(won)} are won or met, **{len(lost)} are lost or missed**."
+    if silent:
+        yield "\n".join(f"- **{_status(records.get(run.name))}**: [{run.name}](#{run.name})" for run in silent)
+    if lost:
+        yield f"### Where we lose\n\n{ratio_table(lost)}"
+    if won:
+        yield f"### Where we win\n\n{ratio_table(won)}"
+
+
+def _ratios(record: Record | None) -> Sequence[Ratio]:
+    return record.result.ratios if record and record.result else ()
+
+
+def _status(record: Record | None) -> str:
+    return record.status if record else "not run"
+
+
+def _section(run: Run, record: Record | None, all_records: Sequence[Record], form: Form) -> Iterator[str]:
+    yield f"### {run.name}"
+    yield f"{run.shows}."
+    if record is None:
+        yield f"**Not run yet**: `python {run.command(form)}`"
+        return
+    yield f"`python {record.command}`"
+    if record.began:
+        load = f"load {record.load[0]:.1f} to {record.load[1]:.1f}"
+        yield f"{record.began}, {record.seconds:.0f} s, {load}{_elsewhere(record, all_records)}"
+    if record.status != "done":
+        yield f"**{record.status.capitalize()}**: {record.reason}"
+    if record.result:
+        if run.smoke and form == "short":
+            yield f"**The short form shows only that it runs**: {run.smoke}."
+        yield record.result.markdown(level=4)
+
+
+def _elsewhere(record: Record, records: Sequence[Record]) -> str:
+    """What of the machine and the versions isn't as the page's head has it."""
+    head = max(records, key=lambda each: each.began).machine
+    names = ("processor", "cores", "memory", "accelerator", "system", "commit")
+    apart = [f"{name} {record.machine[name]}" for name in names if record.machine[name] != head[name]]
+    versions = record.machine["versions"]
+    apart += [f"{name} {number}" for name, number in versions.items() if head["versions"].get(name) != number]
+    return f"; unlike the head of this page: {', '.join(apart)}" if apart else ""
