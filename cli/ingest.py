@@ -10,7 +10,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import StairError, UsageError
 
-from . import options
+from . import options, telemetry
 from .ingest_report import print_dry_run, print_report
 from .output import emit_json, note
 from .progress import books_progress
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.report import Books
     from stair_es.sources.item import Source, SourceOptions
+    from stair_es.telemetry.run import Observer
 
 SOME_DEAD = 3
 """Exit code of a run that went through, but left some images dead."""
@@ -236,6 +237,7 @@ def ingest(
     from stair_es.sources.decode import DecodeLimits
     from stair_es.sources.item import Reading, SourceOptions
     from stair_es.sources.web.policy import UrlPolicy
+    from stair_es.telemetry.run import observing
 
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)
@@ -260,8 +262,10 @@ def ingest(
             resync=resync,
             dead_letters=dead_letters,
         )
-        opened = _open(sources or [], place, retry, dead_letters)
-        return _dry(opened, url, chosen, as_json) if dry_run else _run(opened, url, chosen, as_json, said)
+        if dry_run:
+            return _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
+        with observing(index, telemetry.outlets(), note) as observer:
+            return _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
 
     said: dict[str, Any] = {}
     try:
@@ -333,14 +337,22 @@ def words_option(words_index: bool | None) -> dict[str, str]:
     return {} if words_index is None else {"words_index": "yes" if words_index else "no"}
 
 
-def _run(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any]) -> bool:
+def _run(
+    opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: Observer
+) -> bool:
     from stair_es.ingest.run import ingest as run
 
     kept: list[Books] = []
+
+    def keep(books: Books) -> None:
+        kept.append(books)
+        observer.books(books)
+
     try:
         with books_progress() as progress:
             connection = options.connection(url) if chosen.sink == "cluster" or url else None
-            report = run(opened, connection, chosen, say=note, progress=progress, books=kept.append)
+            report = run(opened, connection, chosen, say=note, progress=progress, books=keep, through=observer.through)
+            observer.done(report)
     except StairError:
         if kept:
             said.update(kept[0].counts())

@@ -29,6 +29,7 @@ from . import (
     query,
     search,
     serve,
+    telemetry,
     template,
     train,
     words,
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Image search on the search cluster you already run: photos become `rank_features` documents that words find.",
 )
-app.command(name="ingest")(options.connected(ingest.ingest))
+app.command(name="ingest")(options.connected(telemetry.metered(ingest.ingest)))
 app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
 app.command(name="search")(options.connected(asking.asking(search.search)))
 app.command(name="explain")(options.connected(asking.asking(explain.explain)))

@@ -43,6 +43,9 @@ def serve(
         list[str] | None,
         typer.Option("--allow-host", help="A further name that the page is called by, as behind a proxy.", metavar="NAME"),
     ] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Answer GET /metrics, in Prometheus' form, to who knows the token.")
+    ] = False,
     title: Annotated[str, typer.Option("--title", help="What the page is called. [default: the index]")] = "",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: options.Json = False,
@@ -73,15 +76,24 @@ def serve(
 
     for package in ("starlette", "uvicorn", "cachetools"):
         need(package, "serve")
+    from stair_es.telemetry.page import observing
     from stair_es.web.app import Site, application
     from stair_es.web.originals import Roots
     from stair_es.web.server import listening, server_of, url_of
 
     guard = _guard(host, _token(token_file), no_token, allow_host or [])
     roots = Roots.of(images or [])
-    with listening(host, port) as (listener, actual):
+    with observing(metrics=metrics, say=note) as observer, listening(host, port) as (listener, actual):
         connection = replace(options.connection(url), timeout_s=10.0)
-        site = Site(connection=connection, index=index, spec=_spec(model, backend, text_tower), roots=roots, title=title)
+        site = Site(
+            connection=connection,
+            index=index,
+            spec=_spec(model, backend, text_tower),
+            roots=roots,
+            title=title,
+            watch=observer.watch,
+            further=observer.routes,
+        )
         where = url_of(host, actual)
 
         def ready() -> None:
@@ -95,7 +107,7 @@ def serve(
                 typer.launch(where)
 
         with closing(connection.client()) as client:
-            server_of(application(site, client, guard, actual, note), ready).run(sockets=[listener])
+            server_of(observer.around(application(site, client, guard, actual, note)), ready).run(sockets=[listener])
 
 
 def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:

@@ -3,14 +3,58 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from opensearchpy import Urllib3HttpConnection, exceptions
 
 from stair_es.cluster import tls
 
 _ANY_STATUS = range(100, 1000)
+
+
+@dataclass
+class Asked:
+    """One request to one node, for who watches them."""
+
+    method: str
+    path: str
+    """Without parameters."""
+    node: str
+    """Scheme, host and port."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """What else is to be sent: empty, until the watcher adds something."""
+    status: int | None = None
+    """Of the answer, once there is one."""
+    elasticsearch: bool = False
+    """Whether the answer says that it comes from Elasticsearch; that older than 7.14 doesn't."""
+
+
+Watch: TypeAlias = Callable[[Asked], AbstractContextManager[object]]
+_watch: Watch = nullcontext
+
+
+@contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Until the end of the `with`, every request of this process is made within `watch(request)`, in the thread that asks.
+
+    One `watched` may lie in another: a request is made within both.
+    """
+    global _watch  # clients are made in many places: it is the process that is watched
+    before = _watch
+
+    @contextmanager
+    def both(asked: Asked) -> Iterator[None]:
+        with before(asked), watch(asked):
+            yield
+
+    _watch = both
+    try:
+        yield
+    finally:
+        _watch = before
 
 
 class NodeConnection(Urllib3HttpConnection):
@@ -39,7 +83,11 @@ class NodeConnection(Urllib3HttpConnection):
         """
         try:
             self._pin()
-            status, answered, raw = super().perform_request(method, url, params, body, timeout, _ANY_STATUS, headers)
+            asked = Asked(method, url, self.host)
+            with _watch(asked):
+                more = {**(headers or {}), **asked.headers}
+                status, answered, raw = super().perform_request(method, url, params, body, timeout, _ANY_STATUS, more)
+                asked.status, asked.elasticsearch = status, "x-elastic-product" in answered
         except exceptions.TransportError as error:
             _note(error, self.host, {})
             raise

@@ -98,10 +98,12 @@ _S = TypeVar("_S")
 
 @dataclass
 class Batch:
-    """Some images on their way, and the seconds that each stage spent on them."""
+    """Some images on their way, and the time that each stage spent on them."""
 
     images: list[State]
     seconds: dict[Stage, float] = field(default_factory=dict)
+    began_ns: dict[Stage, int] = field(default_factory=dict)
+    """When each stage began, in nanoseconds since 1970, by the clock of whoever worked on it."""
 
     def outcomes(self) -> list[Outcome]:
         """The images' outcomes: one each, after the last stage."""
@@ -118,6 +120,7 @@ class Batch:
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
         """Adds what it encloses to the stage's seconds."""
+        self.began_ns.setdefault(stage, time.time_ns())
         start = time.perf_counter()
         try:
             yield

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from stair_es.cluster.bulk import Sent
@@ -18,6 +18,7 @@ from stair_es.errors import IngestError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Wanted, bytes_of
 from stair_es.ingest.lanes import Lanes, Task, WorkerDied
+from stair_es.ingest.report import Traffic
 from stair_es.ingest.stages import dead
 from stair_es.sources.item import Item, Unlisted
 
@@ -82,9 +83,7 @@ class Pump:
     """The sink is empty: there is nothing to check."""
     admit: Callable[[Item | Unlisted], Item | None]
     """Takes note of each thing that is listed; None for what has its outcome already."""
-    sent: int = 0
-    busy: int = 0
-    """Bulk requests, and how many of them found the cluster busy or away."""
+    traffic: Traffic = field(default_factory=Traffic)
     clock: EncoderClock = field(init=False)
     _checking: dict[Task, Batch] = field(default_factory=dict)
     _todo: deque[Wanted] = field(default_factory=deque)
@@ -208,7 +207,7 @@ class Pump:
                 f"a worker died while it asked the ledger: {error}", "Run it again: it goes on from there."
             ) from error
         self._want(batch.only(Wanted))
-        yield Batch(list(batch.outcomes()), batch.seconds)
+        yield replace(batch, images=list(batch.outcomes()))
 
     def _written(self, task: Task) -> Iterator[Batch]:
         units = self._writing.pop(task)
@@ -232,8 +231,7 @@ class Pump:
 
     def _observe(self, sent: list[Sent]) -> None:
         for request in sent:
-            self.sent += 1
-            self.busy += request.busy
+            self.traffic.observe(request)
             self.pace.observe(request)
         documents = sum(request.documents for request in sent)
         if documents:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from stair_es.cluster.bulk import Sent
 from stair_es.cluster.words_sync import WordsReport
 from stair_es.errors import IngestError
 from stair_es.ingest.batch import STAGES, Batch, Outcome, Stage
@@ -93,13 +94,37 @@ class Report:
 
 
 @dataclass
+class Traffic:
+    """The bulk requests of a run."""
+
+    requests: int = 0
+    busy: int = 0
+    """How many of them found the cluster busy or away and were repeated."""
+    documents: int = 0
+    bytes: int = 0
+
+    def observe(self, request: Sent) -> None:
+        """Take in one more."""
+        self.requests += 1
+        self.busy += request.busy
+        self.documents += request.documents
+        self.bytes += request.bytes
+
+
+@dataclass
 class Books:
     """Keeps one outcome an image while a run goes on, and checks that none is missing or double at its end."""
 
     manifest: Manifest
     dead_letters: DeadLetters
     kinds: Counter[str] = field(default_factory=Counter)
+    dead_stages: Counter[Stage] = field(default_factory=Counter)
     stage_seconds: defaultdict[Stage, float] = field(default_factory=lambda: defaultdict(float))
+    traffic: Traffic = field(default_factory=Traffic)
+    encoder_idle: float | None = None
+    """See `Report`; so far."""
+    removed: int = 0
+    """Documents whose image is gone."""
     listed: int = 0
     """Images that the sources named so far."""
     listing_done: bool = False
@@ -136,6 +161,7 @@ class Books:
         for outcome in taken:
             self.kinds[outcome.kind] += 1
             if outcome.kind == "dead":
+                self.dead_stages[outcome.stage] += 1
                 self._count_reason(outcome)
                 self.dead_letters.add(outcome)
 

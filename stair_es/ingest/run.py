@@ -12,7 +12,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.pace import Pace
 from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Outcome, bytes_of, now
+from stair_es.ingest.batch import Batch, Outcome, bytes_of, now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
@@ -44,6 +44,7 @@ def ingest(
     say: Say,
     progress: Progress,
     books: Callable[[Books], None] = lambda _: None,
+    through: Callable[[Batch], None] = lambda _: None,
 ) -> Report:
     """Bring the images of `sources` into the index behind `options.alias`.
 
@@ -54,6 +55,7 @@ def ingest(
         say: Gets remarks for people.
         progress: Is called with the books whenever a batch is through.
         books: Is called once with the books of the run, so that a caller has the counts of a failed run too.
+        through: Is called with each batch that is through.
 
     Raises:
         StairError: The run failed as a whole. What was written stays, and the next run goes on from there.
@@ -75,7 +77,7 @@ def ingest(
         session = sink_kind(options).open(plan(options, connection, began), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
-        return _Run(streams, options, session, kept, say, progress).through(runner, ahead)
+        return _Run(streams, options, session, kept, say, progress, through).work(runner, ahead)
 
 
 @dataclass
@@ -86,10 +88,11 @@ class _Run:
     books: Books
     say: Say
     progress: Progress
+    through: Callable[[Batch], None]
     emptied: int = 0
     """Images that a word policy left no word."""
 
-    def through(self, runner: Literal["local", "ray"], ahead: Ahead[Item | Unlisted]) -> Report:
+    def work(self, runner: Literal["local", "ray"], ahead: Ahead[Item | Unlisted]) -> Report:
         start = time.perf_counter()
         job = job_of(self.options, self.session)
         if job.policy:
@@ -97,11 +100,11 @@ class _Run:
         policy = self.options.bulk
         try:
             with self.session.load(), _lanes(runner, job, self.options) as lanes:
-                pump = Pump(lanes, Pace(policy), job.fresh, self._admit)
+                pump = Pump(lanes, Pace(policy), job.fresh, self._admit, self.books.traffic)
                 self._pump(pump, ahead)
             if self.emptied:
                 self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
-            removed = self._remove_gone() if self.options.resync else 0
+            self.books.removed = self._remove_gone() if self.options.resync else 0
         except StairError:
             self.say(
                 f"the run stopped with {self.books.done:,} of {self.books.listed:,} images done; the next one goes on from there"
@@ -111,7 +114,7 @@ class _Run:
             self.books.dead_letters.close()
         self.books.close()
         coverage = Coverage(sources=self.streams.whole, fate=self.books.manifest.fate)
-        return self._report(job, runner, pump, removed, self.session.complete(coverage), time.perf_counter() - start)
+        return self._report(job, runner, self.session.complete(coverage), time.perf_counter() - start)
 
     def _remove_gone(self) -> int:
         by_content = self.options.document.id == "content"
@@ -122,9 +125,10 @@ class _Run:
         for batch in pump.run(ahead):
             self.books.enter(batch)
             self.emptied += sum(outcome.reason == EMPTIED for outcome in batch.outcomes())
-            self.books.listing_done = ahead.exhausted
+            self.books.listing_done, self.books.encoder_idle = ahead.exhausted, pump.clock.idle_share
+            self.through(batch)
             self.progress(self.books)
-            if pump.busy and not told_busy:
+            if self.books.traffic.busy and not told_busy:
                 told_busy = True
                 self.say("the cluster is busy or away at times: requests are repeated, more slowly")
             if ahead.exhausted and not told_listed:
@@ -149,20 +153,20 @@ class _Run:
         self.books.enter_outcomes([Outcome(found.as_item(), "dead", "list", found.reason)])
         return None
 
-    def _report(self, job: Job, runner: str, pump: Pump, removed: int, completion: Completion, seconds: float) -> Report:
+    def _report(self, job: Job, runner: str, completion: Completion, seconds: float) -> Report:
         counts = self.books.counts()
         return Report(
             seen=counts["seen"],
             written=counts["written"],
             unchanged=counts["unchanged"],
             dead=counts["dead"],
-            removed=removed,
+            removed=self.books.removed,
             documents=self.books.manifest.documents(),
             seconds=seconds,
             stage_seconds=dict(self.books.stage_seconds),
-            encoder_idle=pump.clock.idle_share,
-            bulk_requests=pump.sent,
-            bulk_busy=pump.busy,
+            encoder_idle=self.books.encoder_idle,
+            bulk_requests=self.books.traffic.requests,
+            bulk_busy=self.books.traffic.busy,
             index=self.session.index,
             alias=self.options.alias,
             swapped=completion.swapped,

@@ -22,10 +22,12 @@ from stair_es.web.routes import Routes
 from stair_es.web.security import Guard, Guarded
 from stair_es.web.thumbs import Thumbs
 from stair_es.web.view import Views
+from stair_es.web.watch import Unwatched, Watch
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
     from starlette.requests import Request
+    from starlette.routing import Route
     from starlette.types import ASGIApp
 
     from stair_es.cluster.connect import Connection
@@ -45,6 +47,9 @@ class Site:
     roots: Roots = field(default_factory=Roots)
     limits: Limits = field(default_factory=Limits)
     title: str = ""
+    watch: Watch = field(default_factory=Unwatched)
+    further: tuple[Route, ...] = ()
+    """Routes besides the page's own, behind the same guard."""
 
 
 def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
@@ -64,8 +69,10 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
     gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
     views = Views(client, site.connection, site.index, site.spec)
     views.now()
-    engine = Engine(client, site.connection, site.index, views=views, gate=gate, limits=limits, roots=site.roots)
-    thumbs = Thumbs(client, site.connection, site.index, roots=site.roots, gate=gate, limits=limits)
+    engine = Engine(
+        client, site.connection, site.index, views=views, gate=gate, limits=limits, roots=site.roots, watch=site.watch
+    )
+    thumbs = Thumbs(client, site.connection, site.index, roots=site.roots, gate=gate, limits=limits, watch=site.watch)
 
     def ours(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
@@ -80,7 +87,7 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
         return _answer(Fault(status=500, error="something went wrong here", remedy="The server's log says more."))
 
     app = Starlette(
-        routes=Routes(engine, thumbs, limits, site.title).all(),
+        routes=[*Routes(engine, thumbs, limits, site.title, site.watch).all(), *site.further],
         exception_handlers={StairError: ours, Refused: _refused, Busy: _busy, HTTPException: _http, Exception: unexpected},
     )
     return Guarded(app, guard, port)

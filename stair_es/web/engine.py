@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stair_es.web.limits import Limits
     from stair_es.web.originals import Roots
     from stair_es.web.view import View, Views
+    from stair_es.web.watch import Watch
 
 _T = TypeVar("_T")
 _THUMBNAIL_PX = 128
@@ -44,7 +45,16 @@ class Engine:
     """One index, asked for one page."""
 
     def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, *, views: Views, gate: Gate, limits: Limits, roots: Roots
+        self,
+        client: OpenSearch,
+        connection: Connection,
+        index: str,
+        *,
+        views: Views,
+        gate: Gate,
+        limits: Limits,
+        roots: Roots,
+        watch: Watch,
     ) -> None:
         """Nothing is asked yet.
 
@@ -56,9 +66,11 @@ class Engine:
             gate: Around the encoder.
             limits: What is refused.
             roots: Folders whose files may be shown.
+            watch: Is told.
         """
         self._client, self._connection, self._index = client, connection, index
         self._views, self._gate, self._limits, self._roots = views, gate, limits, roots
+        self._watch = watch
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
@@ -106,7 +118,8 @@ class Engine:
         view = self._views.now()
         with self._gate():
             decoded = decode(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
-            [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
+            with self._watch.encoding("image"):
+                [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
         return {
             "words": answers.pairs(view.wording.steered(vector)),
             "thumbnail": decoded.thumbnail,
@@ -193,7 +206,7 @@ class Engine:
         with self._lock:
             known = self._texts.get(key)
         if known is None:
-            with self._gate():
+            with self._gate(), self._watch.encoding("text"):
                 known = text_vector(view.encoder, text)
             with self._lock:
                 self._texts[key] = known
@@ -229,6 +242,7 @@ class Engine:
             )
         if not isinstance(answer, dict) or "hits" not in answer:
             raise ClusterError(f"{self._connection.safe_url} answers a search with something else", "Is it the cluster's port?")
+        self._watch.took(answer.get("took", 0) / 1000)
         if answer.get("timed_out"):  # what it has found so far isn't the answer
             again = {"retry-after": str(AGAIN_S)}
             raise Refused(503, "the search takes too long", "Ask for less: a filter with many * is slow.", again)

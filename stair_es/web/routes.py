@@ -17,12 +17,18 @@ from stair_es.web.answers import encoded
 from stair_es.web.asked import Asked, asked_of
 from stair_es.web.faults import Refused
 from stair_es.web.intake import Intake
+from stair_es.web.security import ALIVE
+from stair_es.web.watch import PATTERN
 
 if TYPE_CHECKING:
+    from starlette.routing import Match
+    from starlette.types import Scope
+
     from stair_es.web.engine import Engine
     from stair_es.web.limits import Limits
     from stair_es.web.pictures import Picture
     from stair_es.web.thumbs import Thumbs
+    from stair_es.web.watch import Watch
 
 STATIC = Path(__file__).parent / "static"
 _NAME = re.compile(r"(?:[\w-]+/)*[\w-]+(?:\.[\w-]+)*\.(?:js|css|svg|png|ico|webmanifest)", re.ASCII)
@@ -32,29 +38,42 @@ _ASK_AGAIN = "private, no-cache"
 _MAX_NEIGHBOURS = 100
 
 
+class Told(Route):
+    """Leaves its path, with the parameters by name, in the scope of what it answers."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As Starlette has it."""
+        match, more = super().matches(scope)
+        return match, {**more, PATTERN: self.path.replace(":path", "")}
+
+
 class Routes:
     """All of them."""
 
-    def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str) -> None:
+    def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str, watch: Watch) -> None:
         """The routes over what answers them."""
         self._engine, self._thumbs, self._limits, self._title = engine, thumbs, limits, title
-        self._intake = Intake(limits)
+        self._intake, self._watch = Intake(limits), watch
 
     def all(self) -> list[Route]:
         """For the application."""
         return [
-            Route("/", self._page),
-            Route("/compare", self._page),
-            Route("/image/{id:path}", self._page),
-            Route("/static/{name:path}", self._static),
-            Route("/api/about", self._about),
-            Route("/api/search", self._search, methods=["POST"]),
-            Route("/api/facets", self._facets, methods=["POST"]),
-            Route("/api/image", self._seen, methods=["POST"]),
-            Route("/api/image/{id:path}", self._image),
-            Route("/thumb/{id:path}", self._thumb),
-            Route("/original/{id:path}", self._original),
+            Told(ALIVE, self._alive),
+            Told("/", self._page),
+            Told("/compare", self._page),
+            Told("/image/{id:path}", self._page),
+            Told("/static/{name:path}", self._static),
+            Told("/api/about", self._about),
+            Told("/api/search", self._search, methods=["POST"]),
+            Told("/api/facets", self._facets, methods=["POST"]),
+            Told("/api/image", self._seen, methods=["POST"]),
+            Told("/api/image/{id:path}", self._image),
+            Told("/thumb/{id:path}", self._thumb),
+            Told("/original/{id:path}", self._original),
         ]
+
+    async def _alive(self, request: Request) -> Response:
+        return Response("ok\n", media_type="text/plain")
 
     async def _page(self, request: Request) -> Response:
         return _file(request, STATIC / "index.html", "text/html")
@@ -81,8 +100,9 @@ class Routes:
             raise Refused(
                 415, f"the body is {kind[:80] or 'of no type'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
             )
-        async with self._intake(request, self._limits.upload_bytes) as body:
-            return await _json(self._engine.seen, body)
+        with self._watch.uploading():
+            async with self._intake(request, self._limits.upload_bytes) as body:
+                return await _json(self._engine.seen, body)
 
     async def _image(self, request: Request) -> Response:
         id_, rest = _id(request, "/api/image/")

@@ -37,6 +37,9 @@ _FORM = {
     "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
 }
 """Of the page that asks for the token: the only one with a form that the browser itself sends."""
+ALIVE = "/healthz"
+"""The only path that anybody may ask for, by any name: what probes a pod knows no token, and calls it by its address. It says
+nothing but that the server answers."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _LAST_PORT = 65535
@@ -120,7 +123,7 @@ class Guarded:
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
-        answer = self._instead(scope)
+        answer = None if scope["path"] == ALIVE else self._instead(scope)
         if answer is None:
             await self._app(scope, receive, with_headers)
             return

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stair_es.web.gate import Gate
     from stair_es.web.limits import Limits
     from stair_es.web.originals import Roots
+    from stair_es.web.watch import Watch
 
 THUMB_PX = 256
 """Longer side of a thumbnail that is drawn from an original."""
@@ -29,11 +30,12 @@ class Thumbs:
     """Draws them, and keeps the last ones."""
 
     def __init__(
-        self, client: OpenSearch, connection: Connection, index: str, *, roots: Roots, gate: Gate, limits: Limits
+        self, client: OpenSearch, connection: Connection, index: str, *, roots: Roots, gate: Gate, limits: Limits, watch: Watch
     ) -> None:
         """Nothing is drawn yet."""
         self._client, self._connection, self._index = client, connection, index
         self._roots, self._gate, self._limits = roots, gate, limits
+        self._watch = watch
         self.album = Album(limits.cache_bytes)
 
     def thumb(self, id_: str, version: str) -> tuple[Picture, bool]:
@@ -44,6 +46,7 @@ class Thumbs:
             ClusterError: The cluster fails the request.
         """
         known = self.album.get((id_, version)) if version else None
+        self._watch.thumbnail(ready=known is not None)
         if known is not None:
             return known, True
         source = self._source(id_)

@@ -1,0 +1,75 @@
+"""Options of `stair-es ingest` for its metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stair_es.errors import UsageError
+
+from .injected import Injected
+
+if TYPE_CHECKING:
+    from stair_es.telemetry.run import Outlets
+
+_PANEL = "Metrics"
+_LOOPBACK = "127.0.0.1"
+_metered = Injected(
+    {
+        "metrics_file": (
+            Annotated[
+                Path | None,
+                typer.Option(
+                    "--metrics-file",
+                    metavar="FILE.prom",
+                    dir_okay=False,
+                    help="Write metrics for node_exporter's textfile collector, while it runs and at its end.",
+                    rich_help_panel=_PANEL,
+                ),
+            ],
+            None,
+        ),
+        "metrics_port": (
+            Annotated[
+                int | None,
+                typer.Option(
+                    "--metrics-port",
+                    min=0,
+                    max=65535,
+                    help="Serve metrics to Prometheus while it runs; 0 for any free port.",
+                    rich_help_panel=_PANEL,
+                ),
+            ],
+            None,
+        ),
+        "metrics_host": (
+            Annotated[
+                str,
+                typer.Option(
+                    "--metrics-host",
+                    help="The address to serve them on; 0.0.0.0 for all of this machine.",
+                    rich_help_panel=_PANEL,
+                ),
+            ],
+            _LOOPBACK,
+        ),
+    }
+)
+metered = _metered.into
+"""The command with these options besides its own; `outlets` finds them by itself."""
+
+
+def outlets() -> Outlets:
+    """What the running command was given.
+
+    Raises:
+        UsageError: An address, and no port.
+    """
+    from stair_es.telemetry.run import Outlets
+
+    given = _metered.given
+    if given["metrics_host"] != _LOOPBACK and given["metrics_port"] is None:
+        raise UsageError("--metrics-host without --metrics-port", "Name the port, too: --metrics-port 9464.")
+    return Outlets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])

@@ -1,0 +1,62 @@
+"""The page, observed: metrics at `/metrics`, and traces, each where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.transport import watched
+from stair_es.extras import need
+from stair_es.telemetry.tracing import tracing
+from stair_es.web.watch import Unwatched, Watch
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+    from starlette.types import ASGIApp
+
+
+@dataclass
+class Observer:
+    """What an application is made with, and put into."""
+
+    watch: Watch = field(default_factory=Unwatched)
+    routes: tuple[Route, ...] = ()
+    _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The application, observed: outside of its guard, so that what it refuses is seen, too."""
+        for wrap in self._around:
+            app = wrap(app)
+        return app
+
+
+@contextmanager
+def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer]:
+    """An observer of one page; nothing is imported for what isn't asked for.
+
+    Raises:
+        MissingExtra: Metrics are asked for, and the library isn't there.
+    """
+    with ExitStack() as stack:
+        observer = Observer()
+        if metrics:
+            need("prometheus_client", "metrics")
+            from stair_es.telemetry.cluster_requests import timed
+            from stair_es.telemetry.page_metrics import PageMetrics
+
+            counts = PageMetrics()
+            stack.enter_context(watched(timed(counts.answered)))
+            observer.watch, observer.routes = counts, (counts.route(),)
+            observer._around.append(counts.around)
+        tracer = stack.enter_context(tracing(say))
+        if tracer is not None:
+            from functools import partial
+
+            from stair_es.telemetry.spans import Encodings, cluster_spans, page_spans
+
+            stack.enter_context(watched(cluster_spans(tracer)))
+            observer.watch = Encodings(tracer, observer.watch)
+            observer._around.append(partial(page_spans, tracer))
+        yield observer

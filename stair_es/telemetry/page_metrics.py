@@ -1,0 +1,124 @@
+"""What the page does, as metrics: requests, the models' work, the cluster's answers. Nothing of what is in the index."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, Summary
+from prometheus_client.exposition import choose_encoder
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from stair_es.telemetry.answers import Answer, method_of, pattern_of
+from stair_es.web.routes import Told
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from stair_es.cluster.transport import Asked
+    from stair_es.web.watch import What
+
+_PREFIX = "stair_es_page_"
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class PageMetrics:
+    """See `Watch` of the page; and of requests to the cluster, see `answered`."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            f"{_PREFIX}requests", "Requests that were answered.", ["method", "route", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            f"{_PREFIX}request_seconds",
+            "From a request to the end of its answer.",
+            ["route"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._under_way = Gauge(f"{_PREFIX}requests_in_progress", "Requests that are being answered.", registry=registry)
+        self._uploads = Gauge(f"{_PREFIX}uploads_in_progress", "Dropped images that come in or are read.", registry=registry)
+        self._encode = Histogram(
+            f"{_PREFIX}encode_seconds",
+            "A model's work on a text or an image, without waiting for its turn.",
+            ["kind"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._thumbnails = Counter(
+            f"{_PREFIX}thumbnails", "Thumbnails that were asked for, by whether they lay ready.", ["ready"], registry=registry
+        )
+        self._took = Summary(
+            f"{_PREFIX}search_took_seconds", "The cluster's own time for a search, as it says itself.", registry=registry
+        )
+        self._asked = Histogram(
+            f"{_PREFIX}cluster_request_seconds",
+            "A request to the cluster, as it is seen from here.",
+            ["operation"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._failed = Counter(
+            f"{_PREFIX}cluster_errors",
+            "Requests to the cluster that failed; status is 'none' where no answer came.",
+            ["operation", "status"],
+            registry=registry,
+        )
+
+    # --- what the page tells ---
+
+    def encoding(self, what: What) -> AbstractContextManager[object]:
+        """See `Watch`."""
+        return self._encode.labels(what).time()
+
+    def took(self, seconds: float) -> None:
+        """See `Watch`."""
+        self._took.observe(seconds)
+
+    def uploading(self) -> AbstractContextManager[object]:
+        """See `Watch`."""
+        return self._uploads.track_inprogress()
+
+    def thumbnail(self, *, ready: bool) -> None:
+        """See `Watch`."""
+        self._thumbnails.labels("yes" if ready else "no").inc()
+
+    def answered(self, asked: Asked, operation: str, seconds: float) -> None:
+        """A request to the cluster is over; without a status it failed."""
+        self._asked.labels(operation).observe(seconds)
+        if asked.status is None or asked.status >= 400:
+            self._failed.labels(operation, str(asked.status or "none")).inc()
+
+    # --- what is asked of it ---
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """The application, with its requests counted: those too that its guard refuses."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            start, answer = time.perf_counter(), Answer(send)
+            try:
+                with self._under_way.track_inprogress():
+                    await app(scope, receive, answer)
+            finally:
+                route = pattern_of(scope) or "none"
+                self._requests.labels(method_of(scope), route, str(answer.status)).inc()
+                self._seconds.labels(route).observe(time.perf_counter() - start)
+
+        return counted
+
+    def route(self) -> Told:
+        """`GET /metrics`."""
+        return Told("/metrics", self._metrics)
+
+    async def _metrics(self, request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(await run_in_threadpool(encoder, self.registry), headers={"content-type": content_type})

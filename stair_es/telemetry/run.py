@@ -1,0 +1,125 @@
+"""An ingest, observed: metrics into a file or at a port, and traces, each where it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stair_es.errors import StairError, UsageError
+from stair_es.extras import need
+from stair_es.telemetry.tracing import tracing
+
+if TYPE_CHECKING:
+    from stair_es.ingest.batch import Batch
+    from stair_es.ingest.report import Books, Report
+    from stair_es.telemetry.run_metrics import Run
+    from stair_es.telemetry.run_outlets import Textfile
+    from stair_es.telemetry.run_spans import RunSpans
+
+_SOME_DEAD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlets:
+    """Where the metrics of a run go."""
+
+    file: Path | None = None
+    """Ends in `.prom`, as node_exporter wants it."""
+    port: int | None = None
+    """0 for any free one."""
+    host: str = "127.0.0.1"
+
+    def __bool__(self) -> bool:
+        return self.file is not None or self.port is not None
+
+
+@dataclass
+class Observer:
+    """Takes what an ingest tells while it goes on."""
+
+    metrics: Run | None = None
+    file: Textfile | None = None
+    spans: RunSpans | None = None
+    report: Report | None = field(default=None, init=False)
+
+    def books(self, books: Books) -> None:
+        """The run has begun."""
+        if self.metrics:
+            self.metrics.books = books
+
+    def through(self, batch: Batch) -> None:
+        """A batch is through, and in the books."""
+        if self.spans:
+            self.spans.through(batch)
+        if self.file:
+            self.file.now_and_then()
+
+    def done(self, report: Report) -> None:
+        """The run went through."""
+        self.report = report
+        if self.spans:
+            self.spans.done(report)
+
+
+@contextmanager
+def observing(index: str, outlets: Outlets, say: Callable[[str], None]) -> Iterator[Observer]:
+    """An observer of one ingest into `index`; nothing is imported for what isn't asked for.
+
+    Raises:
+        MissingExtra: Metrics are asked for, and the library isn't there.
+        UsageError: The file can't be written, or the port not be had.
+    """
+    with ExitStack() as stack:
+        tracer = stack.enter_context(tracing(say))
+        observer = stack.enter_context(_metered(index, outlets, say)) if outlets else Observer()
+        if tracer is not None:
+            from stair_es.telemetry.run_spans import run_spans
+
+            observer.spans = stack.enter_context(run_spans(tracer, index))
+        yield observer
+
+
+@contextmanager
+def _metered(index: str, outlets: Outlets, say: Callable[[str], None]) -> Iterator[Observer]:
+    need("prometheus_client", "metrics")
+    from stair_es.telemetry.run_metrics import Run
+    from stair_es.telemetry.run_outlets import Textfile, served
+
+    if outlets.file and outlets.file.suffix != ".prom":
+        raise UsageError(
+            f"the metrics file {str(outlets.file)!r} doesn't end in .prom",
+            "node_exporter reads no other: --metrics-file photos.prom",
+        )
+    run = Run(index=index, start_s=time.time())
+    with ExitStack() as stack:
+        if outlets.port is not None:
+            say(f"metrics: {stack.enter_context(served(run, outlets.host, outlets.port))}")
+        observer = Observer(metrics=run, file=Textfile(outlets.file, run, say) if outlets.file else None)
+        try:
+            yield observer
+            _close(run, observer.report)
+        except BaseException as error:
+            run.end_s, run.exit_code = time.time(), _code_of(error)
+            raise
+        finally:
+            if observer.file:
+                observer.file.write()
+
+
+def _close(run: Run, report: Report | None) -> None:
+    run.end_s, run.report = time.time(), report
+    run.exit_code = _SOME_DEAD if report and report.incomplete else 0
+    run.success_s = run.end_s
+
+
+def _code_of(error: BaseException) -> int:
+    """What the command exits with because of it."""
+    if isinstance(error, StairError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1

@@ -1,0 +1,98 @@
+"""The books of an ingest as metrics: read when somebody asks, so that the run itself counts nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from stair_es.ingest.batch import STAGES
+
+if TYPE_CHECKING:
+    from stair_es.ingest.report import Books, Report
+
+PREFIX = "stair_es_ingest_"
+LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
+_FAILING = ("list", *STAGES)
+
+
+@dataclass
+class Run(Collector):
+    """One run, from its begin to its end and after."""
+
+    index: str
+    """The alias: label of every series, so that the files of several jobs can lie in one folder."""
+    start_s: float
+    """Seconds since 1970."""
+    books: Books | None = None
+    """From the moment on that there are some."""
+    report: Report | None = None
+    """Of a run that went through."""
+    end_s: float | None = None
+    exit_code: int | None = None
+    """What the command will exit with, once the run is over."""
+    success_s: float | None = None
+    """When a run of this index last went through: this one, or one before it."""
+
+    def collect(self) -> Iterator[Metric]:
+        """As the library has it."""
+        yield from self._times()
+        if self.books is not None:
+            yield from _counted(self.index, self.books)
+
+    def _times(self) -> Iterator[Metric]:
+        yield _gauge(self.index, "start_timestamp_seconds", "When the run began.", self.start_s)
+        if self.end_s is not None:
+            yield _gauge(self.index, "end_timestamp_seconds", "When it was over; absent while it is under way.", self.end_s)
+        if self.success_s is not None:
+            told = "When a run last went through to its end, dead images or not; kept from the file before while none has."
+            yield _gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), told, self.success_s)
+        if self.exit_code is not None:
+            told = "What the command exited with: 0, 3 (some images are dead), or another (it failed); absent before the end."
+            yield _gauge(self.index, "exit_code", told, self.exit_code)
+        if self.report is not None:
+            told = "1: a new index was built, but the alias doesn't stand for it yet."
+            yield _gauge(self.index, "swap_pending", told, bool(self.report.unfinished))
+
+
+def _counted(index: str, books: Books) -> Iterator[Metric]:
+    yield _counter(index, "listed_images", "Images that the sources named so far.", books.listed)
+    yield _gauge(index, "listing_done", "1: all of them were named.", books.listing_done)
+    outcomes: dict[str, float] = {kind: count for kind, count in books.counts().items() if kind != "seen"}
+    yield _counters(index, "images", "Images that have their outcome.", "outcome", outcomes)
+    stages: dict[str, float] = {stage: books.dead_stages[stage] for stage in _FAILING}
+    yield _counters(index, "dead_images", "Images that failed, by the stage that they failed in.", "stage", stages)
+    seconds: dict[str, float] = {stage: books.stage_seconds.get(stage, 0.0) for stage in STAGES}
+    told = "Time spent in each stage, summed over all workers: more than has passed where several work side by side."
+    yield _counters(index, "stage_seconds", told, "stage", seconds)
+    if books.encoder_idle is not None:
+        told = "Share of the time in which the encoders had nothing to do, from their first batch to their last."
+        yield _gauge(index, "encoder_idle_ratio", told, books.encoder_idle)
+    traffic = books.traffic
+    yield _counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
+    yield _counter(index, "bulk_busy_requests", "Those that found the cluster busy or away, and were repeated.", traffic.busy)
+    yield _counter(index, "bulk_documents", "Documents in bulk requests, repeated ones again.", traffic.documents)
+    yield _counter(index, "bulk_bytes", "Bytes of bulk requests, repeated ones again.", traffic.bytes)
+    yield _counter(index, "removed_documents", "Documents removed because their image is gone (--resync).", books.removed)
+
+
+def _gauge(index: str, name: str, told: str, value: float) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, told, labels=["index"])
+    family.add_metric([index], float(value))
+    return family
+
+
+def _counter(index: str, name: str, told: str, value: float) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, told, labels=["index"])
+    family.add_metric([index], float(value))
+    return family
+
+
+def _counters(index: str, name: str, told: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, told, labels=["index", label])
+    for value, count in values.items():
+        family.add_metric([index, value], float(count))
+    return family

@@ -1,0 +1,88 @@
+"""A run as a trace: batches below it, stages below them, and the requests to the cluster.
+
+Stages may have run on other machines: a batch comes back with the times of each, and its spans are made here, afterwards. Only
+requests of this process have spans, so those of Ray's workers have none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+
+from stair_es.cluster.transport import watched
+from stair_es.telemetry.spans import CARRIED, cluster_spans
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+
+    from stair_es.ingest.batch import Batch
+    from stair_es.ingest.report import Report
+
+_AS_MANY = 200
+_NS = 1_000_000_000
+
+
+class Thinned:
+    """Says yes to the first 200, then to every second for 200 more, then to every fourth: a long run stays a trace to look at."""
+
+    def __init__(self) -> None:
+        """None has come yet."""
+        self._seen = self._kept = 0
+        self._every = 1
+
+    def __call__(self) -> bool:
+        """Whether this one is kept. From several threads at once the numbers may be off by a few."""
+        self._seen += 1
+        if self._seen % self._every:
+            return False
+        self._kept += 1
+        if self._kept % _AS_MANY == 0:
+            self._every *= 2
+        return True
+
+
+class RunSpans:
+    """The span of a run, and what comes below it."""
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        """A run that begins."""
+        self._tracer, self._span = tracer, span
+        self._keeps = Thinned()
+
+    def through(self, batch: Batch) -> None:
+        """A batch is through: its span, and one for each stage that worked on it."""
+        if not batch.began_ns or not self._keeps():
+            return
+        ends = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS) for stage in batch.began_ns}
+        kinds = Counter(outcome.kind for outcome in batch.outcomes())
+        of_batch = self._tracer.start_span(
+            "batch",
+            trace.set_span_in_context(self._span),
+            attributes={"stair_es.images": len(batch.images), **{f"stair_es.{kind}": count for kind, count in kinds.items()}},
+            start_time=min(batch.began_ns.values()),
+        )
+        below = trace.set_span_in_context(of_batch)
+        for stage, began_ns in batch.began_ns.items():
+            self._tracer.start_span(stage, below, start_time=began_ns).end(ends[stage])
+        of_batch.end(max(ends.values()))
+
+    def done(self, report: Report) -> None:
+        """The run went through."""
+        counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "dead", "removed")}
+        self._span.set_attributes({f"stair_es.{name}": count for name, count in counts.items()})
+        self._span.set_attributes({"stair_es.runner": report.runner, "stair_es.model": report.model})
+
+
+@contextmanager
+def run_spans(tracer: Tracer, index: str) -> Iterator[RunSpans]:
+    """A run's span. `TRACEPARENT` in the environment, which schedulers of jobs set, becomes its parent."""
+    parent = CARRIED.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
+    with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
+        below = trace.set_span_in_context(span)
+        with watched(cluster_spans(tracer, below, Thinned())):
+            yield RunSpans(tracer, span)

@@ -1,0 +1,97 @@
+"""Traces on or off, as OpenTelemetry's own environment variables have it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from stair_es._version import __version__
+from stair_es.errors import MissingExtra
+from stair_es.extras import need
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROTOCOL = "http/protobuf"
+
+
+@contextmanager
+def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
+    """A tracer whose spans go to the collector that the environment names, the last ones at the end of the `with`.
+
+    None, and nothing imported, where it names none or says that traces aren't wanted. What hinders traces is said, once, and
+    hinders nothing else: the same environment is often set for all programs of a machine.
+
+    Args:
+        say: Takes what the operator should know.
+        environ: The environment. What else it has for OpenTelemetry the library reads from the real one.
+    """
+    endpoint = next((name for name in _ENDPOINTS if environ.get(name)), None)
+    exporters = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if endpoint is None or environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporters == "none":
+        yield None
+        return
+    hindered = _hindered(environ, exporters)
+    if hindered:
+        say(f"no traces, though {endpoint} is set: {hindered}")
+        yield None
+        return
+    with _told(say):
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        own = {"service.name": "stair-es", "service.version": __version__}
+        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        try:
+            yield provider.get_tracer("stair_es", __version__)
+        finally:
+            provider.shutdown()
+
+
+def _hindered(environ: Mapping[str, str], exporters: str) -> str:
+    if exporters != "otlp":
+        return f"OTEL_TRACES_EXPORTER is {exporters!r}, and only 'otlp' and 'none' are known here."
+    protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
+    if protocol != _PROTOCOL:
+        return f"the protocol {protocol!r} isn't spoken here. Set {_PROTOCOLS[0]}={_PROTOCOL}, and a port that takes it (4318)."
+    try:
+        for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+            need(module, "traces")
+    except MissingExtra as error:
+        return f"{error.message}. {error.remedy}"
+    return ""
+
+
+class _Said(logging.Handler):
+    """Each thing once: a collector that is away would fill the terminal."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say, self._known = say, set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if str(record.msg) not in self._known:
+            self._known.add(str(record.msg))
+            self._say(f"traces: {record.getMessage()}")
+
+
+@contextmanager
+def _told(say: Callable[[str], None]) -> Iterator[None]:
+    """What OpenTelemetry logs goes to `say`."""
+    logger, handler = logging.getLogger("opentelemetry"), _Said(say)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
