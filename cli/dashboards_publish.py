@@ -38,7 +38,9 @@ _CERTIFICATES = {
     "client_cert": _certificate("client-cert", "PEM file with the certificate to show (and its key)."),
     "client_key": _certificate("client-key", "PEM file with the key of that certificate."),
 }
-_certified = Injected({f"dashboards_{name}": option for name, option in _CERTIFICATES.items()})
+_certified = Injected(
+    {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
+)
 certified = _certified.into
 """The command with the options of a secure connection to the product besides its own."""
 
@@ -99,8 +101,11 @@ def publish(
 
     if dashboards_url and dashboards_url != os.environ.get(f"{_ENV}URL"):
         options.refuse_password(dashboards_url, f"{_ENV}URL")
-    certificates = {name: _certified.given[f"dashboards_{name}"] for name in _CERTIFICATES}
-    place = place_from_env(dashboards_url, certificates, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout)
+    named, environ = options.belonging(_certified.given, dashboards_url, "dashboards_")
+    certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
+    place = place_from_env(
+        dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
+    )
     corpus, _ = looked(index, url, words_index=words_index, time_field=time_field)
     with closing(Session(place)) as session:
         found = recognise(session, None if product == "auto" else product)

@@ -150,7 +150,7 @@ def _lines() -> Callable[[str, int, int], None]:
         now = time.monotonic()
         if done == total or now - last >= _LINE_EVERY_S:
             last = now
-            note(f"{what}: {done:,} of {total:,}")
+            note(f"{what}: {done:,} of {total:,}", part=what, done=done, total=total)
 
     return update
 

@@ -29,20 +29,23 @@ class Injected:
         return self._given.get({name: default for name, (_, default) in self._options.items()})
 
     def into(self, command: Callable[..., _R]) -> Callable[..., _R]:
-        """The command with these options besides its own."""
+        """The command with these options besides its own; one that it has already, it gets too."""
+        own = inspect.signature(command, eval_str=True)
 
         @wraps(command)
         def with_options(*args: object, **given: Any) -> _R:  # noqa: ANN401  whatever the command takes
-            token = self._given.set({name: given.pop(name, default) for name, (_, default) in self._options.items()})
+            token = self._given.set({name: given.get(name, default) for name, (_, default) in self._options.items()})
+            passed = {name: value for name, value in given.items() if name in own.parameters or name not in self._options}
             try:
-                return command(*args, **given)
+                return command(*args, **passed)
             finally:
                 self._given.reset(token)
 
-        own = inspect.signature(command, eval_str=True)
         keyword = inspect.Parameter.KEYWORD_ONLY
         added = [
-            inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (kind, default) in self._options.items()
+            inspect.Parameter(name, keyword, default=default, annotation=kind)
+            for name, (kind, default) in self._options.items()
+            if name not in own.parameters
         ]
         with_options.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
         annotations = {name: kind for name, (kind, _) in self._options.items()}

@@ -11,10 +11,13 @@ import typer
 from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
 from stair_es.errors import UsageError
 
+from . import settings
 from .injected import Injected
 from .output import note
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stair_es.cluster.connect import Connection
 
 Words = Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")]
@@ -27,6 +30,15 @@ Url = Annotated[
         help="The search cluster; several nodes with commas between. Without it the embedded node is used.",
     ),
 ]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """The names of the models that are installed, for the shell."""
+    from stair_es.plugins import names
+
+    return [name for name in names("encoders") if name.startswith(incomplete)]
+
+
 Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
 Model = Annotated[
     str,
@@ -36,6 +48,7 @@ Model = Annotated[
         envvar=ENV_MODEL,
         show_envvar=True,
         help="A model by name, the folder of a checkpoint, or its id on the Hugging Face hub (org/name).",
+        autocompletion=complete_models,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
@@ -66,7 +79,7 @@ _SECURE = {
     "aws_service": _secure("aws-service", "Sign requests for AWS: es, or aoss for Serverless."),
     "aws_region": _secure("aws-region", "Region to sign for; else what the AWS configuration says."),
 }
-_connected = Injected({name: (kind, None) for name, kind in _SECURE.items()})
+_connected = Injected({**{name: (kind, None) for name, kind in _SECURE.items()}, "context": (typer.Context, None)})
 connected = _connected.into
 """The command with the options of a secure connection besides its own; `connection` finds them by itself."""
 
@@ -74,7 +87,8 @@ connected = _connected.into
 def connection(url: str | None) -> Connection:
     """The connection to `url`, or to the embedded node, which is started where it isn't running (stderr says so).
 
-    Logins come from the environment, certificates and AWS from the options of a `connected` command or the environment.
+    Logins come from the environment, certificates and AWS from the options of a `connected` command or the environment; what
+    the configuration file says of them is for the URL that it says.
     The embedded node gets none of them.
 
     Raises:
@@ -87,12 +101,28 @@ def connection(url: str | None) -> Connection:
         refuse_password(url, ENV_URL)
     url = url or secret(ENV_URL)
     if url:
-        return Connection.from_env(url, _connected.given)
+        return Connection.from_env(url, *belonging(_connected.given, url))
     from stair_es.node import ensure_running
 
     node_url = ensure_running(say=note)
     note(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
     return Connection(url=node_url)
+
+
+def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """Options and environment of a connection to `url`.
+
+    Args:
+        given: What a command was given, and its `context`.
+        url: Of the cluster, or of the product.
+        prefix: Of the options' names, as far as there is one.
+    """
+    context = given["context"]
+    named = {name: value for name, value in given.items() if name != "context"}
+    if context is None:
+        return named, dict(os.environ)
+    found = settings.of(context)
+    return found.options(context, named, url, prefix), found.environ(url, prefix)
 
 
 def refuse_password(url: str, variable: str) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 from typing import Any, NoReturn
 
 from rich.console import Console
 
 from .bars import visible
+from .json_log import LOG, json_text, lines_are_json, to_json_lines
 
 
 class _Stdout(Console):
@@ -19,20 +18,33 @@ class _Stdout(Console):
         _leave_pipe()
 
 
-_CONTROLS = re.compile(r"[\x7f-\x9f]")
-"""They drive terminals as those below U+0020 do, which JSON has to escape."""
+class _Stderr(Console):
+    @property
+    def is_terminal(self) -> bool:
+        """Whether bars and colours may go there: never between JSON lines."""
+        return super().is_terminal and not lines_are_json()
+
+
 stdout = _Stdout(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 
 
-def note(text: str) -> None:
-    """A remark for people."""
-    _say(text, "dim")
+def log_as(form: str) -> None:
+    """`json`: from now on all that goes to stderr is one JSON object a line; `text`: it is for people."""
+    to_json_lines(form == "json")
+
+
+def note(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
+    """A remark for people; `facts` are what it says in numbers, for whoever reads the JSON lines."""
+    if lines_are_json():
+        LOG.info(text, extra={"facts": facts})
+    else:
+        _say(text, "dim")
 
 
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """One JSON value on one line of stdout."""
-    plain(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False)))
+    plain(json_text(value))
 
 
 def plain(text: str) -> None:
@@ -52,6 +64,9 @@ def _leave_pipe() -> NoReturn:
 def fail(error: Exception) -> None:
     """An error: what was wrong in red, what to do below it."""
     message, remedy = getattr(error, "message", str(error)), getattr(error, "remedy", "")
+    if lines_are_json():
+        LOG.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__}})
+        return
     _say(f"error: {message}", "red")
     if remedy:
         _say(remedy, "")

@@ -41,7 +41,7 @@ def _lines() -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last >= _LINE_EVERY_S:
             last = time.monotonic()
-            note(f"{done:,}/{total:,} documents")
+            note(f"{done:,}/{total:,} documents", done=done, total=total)
 
     return update
 

@@ -70,6 +70,13 @@ def _lines(noun: str) -> Callable[[Books], None]:
             rate = books.done / (now - start)
             left = books.listed - books.done
             eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
-            note(f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead")
+            note(
+                f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead",
+                done=books.done,
+                listed=books.listed,
+                listing_done=books.listing_done,
+                dead=books.kinds["dead"],
+                per_s=round(rate, 1),
+            )
 
     return update

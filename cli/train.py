@@ -179,9 +179,13 @@ def _lines() -> tuple[Callable[[Moment], None], Callable[[str, int, int], None]]
         if "loss" not in moment.values or due() or moment.step == moment.steps:
             rate = (moment.step - began) / max(time.monotonic() - start, 1e-9)
             eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
-            note(_said(moment) + eta)
+            note(_said(moment) + eta, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
 
-    return tell, lambda what, done, total: note(f"{what}: {done:,} of {total:,}") if due() or done == total else None
+    def progress(what: str, done: int, total: int) -> None:
+        if due() or done == total:
+            note(f"{what}: {done:,} of {total:,}", part=what, done=done, total=total)
+
+    return tell, progress
 
 
 def _said(moment: Moment) -> str:

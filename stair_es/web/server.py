@@ -86,6 +86,7 @@ def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
             http="h11",
             ws="none",
             lifespan="off",
+            log_config=None,  # as Python's logging is set up, which the command line may have turned to JSON
             log_level="error",
             access_log=False,  # it would hold tokens
             server_header=False,

@@ -1,0 +1,74 @@
+"""What is said on the side as JSON, one object a line, for whoever collects logs: our own remarks, and those of libraries."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Any
+
+LOG = logging.getLogger("stair_es.said")
+_CONTROLS = re.compile(r"[\x7f-\x9f]")
+"""They drive terminals as those below U+0020 do, which JSON has to escape."""
+
+
+def json_text(value: Any) -> str:  # noqa: ANN401  any JSON value
+    """One line of JSON that drives no terminal."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False, default=str))
+
+
+class JsonLine(logging.Formatter):
+    """`time` (ISO 8601, UTC), `level`, `message`, the facts of a remark, and for others their `logger` and `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.name != LOG.name:
+            line["logger"] = record.name
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json_text(line)
+
+
+class _Stderr(logging.StreamHandler[Any]):
+    """Writes to what `sys.stderr` is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(JsonLine())
+
+    @property
+    def stream(self) -> Any:  # noqa: ANN401
+        return sys.stderr
+
+
+def lines_are_json() -> bool:
+    """Whether all that goes to stderr is JSON."""
+    return any(isinstance(handler, _Stderr) for handler in LOG.handlers)
+
+
+def to_json_lines(wanted: bool) -> None:
+    """Take all logging of this process as JSON lines, warnings and uncaught exceptions too; or give it back."""
+    logging.captureWarnings(wanted)
+    sys.excepthook = _uncaught if wanted else sys.__excepthook__
+    for logger in (LOG, logging.root):
+        for handler in [each for each in logger.handlers if isinstance(each, _Stderr)]:
+            logger.removeHandler(handler)
+        if wanted:
+            logger.addHandler(_Stderr())
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    LOG.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))

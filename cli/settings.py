@@ -1,0 +1,231 @@
+"""What the configuration file says, handed to the commands: options by Typer's defaults, the rest by the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+
+from stair_es.config import ENV_CONFIG
+from stair_es.errors import StairError, UsageError
+from stair_es.profiles import SECRETS, Key, Kind, Values, chosen, default_path, group, of_cluster, profiles, read
+
+_PREFIX = "STAIR_ES_"
+_TEXTS = ("user", "dashboards_user", "node_heap", "trust_remote_code", *SECRETS)
+LOG_FORMATS = ("text", "json")
+_PATHS = ("home", *(f"{name}_file" for name in ("user", "dashboards_user", *SECRETS)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the file says, with the profile that holds."""
+
+    path: Path | None = None
+    """None if there is none."""
+    profile: str | None = None
+    values: Values = field(default_factory=dict)
+    error: StairError | None = None
+    """What is wrong with the file, for the one command that goes on nevertheless."""
+    exported: frozenset[Key] = frozenset()
+    """What was put into the environment."""
+    holds: frozenset[Key] = frozenset()
+    """What the environment didn't set otherwise."""
+
+    def text(self, name: str) -> str | None:
+        """A value above the tables."""
+        found = self.values.get((name,))
+        return None if found is None else str(found.value)
+
+    def environ(self, url: str | None, prefix: str = "") -> dict[str, str]:
+        """The environment for a connection to `url`: without the file's logins, if the file has them for another one."""
+        theirs = {variable(key) for key in self.exported if of_cluster(key, prefix)} if self._foreign(url, prefix) else set()
+        return {name: value for name, value in os.environ.items() if name not in theirs}
+
+    def options(self, context: typer.Context, given: Mapping[str, Any], url: str | None, prefix: str = "") -> dict[str, Any]:
+        """Those options of a connection to `url` that hold: not the file's, if it has them for another URL, or if what
+        belongs to them was given.
+
+        Args:
+            context: Of the command.
+            given: Parameter -> value.
+            url: Of the cluster, or of the product.
+            prefix: Of the keys: `dashboards_` for the product.
+        """
+        ours = {name for name in given if _source(context, name) == "DEFAULT_MAP"}
+        own = {(name,) for name in given if name not in ours and given[name] is not None}
+        foreign = self._foreign(url, prefix)
+        left_out = {name for name in ours if foreign or group((name,)) & own}
+        return {name: None if name in left_out else value for name, value in given.items()}
+
+    def _foreign(self, url: str | None, prefix: str) -> bool:
+        known = self.text(f"{prefix}url")
+        return url is not None and known is not None and url.rstrip("/") != known.rstrip("/")
+
+
+def take(context: typer.Context, path: Path | None, profile: str | None, *, tolerant: bool) -> Settings:
+    """Let what the file says hold for the command that follows; undone when the context closes.
+
+    Args:
+        context: Of the root.
+        path: The file that was named, or None for the default one, if it is there.
+        profile: The profile that was named.
+        tolerant: Whether what is wrong with the file is noted only.
+
+    Raises:
+        UsageError: There is no such file or profile, or something in it is wrong.
+    """
+    try:
+        settings = _read(context, path, profile)
+    except UsageError as error:
+        if not tolerant:
+            raise
+        settings = Settings(path=path or default_path(), profile=profile, error=error)
+    taken = _beside_environment(settings.values, os.environ)
+    context.default_map = default_map(context.command, taken)
+    exported = {key for key in taken if len(key) == 1 and key[0] in (*_TEXTS, *_PATHS, "node_port")}
+    before = {name: os.environ.get(name) for name in map(variable, exported)}
+    os.environ.update({variable(key): str(taken[key].value) for key in exported})
+    context.call_on_close(lambda: _restore(before))
+    held = replace(settings, exported=frozenset(exported), holds=frozenset(taken))
+    context.obj = held
+    return held
+
+
+def of(context: typer.Context | None) -> Settings:
+    """What `take` took."""
+    found = context.find_root().obj if context is not None else None
+    return found if isinstance(found, Settings) else Settings()
+
+
+def known(context: typer.Context) -> dict[Key, Kind]:
+    """All that a file may set: each option in the table of its command, and above the tables what several commands share."""
+    found: dict[Key, Kind] = {("node_port",): Kind(check=_whole), ("profile",): Kind(check=_text)}
+    found |= {(name,): Kind(check=_text) for name in _TEXTS}
+    found[("log_format",)] = Kind(check=_log_format)
+    found |= {(name,): Kind(check=_text, path=True) for name in _PATHS}
+    for path, name, option, hint in _options(context.find_root().command):
+        kind = _kind(context, name, option, hint)
+        found[(*path, name)] = kind
+        if option.envvar:
+            found.setdefault((name,), kind)
+    return found
+
+
+def default_map(root: Any, values: Values) -> dict[str, Any]:  # noqa: ANN401
+    """The same for Typer: command -> parameter -> value. A command's own table goes before what stands above it."""
+    made: dict[str, Any] = {}
+    for path, name, option, _ in _options(root):
+        value = values.get((*path, name)) or (values.get((name,)) if option.envvar else None)
+        if value is not None:
+            table = made
+            for command in path:
+                table = table.setdefault(command, {})
+            table[option.name] = [value.value] if option.multiple and not isinstance(value.value, list) else value.value
+    return made
+
+
+def complete_profiles(context: typer.Context) -> list[str]:
+    """The names of the file's profiles, for the shell."""
+    try:
+        return sorted(profiles(read(Path(context.params.get("config_file") or os.environ.get(ENV_CONFIG) or default_path()))))
+    except UsageError:
+        return []
+
+
+def variables(root: Any) -> dict[Key, str]:  # noqa: ANN401
+    """Key above the tables -> the environment variable that goes before it, where that isn't its name in capitals."""
+    return {(name,): option.envvar for _, name, option, _ in _options(root) if option.envvar}
+
+
+def variable(key: Key) -> str:
+    """The environment variable of a key above the tables."""
+    return _PREFIX + key[0].upper()
+
+
+def _read(context: typer.Context, path: Path | None, profile: str | None) -> Settings:
+    found = path or default_path()
+    if path is None and not found.is_file():
+        if profile is not None:
+            raise UsageError(
+                f"--profile {profile}: there is no configuration {found}", f"Write it, or name one: --config FILE / {ENV_CONFIG}."
+            )
+        return Settings()
+    values, kinds = read(found), known(context)
+    profile = profile or values.get("profile")
+    return Settings(path=found, profile=profile, values=chosen(found, values, profile, kinds))
+
+
+def _beside_environment(values: Values, environ: Mapping[str, str]) -> Values:
+    """Without what the environment sets, or sets something of that excludes it."""
+
+    def is_set(key: Key) -> bool:
+        return any(environ.get(variable(each)) or environ.get(f"{variable(each)}_FILE") for each in group(key))
+
+    return {key: found for key, found in values.items() if len(key) > 1 or not is_set(key)}
+
+
+def _restore(before: Mapping[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _options(command: Any, path: Key = ()) -> Iterator[tuple[Key, str, Any, Any]]:  # noqa: ANN401
+    """The options below a command that a file may set: names of the commands, its own name, the option, its annotation."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _options(inner, (*path, name))
+    hints = get_type_hints(command.callback) if path and command.callback else {}
+    for option in command.params if path else ():
+        longest = max(option.opts, key=len)
+        if longest.startswith("-") and not option.is_eager and longest != "--help":
+            yield path, longest.lstrip("-").replace("-", "_"), option, hints.get(option.name)
+
+
+def _kind(context: typer.Context, name: str, option: Any, hint: Any) -> Kind:  # noqa: ANN401
+    is_path = Path in (hint, *get_args(hint)) or any(Path in get_args(each) for each in get_args(hint))
+    is_path = is_path or name.endswith(("_file", "client_cert", "client_key"))
+
+    def check(value: Any) -> None:  # noqa: ANN401
+        values = value if isinstance(value, list) and option.multiple else [value]
+        for each in values:
+            if option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)):
+                raise ValueError("true or false is wanted" if option.is_flag else "this isn't the kind of value that it takes")
+            if is_path:
+                _text(each)  # whether it is there is asked when it is used
+        if not is_path:
+            _converted(context, option, values if option.multiple else value)
+
+    return Kind(check=check, path=is_path)
+
+
+def _converted(context: typer.Context, option: Any, value: Any) -> None:  # noqa: ANN401
+    try:
+        option.process_value(context, value)
+    except typer.BadParameter as error:
+        raise ValueError(error.message) from None
+
+
+def _text(value: object) -> None:
+    if not isinstance(value, str):
+        raise ValueError("a text is wanted")
+
+
+def _log_format(value: object) -> None:
+    if value not in LOG_FORMATS:
+        raise ValueError(f"one of {', '.join(LOG_FORMATS)} is wanted")
+
+
+def _whole(value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("a whole number is wanted")
+
+
+def _source(context: typer.Context, name: str) -> str:
+    source = context.get_parameter_source(name)
+    return "" if source is None else source.name

@@ -1,0 +1,195 @@
+"""The configuration file: TOML with defaults, and tables of them (profiles) for one cluster or another.
+
+Pure but for reading the file. What the keys are is said by whoever has the options: see `stair_es.cli.settings`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from platformdirs import user_config_path
+
+from stair_es.errors import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Key: TypeAlias = tuple[str, ...]
+"""The tables above a value, and its name: `("ingest", "batch_size")`."""
+
+SECRETS = ("password", "api_key", "bearer_token", "serve_token", "dashboards_password", "dashboards_api_key", "dashboards_token")
+"""Each may be in a file of its own instead, which the key with `_file` behind it names."""
+_LOGIN = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
+_GROUPS = (_LOGIN, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
+_FEW = 12
+_SEE = "See docs/configuration.md, or --help of the command."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a value may be."""
+
+    check: Callable[[Any], object]
+    """Raises a ValueError for a value that it can't have."""
+    path: bool = False
+    """Whether it names a file or folder."""
+
+
+Known: TypeAlias = Mapping[Key, Kind]
+"""What may be set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A value of the file."""
+
+    value: Any
+    where: str
+    """For people: `profile prod`, or the file alone."""
+
+
+Values: TypeAlias = Mapping[Key, Found]
+
+
+def default_path() -> Path:
+    """Where the file is looked for unless it is named. Never in the working folder: a clone of strangers may hold one."""
+    return user_config_path("stair-es") / "config.toml"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The values of a file.
+
+    Raises:
+        UsageError: It can't be read, or isn't TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} isn't TOML: {error}", "See docs/configuration.md for an example.") from None
+
+
+def profiles(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The profiles of a file by name."""
+    found = values.get("profiles", {})
+    return found if isinstance(found, dict) else {}
+
+
+def chosen(path: Path, values: Mapping[str, Any], profile: str | None, known: Known) -> Values:
+    """What holds with a profile; without one, what stands above the profiles. All of the file is checked.
+
+    Args:
+        path: Of the file, for errors and for relative paths in it.
+        values: As `read` gives them.
+        profile: Its name.
+        known: What may be set.
+
+    Raises:
+        UsageError: There is no such profile; a key is unknown, a value none of its kind; a secret can be read by others.
+    """
+    rest = {name: value for name, value in values.items() if name != "profiles"}
+    layers = {"": dict(_flat(path, rest, str(path), known))}
+    for name, table in profiles(values).items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: profiles.{name} must be a table", f"Write [profiles.{name}] and keys below it.")
+        layers[name] = dict(_flat(path, table, f"profile {name}", known))
+    if "profiles" in values and not isinstance(values["profiles"], dict):
+        raise UsageError(f"{path}: profiles must be a table", "Write [profiles.NAME] and keys below it.")
+    _check_secrets(path, [key for layer in layers.values() for key in layer])
+    if profile is None:
+        return layers[""]
+    if profile not in profiles(values):
+        raise UsageError(f"{path} has no profile {profile!r}", _nearest(profile, profiles(values), "It has no profile at all."))
+    return over(layers[profile], layers[""])
+
+
+def over(upper: Values, lower: Values) -> Values:
+    """`upper`, and of `lower` what it leaves open. What belongs together, as user and password do, comes from one of them."""
+    taken = {member for key in upper for member in group(key)}
+    return {**{key: found for key, found in lower.items() if key not in taken}, **upper}
+
+
+def group(key: Key) -> frozenset[Key]:
+    """The key, and those that go with it or can't stand beside it."""
+    if len(key) > 1:
+        return frozenset({key})
+    prefix = "dashboards_" if key[0].startswith("dashboards_") else ""
+    bare = key[0].removeprefix(prefix).removesuffix("_file")
+    for members in _GROUPS:
+        if bare in members or key[0].removeprefix(prefix) in members:
+            return frozenset((prefix + name + end,) for name in members for end in ("", "_file"))
+    return frozenset({key, (prefix + bare,), (f"{prefix}{bare}_file",)})
+
+
+def of_cluster(key: Key, prefix: str = "") -> bool:
+    """Whether it is about logins and certificates of the cluster; with the prefix `dashboards_`, of that product."""
+    return any((prefix + name,) in group(key) for name in ("user", "ca_file", "client_cert"))
+
+
+def _flat(path: Path, table: Mapping[str, Any], where: str, known: Known, above: Key = ()) -> Iterator[tuple[Key, Found]]:
+    profile = "" if where == str(path) else f", {where}"
+    place = f"{path}{profile}" + (f" [{'.'.join(above)}]" if above else "")
+    for written, value in table.items():
+        key = (*above, written if isinstance(value, dict) else written.replace("-", "_"))
+        if key in known:
+            yield key, Found(value=_checked(path, place, key[-1], value, known[key]), where=where)
+        elif isinstance(value, dict) and any(each[: len(key)] == key for each in known):
+            yield from _flat(path, value, where, known, key)
+        else:
+            there = {each[len(above)] for each in known if each[: len(above)] == above}
+            raise UsageError(f"{place}: unknown key {written!r}", _nearest(key[-1], there, _SEE))
+
+
+def _checked(path: Path, place: str, name: str, value: Any, kind: Kind) -> Any:  # noqa: ANN401
+    resolved = _resolved(path, value, kind)
+    try:
+        kind.check(resolved)
+    except ValueError as error:
+        raise UsageError(f"{place}: {name} can't be {value!r}: {error}", _SEE) from None
+    if name.endswith("url") and _holds_password(resolved):
+        prefix = name.removesuffix("url")
+        raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = beside it.")
+    return resolved
+
+
+def _resolved(path: Path, value: Any, kind: Kind) -> Any:  # noqa: ANN401
+    """`~/` is this user's folder; files are named from where the configuration is."""
+    if isinstance(value, list):
+        return [_resolved(path, each, kind) for each in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    return str(path.absolute().parent / value) if kind.path and isinstance(value, str) and value else value
+
+
+def _holds_password(url: str) -> bool:
+    try:
+        return any(urlsplit(part).password for part in url.split(","))
+    except ValueError:
+        return False  # whoever parses it says what is wrong
+
+
+def _check_secrets(path: Path, keys: list[Key]) -> None:
+    secret = next((key[-1] for key in keys if key[-1] in SECRETS), None)
+    if secret and os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise UsageError(
+            f"{path} holds a secret ({secret}), and others on this machine may read it",
+            f"Run chmod 600 {path}, or write {secret}_file = with the name of a file that holds it.",
+        )
+
+
+def _nearest(name: str, known: Mapping[str, Any] | set[str], otherwise: str) -> str:
+    near = get_close_matches(name, known, 1)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(sorted(known))}." if 0 < len(known) <= _FEW else otherwise
