@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser lint format clean
+.PHONY: help demo test bench browser lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
 	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
+	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
@@ -19,6 +20,13 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest
+
+# What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
+PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
+BENCH ?= short
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks/bench.py --form $(BENCH) $(if $(ONLY),--only $(ONLY))
 
 # The tests of the page drive Debian's Chromium. Nobody's machine is changed but one's own: without root it is only named.
 browser:
@@ -50,6 +58,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV) (about a minute the first time)"
 	@$(PIP) install --quiet -e '.[node,ray,serve,terminal]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-test Makefile
+	@$(PIP) install --quiet --no-deps $(PEERS)
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python

@@ -21,7 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import get_args
@@ -51,7 +52,8 @@ def main() -> int:
     given = parser.parse_args()
     wanted = [] if given.render else [run for run in RUNS if not given.only or run.name in given.only]
     kept = given.kept / given.form
-    done = run_all(wanted, given.form, kept)
+    with own_node(needed=bool(wanted)):
+        done = run_all(wanted, given.form, kept)
     records = {run.name: Record.read(file) for run in RUNS if (file := kept / f"{run.name}.json").is_file()}
     given.out.write_text(page(records, RUNS, given.form), encoding="utf-8")
     print(f"{given.out} is written", file=sys.stderr)
@@ -60,20 +62,14 @@ def main() -> int:
 
 def run_all(runs: Sequence[Run], form: Form, kept: Path) -> list[Record]:
     """One after the other; each is kept as soon as it has ended."""
-    if not runs:
-        return []
-    needs, machine, was_running = Needs(root=ROOT, folder=FOLDER, form=form), facts(ROOT), node_runs()
+    needs, machine = Needs(root=ROOT, folder=FOLDER, form=form), facts(ROOT)
     done = []
-    try:
-        for number, run in enumerate(runs, 1):
-            print(f"{number}/{len(runs)} {run.name}: {run.command(form)}", file=sys.stderr, flush=True)
-            record = one(run, form, needs, machine, kept)
-            record.write(kept / f"{run.name}.json")
-            print(f"  {record.status}, {record.seconds:.0f} s {record.reason}", file=sys.stderr, flush=True)
-            done.append(record)
-    finally:
-        if not was_running and node_runs():
-            subprocess.run([STAIR_ES, "node", "down"], env=environment(), check=False, capture_output=True)
+    for number, run in enumerate(runs, 1):
+        print(f"{number}/{len(runs)} {run.name}: {run.command(form)}", file=sys.stderr, flush=True)
+        record = one(run, form, needs, machine, kept)
+        record.write(kept / f"{run.name}.json")
+        print(f"  {record.status}, {record.seconds:.0f} s {record.reason}", file=sys.stderr, flush=True)
+        done.append(record)
     return done
 
 
@@ -124,9 +120,19 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in (ENV_URL, ENV_INDEX, ENV_MODEL)}
 
 
-def node_runs() -> bool:
-    """Whether the embedded node is up."""
-    return not subprocess.run([STAIR_ES, "node", "status"], env=environment(), check=False, capture_output=True).returncode
+@contextmanager
+def own_node(*, needed: bool) -> Iterator[None]:
+    """The embedded node is stopped afterwards, if it wasn't there before."""
+    was_there = not needed or _node("status") == 0
+    try:
+        yield
+    finally:
+        if not was_there:
+            _node("down")
+
+
+def _node(asked: str) -> int:
+    return subprocess.run([STAIR_ES, "node", asked], env=environment(), check=False, capture_output=True).returncode
 
 
 if __name__ == "__main__":
