@@ -29,6 +29,11 @@ def timed(watch: Timed) -> Watch:
     return around
 
 
+def failed(asked: Asked) -> bool:
+    """Whether a request that is over failed. 404 is an answer: there is no such index, or document."""
+    return asked.status is None or (asked.status >= 400 and asked.status != 404)
+
+
 def operation_of(asked: Asked) -> tuple[str, str]:
     """What a request does, as `search`, and the index, alias or list of them that it names, or nothing.
 
@@ -37,4 +42,4 @@ def operation_of(asked: Asked) -> tuple[str, str]:
     parts = [unquote(part) for part in asked.path.split("/") if part]
     names = [part for part in parts if part.startswith("_")]
     target = parts[0] if parts and not parts[0].startswith("_") else ""
-    return (names[0].lstrip("_") if names else "index" if target else "info"), target
+    return (names[0].lstrip("_") if names else "indices" if target else "info"), target

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from stair_es.telemetry.answers import Answer, method_of, pattern_of
+from stair_es.telemetry.cluster_requests import failed
 from stair_es.web.routes import Told
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class PageMetrics:
     def answered(self, asked: Asked, operation: str, seconds: float) -> None:
         """A request to the cluster is over; without a status it failed."""
         self._asked.labels(operation).observe(seconds)
-        if asked.status is None or asked.status >= 400:
+        if failed(asked):
             self._failed.labels(operation, str(asked.status or "none")).inc()
 
     # --- what is asked of it ---

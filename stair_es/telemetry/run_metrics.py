@@ -19,7 +19,7 @@ LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
 _FAILING = ("list", *STAGES)
 
 
-@dataclass
+@dataclass(eq=False)
 class Run(Collector):
     """One run, from its begin to its end and after."""
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+from opentelemetry.trace import Status, StatusCode
 
 from stair_es.cluster.transport import watched
 from stair_es.telemetry.spans import CARRIED, cluster_spans
@@ -84,5 +85,9 @@ def run_spans(tracer: Tracer, index: str) -> Iterator[RunSpans]:
     parent = CARRIED.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
     with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
         below = trace.set_span_in_context(span)
-        with watched(cluster_spans(tracer, below, Thinned())):
-            yield RunSpans(tracer, span)
+        try:
+            with watched(cluster_spans(tracer, below, Thinned())):
+                yield RunSpans(tracer, span)
+        except (KeyboardInterrupt, SystemExit) as error:  # the library takes note of other exceptions
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise

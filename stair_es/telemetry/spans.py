@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from stair_es.telemetry.answers import Answer, method_of, pattern_of
-from stair_es.telemetry.cluster_requests import operation_of
+from stair_es.telemetry.cluster_requests import failed, operation_of
 from stair_es.web.security import ALIVE
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def cluster_spans(tracer: Tracer, parent: Context | None = None, keeps: Callable
                 raise
             span.set_attribute("db.system.name", "elasticsearch" if asked.elasticsearch else "opensearch")
             if asked.status is not None:
-                set_status(span, asked.status, 400)
+                set_status(span, asked.status, failed=failed(asked))
 
     return around
 
@@ -105,15 +105,15 @@ def page_spans(tracer: Tracer, app: ASGIApp) -> ASGIApp:
             if pattern:
                 span.update_name(f"{method} {pattern}")
                 span.set_attribute("http.route", pattern)
-            set_status(span, answer.status, 500)
+            set_status(span, answer.status, failed=answer.status >= 500)
 
     return spanned
 
 
-def set_status(span: Span, status: int, failed_from: int) -> None:
-    """The HTTP status; the span has failed, if that is at least `failed_from`."""
+def set_status(span: Span, status: int, *, failed: bool) -> None:
+    """The HTTP status, and whether it means that the span has failed."""
     span.set_attribute("http.response.status_code", status)
-    if status >= failed_from:
+    if failed:
         span.set_attribute("error.type", str(status))
         span.set_status(Status(StatusCode.ERROR))
 
