@@ -1,0 +1,72 @@
+"""Gives the products that are there the words of their pictures. Documents, ids and the shop's own queries stay as they are.
+
+python add_images.py        again any time: products that are new, or were written anew, get their words
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from opensearchpy import OpenSearch, helpers
+
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, vector_fields
+from stair_es.errors import DecodeError
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.inputs import image_vector
+
+INDEX = os.environ.get("SHOP_INDEX", "products")
+FIELDS = {
+    "tokens": {"type": "rank_features"},
+    "top_tokens": {"type": "keyword"},
+    "uri": {"type": "keyword"},
+    "model": {"type": "keyword"},
+}
+# A partial document would be merged into the old one, so that words of an earlier picture stayed: the script puts fields.
+PUT = "ctx._source.putAll(params)"
+
+
+def prepare(shop: OpenSearch, encoder: Encoder, model_name: str) -> None:
+    """Adds the fields to the mapping, and says whose words they hold, so that no other model's query is compared with them."""
+    [described] = shop.indices.get_mapping(index=INDEX).values()
+    meta = described["mappings"].get("_meta", {})
+    about = {"model": encoder.model_id, "model_name": model_name}
+    shop.indices.put_mapping(index=INDEX, body={"properties": FIELDS, "_meta": {**meta, "stair_es": about}})
+
+
+def updates(shop: OpenSearch, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """One update for each product with a picture and without words of this model."""
+    lacking = {
+        "bool": {"filter": [{"exists": {"field": "image"}}], "must_not": [{"term": {"model": encoder.model_id}}]},
+    }
+    found = helpers.scan(shop, index=INDEX, query={"query": lacking, "_source": ["image"]}, size=100)
+    for hit in found:
+        image = Path(hit["_source"]["image"])
+        try:
+            vector = image_vector(encoder, image)
+        except DecodeError as error:
+            print(f"{hit['_id']} stays without words: {error.message}", file=sys.stderr)
+            continue
+        words = vector_fields(vector, DocumentSettings())
+        params = {**words, "uri": image.as_uri(), "model": encoder.model_id}
+        script = {"lang": "painless", "source": PUT, "params": params}
+        yield {"_op_type": "update", "_index": INDEX, "_id": hit["_id"], "script": script, "retry_on_conflict": 3}
+
+
+def main() -> None:
+    """Prepares the index and brings the words in."""
+    model_name = os.environ.get("STAIR_ES_MODEL", "stair-mini")
+    encoder = catalogue.load(ModelSpec(name=model_name))
+    with Connection.from_env().client() as shop:
+        prepare(shop, encoder, model_name)
+        done, _ = helpers.bulk(shop, updates(shop, encoder), chunk_size=100, refresh=True)
+    print(f"{done} products of {INDEX} have new words")
+
+
+if __name__ == "__main__":
+    main()
