@@ -1,0 +1,213 @@
+"""The configuration file from outside: what goes before what, what is refused, and that stderr can be JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stair_es.cli.main import app
+from stair_es.cli.output import log_as
+from typer.testing import CliRunner
+
+from stair_es.errors import UsageError
+
+SCRIPT = Path(sys.executable).parent / "stair-es"
+_FILE = """
+index = "top"
+model = "starter"
+user = "tom"
+password_file = "top.txt"
+
+[search]
+k = 7
+
+[profiles.prod]
+url = "https://search.example:9200"
+index = "prod"
+api_key_file = "key.txt"
+ca_file = "~/ca.pem"
+
+[profiles.prod.search]
+index = "prod-search"
+weights = "query"
+
+[profiles.second]
+ca_fingerprint = "%s"
+""" % ("a" * 64)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("STAIR_ES_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "stair-es.toml"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o644)
+    return path
+
+
+def _shown(path: Path, *before: str, **environ: str) -> dict[str, tuple[Any, str]]:
+    result = CliRunner().invoke(app, ["--config", str(path), *before, "config", "show", "--json"], env=environ)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return {row["key"]: (row["value"], row["from"]) for row in json.loads(result.stdout)["values"]}
+
+
+def _refused(folder: Path, text: str, *before: str) -> UsageError:
+    result = CliRunner().invoke(app, ["--config", str(_write(folder, text)), *before, "config", "show"])
+    assert isinstance(result.exception, UsageError), result.output
+    return result.exception
+
+
+def test_a_profile_goes_before_what_stands_above_it_and_the_environment_before_both(tmp_path: Path) -> None:
+    path = _write(tmp_path, _FILE)
+    top = _shown(path)
+    assert top["index"] == ("top", str(path))
+    assert top["password_file"] == (str(tmp_path / "top.txt"), str(path)), "from where the file is"
+    prod = _shown(path, "--profile", "prod")
+    assert prod["index"] == ("prod", "profile prod")
+    assert prod["ca_file"] == (str(Path.home() / "ca.pem"), "profile prod")
+    assert prod["search.index"] == ("prod-search", "profile prod")
+    assert prod["search.k"] == (7, str(path))
+    assert _shown(path, STAIR_ES_PROFILE="prod", STAIR_ES_INDEX="mine")["index"] == ("mine", "environment STAIR_ES_INDEX")
+
+
+def test_a_login_and_an_authority_come_from_one_place(tmp_path: Path) -> None:
+    path = _write(tmp_path, _FILE)
+    assert not {"user", "password_file"} & set(_shown(path, "--profile", "prod")), "the profile's API key replaces both"
+    shown = _shown(path, "--profile", "prod", STAIR_ES_USER="eve", STAIR_ES_PASSWORD="hunter2")
+    assert (shown["user"][0], shown["password"][0]) == ("eve", "***")
+    assert "api_key_file" not in shown
+    assert "ca_fingerprint" not in _shown(path, "--profile", "second", STAIR_ES_CA_FILE="mine.pem")
+
+
+def test_an_option_goes_before_all(tmp_path: Path) -> None:
+    path = _write(tmp_path, 'index = "top"\n[query]\nindex = "table"\ntop_features = 2\n')
+    runner = CliRunner()
+
+    def asked(*options: str, **environ: str) -> str:
+        result = runner.invoke(app, ["--config", str(path), "query", "red car", "--url", "http://h", *options], env=environ)
+        assert result.exit_code == 0, result.output + repr(result.exception)
+        return result.stdout
+
+    assert "/table/_search" in asked()
+    assert "/env/_search" in asked(STAIR_ES_INDEX="env")
+    assert "/option/_search" in asked("--index", "option", STAIR_ES_INDEX="env")
+    assert asked().count("rank_feature") == 2
+    assert asked("--top-features", "1").count("rank_feature") == 1
+
+
+def test_nothing_stays_behind(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    _shown(_write(tmp_path, _FILE + 'serve_token_file = "t"\nca_file = "x"\n'), "--profile", "second")
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "remedy"),
+    [
+        ("indx = 'a'", "unknown key 'indx'", "Did you mean 'index'?"),
+        ("[ingest]\nbatch_sise = 3", "[ingest]: unknown key 'batch_sise'", "'batch_size'"),
+        ("[serch]\nk = 3", "unknown key 'serch'", "'search'"),
+        ("[ingest]\nbatch_size = 'many'", "[ingest]: batch_size can't be 'many'", "--help"),
+        ("[search]\njson = 'yes'", "true or false is wanted", "--help"),
+        ("[ingest]\nswap = 'perhaps'", "swap can't be 'perhaps'", "--help"),
+        ("[profiles.prod.node.up]\nport = 70000", "profile prod [node.up]: port can't be 70000", "--help"),
+        ("user = 3", "a text is wanted", "--help"),
+        ("log_format = 'xml'", "one of text, json", "--help"),
+        ("url = 'https://anna:hunter2@search:9200'", "url holds a password", "password_file"),
+        ("password = 'hunter2'", "holds a secret (password)", "chmod 600"),
+        ("profiles = 3", "profiles must be a table", "[profiles.NAME]"),
+        ("index = ", "isn't TOML", "docs/configuration.md"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str, remedy: str) -> None:
+    error = _refused(tmp_path, text)
+    assert said in error.message
+    assert str(tmp_path / "stair-es.toml") in error.message
+    assert remedy in error.remedy
+    assert "hunter2" not in str(error)
+
+
+def test_a_profile_or_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "Did you mean 'prod'?" in _refused(tmp_path, _FILE, "--profile", "prd").remedy
+    for arguments in (["--config", str(tmp_path / "no.toml")], ["--profile", "prod"]):
+        assert isinstance(CliRunner().invoke(app, [*arguments, "config", "show"]).exception, UsageError)
+
+
+def test_a_secret_in_a_file_of_its_owner_alone_is_taken_and_not_shown(tmp_path: Path) -> None:
+    path = _write(tmp_path, 'user = "anna"\npassword = "hunter2"\n')
+    path.chmod(0o600)
+    assert _shown(path)["password"] == ("***", str(path))
+
+
+def test_the_file_of_the_platform_is_found_and_one_in_the_working_folder_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path, 'index = "here"')
+    assert json.loads(CliRunner().invoke(app, ["config", "show", "--json"]).stdout) == {
+        "file": None,
+        "profile": None,
+        "values": [],
+    }
+    (tmp_path / "config" / "stair-es").mkdir(parents=True)
+    (tmp_path / "config" / "stair-es" / "config.toml").write_text('index = "home"')
+    assert json.loads(CliRunner().invoke(app, ["config", "show", "--json"]).stdout)["values"][0]["value"] == "home"
+
+
+def test_errors_of_every_kind_are_one_line_of_json() -> None:
+    for arguments, message, code in (
+        (["node", "up", "--port", "x"], "--port", 2),
+        (["words", "--url", "http://u:p@h"], "password on the command line", 2),
+        (["--config", "no.toml", "plugins"], "no.toml", 2),
+    ):
+        done = subprocess.run([SCRIPT, "--log-format", "json", *arguments], capture_output=True, text=True, check=False)
+        [line] = map(json.loads, done.stderr.splitlines())
+        assert (done.returncode, line["level"]) == (code, "error"), done.stderr
+        assert message in line["message"]
+        assert line["remedy"]
+        assert line["time"].endswith("Z")
+
+
+def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    log_as("json")
+    try:
+        logging.getLogger("a.library").warning("slow %s\x9b", "disk")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("old", DeprecationWarning, stacklevel=1)
+    finally:
+        log_as("text")
+    said = capsys.readouterr().err
+    first, second = map(json.loads, said.splitlines())
+    assert (first["logger"], first["message"], first["level"]) == ("a.library", "slow disk\x9b", "warning")
+    assert "\x9b" not in said
+    assert "DeprecationWarning: old" in second["message"]
+
+
+def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
+    path = _write(tmp_path, _FILE)
+    script = """
+    eval "$(stair-es --show-completion)"
+    ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _stair_es_completion stair-es; echo "${COMPREPLY[@]}"; }
+    ask stair-es ex
+    ask stair-es search --hyb
+    ask stair-es search --model st
+    ask stair-es --config "$1" --profile ''
+    """
+    environment = {**os.environ, "PATH": f"{SCRIPT.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script, "bash", str(path)], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini starter", "prod second"]
