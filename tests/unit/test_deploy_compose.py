@@ -1,0 +1,146 @@
+"""The compose files, as far as they can be checked without docker: the schema, what they let in, and every command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from deploy_files import COMPOSE, COMPOSE_CLUSTER, DOCKERFILE, ROOT, compose, of_service, stair_es_of
+from stair_es.cli.main import app
+from typer.main import get_command
+
+Service = dict[str, Any]
+GIVEN = {"STAIR_ES_URL": "https://search.example.org:9200", "PAGE_NAME": "photos.example.org", "PHOTOS": "/home/anna/Pictures"}
+BOTH = {COMPOSE.name: compose(COMPOSE, {}), COMPOSE_CLUSTER.name: compose(COMPOSE_CLUSTER, GIVEN)}
+ALL = [pytest.param(service, id=f"{file}-{name}") for file, services in BOTH.items() for name, service in services.items()]
+OURS = [
+    pytest.param(service, id=f"{f}-{name}")
+    for f, services in BOTH.items()
+    for name, service in services.items()
+    if "build" in service
+]
+DEFAULT = {"opensearch", "dashboards", "ray-head", "ingest", "page"}
+
+
+def _runs_on(service: Service) -> bool:
+    return str(service.get("restart", "no")) != "no"
+
+
+@pytest.mark.parametrize("path", [COMPOSE, COMPOSE_CLUSTER], ids=lambda path: path.name)
+def test_the_files_are_what_the_compose_specification_says(path: Path) -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_up_brings_search_dashboards_ray_ingest_and_page_and_the_rest_has_a_profile() -> None:
+    services = BOTH[COMPOSE.name]
+    assert {name for name, service in services.items() if "profiles" not in service} == DEFAULT
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert {name for name, profile in profiles.items() if profile == ["elasticsearch"]} == {
+        "elasticsearch",
+        "kibana",
+        "elasticsearch-ingest",
+        "elasticsearch-page",
+    }
+    assert profiles["ray-worker"] == ["ray"]
+
+
+@pytest.mark.parametrize("service", ALL)
+def test_ports_are_published_on_loopback_only_and_ray_s_nowhere(service: Service) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    if "RAY_AUTH_MODE" in service.get("environment", {}):
+        assert "ports" not in service
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+
+
+def test_no_two_services_want_one_port() -> None:
+    ports = [port.rpartition(":")[0] for service in BOTH[COMPOSE.name].values() for port in service.get("ports", [])]
+    assert len(ports) == len(set(ports)) == 6
+
+
+@pytest.mark.parametrize("service", ALL)
+def test_what_keeps_running_has_a_health_check_a_limit_and_a_pinned_image(service: Service) -> None:
+    assert ("healthcheck" in service) == _runs_on(service)
+    assert service["mem_limit"].endswith("g")
+    assert "no-new-privileges:true" in service["security_opt"]
+    tag = service["image"].rpartition(":")[2]
+    assert tag[0].isdigit()
+    assert tag.count(".") == 2
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_our_containers_can_write_and_do_next_to_nothing(service: Service) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["tmpfs"] == ["/tmp"]
+    assert "user" not in service  # the image's, which isn't root
+    photos = [volume for volume in service["volumes"] if ":/photos" in volume]
+    assert [volume.rpartition(":")[2] for volume in photos] == ["ro"]
+    assert f"FROM runtime AS {service['build']['target']}\n" in DOCKERFILE.read_text()
+    context = ROOT / ("deploy" if service["build"]["context"] == ".." else "") / service["build"]["context"]
+    assert (context / service["build"]["dockerfile"]).resolve() == DOCKERFILE
+
+
+@pytest.mark.parametrize("file", BOTH)
+def test_what_a_service_waits_for_can_come(file: str) -> None:
+    services = BOTH[file]
+    for service in services.values():
+        for name, wanted in service.get("depends_on", {}).items():
+            needed = services[name]
+            assert set(needed.get("profiles", [])) <= set(service.get("profiles", []))  # else nobody starts it
+            healthy = wanted["condition"] == "service_healthy"
+            assert healthy == _runs_on(needed)
+            assert healthy or wanted["condition"] == "service_completed_successfully"
+    used = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    assert {name for name in used if "/" not in name} == set(_top(file, "volumes"))
+
+
+def _top(file: str, key: str) -> dict[str, Any]:
+    return dict(yaml.safe_load(((ROOT if file == COMPOSE.name else ROOT / "deploy") / file).read_text()).get(key) or {})
+
+
+def test_nobody_has_a_default_password() -> None:
+    for path in (COMPOSE, COMPOSE_CLUSTER):
+        words = " ".join(line.partition("#")[0] for line in path.read_text().splitlines()).lower()
+        assert "password" not in words
+        assert "://" not in words or "@" not in words
+    environment = BOTH[COMPOSE.name]["opensearch"]["environment"]
+    assert environment["DISABLE_SECURITY_PLUGIN"] == environment["DISABLE_INSTALL_DEMO_CONFIG"] == "true"
+
+
+@pytest.mark.parametrize("missing", GIVEN)
+def test_a_secured_cluster_s_page_doesn_t_start_without_what_it_needs(missing: str) -> None:
+    with pytest.raises(LookupError, match=missing):
+        compose(COMPOSE_CLUSTER, {name: value for name, value in GIVEN.items() if name != missing})
+
+
+def test_secrets_are_files_and_each_container_gets_its_own_only() -> None:
+    services, secrets = BOTH[COMPOSE_CLUSTER.name], _top(COMPOSE_CLUSTER.name, "secrets")
+    for service in services.values():
+        files = {value for name, value in service["environment"].items() if name.endswith("_FILE")}
+        assert files == {f"/run/secrets/{name}" for name in service["secrets"]}
+        assert set(service["secrets"]) <= set(secrets)
+    assert "ingest-api-key" not in services["page"]["secrets"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_command_line_is_one_that_stair_es_takes(service: Service, tmp_path: Path) -> None:
+    group: Any = get_command(app)
+    process = of_service(service)
+    for arguments in stair_es_of(process.changed({"$RUNNER": "auto", "/photos": str(tmp_path)})):
+        if arguments != ["--help"]:
+            group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+    assert stair_es_of(process) or process.argv[0] == "ray" or "ray start" in process.argv[-1]
+
+
+def test_an_ingest_on_ray_joins_the_head_that_the_others_join() -> None:
+    services = BOTH[COMPOSE.name]
+    for name in ("ray-worker", "ingest"):
+        assert "--address=ray-head:6379" in " ".join(of_service(services[name]).argv)
+        assert services[name]["environment"]["RAY_AUTH_TOKEN_PATH"] == services["ray-head"]["environment"]["RAY_AUTH_TOKEN_PATH"]
+    assert "--head --port=6379" in " ".join(of_service(services["ray-head"]).argv)

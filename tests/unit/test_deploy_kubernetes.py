@@ -1,0 +1,299 @@
+"""The manifests, as far as they can be checked without Kubernetes: its own schemas, references, rights, and every command line.
+
+Kubernetes' schemas are of 1.34. The fields of KubeRay's own kinds are those of 1.6 that the manifests use: a misspelt one is
+dropped without a word by an API server, so that it must not pass here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml  # type: ignore[import-untyped]
+from deploy_files import (
+    FOLDERS,
+    KUBERNETES,
+    ROOT,
+    command_lines,
+    containers,
+    entrypoint,
+    everything,
+    manifests,
+    of_container,
+    pods,
+    stair_es_of,
+)
+from stair_es.cli.main import app
+from typer.main import get_command
+
+from stair_es.cluster.security import OPTIONS, SECRETS
+
+VERSION = "1.34"
+ALL = everything()
+NIGHTLY = ALL["CronJob", "stair-es-nightly"]["spec"]
+RAY = [ALL["RayJob", "stair-es-ingest"], ALL["RayCluster", "stair-es"]]
+SCRIPT = KUBERNETES / "ray" / "ingest.sh"
+GIVEN = {"url": "https://search.example.org:9200", "api-key": "id:key", "ca.crt": "", "token": "a-token-that-is-long"}
+
+_JOB = {
+    "activeDeadlineSeconds": int,
+    "backoffLimit": int,
+    "entrypoint": str,
+    "rayClusterSpec": dict,
+    "shutdownAfterJobFinishes": bool,
+    "submitterPodTemplate": dict,
+    "ttlSecondsAfterFinished": int,
+}
+_CLUSTER = {"authOptions": dict, "rayVersion": str, "headGroupSpec": dict, "workerGroupSpecs": list}
+_HEAD = {"rayStartParams": dict, "template": dict}
+_WORKERS = {**_HEAD, "groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+
+
+def _fits(value: Mapping[str, Any], fields: Mapping[str, type]) -> None:
+    for name, content in value.items():
+        assert name in fields, name
+        assert type(content) is fields[name], name
+
+
+def _cluster(ray: Mapping[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = ray["spec"].get("rayClusterSpec", ray["spec"])
+    return spec
+
+
+def _groups(ray: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_cluster(ray)["headGroupSpec"], *_cluster(ray)["workerGroupSpecs"]]
+
+
+def _validated(document: Mapping[str, Any]) -> None:
+    kubernetes_validate.validate(document, VERSION, strict=True)
+
+
+@pytest.mark.parametrize("key", [key for key in ALL if not key[0].startswith("Ray")], ids="-".join)
+def test_kubernetes_knows_every_field(key: tuple[str, str]) -> None:
+    _validated(ALL[key])
+
+
+@pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
+def test_kuberay_knows_every_field_and_kubernetes_those_of_the_pods(ray: dict[str, Any]) -> None:
+    assert ray["apiVersion"] == "ray.io/v1"
+    if ray["kind"] == "RayJob":
+        _fits(ray["spec"], _JOB)
+    _fits(_cluster(ray), _CLUSTER)
+    _fits(_cluster(ray)["headGroupSpec"], _HEAD)
+    for group in _cluster(ray)["workerGroupSpecs"]:
+        _fits(group, _WORKERS)
+        assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]  # encoders are counted when a run starts
+    for group in _groups(ray):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    for pod in pods(ray):
+        _validated({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod})
+
+
+def test_a_misspelt_field_would_be_found() -> None:
+    with pytest.raises(kubernetes_validate.ValidationError, match="concurrencyPolcy"):
+        _validated({**ALL["CronJob", "stair-es-nightly"], "spec": {**NIGHTLY, "concurrencyPolcy": "Forbid"}})
+    with pytest.raises(AssertionError, match="backofLimit"):
+        _fits({"backofLimit": 1}, _JOB)
+
+
+@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in pods(list(ALL.values()))])
+def test_pods_have_no_more_rights_than_a_restricted_namespace_grants_and_have_bounds(pod: dict[str, Any]) -> None:
+    about = pod["securityContext"]
+    assert about["runAsNonRoot"] is True
+    assert about["runAsUser"] == about["runAsGroup"] == about["fsGroup"] == 1000
+    assert about["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in pod["containers"]:
+        rights = container["securityContext"]
+        assert rights == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        assert "memory" in container["resources"]["limits"]
+        assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert ALL["Namespace", "stair-es"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("pod", [pytest.param(pod, id=pod["containers"][0]["name"]) for pod in pods(list(ALL.values()))])
+def test_what_is_mounted_is_there_and_secrets_are_files(pod: dict[str, Any]) -> None:
+    [container] = pod["containers"]
+    folders = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert set(folders) == {volume["name"] for volume in pod["volumes"]}
+    for variable in container.get("env", []):
+        name = variable["name"]
+        assert name not in SECRETS.values()  # in a file, never in a variable that every process of the container shows
+        if name.removesuffix("_FILE") in {*SECRETS.values(), "STAIR_ES_SERVE_TOKEN"} or name in OPTIONS.values():
+            assert variable["value"].startswith(folders["secrets"] + "/")
+    for volume in pod["volumes"]:
+        if "persistentVolumeClaim" in volume:
+            assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in ALL
+        if "configMap" in volume:
+            assert volume["configMap"]["name"] in {one["name"] for one in _kustomization("ray")["configMapGenerator"]}
+        if "secret" in volume:
+            assert volume["secret"]["secretName"] in ("stair-es-page", "stair-es-ingest")
+
+
+def test_the_page_and_the_ingest_have_secrets_of_their_own() -> None:
+    of_page = yaml.safe_dump(ALL["Deployment", "stair-es-page"])
+    assert "stair-es-ingest" not in of_page
+    assert "stair-es-store" not in of_page
+    for path in KUBERNETES.rglob("*.yaml"):
+        text = re.sub(r"#.*", "", path.read_text())
+        assert not re.search(r"://[^/\s]*@|password|secret_access_key|kind: Secret", text, re.IGNORECASE), path
+
+
+@pytest.mark.parametrize("ray", RAY, ids=lambda ray: ray["kind"])
+def test_ray_s_workers_get_no_credentials_of_the_cluster_and_nobody_reaches_it_without_its_token(ray: dict[str, Any]) -> None:
+    head, *workers = _groups(ray)
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    for group in workers:
+        [pod] = pods(group)
+        assert {variable["name"] for container in pod["containers"] for variable in container["env"]} == {"STAIR_ES_HOME"}
+        [secret] = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        assert secret["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+        mounts = [{mount["name"]: mount["mountPath"] for mount in one["volumeMounts"]} for one in containers([head, group])]
+        assert mounts[0]["secrets"] == mounts[1]["secrets"]  # the authority is at the same path everywhere
+    assert _cluster(ray)["authOptions"] == {"mode": "token"}
+    policy = ALL["NetworkPolicy", "stair-es-ray"]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert all("podSelector" in peer for rule in policy["ingress"] for peer in rule["from"])
+
+
+def test_a_finished_rayjob_frees_its_cluster_and_a_failed_one_goes_on() -> None:
+    spec = ALL["RayJob", "stair-es-ingest"]["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["ttlSecondsAfterFinished"] >= 0
+    assert spec["backoffLimit"] >= 1
+    [mount] = [mount for mount in containers(_groups(RAY[0])[0])[0]["volumeMounts"] if mount["name"] == "ingest"]
+    assert spec["entrypoint"] == f"sh {mount['mountPath']}/{SCRIPT.name}"
+    assert _kustomization("ray")["configMapGenerator"][0]["files"] == [SCRIPT.name]
+
+
+def test_nights_don_t_overlap_and_dead_images_aren_t_tried_again() -> None:
+    assert NIGHTLY["concurrencyPolicy"] == "Forbid"
+    assert NIGHTLY["startingDeadlineSeconds"] > 100  # CronJobs that may be later than that count missed starts
+    job = NIGHTLY["jobTemplate"]["spec"]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy wants it
+    [container] = containers(job)
+    codes, disruption = job["podFailurePolicy"]["rules"]
+    assert codes["action"] == "FailJob"
+    assert codes["onExitCodes"] == {"containerName": container["name"], "operator": "In", "values": [2, 3]}
+    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    arguments = container["args"]
+    assert arguments[arguments.index("--dead-letters") + 1].startswith("/dead-letters/")
+
+
+def test_services_policies_and_probes_name_ports_and_labels_that_exist() -> None:
+    deployment, service = ALL["Deployment", "stair-es-page"]["spec"], ALL["Service", "stair-es-page"]["spec"]
+    [page] = containers(deployment)
+    [port] = page["ports"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"].items() <= labels.items()
+    assert service["selector"].items() <= labels.items()
+    assert service["ports"][0]["targetPort"] == port["name"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert page[probe]["httpGet"]["port"] == port["name"]
+    assert str(port["containerPort"]) == page["args"][page["args"].index("--port") + 1]
+    ours = ALL["NetworkPolicy", "stair-es"]["spec"]["podSelector"]["matchLabels"]
+    for template in (deployment["template"], NIGHTLY["jobTemplate"]["spec"]["template"]):
+        assert ours.items() <= template["metadata"]["labels"].items()
+    assert ALL["NetworkPolicy", "stair-es-page"]["spec"]["ingress"] == [{"ports": [{"port": port["name"]}]}]
+
+
+def _kustomization(folder: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
+    return content
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "overlays/gpu", "overlays/example"])
+def test_kustomizations_name_files_that_exist_and_all_of_them(folder: str) -> None:
+    at, content = KUBERNETES / folder, _kustomization(folder)
+    files = [*content["resources"], *(patch["path"] for patch in content.get("patches", []))]
+    files += [name for one in content.get("configMapGenerator", []) for name in one["files"]]
+    assert all((at / name).exists() for name in files)
+    assert {path.name for path in at.iterdir()} == {"kustomization.yaml", *(name for name in files if not name.startswith(".."))}
+    names = {container["image"] for container in containers(list(manifests(at).values()))}
+    assert names <= {"stair-es"}
+    if folder in FOLDERS:
+        assert content["namespace"] == "stair-es"
+        assert [image["name"] for image in content["images"]] == ["stair-es"]
+
+
+@pytest.mark.parametrize("name", ["page", "nightly"])
+def test_patches_of_the_example_change_what_is_there(name: str) -> None:
+    patch = yaml.safe_load((KUBERNETES / "overlays" / "example" / f"{name}.yaml").read_text())
+    patched = ALL[patch["kind"], patch["metadata"]["name"]]
+    assert set(_paths(patch["spec"])) <= set(_paths(patched["spec"]))
+
+
+def _paths(node: Any, at: str = "") -> Iterator[str]:  # noqa: ANN401  a tree of YAML
+    """Where its leaves are; entries of a list by their names, as Kubernetes merges them."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _paths(value, f"{at}/{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from _paths(value, f"{at}/{value['name'] if isinstance(value, dict) and 'name' in value else value}")
+    else:
+        yield at
+
+
+def test_the_patch_for_gpus_changes_what_is_there_and_gives_each_worker_one() -> None:
+    operations = yaml.safe_load((KUBERNETES / "overlays" / "gpu" / "workers.yaml").read_text())
+    for operation in operations:
+        *way, last = operation["path"].strip("/").split("/")
+        node: Any = ALL["RayJob", "stair-es-ingest"]
+        for step in way:
+            node = node[int(step) if isinstance(node, list) else step]
+        assert (last == "-" and isinstance(node, list)) or (last in node) == (operation["op"] == "replace")
+    [resources] = [operation["value"] for operation in operations if operation["path"].endswith("/resources")]
+    assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == "1"
+    variables = {operation["value"]["name"] for operation in operations if operation["path"].endswith("/env/-")}
+    assert all(f"${{{name}:-" in SCRIPT.read_text() for name in variables)
+
+
+def _command_lines() -> Iterator[tuple[str, list[str]]]:
+    for container in containers(list(ALL.values())):
+        if "args" in container:
+            yield from ((container["name"], line) for line in stair_es_of(of_container(container, GIVEN)))
+    script = SCRIPT.read_text()
+    for name, value in {"SOURCE": "s3://b/c/", "GPUS_PER_ENCODER:-0": "0.5", "PRECISION:-fp32": "bf16"}.items():
+        script = script.replace(f"${{{name}}}", value).replace(f"${name}", value)
+    yield from ((SCRIPT.name, line) for line in command_lines(script))
+    for page in ("ray.md", "plugins.md", "howto/docker.md", "howto/kubernetes.md", "howto/nightly-sync.md"):
+        text = (ROOT / "docs" / page).read_text()
+        shell = "\n".join(re.findall(r"^\$ (.*(?:\\\n.*)*)$", text, re.MULTILINE))
+        yield from ((page, line) for line in command_lines(shell))
+
+
+LINES = list(_command_lines())
+
+
+def _parse(arguments: list[str]) -> None:
+    group: Any = get_command(app)
+    group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+
+
+@pytest.mark.parametrize(("where", "arguments"), LINES)
+def test_every_command_line_is_one_that_stair_es_takes(
+    where: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    retried = arguments[arguments.index("--retry") + 1] if "--retry" in arguments else None
+    if retried:
+        arguments = [part.replace(retried, "letters.jsonl") for part in arguments]
+        Path("letters.jsonl").touch()
+    _parse(arguments)
+
+
+def test_page_nightly_and_rayjob_have_one() -> None:
+    found = {where: arguments[0] for where, arguments in LINES if where in ("page", "ingest", SCRIPT.name)}
+    assert found == {"page": "serve", "ingest": "ingest", SCRIPT.name: "ingest"}
+    assert entrypoint() == ["stair-es"]
+
+
+def test_an_option_that_does_not_exist_would_be_found() -> None:
+    with pytest.raises(Exception, match="no-such-option"):
+        _parse(["ingest", "photos", "--no-such-option"])
