@@ -1,0 +1,232 @@
+"""The examples, as one runs them, against a real node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from java_tools import full_jdk
+from nbclient import NotebookClient
+from opensearchpy import OpenSearch
+from page_site import ingested
+
+from stair_es.search import ImageSearch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PHOTOS = EXAMPLES / "photos"
+STAIR_ES = Path(sys.executable).parent / "stair-es"
+BEAR = "a black and white bear"
+
+
+@dataclass
+class Shop:
+    """Runs the shop's programs in this process: lines of what they print, split at double spaces."""
+
+    index: str
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, program: str, *arguments: str) -> list[list[str]]:
+        self.monkeypatch.setattr(sys, "argv", [program, *arguments])
+        runpy.run_path(str(EXAMPLES / "products" / program), run_name="__main__")
+        return [re.split(r" {2,}", line) for line in self.capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def shop(node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shop:
+    monkeypatch.setenv("STAIR_ES_URL", node_url)
+    monkeypatch.setenv("SHOP_INDEX", index_name)
+    return Shop(index_name, monkeypatch, capsys)
+
+
+def _skus(lines: list[list[str]]) -> list[str]:
+    return [line[1] for line in lines]
+
+
+def test_a_shop_gains_image_search_and_loses_nothing(shop: Shop, client: OpenSearch) -> None:
+    assert shop("shop.py") == [[f"22 products in {shop.index}"]]
+    before = shop("shop.py", "siesta")
+    assert _skus(before) == ["P-016", "P-012"]
+    products = _sources(client, shop.index)
+
+    assert shop("add_images.py") == [[f"21 products of {shop.index} have new words"]]
+    assert shop("add_images.py") == [[f"0 products of {shop.index} have new words"]]
+    after = _sources(client, shop.index)
+    assert {sku: {name: source[name] for name in products[sku]} for sku, source in after.items()} == products
+    assert "tokens" not in after["P-022"]
+
+    now = shop("shop.py", "siesta")
+    assert _skus(now) == _skus(before)
+    # Old versions of the documents count among the titles until the engine has merged them away.
+    assert [float(line[0]) for line in now] == pytest.approx([float(line[0]) for line in before], rel=0.05)
+    assert _skus(shop("search.py", BEAR))[:2] == ["P-012", "P-016"]
+    cheap = shop("search.py", BEAR, "--max-price", "20")
+    assert _skus(cheap)[0] == "P-016"
+    assert all(float(line[2].split()[0]) <= 20 for line in cheap)
+    assert set(_skus(shop("search.py", "siesta"))[:2]) == {"P-016", "P-012"}, "titles count, too"
+
+    with ImageSearch(shop.index) as images:
+        assert images.search("a kitten", k=1).hits[0].id == "P-019"
+
+
+def test_a_product_that_is_written_anew_gets_the_words_of_its_new_picture(shop: Shop, client: OpenSearch) -> None:
+    shop("shop.py")
+    shop("add_images.py")
+    card = {"sku": "P-019", "title": "Postcard: Crossing", "price": 3, "image": str(PHOTOS / "stone-arch-bridge.jpg")}
+    client.index(index=shop.index, id="P-019", body=card, params={"refresh": "true"})
+    assert shop("add_images.py") == [[f"1 products of {shop.index} have new words"]]
+    assert "P-019" in _skus(shop("search.py", "an old stone bridge"))[:1]
+    assert "P-019" not in _skus(shop("search.py", "a kitten"))
+
+
+def _sources(client: OpenSearch, index: str) -> dict[str, dict[str, object]]:
+    hits = client.search(index=index, body={"size": 100})["hits"]["hits"]
+    return {hit["_id"]: hit["_source"] for hit in hits}
+
+
+def test_the_notebook_runs_and_shows_what_it_showed(node_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", node_url)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    path = EXAMPLES / "notebook" / "photo_to_postings.ipynb"
+    kept, ran = (nbformat.reads(path.read_text(encoding="utf-8"), as_version=4) for _ in range(2))  # type: ignore[no-untyped-call]
+    NotebookClient(ran, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for old, new in zip(kept.cells, ran.cells, strict=True):
+        assert _numbers(_shown(new)) == pytest.approx(_numbers(_shown(old)), abs=2e-3), old.source
+        assert _words(_shown(new)) == _words(_shown(old)), old.source
+
+
+def _shown(cell: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.get("outputs", []))
+
+
+_NUMBER = re.compile(r"[-+]?\d+\.\d+")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in _NUMBER.findall(text)]
+
+
+def _words(text: str) -> list[str]:
+    return _NUMBER.sub("", text).replace("#", "").split()
+
+
+@pytest.fixture(scope="module")
+def photos(node_url: str) -> Iterator[tuple[str, str]]:
+    """URL and name of an index of the bundled photos with templates."""
+    name = "examples-clients"
+    ingested(node_url, name, PHOTOS, "--impacts", "--thumbnail-px", "0")
+    subprocess.run([STAIR_ES, "template", "publish", "--index", name, "--url", node_url], check=True, capture_output=True)
+    yield node_url, name
+    with OpenSearch(node_url) as client:
+        client.indices.delete(index=f"{name}-*")
+
+
+def _node() -> list[str]:
+    found = shutil.which("node")
+    if found is None:
+        _missing("Node.js")
+    return [found or "", str(EXAMPLES / "clients" / "search.mjs")]
+
+
+def _java() -> list[str]:
+    found = full_jdk(11)
+    if found is None:
+        _missing("a JDK of 11 or newer")
+    return [str(found), str(EXAMPLES / "clients" / "Search.java")]
+
+
+def _missing(what: str) -> None:
+    """A contributor's machine may lack it; CI mustn't."""
+    message = f"{what} is not on this machine"
+    if os.environ.get("CI"):
+        raise LookupError(message)
+    pytest.skip(message)
+
+
+def _curl() -> list[str]:
+    return ["sh", str(EXAMPLES / "clients" / "search.sh")]
+
+
+@pytest.mark.parametrize("program", [_curl, _node, _java], ids=["curl", "javascript", "java"])
+def test_a_client_without_a_library_searches_by_template(photos: tuple[str, str], program: Callable[[], list[str]]) -> None:
+    url, index = photos
+    command = program()
+
+    def ask(*asked: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, index, *asked],
+            env={**os.environ, "STAIR_ES_URL": url},
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert _found(ask("a cup of coffee"))[0][1] == "espresso.jpg"
+    assert _found(ask('"coffee" \\ {{cup}}'))[0][1] == "espresso.jpg", "what is JSON or mustache is only text"
+    assert [name for _, name in _found(ask("kitten=0.9", "cat=0.4"))] == [
+        "tabby-cat.jpg",
+        "ring-tailed-lemurs.jpg",
+        "red-panda.jpg",
+    ]
+    nowhere = subprocess.run(
+        [*command, "there-is-none", "cat"], env={**os.environ, "STAIR_ES_URL": url}, capture_output=True, text=True, check=False
+    )
+    assert nowhere.returncode != 0
+    assert "404" in nowhere.stderr
+
+
+def test_javascript_asks_with_the_words_of_the_model(photos: tuple[str, str]) -> None:
+    url, index = photos
+    with ImageSearch(index, url=url) as images:
+        expected = [(hit.score, hit.uri.rpartition("/")[2]) for hit in images.search("a kitten", k=3).hits]
+        tokens = images.encoder.encode_texts(["a kitten"])[0].to_dict()
+    done = subprocess.run(
+        [*_node(), index, "-"],
+        env={**os.environ, "STAIR_ES_URL": url},
+        input=json.dumps({"text": "a kitten", "tokens": tokens}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = _found(done)
+    assert [name for _, name in found] == [name for _, name in expected]
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in expected], abs=1e-4)
+
+
+def _found(done: subprocess.CompletedProcess[str]) -> list[tuple[float, str]]:
+    """Scores and file names of hits: the clients print JSON as the cluster sent it, or lines."""
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    if done.stdout.startswith("{"):
+        lines = [f"{hit['_score']} {hit['_source']['uri']}" for hit in json.loads(done.stdout)["hits"]["hits"]]
+    pairs = [line.split() for line in lines]
+    return [(float(score), uri.rpartition("/")[2]) for score, uri in pairs]
+
+
+def test_the_ray_job_ingests_and_says_what_it_did(node_url: str, index_name: str, tmp_path: Path) -> None:
+    for name in ("tabby-cat.jpg", "espresso.jpg"):
+        shutil.copy(PHOTOS / name, tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "ray" / "ingest_job.py", tmp_path, "--index", index_name],
+        env={**os.environ, "STAIR_ES_URL": node_url, "RAY_ADDRESS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["runner"], report["written"], report["dead"]) == ("ray", 2, 1)
+    with ImageSearch(index_name, url=node_url) as images:
+        assert images.search("coffee", k=1).hits[0].uri.endswith("/espresso.jpg")
