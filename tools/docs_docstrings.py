@@ -1,0 +1,20 @@
+"""Docstrings in Google's form for Sphinx: by napoleon's parser, but not those of attributes, where a colon would mean a type."""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+_SENTENCES = frozenset({"attribute", "data", "property"})
+_CONFIG = Config()
+
+
+def _read(app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]) -> None:
+    if what not in _SENTENCES:
+        lines[:] = GoogleDocstring(lines, _CONFIG, app, what, name, described, options).lines()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("autodoc-process-docstring", _read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

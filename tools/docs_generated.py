@@ -1,0 +1,53 @@
+"""Parts of the pages that are made from the code when the site is built: a page says `<!-- generated: NAME -->` for one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import import_module
+
+import docs_cli
+from docs_pictures import allowed
+from sphinx.application import Sphinx
+
+from stair_es import errors
+
+_PLACE = re.compile(r"<!-- generated: ([a-z-]+) -->")
+
+
+def error_table() -> str:
+    """The tree of errors: name, exit code, what it says."""
+    rows = ["| | exit code | |", "|---|---|---|"]
+
+    def add(kind: type[errors.StairError], depth: int) -> None:
+        indent = "\u2003" * depth
+        says = (kind.__doc__ or "").strip().splitlines()[0]
+        rows.append(f"| {indent}`{kind.__name__}` | {kind.exit_code} | {says} |")
+        for child in kind.__subclasses__():
+            if child.__module__ == errors.__name__:
+                add(child, depth + 1)
+
+    add(errors.StairError, 0)
+    return "\n".join(rows)
+
+
+def layer_table() -> str:
+    """Each layer, what it says of itself, and what it may import."""
+    rows = ["| layer | | may import |", "|---|---|---|"]
+    for name, others in allowed().items():
+        says = (import_module(f"stair_es.{name}").__doc__ or "").strip().splitlines()[0]
+        rows.append(f"| `{name}` | {says} | {', '.join(f'`{other}`' for other in others) or 'none'} |")
+    return "\n".join(rows)
+
+
+MAKERS: dict[str, Callable[[], str]] = {"cli": docs_cli.reference, "errors": error_table, "layers": layer_table}
+
+
+def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
+    source[0] = _PLACE.sub(lambda found: MAKERS[found[1]](), source[0])
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.connect("source-read", _fill)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

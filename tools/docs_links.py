@@ -1,0 +1,54 @@
+"""Links of the pages to files outside `docs/`: into the repository, or plain text where the site doesn't know its address.
+
+On GitHub `../stair_es/errors.py` leads to the file. On the site there is no such page; Sphinx would copy the file for a
+download, and warn about a folder. What doesn't exist is left to Sphinx, which says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+
+class OutsideLinks(SphinxTransform):
+    """Runs on each page before Sphinx looks for what its links mean."""
+
+    default_priority = 5
+
+    def apply(self) -> None:
+        """See `SphinxTransform`."""
+        docs = Path(self.env.srcdir).resolve()
+        for kind in (addnodes.download_reference, addnodes.pending_xref):
+            for link in list(self.document.findall(kind)):
+                target, anchor = self._target(link)
+                if target and target.exists() and not target.is_relative_to(docs):
+                    link.replace_self(self._replaced(link, target.relative_to(docs.parent), anchor))
+
+    def _target(self, link: nodes.Element) -> tuple[Path | None, str]:
+        """The file or folder of a relative link, and the place in it."""
+        if link.get("reftype") != "myst":
+            return None, ""
+        path, _, anchor = str(link["reftarget"]).partition("#")
+        if link.get("refdomain") == "doc":  # a Markdown file: MyST took the suffix away, and made an outside path absolute
+            path, anchor = f"{path}.md", link.get("reftargetid") or ""
+        here = Path(self.env.doc2path(self.env.docname)).parent
+        return ((here / path).resolve() if path else None), anchor
+
+    def _replaced(self, link: nodes.Element, path: Path, anchor: str) -> list[nodes.Node]:
+        repository = self.config.repository
+        if not repository:
+            return list(link.children)
+        kind = "tree" if (Path(self.env.srcdir).parent / path).is_dir() else "blob"
+        address = f"{repository}/{kind}/main/{path.as_posix()}" + (f"#{anchor}" if anchor else "")
+        return [nodes.reference("", "", *link.children, refuri=address, internal=False)]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register with Sphinx."""
+    app.add_config_value("repository", "", "env", str)
+    app.add_transform(OutsideLinks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
