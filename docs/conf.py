@@ -49,6 +49,7 @@ add_module_names = False
 
 html_theme = "furo"
 html_title = "stair-es"
+html_favicon = "../stair_es/web/static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False

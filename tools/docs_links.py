@@ -6,11 +6,13 @@ download, and warn about a folder. What doesn't exist is left to Sphinx, which s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.project import Project
 from sphinx.transforms import SphinxTransform
 
 
@@ -47,8 +49,22 @@ class OutsideLinks(SphinxTransform):
         return [nodes.reference("", "", *link.children, refuri=address, internal=False)]
 
 
+class Pages(Project):
+    """`search` is the name of Sphinx's own page of search results: ours of `docs/search.md` becomes `searching.html`."""
+
+    def path2doc(self, filename: str | os.PathLike[str]) -> str | None:
+        """See `Project`."""
+        name = super().path2doc(filename)
+        return "searching" if name == "search" else name
+
+
+def _name_pages(app: Sphinx) -> None:
+    app.project.__class__ = Pages
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.add_config_value("repository", "", "env", str)
     app.add_transform(OutsideLinks)
+    app.connect("builder-inited", _name_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
