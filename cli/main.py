@@ -19,6 +19,7 @@ from . import (
     asking,
     config,
     dashboards,
+    doctor,
     encode,
     evaluate,
     explain,
@@ -34,6 +35,7 @@ from . import (
     search,
     serve,
     settings,
+    telemetry,
     template,
     train,
     words,
@@ -63,7 +65,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="ingest")(options.connected(ingest.ingest))
+app.command(name="ingest")(options.connected(telemetry.metered(ingest.ingest)))
 app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
 app.command(name="search")(options.connected(asking.asking(search.search)))
 app.command(name="explain")(options.connected(asking.asking(explain.explain)))
@@ -75,6 +77,7 @@ app.command(name="encode")(encode.encode)
 app.add_typer(evaluate.app, name="evaluate")
 app.command(name="query")(asking.asking(query.query))
 app.add_typer(config.app, name="config")
+app.command(name="doctor")(options.connected(doctor.doctor))
 app.command(name="plugins")(plugins.plugins)
 app.command(name="train")(train.train)
 app.command(name="export")(export.export)

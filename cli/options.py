@@ -94,19 +94,30 @@ def connection(url: str | None) -> Connection:
     Raises:
         UsageError: A password stands on the command line, or something doesn't go together.
     """
+    named = named_connection(url)
+    if named is not None:
+        return named
+    from stair_es.cluster.connect import Connection
+    from stair_es.node import ensure_running
+
+    node_url = ensure_running(say=note)
+    note(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
+    return Connection(url=node_url)
+
+
+def named_connection(url: str | None) -> Connection | None:
+    """The same, or None where no cluster is named.
+
+    Raises:
+        UsageError: A password stands on the command line, or something doesn't go together.
+    """
     from stair_es.cluster.connect import Connection
     from stair_es.cluster.security import secret
 
     if url and url != os.environ.get(ENV_URL):
         refuse_password(url, ENV_URL)
     url = url or secret(ENV_URL)
-    if url:
-        return Connection.from_env(url, *belonging(_connected.given, url))
-    from stair_es.node import ensure_running
-
-    node_url = ensure_running(say=note)
-    note(f"no --url / {ENV_URL} given: using the embedded node at {node_url}")
-    return Connection(url=node_url)
+    return Connection.from_env(url, *belonging(_connected.given, url)) if url else None
 
 
 def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:

@@ -34,7 +34,7 @@ def session(ray: Any, address: str | None, *, error: type[StairError], instead: 
     ours = not ray.is_initialized()
     if ours:
         if address:
-            _knock(address, error, instead)
+            knock(address, error, instead)
         try:
             ray.init(
                 address=address or "local",
@@ -53,7 +53,7 @@ def session(ray: Any, address: str | None, *, error: type[StairError], instead: 
             ray.shutdown()
 
 
-def _knock(address: str, error: type[StairError], instead: str) -> None:
+def knock(address: str, error: type[StairError], instead: str) -> None:
     """See that somebody listens at `host:port` or `ray://host:port`: Ray itself would go on trying for minutes."""
     if address in ("auto", "local"):
         return

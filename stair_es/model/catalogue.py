@@ -51,6 +51,11 @@ def absolute(name: str) -> str:
     return str(folder) if folder else name
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a name that is nothing here could be that of a repository on the hub."""
+    return plugins.named("encoders", name) is None and _folder(name) is None and bool(_HUB_ID.fullmatch(name))
+
+
 def resolve(name: str) -> ModelCard:
     """The card of a model.
 

@@ -39,9 +39,10 @@ def ensure(models: Path) -> Path:
     Raises:
         ModelError: It isn't there and can't be fetched, or isn't the pinned file; the remedy names both ways out.
     """
-    folder = _installed() or models / FOLDER
-    if (folder / WEIGHTS).is_file():
-        return folder
+    there = found(models)
+    if there is not None:
+        return there
+    folder = models / FOLDER
     try:
         models.mkdir(parents=True, exist_ok=True)
         with FileLock(models / f"{FOLDER}.lock"):
@@ -50,6 +51,12 @@ def ensure(models: Path) -> Path:
     except OSError as error:
         raise ModelError(f"the text network can't be stored in {models}: {error}", _remedy(models)) from error
     return folder
+
+
+def found(models: Path) -> Path | None:
+    """The same folder, if it is here already."""
+    folder = _installed() or models / FOLDER
+    return folder if (folder / WEIGHTS).is_file() else None
 
 
 def _installed() -> Path | None:

@@ -1,0 +1,127 @@
+"""A cluster as a whole: health, disks, limits, blocks. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stair_es.cluster.target import Target
+from stair_es.config import MAX_CLAUSES
+from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
+from stair_es.doctor.look import ClusterFacts
+
+_WATERMARK = "cluster.routing.allocation.disk.watermark."
+_BYTES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
+_LEAST_CONTENT = 10 * 2**20
+
+
+def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
+    """What the facts say; `url` is for commands."""
+    yield health(facts.health, facts.unassigned, url)
+    yield from disks(facts.disks, facts.settings, url)
+    yield from limits(target, facts.settings, url)
+    yield from blocks(facts.settings, url)
+
+
+def health(told: Mapping[str, Any] | None, unassigned: Mapping[str, Any] | None, url: str) -> Finding:
+    """Green, yellow or red, and why."""
+    if told is None:
+        return warn("health", "this user may not ask for it", "Grant the cluster privilege `monitor` (docs/connection.md).")
+    status, nodes, nowhere = told["status"], told["number_of_nodes"], told["unassigned_shards"]
+    said = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
+    if not nowhere:
+        return (
+            ok("health", said)
+            if status == "green"
+            else warn("health", said, curl(url, "GET", "/_cluster/health?wait_for_status=green"))
+        )
+    name = f"{(unassigned or {}).get('index', '?')}"
+    why = _why(unassigned or {})
+    said = f"{said}: {nowhere} shards are on no node{f', one of them of {name}: {why}' if unassigned else ''}"
+    if status == "red":
+        return fail("health", said, curl(url, "POST", "/_cluster/reroute?retry_failed=true"))
+    if nodes == 1 and unassigned and not unassigned.get("primary", True):
+        return warn(
+            "health", f"{said} (one node holds no replicas)", curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0})
+        )
+    return warn("health", said, curl(url, "GET", "/_cluster/allocation/explain"))
+
+
+def _why(unassigned: Mapping[str, Any]) -> str:
+    """The first node's first reason, else the cluster's own words."""
+    for node in unassigned.get("node_allocation_decisions", ()):
+        for decider in node.get("deciders", ()):
+            return str(decider.get("explanation", "")).partition("[[")[0].strip()
+    return str(unassigned.get("allocate_explanation") or unassigned.get("unassigned_info", {}).get("reason", "no reason is told"))
+
+
+def disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Each node's disk against the marks at which a cluster stops placing shards, moves them away, and forbids writing."""
+    if not told:
+        return
+    if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
+        free = min(free for free, _ in told.values())
+        yield ok("disk", f"{size(free)} free on the fullest node; this cluster has no watermarks")
+        return
+    worst = [(_mark(free, total, settings), node, free, total) for node, (free, total) in told.items()]
+    passed = [each for each in worst if each[0]]
+    if not passed:
+        yield ok("disk", f"{size(min(free for _, _, free, _ in worst))} free on the fullest node, below all watermarks")
+    for mark, node, free, total in passed:
+        said = f"node {node}: {size(free)} of {size(total)} free"
+        look = curl(url, "GET", "/_cat/allocation?v")
+        if mark == "flood_stage":
+            yield fail("disk", f"{said}, past the flood stage: its indices can't be written", f"Delete or add space, see: {look}")
+        elif mark == "high":
+            yield warn("disk", f"{said}, past the high watermark: shards are moved away", f"Delete or add space, see: {look}")
+        else:
+            yield warn("disk", f"{said}, past the low watermark: no new replicas there", f"Delete or add space, see: {look}")
+
+
+def _mark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
+    return next((name for name in ("flood_stage", "high", "low") if _past(free, total, settings.get(_WATERMARK + name))), None)
+
+
+def _past(free: int, total: int, mark: object) -> bool:
+    """A mark is what is used (`90%`, `0.9`), or what is free (`500mb`)."""
+    text = str(mark).strip().lower()
+    if share := re.fullmatch(r"([\d.]+)(%?)", text):
+        return (total - free) / total >= float(share[1]) / (100 if share[2] else 1)
+    least = in_bytes(text)
+    return least is not None and free <= least
+
+
+def in_bytes(text: str) -> int | None:
+    """`500mb` as a number of bytes; None for what isn't one."""
+    found = re.fullmatch(r"([\d.]+)\s*([kmgt]?b)", text.strip().lower())
+    return int(float(found[1]) * _BYTES[found[2]]) if found else None
+
+
+def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """How long queries and requests may be."""
+    content = str(settings.get("http.max_content_length", "100mb"))
+    if target.max_clauses < MAX_CLAUSES:
+        yield warn(
+            "limits",
+            f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest words",
+            curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
+            + f" (OpenSearch), else in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
+        )
+    most = in_bytes(content)
+    if most is not None and most < _LEAST_CONTENT:
+        yield warn(
+            "limits",
+            f"a request may have {content}: an ingest sends many small ones, and documents larger than that are dead",
+            "Set http.max_content_length: 100mb in the nodes' settings and start them again.",
+        )
+    elif target.max_clauses >= MAX_CLAUSES:
+        yield ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
+
+
+def blocks(settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Blocks of the whole cluster."""
+    for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
+        if str(settings.get(name, "false")) == "true":
+            lift = {layer: {name: None} for layer in ("persistent", "transient")}
+            yield fail("blocks", f"{name} is set: nothing can be written", curl(url, "PUT", "/_cluster/settings", lift))

@@ -1,0 +1,84 @@
+"""What computes: the GPU, if there is one, and Ray."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Collection, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from stair_es.doctor.finding import Finding, failed, ok, warn
+from stair_es.errors import StairError
+from stair_es.model import cuda
+from stair_es.ray_session import knock
+
+_SMI_TIMEOUT_S = 10.0
+
+
+def accelerator_here() -> Iterator[Finding]:
+    """Which GPUs there are, and which runtime sees them."""
+    import onnxruntime
+
+    yield accelerator(_gpus(), torch=_torch(), providers=onnxruntime.get_available_providers())
+
+
+def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> Finding:
+    """Whether a GPU that is there is used.
+
+    Args:
+        gpus: Their names.
+        torch: Whether PyTorch sees one; None if it isn't installed.
+        providers: Of onnxruntime.
+    """
+    if torch:
+        return ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
+    if not gpus:
+        return ok("accelerator", "no GPU: networks run on the CPU, in onnxruntime")
+    on_onnx = "onnxruntime has its CUDA provider" if "CUDAExecutionProvider" in providers else "onnxruntime has no CUDA provider"
+    if torch is None:
+        return warn("accelerator", f"{', '.join(gpus)}, but PyTorch isn't installed; {on_onnx}", "pip install 'stair-es[torch]'")
+    return warn(
+        "accelerator",
+        f"{', '.join(gpus)}, but PyTorch sees no CUDA; {on_onnx}",
+        "Install PyTorch for the CUDA of this driver (nvidia-smi names it): https://pytorch.org/get-started",
+    )
+
+
+def ray_here(address: str | None) -> Iterator[Finding]:
+    """Ray, and the cluster that it would join."""
+    try:
+        installed = version("ray")
+    except PackageNotFoundError:
+        if address:
+            yield warn("ray", f"RAY_ADDRESS is {address}, but Ray isn't installed", "pip install 'stair-es[ray]'")
+        else:
+            yield ok("ray", "not installed: --runner ray would need stair-es[ray]")
+        return
+    if find_spec("ray") is None:
+        yield warn("ray", f"Ray {installed} is listed, but its files are gone", "pip install --force-reinstall 'stair-es[ray]'")
+        return
+    try:
+        if address:
+            knock(address, StairError, "take --runner local")
+    except StairError as error:
+        yield failed("ray", error)
+        return
+    yield ok("ray", f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster named: it would start here'}")
+
+
+def _gpus() -> list[str]:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=_SMI_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def _torch() -> bool | None:
+    return cuda.is_there() if find_spec("torch") else None

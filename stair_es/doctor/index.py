@@ -1,0 +1,134 @@
+"""One index: whether it is ours, what a killed run left of it, what lies around beside it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stair_es.cluster.identity import WORDS_SUFFIX, ours, words_of
+from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
+from stair_es.doctor.look import IndexFacts
+
+_KEPT = 1
+"""What `--keep` is unless it is given."""
+_FULL = 0.9
+
+
+def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
+    """What the facts say of an index that is there and ours; `url` is for commands."""
+    for name in facts.live:
+        yield from settings(name, facts.indices[name], url)
+        yield from fields(name, facts.indices[name], url)
+        yield from policy(facts.name, name, facts.indices[name])
+    yield from words(facts)
+    yield from builds(facts, url)
+    yield from retired(facts, url)
+
+
+def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Blocks, and what a load that was killed has left."""
+    own = told.get("settings", {})
+    for block in ("read_only_allow_delete", "read_only", "write"):
+        if str(own.get(f"index.blocks.{block}", "false")) == "true":
+            why = " (the disk was too full: make room first)" if block == "read_only_allow_delete" else ""
+            lift = curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
+            yield fail("index", f"{name} has index.blocks.{block}: it can't be written{why}", lift)
+    relaxed = ours(told).get("relaxed")
+    changed = {key: value for key, value in relaxed.items() if own.get(f"index.{key}") != value} if relaxed else {}
+    if changed:
+        now = ", ".join(f"{key} {own.get(f'index.{key}')}" for key in changed)
+        yield warn(
+            "index",
+            f"{name} is set for loading ({now}): an ingest runs, or was killed",
+            "Run the ingest again, which restores it; or: " + curl(url, "PUT", f"/{name}/_settings", {"index": changed}),
+        )
+    elif own.get("index.refresh_interval", "1s").startswith("-"):
+        yield warn(
+            "index",
+            f"{name} has refresh_interval -1: what is written isn't found",
+            curl(url, "PUT", f"/{name}/_settings", {"index": {"refresh_interval": None}}),
+        )
+
+
+def fields(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """How many fields the mapping may still get."""
+    most = int(told.get("settings", {}).get("index.mapping.total_fields.limit", 1000))
+    there = _count(told.get("mappings", {}).get("properties", {}))
+    if there >= _FULL * most:
+        body = {"index.mapping.total_fields.limit": 2 * most}
+        more = curl(url, "PUT", f"/{name}/_settings", body)
+        yield warn("index", f"{name} has {there} of {most} fields: columns beyond that make documents dead", more)
+
+
+def _count(properties: Mapping[str, Any]) -> int:
+    return sum(1 + _count(spec.get("properties", {})) + len(spec.get("fields", {})) for spec in properties.values())
+
+
+def policy(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[Finding]:
+    """A change of the word policy that has not come to its end."""
+    under_way = (ours(told).get("policy") or {}).get("under_way")
+    if under_way:
+        again = f"stair-es policy {under_way}{' FILE' if under_way == 'apply' else ''} --index {alias}"
+        yield warn("policy", f"{under_way} of the word policy of {name} runs, or was interrupted", again)
+
+
+def words(facts: IndexFacts) -> Iterator[Finding]:
+    """The companion for charts."""
+    companions = {name: words_of(told) for name, told in facts.indices.items() if words_of(told).get("alias") == facts.name}
+    if not companions or len(facts.live) != 1:
+        return
+    [live] = facts.live
+    own = live + WORDS_SUFFIX
+    again = f"Run the ingest of {facts.name} again, which brings it in step."
+    if own not in companions:
+        yield warn("words index", f"there is none of {live}, but one of an earlier index", again)
+    elif f"{facts.name}-words" not in facts.indices[own].get("aliases", {}):
+        yield warn("words index", f"{own} isn't behind the alias {facts.name}-words yet", again)
+    elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
+        yield warn("words index", f"{own} is empty", again)
+    else:
+        yield ok("words index", f"{facts.sizes.get(own, (0, 0))[0]:,} documents in {own}")
+
+
+def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
+    """Indices that were begun and don't stand behind the name yet."""
+    for name in sorted(facts.indices):
+        alias = facts.alias_of(name, f"{facts.name}.building-")
+        if alias and name not in facts.live:
+            documents, bytes_ = facts.sizes.get(name, (0, 0))
+            yield warn(
+                "builds",
+                f"{name} is an unfinished build: {documents:,} documents, {size(bytes_)}",
+                "Run the same ingest again, which goes on with it; or throw it away: " + curl(url, "DELETE", f"/{name}"),
+            )
+
+
+def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
+    """Indices of earlier builds that nothing stands for."""
+    left = [
+        name
+        for name, told in facts.indices.items()
+        if not told.get("aliases") and ours(told).get("alias") == facts.name and name != facts.name
+    ]
+    left.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
+    listed = ", ".join(f"{name} ({size(facts.sizes.get(name, (0, 0))[1])})" for name in left)
+    if len(left) > _KEPT:
+        gone = curl(url, "DELETE", f"/{','.join(left[:-_KEPT])}")
+        yield warn("retired", f"no alias stands for {listed}", f"If --keep doesn't want them: {gone}")
+    elif left:
+        yield ok("retired", f"kept: {listed}")
+
+
+def rights(told: Mapping[str, bool] | None, alias: str) -> Iterator[Finding]:
+    """What the user may do (Elasticsearch)."""
+    if told is None:
+        return
+    lacking = [name for name, granted in told.items() if not granted]
+    search = {"read", "view_index_metadata"}
+    grant = f"Grant {', '.join(lacking)} on {alias}* to the user (docs/connection.md)."
+    if search & set(lacking):
+        yield fail("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(lacking)))}", grant)
+    elif lacking:
+        yield warn("rights", f"the user may search {alias}, but not ingest: {', '.join(lacking)}", grant)
+    else:
+        yield ok("rights", f"the user may search {alias} and ingest into it")

@@ -1,0 +1,94 @@
+"""Cores, memory, the disk below STAIR_ES_HOME, and what waits there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from stair_es.config import ENV_HOME, Home
+from stair_es.doctor.finding import Finding, fail, ok, size, warn
+
+_LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
+_LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
+
+
+def machine_here() -> Iterator[Finding]:
+    """Cores and memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = None
+    with suppress(ValueError, OSError, AttributeError):  # not on every system
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    yield machine(cores, memory)
+
+
+def machine(cores: int, memory_bytes: int | None) -> Finding:
+    """Whether it is enough for an ingest beside an embedded node."""
+    said = f"{cores} cores, {size(memory_bytes) if memory_bytes else 'unknown'} memory"
+    if memory_bytes is not None and memory_bytes < _LITTLE_MEMORY:
+        return warn("machine", f"{said}: little for an ingest beside an embedded node", "Name a cluster elsewhere: --url URL")
+    return ok("machine", said)
+
+
+def home_here(home: Home) -> Iterator[Finding]:
+    """The data folder. It needn't be there yet."""
+    there = next(folder for folder in (home.path, *home.path.parents) if folder.exists())
+    usage = shutil.disk_usage(there)
+    yield disk(home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total)
+
+
+def disk(path: Path, *, writable: bool, free: int, total: int) -> Finding:
+    """Whether models and the embedded node have room.
+
+    Args:
+        path: The folder.
+        writable: Whether it can be written, or made.
+        free: In bytes.
+        total: In bytes.
+    """
+    elsewhere = f"export {ENV_HOME}=/a/folder/with/room"
+    if not writable:
+        return fail("home", f"{path} can't be written", f"Become its owner, or: export {ENV_HOME}=/a/folder/of/yours")
+    said = f"{size(free)} of {size(total)} free for {path}"
+    if free < _NO_DISK:
+        return fail("home", said, f"Free some space, or: {elsewhere}")
+    return (
+        warn("home", said, f"Models and jars take 0.5 GB, the index more: {elsewhere}")
+        if free < _LITTLE_DISK
+        else ok("home", said)
+    )
+
+
+def letters_here(home: Home, index: str) -> Iterator[Finding]:
+    """Dead letters of runs into an index."""
+    files = sorted((home.path / "dead-letters").glob("*.jsonl"))
+    counts = {}
+    for path in files:
+        named = _LETTERS.fullmatch(path.name)
+        if named and named[1] == index:
+            with suppress(OSError), path.open("rb") as lines:
+                counts[path] = sum(1 for _ in lines)
+    yield letters(counts, index)
+
+
+def letters(counts: Mapping[Path, int], index: str) -> Finding:
+    """What waits for another try.
+
+    Args:
+        counts: File -> how many letters are in it, oldest first.
+        index: What the runs wrote into.
+    """
+    waiting = {path: count for path, count in counts.items() if count}
+    if not waiting:
+        return ok("dead letters", f"none for {index}")
+    newest = list(waiting)[-1]
+    files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
+    return warn(
+        "dead letters",
+        f"{waiting[newest]:,} images of an ingest into {index} failed and wait for another try ({files} {newest})",
+        f"stair-es ingest --retry {shlex.quote(str(newest))} --index {shlex.quote(index)}, then delete the file",
+    )

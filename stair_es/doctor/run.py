@@ -1,0 +1,103 @@
+"""All checks, one after the other. What can't be looked at is a finding, and the next one follows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.config import Home
+from stair_es.doctor import cluster, compute, embedded, index, look, machine, models, python
+from stair_es.doctor.finding import Finding, fail, failed, ok, warn
+from stair_es.errors import IndexMismatch, QueryError, StairError
+from stair_es.search import known
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """What is looked at."""
+
+    connect: Callable[[], Connection | None]
+    """The connection to the cluster that is named; None without one. May raise a StairError, as all that is said of it may."""
+    index: str
+    model: str
+
+
+def examine(patient: Patient) -> Iterator[Finding]:
+    """The findings, each as soon as it is known."""
+    home = Home.from_env()
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+        ("python", python.python_here),
+        ("packages", python.packages_here),
+        ("plugins", python.plugins_here),
+        ("machine", machine.machine_here),
+        ("accelerator", compute.accelerator_here),
+        ("ray", lambda: compute.ray_here(os.environ.get("RAY_ADDRESS"))),
+        ("home", lambda: machine.home_here(home)),
+        ("model", lambda: models.model_here(patient.model, home)),
+        ("dead letters", lambda: machine.letters_here(home, patient.index)),
+        ("cluster", lambda: _cluster(patient)),
+    ]
+    for name, check in checks:
+        yield from _whole(name, check)
+
+
+def _whole(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of a check, and as one more what kept it from going on."""
+    try:
+        yield from check()
+    except StairError as error:
+        yield failed(name, error)
+    except Exception as error:  # noqa: BLE001  whatever is broken here, the other checks may tell why
+        yield fail(
+            name, f"the check itself broke: {type(error).__name__}: {error}", "Please report it, with `stair-es doctor --json`."
+        )
+
+
+def _cluster(patient: Patient) -> Iterator[Finding]:
+    connection = patient.connect()
+    if connection is None:
+        finding, url = embedded.embedded_here()
+        yield finding
+        if url is None:
+            return
+        connection = Connection(url=url)
+    with closing(connection.client()) as client:
+        yield from _reached(client, connection, patient)
+
+
+def _reached(client: OpenSearch, connection: Connection, patient: Patient) -> Iterator[Finding]:
+    target = probe(client, connection)
+    login = f", login by {connection.security.method}" if connection.security.method != "none" else ""
+    yield ok("cluster", f"{target.label} at {connection.safe_url}{login}")
+    yield from cluster.cluster(look.cluster_facts(client, connection), target, connection.safe_url)
+    if target.distribution == "elasticsearch" and connection.security.method != "none":
+        yield from index.rights(look.rights(client, connection, patient.index), patient.index)
+    yield from _index(client, connection, patient)
+
+
+def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iterator[Finding]:
+    try:
+        found = known.look(client, connection, patient.index)
+    except QueryError as error:
+        yield warn("index", error.message, error.remedy)
+        return
+    except IndexMismatch as error:
+        yield failed("index", error)
+        return
+    facts = look.index_facts(client, connection, patient.index)
+    documents = sum(facts.sizes.get(name, (0, 0))[0] for name in facts.live)
+    yield ok("index", f"{patient.index} stands for {', '.join(facts.live)}: {documents:,} documents of {found.model}")
+    model_id = models.model_id(patient.model)
+    if model_id is not None:
+        try:
+            found.check_model(model_id)
+        except IndexMismatch as error:
+            yield failed("model of the index", error)
+    yield from index.index(facts, connection.safe_url)
