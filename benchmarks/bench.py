@@ -6,7 +6,8 @@
     python benchmarks/bench.py --render              # the page alone, of what is kept
 
 Each benchmark is a process of its own with `--json`; what it found is kept below `build/bench`, with its output. One that fails
-is on the page as failed, and makes the exit status 1; one whose pictures can't be fetched is there as not run, with the reason.
+is on the page as failed, and makes the exit status 1; one whose pictures can't be fetched is there as not run, with the reason
+(files of packages are looked for in `build/bench/packages` first).
 Whatever STAIR_ES_URL and the like say, the runs have nodes of their own or the embedded one, which is stopped at the end if it
 wasn't running before.
 """
@@ -28,8 +29,8 @@ from pathlib import Path
 from typing import get_args
 
 from page.machine import facts, load
-from page.needs import Needs, Unmet
-from page.plan import RUNS, Form, Run
+from page.needs import Unmet, provide
+from page.plan import FOLDER, RUNS, Form, Run
 from page.record import Record, Status
 from page.render import page
 from result import Result
@@ -37,7 +38,6 @@ from result import Result
 from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
 
 ROOT = Path(__file__).parents[1]
-FOLDER = Path("build") / "bench"
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
 
 
@@ -62,23 +62,23 @@ def main() -> int:
 
 def run_all(runs: Sequence[Run], form: Form, kept: Path) -> list[Record]:
     """One after the other; each is kept as soon as it has ended."""
-    needs, machine = Needs(root=ROOT, folder=FOLDER, form=form), facts(ROOT)
-    done = []
+    machine, done = facts(ROOT), []
     for number, run in enumerate(runs, 1):
         print(f"{number}/{len(runs)} {run.name}: {run.command(form)}", file=sys.stderr, flush=True)
-        record = one(run, form, needs, machine, kept)
+        record = one(run, form, machine, kept)
         record.write(kept / f"{run.name}.json")
         print(f"  {record.status}, {record.seconds:.0f} s {record.reason}", file=sys.stderr, flush=True)
         done.append(record)
     return done
 
 
-def one(run: Run, form: Form, needs: Needs, machine: Mapping[str, object], kept: Path) -> Record:
+def one(run: Run, form: Form, machine: Mapping[str, object], kept: Path) -> Record:
     """Fetch what it needs, run it, read what it found."""
+    command = run.command(form)
     try:
-        command = needs.filled(run.command(form))
+        provide(command, ROOT)
     except Unmet as unmet:
-        return Record(name=run.name, command=run.command(form), status="not run", reason=plain(str(unmet)), machine=machine)
+        return Record(name=run.name, command=command, status="not run", reason=plain(str(unmet)), machine=machine)
     kept.mkdir(parents=True, exist_ok=True)
     found, log = kept / f"{run.name}.found.json", kept / f"{run.name}.log"
     found.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Ratio:
         return self.what, self.against, f"{self.value:.2f}", bound, self.verdict
 
 
-RATIO_HEAD = ("what", "against", "ratio", "goal", "")
+RATIO_HEAD = ("what", "against", "measured", "goal", "")
 
 
 def ratio_table(ratios: Sequence[Ratio]) -> str:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +24,7 @@ from common import interval, options, publish
 from numpy.typing import NDArray
 from result import Ratio, Result
 from result import Table as Lines
+from small_sets.fetch import PACKAGES, unpacked
 
 from stair_es.eval.dense import StarterDense
 from stair_es.eval.metrics import CUTS, ranks
@@ -35,7 +34,7 @@ from stair_es.model.starter import IMAGE_SPEC, NoExpansion, Starter
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Pixels, SparseVector
 
-PACKAGE = "tuxpaint-stamps-default"
+PACKAGE = PACKAGES["tuxpaint"]
 LIST = Path(__file__).parent / "data" / "tuxpaint_photos.txt"
 AT_LEAST = (31.0, 52.0, 58.0)
 SETS = ("test_drawings", "test_clipart", "test_style", "test_concepts")
@@ -62,21 +61,6 @@ class Gallery:
         return dict(zip(self.texts, self.concepts, strict=True))
 
 
-def fetch_stamps(folder: Path) -> Path:
-    """The unpacked Debian package.
-
-    Raises:
-        SystemExit: There is no apt here, or it has no such package.
-    """
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise SystemExit(f"apt-get and dpkg-deb aren't here: unpack the Debian package {PACKAGE} yourself and pass --stamps DIR")
-    done = subprocess.run(["apt-get", "download", PACKAGE], cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"apt-get download {PACKAGE} failed (is 'apt-get update' needed?):\n{done.stderr.strip()}")
-    subprocess.run(["dpkg-deb", "-x", str(next(folder.glob("*.deb"))), str(folder)], check=True)
-    return folder
-
-
 def read_photos(stamps: Path) -> Gallery:
     """The listed photographs and their English descriptions, both from the package.
 
@@ -88,7 +72,7 @@ def read_photos(stamps: Path) -> Gallery:
     if missing:
         raise SystemExit(f"{len(missing)} of {len(paths)} photographs aren't in {stamps}, the first: {missing[0]}")
     texts = tuple(path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0].strip() for path in paths)
-    return Gallery(name=f"photographs of {PACKAGE}", pixels_BHWC=_pixels(paths), texts=texts, concepts=texts)
+    return Gallery(name=f"photographs of {PACKAGE.name}", pixels_BHWC=_pixels(paths), texts=texts, concepts=texts)
 
 
 def read_set(sets: Path, name: str) -> Gallery:
@@ -237,7 +221,7 @@ def _lines(table: Table) -> Lines:
 
 def add_galleries(parser: argparse.ArgumentParser) -> None:
     """What is measured on."""
-    parser.add_argument("--stamps", type=Path, help=f"where the Debian package {PACKAGE} is unpacked")
+    parser.add_argument("--stamps", type=Path, help=f"where the Debian package {PACKAGE.name} is unpacked")
     parser.add_argument("--sets", type=Path, help="what benchmarks/small_sets/build.py made: its drawings are measured too")
 
 
@@ -245,7 +229,8 @@ def galleries(given: argparse.Namespace) -> list[Gallery]:
     """The photographs, and the drawings that were asked for."""
     drawings = [read_set(given.sets, name) for name in SETS] if given.sets else []
     with tempfile.TemporaryDirectory() as temporary:
-        return [read_photos(given.stamps or fetch_stamps(Path(temporary))), *drawings]
+        stamps = given.stamps or unpacked(PACKAGE, Path(temporary), Path(temporary))
+        return [read_photos(stamps), *drawings]
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """What `bench.py` runs, in the order of the page. Pure.
 
-Every program of `benchmarks/` is in here. `{stamps}`, `{sets}` and `{trained}` are folders below `build/bench`, see `needs.py`.
+Every program of `benchmarks/` is in here. What a command needs besides, `needs.py` fetches.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from typing import Literal, TypeAlias
 
 Form: TypeAlias = Literal["short", "long"]
 
-STAMPS, SETS, TRAINED = "{stamps}", "{sets}", "{trained}"
+FOLDER = "build/bench"
+STAMPS, SETS, TRAINED = f"{FOLDER}/stamps", f"{FOLDER}/sets", f"{FOLDER}/trained"
+ANEW = f"{FOLDER}/trained-anew"
+"""Models of an earlier run are taken away; those in `TRAINED` are taken up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ RUNS = (
         group=SEARCH,
         shows="What the bytes of a document are spent on",
         script="query_bytes",
-        short="--docs 2000",
+        short="--docs 4000",
         long="--docs 20000",
     ),
     Run(
@@ -82,9 +85,9 @@ RUNS = (
         group=QUALITY,
         shows="Trained STAIR against dense vectors: same towers, data and number of updates",
         script="small_recipes",
-        short=f"--sets {SETS} --out {TRAINED} --arms dense stair grounded --seeds 1 --steps 60 --pairs 300",
+        short=f"--sets {SETS} --out {ANEW} --arms dense stair grounded --seeds 1 --steps 60 --pairs 400",
         long=f"--sets {SETS} --out {TRAINED}",
-        smoke="a tenth of the updates on 300 pairs: no model has learned much. What recipes are worth is in "
+        smoke="a tenth of the updates on 400 pairs: no model has learned much. What recipes are worth is in "
         "[the table of three seeds](recipes.md)",
     ),
     Run(

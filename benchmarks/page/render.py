@@ -58,7 +58,9 @@ def _machine(records: Sequence[Record]) -> str:
         ("commit", facts["commit"]),
         ("time of all runs", f"{sum(record.seconds for record in records) / 60:.0f} min"),
     ]
-    return f"## Machine\n\n{table(('', ''), rows)}"
+    busy = first.load[0] > facts["cores"] / 2
+    note = "\n\n**Other programs ran beside it: the figures are worth little.**" if busy else ""
+    return f"## Machine\n\n{table(('', ''), rows)}{note}"
 
 
 def _glance(records: Mapping[str, Record], runs: Sequence[Run]) -> Iterator[str]:

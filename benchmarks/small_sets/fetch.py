@@ -180,7 +180,7 @@ def run(command: list[str], folder: Path, package: Package, which: Callable[[str
     Raises:
         SystemExit: It isn't here, or failed.
     """
-    remedy = f"Or get {package.file} elsewhere and pass the folder it is in as --downloads."
+    remedy = f"Or get {package.file} elsewhere, and say where it is: see --help."
     if not which(command[0]):
         raise SystemExit(f"{command[0]} isn't here, and {package.name} is fetched by it. {remedy}")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

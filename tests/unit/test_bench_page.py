@@ -88,7 +88,7 @@ def test_losses_come_first_and_everything_is_counted(bench: dict[str, ModuleType
     )
     assert "3 comparisons and goals: 2 are won or met, **1 are lost or missed**." in page
     assert page.index("### Where we lose") < page.index("### Where we win")
-    assert "| 0.70  | at least 1 | **behind** |" in section(page, "### Where we lose")
+    assert "| 0.70     | at least 1 | **behind** |" in section(page, "### Where we lose")
     assert "0.70" not in section(page, "### Where we win")
     for text in ("Some CPU, 2 cores", "2026-11-25 10:00", "Python 3.11.7", "abc1234", "`python benchmarks/sink.py --docs 5`"):
         assert text in page
@@ -125,6 +125,11 @@ def test_a_section_from_elsewhere_says_so(bench: dict[str, ModuleType]) -> None:
     assert "unlike the head of this page: processor Old CPU, numpy 1.26" in section(page, "### ingest")
     assert "unlike" not in section(page, "### sink")
     assert "2026-11-24 09:00 to 2026-11-25 10:00 (UTC)" in page
+
+
+def test_a_busy_machine_is_said(bench: dict[str, ModuleType]) -> None:
+    assert "worth little" not in written(bench, record(bench, "sink"))
+    assert "worth little" in written(bench, record(bench, "sink", load=(1.4, 2.0)))
 
 
 def test_a_record_comes_back_as_it_was(bench: dict[str, ModuleType], tmp_path: Path) -> None:
