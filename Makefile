@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench browser lint format clean
+.PHONY: help demo test bench browser docs lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
 	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
 	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
+	@echo "make docs    build the documentation site into build/site; a warning is an error"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
@@ -36,6 +37,10 @@ browser:
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core) \
 			>/dev/null; \
 	else echo "the tests of the page need Chromium: apt install chromium" >&2; fi
+
+docs: $(VENV)/.installed-test
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
+	@echo "open build/site/index.html"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sphinx.application import Sphinx
-from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.ext.napoleon import Config
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 _SENTENCES = frozenset({"attribute", "data", "property"})
-_CONFIG = Config()
+_CONFIG: Any = Config()
 
 
-def _read(app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]) -> None:
+def _read(app: Sphinx, what: Any, name: str, described: object, options: object, lines: list[str]) -> None:  # noqa: ANN401
     if what not in _SENTENCES:
         lines[:] = GoogleDocstring(lines, _CONFIG, app, what, name, described, options).lines()
 
