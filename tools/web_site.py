@@ -17,6 +17,7 @@ from typing import Any
 
 from stair_es.cluster.connect import Connection
 from stair_es.model.encoder import ModelSpec
+from stair_es.telemetry.page import Observer
 from stair_es.web.app import Site, application
 from stair_es.web.limits import Limits
 from stair_es.web.originals import Roots
@@ -90,13 +91,23 @@ def serving(
     guard: Guard | None = None,
     limits: Limits | None = None,
     spec: Callable[[str], ModelSpec] = own_model,
+    observer: Observer | None = None,
 ) -> Iterator[Page]:
     """A page that is served until the end of the `with`."""
-    site = Site(connection=connection, index=index, spec=spec, roots=Roots.of(roots), limits=limits or Limits())
+    observer = observer or Observer()
+    site = Site(
+        connection=connection,
+        index=index,
+        spec=spec,
+        roots=Roots.of(roots),
+        limits=limits or Limits(),
+        watch=observer.watch,
+        further=observer.routes,
+    )
     started = threading.Event()
     with listening("127.0.0.1", 0) as (listener, port), closing(connection.client()) as client:
         page = Page(port=port)
-        app = application(site, client, guard or Guard(), port, page.said.append)
+        app = observer.around(application(site, client, guard or Guard(), port, page.said.append))
         server = server_of(app, started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -43,9 +43,13 @@ def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer
         observer = Observer()
         if metrics:
             need("prometheus_client", "metrics")
+            from prometheus_client import disable_created_metrics
+
             from stair_es.telemetry.cluster_requests import timed
             from stair_es.telemetry.page_metrics import PageMetrics
 
+            # else a second series stands beside each, for nothing: process_start_time_seconds says when all of them began
+            disable_created_metrics()  # type: ignore[no-untyped-call]
             counts = PageMetrics()
             stack.enter_context(watched(timed(counts.answered)))
             observer.watch, observer.routes = counts, (counts.route(),)

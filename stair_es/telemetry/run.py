@@ -111,9 +111,9 @@ def _metered(index: str, outlets: Outlets, say: Callable[[str], None]) -> Iterat
 
 
 def _close(run: Run, report: Report | None) -> None:
-    run.end_s, run.report = time.time(), report
+    run.end_s = run.success_s = time.time()
     run.exit_code = _SOME_DEAD if report and report.incomplete else 0
-    run.success_s = run.end_s
+    run.swap_pending = bool(report and report.unfinished)
 
 
 def _code_of(error: BaseException) -> int:

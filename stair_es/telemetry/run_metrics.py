@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from stair_es.ingest.batch import STAGES
 
 if TYPE_CHECKING:
-    from stair_es.ingest.report import Books, Report
+    from stair_es.ingest.report import Books
 
 PREFIX = "stair_es_ingest_"
 LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
@@ -29,8 +29,8 @@ class Run(Collector):
     """Seconds since 1970."""
     books: Books | None = None
     """From the moment on that there are some."""
-    report: Report | None = None
-    """Of a run that went through."""
+    swap_pending: bool | None = None
+    """Of a run that went through: whether the alias doesn't stand yet for the index that it built."""
     end_s: float | None = None
     exit_code: int | None = None
     """What the command will exit with, once the run is over."""
@@ -53,9 +53,9 @@ class Run(Collector):
         if self.exit_code is not None:
             told = "What the command exited with: 0, 3 (some images are dead), or another (it failed); absent before the end."
             yield _gauge(self.index, "exit_code", told, self.exit_code)
-        if self.report is not None:
+        if self.swap_pending is not None:
             told = "1: a new index was built, but the alias doesn't stand for it yet."
-            yield _gauge(self.index, "swap_pending", told, bool(self.report.unfinished))
+            yield _gauge(self.index, "swap_pending", told, self.swap_pending)
 
 
 def _counted(index: str, books: Books) -> Iterator[Metric]:

@@ -100,12 +100,14 @@ def page_spans(tracer: Tracer, app: ASGIApp) -> ASGIApp:
         with tracer.start_as_current_span(
             method, CARRIED.extract(headers), kind=SpanKind.SERVER, attributes=attributes, record_exception=False
         ) as span:
-            await app(scope, receive, answer)
-            pattern = pattern_of(scope)
-            if pattern:
-                span.update_name(f"{method} {pattern}")
-                span.set_attribute("http.route", pattern)
-            set_status(span, answer.status, failed=answer.status >= 500)
+            try:
+                await app(scope, receive, answer)
+            finally:
+                pattern = pattern_of(scope)
+                if pattern:
+                    span.update_name(f"{method} {pattern}")
+                    span.set_attribute("http.route", pattern)
+                set_status(span, answer.status, failed=answer.status >= 500)
 
     return spanned
 

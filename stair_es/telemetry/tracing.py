@@ -6,11 +6,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from stair_es._version import __version__
-from stair_es.errors import MissingExtra
-from stair_es.extras import need
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -63,11 +62,11 @@ def _hindered(environ: Mapping[str, str], exporters: str) -> str:
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
     if protocol != _PROTOCOL:
         return f"the protocol {protocol!r} isn't spoken here. Set {_PROTOCOLS[0]}={_PROTOCOL}, and a port that takes it (4318)."
-    try:
+    try:  # others may have brought parts of the package `opentelemetry`
         for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
-            need(module, "traces")
-    except MissingExtra as error:
-        return f"{error.message}. {error.remedy}"
+            import_module(module)
+    except ModuleNotFoundError as error:
+        return f"{error.name} isn't installed. Install it with: pip install 'stair-es[traces]'"
     return ""
 
 
