@@ -40,7 +40,7 @@ class JsonLine(logging.Formatter):
         return json_text(line)
 
 
-class _Stderr(logging.StreamHandler[Any]):
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
     """Writes to what `sys.stderr` is at the time."""
 
     def __init__(self) -> None:
