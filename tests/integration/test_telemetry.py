@@ -1,0 +1,223 @@
+"""An ingest and the page, observed while they work with a real node: what is told adds up with what they did."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gate_proxy import GateProxy
+from otlp_receiver import Collector, attributes, received
+from prometheus_client.parser import text_string_to_metric_families
+from web_corpus import PHOTOS, Corpus, ingested
+from web_site import Page, serving
+
+from stair_es.cluster.connect import Connection
+from stair_es.telemetry.page import observing
+from stair_es.web.security import Guard
+
+STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
+TOKEN = "a-token-that-is-long-enough"
+BEARER = f"Bearer {TOKEN}"
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+Told = dict[tuple[str, ...], float]
+
+
+def told(text: str) -> Told:
+    """(name, label values...) -> value."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+def test_what_is_told_of_an_ingest_adds_up_with_its_report(node_url: str, index_name: str, tmp_path: Path) -> None:
+    names = ("tabby-cat", "dairy-cow", "red-panda")
+    for name in names:
+        shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    file = tmp_path / "photos.prom"
+    with received() as collector:
+        done = subprocess.run(
+            [
+                *(STAIR_ES, "ingest", str(tmp_path), "--index", index_name, "--url", node_url, "--model", "starter", "--json"),
+                *("--batch-size", "2", "--metrics-file", str(file), "--dead-letters", str(tmp_path / "dead.jsonl")),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TRACEPARENT": PARENT, **collector.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    found = {(name.removeprefix("stair_es_ingest_"), *rest[1:]): value for (name, *rest), value in told(file.read_text()).items()}
+    assert {kind: found["images_total", kind] for kind in ("written", "unchanged", "dead")} == {
+        "written": 3,
+        "unchanged": 0,
+        "dead": 1,
+    }
+    assert found["listed_images_total",] == report["seen"] == 4
+    assert found["dead_images_total", "decode"] == report["dead"] == 1
+    assert (found["bulk_requests_total",], found["bulk_documents_total",]) == (report["bulk_requests"], 3)
+    assert (found["exit_code",], found["listing_done",], found["swap_pending",]) == (3, 1, 0)
+    assert {stage: round(found["stage_seconds_total", stage], 3) for stage in report["stage_seconds"]} == report["stage_seconds"]
+    assert found["end_timestamp_seconds",] == found["last_success_timestamp_seconds",]
+    _check_spans(collector, index_name)
+
+
+def _check_spans(collector: Collector, index: str) -> None:
+    [run] = collector.named("ingest")
+    assert f"{run.trace_id.hex()}-{run.parent_span_id.hex()}" == PARENT[3:-3]
+    about = attributes(run.attributes)
+    assert (about["stair_es.index"], about["stair_es.written"], about["stair_es.dead"]) == (index, 3, 1)
+    assert {span.trace_id for span in collector.spans} == {run.trace_id}
+    batches = [span for span in collector.below(run) if span.name == "batch"]
+    assert sum(int(attributes(batch.attributes)["stair_es.images"]) for batch in batches) == 4
+    for batch in batches:
+        stages = sorted(collector.below(batch), key=lambda span: span.start_time_unix_nano)
+        assert [stage.name for stage in stages][:3] == ["read", "decode", "encode"]
+        assert batch.start_time_unix_nano == stages[0].start_time_unix_nano >= run.start_time_unix_nano
+        assert batch.end_time_unix_nano == stages[-1].end_time_unix_nano <= run.end_time_unix_nano
+    requests = [span for span in collector.below(run) if span.kind == span.SPAN_KIND_CLIENT]
+    assert len(requests) + len(batches) == len(collector.below(run))
+    [bulk, *_] = [span for span in requests if span.name == f"bulk {index}"]
+    assert attributes(bulk.attributes)["db.system.name"] == "opensearch"
+
+
+def test_a_run_that_hangs_can_be_asked_and_leaves_word_when_it_is_ended(tmp_path: Path) -> None:
+    shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path)
+    file = tmp_path / "photos.prom"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        command = [
+            *(STAIR_ES, "ingest", str(tmp_path), "--url", f"http://127.0.0.1:{server.getsockname()[1]}", "--index", "photos"),
+            *("--metrics-file", str(file), "--metrics-port", "0"),
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            try:
+                assert running.stderr is not None
+                where = re.search(r"metrics: (http://127\.0\.0\.1:\d+/metrics)", running.stderr.readline())
+                assert where
+                asked, _ = server.accept()
+                with asked, urllib.request.urlopen(where[1], timeout=30) as answer:
+                    under_way = told(answer.read().decode())
+                    running.send_signal(signal.SIGTERM)
+                    running.communicate(timeout=30)
+            finally:
+                running.kill()
+    assert under_way["stair_es_ingest_start_timestamp_seconds", "photos"] > 0
+    assert ("stair_es_ingest_exit_code", "photos") not in under_way
+    left = told(file.read_text())
+    assert left["stair_es_ingest_exit_code", "photos"] == running.returncode == 143
+    assert left["stair_es_ingest_end_timestamp_seconds", "photos"] > 0
+    assert ("stair_es_ingest_last_success_timestamp_seconds", "photos") not in left
+
+
+@pytest.fixture(scope="module")
+def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
+    with ingested(node_url, "test-telemetry", tmp_path_factory.mktemp("photos")) as made:
+        yield made
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    with received() as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+def metrics_of(page: Page) -> Told:
+    answer = page.get("/metrics", authorization=BEARER)
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (name.removeprefix("stair_es_page_"), *rest): value
+        for (name, *rest), value in told(answer.body.decode()).items()
+        if name.startswith("stair_es_page_") and not name.endswith("_bucket")
+    }
+
+
+def test_what_is_told_of_the_page_adds_up_with_what_was_asked(node_url: str, corpus: Corpus, collector: Collector) -> None:
+    said: list[str] = []
+    with (
+        observing(metrics=True, say=said.append) as observer,
+        serving(Connection(url=node_url), corpus.alias, guard=Guard(token=TOKEN), observer=observer) as page,
+    ):
+        search = page.post("/api/search", {"text": "a red panda"}, authorization=BEARER, traceparent=PARENT)
+        assert search.status == 200
+        assert page.post("/api/search", {"text": "a red panda"}, authorization=BEARER).status == 200
+        thumbnail = search.json["hits"][0]["thumbnail"]
+        assert [page.get(thumbnail, authorization=BEARER).status for _ in range(3)] == [200] * 3
+        image = (PHOTOS / "tabby-cat.jpg").read_bytes()
+        assert page.ask("POST", "/api/image", image, {"content-type": "image/jpeg", "authorization": BEARER}).status == 200
+        assert page.get("/api/search", authorization=BEARER).status == 405
+        assert page.get("/nothing", authorization=BEARER).status == 404
+        assert [page.get(path).status for path in ("/", "/metrics", "/api/about")] == [401] * 3
+        assert page.ask("BREW", "/", None, {"authorization": BEARER}).status == 405
+        text = page.get("/metrics", authorization=BEARER).body.decode()
+        found = metrics_of(page)
+    requests = {key[1:]: value for key, value in found.items() if key[0] == "requests_total"}
+    assert requests == {
+        ("POST", "/api/search", "200"): 2,
+        ("GET", "/thumb/{id}", "200"): 3,
+        ("POST", "/api/image", "200"): 1,
+        ("GET", "/api/search", "405"): 1,
+        ("GET", "none", "404"): 1,
+        ("GET", "none", "401"): 3,
+        ("_OTHER", "/", "405"): 1,
+        ("GET", "/metrics", "200"): 1,
+    }
+    assert (found["encode_seconds_count", "text"], found["encode_seconds_count", "image"]) == (1, 1)
+    assert (found["thumbnails_total", "no"], found["thumbnails_total", "yes"]) == (1, 2)
+    assert (found["requests_in_progress",], found["uploads_in_progress",]) == (1, 0)
+    assert found["request_seconds_count", "/api/search"] == 3
+    assert found["search_took_seconds_count",] == 2
+    assert found["cluster_request_seconds_count", "search"] == 3
+    assert found["search_took_seconds_sum",] <= found["cluster_request_seconds_sum", "search"]
+    assert not any(key[0] == "cluster_errors_total" for key in found)
+    assert not any(word in text for word in ("panda", corpus.alias, corpus.id_of("red-panda"), TOKEN))
+    assert not said
+    _check_page_spans(collector, corpus.alias)
+
+
+def _check_page_spans(collector: Collector, alias: str) -> None:
+    first, second = collector.named("POST /api/search")
+    assert f"{first.trace_id.hex()}-{first.parent_span_id.hex()}" == PARENT[3:-3]
+    assert second.trace_id != first.trace_id
+    assert not second.parent_span_id
+    assert [span.name for span in collector.below(first)] == ["encode text", f"search {alias}"]
+    assert [span.name for span in collector.below(second)] == [f"search {alias}"]
+    about = attributes(first.attributes)
+    assert (first.kind, about["http.route"], about["http.response.status_code"]) == (first.SPAN_KIND_SERVER, "/api/search", 200)
+    assert {attributes(span.attributes)["http.response.status_code"] for span in collector.named("GET")} == {200, 401, 404, 405}
+    everything = b"".join(span.SerializeToString() for span in collector.spans)
+    assert not any(word in everything for word in (b"red panda", TOKEN.encode()))
+
+
+def test_a_cluster_that_goes_away_is_seen_and_the_page_is_still_alive(node_url: str, corpus: Corpus) -> None:
+    with observing(metrics=True, say=print) as observer, GateProxy(node_url) as proxy:
+        guard = Guard(token=TOKEN)
+        with serving(Connection(url=proxy.url), corpus.alias, guard=guard, observer=observer) as page:
+            proxy.kill()
+            assert page.post("/api/search", {"text": "cat"}, authorization=BEARER).status == 503
+            assert page.get("/healthz", host="10.0.0.7:8077").body == b"ok\n"
+            assert page.get("/healthz", host="evil.example", origin="http://evil.example").status == 200
+            assert page.get("/healthz/", host="evil.example").status == 403
+            found = metrics_of(page)
+    assert found["cluster_errors_total", "search", "none"] == 1
+    assert found["requests_total", "POST", "/api/search", "503"] == 1
+
+
+def test_without_being_asked_for_there_are_no_metrics(node_url: str, corpus: Corpus) -> None:
+    with serving(Connection(url=node_url), corpus.alias) as page:
+        assert page.get("/metrics").status == 404
+        assert page.ask("HEAD", "/healthz").status == 200
+        assert page.ask("POST", "/healthz").status == 405
