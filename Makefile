@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many tests run side by side. Each worker starts search nodes of its own, of about 1 GB each.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -20,7 +22,7 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0

@@ -34,7 +34,7 @@ def _all(path: Path) -> list[Item | Unlisted]:
 @pytest.fixture
 def open_path(tmp_path: Path) -> Path:
     """A folder that anybody can reach."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    for folder in (tmp_path, *(above for above in tmp_path.parents if above.name.startswith(("pytest-", "popen-")))):
         folder.chmod(0o755)
     return tmp_path
 
