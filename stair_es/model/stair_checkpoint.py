@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -34,14 +34,15 @@ def model_id(folder: Path, name: str) -> str:
     for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
         try:
             with (folder / file).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest() if hasattr(hashlib, "file_digest") else _sum(stream))
+                digest.update(_sum(stream))
         except OSError as error:
             raise ModelError(f"can't read {folder / file}: {error.strerror}", _AGAIN) from error
     safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "stair"
     return f"{safe}-{digest.hexdigest()[:12]}"
 
 
-def _sum(stream: Any) -> bytes:  # noqa: ANN401  any binary file; hashlib.file_digest is of Python 3.11
+def _sum(stream: BinaryIO) -> bytes:
+    """SHA-256, as `hashlib.file_digest` has it from Python 3.11 on."""
     digest = hashlib.sha256()
     while block := stream.read(1 << 20):
         digest.update(block)

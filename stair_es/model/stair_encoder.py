@@ -9,18 +9,18 @@ import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
-from stair_es.model import checkpoint_kind, image_network, stair_checkpoint
-from stair_es.model.encoder import Backend, Encoder, ModelCard, ModelSpec, Precision
+from stair_es.model import cuda, image_network, stair_checkpoint
+from stair_es.model.encoder import Encoder, ModelCard, ModelSpec, OfCard, check_known
 from stair_es.model.stair_config import StairConfig
 from stair_es.model.stair_onnx import OnnxTowers, in_order, unfit
 from stair_es.model.stair_tokens import Ids, Tokens
-from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.stair import Stair
@@ -50,38 +50,24 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
         raise ModelError(
             f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table."
         )
-    for what, value, known in (("backend", spec.backend, Backend), ("precision", spec.precision, Precision)):
-        if value not in get_args(known):
-            raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
+    check_known(spec)
     if spec.backend == "onnx" and spec.precision != "fp32":
         raise ModelError(f"the onnx backend computes in fp32, not in {spec.precision}", "Use --backend torch, or fp32.")
-    if spec.threads < 0:
-        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
     return StairEncoder(folder, config, card, spec)
 
 
 def uses_gpu(config: StairConfig, spec: ModelSpec) -> bool:
     """Whether `load_encoder` would put the towers on a GPU of this machine."""
-    there = image_network.cuda_is_there if config.image.backbone.kind == "package" else checkpoint_kind.cuda_is_there
+    there = image_network.cuda_is_there if config.image.backbone.kind == "package" else cuda.is_there
     return spec.backend in ("auto", "torch") and there()
 
 
-class StairEncoder:
+class StairEncoder(OfCard):
     """See `Encoder`, `Speller` and `eval.dense.DenseEncoder`. Each part is loaded when it is first used, once."""
 
     def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
         self._folder, self._config, self._card, self._spec = folder, config, card, spec
         self._lock = threading.RLock()
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
 
     @property
     def dense_only(self) -> bool:

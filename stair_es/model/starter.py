@@ -20,13 +20,13 @@ from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, starter_data
 from stair_es.model.efficientnet import CLASSES
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import ModelSpec, OfCard, check_known
 from stair_es.model.image_network import ImageNetwork, load_network
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
 from stair_es.model.starter_data import ClassWords, Doubles, TokenTable
 from stair_es.model.starter_kind import KIND
 from stair_es.model.wordpiece import Vocabulary
-from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+from stair_es.types import Floats, Pixels, SparseVector
 
 _CARD = KIND.card
 MODEL_ID, IMAGE_SPEC = _CARD.model_id, _CARD.image_spec
@@ -81,7 +81,7 @@ class NoExpansion:
         return np.zeros(CLASSES)
 
 
-class Starter:
+class Starter(OfCard):
     """The encoder. Each tower is loaded when it is first used, once, whichever thread comes first."""
 
     _card = KIND.card
@@ -96,27 +96,10 @@ class Starter:
         Raises:
             ModelError: The spec names an unknown text tower or backend, or a negative number of threads.
         """
-        if spec.text_tower not in ("full", "table"):
-            raise ModelError(f"unknown text tower {spec.text_tower!r}", "Choose one of: full, table.")
-        if spec.backend not in ("auto", "onnx", "torch"):
-            raise ModelError(f"unknown backend {spec.backend!r}", "Choose one of: auto, onnx, torch.")
-        if spec.precision not in ("fp32", "bf16", "fp16"):
-            raise ModelError(f"unknown precision {spec.precision!r}", "Choose one of: fp32, bf16, fp16.")
-        if spec.threads < 0:
-            raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+        check_known(spec)
         self._spec = spec
         self._given_expansion = expansion
         self._lock = threading.RLock()
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return IMAGE_SPEC
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """At most 64 words an image, at least one.

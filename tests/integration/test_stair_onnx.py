@@ -89,8 +89,7 @@ def test_onnxruntime_computes_what_pytorch_does(tmp_path: Path, image: str, text
 
 
 def test_auto_takes_the_graphs_where_there_is_no_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("checkpoint_kind", "image_network"):
-        monkeypatch.setattr(f"stair_es.model.{module}.cuda_is_there", lambda: False)
+    monkeypatch.setattr("stair_es.model.cuda.is_there", lambda *_: False)
     assert _towers(_load(folder, "auto")) == "OnnxTowers"
     assert _towers(_load(folder, "auto", precision="bf16")) == "TorchTowers"
     tiny_stair.checkpoint(folder, seed=2)
@@ -185,7 +184,7 @@ def test_the_command(tmp_path: Path) -> None:
     ):
         done = _stair_es("export", *arguments)
         assert done.returncode == code
-        assert message in done.stderr
+        assert message in " ".join(done.stderr.replace("│", "").split())  # a long path breaks the line
         assert "Traceback" not in done.stderr
     done = _stair_es("export", str(tmp_path), "--json")
     assert json.loads(done.stdout)["remedy"]

@@ -19,31 +19,21 @@ from stair_es.model.adapters.compute import vectors
 from stair_es.model.adapters.dense_network import DenseNetwork
 from stair_es.model.adapters.weights import check_shapes, read_weights, shape_of
 from stair_es.model.adapters.wordpieces import spelled
-from stair_es.model.encoder import ModelCard
+from stair_es.model.encoder import ModelCard, OfCard
 from stair_es.model.wordpiece import Vocabulary
-from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+from stair_es.types import Floats, Pixels, SparseVector
 
 _EPSILON = 1e-12
 """Of DistilBERT's `vocab_layer_norm`."""
 
 
-class D2s:
+class D2s(OfCard):
     """See `Encoder`. The weights are read when a tower is first used; it has the dense vectors of its BLIP, too."""
 
     def __init__(self, folder: Path, words: Vocabulary, dense: DenseNetwork, dense_size: int, card: ModelCard) -> None:
         """Nothing is loaded yet."""
         self._folder, self._words, self._dense, self._dense_size, self._card = folder, words, dense, dense_size, card
         self._lock = threading.RLock()
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ from torch.nn import functional
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels
 from stair_es.model.checkpoint_kind import no_words
-from stair_es.model.encoder import ModelCard, ModelSpec
-from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
+from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
+from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.adapters.dense_baselines import DenseFormat
@@ -150,7 +150,7 @@ class DenseNetwork:
         return _read("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
 
 
-class DenseOnly:
+class DenseOnly(OfCard):
     """See `DenseEncoder`: a model without words, for `stair-es evaluate`."""
 
     dense_only = True
@@ -158,16 +158,6 @@ class DenseOnly:
     def __init__(self, network: DenseNetwork, card: ModelCard) -> None:
         """Nothing is loaded yet."""
         self._network, self._card = network, card
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Never a vector.

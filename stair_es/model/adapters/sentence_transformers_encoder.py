@@ -16,15 +16,15 @@ from sentence_transformers import SparseEncoder
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels, vectors
-from stair_es.model.encoder import ModelCard, ModelSpec
+from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
 from stair_es.model.readable import style_of, words_of
-from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.types import Pixels, SparseVector
 
 _UNNAMED = "[id {}]"
 """A dimension beyond the tokenizer: vocabularies are padded to a round size."""
 
 
-class Sparse:
+class Sparse(OfCard):
     """See `Encoder`. The model is loaded when it is first used."""
 
     def __init__(self, folder: Path, *, trust: bool, card: ModelCard, spec: ModelSpec) -> None:
@@ -38,16 +38,6 @@ class Sparse:
         """
         self._folder, self._trust, self._card, self._spec = folder, trust, card, spec
         self._lock = threading.RLock()
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
 
     @property
     def features(self) -> tuple[str, ...]:

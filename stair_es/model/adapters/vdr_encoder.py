@@ -24,31 +24,21 @@ from stair_es.model.adapters.compute import Device, check_pixels, vectors
 from stair_es.model.adapters.vdr import VdrShape
 from stair_es.model.adapters.weights import check_heads, check_shapes, read_weights, shape_of
 from stair_es.model.adapters.wordpieces import spelled
-from stair_es.model.encoder import ModelCard, ModelSpec
-from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
+from stair_es.types import Pixels, SparseVector
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IGNORED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 """A buffer and a layer that checkpoints of BERT may carry, and that nothing here uses."""
 
 
-class Vdr:
+class Vdr(OfCard):
     """See `Encoder`. The weights are read when a tower is first used."""
 
     def __init__(self, folder: Path, shape: VdrShape, card: ModelCard, spec: ModelSpec) -> None:
         """Nothing is loaded yet."""
         self._folder, self._shape, self._card, self._spec = folder, shape, card, spec
         self._lock = threading.RLock()
-
-    @property
-    def model_id(self) -> str:
-        """See `Encoder`."""
-        return self._card.model_id
-
-    @property
-    def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
-        return self._card.image_spec
 
     @cached_property
     def features(self) -> tuple[str, ...]:
