@@ -13,6 +13,7 @@ from stair_es.doctor.look import ClusterFacts
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
 _BYTES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
+_RETRY = "/_cluster/reroute?retry_failed=true"
 _LEAST_CONTENT = 10 * 2**20
 
 
@@ -40,7 +41,7 @@ def health(told: Mapping[str, Any] | None, unassigned: Mapping[str, Any] | None,
     why = _why(unassigned or {})
     said = f"{said}: {nowhere} shards are on no node{f', one of them of {name}: {why}' if unassigned else ''}"
     if status == "red":
-        return fail("health", said, curl(url, "POST", "/_cluster/reroute?retry_failed=true"))
+        return fail("health", said, "Mend that, or start the node that has it; then: " + curl(url, "POST", _RETRY))
     if nodes == 1 and unassigned and not unassigned.get("primary", True):
         return warn(
             "health", f"{said} (one node holds no replicas)", curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0})

@@ -42,7 +42,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("home", lambda: machine.home_here(home)),
         ("model", lambda: models.model_here(patient.model, home)),
         ("dead letters", lambda: machine.letters_here(home, patient.index)),
-        ("cluster", lambda: _cluster(patient)),
+        ("cluster", lambda: cluster_here(patient)),
     ]
     for name, check in checks:
         yield from _whole(name, check)
@@ -60,7 +60,8 @@ def _whole(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findin
         )
 
 
-def _cluster(patient: Patient) -> Iterator[Finding]:
+def cluster_here(patient: Patient) -> Iterator[Finding]:
+    """The cluster that is named, else the embedded node, and the index in it."""
     connection = patient.connect()
     if connection is None:
         finding, url = embedded.embedded_here()
@@ -98,6 +99,6 @@ def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iter
     if model_id is not None:
         try:
             found.check_model(model_id)
-        except IndexMismatch as error:
-            yield failed("model of the index", error)
+        except QueryError as error:
+            yield failed("index model", error)
     yield from index.index(facts, connection.safe_url)

@@ -1,0 +1,198 @@
+"""The doctor on a real node: each thing that is wrong is found, and goes away by the command that is named for it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from gate_proxy import GateProxy, Said
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection, Security
+from stair_es.cluster.index import Identity, OpenIndex, open_index, relaxed
+from stair_es.doctor.finding import Finding
+from stair_es.doctor.look import rights
+from stair_es.doctor.run import Patient, cluster_here
+from stair_es.errors import ClusterError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+Examine = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def examine(node_url: str, index_name: str) -> Examine:
+    """The findings about cluster and index that aren't ok."""
+
+    def look(connection: Connection | None = None, index: str = index_name, model: str = "starter") -> list[Finding]:
+        patient = Patient(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
+        return [each for each in cluster_here(patient) if each.state != "ok"]
+
+    return look
+
+
+@pytest.fixture
+def opened(client: OpenSearch, node_url: str, index_name: str) -> OpenIndex:
+    """An index of ours."""
+    return _open(client, node_url, index_name)
+
+
+def _open(client: OpenSearch, url: str, alias: str, model_id: str = "starter-1", **settings: Any) -> OpenIndex:  # noqa: ANN401
+    body = resources.load("mappings", "image")
+    body["settings"]["index"] |= settings
+    identity = Identity(model_name=model_id.partition("-")[0], model_id=model_id, settings={})
+    return open_index(client, Connection(url=url), alias, body, identity, lambda _: None)
+
+
+def _only(found: list[Finding], check: str) -> Finding:
+    [finding] = [each for each in found if each.check == check]
+    return finding
+
+
+def _run(finding: Finding) -> None:
+    """The command of a remedy."""
+    command = finding.remedy[finding.remedy.index("curl ") :].partition(" (OpenSearch)")[0]
+    done = subprocess.run([*shlex.split(command), "--fail-with-body", "-sS"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_healthy_index_has_no_finding(examine: Examine, opened: OpenIndex) -> None:
+    assert [each for each in examine() if each.check != "health"] == []
+
+
+def test_no_index_and_no_cluster_are_said(examine: Examine) -> None:
+    missing = _only(examine(), "index")
+    assert missing.state == "warn"
+    assert "stair-es ingest" in missing.remedy
+    with pytest.raises(ClusterError, match="no search cluster answers"):
+        examine(Connection(url="http://127.0.0.1:1"))
+
+
+def test_a_load_that_was_killed_is_found_and_restored(
+    examine: Examine, client: OpenSearch, node_url: str, opened: OpenIndex
+) -> None:
+    load = relaxed(client, Connection(url=node_url), opened, replicas=False, say=lambda _: None)
+    load.__enter__()  # and never left: as after kill -9
+    finding = _only(examine(), "index")
+    assert "refresh_interval -1" in finding.message
+    assert finding.state == "warn"
+    _run(finding)
+    assert [each for each in examine() if each.check == "index"] == []
+
+
+def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:
+    client.indices.put_settings(index=opened.name, body={"index.refresh_interval": "-1"})
+    finding = _only(examine(), "index")
+    assert "isn't found" in finding.message
+    _run(finding)
+    assert [each for each in examine() if each.check == "index"] == []
+
+
+@pytest.mark.parametrize("block", ["read_only_allow_delete", "write"])
+def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opened: OpenIndex, block: str) -> None:
+    client.indices.put_settings(index=opened.name, body={f"index.blocks.{block}": True})
+    finding = _only(examine(), "index")
+    assert (finding.state, block in finding.message) == ("fail", True)
+    _run(finding)
+    assert [each for each in examine() if each.check == "index"] == []
+
+
+def test_an_index_of_someone_else_and_one_of_another_model_fail(
+    examine: Examine, client: OpenSearch, opened: OpenIndex, index_name: str
+) -> None:
+    client.indices.create(index=f"{index_name}x")
+    foreign = _only(examine(index=f"{index_name}x"), "index")
+    assert (foreign.state, "not written by stair-es" in foreign.message) == ("fail", True)
+    other = _only(examine(model="stair-mini"), "index model")
+    assert other.state == "fail"
+    assert "--model starter" in other.remedy
+
+
+def test_an_unfinished_build_is_named_with_what_deletes_it(
+    examine: Examine, client: OpenSearch, node_url: str, opened: OpenIndex, index_name: str
+) -> None:
+    build = _open(client, node_url, index_name, model_id="other-1")
+    assert build.live == opened.name
+    finding = _only(examine(), "builds")
+    assert build.name in finding.message
+    _run(finding)
+    assert not client.indices.exists(index=build.name)
+    assert client.indices.exists(index=opened.name)
+
+
+def test_retired_indices_beyond_those_kept_are_named(
+    examine: Examine, client: OpenSearch, opened: OpenIndex, index_name: str
+) -> None:
+    for number in (1, 2, 3):
+        body = {"mappings": client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]}
+        client.indices.create(index=f"{index_name}-old-{number}", body=body)
+    finding = _only(examine(), "retired")
+    assert finding.state == "warn"
+    _run(finding)
+    left = sorted(client.indices.get(index=f"{index_name}-old-*"))
+    assert left == [f"{index_name}-old-3"], "the newest is kept"
+    assert [each for each in examine() if each.check == "retired"] == []
+
+
+def test_a_replica_that_one_node_can_t_hold_is_yellow_and_goes(
+    examine: Examine, client: OpenSearch, node_url: str, index_name: str
+) -> None:
+    _open(client, node_url, index_name, number_of_replicas=1, auto_expand_replicas="false")
+    finding = _only(examine(), "health")
+    assert (finding.state, "one node holds no replicas" in finding.message) == ("warn", True)
+    _run(finding)
+    assert client.cluster.health(index=index_name)["status"] == "green"
+
+
+def test_a_shard_that_is_nowhere_is_red_and_says_why(examine: Examine, client: OpenSearch, index_name: str) -> None:
+    nowhere = {"index.routing.allocation.require._name": "nobody", "index.number_of_replicas": 0}
+    client.indices.create(index=index_name, body={"settings": nowhere}, params={"wait_for_active_shards": "0"})
+    finding = _only(examine(), "health")
+    assert finding.state == "fail"
+    assert "nobody" in finding.message
+
+
+@pytest.fixture
+def few_clauses(client: OpenSearch) -> Iterator[None]:
+    def limit(most: int | None) -> None:
+        client.cluster.put_settings(body={"persistent": {"indices.query.bool.max_clause_count": most}})
+
+    limit(100)
+    yield
+    limit(None)
+
+
+@pytest.mark.usefixtures("few_clauses")
+def test_a_low_limit_of_clauses_is_found_and_raised(examine: Examine, opened: OpenIndex) -> None:
+    finding = _only(examine(), "limits")
+    assert "100 clauses" in finding.message
+    _run(finding)
+    assert [each for each in examine() if each.check == "limits"] == []
+
+
+def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
+    examine: Examine, node_url: str, opened: OpenIndex, index_name: str
+) -> None:
+    with (
+        GateProxy(node_url, gate=lambda _: Said(status=401)) as proxy,
+        pytest.raises(ClusterError, match="refused the login"),
+    ):
+        examine(Connection(url=proxy.url))
+    forbidden = ("/_cluster", "/_nodes", "/_security")
+    with GateProxy(node_url, gate=lambda asked: Said(status=403) if asked.target.startswith(forbidden) else None) as proxy:
+        connection = Connection(url=proxy.url, security=Security(user="anna", password="hunter2"))
+        [finding] = examine(connection)
+        assert (finding.check, finding.state) == ("health", "warn")
+        client = connection.client()
+        assert rights(client, connection, index_name) is None
+        client.close()
+
+
+def test_nothing_is_changed(examine: Examine, node_url: str, opened: OpenIndex) -> None:
+    with GateProxy(node_url) as proxy:
+        examine(Connection(url=proxy.url))
+        assert {asked.method for asked in proxy.seen} == {"GET"}

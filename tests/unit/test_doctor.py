@@ -1,0 +1,196 @@
+"""What the doctor makes of what it sees, and the command from outside where there is nothing to see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es.cluster.target import Target
+from stair_es.doctor import cluster, compute, index, machine, models, python
+from stair_es.doctor.finding import Finding, curl, size
+from stair_es.doctor.look import IndexFacts
+
+URL = "http://h:9200"
+GB = 10**9
+_SHARES = {"low": 85, "high": 90, "flood_stage": 95}
+_MARKS = {f"cluster.routing.allocation.disk.watermark.{name}": f"{share}%" for name, share in _SHARES.items()}
+
+
+def _states(found: Iterator[Finding]) -> list[str]:
+    return [each.state for each in found]
+
+
+def test_packages_that_are_missing_or_too_old_are_named_with_what_installs_them() -> None:
+    asked = [
+        Requirement(text) for text in ("numpy >=1.26", "rich >=13", "uvicorn >=0.30; extra == 'serve'", "ray; extra == 'ray'")
+    ]
+
+    def found(**installed: str) -> Finding:
+        [finding] = python.packages(asked, ["ray", "serve"], installed.get)
+        return finding
+
+    fine = found(numpy="2.0", rich="13.0", uvicorn="0.31")
+    assert (fine.state, "extras: serve" in fine.message) == ("ok", True)
+    assert found(numpy="2.0", rich="13.0").message.endswith("extras: none")
+    wrong = found(numpy="1.20", uvicorn="0.1")
+    assert wrong.state == "fail"
+    assert wrong.remedy == "pip install --upgrade 'numpy>=1.26' 'rich>=13' 'uvicorn>=0.30'"
+
+
+@pytest.mark.parametrize(
+    ("free", "settings", "state"),
+    [
+        (50 * GB, _MARKS, "ok"),
+        (14 * GB, _MARKS, "warn"),
+        (9 * GB, _MARKS, "warn"),
+        (4 * GB, _MARKS, "fail"),
+        (4 * GB, {**_MARKS, "cluster.routing.allocation.disk.threshold_enabled": "false"}, "ok"),
+        (4 * GB, {"cluster.routing.allocation.disk.watermark.flood_stage": "500mb"}, "ok"),
+        (4 * GB, {"cluster.routing.allocation.disk.watermark.flood_stage": "5gb"}, "fail"),
+        (4 * GB, {"cluster.routing.allocation.disk.watermark.flood_stage": "0.95"}, "fail"),
+        (4 * GB, {}, "ok"),
+    ],
+)
+def test_disks_are_held_against_the_watermarks(free: int, settings: Mapping[str, str], state: str) -> None:
+    assert _states(cluster.disks({"n": (free, 100 * GB)}, settings, URL)) == [state]
+
+
+def test_limits_and_blocks_of_a_cluster() -> None:
+    target = Target(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert _states(cluster.limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
+    assert _states(cluster.limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
+    [blocked] = cluster.blocks({"cluster.blocks.read_only": "true"}, URL)
+    assert blocked.state == "fail"
+    assert '"cluster.blocks.read_only": null' in blocked.remedy
+
+
+def test_health_that_may_not_be_asked_for_and_one_that_settles() -> None:
+    assert cluster.health(None, None, URL).state == "warn"
+    green = {"status": "green", "number_of_nodes": 3, "unassigned_shards": 0}
+    assert cluster.health(green, None, URL).state == "ok"
+    several = {"status": "yellow", "number_of_nodes": 3, "unassigned_shards": 2}
+    assert "2 shards are on no node" in cluster.health(several, {"index": "i", "primary": False}, URL).message
+
+
+@pytest.mark.parametrize(
+    ("gpus", "torch", "providers", "state", "remedy"),
+    [
+        ([], None, ["CPUExecutionProvider"], "ok", ""),
+        ([], False, ["CPUExecutionProvider"], "ok", ""),
+        (["H100"], True, ["CPUExecutionProvider"], "ok", ""),
+        (["H100"], None, ["CPUExecutionProvider"], "warn", "stair-es[torch]"),
+        (["H100"], False, ["CUDAExecutionProvider"], "warn", "nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_is_there_and_not_used_is_said(
+    gpus: list[str], torch: bool | None, providers: list[str], state: str, remedy: str
+) -> None:
+    found = compute.accelerator(gpus, torch=torch, providers=providers)
+    assert found.state == state
+    assert remedy in found.remedy
+
+
+def test_ray_at_an_address_where_nobody_listens_fails() -> None:
+    [found] = compute.ray_here("127.0.0.1:1")
+    assert (found.state, "127.0.0.1:1" in found.message) == ("fail", True)
+
+
+def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
+    assert machine.machine(2, 10**9).state == "warn"
+    assert machine.machine(2, None).state == "ok"
+    states = [machine.disk(tmp_path, writable=True, free=free, total=100 * GB).state for free in (50 * GB, GB, GB // 10)]
+    assert states == ["ok", "warn", "fail"]
+    assert machine.disk(tmp_path, writable=False, free=50 * GB, total=100 * GB).state == "fail"
+    old, new = tmp_path / "a b.jsonl", tmp_path / "c.jsonl"
+    assert machine.letters({old: 0}, "photos").state == "ok"
+    waiting = machine.letters({old: 2, new: 3}, "photos")
+    assert waiting.message.startswith("3 images")
+    assert f"--retry {new} --index photos" in waiting.remedy
+    assert f"'{old}'" in machine.letters({old: 2, new: 0}, "photos").remedy
+
+
+def test_a_model_on_the_hub_is_not_fetched_and_an_unknown_one_fails(tmp_path: Path) -> None:
+    from stair_es.config import Home
+
+    [hub] = models.model_here("some-org/some-model", Home(tmp_path))
+    assert (hub.state, "hub" in hub.message, models.model_id("some-org/some-model")) == ("ok", True, None)
+    [unknown] = models.model_here("nothing", Home(tmp_path))
+    assert unknown.state == "fail"
+
+
+def _facts(**told: Any) -> IndexFacts:  # noqa: ANN401
+    about = {"alias": "photos", "model": "m", **told.pop("about", {})}
+    live = {
+        "aliases": {"photos": {}},
+        "settings": told.pop("settings", {}),
+        "mappings": {"_meta": {"stair_es": about}, "properties": told.pop("properties", {})},
+    }
+    return IndexFacts(name="photos", indices={"photos-1": live, **told.pop("more", {})}, sizes=told.pop("sizes", {}))
+
+
+def test_a_mapping_that_is_nearly_full_and_a_policy_under_way() -> None:
+    fields: dict[str, Any] = {"a": {"properties": {"b": {}, "c": {"fields": {"raw": {}}}}}}
+    assert list(index.index(_facts(properties=fields), URL)) == []
+    [full] = index.index(_facts(properties=fields, settings={"index.mapping.total_fields.limit": "4"}), URL)
+    assert "4 of 4 fields" in full.message
+    [policy] = index.index(_facts(about={"policy": {"digest": "d", "under_way": "apply"}}), URL)
+    assert policy.remedy == "stair-es policy apply FILE --index photos"
+
+
+@pytest.mark.parametrize(
+    ("of", "aliases", "documents", "state"),
+    [
+        ("photos-1", {"photos-words": {}}, 5, "ok"),
+        ("photos-1", {"photos-words": {}}, 0, "warn"),
+        ("photos-1", {}, 5, "warn"),
+        ("photos-0", {"photos-words": {}}, 5, "warn"),
+    ],
+)
+def test_a_words_index_that_lags_behind_is_said(of: str, aliases: dict[str, Any], documents: int, state: str) -> None:
+    companion = {"aliases": aliases, "mappings": {"_meta": {"stair_es": {"words_of": of, "alias": "photos"}}}, "settings": {}}
+    sizes = {"photos-1": (2, 1000), f"{of}.words": (documents, 1000)}
+    assert _states(index.index(_facts(more={f"{of}.words": companion}, sizes=sizes), URL)) == [state]
+
+
+def test_rights_that_lack_are_named() -> None:
+    all_ = dict.fromkeys(("read", "view_index_metadata", "write", "create_index", "manage"), True)
+    assert _states(index.rights(None, "photos")) == []
+    assert _states(index.rights(all_, "photos")) == ["ok"]
+    [reader] = index.rights({**all_, "write": False, "manage": False}, "photos")
+    assert (reader.state, reader.remedy.startswith("Grant write, manage on photos*")) == ("warn", True)
+    assert _states(index.rights({**all_, "read": False}, "photos")) == ["fail"]
+
+
+def test_commands_are_quoted_and_sizes_read_well() -> None:
+    command = curl("http://a:1/x,http://b:1", "PUT", "/o'h/_settings", {"a": "it's"})
+    assert command.startswith("curl -X PUT 'http://a:1/x/o'")
+    assert size(1.5e9) == "1.5 GB"
+    assert size(2000) == "2 kB"
+
+
+def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    (tmp_path / "c.toml").write_text("indx = 'a'")
+    result = CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json", "--model", "nothing"])
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.stdout)
+    found = {each["check"]: each for each in told["findings"]}
+    assert told["ok"] is False
+    assert (found["configuration"]["state"], found["configuration"]["remedy"]) == ("fail", "Did you mean 'index'?")
+    assert (found["node"]["state"], found["node"]["remedy"]) == ("warn", "stair-es node up")
+    assert {found[name]["state"] for name in ("python", "packages", "plugins")} == {"ok"}
+    assert all(each["remedy"] for each in told["findings"] if each["state"] != "ok")
+    assert not (tmp_path / "home").exists(), "nothing is made"
+    shown = CliRunner().invoke(app, ["doctor", "--model", "nothing", "--url", "http://127.0.0.1:1"])
+    assert (shown.exit_code, "-> Check --url" in shown.stdout) == (1, True)
