@@ -7,13 +7,14 @@ WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench browser docs lint format clean
+.PHONY: help demo test bench browser docs dist dist-check lint format clean
 
 help:
 	@echo "make demo    install into .venv, start a search node, take in the bundled photos, search them"
 	@echo "make test    install what the tests need (torch among it; as root on Debian Chromium too) and run them all"
 	@echo "make bench   run all benchmarks in a short form and write docs/benchmarks.md (BENCH=long: hours; ONLY=\"ingest sink\": some)"
 	@echo "make docs    build the documentation site into build/site; a warning is an error"
+	@echo "make dist    wheel, sdist and bill of materials in dist/, checked; make dist-check tries the wheel with the lowest and newest packages"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff put the code in order"
 	@echo "make clean   remove .venv and caches (the node's data in STAIR_ES_HOME stays)"
@@ -44,6 +45,20 @@ docs: $(VENV)/.installed-test
 	$(BIN)/python -m sphinx -E -W --keep-going -q -b html docs build/site
 	@echo "open build/site/index.html"
 
+# TAG=v1.2.3: what is built has to be that version. The release's notes and bill of materials lie beside the wheel.
+dist: $(VENV)/.installed-release
+	$(BIN)/python tools/cut_release.py --check $(if $(TAG),--tag $(TAG))
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/dist_files.py dist
+	$(BIN)/python tools/dist_sbom.py dist
+	$(if $(TAG),$(BIN)/python tools/cut_release.py --notes > dist/NOTES.md)
+
+# UNIT=1 also runs tests/unit against the wheel; EXTRAS=node,torch tries others than the default ones.
+dist-check: $(VENV)/.installed-release
+	$(BIN)/python tools/dist_installs.py dist $(if $(EXTRAS),--extras $(EXTRAS)) $(if $(UNIT),--unit)
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -71,7 +86,11 @@ $(VENV)/.installed-bench: $(VENV)/.installed-test Makefile
 	@$(PIP) install --quiet --no-deps $(PEERS)
 	@touch $@
 
+$(VENV)/.installed-release: setup.cfg pyproject.toml | $(VENV)/bin/python
+	@$(PIP) install --quiet -e '.[release]'
+	@touch $@
+
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), with torch (some minutes the first time)"
 	@$(PIP) install --quiet -e '.[node,ray,torch,dev]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-release

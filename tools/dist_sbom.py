@@ -1,0 +1,39 @@
+"""Write the bill of materials of the wheel: what `pip install stair-es` brings today, as CycloneDX JSON.
+
+::
+
+    python tools/dist_sbom.py dist    # writes dist/stair_es-VERSION.cdx.json
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dist_files import the_two
+from dist_installs import Environment, metadata
+
+
+def main() -> None:
+    """Install the wheel alone in a new environment, and let cyclonedx-py read it."""
+    wheel, _ = the_two(Path(sys.argv[1]))
+    about = metadata(wheel)
+    out = wheel.parent / f"stair_es-{about['Version']}.cdx.json"
+    with tempfile.TemporaryDirectory() as folder:
+        made = Environment.make(Path(folder, "env"), wheel, extras=(), resolution="highest", python=sys.executable)
+        # the root of the bill; cyclonedx-py takes it from PEP 621 only, and the project's own is in setup.cfg
+        root = Path(folder, "root.toml")
+        names = {"name": "Name", "version": "Version", "license": "License-Expression"}
+        root.write_text("\n".join(["[project]", *(f"{key} = {json.dumps(about[field])}" for key, field in names.items())]))
+        options = ("--pyproject", str(root), "--output-reproducible", "--output-file", str(out))
+        # the command of this environment, without asking PATH
+        command = (str(Path(sys.executable).with_name("cyclonedx-py")), "environment", *options, str(made.bin / "python"))
+        subprocess.run(command, check=True)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
