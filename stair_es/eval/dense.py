@@ -64,7 +64,12 @@ class StarterDense:
 
 
 def dense_of(encoder: Encoder) -> DenseEncoder | None:
-    """The dense side of an encoder: its own, or that of the starter's networks; None where there is none."""
+    """The dense side of an encoder: its own, or that of the starter's networks; None where there is none.
+
+    An encoder that has the methods for other checkpoints of its kind says `words_only`.
+    """
+    if getattr(encoder, "words_only", False):
+        return None
     if isinstance(encoder, DenseEncoder):
         return encoder
     return StarterDense(encoder) if isinstance(encoder, Starter) else None

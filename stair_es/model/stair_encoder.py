@@ -74,6 +74,11 @@ class StairEncoder(OfCard):
         """Whether the model has no words."""
         return "words" not in self._config.heads
 
+    @property
+    def words_only(self) -> bool:
+        """Whether the model has no dense vectors."""
+        return "dense" not in self._config.heads
+
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """The words of each image.
 

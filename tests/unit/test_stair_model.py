@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import DenseEncoder
+from stair_es.eval.dense import DenseEncoder, dense_of
 from stair_es.model import catalogue, stair_heads
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
 from stair_es.model.stair import Stair, TextBatch
@@ -277,6 +277,8 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
     assert isinstance(words, DenseEncoder)
     with pytest.raises(ModelError, match="no head for dense"):
         words.encode_texts_dense(["dog"])
+    assert dense_of(dense) is dense
+    assert dense_of(words) is None, "an evaluation leaves dense rows out"
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
