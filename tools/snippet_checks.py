@@ -27,6 +27,7 @@ _SEPARATORS = {"|", "||", "&&", ";", "&", "|&", "(", ")", "do", "then", "else", 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _BEFORE = {"sudo", "time", "nice", "env", "exec"}
 _OURS = "stair-es"
+_NO_FILE = re.compile(r"(?:file|dir|directory|path)\b.* does not exist", re.IGNORECASE)
 _EXTRAS = re.compile(r"(?:stair-es|^\.)\[([\w,]+)\]")
 
 # The script's own parser reads what it is given; then it is over.
@@ -90,6 +91,8 @@ def stair_es(arguments: list[str]) -> None:
         if type(error).__name__ == "Exit":  # --help, --version
             return
         said = error.format_message() if hasattr(error, "format_message") else str(error)
+        if _NO_FILE.search(said):  # options are read before their values: all of them exist
+            return
         raise Wrong(f"stair-es {shlex.join(arguments)}: {said or type(error).__name__}") from error
 
 
@@ -106,8 +109,9 @@ def check(words: list[str]) -> None:
         _make(words)
     elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
         _script(words[1:])
-    if _OURS in words:
-        stair_es(words[words.index(_OURS) + 1 :])
+    ours = [at for at, word in enumerate(words) if Path(word).name == _OURS]
+    if ours:
+        stair_es(words[ours[0] + 1 :])
 
 
 def _extras(words: list[str]) -> None:

@@ -25,6 +25,8 @@ class Rules:
 
     not_run: Mapping[str, str]
     """Commands."""
+    instead: Mapping[str, str]
+    """Beginnings of commands that have a twin which leaves the machine as it is."""
     kept: Mapping[str, str]
     """Commands that go on until the page ends: the expression for the line that they print when they are ready."""
     not_sent: Mapping[str, str]
@@ -55,15 +57,17 @@ class Trial:
         Raises:
             Wrong: Something in it is not right. What only prints something else than shown is gathered.
         """
-        for block in blocks(markdown):
+        found = list(blocks(markdown))
+        for block in found:  # first of all: a page may show the command before the file
+            if "title" in block.options:
+                (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
+        for block in found:
             self._block(block)
         if self._wrong:
             raise Wrong("\n".join(self._wrong))
 
     def _block(self, block: Block) -> None:
         where = f"{self.page}:{block.line}"
-        if "title" in block.options:
-            (self.folder / block.options["title"]).write_text(self._placed(block.text), encoding="utf-8")
         if block.language == "console":
             for command in commands(block):
                 self._command(command, block.options.get("expect") != "free")
@@ -106,7 +110,7 @@ class Trial:
             self._wrong.append(f"{where}\nshown, and not printed:\n{shown}\nprinted:\n{self._named(done.printed)[-6000:]}")
 
     def _done(self, command: Command) -> Done:
-        text = self._placed(command.text)
+        text = self._placed(twin(command.text, self.rules))
         ready = next((line for start, line in self.rules.kept.items() if command.text.startswith(start)), None)
         if ready is None:
             return self.shell.run(text, _TIMEOUT_S)
@@ -150,6 +154,15 @@ class Trial:
         return text
 
 
+def twin(text: str, rules: Rules) -> str:
+    """What is run in place of a command: mostly itself."""
+    for start, instead in rules.instead.items():
+        if text.startswith(start):
+            return instead + text.removeprefix(start)
+    return text
+
+
 def not_run(text: str, rules: Rules) -> bool:
     """Whether a command has a part that the rules keep from being run."""
+    text = twin(text, rules)
     return any(" ".join(words).startswith(start) for words in programs(text) for start in rules.not_run)

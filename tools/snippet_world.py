@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shutil
 import ssl
 import sys
-import tarfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -73,6 +71,8 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
     authority.issue_cert("localhost").configure_cert(context)
     trusted = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
+    api_key = folder / "api-key"
+    api_key.write_text("id:key\n")
     with ExitStack() as stack:
         secured = stack.enter_context(GateProxy(node_url, tls=context, gate=_login))
         osd = stack.enter_context(DashboardsServer("opensearch-dashboards"))
@@ -89,6 +89,7 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
                 "https://search:9200": secured.url,
                 "https://search-photos-abc.eu-central-1.es.amazonaws.com": secured.url,
                 "/etc/ssl/search-ca.pem": str(trusted),
+                "/run/secrets/search-api-key": str(api_key),
                 "http://127.0.0.1:19200": node_url,
                 "http://localhost:5601": osd.url,
                 "https://dashboards:5601": osd.url,
@@ -124,7 +125,8 @@ def _fill_store(endpoint: str) -> None:
     for bucket, folder in {"archive": "2024/05/", "bucket": "photos/", "products": ""}.items():
         store.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": _REGION})
         for photo in photos[:4]:
-            store.put_object(Bucket=bucket, Key=folder + photo.name, Body=photo.read_bytes())
+            for key in (folder, "products/"):
+                store.put_object(Bucket=bucket, Key=key + photo.name, Body=photo.read_bytes())
     store.close()
 
 
@@ -151,7 +153,6 @@ def home(folder: Path) -> Path:
         kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         kind(ROOT / name, clone / name)
     shutil.copy2(PHOTOS / "tabby-cat.jpg", clone / "some.jpg")
-    shutil.copy2(PHOTOS / "koala.jpg", folder / "Pictures" / "a.jpg")
     return clone
 
 
@@ -164,22 +165,23 @@ def _table(clone: Path) -> None:
     )
 
 
-def _shards(clone: Path) -> None:
-    """`shards/*.tar`: a photo with its caption in each of the first two of 128, and none in the others."""
-    (clone / "shards").mkdir()
-    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[:2]):
-        with tarfile.open(clone / "shards" / f"{number:04}.tar", "w") as tar:
-            tar.add(photo, f"{number:06}.jpg")
-            caption = f"photo {number}".encode()
-            entry = tarfile.TarInfo(f"{number:06}.txt")
-            entry.size = len(caption)
-            tar.addfile(entry, io.BytesIO(caption))
-    for number in range(2, 128):
-        with tarfile.open(clone / "shards" / f"{number:04}.tar", "w"):
-            pass
+def _zip(clone: Path) -> None:
+    """`photos.zip`: two photos."""
+    with zipfile.ZipFile(clone / "photos.zip", "w") as file:
+        for photo in sorted(PHOTOS.glob("*.jpg"))[:2]:
+            file.write(photo, photo.name)
 
 
-FIXTURES: dict[str, Callable[[Path], Any]] = {"items.parquet": _table, "shards/": _shards}
+def _picture(clone: Path) -> None:
+    """`~/Pictures/a.jpg`: a cup of coffee."""
+    shutil.copy2(PHOTOS / "espresso.jpg", clone.parent / "Pictures" / "a.jpg")
+
+
+FIXTURES: dict[str, Callable[[Path], Any]] = {
+    "items.parquet": _table,
+    "photos.zip": _zip,
+    "Pictures/a.jpg": _picture,
+}
 """File that a page uses without making it -> how it is made."""
 
 
@@ -192,4 +194,4 @@ def furnish(clone: Path, text: str) -> None:
 
 def environment_of(made: World, folder: Path) -> dict[str, str]:
     """What a page's shell has in its environment: nothing of ours."""
-    return {**made.environment, "HOME": str(folder), "USER": "anna", "TMPDIR": os.fspath(folder)}
+    return {**made.environment, "HOME": str(folder), "USER": "anna", "PYTHONPATH": str(folder / ".plugins")}

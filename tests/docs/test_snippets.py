@@ -18,6 +18,8 @@ from snippet_world import World, environment_of, furnish, home
 
 ROOT = Path(__file__).parents[2]
 
+_PIP = "python -m pip install -q --no-index --no-deps --no-build-isolation"
+
 RULES = Rules(
     not_run={
         "pip install": "the environment of the tests isn't changed: the extras are looked up in setup.cfg",
@@ -34,8 +36,17 @@ RULES = Rules(
         "python benchmarks/": "they take minutes to hours: their own parser reads the arguments",
         "python tools/": "they take minutes to hours: their own parser reads the arguments",
         "ray job submit": "a Ray cluster of several machines: the command line in it is parsed",
-        "stair-es ingest s3://bucket/products/ --index products --ray-address": "a Ray cluster of several machines: parsed",
+        "stair-es ingest s3://bucket/products/ --index products --ray-address": "a Ray cluster of several machines",
+        "stair-es ingest shards/{0000..0127}.tar --runner ray": "128 shards are many for two cores; docs/ray.md runs on Ray",
+        "stair-es evaluate retrieval dataset_": "COCO and Flickr30k, which nobody bundles",
+        "stair-es train grounded.toml": "2,000 steps; docs/howto/train-your-own.md trains",
+        "stair-es ingest photos --model models/mine": "the model that was not trained",
+        "stair-es search --model models/mine": "the model that was not trained",
+        ".venv/bin/stair-es": "where `make demo` has installed it",
+        "curl -sS -X PUT $STAIR_ES_URL/_search/pipeline/stair-es-two-phase": "the plugin neural-search isn't on the node",
+        "stair-es search a kitten --index photos --shape neural_sparse --pipeline": "the plugin neural-search isn't on the node",
     },
+    instead={"pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin"},
     kept={"stair-es serve": r"^http://", "stair-es node logs -f": ""},
     not_sent={
         "/_security/": "Elasticsearch's security, which the embedded node is without",
