@@ -17,7 +17,13 @@ def _read(app: Sphinx, what: Any, name: str, described: object, options: object,
         lines[:] = GoogleDocstring(lines, _CONFIG, app, what, name, described, options).lines()
 
 
+def _signature(app: Sphinx, what: str, name: str, described: object, *rest: object) -> tuple[str, None] | None:
+    """Nobody makes a Protocol: it has no arguments to show."""
+    return ("", None) if what == "class" and getattr(described, "_is_protocol", False) else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("autodoc-process-docstring", _read)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
