@@ -53,7 +53,7 @@ def _sides(report: Report) -> Table:
         "bytes a document",
         f"text of {TEXT} words, ms",
         f"image of {IMAGE}, ms",
-        "of the exact ten: text / image",
+        "recall@10 within 9 bits: text / image",
         "R@1/5/10, photographs",
     )
     rows = []
@@ -61,7 +61,9 @@ def _sides(report: Report) -> Table:
         if kind in report.loaded:
             loaded, found = report.loaded[kind], [_row_of(report, way, features) for features in (TEXT, IMAGE)]
             times = (f"{row.best_p50_ms:.2f}" if row else "n/a" for row in found)
-            recall = " / ".join("n/a" if row is None or row.recall is None else f"{row.recall:.3f}" for row in found)
+            recall = " / ".join(
+                "n/a" if row is None or row.recall_9_bits is None else f"{row.recall_9_bits:.3f}" for row in found
+            )
             photos = " / ".join(f"{value:.1f}" for value in report.photos.get(kind, ())) or "not run"
             speeds = (f"{loaded.docs_per_s:,.0f}", f"{_until_merged(report, kind):,.0f}", f"{loaded.bytes_a_document:.0f}")
             rows.append((name, *speeds, *times, recall, photos))
