@@ -19,7 +19,8 @@ _LEAST_CONTENT = 10 * 2**20
 
 def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
     """What the facts say; `url` is for commands."""
-    yield health(facts.health, facts.unassigned, url)
+    if target.version:  # OpenSearch Serverless has neither version nor health
+        yield health(facts.health, facts.unassigned, url)
     yield from disks(facts.disks, facts.settings, url)
     yield from limits(target, facts.settings, url)
     yield from blocks(facts.settings, url)
@@ -81,16 +82,23 @@ def disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url:
 
 
 def _mark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
-    return next((name for name in ("flood_stage", "high", "low") if _past(free, total, settings.get(_WATERMARK + name))), None)
+    def least(name: str) -> float:
+        return _least_free(total, settings.get(_WATERMARK + name), settings.get(f"{_WATERMARK}{name}.max_headroom"))
+
+    return next((name for name in ("flood_stage", "high", "low") if free <= least(name)), None)
 
 
-def _past(free: int, total: int, mark: object) -> bool:
-    """A mark is what is used (`90%`, `0.9`), or what is free (`500mb`)."""
-    text = str(mark).strip().lower()
-    if share := re.fullmatch(r"([\d.]+)(%?)", text):
-        return (total - free) / total >= float(share[1]) / (100 if share[2] else 1)
-    least = in_bytes(text)
-    return least is not None and free <= least
+def _least_free(total: int, mark: object, headroom: object) -> float:
+    """The bytes that must be free at a mark: it says what is used (`90%`, `0.9`), or what is free (`500mb`).
+
+    Of a large disk Elasticsearch asks for no more than the headroom.
+    """
+    share = re.fullmatch(r"([\d.]+)(%?)", str(mark).strip())
+    if share is None:
+        return in_bytes(str(mark)) or 0
+    free = total * (1 - float(share[1]) / (100 if share[2] else 1))
+    most = in_bytes(str(headroom))
+    return free if most is None else min(free, most)
 
 
 def in_bytes(text: str) -> int | None:

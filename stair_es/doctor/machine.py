@@ -89,6 +89,6 @@ def letters(counts: Mapping[Path, int], index: str) -> Finding:
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
     return warn(
         "dead letters",
-        f"{waiting[newest]:,} images of an ingest into {index} failed and wait for another try ({files} {newest})",
+        f"waiting for another try: {waiting[newest]:,} of an ingest into {index} ({files} {newest})",
         f"stair-es ingest --retry {shlex.quote(str(newest))} --index {shlex.quote(index)}, then delete the file",
     )
