@@ -33,6 +33,7 @@ RULES = Rules(
         "systemctl": "no systemd here",
         "crontab": "the machine isn't changed",
         "make": "the tests of the tests would run themselves: make -n looks for the target",
+        ".venv/bin/pytest": "the tests of the tests would run themselves",
         "python benchmarks/": "they take minutes to hours: their own parser reads the arguments",
         "python tools/": "they take minutes to hours: their own parser reads the arguments",
         "ray job submit": "a Ray cluster of several machines: the command line in it is parsed",
