@@ -162,6 +162,14 @@ RUNS = (
         short="--docs 5000 --questions 16 --rounds 2",
     ),
     Run(
+        name="telemetry",
+        group=WAITS,
+        shows="An ingest and the page with metrics and traces over the same without",
+        script="telemetry",
+        short="--images 80 --searches 30 --rounds 2",
+        long="--images 2000 --searches 120 --rounds 5",
+    ),
+    Run(
         name="words",
         group=WAITS,
         shows="Reading the words of an index over a bare scroll",

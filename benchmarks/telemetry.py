@@ -1,0 +1,116 @@
+"""What being observed costs: the same ingest and the same searches through the page, without metrics and traces and with both.
+
+    nice python benchmarks/telemetry.py               # 400 images, 60 searches; about three minutes
+    nice python benchmarks/telemetry.py --images 2000 --rounds 5
+
+With: a metrics file or `/metrics`, and traces to a collector on this machine, which does nothing but decode and keep them. Both
+sorts of runs are processes of their own, in turn and in changing order; the ratios are medians of such pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from common import add_url, corpus, node, options, publish
+from result import Ratio, Result, Table
+from serve import Client, paired, ratio, row
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+from otlp_receiver import received
+
+STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
+MODEL = "starter"
+TEXTS = ("a red panda", "black and white bear", "kitten on grass", "two dogs", "a cup of coffee", "mountain lake")
+
+
+def ingested(folder: Path, index: str, url: str, observed: Mapping[str, str]) -> float:
+    """Seconds of an ingest into a new index, from the first image to the last refresh."""
+    with tempfile.TemporaryDirectory(prefix="stair-es-bench-") as files:
+        more = ["--metrics-file", f"{files}/bench.prom"] if observed else []
+        done = subprocess.run(
+            [
+                *(STAIR_ES, "ingest", str(folder), "--index", index, "--url", url, "--model", MODEL, "--runner", "local"),
+                *("--json", "--dead-letters", f"{files}/dead.jsonl", *more),
+            ],
+            env={**os.environ, **observed},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    return float(json.loads(done.stdout)["seconds"])
+
+
+@contextmanager
+def served(index: str, url: str, observed: Mapping[str, str]) -> Iterator[Client]:
+    """A client of a page."""
+    command = [STAIR_ES, "serve", "--index", index, "--url", url, "--port", "0", "--json", *(["--metrics"] if observed else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **observed}) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            yield Client(json.loads(line)["url"])
+        finally:
+            process.terminate()
+
+
+def measure(given: argparse.Namespace) -> Result:
+    """Both, and their ratios."""
+    with corpus(given.images) as folder, node(given.url) as (connection, _, name), received() as collector, ExitStack() as stack:
+        url, observed = connection.url, {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        ingested(folder, f"{name}-first", url, {})
+        runs: dict[bool, list[float]] = {False: [], True: []}
+        for turn in range(given.rounds):
+            for on in (turn % 2 == 0, turn % 2 == 1):
+                runs[on].append(ingested(folder, f"{name}-{turn}-{on}".lower(), url, observed if on else {}))
+        of_ingest = len(collector.spans)
+        plain, ours = (stack.enter_context(served(f"{name}-first", url, on)) for on in ({}, observed))
+        bodies = [json.dumps({"text": text}).encode() for text in TEXTS * (given.searches // len(TEXTS))]
+        searches = paired(
+            [
+                (
+                    lambda body=body: plain.post("/api/search", body),  # type: ignore[misc]
+                    lambda body=body: ours.post("/api/search", body),  # type: ignore[misc]
+                )
+                for body in bodies
+            ],
+            given.rounds,
+        )
+    seconds = ([1000 * value for value in runs[False]], [1000 * value for value in runs[True]])
+    slowest = f"{min(runs[False]):.1f} to {max(runs[False]):.1f} s"
+    return Result(
+        about=f"{given.images} images, {len(searches[0])} searches, {given.rounds} rounds, model {MODEL}",
+        tables=(
+            Table(
+                head=("", "without, ms: median / p95", "with, ms: median / p95", "median ratio"),
+                rows=(row("ingest", *seconds), row("`/api/search`", *searches)),
+            ),
+        ),
+        ratios=tuple(
+            Ratio(what=f"time of {what} with metrics and traces", against="without", value=ratio(*pair), goal=1.05, at_most=True)
+            for what, pair in (("an ingest", seconds), ("a search through the page", searches))
+        ),
+        remarks=(f"ingests without took {slowest}: what is smaller than that is noise", f"{of_ingest} spans came of the ingests"),
+        figures={"ingest_s": {"off": runs[False], "on": runs[True]}, "search_ms": searches},
+    )
+
+
+def main() -> None:
+    """Run and print."""
+    parser = options(__doc__)
+    add_url(parser)
+    parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--searches", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    publish(measure(given), given.json)
+
+
+if __name__ == "__main__":
+    main()
