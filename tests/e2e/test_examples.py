@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import playwright
 import pytest
 from java_tools import full_jdk
 from nbclient import NotebookClient
@@ -132,25 +133,18 @@ def photos(node_url: str) -> Iterator[tuple[str, str]]:
 
 
 def _node() -> list[str]:
-    found = shutil.which("node")
-    if found is None:
-        _missing("Node.js")
-    return [found or "", str(EXAMPLES / "clients" / "search.mjs")]
+    found = shutil.which("node") or str(Path(playwright.__file__).parent / "driver" / "node")  # the one that drives browsers
+    return [found, str(EXAMPLES / "clients" / "search.mjs")]
 
 
 def _java() -> list[str]:
     found = full_jdk(11)
-    if found is None:
-        _missing("a JDK of 11 or newer")
+    if found is None:  # a contributor's machine may lack it; CI mustn't
+        message = "a JDK of 11 or newer is not on this machine"
+        if os.environ.get("CI"):
+            raise LookupError(message)
+        pytest.skip(message)
     return [str(found), str(EXAMPLES / "clients" / "Search.java")]
-
-
-def _missing(what: str) -> None:
-    """A contributor's machine may lack it; CI mustn't."""
-    message = f"{what} is not on this machine"
-    if os.environ.get("CI"):
-        raise LookupError(message)
-    pytest.skip(message)
 
 
 def _curl() -> list[str]:
