@@ -1,0 +1,300 @@
+"""What the containers run, run as processes: commands, variables and health checks of the files, addresses and paths of ours.
+
+Compose's way is tried on the bare node. Kubernetes' containers, and those of the compose file for secured clusters, are tried
+through TLS with an API key, as they are written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import trustme
+from deploy_files import (
+    COMPOSE,
+    COMPOSE_CLUSTER,
+    KUBERNETES,
+    Process,
+    compose,
+    containers,
+    everything,
+    health_of,
+    of_container,
+    of_service,
+)
+from gate_proxy import Asked, GateProxy, Said
+from opensearchpy import OpenSearch
+
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:6]
+API_KEY, TOKEN = "an-id:and-a-key-that-nobody-knows", "a-token-that-visitors-know"
+_START_S = 60.0
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody does: asked before it listens, `ray health-check` takes half a minute to say no."""
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Six, and a file that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for photo in PHOTOS:
+        shutil.copy(photo, folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+def _environment(process: Process) -> dict[str, str]:
+    """A container's: nothing of ours but what finds the programs."""
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "OMP_NUM_THREADS": "1", **process.environment}
+
+
+def run(process: Process) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        process.argv,
+        env=_environment(process),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+@contextmanager
+def running(process: Process, healthy: Callable[[], bool]) -> Iterator[None]:
+    """The process with all that it starts, from when it is healthy to the end of the block."""
+    with subprocess.Popen(
+        process.argv,
+        env=_environment(process),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        try:
+            until = time.monotonic() + _START_S
+            while not healthy():
+                assert started.poll() is None, started.stderr.read() if started.stderr else ""
+                assert time.monotonic() < until, f"{process.argv} isn't healthy"
+                time.sleep(0.2)
+            yield
+        finally:
+            started.send_signal(signal.SIGTERM)
+            try:
+                started.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(started.pid, signal.SIGKILL)
+
+
+def documents(client: OpenSearch, index: str) -> int:
+    client.indices.refresh(index=index)
+    return int(client.count(index=index)["count"])
+
+
+def answer(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as got:
+            return int(got.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+# ------------------------------------------------------------------------------------------------- docker compose up
+
+
+def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
+    node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
+) -> None:
+    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})
+    ray, page = _free_port(), _free_port()
+    ours = {
+        "http://opensearch:9200": node_url,
+        "ray-head:6379": f"127.0.0.1:{ray}",
+        "--head --port=6379": f"--head --port={ray} --num-cpus=1",  # two cores for three nodes and the search node
+        "8077": str(page),
+        "0.0.0.0": "127.0.0.1",
+        "/photos": str(photos),
+        "/var/lib/ray-token/token": str(tmp_path / "token"),
+    }
+
+    def as_here(name: str, *more: str) -> Process:
+        process = of_service(services[name]).changed(ours)
+        return Process(argv=[*process.argv, *more], environment={**process.environment, "STAIR_ES_HOME": str(tmp_path / "home")})
+
+    def healthy(name: str, port: int) -> Callable[[], bool]:
+        check = Process(argv=health_of(services[name]), environment=services[name]["environment"]).changed(ours)
+        return lambda: _listens(port) and run(check).returncode == 0
+
+    with ExitStack() as stack:
+        stack.callback(_end_ray, ray)
+        stack.enter_context(running(as_here("ray-head"), healthy("ray-head", ray)))
+        assert (tmp_path / "token").stat().st_mode & 0o077 == 0
+        stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray)))
+        done = run(as_here("ingest"))
+        assert done.returncode == 0, done.stderr
+        assert documents(client, index_name) == len(PHOTOS)
+        [letters] = (tmp_path / "home" / "dead-letters").glob("*.jsonl")
+        assert "broken.jpg" in letters.read_text()
+        _rayjob({**ours, "auto": f"127.0.0.1:{ray}", "/dead-letters/": f"{tmp_path}/"}, photos, index_name, node_url, tmp_path)
+        assert documents(client, index_name) == len(PHOTOS) + 1
+    with running(as_here("page"), healthy("page", page)):
+        assert answer(f"http://127.0.0.1:{page}/") == 200
+        assert answer(f"http://127.0.0.1:{page}/", Host="photos.example.org") == 403
+
+
+def _rayjob(ours: dict[str, str], photos: Path, index: str, node_url: str, tmp_path: Path) -> None:
+    """The script of the RayJob, on that Ray cluster: a photo is new, one file is none, which is no failure."""
+    shutil.copy(PHOTOS[0], photos / "new.jpg")
+    [head] = containers(everything()["RayJob", "stair-es-ingest"]["spec"]["rayClusterSpec"]["headGroupSpec"])
+    environment = of_container(head, {"url": node_url}).environment
+    environment = {name: value for name, value in environment.items() if not name.endswith("_FILE")}  # no TLS here
+    environment |= {"SOURCE": str(photos), "STAIR_ES_INDEX": index, "STAIR_ES_HOME": str(tmp_path / "home")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": ours["/var/lib/ray-token/token"]}  # KubeRay's doing
+    script = Process(argv=["sh", "-c", (KUBERNETES / "ray" / "ingest.sh").read_text()], environment={}).changed(ours)
+    done = run(Process(argv=script.argv, environment=environment))
+    assert done.returncode == 0, done.stderr
+    assert "runner: ray" in done.stderr
+    assert "broken.jpg" in (tmp_path / "ray.jsonl").read_text()
+
+
+def _end_ray(port: int) -> None:
+    """A container's end is that of all its processes; here the node of the ingest outlives it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(part.endswith(f":{port}") for part in process.info["cmdline"] or []):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def test_an_ingest_without_anything_to_take_in_fails(node_url: str, index_name: str, tmp_path: Path) -> None:
+    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})
+    process = of_service(services["elasticsearch-ingest"])
+    (tmp_path / "photos").mkdir()
+    ours = {"http://elasticsearch:9200": node_url, "/photos": str(tmp_path / "photos")}
+    done = run(process.changed(ours))
+    assert done.returncode == 1
+    assert "no image" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------- a secured cluster
+
+
+@pytest.fixture
+def secured(node_url: str, tmp_path: Path) -> Iterator[str]:
+    """The node behind TLS, for those who show the API key; `secrets` below `tmp_path` are what a client needs."""
+    authority, folder = trustme.CA(), tmp_path / "secrets"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    folder.mkdir()
+    authority.cert_pem.write_to_path(folder / "ca.crt")
+    for name in ("api-key", "page-api-key", "ingest-api-key"):
+        (folder / name).write_text(API_KEY)
+    for name in ("token", "page-token"):
+        (folder / name).write_text(TOKEN)
+
+    def gate(asked: Asked) -> Said | None:
+        return None if asked.headers.get("authorization", "").startswith("ApiKey ") else Said(status=401)
+
+    with GateProxy(node_url, tls=context, gate=gate) as proxy:
+        yield proxy.url
+
+
+def _looked_at(url: str, name: str) -> None:
+    """A page that wants a token, but tells everybody that it is alive."""
+    assert answer(url + "healthz") == 200
+    assert answer(url) == 401
+    assert answer(url, Authorization=f"Bearer {TOKEN}", Host=name) == 200
+    assert answer(url, Authorization=f"Bearer {TOKEN}", Host="elsewhere.example.org") == 403
+
+
+def test_compose_on_a_secured_cluster(secured: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path) -> None:
+    given = {"STAIR_ES_URL": secured, "STAIR_ES_INDEX": index_name, "PAGE_NAME": "photos.example.org", "PHOTOS": str(photos)}
+    services = compose(COMPOSE_CLUSTER, given)
+    port = _free_port()
+    ours = {"/run/secrets/": f"{tmp_path}/secrets/", "8077": str(port), "/photos": str(photos), "0.0.0.0": "127.0.0.1"}
+    done = run(of_service(services["ingest"]).changed(ours))
+    assert done.returncode == 0, done.stderr
+    assert documents(client, index_name) == len(PHOTOS)
+    check = Process(argv=health_of(services["page"]), environment={}).changed(ours)
+    with running(of_service(services["page"]).changed(ours), lambda: _listens(port) and run(check).returncode == 0):
+        _looked_at(f"http://127.0.0.1:{port}/", "photos.example.org")
+
+
+def _action(code: int) -> str:
+    """What Kubernetes does with a pod of the nightly Job that ended so: the first rule that fits, else another try."""
+    job = everything()["CronJob", "stair-es-nightly"]["spec"]["jobTemplate"]["spec"]
+    rules: list[dict[str, Any]] = job["podFailurePolicy"]["rules"]
+    fitting = [rule["action"] for rule in rules if code in rule.get("onExitCodes", {}).get("values", [])]
+    return "Complete" if code == 0 else (fitting or ["Retry"])[0]
+
+
+def test_kubernetes_nights_and_page(secured: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path) -> None:
+    [ingest] = containers(everything()["CronJob", "stair-es-nightly"])
+    port = _free_port()
+    ours = {
+        "s3://my-bucket/products/": str(photos),
+        "/secrets/ingest": f"{tmp_path}/secrets",
+        "/secrets/page": f"{tmp_path}/secrets",
+        "/dead-letters/": f"{tmp_path}/letters/",
+        "/tmp/stair-es": f"{tmp_path}/home",
+        "8077": str(port),
+        "0.0.0.0": "127.0.0.1",
+    }
+
+    def night(**more: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+        process = of_container(ingest, {"url": secured}).changed(ours)
+        done = run(Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name, **more}))
+        return _action(done.returncode), done
+
+    action, done = night()
+    assert (action, done.returncode) == ("FailJob", 3), done.stderr
+    [letter] = (tmp_path / "letters" / "nightly.jsonl").read_text().splitlines()
+    assert json.loads(letter)["uri"].endswith("broken.jpg")
+    (photos / "broken.jpg").unlink()
+    (photos / PHOTOS[0].name).unlink()
+    action, done = night()
+    assert action == "Complete", done.stderr
+    assert documents(client, index_name) == len(PHOTOS) - 1  # --resync removed what is gone
+    assert not (tmp_path / "letters" / "nightly.jsonl").exists()
+    action, done = night(STAIR_ES_URL="https://127.0.0.1:1", STAIR_ES_API_KEY_FILE=f"{tmp_path}/nowhere")
+    assert (action, done.returncode) == ("FailJob", 2), done.stderr  # a Secret without a key: no try will mend that
+
+    deployment = everything()["Deployment", "stair-es-page"]
+    [page] = containers(deployment)
+    process = of_container(page, {"url": secured}).changed(ours)
+    process = Process(argv=process.argv, environment={**process.environment, "STAIR_ES_INDEX": index_name})
+    probe = f"http://127.0.0.1:{port}{page['livenessProbe']['httpGet']['path']}"
+
+    def alive() -> bool:
+        try:
+            return answer(probe, Host=f"10.1.2.3:{port}") == 200  # as the kubelet calls a pod
+        except OSError:
+            return False
+
+    with running(process, alive):
+        _looked_at(f"http://127.0.0.1:{port}/", "photos.example.org")
