@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 
 import docs_cli
-from docs_pictures import allowed
+from docs_pictures import ROOT, allowed
 from sphinx.application import Sphinx
 
 from stair_es import errors
 
+FROM_THE_ROOT = {"contributing": "CONTRIBUTING.md", "security": "SECURITY.md", "changelog": "CHANGELOG.md"}
+"""Pages of the site that are files at the root of the repository."""
+_LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
 _PLACE = re.compile(r"<!-- generated: ([a-z-]+) -->")
 
 
@@ -40,7 +45,17 @@ def layer_table() -> str:
     return "\n".join(rows)
 
 
-MAKERS: dict[str, Callable[[], str]] = {"cli": docs_cli.reference, "errors": error_table, "layers": layer_table}
+def root_page(name: str) -> str:
+    """A file at the root, with its links as they are from `docs/`."""
+    return _LINK.sub(lambda link: f"]({os.path.relpath(link[1], 'docs')})", (ROOT / name).read_text(encoding="utf-8"))
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "cli": docs_cli.reference,
+    "errors": error_table,
+    "layers": layer_table,
+    **{page: partial(root_page, name) for page, name in FROM_THE_ROOT.items()},
+}
 
 
 def _fill(app: Sphinx, docname: str, source: list[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from docs_generated import FROM_THE_ROOT
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -24,10 +25,15 @@ class OutsideLinks(SphinxTransform):
     def apply(self) -> None:
         """See `SphinxTransform`."""
         docs = Path(self.env.srcdir).resolve()
+        pages = {docs.parent / name: page for page, name in FROM_THE_ROOT.items() if page in self.env.found_docs}
         for kind in (addnodes.download_reference, addnodes.pending_xref):
             for link in list(self.document.findall(kind)):
                 target, anchor = self._target(link)
-                if target and target.exists() and not target.is_relative_to(docs):
+                if target in pages:
+                    link["reftarget"] = pages[target]
+                elif target and target.is_relative_to(docs) and (target / "index.md").is_file():  # a folder: GitHub lists it
+                    link["refdomain"], link["reftarget"] = "doc", (target / "index").relative_to(docs).as_posix()
+                elif target and target.exists() and not target.is_relative_to(docs):
                     link.replace_self(self._replaced(link, target.relative_to(docs.parent), anchor))
 
     def _target(self, link: nodes.Element) -> tuple[Path | None, str]:

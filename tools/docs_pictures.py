@@ -29,10 +29,13 @@ SHOWN = 14
 """Words of an image in the picture of a vector."""
 COLUMNS = ("giant-panda", "koala", "red-panda", "bison", "dairy-cow", "tabby-cat")
 """Photos in the picture of the index."""
-ACROSS = "sources model ingest eval api training cluster search inspection web dashboards node"
-"""Layers of the same height, from left to right, so that few arrows cross; others come first."""
 ROWS = 4
 """Words of the query in it."""
+ACROSS = {
+    **{"telemetry": 0.0, "sources": 1.0, "model": 1.0, "ingest": 1.0, "api": 1.5, "eval": 2.0, "training": 2.6},
+    **{"cluster": 3.0, "search": 3.0, "inspection": 3.4, "web": 3.7, "dashboards": 4.0, "node": 5.0, "doctor": 5.0},
+}
+"""Where the layers stand, so that no arrow runs behind one; how high, their imports say. Another one comes to the right."""
 
 
 def image_vector(encoder: Encoder, name: str) -> SparseVector:
@@ -157,17 +160,9 @@ def layers() -> str:
         depth |= {
             name: 1 + max((depth[other] for other in uses), default=-1) for name, uses in below.items() if uses <= depth.keys()
         }
-    ranks = [
-        sorted((name for name, rank in depth.items() if rank == level), key=lambda name: (ACROSS.find(name), name))
-        for level in range(max(depth.values()) + 1)
-    ]
     step, width, height = 84, 104, 40
-    tall = step * len(ranks) + 118
-    place = {
-        name: (380 + (i - (len(rank) - 1) / 2) * 170, tall - 20 - step * (level + 1))
-        for level, rank in enumerate(ranks)
-        for i, name in enumerate(rank)
-    }
+    tall = step * (max(depth.values()) + 1) + 110
+    place = {name: (58 + 128.8 * ACROSS.get(name, 5.0), tall - 20 - step * (level + 1)) for name, level in depth.items()}
     parts = [
         box(0, 4, 760, 34, "cli: the command line, imports any layer"),
         box(0, tall - 38, 760, 34, "stair_es/*.py: values, errors"),
