@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +19,8 @@ from gate_proxy import GateProxy, Said
 from otlp_receiver import attributes, received
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from stair_es.cli.main import app
+from typer.testing import CliRunner
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.transport import Asked, watched
@@ -190,6 +194,12 @@ def test_what_can_t_be_is_refused_before_a_run(tmp_path: Path, full: Run, monkey
         pass
 
 
+def test_an_address_without_a_port_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["ingest", str(tmp_path), "--metrics-host", "0.0.0.0"])
+    assert isinstance(done.exception, UsageError)
+    assert "--metrics-port 9464" in done.exception.remedy
+
+
 def test_a_disk_that_gets_full_ends_no_run(tmp_path: Path) -> None:
     folder, said = tmp_path / "folder", list[str]()
     folder.mkdir()
@@ -304,7 +314,9 @@ def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) 
         assert tracer is not None
         for _ in range(3):
             tracer.start_span("x").end()
-    assert said
+            logging.getLogger("opentelemetry.test").warning("away since %d", time.monotonic_ns())
+    assert ["away since" in text for text in said].count(True) == 1
+    assert len(said) > 1
     assert len({text[:20] for text in said}) == len(said)
     assert all(text.startswith("traces: ") for text in said)
 
