@@ -49,7 +49,7 @@ docs: $(VENV)/.installed-test
 dist: $(VENV)/.installed-release
 	$(BIN)/python tools/cut_release.py --check $(if $(TAG),--tag $(TAG))
 	rm -rf dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build --quiet
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python tools/dist_files.py dist
 	$(BIN)/python tools/dist_sbom.py dist

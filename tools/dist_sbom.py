@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from dist_files import the_two
-from dist_installs import Environment, metadata
+from dist_installs import Environment, direct, metadata
 
 
 def main() -> None:
@@ -26,8 +26,10 @@ def main() -> None:
         made = Environment.make(Path(folder, "env"), wheel, extras=(), resolution="highest", python=sys.executable)
         # the root of the bill; cyclonedx-py takes it from PEP 621 only, and the project's own is in setup.cfg
         root = Path(folder, "root.toml")
-        names = {"name": "Name", "version": "Version", "license": "License-Expression"}
-        root.write_text("\n".join(["[project]", *(f"{key} = {json.dumps(about[field])}" for key, field in names.items())]))
+        values = {"name": about["Name"], "version": about["Version"], "license": about["License-Expression"]}
+        values |= {"dependencies": list(direct(about, ()))}
+        # JSON's strings and lists of strings are TOML's
+        root.write_text("\n".join(["[project]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]))
         options = ("--pyproject", str(root), "--output-reproducible", "--output-file", str(out))
         # the command of this environment, without asking PATH
         command = (str(Path(sys.executable).with_name("cyclonedx-py")), "environment", *options, str(made.bin / "python"))
