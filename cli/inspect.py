@@ -49,7 +49,13 @@ def inspect(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Encodes files; without it the model that the index names.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=options.complete_models,
+            help="Encodes files; without it the model that the index names.",
+        ),
     ] = None,
     backend: options.BackendOption = "auto",
 ) -> None:

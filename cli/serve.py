@@ -52,7 +52,14 @@ def serve(
     url: options.Url = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", envvar=ENV_MODEL, show_envvar=True, help="A model. [default: the one of the index]"),
+        typer.Option(
+            "--model",
+            "-m",
+            autocompletion=options.complete_models,
+            envvar=ENV_MODEL,
+            show_envvar=True,
+            help="A model. [default: the one of the index]",
+        ),
     ] = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
