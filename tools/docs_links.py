@@ -32,7 +32,8 @@ class OutsideLinks(SphinxTransform):
                 if target in pages:
                     link["reftarget"] = pages[target]
                 elif target and target.is_relative_to(docs) and (target / "index.md").is_file():  # a folder: GitHub lists it
-                    link["refdomain"], link["reftarget"] = "doc", (target / "index").relative_to(docs).as_posix()
+                    page = (target / "index").relative_to(docs).as_posix()
+                    link.attributes |= {"refdomain": "doc", "reftarget": page, "reftargetid": anchor or None}
                 elif target and target.exists() and not target.is_relative_to(docs):
                     link.replace_self(self._replaced(link, target.relative_to(docs.parent), anchor))
 

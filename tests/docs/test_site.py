@@ -151,13 +151,15 @@ def test_links_out_of_the_docs_lead_into_the_repository(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# About\n")
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "a.py").write_text("")
-    (docs / "index.md").write_text("# A\n\n[about](../README.md#about), [code](../code), [file](../code/a.py)\n")
+    (docs / "index.md").write_text("# A\n\n[about](../README.md#about), [code](../code), [file](../code/a.py), [all](more)\n")
+    (docs / "more").mkdir()
+    (docs / "more" / "index.md").write_text("---\norphan: true\n---\n\n# More\n")
     tools = str(ROOT / "tools")
     (docs / "conf.py").write_text(f"import sys\nsys.path.insert(0, {tools!r})\nextensions = ['myst_parser', 'docs_links']\n")
     built(docs, tmp_path / "with", "-D", "repository=https://example.org/stair-es")
     links = Page((tmp_path / "with" / "index.html").read_text()).links
     expected = ["blob/main/README.md#about", "tree/main/code", "blob/main/code/a.py"]
-    assert {f"https://example.org/stair-es/{path}" for path in expected} <= set(links)
+    assert {"more/index.html", *(f"https://example.org/stair-es/{path}" for path in expected)} <= set(links)
     built(docs, tmp_path / "without")
     assert not [link for link in Page((tmp_path / "without" / "index.html").read_text()).links if "code" in link]
 
