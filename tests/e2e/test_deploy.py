@@ -80,7 +80,7 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
         env=_environment(process),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         stdin=subprocess.DEVNULL,
         check=False,
     )
@@ -131,12 +131,12 @@ def answer(url: str, **headers: str) -> int:
 def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
     node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
 ) -> None:
-    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})
+    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name, "RUNNER": "ray"})
     ray, page = _free_port(), _free_port()
     ours = {
         "http://opensearch:9200": node_url,
         "ray-head:6379": f"127.0.0.1:{ray}",
-        "--head --port=6379": f"--head --port={ray} --num-cpus=1",  # two cores for three nodes and the search node
+        "--head --port=6379": f"--head --port={ray} --num-cpus=0",  # as KubeRay starts it: the work is the worker's
         "8077": str(page),
         "0.0.0.0": "127.0.0.1",
         "/photos": str(photos),
@@ -158,6 +158,7 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
         stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray)))
         done = run(as_here("ingest"))
         assert done.returncode == 0, done.stderr
+        assert "runner: ray" in done.stderr
         assert documents(client, index_name) == len(PHOTOS)
         [letters] = (tmp_path / "home" / "dead-letters").glob("*.jsonl")
         assert "broken.jpg" in letters.read_text()
@@ -191,12 +192,17 @@ def _end_ray(port: int) -> None:
                 process.kill()
 
 
-def test_an_ingest_without_anything_to_take_in_fails(node_url: str, index_name: str, tmp_path: Path) -> None:
-    services = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})
-    process = of_service(services["elasticsearch-ingest"])
-    (tmp_path / "photos").mkdir()
-    ours = {"http://elasticsearch:9200": node_url, "/photos": str(tmp_path / "photos")}
-    done = run(process.changed(ours))
+def test_an_ingest_in_threads_knows_failure_from_dead_images(
+    node_url: str, client: OpenSearch, index_name: str, photos: Path, tmp_path: Path
+) -> None:
+    ingest = compose(COMPOSE, {"STAIR_ES_INDEX": index_name})["ingest"]
+    ours = {"http://opensearch:9200": node_url, "/photos": str(photos)}
+    done = run(of_service(ingest).changed(ours))
+    assert done.returncode == 0, done.stderr
+    assert "runner: local" in done.stderr
+    assert documents(client, index_name) == len(PHOTOS)
+    (tmp_path / "empty").mkdir()
+    done = run(of_service(ingest).changed({**ours, "/photos": str(tmp_path / "empty")}))
     assert done.returncode == 1
     assert "no image" in done.stderr
 
