@@ -29,7 +29,10 @@ def bench() -> Iterator[dict[str, ModuleType]]:
     """The modules of benchmarks/."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        yield {name: importlib.import_module(name) for name in ("bench", "result", "page.plan", "page.record", "page.render")}
+        yield {
+            name: importlib.import_module(name)
+            for name in ("bench", "result", "page.needs", "page.plan", "page.record", "page.render")
+        }
     finally:
         sys.path.pop(0)
 
@@ -150,6 +153,15 @@ def test_reasons_name_no_folder_of_this_machine(bench: dict[str, ModuleType]) ->
         f"can't read {ROOT}/benchmarks/sink.py:\n{bench['bench'].tempfile.gettempdir()}/stair-es-1/a.deb is broken"
     )
     assert said == "can't read benchmarks/sink.py: a temporary file is broken"
+
+
+def test_pictures_that_cannot_be_had_are_no_failure(
+    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(bench["page.needs"].Unmet, match=r"apt-get isn't here, and tuxpaint-stamps-default is fetched by it"):
+        bench["page.needs"].provide(f"benchmarks/query.py --stamps {bench['page.plan'].STAMPS}", tmp_path)
+    bench["page.needs"].provide("benchmarks/listing.py", tmp_path)
 
 
 def test_real_runs_are_kept_and_shown(bench: dict[str, ModuleType], tmp_path: Path) -> None:
