@@ -114,7 +114,9 @@ _ANY = re.compile(r"\.\.\.|…")
 _NUMBER = re.compile(r"\d[\d,.]*")
 _BAR = re.compile(r"[█▉▊▋▌▍▎▏]+")
 _IDENTITY = re.compile(r"\b[0-9a-f]{8,}\b|\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b")
-_FOLDERS = re.compile(r"(?:file://)?(?<![\w:/])(?:~|\.{1,2}|\$\w+)?/(?:[\w.~@+-]+/)*")
+_FOLDERS = re.compile(r"(?:file://)?(?:[\w.~@+$-]*/)+")
+_STAMP = re.compile(r"-\d{8}-\d{6}(?:-\d{6})?")
+"""In the name of an index: when it was made."""
 _RULE = re.compile(r"-{3,}|─{3,}")
 
 
@@ -135,7 +137,7 @@ def missing(shown: tuple[str, ...], printed: str) -> list[str]:
 
 def _loose(line: str) -> list[str]:
     """The words of a line, sorted, without what differs from run to run."""
-    for what, instead in ((_BAR, " "), (_RULE, "-"), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
+    for what, instead in ((_BAR, " "), (_RULE, "-"), (_STAMP, ""), (_FOLDERS, ""), (_IDENTITY, "0"), (_NUMBER, "0")):
         line = what.sub(instead, line)
     return line.split()
 
