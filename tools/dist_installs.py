@@ -40,7 +40,7 @@ TEST_TOOLS = (
     *("build", "check-jsonschema", "moto[server]", "pytest", "pytrec-eval-terrier"),
     *("pyyaml", "scikit-learn", "setuptools", "trustme"),
 )
-HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedupe": "imagehash"}
+HEAVY = {"torch": "torch", "tiny_": "torch", "training": "torch", "dedupe": "imagehash", "telemetry": "opentelemetry-sdk"}
 """What a test says that needs a package -> the package."""
 ABOUT_THE_TREE = ("test_bench", "test_deploy", "test_guards", "test_release")
 """Tests of files that no wheel has."""
