@@ -4,11 +4,10 @@ import json
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
-import zipfile
 from pathlib import Path
 
+import dist_files
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -74,19 +73,8 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
     assert "stair-mini" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
 
 
-def test_sdist_carries_the_mapped_folders_and_notices(dist: Path) -> None:
-    [sdist] = dist.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"cli/main.py", "mappings/image.json", "pipelines/top-tokens.json", "LICENSE", "NOTICE", "README.md"} <= names
-    assert {"stair_es/search/templates/words.mustache", "stair_es/cluster/steer.painless", "mappings/seismic.json"} <= names
-    assert {"stair_es/node/lock.json", "stair_es/model/data/vocab.txt", "docs/ingest.md", "examples/photos/CREDITS.md"} <= names
-
-
-def test_wheel_carries_what_the_words_index_and_the_page_are_made_of(dist: Path) -> None:
-    [wheel] = dist.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    static = {f"stair_es/web/static/{path.name}" for path in (ROOT / "stair_es/web/static").iterdir()}
-    assert len(static) > 10
-    assert {"stair_es/mappings/words.json", *static} <= names
+def test_wheel_and_sdist_hold_what_the_tree_has_and_nothing_else(dist: Path) -> None:
+    wheel, sdist = dist_files.the_two(dist)
+    names = dist_files.tracked()
+    assert dist_files.check_wheel(wheel, names) == []
+    assert dist_files.check_sdist(sdist, names) == []
