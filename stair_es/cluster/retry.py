@@ -6,8 +6,6 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from opensearchpy import exceptions
@@ -15,6 +13,7 @@ from opensearchpy import exceptions
 from stair_es.cluster import tls
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.stop import pause
+from stair_es.retry_after import seconds_of
 
 BUSY = frozenset({429, 502, 503, 504})
 _LOG = logging.getLogger(__name__)
@@ -55,22 +54,6 @@ def wait_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> fl
 def retry_after_s(error: object | None) -> float | None:
     """What the server's `Retry-After` asks for; None without one that makes sense."""
     return seconds_of(str(getattr(error, "retry_after", None) or ""))
-
-
-def seconds_of(retry_after: str) -> float | None:
-    """Such a header, which has seconds or a date, in seconds; None where it makes no sense."""
-    value = retry_after.strip()
-    if not value:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if when.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP knows no other zone
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
 
 
 def backoff_s(attempt: int, policy: RetryPolicy) -> float:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import urllib3
 
 from stair_es.cluster import tls
-from stair_es.cluster.retry import seconds_of
 from stair_es.dashboards.place import ENV_URL, PREFIX, Place
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
+from stair_es.retry_after import seconds_of
 
 _BUSY = (429, 502, 503, 504)
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)

@@ -13,10 +13,11 @@ import httpx2
 
 from stair_es._version import __version__
 from stair_es.errors import ReadError
+from stair_es.retry_after import seconds_of
 from stair_es.sources.item import Read
 from stair_es.sources.web.body import whole
 from stair_es.sources.web.clock import Clock
-from stair_es.sources.web.errors import Passing, retry_after_s, status_text, translated
+from stair_es.sources.web.errors import Passing, status_text, translated
 from stair_es.sources.web.guard import Resolve, system_resolve
 from stair_es.sources.web.hosts import Hosts
 from stair_es.sources.web.policy import UrlPolicy
@@ -102,7 +103,7 @@ class Fetcher:
         if status in _REDIRECTS and "location" in headers:
             return self._parsed(headers["location"], url)
         if status in _PASSING:
-            wait_s = retry_after_s(headers.get("retry-after", ""))
+            wait_s = seconds_of(headers.get("retry-after", "")) or 0.0
             if wait_s:
                 self._hosts.pause(url.host, wait_s)
             raise Passing(status_text(status) + (f", asks to wait {wait_s:.0f} s" if wait_s else ""), wait_s)

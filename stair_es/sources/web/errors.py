@@ -6,8 +6,6 @@ import http
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 
 import httpcore2
 
@@ -53,17 +51,6 @@ def translated(where: str) -> Iterator[None]:
         raise Passing(f"{where}: bad answer: {str(error)[:120]}") from error
     except httpcore2.LocalProtocolError as error:
         raise ReadError(f"{where}: can't be asked for: {str(error)[:120]}") from error
-
-
-def retry_after_s(text: str) -> float:
-    """Seconds that a `Retry-After` header asks for: a number or a date; 0 if it is neither."""
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        until = parsedate_to_datetime(text)
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return max(0.0, (until.replace(tzinfo=until.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds())
 
 
 def status_text(status: int) -> str:
