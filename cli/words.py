@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +89,7 @@ def words(
     from . import words_output
 
     known, found = _read(index, url, Sample(size=sample, seed=seed) if sample else None)
-    _say(found, index)
+    _say(found, index, known.holds)
     told = vocabulary.of_model(model or known.model_name, asked=model is not None)
     view = words_output.view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
     if policy:
@@ -114,7 +115,7 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
             return known, corpus(client, connection, index, sample=sample, progress=progress)
 
 
-def _say(found: Corpus, index: str) -> None:
+def _say(found: Corpus, index: str, holds: str) -> None:
     """What the figures are of."""
     if not found.documents:
         note(f"{index!r} is empty: nothing was ingested, or nothing refreshed yet")
@@ -128,8 +129,8 @@ def _say(found: Corpus, index: str) -> None:
         )
     if found.sample and found.images < found.documents - found.without_uri:
         note(
-            f"a sample of {found.images:,} of {found.documents:,} images (seed {found.sample.seed}): all figures are estimates, "
-            f"a share of images is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
+            f"a sample of {found.images:,} of {found.documents:,} {holds} (seed {found.sample.seed}): all figures are estimates, "
+            f"a share of {holds} is off by {98 / found.images**0.5:.1f} points at most (95 %), and rare words are missing"
         )
 
 
@@ -153,7 +154,7 @@ def _write(path: Path, view: View, had: WordPolicy | None) -> None:
     except FileExistsError:
         raise _exists(path) from None
     kept = f", with the rules that the index has ({had.label})" if had else ""
-    note(f"{path}: mutes {len(made.mute):,} words{kept}. Look first: stair-es policy plan {path}")
+    note(f"{path}: mutes {len(made.mute):,} words{kept}. Look first: stair-es policy plan {shlex.quote(str(path))}")
 
 
 def _check(path: Path) -> None:

@@ -128,30 +128,30 @@ def to_rows(shown: View, k: int | None) -> Iterable[tuple[str | int | float | bo
 
 def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
     """A table of the words, and what is to be said of the others. Pure."""
-    corpus = shown.corpus
-    head = (
-        f"{index}: {corpus.images:,} images, {corpus.words_an_image:.1f} words an image, {len(corpus.figures):,} different words"
-    )
+    corpus, holds = shown.corpus, shown.known.holds
+    one = holds.removesuffix("s")
+    each = f"{corpus.words_an_image:.1f} words {'an' if holds == 'images' else 'a'} {one}"
+    head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.figures):,} different words"
     made = [plain_line(f"{head} ({shown.known.model})", canvas, "bold")]
     if corpus.empty:
-        made.append(plain_line(f"{corpus.empty:,} images have no word: no query finds them", canvas, "yellow"))
+        made.append(plain_line(f"{corpus.empty:,} {holds} have no word: no query finds them", canvas, "yellow"))
     if shown.rows:
-        made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, canvas)
+        made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, holds, canvas)
     elif corpus.figures:
-        made.append(plain_line("no image has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
+        made.append(plain_line(f"no {one} has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
         more = len(shown.rows) - k
         made.append(plain_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))
     return [*made, *_stop_lines(shown, canvas), *_dead_lines(shown, canvas)]
 
 
-def _table(rows: Sequence[WordFigures], stop: set[str], canvas: Canvas) -> list[Text]:
+def _table(rows: Sequence[WordFigures], stop: set[str], holds: str, canvas: Canvas) -> list[Text]:
     words = [_cut(visible(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS, canvas) for row in rows]
     cells = max(4, *map(cell_len, words))
     names = [_cut(visible(_name(row.example), canvas.encoding), _MOST_NAME_CELLS, canvas) for row in rows]
-    counts = max(6, *(len(f"{row.images:,}") for row in rows))
+    counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
     with_bar = canvas.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
-    titles = f"{'images':>{counts}}            mean     max   of all  flat  heaviest in"
+    titles = f"{holds:>{counts}}            mean     max   of all  flat  heaviest in"
     made = [Text(f"  {'word':<{cells}}  {' ' * (_BAR_CELLS + 2) if with_bar else ''}{titles}", style="dim")]
     for row, word, name in zip(rows, words, names, strict=True):
         parts = [
@@ -182,7 +182,7 @@ def _stop_lines(shown: View, canvas: Canvas) -> list[Text]:
 def _dead_lines(shown: View, canvas: Canvas) -> list[Text]:
     told = shown.told
     whose = f"of {told.of}" if not told.why else f"of {told.of} ({told.why})"
-    said = "not seen in the sample" if shown.corpus.sample else "in no image"
+    said = "not seen in the sample" if shown.corpus.sample else f"in no {shown.known.holds.removesuffix('s')}"
     return [
         plain_line(f"{shown.dead_count:,} of the {len(told.words):,} words {whose} are {said} (--dead lists them)", canvas, "dim")
     ]

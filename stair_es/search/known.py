@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import refuse_words
+from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.policy import WordPolicy
@@ -33,6 +34,8 @@ class Known:
     model: str
     model_name: str
     """What to ask for: `--model`."""
+    holds: str = "images"
+    """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
     """The fields of all indices together, at the top level."""
     ordered: bool = True
@@ -84,11 +87,12 @@ class Known:
         """
         if self.model == model_id:
             return
+        name = shlex.quote(self.model_name)  # that of a folder can have spaces
         told = (
             "The model has changed since the index was written, or there are two of its name: ingest again, or search with "
-            f"--model {self.model_name} as it was then."
+            f"--model {name} as it was then."
             if _without_revision(self.model) == _without_revision(model_id)
-            else f"Search with --model {self.model_name}, or ingest again with this model."
+            else f"Search with --model {name}, or ingest again with this model."
         )
         raise QueryError(
             f"index {min(self.fields)!r} holds vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
@@ -121,10 +125,12 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
             "Name one of the indices: the dot products of two models can't be compared.",
         )
     model, name = min(models)
+    holds = {holds_of(meta) for meta, _ in about.values()}
     return Known(
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
         model_name=name,
+        holds=holds.pop() if len(holds) == 1 else "documents",
         names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),

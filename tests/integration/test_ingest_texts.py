@@ -27,6 +27,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.search.inputs import image_vector
+from stair_es.search.known import look
 from stair_es.search.searcher import Searcher
 from stair_es.sources.item import SourceOptions
 from stair_es.sources.registry import open_source
@@ -136,6 +137,8 @@ def test_images_and_texts_stay_apart(take: Take, engine: OpenSearch, engine_inde
     with pytest.raises(IndexMismatch, match="an index of texts"):
         ingest([image], connection, replace(options, alias=texts), say=print, progress=lambda _: None)
     assert len(engine.indices.get(index=f"{texts}*")) == 1
+    names = (engine_index, texts, f"{engine_index},{texts}")
+    assert [look(engine, connection, name).holds for name in names] == ["images", "texts", "documents"]
 
 
 def test_texts_go_through_the_word_policy_of_their_index(

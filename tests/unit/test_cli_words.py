@@ -33,6 +33,7 @@ def shown(
     order: Order = "df",
     policy: WordPolicy | None = None,
     sample: Sample | None = None,
+    holds: str = "images",
 ) -> View:
     tally = Tally()
     for uri, words in images.items():
@@ -46,7 +47,7 @@ def shown(
         figures=tally.figures(),
         sample=sample,
     )
-    known = Known(fields={}, model="m-1", model_name="m", policy=policy)
+    known = Known(fields={}, model="m-1", model_name="m", policy=policy, holds=holds)
     told = ModelWords(words=frozenset({"cat", "dog", "dodo", "dolphin"}), of="m-1")
     return view(corpus, known, told, flat=0.5, order=order, min_df=min_df, match=match)
 
@@ -71,6 +72,15 @@ def test_a_table_for_people() -> None:
     assert dog.split()[2:] == ["5", "25.0", "%", "0.3500", "0.7500", "11.29", "%", "0.19", "dog-3.jpg"]
     assert stop == "2 stop-word candidates (flatness 0.5 or more), 88.7 % of all weight: animal, cat"
     assert dead == "2 of the 4 words of m-1 are in no image (--dead lists them)"
+
+
+@pytest.mark.parametrize(("holds", "one"), [("texts", "a text"), ("documents", "a document")])
+def test_what_is_no_image_is_not_called_one(holds: str, one: str) -> None:
+    made = [shown(PETS, holds=holds), shown(PETS, holds=holds, match="zebra"), shown({"a": {}}, holds=holds)]
+    drawn = "\n".join(map(text, made))
+    assert f"pets: 20 {holds}, 2.0 words {one}, 3 different words" in drawn
+    assert f"1 {holds} have no word" in drawn
+    assert "image" not in drawn
 
 
 @pytest.mark.parametrize("width", [1, 40, 80, 200])

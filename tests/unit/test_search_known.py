@@ -32,4 +32,5 @@ def test_of_the_same_model_before_it_changed(model: str, name: str, asked: str) 
 
 def test_of_another_model() -> None:
     assert remedy("run-0c61e1f0a2b3", "/home/me/run", "starter-1").startswith("Search with --model /home/me/run, or ingest again")
+    assert "--model '/home/me/my run', or" in remedy("run-0c61e1f0a2b3", "/home/me/my run", "starter-1")
     Known(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
