@@ -27,8 +27,10 @@ _SEPARATORS = {"|", "||", "&&", ";", "&", "|&", "(", ")", "do", "then", "else", 
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _BEFORE = {"sudo", "time", "nice", "env", "exec"}
 _OURS = "stair-es"
+_IMAGE = re.compile(r"(?:\S+/)?stair-es:\S+")
+_FOLDERS = ("benchmarks/", "deploy/", "docs/", "examples/", "tests/", "tools/")
 _NO_FILE = re.compile(r"(?:file|dir|directory|path)\b.* does not exist", re.IGNORECASE)
-_EXTRAS = re.compile(r"(?:stair-es|^\.)\[([\w,]+)\]")
+_EXTRAS = re.compile(r"(?:stair-es|^\.)\[([\w,-]+)\]")
 
 # The script's own parser reads what it is given; then it is over.
 _PARSE_ONLY = """
@@ -96,8 +98,12 @@ def stair_es(arguments: list[str]) -> None:
         raise Wrong(f"stair-es {shlex.join(arguments)}: {said or type(error).__name__}") from error
 
 
-def check(words: list[str]) -> None:
+def check(words: list[str], folder: Path = ROOT) -> None:
     """Check a simple command as far as that goes without running it.
+
+    Args:
+        words: Program and arguments.
+        folder: Where a page has made files beside ours.
 
     Raises:
         Wrong: Something in it doesn't exist.
@@ -109,7 +115,10 @@ def check(words: list[str]) -> None:
         _make(words)
     elif program == "python" and len(words) > 1 and words[1].endswith(".py"):
         _script(words[1:])
-    ours = [at for at, word in enumerate(words) if Path(word).name == _OURS]
+    for word in words:
+        if word.startswith(_FOLDERS) and not any((each / word).exists() for each in (ROOT, folder)):
+            raise Wrong(f"{shlex.join(words)}: there is no {word}")
+    ours = [at for at, word in enumerate(words) if Path(word).name == _OURS or ("run" in words and _IMAGE.fullmatch(word))]
     if ours:
         stair_es(words[ours[0] + 1 :])
 

@@ -92,7 +92,7 @@ class Trial:
         if not_run(command.text, self.rules):
             for words in programs(command.text):
                 try:
-                    check(words)
+                    check(words, self.folder)
                 except Wrong as error:
                     raise Wrong(f"{where}\n{error}") from error
             return

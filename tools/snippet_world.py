@@ -122,7 +122,10 @@ def _fill_store(endpoint: str) -> None:
         aws_secret_access_key=_STORE["AWS_SECRET_ACCESS_KEY"],
     )
     photos = sorted(PHOTOS.glob("*.jpg"))
+    there = {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}  # moto's servers in a process share what they hold
     for bucket, folder in {"archive": "2024/05/", "bucket": "photos/", "products": ""}.items():
+        if bucket in there:
+            continue
         store.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": _REGION})
         for photo in photos[:4]:
             for key in (folder, "products/"):

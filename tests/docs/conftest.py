@@ -1,8 +1,10 @@
-"""A node for the pages alone: they use literal names of indices, and each begins on an empty cluster."""
+"""Nodes for the pages alone: they use literal names of indices, and each begins on an empty cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from queue import SimpleQueue
 
 import pytest
 from snippet_world import World, world
@@ -10,14 +12,19 @@ from snippet_world import World, world
 from stair_es.config import Home
 from stair_es.node import NodeSpec, down, up
 
+_AT_ONCE = 2
+"""Pages that are tried at a time, each in a world of its own: most of a page is one process that starts after the other."""
+
 
 @pytest.fixture(scope="session")
-def pages_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    base = tmp_path_factory.mktemp("pages-node")
-    spec = NodeSpec(dist=Home.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
-    url = up(spec, say=print)
-    try:
-        with world(url, base) as made:
-            yield made
-    finally:
-        down(spec, say=print)
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleQueue[World]]:
+    """Take one, and put it back."""
+    free: SimpleQueue[World] = SimpleQueue()
+    with ExitStack() as stack:
+        for _ in range(_AT_ONCE):
+            base = tmp_path_factory.mktemp("pages-node")
+            spec = NodeSpec(dist=Home.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
+            url = up(spec, say=print)
+            stack.callback(down, spec, say=print)
+            free.put(stack.enter_context(world(url, base)))
+        yield free

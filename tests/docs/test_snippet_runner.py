@@ -17,7 +17,7 @@ from stair_es.config import ENV_URL
 RULES = Rules(
     not_run={"docker": "", "pip install": "", "make": "", "python benchmarks/": ""},
     instead={},
-    kept={"python -u -m http.server": "Serving"},
+    kept={"python3 -u -m http.server": "Serving"},
     not_sent={"/_security/": ""},
     languages={"text": ""},
 )
@@ -99,7 +99,7 @@ RIGHT = {
         ```console
         $ python3 -u -c 'print("ready")'
         ready
-        $ python -u -m http.server --bind 127.0.0.1 0
+        $ python3 -u -m http.server --bind 127.0.0.1 0
         $ jobs -p | grep -c .
         1
         ```
@@ -118,7 +118,7 @@ RIGHT = {
         """,
     "what can't be run is read": """
         ```console
-        $ docker run --rm stair-es:0.1.0 stair-es ingest photos --index photos
+        $ docker run --rm stair-es:0.1.0 ingest photos --index photos
         $ pip install 'stair-es[node,ray]' && make help
         $ python benchmarks/sink.py --help
         ```
@@ -147,10 +147,12 @@ WRONG = {
     "a language that nobody runs": ("```ruby\nputs 1\n```", "ruby"),
     "an option in a container": ("```console\n$ docker run x stair-es ingest photos --no-such-option\n```", "no-such-option"),
     "a command in a container": ("```console\n$ docker run x stair-es no-such-command\n```", "no-such-command"),
+    "an image's command": ("```console\n$ docker run --rm stair-es:0.1.0 no-such-command\n```", "no-such-command"),
+    "a file of ours": ("```console\n$ docker compose -f deploy/no-such.yml up\n```", "there is no deploy/no-such.yml"),
     "an extra": ("```console\n$ pip install 'stair-es[no-such-extra]'\n```", "no-such-extra"),
     "a target": ("```console\n$ make no-such-target\n```", "no-such-target"),
     "an option of a benchmark": ("```console\n$ python benchmarks/sink.py --no-such-option\n```", "no-such-option"),
-    "a server that ends": ("```console\n$ python -u -m http.server no-such-port\n```", "no-such-port"),
+    "a server that ends": ("```console\n$ python3 -u -m http.server no-such-port\n```", "no-such-port"),
     "nested": ("````{tab}\n```json\n{\n```\n````", "page.md:3: not json"),
 }
 
@@ -166,12 +168,17 @@ def test_faults_are_found(tried: Callable[[str], Trial], page: str, message: str
         tried(page)
 
 
+def _runs(process: int) -> bool:
+    file = Path(f"/proc/{process}/cmdline")
+    return file.exists() and file.read_bytes() != b""  # what has ended and isn't collected yet has no command line
+
+
 def test_a_server_is_gone_with_its_page(tmp_path: Path) -> None:
     with Shell(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}) as shell:
         shell.keep("echo up; echo $$ > pid; exec sleep 600", "up", 10)
         process = int(shell.run("cat pid; jobs -p", 10).printed.split()[-1])
-        assert Path(f"/proc/{process}").exists()
-    assert not Path(f"/proc/{process}").exists()
+        assert _runs(process)
+    assert not _runs(process)
 
 
 @pytest.mark.parametrize(
