@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from snippet_shell import Done, Shell, Stuck
 _REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
 _PORT = re.compile(r"^http://127\.0\.0\.1:(\d+)", re.MULTILINE)
 _PAGE_PORT = ":8077"
-_TIMEOUT_S = 150.0
+_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class Rules:
 
 @dataclass
 class Trial:
-    """One page being tried. `spent` is where its time went."""
+    """One page being tried."""
 
     page: str
     rules: Rules
@@ -45,7 +44,6 @@ class Trial:
     folder: Path
     url: str
     places: Mapping[str, str]
-    spent: list[tuple[float, str]] = field(default_factory=list)
     _wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,12 +94,10 @@ class Trial:
                 except Wrong as error:
                     raise Wrong(f"{where}\n{error}") from error
             return
-        began_s = time.monotonic()
         try:
             done = self._done(command)
         except Stuck as error:
             raise Wrong(f"{where}\n{error}") from error
-        self.spent.append((time.monotonic() - began_s, command.text))
         if not command.exits_rightly(done.code):
             raise Wrong(f"{where}\nexit code {done.code}\n{done.printed[-4000:]}")
         lost = missing(command.shown, self._named(done.printed)) if compared else []
