@@ -16,7 +16,8 @@ from stair_es.model.stair_backbones import described
 from stair_es.model.stair_config import TOKENIZER_FILE, Backbone
 from stair_es.model.stair_tokens import Ids, Tokens
 from stair_es.training import dedupe, pairs
-from stair_es.training.config import SetOf, TrainConfig, stair_config
+from stair_es.training.config import TrainConfig, stair_config
+from stair_es.training.config_tables import SetOf
 from stair_es.training.ears import Ears
 from stair_es.training.pairs import PairFile, TrainingSet
 

@@ -5,179 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import Backbone, Head, ImageTower, Similarity, StairConfig, TextTower
-from stair_es.training import augment
-from stair_es.training.stages import Stage, read_stages, recipe, recipes
+from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
+from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, SetOf, Watch
+from stair_es.training.stages import Stage, read_stages, recipe
 from stair_es.training.toml import Reader, dump, parse
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetOf:
-    """A caption set."""
-
-    captions: str
-    """Its file, in any form that `stair-es evaluate` reads; relative to the configuration."""
-    images: str | None = None
-    """The folder of its images, else that of the file."""
-    split: str | None = None
-    """Of Karpathy's form."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """What is learned from."""
-
-    train: tuple[SetOf, ...]
-    validation: tuple[SetOf, ...] = ()
-    held_out: tuple[SetOf, ...] = ()
-    """Sets whose images must not be among the training's: same or nearly the same ones are left out."""
-    tag_share: float = 0.5
-    """Of captions of an image with tags, how many get some of them appended."""
-    texts_per_image: int = 8
-    """Different captions that an image may be shown with."""
-    augment: str = "none"
-    """`none`, `light` or `strong`."""
-    cache: bool = False
-    """Whether the states of frozen backbones are computed once and kept; the image's in `views` augmented forms."""
-    views: int = 4
-
-    def __post_init__(self) -> None:
-        """Check what can't be.
-
-        Raises:
-            UsageError: A value is out of range.
-        """
-        if not self.train:
-            raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
-        if not 0 <= self.tag_share <= 1:
-            raise UsageError(f"tag_share must be in 0..1, got {self.tag_share}", "0 for captions without tags.")
-        _least(self, texts_per_image=1, views=1)
-        augment.preset(self.augment)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """How a batch is made up."""
-
-    size: int = 256
-    """Over all workers."""
-    chunk: int = 0
-    """Pairs that go through the towers at once on one device; the rest waits (GradCache). 0 for all."""
-    accumulate: int = 1
-    """Batches whose gradients make one update."""
-
-    def __post_init__(self) -> None:
-        """Check what can't be.
-
-        Raises:
-            UsageError: A value is out of range.
-        """
-        if self.size < 2:
-            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
-        _least(self, chunk=0, accumulate=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optim:
-    """How parameters are updated: AdamW."""
-
-    lr: float = 1e-3
-    """Of the heads."""
-    backbone_lr: float = 1e-5
-    scale_lr: float = 1e-2
-    """Of the temperature."""
-    weight_decay: float = 0.01
-    warmup_steps: int = 30
-    decay: Literal["cosine", "constant"] = "cosine"
-    clip: float = 1.0
-    """Largest norm of the gradient; 0 for any."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    ema: float = 0.0
-    """Decay of the moving average of the parameters; 0 for none."""
-    teacher_scale: float = 20.0
-    """What a teacher's similarities are multiplied with (loss `distil`)."""
-
-    def __post_init__(self) -> None:
-        """Check what can't be.
-
-        Raises:
-            UsageError: A value is out of range.
-        """
-        _least(
-            self, **dict.fromkeys(("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip", "teacher_scale"), 0)
-        )
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"ema must be 0 or more and below 1, got {self.ema}", "0.999, say; 0 for no average.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watch:
-    """How a training is watched."""
-
-    every: int = 200
-    """Steps between validations and saved states."""
-    patience: int = 0
-    """Validations without a better recall after which it stops; 0 for never."""
-    keep: Literal["best", "last"] = "best"
-    """Which parameters the checkpoint gets, by the recall at 1 of both directions on the validation sets."""
-    log_every: int = 10
-
-    def __post_init__(self) -> None:
-        """Check what can't be.
-
-        Raises:
-            UsageError: A value is out of range.
-        """
-        _least(self, every=1, log_every=1, patience=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelPlan:
-    """The model that is trained."""
-
-    image: ImageTower
-    text: TextTower
-    heads: tuple[Head, ...] = ("words",)
-    dense_dim: int = 256
-    similarity: Similarity = "cosine"
-    vocabulary: Literal["all", "captions"] = "all"
-    """Which tokens are features: all, or those that occur in the training's captions."""
-    start: str | None = None
-    """A checkpoint whose parameters are the beginning; it must have the same towers and features."""
-    start_embeddings: bool = True
-    """Whether the heads' word embeddings begin as the text network's."""
-    pretrained: bool = True
-    """Whether the backbones begin with their published weights."""
-    teacher: str | None = None
-    """A model with dense vectors that the loss `distil` learns from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Named stages in place of written ones."""
-
-    name: str
-    steps: int = 1000
-    """Of all stages together."""
-    frozen_backbones: bool = False
-    """Whether only heads and temperature learn."""
-    flops: float | None = None
-    """Weight of the FLOPs regulariser in place of the recipe's, where it has one."""
-
-    def __post_init__(self) -> None:
-        """Check what can't be.
-
-        Raises:
-            UsageError: A value is out of range, or there is no such recipe.
-        """
-        _least(self, steps=1)
-        if self.name not in recipes():
-            raise UsageError(
-                f"unknown recipe {self.name!r}", f"Choose one of: {', '.join(sorted(recipes()))}; or write [[stages]]."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,13 +138,6 @@ def _regularised(stage: Stage, weight: float) -> Stage:
 
 def _frozen(stage: Stage) -> Stage:
     return replace(stage, train=tuple(part for part in stage.train if part not in _BACKBONES))
-
-
-def _least(values: object, **least: float) -> None:
-    """Check that fields are as large as they must be."""
-    for name, value in least.items():
-        if getattr(values, name) < value:
-            raise UsageError(f"{name} must be {value:g} or more, got {getattr(values, name)}", "See docs/training.md.")
 
 
 def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401

@@ -12,8 +12,8 @@ import tiny_training
 
 from stair_es.errors import UsageError
 from stair_es.model.stair_config import ImageTower, TextTower
-from stair_es.training import config as configuration
 from stair_es.training.config import TrainConfig, read_train_config
+from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, Watch
 from stair_es.training.stages import PARTS, Stage, recipe, recipes
 from stair_es.training.toml import dump, parse
 
@@ -37,13 +37,7 @@ def test_the_examples_of_the_docs_are_configurations(tmp_path: Path, text: str) 
 
 def test_the_docs_name_every_key() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    kinds = (
-        ImageTower,
-        TextTower,
-        Stage,
-        *(getattr(configuration, name) for name in ("ModelPlan", "Data", "Batch", "Optim", "Watch", "Recipe")),
-    )
-    for kind in kinds:
+    for kind in (ImageTower, TextTower, Stage, ModelPlan, Data, Batch, Optim, Watch, Recipe):
         for each in fields(kind):
             assert f"`{each.name}`" in text or f"[data.{each.name}]]`" in text or f"**`[model.{each.name}]`**" in text, each.name
 
