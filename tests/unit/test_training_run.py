@@ -162,7 +162,7 @@ def test_a_dense_checkpoint_teaches(folder: Path, tmp_path: Path) -> None:
     train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
     told = [float(row["value"]) for row in rows(tmp_path / "out") if row["name"] == "distil"]
     assert sum(told[-5:]) < sum(told[:5]) / 2
-    with pytest.raises(StairError, match="no head for dense"):
+    with pytest.raises(StairError, match="has no dense vectors"):
         train(tiny_training.read(folder, {**changes, "model.teacher": str(tmp_path / "out")}), tmp_path / "no", device="cpu")
 
 
