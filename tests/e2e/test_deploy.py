@@ -87,7 +87,7 @@ def run(process: Process) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running(process: Process, healthy: Callable[[], bool]) -> Iterator[None]:
+def running(process: Process, healthy: Callable[[], bool], end: signal.Signals = signal.SIGTERM) -> Iterator[None]:
     """The process with all that it starts, from when it is healthy to the end of the block."""
     with subprocess.Popen(
         process.argv,
@@ -105,11 +105,8 @@ def running(process: Process, healthy: Callable[[], bool]) -> Iterator[None]:
                 time.sleep(0.2)
             yield
         finally:
-            started.send_signal(signal.SIGTERM)
-            try:
-                started.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(started.pid, signal.SIGKILL)
+            os.killpg(started.pid, end)
+            started.wait(30)
 
 
 def documents(client: OpenSearch, index: str) -> int:
@@ -153,9 +150,9 @@ def test_compose_brings_ray_takes_the_photos_in_and_serves_the_page(
 
     with ExitStack() as stack:
         stack.callback(_end_ray, ray)
-        stack.enter_context(running(as_here("ray-head"), healthy("ray-head", ray)))
+        stack.enter_context(running(as_here("ray-head"), healthy("ray-head", ray), signal.SIGKILL))
         assert (tmp_path / "token").stat().st_mode & 0o077 == 0
-        stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray)))
+        stack.enter_context(running(as_here("ray-worker", "--num-cpus=1"), healthy("ray-worker", ray), signal.SIGKILL))
         done = run(as_here("ingest"))
         assert done.returncode == 0, done.stderr
         assert "runner: ray" in done.stderr
@@ -185,9 +182,9 @@ def _rayjob(ours: dict[str, str], photos: Path, index: str, node_url: str, tmp_p
 
 
 def _end_ray(port: int) -> None:
-    """A container's end is that of all its processes; here the node of the ingest outlives it."""
+    """A container's end is that of all its processes; here they outlive it. (A raylet takes half a minute for SIGTERM.)"""
     for process in psutil.process_iter(["cmdline"]):
-        if any(part.endswith(f":{port}") for part in process.info["cmdline"] or []):
+        if any(part.endswith((f":{port}", f"={port}")) for part in process.info["cmdline"] or []):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
