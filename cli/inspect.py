@@ -48,15 +48,7 @@ def inspect(
     as_csv: Csv = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            autocompletion=options.complete_models,
-            help="Encodes files; without it the model that the index names.",
-        ),
-    ] = None,
+    model: Annotated[str | None, options.index_model("Encodes files; without it the model that the index names.")] = None,
     backend: options.BackendOption = "auto",
 ) -> None:
     """Show the words of images: as the index holds them, all of them, with their weights and what a word policy changed.

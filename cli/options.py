@@ -51,6 +51,13 @@ Model = Annotated[
         autocompletion=complete_models,
     ),
 ]
+
+
+def index_model(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
+    """The option `--model` of a command that takes the model of the index where none is given."""
+    return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],

@@ -51,15 +51,7 @@ def serve(
     as_json: options.Json = False,
     url: options.Url = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            autocompletion=options.complete_models,
-            envvar=ENV_MODEL,
-            show_envvar=True,
-            help="A model. [default: the one of the index]",
-        ),
+        str | None, options.index_model("A model. [default: the one of the index]", envvar=ENV_MODEL, show_envvar=True)
     ] = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",

@@ -54,13 +54,7 @@ def words(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            autocompletion=options.complete_models,
-            help="Whose words may be dead; without it the model that the index names.",
-        ),
+        str | None, options.index_model("Whose words may be dead; without it the model that the index names.")
     ] = None,
 ) -> None:
     """Show the vocabulary of an index: how many images have each word, how heavy it is, dead words, stop-word candidates.
