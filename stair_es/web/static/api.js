@@ -2,7 +2,7 @@
 
 const PATIENCE_MS = [150, 400, 900];
 
-export class ApiError extends Error {
+class ApiError extends Error {
   constructor(message, remedy, status) {
     super(message);
     this.remedy = remedy;
