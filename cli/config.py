@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import typer
@@ -70,6 +71,6 @@ def _masked(name: str, value: Any) -> Any:  # noqa: ANN401
     if name in SECRETS:
         return "***"
     if name.endswith("url") and "@" in str(value):
-        scheme, _, rest = str(value).partition("://")
-        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+        scheme = "".join(re.findall(r"^https?://", str(value)))
+        return f"{scheme}***@{str(value).rpartition('@')[2]}"
     return value

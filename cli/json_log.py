@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any
@@ -61,6 +62,10 @@ def to_json_lines(wanted: bool) -> None:
     """Take all logging of this process as JSON lines, warnings and uncaught exceptions too; or give it back."""
     logging.captureWarnings(wanted)
     sys.excepthook = _uncaught if wanted else sys.__excepthook__
+    if wanted:
+        threading.excepthook = _uncaught_in_thread
+    elif threading.excepthook is _uncaught_in_thread:
+        threading.excepthook = threading.__excepthook__
     for logger in (LOG, logging.root):
         for handler in [each for each in logger.handlers if isinstance(each, _Stderr)]:
             logger.removeHandler(handler)
@@ -72,3 +77,8 @@ def to_json_lines(wanted: bool) -> None:
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     LOG.critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(end: threading.ExceptHookArgs) -> None:
+    error = end.exc_value if end.exc_value is not None else end.exc_type()
+    _uncaught(end.exc_type, error, end.exc_traceback)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise, takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -13,7 +17,7 @@ from typer.core import TyperGroup
 
 from stair_es._version import __version__
 from stair_es.config import ENV_CONFIG, ENV_LOG_FORMAT, ENV_PROFILE
-from stair_es.errors import StairError
+from stair_es.errors import StairError, UsageError
 
 from . import (
     asking,
@@ -40,22 +44,48 @@ from . import (
     train,
     words,
 )
+from .json_log import lines_are_json
 from .output import fail, log_as, note
 
 
 class _Root(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  as click has it
-        """The command; its wrong usage is said as everything else is, where that isn't Typer's way."""
-        try:
+    """Says what is wrong usage as everything else is said, where that isn't Typer's way."""
+
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
+        """As click has it; what goes to stderr is JSON from here on, if options or environment say so."""
+        log_as("json" if _json_wanted(args) else "text")
+        helped = not _HELP.isdisjoint(takewhile(lambda each: each != "--", args))
+        with _usage(info_name, None):
+            context = super().make_context(info_name, args, *others, **extra)
+        context.meta[_HELPED] = helped
+        return context
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
+        """As click has it."""
+        with _usage(ctx.info_name, ctx):
             return super().invoke(ctx)
-        except Exception as error:
-            if not hasattr(error, "format_message") or not ctx.meta.get(_JSON):
-                raise
-            fail(StairError(error.format_message(), f"See {ctx.info_name} {ctx.invoked_subcommand or ''} --help."))
-            raise typer.Exit(2) from None
 
 
-_JSON = "stair_es.json"
+@contextmanager
+def _usage(program: str | None, context: Any) -> Iterator[None]:  # noqa: ANN401
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "format_message") or not lines_are_json():
+            raise
+        command = " ".join(filter(None, (program, context and context.invoked_subcommand)))
+        fail(UsageError(error.format_message() or "no command is named", f"See {command} --help."))
+        raise typer.Exit(2) from None
+
+
+def _json_wanted(args: list[str]) -> bool:
+    """What `--log-format` will say, before anything of the line was understood."""
+    given = [value for name, value in pairwise(args) if name == "--log-format"]
+    given += [each.partition("=")[2] for each in args if each.startswith("--log-format=")]
+    return (given or [os.environ.get(ENV_LOG_FORMAT, "")])[-1] == "json"
+
+
+_HELP, _HELPED = frozenset({"-h", "--help"}), "stair_es.helped"
 app = typer.Typer(
     name="stair-es",
     cls=_Root,
@@ -123,14 +153,11 @@ def _root(
     ] = False,
 ) -> None:
     """Image search on the search cluster you already run: photos become `rank_features` documents that words find."""
-    _say_as(context, log_format or "text")
-    taken = settings.take(context, config_file, profile, tolerant=context.invoked_subcommand == "doctor")
-    _say_as(context, log_format or taken.text("log_format") or "text")
-
-
-def _say_as(context: typer.Context, form: str) -> None:
-    context.meta[_JSON] = form == "json"
-    log_as(form)
+    helped = context.meta[_HELPED]
+    taken = settings.take(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
+    log_as(log_format or taken.text("log_format") or "text")
+    if helped and taken.error is not None:
+        fail(taken.error)
 
 
 _ENDED = {130: "interrupted", 143: "ended by SIGTERM"}

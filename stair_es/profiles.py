@@ -146,6 +146,10 @@ def _flat(path: Path, table: Mapping[str, Any], where: str, known: Known, above:
             yield key, Found(value=_checked(path, place, key[-1], value, known[key]), where=where)
         elif isinstance(value, dict) and any(each[: len(key)] == key for each in known):
             yield from _flat(path, value, where, known, key)
+        elif any(each[: len(key)] == key for each in known):
+            raise UsageError(
+                f"{place}: {written} can't be {value!r}: it is a table", f"Write [{'.'.join(key)}] and keys below it."
+            )
         else:
             there = {each[len(above)] for each in known if each[: len(above)] == above}
             raise UsageError(f"{place}: unknown key {written!r}", _nearest(key[-1], there, _SEE))

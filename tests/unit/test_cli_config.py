@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,7 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
         ("[search]\njson = 'yes'", "true or false is wanted", "--help"),
         ("[ingest]\nswap = 'perhaps'", "swap can't be 'perhaps'", "--help"),
         ("[profiles.prod.node.up]\nport = 70000", "profile prod [node.up]: port can't be 70000", "--help"),
+        ("search = 5", "search can't be 5: it is a table", "[search]"),
         ("user = 3", "a text is wanted", "--help"),
         ("log_format = 'xml'", "one of text, json", "--help"),
         ("url = 'https://anna:hunter2@search:9200'", "url holds a password", "password_file"),
@@ -169,6 +171,9 @@ def test_the_file_of_the_platform_is_found_and_one_in_the_working_folder_is_not(
 def test_errors_of_every_kind_are_one_line_of_json() -> None:
     for arguments, message, code in (
         (["node", "up", "--port", "x"], "--port", 2),
+        (["serch"], "No such command", 2),
+        (["--bogus"], "--bogus", 2),
+        (["policy"], "no command", 2),
         (["words", "--url", "http://u:p@h"], "password on the command line", 2),
         (["--config", "no.toml", "plugins"], "no.toml", 2),
     ):
@@ -178,6 +183,38 @@ def test_errors_of_every_kind_are_one_line_of_json() -> None:
         assert message in line["message"]
         assert line["remedy"]
         assert line["time"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "url", ["anna:hunter2@search:9200", "http://anna:hunter2@a,http://anna:hunter2@b", "https://anna:hunt,er@2@search"]
+)
+def test_a_login_in_the_url_of_the_environment_is_masked(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", url)
+    shown = CliRunner().invoke(app, ["config", "show"]).stdout
+    assert "***@" in shown
+    assert "hunt" not in shown
+
+
+def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["--config", str(_write(tmp_path, "[search")), "search", "--help"])
+    assert done.exit_code == 0
+    assert "Usage: " in done.stdout
+    assert "isn't TOML" in done.stderr
+
+
+def test_what_ends_a_thread_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.excepthook
+    log_as("json")
+    try:
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+    finally:
+        log_as("text")
+        threading.excepthook = before
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert line["level"] == "critical"
+    assert "division" in line["message"]
 
 
 def test_what_libraries_log_and_warn_of_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
