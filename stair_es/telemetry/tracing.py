@@ -47,9 +47,14 @@ def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ)
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         own = {"service.name": "stair-es", "service.version": __version__}
-        resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        try:
+            resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
+            provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+            provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        except (ValueError, OSError) as error:  # of a variable that the library takes at its word
+            say(f"no traces, though {endpoint} is set: {error}")
+            yield None
+            return
         try:
             yield provider.get_tracer("stair_es", __version__)
         finally:

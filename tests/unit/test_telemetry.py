@@ -306,6 +306,18 @@ def test_what_hinders_traces_is_said_and_hinders_nothing(
     assert "OTEL_EXPORTER_OTLP_ENDPOINT" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "0"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")]
+)
+def test_a_variable_that_the_library_refuses_hinders_nothing_else(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for each, text in {**ON, name: value}.items():
+        monkeypatch.setenv(each, text)
+    said: list[str] = []
+    with tracing(said.append) as tracer:
+        assert tracer is None
+    assert "no traces, though OTEL_EXPORTER_OTLP_ENDPOINT is set" in said[-1]
+
+
 def test_a_collector_that_is_away_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**ON, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "10"}.items():
         monkeypatch.setenv(name, value)
