@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.documents import stored_words, undo_of
@@ -123,4 +126,5 @@ def _documents(client: OpenSearch, connection: Connection, index: str, query: Ma
             with translated(connection):
                 answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
     finally:
-        client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])
+        with suppress(exceptions.TransportError):  # it ends by itself, too, and what went wrong before says more
+            client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])

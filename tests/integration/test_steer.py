@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from gate_proxy import GateProxy, Said
 from stair_es.cli.main import app
 from typer.testing import CliRunner
 
@@ -206,6 +207,18 @@ def test_rules_are_counted_and_found_words_follow(cluster: Cluster) -> None:
     assert (cluster.steering.carrying(place), cluster.steering.emptied(place)) == ({policy.digest: 3}, 1)
     cluster.rollback()
     assert (cluster.finds("egyptian"), cluster.finds("young.cat")) == ({"cat", "mute"}, set())
+
+
+def test_a_cluster_that_fails_in_the_middle_of_a_plan_is_an_error_of_ours(cluster: Cluster, node_url: str) -> None:
+    cluster.open()
+    cluster.write({"cat": SparseVector.from_mapping({"cat": 0.75})})
+    with (
+        GateProxy(node_url, gate=lambda asked: Said(status=500) if asked.target.startswith("/_search/scroll") else None) as proxy,
+        closing(Connection(url=proxy.url).client()) as client,
+    ):
+        with pytest.raises(ClusterError, match="500"):
+            Cluster(client, proxy.url, cluster.alias).plan(WordPolicy(mute=("cat",)))
+        assert [asked.method for asked in proxy.seen if asked.target.startswith("/_search/scroll")] == ["POST", "DELETE"]
 
 
 def test_what_an_old_ingest_writes_meanwhile_is_steered_by_a_second_apply(cluster: Cluster) -> None:
