@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
@@ -48,7 +50,10 @@ def doctor(
 
     def findings() -> Iterator[Finding]:
         yield _configuration(settings.of(context))
-        yield from examine(Patient(connect=lambda: options.named_connection(url), index=index, model=model))
+        of_ingest = (context.find_root().default_map or {}).get("ingest", {})
+        ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
+        connect = partial(options.named_connection, url)
+        yield from examine(Patient(connect=connect, index=index, model=model, ray_address=ray_address))
 
     found = []
     for each in findings():

@@ -32,6 +32,7 @@ SECRETS = ("password", "api_key", "bearer_token", "serve_token", "dashboards_pas
 _LOGIN = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
 _GROUPS = (_LOGIN, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
 _FEW = 12
+_PROFILES = "Write [profiles.NAME] and keys below it."
 _SEE = "See docs/configuration.md, or --help of the command."
 
 
@@ -105,12 +106,12 @@ def chosen(path: Path, values: Mapping[str, Any], profile: str | None, known: Kn
             raise UsageError(f"{path}: profiles.{name} must be a table", f"Write [profiles.{name}] and keys below it.")
         layers[name] = dict(_flat(path, table, f"profile {name}", known))
     if "profiles" in values and not isinstance(values["profiles"], dict):
-        raise UsageError(f"{path}: profiles must be a table", "Write [profiles.NAME] and keys below it.")
+        raise UsageError(f"{path}: profiles must be a table", _PROFILES)
     _check_secrets(path, [key for layer in layers.values() for key in layer])
     if profile is None:
         return layers[""]
     if profile not in profiles(values):
-        raise UsageError(f"{path} has no profile {profile!r}", _nearest(profile, profiles(values), "It has no profile at all."))
+        raise UsageError(f"{path} has no profile {profile!r}", _nearest(profile, profiles(values), _PROFILES))
     return over(layers[profile], layers[""])
 
 

@@ -23,7 +23,7 @@ def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
         yield health(facts.health, facts.unassigned, url)
     yield from disks(facts.disks, facts.settings, url)
     yield from limits(target, facts.settings, url)
-    yield from blocks(facts.settings, url)
+    yield from blocks(facts.settings, facts.transient, url)
 
 
 def health(told: Mapping[str, Any] | None, unassigned: Mapping[str, Any] | None, url: str) -> Finding:
@@ -128,9 +128,9 @@ def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Fi
         yield ok("limits", f"{target.max_clauses} clauses a query, {content} a request")
 
 
-def blocks(settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """Blocks of the whole cluster."""
+def blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[Finding]:
+    """Blocks of the whole cluster. Where one holds, no request is let through but one that lifts it, and nothing else."""
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
-            lift = {layer: {name: None} for layer in ("persistent", "transient")}
+            lift = {"transient" if name in transient else "persistent": {name: None}}
             yield fail("blocks", f"{name} is set: nothing can be written", curl(url, "PUT", "/_cluster/settings", lift))

@@ -50,7 +50,7 @@ def ray_here(address: str | None) -> Iterator[Finding]:
         installed = version("ray")
     except PackageNotFoundError:
         if address:
-            yield warn("ray", f"RAY_ADDRESS is {address}, but Ray isn't installed", "pip install 'stair-es[ray]'")
+            yield warn("ray", f"the address of Ray is {address}, but Ray isn't installed", "pip install 'stair-es[ray]'")
         else:
             yield ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return

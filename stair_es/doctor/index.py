@@ -28,11 +28,14 @@ def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
 def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
     """Blocks, and what a load that was killed has left."""
     own = told.get("settings", {})
-    for block in ("read_only_allow_delete", "read_only", "write"):
+    if str(own.get("index.verified_before_close", "false")) == "true":
+        yield fail("index", f"{name} is closed: it can't be searched or written", curl(url, "POST", f"/{name}/_open"))
+    for block in ("read_only_allow_delete", "read_only", "write", "read"):
         if str(own.get(f"index.blocks.{block}", "false")) == "true":
             why = " (the disk was too full: make room first)" if block == "read_only_allow_delete" else ""
+            barred = "searched" if block == "read" else "written"
             lift = curl(url, "PUT", f"/{name}/_settings", {f"index.blocks.{block}": None})
-            yield fail("index", f"{name} has index.blocks.{block}: it can't be written{why}", lift)
+            yield fail("index", f"{name} has index.blocks.{block}: it can't be {barred}{why}", lift)
     relaxed = ours(told).get("relaxed")
     changed = {key: value for key, value in relaxed.items() if own.get(f"index.{key}") != value} if relaxed else {}
     if changed:

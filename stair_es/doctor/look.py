@@ -25,6 +25,8 @@ class ClusterFacts:
     """`GET /_cluster/allocation/explain`, for one shard that is nowhere."""
     settings: Mapping[str, Any]
     """Flat: what is set, over the defaults."""
+    transient: Mapping[str, Any]
+    """Those of them that are set until the cluster is started again."""
     disks: Mapping[str, tuple[int, int]]
     """Node -> bytes free and in all."""
 
@@ -63,6 +65,7 @@ def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
         health=health,
         unassigned=get("/_cluster/allocation/explain") if nowhere else None,
         settings={**settings.get("defaults", {}), **settings.get("persistent", {}), **settings.get("transient", {})},
+        transient=settings.get("transient", {}),
         disks={
             node["name"]: (node["fs"]["total"]["available_in_bytes"], node["fs"]["total"]["total_in_bytes"])
             for node in stats.get("nodes", {}).values()

@@ -36,7 +36,7 @@ def machine(cores: int, memory_bytes: int | None) -> Finding:
 
 def home_here(home: Home) -> Iterator[Finding]:
     """The data folder. It needn't be there yet."""
-    there = next(folder for folder in (home.path, *home.path.parents) if folder.exists())
+    there = next(folder for folder in (home.path, *home.path.parents) if os.path.exists(folder))  # noqa: PTH110  Path.exists raises where a folder above may not be entered
     usage = shutil.disk_usage(there)
     yield disk(home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total)
 
@@ -86,9 +86,10 @@ def letters(counts: Mapping[Path, int], index: str) -> Finding:
     if not waiting:
         return ok("dead letters", f"none for {index}")
     newest = list(waiting)[-1]
+    file = shlex.quote(str(newest))
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
     return warn(
         "dead letters",
         f"waiting for another try: {waiting[newest]:,} of an ingest into {index} ({files} {newest})",
-        f"stair-es ingest --retry {shlex.quote(str(newest))} --index {shlex.quote(index)}, then delete the file",
+        f"stair-es ingest --retry {file} --index {shlex.quote(index)} && rm {file}",
     )

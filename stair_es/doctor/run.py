@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ class Patient:
     """The connection to the cluster that is named; None without one. May raise a StairError, as all that is said of it may."""
     index: str
     model: str
+    ray_address: str | None = None
+    """Of the cluster that `--runner ray` would join."""
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("plugins", python.plugins_here),
         ("machine", machine.machine_here),
         ("accelerator", compute.accelerator_here),
-        ("ray", lambda: compute.ray_here(os.environ.get("RAY_ADDRESS"))),
+        ("ray", lambda: compute.ray_here(patient.ray_address)),
         ("home", lambda: machine.home_here(home)),
         ("model", lambda: models.model_here(patient.model, home)),
         ("dead letters", lambda: machine.letters_here(home, patient.index)),

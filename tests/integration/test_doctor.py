@@ -92,13 +92,34 @@ def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSea
     assert [each for each in examine() if each.check == "index"] == []
 
 
-@pytest.mark.parametrize("block", ["read_only_allow_delete", "write"])
+@pytest.mark.parametrize("block", ["read_only_allow_delete", "write", "read"])
 def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opened: OpenIndex, block: str) -> None:
     client.indices.put_settings(index=opened.name, body={f"index.blocks.{block}": True})
     finding = _only(examine(), "index")
     assert (finding.state, block in finding.message) == ("fail", True)
     _run(finding)
     assert [each for each in examine() if each.check == "index"] == []
+
+
+def test_a_closed_index_is_found_and_opened(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:
+    client.indices.close(index=opened.name)
+    finding = _only(examine(), "index")
+    assert (finding.state, "closed" in finding.message) == ("fail", True)
+    _run(finding)
+    assert [each for each in examine() if each.check == "index"] == []
+
+
+@pytest.mark.parametrize("layer", ["persistent", "transient"])
+@pytest.mark.usefixtures("opened")
+def test_a_block_of_the_whole_cluster_is_found_and_lifted(examine: Examine, client: OpenSearch, layer: str) -> None:
+    name = "cluster.blocks.read_only"
+    client.cluster.put_settings(body={layer: {name: True}})
+    try:
+        finding = _only(examine(), "blocks")
+        _run(finding)
+        assert [each for each in examine() if each.check == "blocks"] == []
+    finally:
+        client.cluster.put_settings(body={layer: {name: None}})
 
 
 def test_an_index_of_someone_else_and_one_of_another_model_fail(

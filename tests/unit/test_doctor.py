@@ -67,9 +67,11 @@ def test_limits_and_blocks_of_a_cluster() -> None:
     target = Target(distribution="opensearch", version=(3, 8), max_clauses=1024)
     assert _states(cluster.limits(target, {"http.max_content_length": "100mb"}, URL)) == ["ok"]
     assert _states(cluster.limits(target, {"http.max_content_length": "1mb"}, URL)) == ["warn"]
-    [blocked] = cluster.blocks({"cluster.blocks.read_only": "true"}, URL)
-    assert blocked.state == "fail"
-    assert '"cluster.blocks.read_only": null' in blocked.remedy
+    block = {"cluster.blocks.read_only": "true"}
+    for transient, layer in (({}, "persistent"), (block, "transient")):
+        [blocked] = cluster.blocks(block, transient, URL)
+        assert blocked.state == "fail"
+        assert f'{{"{layer}": {{"cluster.blocks.read_only": null}}}}' in blocked.remedy
 
 
 def test_health_that_may_not_be_asked_for_and_one_that_settles() -> None:
@@ -113,7 +115,7 @@ def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
     assert machine.letters({old: 0}, "photos").state == "ok"
     waiting = machine.letters({old: 2, new: 3}, "photos")
     assert "try: 3 of" in waiting.message
-    assert f"--retry {new} --index photos" in waiting.remedy
+    assert waiting.remedy == f"stair-es ingest --retry {new} --index photos && rm {new}"
     assert f"'{old}'" in machine.letters({old: 2, new: 0}, "photos").remedy
 
 
@@ -182,6 +184,7 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "c.toml").write_text("indx = 'a'")
     result = CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json", "--model", "nothing"])
     assert result.exit_code == 1, result.output
@@ -195,3 +198,7 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     assert not (tmp_path / "home").exists(), "nothing is made"
     shown = CliRunner().invoke(app, ["doctor", "--model", "nothing", "--url", "http://127.0.0.1:1"])
     assert (shown.exit_code, "-> Check --url" in shown.stdout) == (1, True)
+    (tmp_path / "c.toml").write_text("ray_address = '127.0.0.1:1'")
+    told = json.loads(CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json"]).stdout)
+    [ray] = [each for each in told["findings"] if each["check"] == "ray"]
+    assert (ray["state"], "127.0.0.1:1" in ray["message"]) == ("fail", True), "the address of the file counts"
