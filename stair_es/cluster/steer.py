@@ -203,7 +203,10 @@ class Steering:
                     "Wait until what else works on it has ended, and run it again: it goes on from there.",
                 )
             if len(failed) > _MOST_FAILED:
-                raise ClusterError(f"more than {_MOST_FAILED:,} documents fail, one with: {next(iter(failed.values()))}")
+                raise ClusterError(
+                    f"more than {_MOST_FAILED:,} documents fail, one with: {next(iter(failed.values()))}",
+                    "Mend what that says, and run it again: it goes on from there.",
+                )
             if vain:
                 task.sleep(0.1 * 2**vain)
 

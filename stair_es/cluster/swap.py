@@ -75,7 +75,10 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
     if opened.name in behind:
         return
     if behind - {opened.live}:
-        raise IndexMismatch(f"alias {alias!r} meanwhile stands for {', '.join(sorted(behind))}: {opened.name!r} stays aside")
+        raise IndexMismatch(
+            f"alias {alias!r} meanwhile stands for {', '.join(sorted(behind))}: {opened.name!r} stays aside",
+            "Run it again: it looks at what stands there by then.",
+        )
     actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
     actions.append({"add": {"index": opened.name, "alias": alias, "is_write_index": True}})
     actions.append({"remove": {"index": opened.name, "alias": opened.write_alias}})

@@ -90,7 +90,8 @@ def probe(client: OpenSearch, connection: Connection) -> Target:
     if version < _OLDEST[distribution]:
         oldest = ".".join(map(str, _OLDEST[distribution]))
         raise UnsupportedTarget(
-            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer"
+            f"{connection.safe_url} is {target.label}: rank_feature queries with `linear` need {oldest} or newer",
+            "Upgrade it, or name another cluster: --url / STAIR_ES_URL.",
         )
     return target
 

@@ -120,7 +120,9 @@ class _Letters:
                     if line.strip():
                         yield self._item(number, line)
         except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"can't read dead letters from {self._path}: {error}") from error
+            raise SourceError(
+                f"can't read dead letters from {self._path}: {error}", "Name a file of dead letters as an ingest wrote it."
+            ) from error
 
     def _item(self, number: int, line: str) -> Item | Unlisted:
         try:

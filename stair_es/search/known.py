@@ -52,7 +52,9 @@ class Known:
         """
         if len(set(self.fields.values())) > 1:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
-            raise IndexMismatch(f"the name stands for indices of several field types ({found}): their queries differ")
+            raise IndexMismatch(
+                f"the name stands for indices of several field types ({found}): their queries differ", "Name one of the indices."
+            )
         return next(iter(self.fields.values()))
 
     def asked_of(self, question: Question) -> Question:

@@ -16,7 +16,7 @@ from stair_es.sources.arguments import scheme_of
 from stair_es.sources.expected import no_column
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.references import refer
-from stair_es.sources.remote import reason_of
+from stair_es.sources.remote import AGAIN, reason_of
 from stair_es.sources.tables import image_column
 from stair_es.sources.values import chosen
 
@@ -106,7 +106,7 @@ class Rows:
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.uri} can't be read on: {reason_of(error)}") from error
+            raise SourceError(f"{self.uri} can't be read on: {reason_of(error)}", AGAIN) from error
 
     def _opened(self) -> tuple[Any, str | None]:
         """The rows with images as they are stored, and the version of the whole."""

@@ -17,7 +17,7 @@ from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import path_of
 from stair_es.sources.places import FileAt
-from stair_es.sources.remote import file_system, reason_of
+from stair_es.sources.remote import AGAIN, file_system, reason_of
 from stair_es.sources.remote_files import RemoteFiles
 
 STDIN = "stdin:"
@@ -85,9 +85,11 @@ def opened(found: Found) -> Iterator[BinaryIO]:
     except StairError:
         raise
     except EOFError as error:
-        raise SourceError(f"{found.uri} is cut off: {error}") from error
+        raise SourceError(
+            f"{found.uri} is cut off: {error}", "Put the whole file there, and run it again: it goes on from there."
+        ) from error
     except Exception as error:  # each store has errors of its own
-        raise SourceError(f"{found.uri} can't be read: {reason_of(error)}") from error
+        raise SourceError(f"{found.uri} can't be read: {reason_of(error)}", AGAIN) from error
 
 
 @contextmanager
@@ -100,7 +102,7 @@ def raw(found: Found) -> Iterator[BinaryIO]:
             fs, path = file_system(found.place.secret_url or found.place.uri)
             file = fs.open(path, "rb", block_size=_BLOCK)
         except OSError as error:
-            raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}") from error
+            raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}", AGAIN) from error
         with file, io.BufferedReader(file, 1 << 16) as buffered:  # files of fsspec know no readline of a certain length
             yield buffered
     else:

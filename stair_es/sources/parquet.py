@@ -14,7 +14,7 @@ from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.opened import files_at, not_stdin, raw
-from stair_es.sources.remote import reason_of
+from stair_es.sources.remote import AGAIN, reason_of
 from stair_es.sources.tables import Table, image_column
 from stair_es.sources.values import chosen
 
@@ -32,7 +32,7 @@ class Parquet(Table):
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{table.uri} can't be read on: {reason_of(error)}") from error
+            raise SourceError(f"{table.uri} can't be read on: {reason_of(error)}", AGAIN) from error
 
     def _of(self, whole: Any, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
         schema = whole.schema_arrow

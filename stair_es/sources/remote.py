@@ -92,6 +92,10 @@ def version_of(info: Mapping[str, Any]) -> str | None:
     return stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
 
 
+AGAIN = "Run it again once it can be read: what was taken in isn't read anew."
+"""What to do about a source that fails on the way."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why a store didn't answer, in one line and without what it was asked with."""
     name = type(error).__name__

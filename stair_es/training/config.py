@@ -145,7 +145,7 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
     for key in path:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{name}: {key} isn't a table")
+            raise UsageError(f"{name}: {key} isn't a table", "Name a value in a table: optim.lr.")
     values[last] = value
 
 
