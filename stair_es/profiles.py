@@ -116,9 +116,12 @@ def chosen(path: Path, values: Mapping[str, Any], profile: str | None, known: Kn
 
 
 def over(upper: Values, lower: Values) -> Values:
-    """`upper`, and of `lower` what it leaves open. What belongs together, as user and password do, comes from one of them."""
+    """`upper`, and of `lower` what it leaves open. What belongs together, as user and password do, comes from one of them.
+
+    What `upper` sets for all commands, `lower` doesn't set for one of them: a profile's `url` is where all of them go.
+    """
     taken = {member for key in upper for member in group(key)}
-    return {**{key: found for key, found in lower.items() if key not in taken}, **upper}
+    return {**{key: found for key, found in lower.items() if taken.isdisjoint((key, key[-1:]))}, **upper}
 
 
 def group(key: Key) -> frozenset[Key]:

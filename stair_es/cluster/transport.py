@@ -23,7 +23,7 @@ class Asked:
     path: str
     """Without parameters."""
     node: str
-    """Scheme, host and port."""
+    """Scheme, host and port, and the path that the cluster's URL has."""
     headers: dict[str, str] = field(default_factory=dict)
     """What else is to be sent: empty, until the watcher adds something."""
     status: int | None = None
@@ -83,7 +83,7 @@ class NodeConnection(Urllib3HttpConnection):
         """
         try:
             self._pin()
-            asked = Asked(method, url, self.host)
+            asked = Asked(method, url, self.host + self.url_prefix)
             with _watch(asked):
                 more = {**(headers or {}), **asked.headers}
                 status, answered, raw = super().perform_request(method, url, params, body, timeout, _ANY_STATUS, more)

@@ -28,6 +28,8 @@ password_file = "top.txt"
 
 [search]
 k = 7
+url = "http://elsewhere:9200"
+ca_fingerprint = "{}"
 
 [profiles.prod]
 url = "https://search.example:9200"
@@ -40,8 +42,8 @@ index = "prod-search"
 weights = "query"
 
 [profiles.second]
-ca_fingerprint = "%s"
-""" % ("a" * 64)
+ca_fingerprint = "{}"
+""".format("b" * 64, "a" * 64)
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,8 @@ def test_a_profile_goes_before_what_stands_above_it_and_the_environment_before_b
     assert prod["ca_file"] == (str(Path.home() / "ca.pem"), "profile prod")
     assert prod["search.index"] == ("prod-search", "profile prod")
     assert prod["search.k"] == (7, str(path))
+    assert top["search.url"] == ("http://elsewhere:9200", str(path))
+    assert not {"search.url", "search.ca_fingerprint"} & set(prod), "the profile says where all commands go, and whom they trust"
     assert _shown(path, STAIR_ES_PROFILE="prod", STAIR_ES_INDEX="mine")["index"] == ("mine", "environment STAIR_ES_INDEX")
 
 

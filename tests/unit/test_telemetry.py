@@ -251,7 +251,7 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     with received() as collector, GateProxy(None, gate=lambda asked: Said(status=404 if "none" in asked.target else 503)) as node:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
-        with tracing(quiet) as tracer, closing(Connection(url=node.url).client()) as client:
+        with tracing(quiet) as tracer, closing(Connection(url=f"{node.url}/es").client()) as client:
             assert tracer is not None
             with watched(cluster_spans(tracer)):
                 assert not client.indices.exists(index="none")
@@ -268,6 +268,7 @@ def test_a_request_carries_the_id_of_its_span_and_no_word_of_the_query(monkeypat
     assert search.status.code == 2
     told = attributes(search.attributes)
     assert (told["error.type"], told["http.response.status_code"], told["db.collection.name"]) == ("503", 503, "photos")
+    assert told["url.full"] == f"{node.url}/es/photos/_search"
     assert b"secret" not in search.SerializeToString()
     assert collector.resource["service.name"] == "stair-es"
 
