@@ -13,6 +13,7 @@ from snippet_pages import Block, Command, blocks, commands, missing
 from snippet_shell import Done, Shell, Stuck
 
 _REQUEST = re.compile(r"(GET|PUT|POST|DELETE|HEAD) (/\S*)(?:\n|$)")
+_PROMPT = re.compile(r"^\$ ", re.MULTILINE)
 _PORT = re.compile(r"^http://127\.0\.0\.1:(\d+)", re.MULTILINE)
 _PAGE_PORT = ":8077"
 _TIMEOUT_S = 300.0
@@ -84,6 +85,8 @@ class Trial:
             raise Wrong(
                 f"{where}: nobody tries {block.language or 'a block without a language'!r} (`text` is for what is just shown)"
             )
+        elif _PROMPT.search(block.text):
+            raise Wrong(f"{where}: commands stand in `console`, where they are tried, and not in {block.language!r}")
 
     def _command(self, command: Command, compared: bool) -> None:
         where = f"{self.page}:{command.line}: $ {command.text}"

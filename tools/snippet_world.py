@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
 _TIMEOUT_S = 60
 _REGION = "eu-central-1"
-_CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "setup.cfg", "docker-compose.yml")
+_CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
 """What pages use of a clone: copied, so that no page changes ours."""
 
 _STORE = {

@@ -143,6 +143,7 @@ WRONG = {
     "nginx": ("```nginx\nserver { listen 443 ssl }\n```", "not nginx"),
     "python": ("```python\nx = 1\n```\n```python\nx.no_such\n```", 'page.md", line 5'),
     "no prompt": ("```console\nstair-es --version\n```", "begins with"),
+    "a command that hides": ("```text\n$ no-such-program\n```", "commands stand in"),
     "no language": ("```\nstair-es\n```", "without a language"),
     "a language that nobody runs": ("```ruby\nputs 1\n```", "ruby"),
     "an option in a container": ("```console\n$ docker run x stair-es ingest photos --no-such-option\n```", "no-such-option"),

@@ -40,6 +40,7 @@ RULES = Rules(
         ".venv/bin/pytest": "the tests of the tests would run themselves",
         "python benchmarks/": "they take minutes to hours: their own parser reads the arguments",
         "python tools/": "they take minutes to hours: their own parser reads the arguments",
+        "python examples/ray/": "tests/e2e/test_examples.py runs it on Ray: its own parser reads the arguments",
         "ray job submit": "a Ray cluster of several machines: the command line in it is parsed",
         "stair-es ingest s3://bucket/products/ --index products --ray-address": "a Ray cluster of several machines",
         "stair-es ingest shards/{0000..0127}.tar --runner ray": "128 shards are many for two cores; docs/ray.md runs on Ray",
@@ -51,7 +52,10 @@ RULES = Rules(
         "curl -sS -X PUT $STAIR_ES_URL/_search/pipeline/stair-es-two-phase": "the plugin neural-search isn't on the node",
         "stair-es search a kitten --index photos --shape neural_sparse --pipeline": "the plugin neural-search isn't on the node",
     },
-    instead={"pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin"},
+    instead={
+        "pip install ./examples/plugin": f"{_PIP} --target ~/.plugins ./examples/plugin",
+        "pip install -e .": f"{_PIP} --target ~/.plugins .",
+    },
     kept={"stair-es serve": r"^http://", "stair-es node logs -f": ""},
     not_sent={
         "/_security/": "Elasticsearch's security, which the embedded node is without",
@@ -80,6 +84,7 @@ PARSED_ONLY = {
     "docs/stair-mini.md": 3,
     "docs/start.md": 3,
     "docs/training.md": 4,
+    "examples/ray/README.md": 2,
 }
 """Page -> how many of its commands fall under `not_run`. Written down so that no page hides there unseen."""
 
