@@ -146,9 +146,9 @@ def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
 
 
 def _table(rows: Sequence[WordFigures], stop: set[str], holds: str, canvas: Canvas) -> list[Text]:
-    words = [_cut(visible(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS, canvas) for row in rows]
+    words = [_cut(visible(row.word, canvas.encoding) or '""', _MOST_WORD_CELLS) for row in rows]
     cells = max(4, *map(cell_len, words))
-    names = [_cut(visible(_name(row.example), canvas.encoding), _MOST_NAME_CELLS, canvas) for row in rows]
+    names = [_cut(visible(_name(row.example), canvas.encoding), _MOST_NAME_CELLS) for row in rows]
     counts = max(len(holds), *(len(f"{row.images:,}") for row in rows))
     with_bar = canvas.width >= cells + counts + _BAR_CELLS + _OTHER_CELLS
     titles = f"{holds:>{counts}}            mean     max   of all  flat  heaviest in"
@@ -193,7 +193,7 @@ def _name(uri: str) -> str:
     return readable(uri).rstrip("/").rpartition("/")[2] or uri
 
 
-def _cut(text: str, cells: int, canvas: Canvas) -> str:
+def _cut(text: str, cells: int) -> str:
     text = shortened(text, cells)
     while cell_len(text) > cells:
         text = text[:-1]

@@ -18,7 +18,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from stair_es.vocab import unescape
 
@@ -28,7 +28,6 @@ FEWEST_IMAGES = 20
 """Of fewer no word is called flat: one word in one image of two would be."""
 
 Order = Literal["df", "mean", "max", "share", "flat"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,6 @@ SEARCH_CEILING = 16.0
 """`quantization_ceiling_search` of that mapping, and its default: the plugin cuts heavier query weights down to it."""
 _LEAST = 2.0**-120
 """float32 has fewer digits for less; what scaling brings below it is reported as cut."""
-TWO_PHASE_PIPELINE = "stair-es-two-phase"
-"""What to call `pipelines/two-phase.json`; a request names it with `?search_pipeline=`."""
 
 
 def neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:

@@ -7,12 +7,13 @@ import math
 import random
 import statistics
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.inspection.figures import FEWEST_IMAGES, FLAT, ORDERS, Tally, WordFigures, matching, ordered, stop_words
+from stair_es.inspection.figures import FEWEST_IMAGES, FLAT, Order, Tally, WordFigures, matching, ordered, stop_words
 from stair_es.inspection.muting import muting
 from stair_es.inspection.vocabulary import BERT, ModelWords, dead, of_model
 from stair_es.model import catalogue
@@ -99,7 +100,7 @@ def test_orders_are_total_and_largest_first() -> None:
     assert [each.word for each in ordered(rows, "mean")] == ["a", "c", "b"]
     assert [each.word for each in ordered(rows, "max")] == ["c", "a", "b"]
     assert [each.word for each in ordered(rows, "flat")] == ["c", "a", "b"]
-    for order in ORDERS:
+    for order in get_args(Order):
         assert ordered(rows, order) == ordered(reversed(rows), order)
 
 

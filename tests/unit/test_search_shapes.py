@@ -19,7 +19,6 @@ from stair_es.search.neural import (
     IDS_FIELD,
     MAX_TOKEN_WEIGHT,
     SEARCH_CEILING,
-    TWO_PHASE_PIPELINE,
     neural_sparse_query,
     numbered,
     seismic_query,
@@ -180,7 +179,7 @@ def test_two_phase_pipeline_is_written_as_documented() -> None:
     (processor,) = resources.load("pipelines", "two-phase")["request_processors"]
     inner = processor["neural_sparse_two_phase_processor"]
     assert inner["two_phase_parameter"] == {"prune_ratio": 0.4, "expansion_rate": 5.0, "max_window_size": 10_000}
-    assert inner["tag"] == TWO_PHASE_PIPELINE
+    assert inner["tag"] == "stair-es-two-phase"
 
 
 def test_vocabulary_there_and_back() -> None:
