@@ -17,6 +17,10 @@ from stair_es.errors import PluginError
 _OLDEST = (3, 10)
 
 
+OF_DEVELOPMENT = {"dev", "docs", "release"}
+"""Extras that nothing at run time needs: an older tool of these is nobody's fault."""
+
+
 def python_here() -> Iterator[Finding]:
     """The interpreter, and which stair-es it runs."""
     said = f"stair-es {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
@@ -34,7 +38,7 @@ def packages_here() -> Iterator[Finding]:
     except PackageNotFoundError:
         yield warn("packages", "stair-es isn't installed as a package, so nothing says what it needs", "pip install stair-es")
         return
-    yield from packages(asked, sorted(extras), _installed)
+    yield from packages(asked, sorted(set(extras) - OF_DEVELOPMENT), _installed)
 
 
 def packages(asked: Sequence[Requirement], extras: Sequence[str], installed: Callable[[str], str | None]) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ import yaml  # type: ignore[import-untyped]
 from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 
+from stair_es.doctor.python import OF_DEVELOPMENT
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 SOURCE = {
@@ -134,6 +136,10 @@ def test_lower_bounds_are_named_for_every_dependency() -> None:
     for requirement in (Requirement(line) for line in wanted if line):
         bounded = any(each.operator in (">=", "==") for each in requirement.specifier)
         assert bounded or requirement.name == "stair-es", f"{requirement}: a promise without a lowest version can't be tried"
+
+
+def test_extras_of_development_are_no_business_of_the_doctor() -> None:
+    assert set(_config()["options.extras_require"]) >= OF_DEVELOPMENT
 
 
 def test_a_difference_between_tree_and_archive_is_told(tmp_path: Path) -> None:
