@@ -11,7 +11,7 @@ import pytest
 from gate_proxy import GateProxy, Said
 
 from stair_es import resources
-from stair_es.cluster.connect import Connection, Security
+from stair_es.cluster.connect import Connection, Security, translated
 from stair_es.cluster.index import Identity, OpenIndex, open_index, relaxed
 from stair_es.doctor.finding import Finding
 from stair_es.doctor.look import rights
@@ -99,6 +99,13 @@ def test_a_block_is_found_and_lifted(examine: Examine, client: OpenSearch, opene
     assert (finding.state, block in finding.message) == ("fail", True)
     _run(finding)
     assert [each for each in examine() if each.check == "index"] == []
+
+
+def test_a_request_that_a_block_stops_names_the_doctor(client: OpenSearch, node_url: str, opened: OpenIndex) -> None:
+    client.indices.put_settings(index=opened.name, body={"index.blocks.read": True})
+    with pytest.raises(ClusterError, match="blocked by") as stopped, translated(Connection(url=node_url)):
+        client.search(index=opened.name)
+    assert "stair-es doctor" in stopped.value.remedy
 
 
 def test_a_closed_index_is_found_and_opened(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:

@@ -13,8 +13,8 @@ from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es.cluster.target import Target
-from stair_es.doctor import cluster, compute, index, machine, models, python
-from stair_es.doctor.finding import Finding, curl, size
+from stair_es.doctor import cluster, compute, index, machine, models, python, run
+from stair_es.doctor.finding import Finding, curl, ok, size
 from stair_es.doctor.look import IndexFacts
 
 URL = "http://h:9200"
@@ -202,3 +202,10 @@ def test_without_cluster_and_with_a_broken_configuration_the_rest_is_looked_at(
     told = json.loads(CliRunner().invoke(app, ["--config", str(tmp_path / "c.toml"), "doctor", "--json"]).stdout)
     [ray] = [each for each in told["findings"] if each["check"] == "ray"]
     assert (ray["state"], "127.0.0.1:1" in ray["message"]) == ("fail", True), "the address of the file counts"
+
+
+def test_a_folder_that_can_t_be_used_is_no_bug_of_the_doctor(tmp_path: Path) -> None:
+    (tmp_path / "dead-letters").symlink_to("dead-letters")
+    [found] = run._whole("dead letters", lambda: iter([ok("never", str((tmp_path / "dead-letters").stat()))]))
+    assert (found.state, str(tmp_path / "dead-letters") in found.message) == ("fail", True)
+    assert "report" not in found.remedy
