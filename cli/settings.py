@@ -62,8 +62,10 @@ class Settings:
         return {name: None if name in left_out else value for name, value in given.items()}
 
     def _foreign(self, url: str | None, prefix: str) -> bool:
-        known = self.text(f"{prefix}url")
-        return url is not None and known is not None and url.rstrip("/") != known.rstrip("/")
+        name = f"{prefix}url"
+        beside = [found for key, found in self.values.items() if key == (name,)]
+        known = beside or [found for key, found in self.values.items() if key[-1] == name]
+        return url is not None and bool(known) and url.rstrip("/") not in {str(each.value).rstrip("/") for each in known}
 
 
 def take(context: typer.Context, path: Path | None, profile: str | None, *, tolerant: bool) -> Settings:

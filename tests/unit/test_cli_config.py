@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from stair_es.cli.main import app
 from stair_es.cli.output import log_as
+from stair_es.cli.settings import Settings
 from typer.testing import CliRunner
 
 from stair_es.errors import UsageError
+from stair_es.profiles import Found, Key
 
 SCRIPT = Path(sys.executable).parent / "stair-es"
 _FILE = """
@@ -197,6 +199,19 @@ def test_a_login_in_the_url_of_the_environment_is_masked(monkeypatch: pytest.Mon
     shown = CliRunner().invoke(app, ["config", "show"]).stdout
     assert "***@" in shown
     assert "hunt" not in shown
+
+
+def test_a_login_goes_to_no_url_but_those_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_USER", "tom")
+    of_search, of_all = (Found(value=f"http://{name}:9200", where="") for name in ("search", "all"))
+    table: dict[Key, Found] = {("search", "url"): of_search}
+    for values, ours, others in (
+        (table, "http://search:9200/", "http://other:9200"),
+        ({**table, ("url",): of_all}, "http://all:9200", "http://search:9200"),
+    ):
+        settings = Settings(values=values, exported=frozenset({("user",)}))
+        assert settings.environ(ours)["STAIR_ES_USER"] == "tom"
+        assert "STAIR_ES_USER" not in settings.environ(others)
 
 
 def test_help_is_given_though_the_file_is_broken(tmp_path: Path) -> None:
