@@ -191,7 +191,7 @@ def _unit(x_ND: Floats) -> Floats:
     return unit_ND
 
 
-def _figures(posteriors_BK: Floats | None, weights_NW: Floats, ids_NW: Words, near: tuple[float, ...]) -> list[str]:
+def _figures(weights_NW: Floats, ids_NW: Words, near: tuple[float, ...]) -> list[str]:
     """One column of the comparison."""
     used = weights_NW > 0
     counts = np.sort(np.bincount(ids_NW[used]))[::-1] / len(weights_NW)
@@ -228,8 +228,8 @@ def main() -> None:
     drawn = corpus.draw(order_BK[:, 0], np.random.default_rng(1))
     embeddings_KD = corpus.classes.embeddings
     columns = [
-        _figures(posteriors_BK, real_weights_BW, real_ids_BW, _near(order_BK, embeddings_KD)),
-        _figures(None, drawn.weights_NW, drawn.word_ids_NW, _near(drawn.classes_NC.astype(np.int64), embeddings_KD)),
+        _figures(real_weights_BW, real_ids_BW, _near(order_BK, embeddings_KD)),
+        _figures(drawn.weights_NW, drawn.word_ids_NW, _near(drawn.classes_NC.astype(np.int64), embeddings_KD)),
     ]
     rows = (
         "likeness of class 2 3 4 6 10 to the first (cosine)",

@@ -29,7 +29,10 @@ def address() -> str | None:
 
 
 def run(sources: list[str], index: str, *, model: str, gpus_per_encoder: float, encoders: int) -> Report:
-    """One ingest: the stages run as tasks and actors of the cluster, this process keeps the books."""
+    """One ingest: the stages run as tasks and actors of the cluster, this process keeps the books.
+
+    Documents whose image is gone from its source are removed (`resync`).
+    """
     options = IngestOptions(
         alias=index,
         model=ModelSpec(name=model),

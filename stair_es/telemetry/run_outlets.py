@@ -71,7 +71,11 @@ def served(run: Run, host: str, port: int) -> Iterator[str]:
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         told = "it is taken" if taken else error.strerror or str(error)
-        remedy = "Take another one, or 0 for any free one." if taken else "Name an address of this machine with --metrics-host, and a port above 1023."
+        remedy = (
+            "Take another one, or 0 for any free one."
+            if taken
+            else "Name an address of this machine with --metrics-host, and a port above 1023."
+        )
         raise UsageError(f"can't serve metrics on {host} port {port}: {told}", remedy) from None
     try:
         shown = f"[{host}]" if ":" in host else host

@@ -23,6 +23,7 @@ LAYERS = [
     "web",
     "telemetry",
     "api",
+    "doctor",
 ]
 """Subpackages, lowest first where one builds on another; a file may import from its own layer and those in `ALLOWED`."""
 ALLOWED = {
@@ -39,6 +40,7 @@ ALLOWED = {
     "web": {"model", "sources", "cluster", "search", "inspection"},
     "telemetry": {"cluster", "ingest", "web"},
     "api": {"model", "sources", "cluster", "ingest", "eval"},
+    "doctor": {"node", "model", "cluster", "search"},
 }
 
 
