@@ -94,8 +94,9 @@ def result(rows: list[Row], about: str, remarks: list[str]) -> Result:
         shares = [f"{share:.2f}" if (share := row.of(name)) is not None else "-" for name in (BARE, HEAD)]
         lines.append((row.arm, row.what, *speeds, *shares))
     head = ("runtime", "what", "bare/s", "head/s", "encode/s", "of bare", "of head")
+    model = about.partition(" on ")[0]
     ratios = [
-        Ratio(what=f"encoding {row.what}, {row.arm}", against="the bare network", value=share, goal=GOAL)
+        Ratio(what=f"encoding {row.what}, {row.arm}, {model}", against="the bare network", value=share, goal=GOAL)
         for row in rows
         if (share := row.of(BARE)) is not None
     ]
