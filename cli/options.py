@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import typer
 
 from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
 from stair_es.errors import UsageError
+from stair_es.profiles import holds_password
 
 from . import settings
 from .injected import Injected
@@ -149,11 +149,7 @@ def refuse_password(url: str, variable: str) -> None:
     Raises:
         UsageError: One is.
     """
-    try:
-        password = any(urlsplit(part).password for part in url.split(","))
-    except ValueError:
-        return  # whoever parses it says what is wrong
-    if password:
+    if holds_password(url):
         prefix = variable.removesuffix("URL")
         raise UsageError(
             "a password on the command line can be read by everyone on this machine",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,12 +16,8 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
 
+from stair_es import toml_text
 from stair_es.errors import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Key: TypeAlias = tuple[str, ...]
 """The tables above a value, and its name: `("ingest", "batch_size")`."""
@@ -73,12 +68,13 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: It can't be read, or isn't TOML.
     """
+    remedy = "See docs/configuration.md for an example."
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml_text.parse(path.read_text(encoding="utf-8"), str(path), remedy)
     except OSError as error:
         raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} isn't TOML: {error}", "See docs/configuration.md for an example.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} isn't TOML: {error}", remedy) from None
 
 
 def profiles(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +161,7 @@ def _checked(path: Path, place: str, name: str, value: Any, kind: Kind) -> Any: 
         kind.check(resolved)
     except ValueError as error:
         raise UsageError(f"{place}: {name} can't be {value!r}: {error}", _SEE) from None
-    if name.endswith("url") and _holds_password(resolved):
+    if name.endswith("url") and holds_password(resolved):
         prefix = name.removesuffix("url")
         raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = beside it.")
     return resolved
@@ -180,7 +176,8 @@ def _resolved(path: Path, value: Any, kind: Kind) -> Any:  # noqa: ANN401
     return str(path.absolute().parent / value) if kind.path and isinstance(value, str) and value else value
 
 
-def _holds_password(url: str) -> bool:
+def holds_password(url: str) -> bool:
+    """Whether one of the URLs, with commas between, has a password in it."""
     try:
         return any(urlsplit(part).password for part in url.split(","))
     except ValueError:

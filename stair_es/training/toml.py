@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from stair_es import toml_text
 from stair_es.errors import ModelError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _T = TypeVar("_T")
 
@@ -25,10 +20,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     Raises:
         UsageError: It isn't TOML; says where it stops being it.
     """
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} isn't TOML: {error}", "See docs/training.md for an example.") from None
+    return toml_text.parse(text, where, "See docs/training.md for an example.")
 
 
 def dump(values: Mapping[str, Any]) -> str:
