@@ -12,6 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stair_es.doctor.compute import gpus
+from stair_es.doctor.machine import memory_bytes
+
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
 _LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN": "tools/opensearch-3.5.0-knn.lock.json"}
 
@@ -22,7 +25,7 @@ def facts(root: Path) -> dict[str, Any]:
         "processor": _processor(Path("/proc/cpuinfo")),
         "cores": os.cpu_count() or 1,
         "memory": _memory(),
-        "accelerator": _accelerator(),
+        "accelerator": ", ".join(gpus()) or "none",
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "versions": {"Python": platform.python_version(), **_engines(root), **_packages()},
         "commit": _commit(root),
@@ -41,18 +44,8 @@ def _processor(file: Path) -> str:
 
 
 def _memory() -> str:
-    names = getattr(os, "sysconf_names", {})
-    if not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(names):
-        return "unknown"
-    return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
-
-
-def _accelerator() -> str:
-    if not shutil.which("nvidia-smi"):
-        return "none"
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return ", ".join(done.stdout.split("\n")).strip(", ") if not done.returncode else "none"
+    found = memory_bytes()
+    return "unknown" if found is None else f"{found / 2**30:.0f} GiB"
 
 
 def _engines(root: Path) -> Mapping[str, str]:

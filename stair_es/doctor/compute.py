@@ -19,7 +19,7 @@ def accelerator_here() -> Iterator[Finding]:
     """Which GPUs there are, and which runtime sees them."""
     import onnxruntime
 
-    yield accelerator(_gpus(), torch=_torch(), providers=onnxruntime.get_available_providers())
+    yield accelerator(gpus(), torch=_torch(), providers=onnxruntime.get_available_providers())
 
 
 def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> Finding:
@@ -66,7 +66,8 @@ def ray_here(address: str | None) -> Iterator[Finding]:
     yield ok("ray", f"{installed}, {f'a cluster listens at {address}' if address else 'no cluster named: it would start here'}")
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
+    """The names of the GPUs that the driver of NVIDIA lists."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],

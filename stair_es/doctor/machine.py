@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from stair_es.config import ENV_HOME, Home
+from stair_es.cores import usable_cores
 from stair_es.doctor.finding import Finding, fail, ok, size, warn
 
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8
@@ -19,17 +20,20 @@ _LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
 
 def machine_here() -> Iterator[Finding]:
     """Cores and memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = None
-    with suppress(ValueError, OSError, AttributeError):  # not on every system
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    yield machine(cores, memory)
+    yield machine(usable_cores(), memory_bytes())
 
 
-def machine(cores: int, memory_bytes: int | None) -> Finding:
-    """Whether it is enough for an ingest beside an embedded node."""
-    said = f"{cores} cores, {size(memory_bytes) if memory_bytes else 'unknown'} memory"
-    if memory_bytes is not None and memory_bytes < _LITTLE_MEMORY:
+def memory_bytes() -> int | None:
+    """Of this machine; None where the system doesn't tell."""
+    with suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def machine(cores: int, memory: int | None) -> Finding:
+    """Whether it is enough for an ingest beside an embedded node; `memory` in bytes."""
+    said = f"{cores} cores, {size(memory) if memory else 'unknown'} memory"
+    if memory is not None and memory < _LITTLE_MEMORY:
         return warn("machine", f"{said}: little for an ingest beside an embedded node", "Name a cluster elsewhere: --url URL")
     return ok("machine", said)
 

@@ -6,25 +6,22 @@ core busy without a byte being copied between processes.
 
 from __future__ import annotations
 
-import math
-import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 from stair_es.cluster.bulk import Sent
 from stair_es.cluster.stop import STOP
+from stair_es.cores import usable_cores
 from stair_es.ingest.batch import Batch
 from stair_es.ingest.lanes import Lanes, Task
 from stair_es.ingest.stages import Job, check_batch, encode_batch, prepare_batch, write_batches
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CPU_BATCH, GPU_BATCH = 16, 128
 _READERS_PER_CORE = 2
 """Reading waits for disks and networks."""
@@ -94,16 +91,6 @@ class _LocalLanes:
 
     def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
         return cast("Future[tuple[list[Batch], list[Sent]]]", task).result()
-
-
-def usable_cores(quota: Path = _QUOTA) -> int:
-    """Those that this process may use: in a container, or under taskset, not all that the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        granted_us, period_us = map(int, quota.read_text().split())
-    except (OSError, ValueError):  # no such file, or "max": no quota
-        return cores
-    return max(1, min(cores, math.ceil(granted_us / period_us)))
 
 
 def _encode(prepared: Future[Batch], encoder: Encoder) -> Batch:

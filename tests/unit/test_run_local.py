@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.ingest.run_local import usable_cores
+from stair_es.cores import usable_cores
 
 
 @pytest.mark.parametrize(
