@@ -13,12 +13,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from opensearchpy import OpenSearch
-from search_nodes import elasticsearch7, elasticsearch9
+from search_nodes import elasticsearch7, elasticsearch9, embedded
 
 from stair_es.cluster.connect import Connection
-from stair_es.config import Home
 from stair_es.model import cuda
-from stair_es.node import NodeSpec, down, up
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -31,19 +29,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def node_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An embedded node with data of its own. The jars are those of the default home: fetched once a machine."""
-    spec = NodeSpec(
-        dist=Home.from_env().dist,
-        base=tmp_path_factory.mktemp("home") / "node",
-        port=0,
-        heap="512m",
-        die_with_parent=True,
-    )
-    url = up(spec, say=print)
-    try:
+    """See `embedded`."""
+    with embedded(tmp_path_factory.mktemp("home")) as url:
         yield url
-    finally:
-        down(spec, say=print)
 
 
 @pytest.fixture(scope="session")

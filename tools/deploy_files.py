@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+from stair_es.cli.main import app
+from typer.main import get_command
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
@@ -147,6 +149,12 @@ def command_lines(text: str) -> Iterator[list[str]]:
             words = words[words.index("stair-es") + 1 :]
             end = next((at for at, word in enumerate(words) if word in _ENDS), len(words))
             yield words[:end]
+
+
+def parse(arguments: list[str]) -> None:
+    """Let the command that is named read its arguments; raises what Typer says of wrong ones."""
+    group: Any = get_command(app)
+    group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 def stair_es_of(process: Process) -> list[list[str]]:

@@ -16,6 +16,8 @@ import json
 import os
 import random
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import elasticsearch_locks
@@ -23,6 +25,7 @@ from java_tools import JRE, compiled, full_jdk
 from node_process import Cluster, SearchNode
 
 from stair_es.config import Home
+from stair_es.node import down, up
 from stair_es.node.launch import command, prepare, settings
 from stair_es.node.layout import ensure_layout
 from stair_es.node.lockfile import shipped
@@ -41,6 +44,17 @@ appender.console.layout.pattern = [%d{ISO8601}][%-5p][%c{1.}] %marker%m%n
 rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 """
+
+
+@contextmanager
+def embedded(base: Path) -> Iterator[str]:
+    """An embedded node with data of its own; gives its URL. The jars are those of the default home: fetched once a machine."""
+    spec = NodeSpec(dist=Home.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
+    url = up(spec, say=print)
+    try:
+        yield url
+    finally:
+        down(spec, say=print)
 
 
 def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:

@@ -7,10 +7,8 @@ from contextlib import ExitStack
 from queue import SimpleQueue
 
 import pytest
+from search_nodes import embedded
 from snippet_world import World, world
-
-from stair_es.config import Home
-from stair_es.node import NodeSpec, down, up
 
 _AT_ONCE = 2
 """Pages that are tried at a time, each in a world of its own: most of a page is one process that starts after the other."""
@@ -23,8 +21,5 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleQueue[Wor
     with ExitStack() as stack:
         for _ in range(_AT_ONCE):
             base = tmp_path_factory.mktemp("pages-node")
-            spec = NodeSpec(dist=Home.from_env().dist, base=base / "node", port=0, heap="512m", die_with_parent=True)
-            url = up(spec, say=print)
-            stack.callback(down, spec, say=print)
-            free.put(stack.enter_context(world(url, base)))
+            free.put(stack.enter_context(world(stack.enter_context(embedded(base)), base)))
         yield free

@@ -22,11 +22,10 @@ from deploy_files import (
     everything,
     manifests,
     of_container,
+    parse,
     pods,
     stair_es_of,
 )
-from stair_es.cli.main import app
-from typer.main import get_command
 
 from stair_es.cluster.security import OPTIONS, SECRETS
 
@@ -265,14 +264,9 @@ def _command_lines() -> Iterator[tuple[str, list[str]]]:
 LINES = list(_command_lines())
 
 
-def _parse(arguments: list[str]) -> None:
-    group: Any = get_command(app)
-    group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
-
-
 @pytest.mark.parametrize(("where", "arguments"), LINES)
 def test_every_command_line_is_one_that_stair_es_takes(where: str, arguments: list[str]) -> None:
-    _parse(arguments)
+    parse(arguments)
 
 
 def test_page_nightly_and_rayjob_have_one() -> None:
@@ -283,4 +277,4 @@ def test_page_nightly_and_rayjob_have_one() -> None:
 
 def test_an_option_that_does_not_exist_would_be_found() -> None:
     with pytest.raises(Exception, match="no-such-option"):
-        _parse(["ingest", "photos", "--no-such-option"])
+        parse(["ingest", "photos", "--no-such-option"])
