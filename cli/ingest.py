@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
-from stair_es.errors import StairError, UsageError
+from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, KEEP, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
+from stair_es.errors import SOME_DEAD, StairError, UsageError
 
 from . import options, telemetry
 from .ingest_report import print_dry_run, print_report
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from stair_es.sources.item import Source, SourceOptions
     from stair_es.telemetry.run import Observer
 
-SOME_DEAD = 3
-"""Exit code of a run that went through, but left some images dead."""
 _SOURCES, _DOCUMENTS, _INDEX, _RUN = "What is taken", "What is written", "Which index", "Where it runs"
 
 
@@ -146,7 +144,7 @@ def ingest(
     ] = "auto",
     keep: Annotated[
         int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.", rich_help_panel=_INDEX)
-    ] = 1,
+    ] = KEEP,
     relax_replicas: Annotated[
         bool,
         typer.Option(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import DEFAULT_MODEL
-from stair_es.errors import StairError
+from stair_es.config import DEFAULT_MODEL, KEEP
+from stair_es.errors import SOME_DEAD, StairError
 
 from . import options
-from .ingest import SOME_DEAD, words_option
+from .ingest import words_option
 from .ingest_report import print_end
 from .output import emit_json, note, stdout
 from .progress import books_progress
@@ -56,7 +56,7 @@ def ingest_texts(
         Literal["auto", "always", "never"],
         typer.Option("--swap", help="When a newly built index takes the alias: auto when it is complete."),
     ] = "auto",
-    keep: Annotated[int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.")] = 1,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.")] = KEEP,
     dead_letters: Annotated[
         Path | None,
         typer.Option("--dead-letters", help="JSONL for texts that failed; by default below STAIR_ES_HOME/dead-letters."),

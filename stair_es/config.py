@@ -26,6 +26,8 @@ MAX_HITS = 10_000
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
 THUMBNAIL_PX = 128
+KEEP = 1
+"""Retired indices that a swap leaves."""
 
 
 @dataclass(frozen=True)

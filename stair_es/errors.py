@@ -26,6 +26,9 @@
 All of them take positional arguments only, so that they survive pickling on the way back from a Ray worker.
 """
 
+SOME_DEAD = 3
+"""Exit code of a run that went through, but left some images dead. No error: it has a report."""
+
 
 class StairError(Exception):
     """Something that a user can be told about: `message` says what and where, `remedy` what to do."""

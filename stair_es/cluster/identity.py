@@ -73,6 +73,11 @@ def check_alias(alias: str) -> None:
         )
 
 
+def build_prefix(alias: str) -> str:
+    """How the aliases begin by which builds for `alias` are found again; the digest of what is built follows."""
+    return f"{alias}.building-"
+
+
 def index_name(alias: str, model_id: str, now: datetime) -> str:
     """`<alias>-<model>-<timestamp>`; a long model id is cut, so that there is room for what the words index is called."""
     stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"

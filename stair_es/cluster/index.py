@@ -16,6 +16,7 @@ from stair_es.cluster.identity import (
     Identity,
     OpenIndex,
     about,
+    build_prefix,
     check_alias,
     holds_of,
     index_name,
@@ -184,7 +185,7 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: Wor
 
 
 def _build_alias(alias: str, wanted: Mapping[str, Any]) -> str:
-    return f"{alias}.building-{wanted['mappings']['_meta']['stair_es']['digest']}"
+    return build_prefix(alias) + str(wanted["mappings"]["_meta"]["stair_es"]["digest"])
 
 
 def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: OpenIndex) -> OpenIndex | None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.identity import check_alias, ours
+from stair_es.cluster.identity import build_prefix, check_alias, ours
 from stair_es.cluster.pages import count_of
 from stair_es.cluster.painless import check_scripts
 from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
@@ -87,7 +87,7 @@ class Steering:
         if len(live) != 1:
             what = f"stands for several indices: {', '.join(live)}" if live else "is no alias on this cluster"
             raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
-        builds = stands_for(self.client, self.connection, f"{self.alias}.building-*")
+        builds = stands_for(self.client, self.connection, build_prefix(self.alias) + "*")
         found = persistently(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
         if not ours(found[live[0]]):
             raise IndexMismatch(

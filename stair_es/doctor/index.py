@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stair_es.cluster.identity import WORDS_SUFFIX, ours, words_of
+from stair_es.cluster.identity import build_prefix, ours, words_of
+from stair_es.cluster.words_index import words_alias, words_name
+from stair_es.config import KEEP
 from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
 from stair_es.doctor.look import IndexFacts
 
-_KEPT = 1
-"""What `--keep` is unless it is given."""
 _FULL = 0.9
 
 
@@ -81,12 +81,12 @@ def words(facts: IndexFacts) -> Iterator[Finding]:
     if not companions or len(facts.live) != 1:
         return
     [live] = facts.live
-    own = live + WORDS_SUFFIX
+    own, alias = words_name(live), words_alias(facts.name)
     again = f"Run the ingest of {facts.name} again, which brings it in step."
     if own not in companions:
         yield warn("words index", f"there is none of {live}, but one of an earlier index", again)
-    elif f"{facts.name}-words" not in facts.indices[own].get("aliases", {}):
-        yield warn("words index", f"{own} isn't behind the alias {facts.name}-words yet", again)
+    elif alias not in facts.indices[own].get("aliases", {}):
+        yield warn("words index", f"{own} isn't behind the alias {alias} yet", again)
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
         yield warn("words index", f"{own} is empty", again)
     else:
@@ -96,7 +96,7 @@ def words(facts: IndexFacts) -> Iterator[Finding]:
 def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
     """Indices that were begun and don't stand behind the name yet."""
     for name in sorted(facts.indices):
-        alias = facts.alias_of(name, f"{facts.name}.building-")
+        alias = facts.alias_of(name, build_prefix(facts.name))
         if alias and name not in facts.live:
             documents, bytes_ = facts.sizes.get(name, (0, 0))
             yield warn(
@@ -115,8 +115,8 @@ def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
     ]
     left.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
     listed = ", ".join(f"{name} ({size(facts.sizes.get(name, (0, 0))[1])})" for name in left)
-    if len(left) > _KEPT:
-        gone = curl(url, "DELETE", f"/{','.join(left[:-_KEPT])}")
+    if len(left) > KEEP:
+        gone = curl(url, "DELETE", f"/{','.join(left[:-KEEP])}")
         yield warn("retired", f"no alias stands for {listed}", f"If --keep doesn't want them: {gone}")
     elif left:
         yield ok("retired", f"kept: {listed}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from stair_es.config import KEEP
 from stair_es.errors import UsageError
 
 Swap = Literal["auto", "always", "never"]
@@ -17,7 +18,7 @@ _YES_NO = ("yes", "no")
 class ClusterOptions:
     """See `cluster_sink`."""
 
-    keep: int = 1
+    keep: int = KEEP
     swap: Swap = "auto"
     relax_replicas: bool = False
     mapping: Path | None = None
@@ -34,7 +35,7 @@ class ClusterOptions:
         unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping", "words_index"}
         if unknown:
             raise UsageError(f"the sink 'cluster' has no option {', '.join(sorted(unknown))}", "See docs/plugins.md.")
-        keep, swap, relax = given.get("keep", "1"), given.get("swap", "auto"), given.get("relax_replicas", "no")
+        keep, swap, relax = given.get("keep", str(KEEP)), given.get("swap", "auto"), given.get("relax_replicas", "no")
         words = given.get("words_index")
         if not keep.isdecimal() or swap not in get_args(Swap) or relax not in _YES_NO or words not in (None, *_YES_NO):
             has = f"keep={keep}, swap={swap}, relax_replicas={relax}" + (f", words_index={words}" if words else "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stair_es.errors import StairError, UsageError
+from stair_es.errors import SOME_DEAD, StairError, UsageError
 from stair_es.extras import need
 from stair_es.telemetry.tracing import tracing
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from stair_es.telemetry.run_metrics import Run
     from stair_es.telemetry.run_outlets import Textfile
     from stair_es.telemetry.run_spans import RunSpans
-
-_SOME_DEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +110,7 @@ def _metered(index: str, outlets: Outlets, say: Callable[[str], None]) -> Iterat
 
 def _close(run: Run, report: Report | None) -> None:
     run.end_s = run.success_s = time.time()
-    run.exit_code = _SOME_DEAD if report and report.incomplete else 0
+    run.exit_code = SOME_DEAD if report and report.incomplete else 0
     run.swap_pending = bool(report and report.unfinished)
 
 
