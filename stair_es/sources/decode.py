@@ -28,6 +28,8 @@ _EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x900
 _SIDEWAYS = (5, 6, 7, 8)
 _LONGEST = 100
 """How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
+MOST_SQUASHED = 1.35
+"""By how much `squash` may change the ratio of an image's sides: 4:3 becomes a square, what is longer keeps some background."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -98,13 +100,13 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
             raise DecodeError(f"decompression bomb? {width} x {height} pixels exceed the limit of {limits.max_pixels}")
         orientation, taken_at = _exif(image)
         # The same with and without a thumbnail: so are the pixels. 1 where they are to be those of another's preprocessing.
-        shrink = 2 * spec.size_px / max(width, height) if spec.fit == "pad" else 1
+        shrink = _shrink(width, height, spec)
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
         rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
-        small = _contain(rgb, spec.size_px) if spec.fit == "pad" else _filled(rgb, spec)
+        small = _fitted(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
             pixels_HWC=_on_square(small, spec, left, upper),
@@ -119,6 +121,19 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         )
 
 
+def _shrink(width: int, height: int, spec: ImageSpec) -> float:
+    """Return by what an image may be scaled before it is resized; 1 and more for not at all."""
+    if spec.fit == "pad":
+        return 2 * spec.size_px / max(width, height)
+    return 2 * spec.size_px / min(width, height) if spec.fit == "squash" else 1
+
+
+def _fitted(rgb: PilImage, spec: ImageSpec) -> PilImage:
+    if spec.fit == "pad":
+        return _contain(rgb, spec.size_px)
+    return _squash(rgb, spec.size_px) if spec.fit == "squash" else _filled(rgb, spec)
+
+
 def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
     """The image in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
@@ -129,6 +144,14 @@ def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixel
 def _contain(rgb: PilImage, side_px: int) -> PilImage:
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _squash(rgb: PilImage, side_px: int) -> PilImage:
+    """Return the image with its longer side shortened by a factor of at most `MOST_SQUASHED`, to fit into the square."""
+    ratio = max(rgb.size) / min(rgb.size)
+    shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / ratio)))
+    size = (side_px, shorter_px) if rgb.width >= rgb.height else (shorter_px, side_px)
     return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
