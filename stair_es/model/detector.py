@@ -1,0 +1,187 @@
+"""The object detector, in onnxruntime or in PyTorch: pixels in, a score for each of the 80 classes of COCO out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from stair_es.errors import ModelError
+from stair_es.extras import need
+from stair_es.model import cuda, nanodet
+from stair_es.model.encoder import Backend, Precision
+from stair_es.model.nanodet import Convolution
+from stair_es.types import Floats, Pixels
+
+SIZE_PX = nanodet.SIZE_PX
+"""Side of the square that an image is resized to, its proportions not kept."""
+WEIGHTS = Path(__file__).parent / "data" / "detector.safetensors"
+COCO_CLASSES = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard"),
+    *("cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase"),
+    *("scissors", "teddy bear", "hair drier", "toothbrush"),
+)
+"""In the order of the scores."""
+_CUDA_BATCH = 64
+_REMEDY = "Install stair-es again."
+
+
+class Detector(Protocol):
+    """A loaded detector; may be called from several threads."""
+
+    backend: Backend
+
+    def detect(self, pixels_BHWC: Pixels) -> Floats:
+        """Return the scores [B, 80] of the classes in images [B, 320, 320, 3].
+
+        A score is the highest of all places in the image, between 0 and 1.
+        """
+
+
+def load_detector(backend: Backend, threads: int, precision: Precision = "fp32") -> Detector:
+    """Return the detector on a backend; `auto` is PyTorch where it and a CUDA device are, else onnxruntime.
+
+    Raises:
+        ModelError: If the weights are missing or broken, the backend's name is unknown, or it lacks this precision.
+        MissingExtra: If `torch` is asked for and isn't installed.
+    """
+    if backend not in ("auto", "onnx", "torch"):
+        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
+    if backend == "torch" or (backend == "auto" and cuda.is_there()):
+        return TorchDetector(threads, precision)
+    if precision != "fp32":
+        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
+    return OnnxDetector(threads)
+
+
+def read_weights(path: Path = WEIGHTS) -> list[Convolution]:
+    """Return the convolutions of the detector.
+
+    Raises:
+        ModelError: If the file is missing or broken.
+    """
+    try:
+        return nanodet.read_convolutions(load_file(path))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"the detector in {path} can't be read: {error}", _REMEDY) from error
+    except KeyError as error:
+        raise ModelError(f"{path} has no tensor {error}", _REMEDY) from None
+
+
+class OnnxDetector:
+    """NanoDet-g in onnxruntime, on the CPU; one image at a time, so that a batch changes no bit of its scores."""
+
+    backend: Backend = "onnx"
+
+    def __init__(self, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        graph = nanodet.build_onnx(read_weights()).SerializeToString()
+        self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def detect(self, pixels_BHWC: Pixels) -> Floats:
+        """See `Detector`."""
+        return _concatenate([self._session.run(["scores"], {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))])
+
+
+class TorchDetector:
+    """NanoDet-g in PyTorch, on CUDA where it is there, else on the CPU, there one image at a time."""
+
+    backend: Backend = "torch"
+
+    def __init__(self, threads: int, precision: Precision = "fp32") -> None:
+        self._torch: Any = need("torch", "torch")
+        self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
+        if self._device == "cpu" and threads:
+            self._torch.set_num_threads(threads)
+        self._operations = TorchOperations.load(self._torch, self._device, read_weights())
+        self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
+
+    def detect(self, pixels_BHWC: Pixels) -> Floats:
+        """See `Detector`."""
+        batch = _CUDA_BATCH if self._device == "cuda" else 1
+        return _concatenate([self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)])
+
+    def _run(self, pixels_BHWC: Pixels) -> Floats:
+        torch = self._torch
+        with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
+            pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHWC))
+            if self._device == "cuda":  # as bytes, a quarter of the floats, from memory that it can fetch by itself
+                pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+            scores: Floats = nanodet.compute(self._operations, pixels).float().cpu().numpy()
+        return scores
+
+
+@dataclass(frozen=True)
+class TorchOperations:
+    """The operations of the network on PyTorch tensors."""
+
+    torch: Any
+    mean: Any
+    scale: Any
+    kernels: Sequence[Any]
+    biases: Sequence[Any]
+
+    @classmethod
+    def load(cls, torch: Any, device: str, convolutions: Sequence[Convolution]) -> TorchOperations:  # noqa: ANN401  the module
+        """Return the operations with their weights on the device."""
+        return cls(
+            torch,
+            torch.tensor(nanodet.MEAN, device=device),
+            1 / torch.tensor(nanodet.DEVIATION, device=device),
+            [torch.from_numpy(each.kernel).to(device) for each in convolutions],
+            [torch.from_numpy(each.bias).to(device) for each in convolutions],
+        )
+
+    def normalise(self, pixels_BHWC: Any) -> Any:  # noqa: ANN401  tensors, as below
+        """See `nanodet.Operations`."""
+        return ((pixels_BHWC.float() - self.mean) * self.scale).permute(0, 3, 1, 2).contiguous()
+
+    def convolve(self, x: Any, index: int, stride: int = 1, activate: bool = True) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        kernel = self.kernels[index]
+        y = self.torch.nn.functional.conv2d(x, kernel, self.biases[index], stride, padding=kernel.shape[2] // 2)
+        return self.torch.nn.functional.leaky_relu(y, nanodet.SLOPE) if activate else y
+
+    def pool(self, x: Any) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return self.torch.nn.functional.max_pool2d(x, 3, 2, padding=1)
+
+    def concatenate(self, one: Any, other: Any) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return self.torch.cat([one, other], dim=1)
+
+    def add(self, one: Any, other: Any) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return one + other
+
+    def double(self, x: Any) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return self.torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    def halve(self, x: Any) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return self.torch.nn.functional.avg_pool2d(x, 2)
+
+    def score(self, levels: Sequence[Any]) -> Any:  # noqa: ANN401
+        """See `nanodet.Operations`."""
+        return self.torch.stack([x.amax(dim=(2, 3)) for x in levels]).amax(dim=0).float().sigmoid()
+
+
+def _concatenate(parts: list[Floats]) -> Floats:
+    return np.concatenate(parts) if parts else np.empty((0, nanodet.CLASSES), np.float32)

@@ -1,0 +1,183 @@
+"""NanoDet-g without its boxes: which of the 80 classes of COCO an image shows. Described once, computed by any backend.
+
+Source: RangiLyu, "NanoDet" (Apache-2.0), the variant for GPUs: a cross stage partial backbone, a path aggregation network,
+and a head per level. Of the head only the classes are kept, and of every class the highest score of all places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from stair_es.types import Floats
+
+SIZE_PX = 320
+CLASSES = 80
+CONVOLUTIONS = 34
+STRIDE_PX = 32
+"""Of the coarsest level: the side of an input is a multiple of it."""
+MEAN = (123.675, 116.28, 103.53)
+DEVIATION = (58.395, 57.12, 57.375)
+"""Of red, green and blue; the first kernel takes them in this order."""
+SLOPE = 0.1
+"""Of the leaky ReLU below zero."""
+_STAGES = ((1, 1, 1), (5, 2, 2), (11, 2, 2), (17, 2, 3))
+"""(first convolution, its stride, residual blocks) of each stage of the backbone."""
+_LATERALS = (25, 26, 27)
+_HEADS = (28, 30, 32)
+"""The first of the two convolutions of each level, finest level first."""
+_OPSET, _IR_VERSION = 13, 8
+
+T = TypeVar("T")
+
+
+class Convolution(NamedTuple):
+    """The arrays of a convolution with "same" padding."""
+
+    kernel: Floats
+    """[out, in, side, side], side 1 or 3."""
+    bias: Floats
+    """[out]."""
+
+
+class Operations(Protocol[T]):
+    """What a backend has to compute; `T` are its feature maps, channels first."""
+
+    def normalise(self, pixels_BHWC: T) -> T:
+        """Subtract the mean, divide by the deviation, put channels first."""
+
+    def convolve(self, x: T, index: int, stride: int = 1, activate: bool = True) -> T:
+        """Convolve with "same" padding, then apply the leaky ReLU if `activate`."""
+
+    def pool(self, x: T) -> T:
+        """Return the maximum of 3 x 3 places, at every second place."""
+
+    def concatenate(self, one: T, other: T) -> T:
+        """Join the channels."""
+
+    def add(self, one: T, other: T) -> T:
+        """Add."""
+
+    def double(self, x: T) -> T:
+        """Resize bilinearly to twice the side."""
+
+    def halve(self, x: T) -> T:
+        """Resize bilinearly to half the side, which is the mean of 2 x 2 places."""
+
+    def score(self, levels: Sequence[T]) -> T:
+        """Return the sigmoid of the maximum of all places of all levels [B, K]."""
+
+
+def compute(operations: Operations[T], pixels_BHWC: T) -> T:
+    """Return the scores [B, K] of the classes."""
+    ops = operations
+    x = ops.pool(ops.convolve(ops.normalise(pixels_BHWC), 0, stride=2))
+    features = []
+    for first, stride, blocks in _STAGES:
+        x = _compute_stage(ops, x, first, stride, blocks)
+        features.append(x)
+    fine, middle, coarse = (ops.convolve(x, i, activate=False) for x, i in zip(features[1:], _LATERALS, strict=True))
+    middle = ops.add(middle, ops.double(coarse))
+    fine = ops.add(fine, ops.double(middle))
+    middle = ops.add(middle, ops.halve(fine))
+    coarse = ops.add(coarse, ops.halve(middle))
+    levels = zip((fine, middle, coarse), _HEADS, strict=True)
+    return ops.score([ops.convolve(ops.convolve(x, i), i + 1, activate=False) for x, i in levels])
+
+
+def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: int) -> T:
+    """Compute a stage: its input goes around the blocks and is joined with what they make of it."""
+    entry = x = ops.convolve(x, first, stride)
+    for index in range(first + 1, first + 1 + 2 * blocks, 2):
+        half = ops.convolve(x, index)
+        x = ops.concatenate(ops.convolve(half, index + 1), half)
+    return ops.concatenate(ops.convolve(x, first + 1 + 2 * blocks), entry)
+
+
+def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
+    """Return the convolutions in fp32; a kernel that is stored as int8 has a scale [out] beside it.
+
+    Raises:
+        KeyError: If a tensor is missing.
+    """
+    convolutions = []
+    for index in range(CONVOLUTIONS):
+        kernel = tensors[f"{index}.kernel"].astype(np.float32)
+        if tensors[f"{index}.kernel"].dtype == np.int8:
+            kernel *= tensors[f"{index}.scale"][:, None, None, None]
+        convolutions.append(Convolution(kernel, tensors[f"{index}.bias"].astype(np.float32)))
+    return convolutions
+
+
+@dataclass
+class OnnxOperations:
+    """Collects nodes and initializers of an ONNX graph; every method returns the name of its output."""
+
+    convolutions: Sequence[Convolution]
+    nodes: list[NodeProto] = field(default_factory=list)
+    tensors: list[TensorProto] = field(default_factory=list)
+
+    def normalise(self, pixels_BHWC: str) -> str:
+        """See `Operations`."""
+        x = self._node("Cast", [pixels_BHWC], to=TensorProto.FLOAT)
+        x = self._node("Sub", [x, self._constant("mean", np.array(MEAN, np.float32))])
+        x = self._node("Mul", [x, self._constant("scale", 1 / np.array(DEVIATION, np.float32))])
+        return self._node("Transpose", [x], perm=[0, 3, 1, 2])
+
+    def convolve(self, x: str, index: int, stride: int = 1, activate: bool = True) -> str:
+        """See `Operations`."""
+        kernel, bias = self.convolutions[index]
+        inputs = [x, self._constant(f"{index}.kernel", kernel), self._constant(f"{index}.bias", bias)]
+        y = self._node("Conv", inputs, pads=[kernel.shape[2] // 2] * 4, strides=[stride, stride])
+        return self._node("LeakyRelu", [y], alpha=SLOPE) if activate else y
+
+    def pool(self, x: str) -> str:
+        """See `Operations`."""
+        return self._node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+
+    def concatenate(self, one: str, other: str) -> str:
+        """See `Operations`."""
+        return self._node("Concat", [one, other], axis=1)
+
+    def add(self, one: str, other: str) -> str:
+        """See `Operations`."""
+        return self._node("Add", [one, other])
+
+    def double(self, x: str) -> str:
+        """See `Operations`."""
+        factors = self._constant(f"{x}.factors", np.array([1, 1, 2, 2], np.float32))
+        return self._node("Resize", [x, "", factors], mode="linear", coordinate_transformation_mode="half_pixel")
+
+    def halve(self, x: str) -> str:
+        """See `Operations`."""
+        return self._node("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
+
+    def score(self, levels: Sequence[str]) -> str:
+        """See `Operations`."""
+        highest = self._node("Max", [self._node("GlobalMaxPool", [x]) for x in levels])
+        return self._node("Sigmoid", [self._node("Flatten", [highest])], output="scores")
+
+    def _constant(self, name: str, value: NDArray[Any]) -> str:
+        self.tensors.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
+        return name
+
+    def _node(self, op: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
+        output = output or f"{op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+
+def build_onnx(convolutions: Sequence[Convolution], side_px: int = SIZE_PX) -> ModelProto:
+    """Return the network as ONNX: `pixels` uint8 [B, side, side, 3] in RGB, `scores` [B, 80] out."""
+    operations = OnnxOperations(convolutions)
+    compute(operations, "pixels")
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", side_px, side_px, 3])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", CLASSES])
+    graph = helper.make_graph(operations.nodes, "nanodet_g", [pixels], [scores], operations.tensors)
+    opset = [helper.make_opsetid("", _OPSET)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")
