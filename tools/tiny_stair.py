@@ -134,4 +134,4 @@ def write(folder: Path, of: Stair, weights: Mapping[str, torch.Tensor]) -> None:
 
 def batch(found: Tokenized) -> TextBatch:
     """Tokens as the text tower takes them."""
-    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+    return TextBatch.from_tokenized(found)
