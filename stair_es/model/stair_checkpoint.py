@@ -1,4 +1,4 @@
-"""A STAIR model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`, a card, and `words.json` if it has whole words.
+"""A STAIR model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`, a card, `words.json` for whole words.
 
 Nothing in it can run code.
 """
@@ -29,7 +29,7 @@ _SHOWN = 3
 
 
 def model_id(folder: Path, config: StairConfig) -> str:
-    """`<name>-<12 hex>`: the hash is over configuration, weights, tokenizer and whole words, so the same id means the same vectors.
+    """`<name>-<12 hex>`: the hash is over all files that vectors depend on, so the same id means the same vectors.
 
     Raises:
         ModelError: A file can't be read.

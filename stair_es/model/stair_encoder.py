@@ -184,8 +184,6 @@ class TorchTowers:
 
     def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
         """See `Towers`."""
-        import torch
-
         from stair_es.model.stair import TextBatch
 
         found, order = [], []

@@ -129,9 +129,7 @@ def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
             super().__init__()
             self.model = model
 
-        def forward(
-            self, first: Tensor, mask_BL: Tensor | None = None, places_BL: Tensor | None = None
-        ) -> tuple[Tensor, ...]:
+        def forward(self, first: Tensor, mask_BL: Tensor | None = None, places_BL: Tensor | None = None) -> tuple[Tensor, ...]:
             if mask_BL is None or places_BL is None:
                 out = model.encode_images(first)
             else:

@@ -25,7 +25,17 @@ _NEVER_JOINED = frozenset(
     ("a", "an", "the", "and", "or", "for", "to", "as", "his", "her", "my", "our", "your", "its", "their", "no", "is", "be")
 )
 """First words of no pair: `her ring` is no herring, `a live band` isn't alive."""
-_PLURALS = (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("oes", "o"), ("s", ""), ("ses", "s"), ("zes", "z"))
+_PLURALS = (
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("sses", "ss"),
+    ("xes", "x"),
+    ("oes", "o"),
+    ("s", ""),
+    ("ses", "s"),
+    ("zes", "z"),
+)
 """Regular plural endings and what the singular has instead, tried in this order; irregular plurals are spellings."""
 _NO_PLURALS = frozenset(("does", "news"))
 """Words that would be taken for several of another: no deer is meant."""
@@ -54,12 +64,16 @@ class WholeWords:
             spellings: `{spelling: word}` for what isn't a word itself: `wolves`, `grey`, `anemone fish`.
 
         Raises:
-            ModelError: There is no word, one comes twice, or a spelling stands for a word that isn't there.
+            ModelError: There is no word, one is empty, has capital letters or comes twice, or a spelling stands for none of them.
         """
         self.words, self.spellings = tuple(words), dict(spellings or {})
         self.place_of = {word: place for place, word in enumerate(self.words)}
         if not self.words:
             raise ModelError("the vocabulary has no words", "Get the model again.")
+        if odd := [word for word in self.words if not word.strip() or word != word.lower()]:
+            raise ModelError(
+                f"the vocabulary has the word {odd[0]!r}, which is empty or not in lower case", "Get the model again."
+            )
         if len(self.place_of) != len(self.words):
             raise ModelError("a word comes twice in the vocabulary", "Get the model again.")
         for spelling, word in self.spellings.items():
@@ -146,7 +160,10 @@ class WholeWords:
         """
         try:
             told = json.loads(path.read_bytes())
-            return cls([str(word) for word in told["words"]], {str(k): str(v) for k, v in told.get("spellings", {}).items()})
+            words, spellings = told["words"], told.get("spellings", {}).items()
+            if not isinstance(words, list):
+                raise TypeError("words isn't a list")
+            return cls([str(word) for word in words], {str(spelling): str(word) for spelling, word in spellings})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"the vocabulary {path} can't be read: {error}", "Get the model again.") from error
 

@@ -158,7 +158,9 @@ class ModelPlan:
             UsageError: The vocabulary is unknown, or whole words are tied to the embeddings of tokens.
         """
         if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
-            raise UsageError(f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json.")
+            raise UsageError(
+                f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json."
+            )
         if self.has_whole_words and self.text.tie:
             raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
 
