@@ -24,7 +24,7 @@ from stair_es.model.stair_encoder import IMAGE_BATCH, TEXT_BATCH, StairEncoder, 
 from stair_es.model.stair_numpy import NumpyTowers
 from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
-from stair_es.model.stair_onnx import OnnxTowers, session
+from stair_es.model.stair_onnx import OnnxTowers, fed, session
 from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
 from stair_es.model.starter import Starter
 from stair_es.types import Pixels
@@ -100,11 +100,14 @@ def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, text
 def _onnx(encoder: StairEncoder, towers: OnnxTowers, pixels_BHWC: Pixels, texts: Sequence[str]) -> Loops:
     model = stair_checkpoint.load(towers._folder)
     images = [{"pixels": part} for part in _parts(pixels_BHWC, ONNX_IMAGES)]
-    batches = [{"ids": part.ids_BL, "mask": part.mask_BL} for _, part in model.tokens.batches(texts, ONNX_TEXTS)]
+    batches = [
+        {"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL}
+        for _, part in model.tokens.batches(texts, ONNX_TEXTS)
+    ]
     bare = {"image": _bare_session(model, "image", towers), "text": _bare_session(model, "text", towers)}
 
     def looped(made: Any, feeds: Sequence[dict[str, Any]]) -> Callable[[], object]:  # noqa: ANN401  a session
-        return lambda: [made.run(None, feed) for feed in feeds][-1]
+        return lambda: [made.run(None, fed(made, feed)) for feed in feeds][-1]
 
     return Loops(
         images={
@@ -147,7 +150,7 @@ def _bare_session(model: Stair, side: str, towers: OnnxTowers) -> Any:  # noqa: 
 
 
 def _tensors(found: Tokenized) -> TextBatch:
-    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+    return TextBatch.from_tokenized(found)
 
 
 def _parts(items: Any, size: int) -> Iterator[Any]:  # noqa: ANN401  an array or a list

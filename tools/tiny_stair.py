@@ -124,14 +124,14 @@ def tensors(of: Stair) -> dict[str, torch.Tensor]:
     found = {
         name: value.clone().contiguous() for name, value in of.state_dict().items() if stair_checkpoint.stored(name, of.config)
     }
-    return {**found, stair_checkpoint.FEATURE_IDS: torch.from_numpy(of.tokens.feature_ids_F)}
+    return found if of.tokens.whole else {**found, stair_checkpoint.FEATURE_IDS: torch.from_numpy(of.tokens.feature_ids_F)}
 
 
 def write(folder: Path, of: Stair, weights: Mapping[str, torch.Tensor]) -> None:
     """A checkpoint of the model with these tensors instead of its own."""
-    stair_checkpoint.save(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n")
+    stair_checkpoint.save(folder, of.config, of.tokens.tokenizer, weights, "# tiny\n", of.tokens.whole)
 
 
 def batch(found: Tokenized) -> TextBatch:
     """Tokens as the text tower takes them."""
-    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+    return TextBatch.from_tokenized(found)

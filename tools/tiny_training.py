@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ import numpy as np
 import tiny_stair
 from PIL import Image
 
+from stair_es.model.whole_words import WholeWords
 from stair_es.training.config import TrainConfig, read_train_config
 
 COLOURS = {"red": (200, 30, 30), "blue": (30, 30, 200), "the": (30, 200, 30)}
 NOUNS = ("dog", "cat", "bird", "car", "tree", "sea")
+WHOLE = (*NOUNS, "red", "blue", "bluebird", "running")
+"""Words of `write_words`: `blue bird` is one, too."""
 PAIRS = len(COLOURS) * len(NOUNS)
 
 
@@ -34,6 +37,11 @@ def write_set(folder: Path) -> None:
     (text / "config.json").write_text(json.dumps(dict(tiny_stair.TEXTS["bert"].config)))
     (text / "tokenizer.json").write_text(tiny_stair.tokenizer().to_str())
     (folder / "tiny.toml").write_text(CONFIG)
+
+
+def write_words(folder: Path, words: Sequence[str] = WHOLE, **spellings: str) -> None:
+    """Write a vocabulary of whole words, `words.json`."""
+    (folder / "words.json").write_text(WholeWords(words, spellings).to_json(), encoding="utf-8")
 
 
 def write_captions(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -33,7 +33,7 @@ def given(model: Stair, rows: slice = slice(None)) -> Given:
     images = torch.randint(0, 256, (12, 32, 32, 3), generator=draw, dtype=torch.uint8)
     teacher = torch.randn(2, 12, 5, generator=draw)
     found = model.tokens.encode(TEXTS)
-    texts = TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+    texts = TextBatch.from_tokenized(found)
     return Given(images=images[rows], texts=texts[rows], teacher=(teacher[0][rows], teacher[1][rows]))
 
 

@@ -115,8 +115,7 @@ class Split:
 
 
 def _own_words(model: Stair, caption: str) -> set[int]:
-    places = model.tokens.own_feature_of_V[model.tokens.encode([caption]).ids_BL[0]]
-    return {int(place) for place in places if place >= 0}
+    return {int(place) for place in model.tokens.encode([caption]).places_BL[0] if place >= 0}
 
 
 def _home() -> Path:

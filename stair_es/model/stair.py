@@ -16,7 +16,7 @@ from stair_es.model import stair_heads
 from stair_es.model.stair_backbones import ImageBackbone, TextBackbone, build_image, build_text
 from stair_es.model.stair_config import ImageTower, StairConfig, TextTower
 from stair_es.model.stair_heads import Head, Out, OwnWords
-from stair_es.model.stair_tokens import Tokens
+from stair_es.model.stair_tokens import Tokenized, Tokens
 
 SCALE_AT_START, LARGEST_SCALE = 20.0, 100.0
 
@@ -27,13 +27,20 @@ class TextBatch:
 
     ids_BL: Tensor
     mask_BL: Tensor
+    places_BL: Tensor
+    """The feature of each token that may stand for the text, else -1."""
     states_BLD: Tensor | None = None
     """Of the backbone, where they are known already; else the backbone is run."""
+
+    @classmethod
+    def from_tokenized(cls, found: Tokenized) -> TextBatch:
+        """Return the batch of tokenized texts."""
+        return cls(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL), torch.from_numpy(found.places_BL))
 
     def to(self, device: torch.device | str) -> TextBatch:
         """The same on another device."""
         states = None if self.states_BLD is None else self.states_BLD.to(device)
-        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), states)
+        return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.places_BL.to(device), states)
 
     def __len__(self) -> int:
         return len(self.ids_BL)
@@ -41,14 +48,13 @@ class TextBatch:
     def __getitem__(self, rows: slice) -> TextBatch:
         """Some of the texts."""
         states = None if self.states_BLD is None else self.states_BLD[rows]
-        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], states)
+        return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.places_BL[rows], states)
 
 
 class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
     """Images and texts -> word weights, dense vectors, or both."""
 
-    feature_of_V: Tensor
-    own_feature_of_V: Tensor
+    feature_ids_F: Tensor
 
     def __init__(self, config: StairConfig, tokens: Tokens, *, pretrained: bool = False) -> None:
         """A model whose heads have random weights.
@@ -64,13 +70,11 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         """
         super().__init__()
         self.config, self.tokens = config, tokens
-        features = len(tokens.feature_ids_F) if "words" in config.heads else 0
+        features = len(tokens.words) if "words" in config.heads else 0
         dense = config.dense_dim if "dense" in config.heads else 0
         self.image = _Image(config.image, features, dense, pretrained=pretrained)
         self.text = _Text(config.text, features, dense, pretrained=pretrained)
         self.log_scale = nn.Parameter(torch.tensor(SCALE_AT_START).log())
-        for name in ("feature_of_V", "own_feature_of_V"):
-            self.register_buffer(name, torch.from_numpy(getattr(tokens, name)), persistent=False)
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
         if features:
             self._tie(config)
@@ -130,7 +134,7 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         logits_BF, dense_BE = self.text.head(states_BLD, texts.mask_BL, tied_FT)
         if logits_BF is None:
             return Out(None, None, dense_BE)
-        places_BL = torch.where(texts.mask_BL, self.own_feature_of_V[texts.ids_BL], -1)
+        places_BL = texts.places_BL
         strength_BF = logits_BF
         if self.text.own_words is not None:
             strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
@@ -143,11 +147,16 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
     def start_from_text_embeddings(self) -> None:
         """Let both heads' word embeddings begin as the text backbone's: centred, each of length 1.
 
+        A whole word begins as the mean of its tokens' embeddings.
+
         Raises:
             ModelError: Their width differs from the heads' transform_dim.
         """
         table_VD = self.text.backbone.word_embeddings_VD.float()
-        rows_FD = table_VD[self.feature_ids_F]
+        pieces = [torch.tensor(row) for row in self.tokens.pieces()]
+        ends_F = torch.tensor([len(row) for row in pieces]).cumsum(0)
+        begins_F = nn.functional.pad(ends_F[:-1], (1, 0)).to(table_VD.device)
+        rows_FD = nn.functional.embedding_bag(torch.cat(pieces).to(table_VD.device), table_VD, begins_F, mode="mean")
         unit_FD = nn.functional.normalize(rows_FD - rows_FD.mean(dim=0), dim=1)
         for side, head in (("image", self.image.head), ("text", self.text.head)):
             if head.embedding_FT is None:

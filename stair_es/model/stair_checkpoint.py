@@ -1,4 +1,7 @@
-"""A STAIR model as a folder: `config.json`, `model.safetensors`, `tokenizer.json` and a card. Nothing in it can run code."""
+"""A STAIR model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`, a card, `words.json` for whole words.
+
+Nothing in it can run code.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tokenizers import Tokenizer
 from stair_es.errors import ModelError
 from stair_es.model.stair_config import CARD_FILE, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, StairConfig, read_config
 from stair_es.model.stair_tokens import Ids, Tokens, load_tokenizer
+from stair_es.model.whole_words import WORDS_FILE, WholeWords
 from stair_es.types import Floats
 
 FEATURE_IDS = "feature_ids"
@@ -24,20 +28,21 @@ _AGAIN = "Get the checkpoint again, or train it again."
 _SHOWN = 3
 
 
-def model_id(folder: Path, name: str) -> str:
-    """`<name>-<12 hex>`: the hash is over configuration, weights and tokenizer, so the same id means the same vectors.
+def model_id(folder: Path, config: StairConfig) -> str:
+    """`<name>-<12 hex>`: the hash is over all files that vectors depend on, so the same id means the same vectors.
 
     Raises:
         ModelError: A file can't be read.
     """
     digest = hashlib.sha256()
-    for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
+    whole = (WORDS_FILE,) if config.vocabulary == "words" else ()
+    for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *whole):
         try:
             with (folder / file).open("rb") as stream:
                 digest.update(_sum(stream))
         except OSError as error:
             raise ModelError(f"can't read {folder / file}: {error.strerror}", _AGAIN) from error
-    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "stair"
+    safe = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
     return f"{safe}-{digest.hexdigest()[:12]}"
 
 
@@ -49,15 +54,23 @@ def _sum(stream: BinaryIO) -> bytes:
     return digest.digest()
 
 
-def save(folder: Path, config: StairConfig, tokenizer: Tokenizer, tensors: Mapping[str, Any], card: str) -> None:
+def save(
+    folder: Path,
+    config: StairConfig,
+    tokenizer: Tokenizer,
+    tensors: Mapping[str, Any],
+    card: str,
+    whole: WholeWords | None = None,
+) -> None:
     """Write a checkpoint; a folder that is there already is replaced file by file, the configuration last.
 
     Args:
         folder: Made if it isn't there.
         config: Of the model.
         tokenizer: Of its texts.
-        tensors: By name, with `feature_ids`; PyTorch's or numpy's.
+        tensors: By name, with `feature_ids` if these are the features; PyTorch's or numpy's.
         card: The model card, Markdown.
+        whole: The words, if these are the features.
 
     Raises:
         OSError: It can't be written.
@@ -69,6 +82,10 @@ def save(folder: Path, config: StairConfig, tokenizer: Tokenizer, tensors: Mappi
     write(folder / WEIGHTS_FILE, _serialised(tensors))
     write(folder / TOKENIZER_FILE, plain.to_str().encode())
     write(folder / CARD_FILE, card.encode())
+    if whole is None:
+        (folder / WORDS_FILE).unlink(missing_ok=True)
+    else:
+        write(folder / WORDS_FILE, whole.to_json().encode())
     write(folder / CONFIG_FILE, config.to_json().encode())
 
 
@@ -103,7 +120,23 @@ def read_tokens(folder: Path, config: StairConfig) -> Tokens:
         ModelError: A file is missing or broken.
     """
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
-    return Tokens(tokenizer, feature_ids(folder), config.text.max_tokens)
+    return Tokens(tokenizer, features(folder, config), config.text.max_tokens)
+
+
+def features(folder: Path, config: StairConfig) -> Ids | WholeWords:
+    """Return the tokens that are features, ascending, or the whole words.
+
+    Raises:
+        ModelError: They aren't there, or aren't what they must be.
+    """
+    if config.vocabulary == "tokens":
+        return feature_ids(folder)
+    whole = WholeWords.read(folder / WORDS_FILE)
+    with _opened(folder, "numpy") as file:
+        rows = {file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(".head.bias_F")}  # noqa: SIM118
+    if rows - {len(whole)}:
+        raise ModelError(f"{folder / WORDS_FILE} has {len(whole)} words, {WEIGHTS_FILE} weights for {max(rows)}", _AGAIN)
+    return whole
 
 
 def feature_ids(folder: Path) -> Ids:

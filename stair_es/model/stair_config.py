@@ -18,6 +18,7 @@ BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
 Pool: TypeAlias = Literal["max", "mean"]
 Head: TypeAlias = Literal["words", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
+Vocabulary: TypeAlias = Literal["tokens", "words"]
 IMAGE_PACKAGES, TEXT_PACKAGES = ("efficientnet-lite2",), ("all-minilm-l6-v2",)
 """Backbones that a Python package brings: their weights are pinned there and not stored in checkpoints."""
 
@@ -123,18 +124,23 @@ class StairConfig:
     """Of the dense head, where there is one."""
     similarity: Similarity = "cosine"
     """Of words: `cosine` scales vectors to length 1, so that a dot product is a cosine; `dot` leaves them as they are."""
+    vocabulary: Vocabulary = "tokens"
+    """What features are: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
 
     def __post_init__(self) -> None:
-        """Check heads and similarity.
+        """Check heads, similarity and vocabulary.
 
         Raises:
-            ModelError: One is unknown, or there is no head.
+            ModelError: One is unknown, or there is no head, or whole words are tied to the embeddings of tokens.
         """
         if not self.heads:
             raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
         for head in self.heads:
             _one_of("head", head, get_args(Head))
         _one_of("similarity", self.similarity, get_args(Similarity))
+        _one_of("vocabulary", self.vocabulary, get_args(Vocabulary))
+        if self.vocabulary == "words" and self.text.tie:
+            raise ModelError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
         if self.dense_dim < 1:
             raise ModelError(f"dense_dim must be above 0, got {self.dense_dim}")
 

@@ -184,13 +184,11 @@ class TorchTowers:
 
     def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
         """See `Towers`."""
-        import torch
-
         from stair_es.model.stair import TextBatch
 
         found, order = [], []
         for places, part in self._model.tokens.batches(texts, TEXT_BATCH):
-            batch = TextBatch(torch.from_numpy(part.ids_BL), torch.from_numpy(part.mask_BL)).to(self._device)
+            batch = TextBatch.from_tokenized(part).to(self._device)
             found.append(self._run(lambda batch=batch: self._model.encode_texts(batch)))
             order.extend(places.tolist())
         return in_order(self._joined(found), order)
@@ -202,7 +200,7 @@ class TorchTowers:
             return call()
 
     def _joined(self, outs: list[Any]) -> tuple[Floats | None, Floats | None]:
-        features = len(self._model.tokens.feature_ids_F)
+        features = len(self._model.tokens.words)
         config = self._model.config
         words = [out.weights_BF.float().cpu().numpy() for out in outs if out.weights_BF is not None]
         dense = [out.dense_BE.float().cpu().numpy() for out in outs if out.dense_BE is not None]

@@ -1,7 +1,8 @@
 """A STAIR checkpoint's towers as ONNX graphs, beside its weights: for CPUs, and for machines without PyTorch.
 
 `image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], of the heads that there are.
-`text.onnx`: `ids` int64 [B, L] and `mask` bool [B, L] -> the same. Features are in the order of `feature_ids` in the weights.
+`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `places` int64 [B, L] (`Tokenized.places_BL`) -> the same.
+Features are in the order of `feature_ids` in the weights, or of `words.json`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import stair_checkpoint
 from stair_es.model.stair_config import read_config
-from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, session
+from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, fed, session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,7 @@ def export(folder: Path) -> Exported:
         need(module, "models")
     if not os.access(folder, os.W_OK):
         raise ModelError(f"{folder} can't be written", "Copy the checkpoint to a folder of your own, and export that one.")
-    model_id = stair_checkpoint.model_id(folder, config.name)
+    model_id = stair_checkpoint.model_id(folder, config)
     model = stair_checkpoint.load(folder)
     graphs, differences = {}, []
     for side, file in GRAPHS.items():
@@ -89,7 +90,7 @@ def _graph(model: Stair, side: str) -> bytes:
     inputs = _inputs(model, side, 2, _SMALL)
     names = [name for name, head in ((WORDS, "words"), (DENSE, "dense")) if head in model.config.heads]
     free = torch.export.Dim.DYNAMIC
-    shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 2
+    shapes = ({0: free},) if side == "image" else ({0: free, 1: free},) * 3
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -128,8 +129,11 @@ def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
             super().__init__()
             self.model = model
 
-        def forward(self, first: Tensor, mask_BL: Tensor | None = None) -> tuple[Tensor, ...]:
-            out = model.encode_images(first) if mask_BL is None else model.encode_texts(TextBatch(first, mask_BL))
+        def forward(self, first: Tensor, mask_BL: Tensor | None = None, places_BL: Tensor | None = None) -> tuple[Tensor, ...]:
+            if mask_BL is None or places_BL is None:
+                out = model.encode_images(first)
+            else:
+                out = model.encode_texts(TextBatch(first, mask_BL, places_BL))
             return tuple(rows for rows in (out.weights_BF, out.dense_BE) if rows is not None)
 
     return Tower().eval()
@@ -139,12 +143,15 @@ def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[
     """Images of noise, or texts, under the names that the graphs have for them."""
     import torch
 
+    from stair_es.model.stair import TextBatch
+
     if side == "image":
         size = model.config.image.size_px
         pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
         return {"pixels": torch.from_numpy(pixels)}
     found = model.tokens.encode(texts)
-    return {"ids": torch.from_numpy(found.ids_BL), "mask": torch.from_numpy(found.mask_BL)}
+    batch = TextBatch.from_tokenized(found)
+    return {"ids": batch.ids_BL, "mask": batch.mask_BL, "places": batch.places_BL}
 
 
 def _difference(model: Stair, side: str, graph: bytes) -> float:
@@ -157,7 +164,7 @@ def _difference(model: Stair, side: str, graph: bytes) -> float:
         inputs = _inputs(model, side, count, texts)
         with torch.inference_mode():
             wanted = tower(*inputs.values())
-        found = loaded.run(None, {name: value.numpy() for name, value in inputs.items()})
+        found = loaded.run(None, fed(loaded, {name: value.numpy() for name, value in inputs.items()}))
         largest = max(largest, *(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, wanted, strict=True)))
     return largest
 

@@ -38,7 +38,7 @@ class StairKind:
         self._folder, self._config = folder, config
         self.card = ModelCard(
             name=name,
-            model_id=stair_checkpoint.model_id(folder, config.name),
+            model_id=stair_checkpoint.model_id(folder, config),
             image_spec=ImageSpec(size_px=config.image.size_px),
             description=f"STAIR checkpoint {config.name}: {config.image.backbone.name} and {config.text.backbone.name}",
         )

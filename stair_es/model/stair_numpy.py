@@ -56,11 +56,11 @@ class NumpyTowers:
     def _text(self, text: str) -> Row:
         with self._lock:
             network, tokens = self._text_network, self._tokens
-            ids_L = tokens.encode([text]).ids_BL[0]
-        return self._heads.of_states(network.states(ids_L.tolist()), tokens.own_feature_of_V[ids_L])
+            found = tokens.encode([text])
+        return self._heads.of_states(network.states(found.ids_BL[0].tolist()), found.places_BL[0])
 
     def _stacked(self, rows: list[Row]) -> Rows:
-        config, features = self._config, len(self._tokens.feature_ids_F)
+        config, features = self._config, len(self._tokens.words)
         words = [row for row, _ in rows if row is not None]
         dense = [row for _, row in rows if row is not None]
         no_words = np.empty((0, features), np.float32) if "words" in config.heads else None

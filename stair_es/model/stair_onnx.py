@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -73,15 +73,15 @@ class OnnxTowers:
         """See `Towers`."""
         with self._lock:
             parts = list(self._tokens.batches(texts, TEXT_BATCH))
-        rows = self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL} for _, part in parts])
+        rows = self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL} for _, part in parts])
         return in_order(rows, [place for places, _ in parts for place in places.tolist()])
 
     def _run(self, side: str, feeds: list[dict[str, Any]]) -> Rows:
         """The rows of each head that there is."""
-        widths = {WORDS: len(self._tokens.feature_ids_F), DENSE: self._config.dense_dim}
+        widths = {WORDS: len(self._tokens.words), DENSE: self._config.dense_dim}
         names = [name for name, head in ((WORDS, "words"), (DENSE, "dense")) if head in self._config.heads]
         session = self._session(side)
-        found = [session.run(names, feed) for feed in feeds]
+        found = [session.run(names, fed(session, feed)) for feed in feeds]
         none = [np.empty((0, widths[name]), np.float32) for name in names]
         rows = dict(zip(names, map(np.concatenate, zip(none, *found, strict=True)), strict=True))
         return rows.get(WORDS), rows.get(DENSE)
@@ -107,6 +107,11 @@ def in_order(rows: Rows, order: list[int]) -> Rows:
     back = np.argsort(np.array(order, np.int64))
     words, dense = (None if found is None else found[back] for found in rows)
     return words, dense
+
+
+def fed(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession
+    """Return what a graph takes of its inputs: one that no output depends on may not be there."""
+    return {each.name: feed[each.name] for each in session.get_inputs()}
 
 
 def session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401

@@ -1,4 +1,4 @@
-"""The tokenizer of a STAIR model, and its features: the tokens that may carry a weight. No torch.
+"""The tokenizer of a STAIR model, and its features: the tokens, or the whole words, that may carry a weight. No torch.
 
 Shape suffixes: B batch, L tokens of the longest text, V tokens of the tokenizer, F features.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from stair_es.errors import ModelError
 from stair_es.model import starter_data
 from stair_es.model.readable import style_of, words_of
 from stair_es.model.starter import meaningful
+from stair_es.model.whole_words import WholeWords
 
 Ids = NDArray[np.int64]
 _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_special_token_\d+\|>")
@@ -31,35 +32,42 @@ class Tokenized:
     ids_BL: Ids
     mask_BL: NDArray[np.bool_]
     """False where a shorter text is padded."""
+    places_BL: Ids
+    """The feature of each token that may stand for the text, else -1."""
 
 
 class Tokens:
     """A tokenizer with the features of a model."""
 
-    def __init__(self, tokenizer: Tokenizer, feature_ids_F: Ids, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, features: Ids | WholeWords, max_tokens: int) -> None:
         """Take a tokenizer over.
 
         Args:
             tokenizer: With the special tokens that the text tower expects added by its post-processor.
-            feature_ids_F: The tokens that are features, ascending.
+            features: The tokens that are features, ascending; or whole words.
             max_tokens: With the special ones; what is longer is cut.
 
         Raises:
             ModelError: A feature isn't a token of the vocabulary, or is a special or unused one.
         """
-        if len(wrong := np.setdiff1d(feature_ids_F, candidates(tokenizer))):
+        self.whole = features if isinstance(features, WholeWords) else None
+        """The whole words, where these are the features."""
+        self.feature_ids_F: Ids = np.empty(0, np.int64) if isinstance(features, WholeWords) else features
+        """The tokens that are features; none with whole words."""
+        if len(wrong := np.setdiff1d(self.feature_ids_F, candidates(tokenizer))):
             raise ModelError(
                 f"the tokenizer has no word for {len(wrong)} of the model's features, such as token {wrong[0]}",
                 "Get the checkpoint again: its files don't belong together.",
             )
-        self.tokenizer, self.feature_ids_F = tokenizer, feature_ids_F
-        self._max_tokens = max_tokens
+        self.tokenizer = tokenizer
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
 
     @cached_property
     def words(self) -> tuple[str, ...]:
         """The features as words that people read, in their order; all different."""
+        if self.whole is not None:
+            return self.whole.words
         found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
         return words_of(
             [word for word in found if word is not None], style_of(self.tokenizer.to_str())
@@ -68,11 +76,15 @@ class Tokens:
     @cached_property
     def place_of(self) -> dict[str, int]:
         """For each word its place among the features."""
+        if self.whole is not None:
+            return self.whole.place_of
         return {word: place for place, word in enumerate(self.words)}
 
     @cached_property
     def ranks_F(self) -> Ids:  # noqa: N802  the suffix is its shape
         """For each feature its place among all by name."""
+        if self.whole is not None:
+            return np.array(self.whole.ranks, np.int64)
         ranks_F = np.empty(len(self.words), np.int64)
         ranks_F[sorted(range(len(self.words)), key=self.words.__getitem__)] = np.arange(len(self.words))
         return ranks_F
@@ -95,33 +107,47 @@ class Tokens:
 
     def encode(self, texts: Sequence[str]) -> Tokenized:
         """The tokens of texts, special ones included, padded to the longest."""
-        return _padded([row.ids for row in self.tokenizer.encode_batch(list(texts))])
+        return self._padded(self.tokenizer.encode_batch(list(texts)), texts)
 
     def batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[Ids, Tokenized]]:
         """Texts of like length together, so that little is padded: with each batch the places of its texts among all."""
-        rows = [row.ids for row in self.tokenizer.encode_batch(list(texts))]
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        rows = self.tokenizer.encode_batch(list(texts))
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
         for begin in range(0, len(order), size):
             places = order[begin : begin + size]
-            yield np.array(places, np.int64), _padded([rows[place] for place in places])
+            yield np.array(places, np.int64), self._padded([rows[place] for place in places], [texts[place] for place in places])
 
     def spell(self, word: str) -> tuple[str, ...]:
         """The features of a word as people write it; a feature as it stands in a vector is itself."""
+        if self.whole is not None:
+            place = self.whole.find(word)
+            places = [place] if place >= 0 else [spotted.place for spotted in self.whole.spot(word)]
+            return tuple(dict.fromkeys(self.words[place] for place in places))
         known = self.place_of.get(word)
         if known is not None and self.own_feature_of_V[self.feature_ids_F[known]] >= 0:
             return (word,)
-        places = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
-        return tuple(dict.fromkeys(self.words[place] for place in places if place >= 0))
+        own = (int(self.own_feature_of_V[token]) for token in self.tokenizer.encode(word, add_special_tokens=False).ids)
+        return tuple(dict.fromkeys(self.words[place] for place in own if place >= 0))
 
+    def pieces(self) -> list[list[int]]:
+        """Return the tokens that each feature is written with: of a token that is a feature, itself."""
+        if self.whole is None:
+            return [[int(token)] for token in self.feature_ids_F]
+        return [row.ids for row in self.tokenizer.encode_batch(list(self.whole.words), add_special_tokens=False)]
 
-def _padded(rows: Sequence[Sequence[int]]) -> Tokenized:
-    length = max((len(row) for row in rows), default=0)
-    ids_BL = np.zeros((len(rows), length), np.int64)
-    mask_BL = np.zeros((len(rows), length), bool)
-    for place, row in enumerate(rows):
-        ids_BL[place, : len(row)] = row
-        mask_BL[place, : len(row)] = True
-    return Tokenized(ids_BL, mask_BL)
+    def _padded(self, rows: Sequence[Encoding], texts: Sequence[str]) -> Tokenized:
+        length = max((len(row.ids) for row in rows), default=0)
+        ids_BL = np.zeros((len(rows), length), np.int64)
+        mask_BL = np.zeros((len(rows), length), bool)
+        places_BL = np.full((len(rows), length), -1, np.int64)
+        for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            count = len(row.ids)
+            ids_BL[number, :count], mask_BL[number, :count] = row.ids, True
+            if self.whole is not None:
+                places_BL[number, :count] = self.whole.places(text, row.offsets)
+        if self.whole is None:
+            places_BL = np.where(mask_BL, self.own_feature_of_V[ids_BL], -1)
+        return Tokenized(ids_BL, mask_BL, places_BL)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

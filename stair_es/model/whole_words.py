@@ -13,10 +13,32 @@ from typing import NamedTuple
 from stair_es.errors import ModelError
 
 WORDS_FILE = "words.json"
-_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_MARKS = "\u0300-\u036f"
+"""Combining accents, of texts whose letters come apart from them."""
+_LETTERS = rf"(?:[^\W\d_][{_MARKS}]*)+"
+_WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*")
+_PART = re.compile(_LETTERS)
 _BREAK = re.compile("['’-]")
-_PLURALS = (("ies", "y"), ("ches", "ch"), ("shes", "sh"), ("sses", "ss"), ("xes", "x"), ("oes", "o"), ("s", ""))
-"""Regular plural endings and what the singular has instead; irregular plurals are spellings of the vocabulary."""
+_GAP = re.compile(r"\s+|['’-]")
+"""What may stand between the parts of a joined pair: a comma or a full stop may not."""
+_NEVER_JOINED = frozenset(
+    ("a", "an", "the", "and", "or", "for", "to", "as", "his", "her", "my", "our", "your", "its", "their", "no", "is", "be")
+)
+"""First words of no pair: `her ring` is no herring, `a live band` isn't alive."""
+_PLURALS = (
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("sses", "ss"),
+    ("xes", "x"),
+    ("oes", "o"),
+    ("s", ""),
+    ("ses", "s"),
+    ("zes", "z"),
+)
+"""Regular plural endings and what the singular has instead, tried in this order; irregular plurals are spellings."""
+_NO_PLURALS = frozenset(("does", "news"))
+"""Words that would be taken for several of another: no deer is meant."""
 _SHORTEST = 3
 
 
@@ -42,10 +64,16 @@ class WholeWords:
             spellings: `{spelling: word}` for what isn't a word itself: `wolves`, `grey`, `anemone fish`.
 
         Raises:
-            ModelError: A word comes twice, or a spelling stands for a word that isn't there.
+            ModelError: There is no word, one is empty, has capital letters or comes twice, or a spelling stands for none of them.
         """
         self.words, self.spellings = tuple(words), dict(spellings or {})
         self.place_of = {word: place for place, word in enumerate(self.words)}
+        if not self.words:
+            raise ModelError("the vocabulary has no words", "Get the model again.")
+        if odd := [word for word in self.words if not word.strip() or word != word.lower()]:
+            raise ModelError(
+                f"the vocabulary has the word {odd[0]!r}, which is empty or not in lower case", "Get the model again."
+            )
         if len(self.place_of) != len(self.words):
             raise ModelError("a word comes twice in the vocabulary", "Get the model again.")
         for spelling, word in self.spellings.items():
@@ -57,8 +85,13 @@ class WholeWords:
 
     def find(self, word: str) -> int:
         """Return the index of a word as people write it, or -1: itself, another spelling of it, or its plural."""
-        word = _plain(word)
-        for each in (word, self.spellings.get(word, ""), *_singulars(word)):
+        if word.isascii():
+            return self._find(word.lower())
+        place = self._find(unicodedata.normalize("NFC", word.lower()))
+        return place if place >= 0 else self._find(_without_accents(word))
+
+    def _find(self, word: str) -> int:
+        for each in (word, *_singulars(word)):
             if (place := self.place_of.get(self.spellings.get(each, each), -1)) >= 0:
                 return place
         return -1
@@ -67,28 +100,52 @@ class WholeWords:
         """Return the words that a text says, in its order; a joined pair (`clown fish`) before its parts.
 
         Args:
-            text: Of any case. Offsets are those of `text.lower()`, which has the same length for all but a few letters.
+            text: Of any case.
         """
-        return list(self._spot([(found[0], found.start(), found.end()) for found in _WORD.finditer(text.lower())]))
+        return list(self._spot(text, [found.span() for found in _WORD.finditer(text)]))
 
-    def _spot(self, written: list[tuple[str, int, int]]) -> Iterator[Spotted]:
-        for number, (word, begin, end) in enumerate(written):
-            if number + 1 < len(written):
-                after, _, last = written[number + 1]
-                for pair in (f"{word} {after}", word + after):
-                    if (place := self.find(pair)) >= 0:
-                        yield Spotted(place, begin, last)
-                        break
-            yield from self._parts(word, begin, end)
+    def places(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
+        """Return for each token the index of the word that it stands for, or -1.
 
-    def _parts(self, word: str, begin: int, end: int) -> Iterator[Spotted]:
+        A word stands at its first token. Where two begin at the same token, the first that `spot` returns has it.
+
+        Args:
+            text: The text.
+            offsets: Of the tokens' characters in it, ascending, begin and end; the same number twice for special tokens.
+        """
+        places, token = [-1] * len(offsets), 0
+        for word in self.spot(text):
+            while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
+                token += 1
+            if token < len(offsets) and offsets[token][0] < word.end and places[token] < 0:
+                places[token] = word.place
+        return places
+
+    def _spot(self, text: str, spans: Sequence[tuple[int, int]]) -> Iterator[Spotted]:
+        for number, (begin, end) in enumerate(spans):
+            if number + 1 < len(spans) and _GAP.fullmatch(text, end, spans[number + 1][0]):
+                yield from self._pair(text, (begin, end), spans[number + 1])
+            yield from self._parts(text, begin, end)
+
+    def _pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[Spotted]:
+        """Yield two neighbours, if they are one word of the vocabulary."""
+        word, after = text[slice(*first)], text[slice(*second)]
+        joined = () if word.lower() in _NEVER_JOINED else (word + after,)
+        for pair in (f"{word} {after}", *joined):
+            if (place := self.find(pair)) >= 0:
+                yield Spotted(place, first[0], second[1])
+                return
+
+    def _parts(self, text: str, begin: int, end: int) -> Iterator[Spotted]:
         """Yield a word, or what of a word with a hyphen is one."""
-        for each in (word, _BREAK.sub("", word)):
+        word = text[begin:end]
+        broken = _BREAK.search(word) is not None
+        for each in (word, _BREAK.sub("", word)) if broken else (word,):
             if (place := self.find(each)) >= 0:
                 yield Spotted(place, begin, end)
                 return
-        if _BREAK.search(word):
-            yield from self._spot([(part[0], begin + part.start(), begin + part.end()) for part in re.finditer(r"[^'’-]+", word)])
+        if broken:
+            yield from self._spot(text, [part.span() for part in _PART.finditer(text, begin, end)])
 
     def to_json(self) -> str:
         """Return what `read` reads."""
@@ -103,7 +160,10 @@ class WholeWords:
         """
         try:
             told = json.loads(path.read_bytes())
-            return cls([str(word) for word in told["words"]], {str(k): str(v) for k, v in told.get("spellings", {}).items()})
+            words, spellings = told["words"], told.get("spellings", {}).items()
+            if not isinstance(words, list):
+                raise TypeError("words isn't a list")
+            return cls([str(word) for word in words], {str(spelling): str(word) for spelling, word in spellings})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"the vocabulary {path} can't be read: {error}", "Get the model again.") from error
 
@@ -116,17 +176,15 @@ class WholeWords:
         return ranks
 
 
-def _plain(word: str) -> str:
+def _without_accents(word: str) -> str:
     """Return a word in lower case without accents."""
-    if word.isascii():
-        return word.lower()
     letters = unicodedata.normalize("NFD", word.lower())
     return unicodedata.normalize("NFC", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
 def _singulars(word: str) -> Iterator[str]:
     """Yield what a word may be the regular plural of."""
-    if word.endswith(("ss", "us", "is")):
+    if word.endswith(("ss", "us", "is")) or word in _NO_PLURALS:
         return
     for ending, singular in _PLURALS:
         if word.endswith(ending) and len(word) - len(ending) + len(singular) >= _SHORTEST:

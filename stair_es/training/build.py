@@ -13,8 +13,9 @@ from stair_es.extras import need
 from stair_es.model import minilm_files, stair_checkpoint, stair_tokens
 from stair_es.model.stair import Stair
 from stair_es.model.stair_backbones import described
-from stair_es.model.stair_config import TOKENIZER_FILE, Backbone
+from stair_es.model.stair_config import TOKENIZER_FILE, Backbone, read_config
 from stair_es.model.stair_tokens import Ids, Tokens
+from stair_es.model.whole_words import WholeWords
 from stair_es.training import dedupe, pairs
 from stair_es.training.config import TrainConfig, stair_config
 from stair_es.training.config_tables import SetOf
@@ -59,14 +60,15 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
     start = None if plan.start is None else config.folder / Path(plan.start).expanduser()
     image, text = _local(config, plan.image.backbone), _local(config, plan.text.backbone)
     tokenizer = _tokenizer(text) if start is None else stair_tokens.load_tokenizer(start / TOKENIZER_FILE)
-    ids_F = _features(config, tokenizer, learned) if start is None else stair_checkpoint.feature_ids(start)
+    features = _features(config, tokenizer, learned) if start is None else _features_of(config, start)
     made = stair_config(config, described(image, plan.image.size_px), described(text))
-    found = Stair(made, Tokens(tokenizer, ids_F, plan.text.max_tokens), pretrained=plan.pretrained and start is None)
+    made = replace(made, vocabulary="words" if isinstance(features, WholeWords) else "tokens")
+    found = Stair(made, Tokens(tokenizer, features, plan.text.max_tokens), pretrained=plan.pretrained and start is None)
     if start is not None:
         stair_checkpoint.load_into(found, start)
     elif plan.start_embeddings and "words" in plan.heads:
         found.start_from_text_embeddings()
-    ears.say(f"model: {len(ids_F):,} words, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
+    ears.say(f"model: {len(features):,} words, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # states that are kept are computed before training begins: without dropout
     return found
 
@@ -78,10 +80,26 @@ def _local(config: TrainConfig, backbone: Backbone) -> Backbone:
     return replace(backbone, name=str(folder)) if there else backbone
 
 
-def _features(config: TrainConfig, tokenizer: Tokenizer, learned: TrainingSet) -> Ids:
+def _features(config: TrainConfig, tokenizer: Tokenizer, learned: TrainingSet) -> Ids | WholeWords:
+    if config.model.has_whole_words:
+        return WholeWords.read(config.folder / Path(config.model.vocabulary).expanduser())
     if config.model.vocabulary == "all":
         return stair_tokens.candidates(tokenizer)
     return stair_tokens.of_texts(tokenizer, (text for pair in learned for text in (*pair.captions, *pair.tags)))
+
+
+def _features_of(config: TrainConfig, start: Path) -> Ids | WholeWords:
+    """Those of the checkpoint that a training begins with; spellings of the same words may be others now."""
+    there = stair_checkpoint.features(start, read_config(start))
+    if not config.model.has_whole_words:
+        return there
+    asked = WholeWords.read(config.folder / Path(config.model.vocabulary).expanduser())
+    if not isinstance(there, WholeWords) or there.words != asked.words:
+        raise ModelError(
+            f"the checkpoint {start} has other features than the words of {config.model.vocabulary}",
+            "Leave model.vocabulary out to keep the checkpoint's, or model.start to begin anew.",
+        )
+    return asked
 
 
 def _tokenizer(text: Backbone) -> Tokenizer:

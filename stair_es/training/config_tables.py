@@ -140,8 +140,8 @@ class ModelPlan:
     heads: tuple[Head, ...] = ("words",)
     dense_dim: int = 256
     similarity: Similarity = "cosine"
-    vocabulary: Literal["all", "captions"] = "all"
-    """Which tokens are features: all, or those that occur in the training's captions."""
+    vocabulary: str = "all"
+    """The features: `all` tokens, those that occur in the training's `captions`, or the whole words of a `.json` file."""
     start: str | None = None
     """A checkpoint whose parameters are the beginning; it must have the same towers and features."""
     start_embeddings: bool = True
@@ -150,6 +150,24 @@ class ModelPlan:
     """Whether the backbones begin with their published weights."""
     teacher: str | None = None
     """A model with dense vectors that the loss `distil` learns from."""
+
+    def __post_init__(self) -> None:
+        """Check what can't be.
+
+        Raises:
+            UsageError: The vocabulary is unknown, or whole words are tied to the embeddings of tokens.
+        """
+        if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
+            raise UsageError(
+                f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json."
+            )
+        if self.has_whole_words and self.text.tie:
+            raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
+
+    @property
+    def has_whole_words(self) -> bool:
+        """Whether the vocabulary is a file of whole words."""
+        return self.vocabulary.endswith(".json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from stair_es.errors import SourceError
@@ -52,8 +51,7 @@ class LiveTexts:
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
         """See `Texts`."""
-        found = self.tokens.encode(texts)
-        return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+        return TextBatch.from_tokenized(self.tokens.encode(texts))
 
 
 @dataclass(frozen=True, kw_only=True)

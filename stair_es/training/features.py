@@ -160,7 +160,12 @@ class CachedTexts:
         """
         ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of like lengths together: little is padded
         self._places = {text: place for place, text in enumerate(ordered)}
-        self._ids = [ids for at in range(0, len(ordered), _AT_ONCE) for ids in _ids_of(model, ordered[at : at + _AT_ONCE])]
+        self._ids, places = list[Tensor](), list[NDArray[np.int32]]()
+        for begin in range(0, len(ordered), _AT_ONCE):
+            found = model.tokens.encode(ordered[begin : begin + _AT_ONCE])
+            self._ids += [torch.from_numpy(ids[mask]) for ids, mask in zip(found.ids_BL, found.mask_BL, strict=True)]
+            places.append(found.places_BL[found.mask_BL].astype(np.int32))
+        self._places_T = torch.from_numpy(np.concatenate(places))
         self._ends = np.cumsum([len(ids) for ids in self._ids])
         path = folder / f"texts-{_text_key(model, ordered)}.npy"
         if not path.is_file():
@@ -183,14 +188,15 @@ class CachedTexts:
         """See `examples.Texts`."""
         rows = [self._places[text] for text in texts]
         ids_BL, mask_BL = _padded([self._ids[row] for row in rows])
-        kept = [self._states_TD[int(self._ends[row]) - len(self._ids[row]) : int(self._ends[row])] for row in rows]
-        states = [torch.from_numpy(each.astype(np.float32)) for each in kept]
-        return TextBatch(ids_BL, mask_BL, torch.nn.utils.rnn.pad_sequence(states, batch_first=True))
-
-
-def _ids_of(model: Stair, texts: Sequence[str]) -> list[Tensor]:
-    found = model.tokens.encode(texts)
-    return [torch.from_numpy(ids[mask]) for ids, mask in zip(found.ids_BL, found.mask_BL, strict=True)]
+        kept = [slice(int(self._ends[row]) - len(self._ids[row]), int(self._ends[row])) for row in rows]
+        states = [torch.from_numpy(self._states_TD[each].astype(np.float32)) for each in kept]
+        places = [self._places_T[each].long() for each in kept]
+        return TextBatch(
+            ids_BL,
+            mask_BL,
+            torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1),
+            torch.nn.utils.rnn.pad_sequence(states, batch_first=True),
+        )
 
 
 def _padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from stair_es.errors import StairError, UsageError
 from stair_es.model import stair_checkpoint
 from stair_es.model.stair import Stair, without_training_traits
 from stair_es.model.stair_config import CONFIG_FILE
+from stair_es.model.whole_words import WholeWords
 from stair_es.training import build
 from stair_es.training.card import card
 from stair_es.training.config import TrainConfig
@@ -88,7 +89,7 @@ def train(
         validations=fed.validations,
         workers=workers,
         out=out,
-        key=_key(config, learned),
+        key=_key(config, learned, model.tokens.whole),
         tell=ears.tell,
         teacher=fed.teacher,
     )
@@ -140,7 +141,7 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _key(config: TrainConfig, learned: TrainingSet) -> str:
+def _key(config: TrainConfig, learned: TrainingSet, whole: WholeWords | None) -> str:
     """What a saved state must agree with: all but how the training is watched, where its files are, what only saves memory."""
     told = replace(
         config,
@@ -150,6 +151,8 @@ def _key(config: TrainConfig, learned: TrainingSet) -> str:
         batch=replace(config.batch, chunk=0),
     )
     digest = hashlib.sha256(repr(told).encode())
+    if whole is not None:
+        digest.update(whole.to_json().encode())
     for pair in learned:
         digest.update(orjson.dumps((pair.name, pair.captions, pair.tags)))
     return digest.hexdigest()[:16]
@@ -159,9 +162,10 @@ def _write(config: TrainConfig, model: Stair, out: Path, progress: Progress, lea
     finished = without_training_traits(model.config)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if stair_checkpoint.stored(name, model.config)}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    tensors[stair_checkpoint.FEATURE_IDS] = torch.from_numpy(model.tokens.feature_ids_F)
-    text = card(config, finished, progress, len(learned), len(model.tokens.feature_ids_F))
-    stair_checkpoint.save(out, finished, model.tokens.tokenizer, tensors, text)
+    if model.tokens.whole is None:
+        tensors[stair_checkpoint.FEATURE_IDS] = torch.from_numpy(model.tokens.feature_ids_F)
+    text = card(config, finished, progress, len(learned), len(model.tokens.words))
+    stair_checkpoint.save(out, finished, model.tokens.tokenizer, tensors, text, model.tokens.whole)
     (out / CONFIG_COPY).write_text(config.text, encoding="utf-8")
 
 

@@ -189,8 +189,7 @@ class Update:
 
     def _own(self, texts: TextBatch) -> Tensor:
         """Which words stand in the captions of all workers."""
-        places_BL = torch.where(texts.mask_BL, self.model.own_feature_of_V[texts.ids_BL], -1)
-        return self.workers.gather(stair_heads.present(places_BL, len(self.model.tokens.feature_ids_F)).float())
+        return self.workers.gather(stair_heads.present(texts.places_BL, len(self.model.tokens.words)).float())
 
     def _teacher(self, given: Given) -> Tensor:
         if given.teacher is None:

@@ -65,8 +65,7 @@ class Validation:
         tokens = model.tokens
         hits = []
         for caption, best, weights in zip(self.captions, best_NK, weights_NK, strict=True):
-            ids = tokens.encode([caption]).ids_BL[0]
-            own = {int(place) for place in tokens.own_feature_of_V[ids] if place >= 0}
+            own = {int(place) for place in tokens.encode([caption]).places_BL[0] if place >= 0}
             hits.append(bool(own & set(best[weights > 0].tolist())))
         return {"words": float((seen_NF > 0).sum(dim=1).float().mean()), "own@20": fmean(hits)}
 

@@ -60,7 +60,7 @@ def test_heads_in_numpy_are_those_that_were_trained(folder: Path, module: Stair,
         assert ids == module.tokens.encode([text]).ids_BL[0].tolist()
         ours = heads.of_states(network.states(ids), own_V[ids])[0]
         with torch.inference_mode():
-            asked = TextBatch(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))
+            asked = TextBatch(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool), torch.from_numpy(own_V[[ids]]))
             theirs = module.encode_texts(asked).weights_BF  # the text network is PyTorch's here, too
         assert ours is not None
         assert theirs is not None
@@ -89,7 +89,7 @@ def test_a_text_is_the_starters_words_and_those_of_the_heads(folder: Path, mini:
     for text, ours, known in zip(TEXTS, mini.encode_texts(TEXTS), starter.encode_texts(TEXTS), strict=True):
         found = module.tokens.encode([text])
         with torch.inference_mode():
-            asked = TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+            asked = TextBatch.from_tokenized(found)
             weights_BF = module.encode_texts(asked).weights_BF
         assert weights_BF is not None
         learned = {words[place]: float(weight) for place, weight in enumerate(weights_BF[0]) if weight > 0}

@@ -43,7 +43,7 @@ def _pixels(count: int) -> NDArray[np.uint8]:
 
 def _texts(model: Stair, texts: tuple[str, ...] = TEXTS) -> TextBatch:
     found = model.tokens.encode(texts)
-    return TextBatch(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL))
+    return TextBatch.from_tokenized(found)
 
 
 def _array(tensor: Any) -> Doubles:  # noqa: ANN401

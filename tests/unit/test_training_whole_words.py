@@ -1,0 +1,204 @@
+"""Trainings with a vocabulary of whole words: what they write, how it comes back, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_stair
+import tiny_training
+import torch
+from safetensors.numpy import load_file, save_file
+
+from stair_es.errors import ModelError, StairError, UsageError
+from stair_es.model import catalogue, stair_checkpoint
+from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.stair import Stair, TextBatch
+from stair_es.model.stair_tokens import Tokens, candidates
+from stair_es.model.whole_words import WholeWords
+from stair_es.training import build
+from stair_es.training.ears import DEAF
+from stair_es.training.features import CachedTexts
+from stair_es.training.run import train
+
+WORDS: dict[str, Any] = {"model.vocabulary": "words.json"}
+LEARNS: dict[str, Any] = {"recipe.steps": 120, "watch.every": 60, "optim.lr": 3e-3, "optim.backbone_lr": 3e-3}
+FROZEN: dict[str, Any] = {"recipe.frozen_backbones": True}
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_training.write_set(tmp_path / "set")
+    tiny_training.write_words(tmp_path / "set", crimson="red")
+    return tmp_path / "set"
+
+
+def load(out: Path, **how: Any) -> Encoder:  # noqa: ANN401
+    return catalogue.load(ModelSpec(name=str(out), **how))
+
+
+def test_a_training_learns_whole_words(folder: Path, tmp_path: Path) -> None:
+    trained = train(tiny_training.read(folder, {**WORDS, **LEARNS}), tmp_path / "out", device="cpu")
+    assert trained.best > 0.5  # of 9 images: by chance 1/9
+    encoder = load(tmp_path / "out")
+    assert getattr(encoder, "features", None) == tiny_training.WHOLE
+    bird, birds, none = encoder.encode_texts(["a blue bird", "Blue Birds", ""])
+    assert {"bluebird", "bird"} <= set(bird.features)
+    assert {"bluebird", "bird"} <= set(birds.features)
+    assert set(none.features) <= set(tiny_training.WHOLE)
+    assert isinstance(encoder, Speller)
+    assert [encoder.spell(word) for word in ("Dogs", "crimson", "the")] == [("dog",), ("red",), ()]
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert "feature_ids" not in weights
+    assert weights["image.head.bias_F"].shape == weights["text.own_words.word_F"].shape == (len(tiny_training.WHOLE),)
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocabulary"] == "words"
+
+
+def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: Path) -> None:
+    ids = set()
+    for name in ("one", "two"):
+        train(tiny_training.read(folder, WORDS), tmp_path / name, device="cpu")
+        ids.add(catalogue.resolve(str(tmp_path / name)).model_id)
+    assert len(ids) == 1
+    again = stair_checkpoint.load(tmp_path / "one")
+    tiny_stair.write(tmp_path / "two", again, tiny_stair.tensors(again))
+    assert ids == {catalogue.resolve(str(tmp_path / "two")).model_id}
+    (tmp_path / "two" / "words.json").write_text(WholeWords(again.tokens.words).to_json())  # without a spelling
+    assert catalogue.resolve(str(tmp_path / "two")).model_id not in ids
+
+
+def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:
+    plain = tiny_stair.model(tiny_stair.config())
+    whole = WholeWords(tiny_training.WHOLE)
+    words = Stair(tiny_stair.config(vocabulary="words"), Tokens(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)).eval()
+    words.text.backbone.load_state_dict(plain.text.backbone.state_dict())
+    texts = ["blue birds of the sea", "", "running", "a red dog " * 9]
+    for model in (plain, words):
+        for _ in range(2):  # computed, and from the file
+            kept = CachedTexts(model, texts, tmp_path, lambda what, done, total: None).batch(texts)
+            wanted = TextBatch.from_tokenized(model.tokens.encode(texts))
+            for name in ("ids_BL", "mask_BL", "places_BL"):
+                found = getattr(kept, name)
+                assert torch.equal(found, getattr(wanted, name)), name
+                assert found.dtype == getattr(wanted, name).dtype
+    assert len(list(tmp_path.iterdir())) == 1, "states don't depend on the vocabulary"
+
+
+def test_a_training_from_kept_states_learns_whole_words(folder: Path, tmp_path: Path) -> None:
+    changes = {**WORDS, **LEARNS, **FROZEN, "data.cache": True, "data.views": 1, "optim.lr": 1e-2}
+    trained = train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    assert trained.best > 0.3
+    (found,) = load(tmp_path / "out").encode_texts(["blue bird"])
+    assert {"bluebird", "bird"} <= set(found.features)
+
+
+def test_a_text_has_the_words_that_it_says_where_it_is_a_bag(folder: Path, tmp_path: Path) -> None:
+    changes = {**WORDS, "recipe.name": "bag-of-words", "model.text.always_masked": True}
+    train(tiny_training.read(folder, changes), tmp_path / "out", device="cpu")
+    found = [set(each.features) for each in load(tmp_path / "out").encode_texts(["blue bird of the seas", "xyzzy"])]
+    assert found[0] <= {"bluebird", "bird", "sea"}
+    assert found[0]
+    assert found[1] == set()
+
+
+def test_a_whole_word_begins_as_the_mean_of_its_tokens() -> None:
+    config = tiny_stair.config(vocabulary="words", image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH)
+    model = Stair(config, Tokens(tiny_stair.tokenizer(), WholeWords(["dog", "running", "dogs"]), 12))
+    model.start_from_text_embeddings()
+    table = model.text.backbone.word_embeddings_VD.detach()
+    place = tiny_stair.tokenizer().token_to_id
+    rows = torch.stack(
+        [table[[place(piece) for piece in pieces]].mean(0) for pieces in (["dog"], ["run", "##n", "##ing"], ["dog", "##s"])]
+    )
+    wanted = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
+    for head in (model.image.head, model.text.head):
+        assert torch.allclose(head.embedding_FT, wanted, atol=1e-6)
+
+
+def test_tokens_begin_as_their_own_embeddings_to_the_bit() -> None:
+    model = tiny_stair.model(tiny_stair.config(image_transform_dim=tiny_stair.WIDTH, text_transform_dim=tiny_stair.WIDTH))
+    model.start_from_text_embeddings()
+    rows = model.text.backbone.word_embeddings_VD.detach()[torch.from_numpy(candidates(tiny_stair.tokenizer()))]
+    assert torch.equal(model.text.head.embedding_FT, torch.nn.functional.normalize(rows - rows.mean(0), dim=1))
+
+
+def test_a_training_goes_on_with_the_same_words_only(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read(folder, WORDS)
+    train(config, tmp_path / "out", device="cpu")
+    assert train(config, tmp_path / "out", device="cpu").steps == 6
+    tiny_training.write_words(folder, scarlet="red")
+    with pytest.raises(UsageError, match="another configuration or other data"):
+        train(config, tmp_path / "out", device="cpu")
+
+
+def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) -> None:
+    train(tiny_training.read(folder, WORDS), tmp_path / "first", device="cpu")
+    train(tiny_training.read(folder, {"model.start": str(tmp_path / "first")}), tmp_path / "second", device="cpu")
+    assert (tmp_path / "second" / "words.json").read_bytes() == (tmp_path / "first" / "words.json").read_bytes()
+    tiny_training.write_words(folder, scarlet="red")  # other spellings of the same words
+    train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
+    assert stair_checkpoint.load(tmp_path / "third").tokens.spell("scarlet") == ("red",)
+    tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
+    with pytest.raises(ModelError, match="other features than the words of"):
+        train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
+    train(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+    with pytest.raises(ModelError, match="other features than the words of"):
+        train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
+
+
+def test_a_folder_that_had_whole_words_has_none_left(folder: Path, tmp_path: Path) -> None:
+    train(tiny_training.read(folder, WORDS), tmp_path / "out", device="cpu")
+    assert (tmp_path / "out" / "words.json").is_file()
+    train(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
+    model = stair_checkpoint.load(tmp_path / "tokens")
+    tiny_stair.write(tmp_path / "out", model, tiny_stair.tensors(model))
+    assert not (tmp_path / "out" / "words.json").exists()
+    assert load(tmp_path / "out").encode_texts(["red dog"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.vocabulary": "words"}, "unknown vocabulary 'words'"),
+        ({"model.vocabulary": "words.txt"}, r"unknown vocabulary 'words\.txt'"),
+        ({**WORDS, "model.text.tie": True}, "shares the embeddings of tokens"),
+    ],
+)
+def test_what_can_not_be_is_a_usage_error(folder: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as wrong:
+        tiny_training.read(folder, changes)
+    assert wrong.value.remedy
+
+
+def test_a_file_that_is_not_there_is_told(folder: Path, tmp_path: Path) -> None:
+    config = tiny_training.read(folder, {"model.vocabulary": "nowhere.json"})
+    with pytest.raises(StairError, match=r"vocabulary .*nowhere\.json can't be read"):
+        build.model(config, build.training_set(config, DEAF, 1), DEAF)
+
+
+def test_a_checkpoint_whose_words_do_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(tiny_training.read(folder, WORDS), out, device="cpu")
+    whole = (out / "words.json").read_bytes()
+    for words, message in (
+        (WholeWords(tiny_training.WHOLE[:-1]).to_json().encode(), r"words\.json has 9 words, model\.safetensors weights for 10"),
+        (b'{"words": 3}', r"words\.json can't be read"),
+        (None, r"can't read .*words\.json"),
+    ):
+        (out / "words.json").unlink()
+        if words is not None:
+            (out / "words.json").write_bytes(words)
+        with pytest.raises(ModelError, match=message):
+            load(out).encode_texts(["red dog"])
+    (out / "words.json").write_bytes(whole)
+    weights = load_file(out / "model.safetensors")
+    save_file({name: each for name, each in weights.items() if name != "image.head.embedding_FT"}, out / "model.safetensors")
+    with pytest.raises(ModelError, match=r"lacks image\.head\.embedding_FT"):
+        load(out, backend="torch").encode_texts(["red dog"])
