@@ -1,80 +1,217 @@
-"""Train the heads of stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
+"""Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
 
     python benchmarks/small_sets/build.py --out SETS
     python tools/build_mini.py --sets SETS --work RUN        # broken off, it goes on where it was
+    python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # only the words, the gate and the blend anew
 
-Needs the extras [train]. About 20 minutes on 2 cores, most of it for the networks below the heads, whose answers are kept in
-STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, and by the authors of the test photographs) aren't learned from. The same sets on the
-same machine give the same bytes.
+Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on 2
+cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, and by the
+authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import mini_gate
+import mini_words
 import numpy as np
 import torch
+from mini_words import NamedClass
 
-from stair_es.model import stair_checkpoint, stair_mini_files, starter_data
-from stair_es.model.stair_config import CARD_FILE, read_config
-from stair_es.model.stair_mini_files import Blend, Mini
-from stair_es.model.starter import meaningful
+from stair_es.config import Home
+from stair_es.model import minilm_files, stair_checkpoint, stair_mini_files
+from stair_es.model.drawing_gate import DrawingGate
+from stair_es.model.image_network import load_network
+from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.stair_config import CARD_FILE, CONFIG_FILE, read_config
+from stair_es.model.stair_mini_files import Blend, ClassWords, Mini, NearWords
+from stair_es.model.stop_words import load_stop_words
+from stair_es.model.whole_words import WORDS_FILE, WholeWords
+from stair_es.model.wordpiece import Vocabulary, load_vocabulary
 from stair_es.training.config import TrainConfig, read_train_config
 from stair_es.training.ears import Ears, Moment
 from stair_es.training.logs import CSV_FILE
-from stair_es.training.run import Trained, train
+from stair_es.training.run import train
+from stair_es.types import Floats
 
-CONFIG = Path(__file__).with_name("mini.toml")
-LOG = Path(__file__).with_name("mini-log.csv")
+CONFIG, LOG = mini_words.FOLDER / "mini.toml", mini_words.FOLDER / "log.csv"
 LEFT_OUT = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
-BLEND = Blend(image_power=1.5, image_starter=0.5, image_starter_sure=1.0, image_words=64, text_starter=1.0, text_words=48)
-"""Chosen on the validation sets and the 40 photographs of examples/photos."""
+BLEND = Blend(
+    lift=0.7,
+    gain=30.0,
+    trim=0.05,
+    object_threshold=0.45,
+    object_share=0.75,
+    class_share=0.45,
+    class_needs=0.12,
+    drawn=0.5,
+    image_power=1.5,
+    image_classes=0.5,
+    image_classes_sure=1.0,
+    image_words=64,
+    text_near=8,
+    text_near_least=0.25,
+    text_near_known=0.3,
+    text_classes=0.5,
+    text_class_words=24,
+    text_temperature=0.05,
+    text_rarest=0.02,
+    text_heads=1.0,
+    text_words=48,
+)
+"""`docs/stair-mini.md` says what was chosen where."""
+_CLASS_TEXT_WORDS = 6
+_NEAR_LEAST_LETTERS = 2
+_DRAWINGS = 2500
+"""That the gate learns from: enough, and half of the time."""
 _THREADS = 2
 """Of PyTorch: another number may round otherwise."""
 
 
-def configured(sets: Path, work: Path) -> TrainConfig:
-    """The training, on what of the sets may be learned from.
+@dataclass(frozen=True)
+class Told:
+    """What is known before training."""
+
+    classes: list[NamedClass]
+    objects: list[NamedClass]
+    vocabulary: WholeWords
+
+
+def tell_words(sets: Path, work: Path) -> Told:
+    """Write what of the sets may be learned from, and the vocabulary, into the folder of the training.
 
     Raises:
         OSError: The sets aren't there.
     """
+    work.mkdir(parents=True, exist_ok=True)
     lines = (sets / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
-    work.mkdir(parents=True, exist_ok=True)
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
+    classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
+    english = [word for word in load_vocabulary().words if re.fullmatch("[a-z]+", word)]
+    vocabulary = mini_words.build_vocabulary([*classes, *objects], work / "train.jsonl", english)
+    (work / WORDS_FILE).write_text(vocabulary.to_json(), encoding="utf-8")
+    return Told(classes, objects, vocabulary)
+
+
+def configure_training(sets: Path, work: Path) -> TrainConfig:
+    """Return the training of the heads."""
     changes = {
         "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
         "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
+        "model.vocabulary": str(work / WORDS_FILE),
     }
     return read_train_config(CONFIG, changes)
 
 
-def shipped(folder: Path) -> Mini:
-    """The heads of a trained checkpoint, without the features that no text searches for (stop words, punctuation)."""
-    config = read_config(folder)
-    ids_F, arrays = stair_checkpoint.feature_ids(folder), stair_checkpoint.read_arrays(folder)
-    words, stop = starter_data.load_vocabulary().words, starter_data.load_stop_words()
-    kept_F = np.array([meaningful(words[token], stop) for token in ids_F])
-    of_words = {name for name, array in arrays.items() if name.rsplit(".", 1)[-1] in ("embedding_FT", "bias_F", "word_F")}
-    rows = {name: array[kept_F] if name in of_words else array for name, array in arrays.items() if name != "log_scale"}
-    return Mini(config=config, blend=BLEND, feature_ids_F=ids_F[kept_F], arrays=rows)
+def pack_classes(classes: Sequence[NamedClass], vocabulary: WholeWords) -> ClassWords:
+    """Return the words of classes as they are shipped."""
+    table = [sorted(each.weights.items(), key=lambda pair: (-pair[1], pair[0])) for each in classes]
+    most = max(map(len, table))
+    word_ids, weights = np.zeros((len(table), most), np.uint16), np.zeros((len(table), most), np.uint8)
+    for row, words in enumerate(table):
+        word_ids[row, : len(words)] = [vocabulary.place_of[word] for word, _ in words]
+        weights[row, : len(words)] = [round(255 * weight) for _, weight in words]
+    return ClassWords(word_ids_KE=word_ids, weights_KE=weights, words=len(vocabulary))
 
 
-def card(sets: Path, trained: Trained, mini: Mini) -> str:
-    """The model card, with the credit that each source asks for."""
+class Embedder:
+    """The text network as it is used here."""
+
+    def __init__(self, tokens: Vocabulary) -> None:
+        self._tokens = tokens
+        self._network = MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Return unit vectors [B, D]."""
+        return np.stack([self._network.embed(self._tokens.with_ends(self._tokens.encode(text), MAX_TOKENS)) for text in texts])
+
+
+def find_near(tokens: Vocabulary, vocabulary: WholeWords, words_VD: Floats, embedder: Embedder) -> NearWords:
+    """Return for each whole token that isn't a stop word the words near to it."""
+    stop = load_stop_words()
+    ids = [
+        place
+        for place, word in enumerate(tokens.words)
+        if re.fullmatch("[a-z]+", word) and len(word) >= _NEAR_LEAST_LETTERS and word not in stop
+    ]
+    tokens_TD = embedder.embed([tokens.words[place] for place in ids])
+    nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
+    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, : BLEND.text_near]
+    weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
+    return NearWords(
+        token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN
+    )
+
+
+def learn_gate(sets: Path, work: Path, downloads: Path) -> DrawingGate:
+    """Return the gate that tells drawings from photographs."""
+    network = load_network("onnx", _THREADS)
+    rows = [json.loads(line) for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
+    drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
+    photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
+    _say(f"gate: {len(drawings)} drawings, {len(photos)} pictures of photographs")
+    return mini_gate.fit_gate(
+        mini_gate.describe_pictures(drawings, np.ones(len(drawings), np.float32), network),
+        mini_gate.describe_pictures(photos, counts_N, network),
+    )
+
+
+def assemble(told: Told, heads: Path, gate: DrawingGate) -> Mini:
+    """Return all that is shipped."""
+    tokens = load_vocabulary()
+    embedder = Embedder(tokens)
+    words_VD = embedder.embed(told.vocabulary.words)
+    classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
+    arrays = {name: array for name, array in stair_checkpoint.read_arrays(heads).items() if name != "log_scale"}
+    arrays |= {
+        "gate.statistics_S": gate.statistic_weights_S,
+        "gate.features_P": gate.feature_weights_P,
+        "gate.bias": np.array([gate.bias], np.float32),
+        "embeddings.words_VD": words_VD,
+        "embeddings.classes_KD": classes_KD,
+    }
+    return Mini(
+        config=read_config(heads),
+        blend=BLEND,
+        vocabulary=told.vocabulary,
+        same_things=tuple(each.same for each in told.objects),
+        classes=pack_classes(told.classes, told.vocabulary),
+        objects=pack_classes(told.objects, told.vocabulary),
+        table=find_near(tokens, told.vocabulary, words_VD, embedder),
+        arrays=arrays,
+    )
+
+
+def _heaviest(named: NamedClass) -> list[str]:
+    """Return the words that the text network reads for a class."""
+    return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
+
+
+def write_card(sets: Path, heads: Path, mini: Mini) -> str:
+    """Return the model card, with the credit that each source asks for."""
     told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
     sources: dict[str, int] = told["files"]["train"]["sources"]
     learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items() if not name.startswith(LEFT_OUT))
-    credits = "\n".join(
-        f"| {each['name']} {each['version']} | {each['credit']} | {each['licence']} |"
+    pairs = sum(count for name, count in sources.items() if not name.startswith(LEFT_OUT))
+    packages = [
+        (each["name"], each["version"], each["credit"], each["licence"])
         for each in told["packages"]
         if not each["name"].startswith((LEFT_OUT, "openmoji", "emoji-datasource-twitter"))
+    ]
+    photos = [(each.name, each.version, each.credit, each.licence) for each in (*mini_gate.PHOTOS, mini_gate.SCIKIT_IMAGE)]
+    drawn, taken = (
+        "\n".join(f"| {name} {version} | {credit} | {licence} |" for name, version, credit, licence in rows)
+        for rows in (packages, photos)
     )
     return f"""---
 library_name: stair-es
@@ -84,38 +221,55 @@ tags: [image-search, sparse, rank_features, STAIR]
 
 # stair-mini
 
-Heads of a STAIR model by the grounded recipe of stair-es, over EfficientNet-Lite2 and all-MiniLM-L6-v2 (neither is in here),
-for {len(mini.feature_ids_F):,} words of BERT's vocabulary; their words are added to those of the starter. Matrices are int8 with
-a scale for each row. `docs/stair-mini.md` of stair-es says how good it is and what it can't see.
+The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written by hand (`tools/mini/classes.txt`, `objects.txt`), and,
+for drawings, heads of a STAIR model by the grounded recipe of stair-es over EfficientNet-Lite2 and all-MiniLM-L6-v2. None of the three
+networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`). Matrices are int8 with a scale for each row.
+`docs/stair-mini.md` of stair-es says how good it is and what it can't see.
 
-- Trained by `tools/build_mini.py` with `tools/mini.toml` on {trained.pairs:,} pictures ({learned}); {trained.steps} steps
-- Recall@1 of the heads alone on the validation sets, both directions: {100 * trained.best:.1f} % at step {trained.best_step}
+- Heads trained by `tools/build_mini.py` with `tools/mini/mini.toml` on {pairs:,} pictures ({learned})
+- The gate that tells drawings from photographs was learned from these drawings and from the photographs below
 - Not learned from: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation: values were chosen on it)
 
 ## Data and credits
 
-The pictures themselves are not in here. What was learned from:
+No picture is in here. What the heads learned from:
 
 | package | by | licence |
 |---|---|---|
-{credits}
+{drawn}
 
 EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>; scaled,
-put on white and turned into numbers here. The heads are under stair-es's licence, Apache-2.0, as far as they are ours to license.
+put on white and turned into numbers here. What the gate learned from besides, all of it reduced to
+{len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers:
+
+| package | by | licence |
+|---|---|---|
+| examples/photos of stair-es | see its CREDITS.md | free ones |
+{taken}
+
+The heads, the gate and the words are under stair-es's licence, Apache-2.0, as far as they are ours to license.
 """
 
 
-def build(sets: Path, work: Path, out: Path, log: Path) -> None:
+def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Path | None) -> None:
     """Train and write."""
     torch.set_num_threads(_THREADS)
-    ears = Ears(say=_say, tell=_tell, progress=lambda what, done, total: None)
-    trained = train(configured(sets, work), work / "heads", ears, device="cpu")
-    mini = shipped(trained.folder)
+    told = tell_words(sets, work)
+    _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
+    heads = trained
+    if heads is None:
+        ears = Ears(say=_say, tell=_tell, progress=lambda what, done, total: None)
+        heads = train(configure_training(sets, work), work / "heads", ears, device="cpu").folder
+        LOG.write_bytes((heads / CSV_FILE).read_bytes())
+    if WholeWords.read(heads / WORDS_FILE).words != told.vocabulary.words:
+        raise SystemExit(f"{heads} was trained with other words: train anew, without --trained")
+    downloads.mkdir(parents=True, exist_ok=True)
+    mini = assemble(told, heads, learn_gate(sets, work, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**stair_mini_files.files(mini), CARD_FILE: card(sets, trained, mini).encode()}.items():
+    for name, data in {**stair_mini_files.write_files(mini), CARD_FILE: write_card(sets, heads, mini).encode()}.items():
         (out / name).write_bytes(data)
         _say(f"{out / name}: {len(data):,} bytes")
-    log.write_bytes((trained.folder / CSV_FILE).read_bytes())
+    assert (out / CONFIG_FILE).is_file()
 
 
 def _say(line: str) -> None:
@@ -132,10 +286,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=Path, required=True, help="what benchmarks/small_sets/build.py made")
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
+    parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
+    parser.add_argument("--trained", type=Path, help="heads that were trained before: don't train")
     parser.add_argument("--out", type=Path, default=stair_mini_files.FOLDER)
-    parser.add_argument("--log", type=Path, default=LOG, help="where the training's log is kept")
     given = parser.parse_args(arguments)
-    build(given.sets.absolute(), given.work.absolute(), given.out, given.log)
+    work = given.work.absolute()
+    build(given.sets.absolute(), work, given.out, given.downloads or work / "downloads", given.trained)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from stair_es.errors import MissingExtra, ModelError, UsageError
 from stair_es.eval.dense import DenseEncoder, dense_of
-from stair_es.model import catalogue, starter_data
+from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.model.starter import Starter, meaningful
+from stair_es.model.stop_words import is_meaningful, load_stop_words
+from stair_es.model.wordpiece import Vocabulary as WordPieces
+from stair_es.model.wordpiece import load_vocabulary
 
 _T = TypeVar("_T")
 
@@ -43,8 +45,6 @@ class Contender:
     @property
     def features(self) -> tuple[str, ...] | None:
         """The words that its vectors can have; None where it doesn't tell."""
-        if isinstance(self.encoder, Starter):
-            return reference_features()
         return tuple(self.encoder.features) if isinstance(self.encoder, Vocabulary) else None
 
     @property
@@ -115,10 +115,22 @@ def label_space(models: Sequence[Contender]) -> LabelSpace:
     for model in models:
         if model.has_words and (words := model.features) is not None:
             return LabelSpace(words=words, speller=model.speller)
-    return LabelSpace(words=reference_features(), speller=Starter(ModelSpec(name="starter")))
+    return LabelSpace(words=reference_features(), speller=PieceSpeller(load_vocabulary()))
 
 
 def reference_features() -> tuple[str, ...]:
     """The words of the BERT vocabulary that mean something: the label space of models that have none of their own."""
-    stop = starter_data.load_stop_words()
-    return tuple(word for word in starter_data.load_vocabulary().words if meaningful(word, stop))
+    stop = load_stop_words()
+    return tuple(word for word in load_vocabulary().words if is_meaningful(word, stop))
+
+
+class PieceSpeller:
+    """Spell words in the tokens of BERT's vocabulary; see `Speller`."""
+
+    def __init__(self, tokens: WordPieces) -> None:
+        self._tokens, self._stop = tokens, load_stop_words()
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """Return the token of a word, or its pieces; stop words and punctuation have none."""
+        found = (self._tokens.words[token] for token in dict.fromkeys(self._tokens.encode(word)))
+        return tuple(token for token in found if is_meaningful(token, self._stop))

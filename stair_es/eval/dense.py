@@ -12,11 +12,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from stair_es.config import Home
-from stair_es.model import minilm_files, starter_data
+from stair_es.model import minilm_files, stair_mini_files
+from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import Encoder
 from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
-from stair_es.model.starter import Starter
-from stair_es.model.wordpiece import Vocabulary
+from stair_es.model.stair_mini import StairMini, shrink_pixels
+from stair_es.model.wordpiece import Vocabulary, load_vocabulary
 from stair_es.types import Floats, Pixels
 
 CONSE_CLASSES = 10
@@ -33,16 +34,16 @@ class DenseEncoder(Protocol):
         """[B, D], each of length 1."""
 
 
-class StarterDense:
-    """The starter's networks without words: dense ConSE (Norouzi et al., 2014) against the embedding of the text."""
+class ConseEncoder:
+    """The networks of stair-mini without words: dense ConSE (Norouzi et al., 2014) against the embedding of the text."""
 
-    def __init__(self, encoder: Starter) -> None:
+    def __init__(self, encoder: StairMini) -> None:
         """Nothing is loaded yet."""
         self._encoder = encoder
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """An image is the mean of its 10 likeliest classes' embeddings."""
-        logits_BK = self._encoder.image_network.see(pixels_BHWC).logits_BK
+        logits_BK = self._encoder.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).logits_BK
         return np.stack([_conse(logits_K, self._classes) for logits_K in logits_BK])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
@@ -52,11 +53,11 @@ class StarterDense:
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
-        return starter_data.load_vocabulary()
+        return load_vocabulary()
 
     @cached_property
     def _classes(self) -> Floats:
-        return starter_data.load_class_words(len(self._vocabulary)).embeddings
+        return stair_mini_files.read().arrays["embeddings.classes_KD"]
 
     @cached_property
     def _network(self) -> MiniLM:
@@ -64,7 +65,7 @@ class StarterDense:
 
 
 def dense_of(encoder: Encoder) -> DenseEncoder | None:
-    """The dense side of an encoder: its own, or that of the starter's networks; None where there is none.
+    """The dense side of an encoder: its own, or that of stair-mini's networks; None where there is none.
 
     An encoder that has the methods for other checkpoints of its kind says `words_only`.
     """
@@ -72,7 +73,7 @@ def dense_of(encoder: Encoder) -> DenseEncoder | None:
         return None
     if isinstance(encoder, DenseEncoder):
         return encoder
-    return StarterDense(encoder) if isinstance(encoder, Starter) else None
+    return ConseEncoder(encoder) if isinstance(encoder, StairMini) else None
 
 
 def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from stair_es.model import starter_data
+from stair_es.model.stop_words import load_stop_words
 from stair_es.model.encoder import Speller
 from stair_es.types import SparseVector
 
@@ -24,7 +24,7 @@ def own_words(texts: Sequence[str], speller: Speller | None) -> list[SparseVecto
 
 def spelt(text: str, speller: Speller | None) -> tuple[str, ...]:
     """The features of the words in a text, each once, in their order."""
-    stop = starter_data.load_stop_words()
+    stop = load_stop_words()
     words = [word for written in text.split() if (word := _bare(written)) and word.lower() not in stop]
     pieces = (speller.spell(word) if speller else (word.lower(),) for word in words)
     return tuple(dict.fromkeys(feature for word in pieces for feature in word))

@@ -1,4 +1,4 @@
-"""The image network of the starter, in onnxruntime or in PyTorch: pixels in, logits of the 1,000 ImageNet classes out."""
+"""The image network of stair-mini, in onnxruntime or in PyTorch: pixels in, logits of the 1,000 ImageNet classes out."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
     """
     if spec.text_tower != "full":
         raise ModelError(
-            f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only the starter has a table."
+            f"{card.name} has no text tower {spec.text_tower!r}", "Leave --text-tower out: only stair-mini has a table."
         )
     check_known(spec)
     if spec.backend == "onnx" and spec.precision != "fp32":

@@ -1,80 +1,223 @@
-"""stair-mini: the starter's words plus those of heads that learned from drawings, over the same two networks.
+"""stair-mini: the words of an image classifier and of an object detector, and for drawings those of trained heads.
 
-Each network runs once for an image or a text; both parts look at what it made of it. `docs/stair-mini.md` has the
-numbers and the blind spots.
+The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with words
+instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas, numbers and blind spots.
 
-Shape suffixes: see `starter_data`; L tokens of a text, F features of the heads.
+Shape suffixes: B batch, H height, W width, C channels; others as in `stair_mini_files`.
 """
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-from stair_es.model import stair_mini_files
-from stair_es.model.minilm import MAX_TOKENS
-from stair_es.model.stair_mini_files import Mini
+from stair_es.config import Home
+from stair_es.errors import ModelError
+from stair_es.model import minilm_files, stair_mini_files
+from stair_es.model.drawing_gate import DrawingGate
+from stair_es.model.detector import Detector, load_detector
+from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model.encoder import ModelSpec, OfCard, check_known
+from stair_es.model.image_network import ImageNetwork, load_network
+from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.stair_encoder import sparse
+from stair_es.model.stair_mini_files import Doubles, Mini
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.model.stair_numpy import NumpyHeads
-from stair_es.model.starter import Starter, keep_top, nearest, softmax, unit
-from stair_es.model.starter_data import Doubles
-from stair_es.types import Floats
+from stair_es.model.stop_words import load_stop_words
+from stair_es.model.whole_words import Spotted
+from stair_es.model.wordpiece import Vocabulary, load_vocabulary
+from stair_es.types import Floats, Pixels, SparseVector
+
+_UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
 
 
-class StairMini(Starter):
-    """The encoder: a starter whose vectors have the heads' words added."""
+class StairMini(OfCard):
+    """The encoder. Each network is loaded when it is first used, once, whichever thread comes first."""
 
     _card = KIND.card
 
-    def _image(self, logits_K: Floats, features_D: Floats) -> Doubles:
-        """At most 64 words [V]. The surer the classifier is of its class, the more its words count."""
-        classes_K = softmax(logits_K.astype(np.float64))
-        blend = self._mini.blend
-        learned_V = unit(self._placed(self._heads.of_features(features_D)[0]) ** blend.image_power)
-        share = blend.image_starter + blend.image_starter_sure * float(classes_K.max())
-        return unit(keep_top(learned_V + share * self._words_of_classes(classes_K), blend.image_words))
+    def __init__(self, spec: ModelSpec) -> None:
+        """Keep the spec; nothing is loaded yet.
 
-    def _may_be_seen(self) -> NDArray[np.bool_]:
-        """[V]: the heads' words, too."""
-        seen_V = super()._may_be_seen()
-        seen_V[self._mini.feature_ids_F] = True
-        return seen_V
+        Args:
+            spec: Backend, threads and text tower.
+
+        Raises:
+            ModelError: The spec names an unknown text tower or backend, or a negative number of threads.
+        """
+        check_known(spec)
+        self._spec = spec
+        self._lock = threading.RLock()
+
+    def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
+        """Return at most 64 words for each image, at least one.
+
+        Raises:
+            ModelError: The pixels have another shape or type than `image_spec` says, or a network can't be loaded.
+            MissingExtra: The torch backend was asked for and isn't installed.
+        """
+        side = self.image_spec.size_px
+        if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
+            raise ModelError(
+                f"{self._card.name} wants uint8 pixels of shape (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                "Use stair_es.sources.decode with the image_spec of the encoder.",
+            )
+        small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)
+        seen = self.image_network.see(small_BHWC)
+        rows = zip(small_BHWC, seen.logits_BK, seen.features_BD, self.detector.detect(pixels_BHWC), strict=True)
+        return [self._sparse(self._image(*row)) for row in rows]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return the words of each text and those near to it, at most 48; of a long text the first 254 tokens count.
+
+        Raises:
+            ModelError: The text network can't be fetched or loaded.
+        """
+        return [self._sparse(self._text(text)) for text in texts]
+
+    def spell(self, word: str) -> tuple[str, ...]:
+        """Return the words of the vocabulary that a word as people write it stands for; see `Speller`."""
+        vocabulary = self._mini.vocabulary
+        place = vocabulary.find(word)
+        places = [place] if place >= 0 else [spotted.place for spotted in vocabulary.spot(word)]
+        return tuple(vocabulary.words[place] for place in dict.fromkeys(places))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """All words that a vector may have."""
+        return self._mini.vocabulary.words
+
+    @property
+    def image_features(self) -> tuple[str, ...]:
+        """All words that an image's vector may have."""
+        return self.features
+
+    @property
+    def image_network(self) -> ImageNetwork:
+        """The classifier behind `encode_images`."""
+        with self._lock:
+            return self._image_network
+
+    @property
+    def detector(self) -> Detector:
+        """The detector behind `encode_images`."""
+        with self._lock:
+            return self._detector
+
+    def _image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Doubles:
+        """Return the words' weights [V] for one image and what the networks make of it."""
+        blend = self._mini.blend
+        classes_K = softmax(logits_K.astype(np.float64))
+        seen_V = self._see(classes_K, scores_O.astype(np.float64))
+        if self._gate.measure(small_HWC, features_P) < blend.drawn:
+            return seen_V
+        learned_V = unit(_there(self._heads.of_features(features_P)[0]).astype(np.float64) ** blend.image_power)
+        share = blend.image_classes + blend.image_classes_sure * float(classes_K.max())
+        return unit(keep_top(learned_V + share * seen_V, blend.image_words))
+
+    def _see(self, classes_K: Doubles, scores_O: Doubles) -> Doubles:
+        """Return the weights [V], of length 1, of the classes that are seen."""
+        mini, blend = self._mini, self._mini.blend
+        lifted_V = np.maximum(mini.classes.mix(classes_K) - blend.lift * mini.classes.mean, 0)
+        words_V = lifted_V + mini.objects.mix(self._agree(classes_K, scores_O))
+        if not (words_V > 0).any():
+            # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
+            words_V = mini.classes.mix(classes_K)
+        weights_V = unit(keep_top(np.log1p(blend.gain * words_V), blend.image_words))
+        return unit(np.where(weights_V >= blend.trim * weights_V.max(), weights_V, 0))
+
+    def _agree(self, classes_K: Doubles, scores_O: Doubles) -> Doubles:
+        """Return how sure both networks are of the 80 things [O], 0 to 1."""
+        blend, sure_O = self._mini.blend, scores_O.copy()
+        for thing, same in enumerate(self._mini.same_things):
+            if same:
+                known = min(1.0, 2 * float(classes_K[list(same)].sum())) * (scores_O[thing] > blend.class_needs)
+                sure_O[thing] = blend.object_share * scores_O[thing] + blend.class_share * known
+        return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
 
     def _text(self, text: str) -> Doubles:
-        """At most 48 words [V]; none where the starter has none."""
-        text_ids, word_ids = self._read(text)
-        if not word_ids:
-            return np.zeros(len(self._vocabulary))
+        """Return the weights [V] of a text; all 0 if it says nothing."""
+        mini, blend = self._mini, self._mini.blend
+        spotted = mini.vocabulary.spot(text)
+        unknown = self._find_unknown(text, spotted)
+        if not spotted and not unknown:
+            return np.zeros(len(mini.vocabulary))
+        own_V = self._own(spotted, unknown)
         if self._spec.text_tower == "table":
-            learned_V, known_V = unit(self._own(word_ids)), super()._text(text)
+            for word in {text[each.begin : each.end].lower() for each in spotted}:
+                own_V = np.maximum(own_V, blend.text_near_known * self._near_token(word))
+            learned_V = self._learned_alone(spotted)
         else:
-            with self._lock:
-                network = self._text_network
-            ids = self._vocabulary.with_ends(text_ids, MAX_TOKENS)
-            states_LD = network.states(ids)
-            mean_D = states_LD.mean(axis=0)
-            learned_V = unit(self._placed(self._heads.of_states(states_LD, self._places_V[ids])[0]))
-            known_V = self._words_of_text(word_ids, nearest(mean_D / np.linalg.norm(mean_D), self._words))
-        blend = self._mini.blend
-        return unit(keep_top(learned_V + blend.text_starter * known_V, blend.text_words))
+            own_V, learned_V = self._understand(text, own_V)
+        return unit(keep_top(unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
-    def _own(self, word_ids: list[int]) -> Doubles:
-        """Without the network: a text's own words with what the heads learned of them, no others."""
-        own_V = np.zeros(len(self._vocabulary))
-        places = self._places_V[word_ids]
-        own_V[np.array(word_ids)[places >= 0]] = np.log1p(
-            np.maximum(self._mini.arrays["text.own_words.word_F"][places[places >= 0]], 0)
-        )
+    def _own(self, spotted: Sequence[Spotted], unknown: Sequence[str]) -> Doubles:
+        """Return what the words of a text say one by one [V]: themselves, or what is near to one that isn't in the vocabulary."""
+        own_V = np.zeros(len(self._mini.vocabulary))
+        for word in unknown:
+            own_V = np.maximum(own_V, self._near_token(word))
+        own_V[[each.place for each in spotted]] = 1.0
         return own_V
 
-    def _placed(self, weights_F: Floats | None) -> Doubles:
-        """The heads' weights where the vocabulary has their words."""
-        assert weights_F is not None  # the shipped heads are of words
-        weights_V = np.zeros(len(self._vocabulary))
-        weights_V[self._mini.feature_ids_F] = weights_F
-        return weights_V
+    def _understand(self, text: str, own_V: Doubles) -> tuple[Doubles, Doubles]:
+        """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
+        mini, blend = self._mini, self._mini.blend
+        with self._lock:
+            network = self._text_network
+        written = self._tokens.encode_with_offsets(text, MAX_TOKENS)
+        states_LD = network.states(written.ids)
+        mean_D = states_LD.mean(axis=0)
+        embedding_D = mean_D / np.linalg.norm(mean_D)
+        nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
+        near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
+        about_K = softmax((mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature)
+        classes_V = keep_top(mini.classes.mix(about_K) * np.sqrt(self._rarity), blend.text_class_words)
+        places_L = np.array(mini.vocabulary.places(text, written.offsets), np.int64)
+        learned_V = unit(_there(self._heads.of_states(states_LD, places_L)[0]).astype(np.float64))
+        return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
+
+    def _learned_alone(self, spotted: Sequence[Spotted]) -> Doubles:
+        """Return, without the network, the words of a text with what the heads learned of them [V]; no others."""
+        learned_V = np.zeros(len(self._mini.vocabulary))
+        places = [each.place for each in spotted]
+        learned_V[places] = np.log1p(np.maximum(self._mini.arrays["text.own_words.word_F"][places], 0))
+        return unit(learned_V)
+
+    def _find_unknown(self, text: str, spotted: Sequence[Spotted]) -> list[str]:
+        """Return the words of a text that aren't in the vocabulary, nor stop words, each once."""
+        taken = [(each.begin, each.end) for each in spotted]
+        found = (
+            match[0].lower()
+            for match in _UNKNOWN_WORD.finditer(text)
+            if not any(begin <= match.start() and match.end() <= end for begin, end in taken)
+        )
+        return [word for word in dict.fromkeys(found) if word not in self._stop_words]
+
+    def _near_token(self, word: str) -> Doubles:
+        """Return the words [V] of the table that are near to a word; zeros if it isn't there."""
+        token = self._tokens.ids.get(word, -1)
+        return self._mini.table.near(token, len(self._mini.vocabulary))
+
+    def _sparse(self, weights_V: Doubles) -> SparseVector:
+        return sparse(weights_V, self._mini.vocabulary.words, self._ranks_V, unit=False)
+
+    @cached_property
+    def _image_network(self) -> ImageNetwork:
+        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _detector(self) -> Detector:
+        return load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
+
+    @cached_property
+    def _text_network(self) -> MiniLM:
+        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
 
     @cached_property
     def _mini(self) -> Mini:
@@ -85,8 +228,62 @@ class StairMini(Starter):
         return NumpyHeads(self._mini.config, self._mini.arrays)
 
     @cached_property
-    def _places_V(self) -> NDArray[np.int64]:  # noqa: N802  the suffix is its shape
-        """For each token its place among the heads' features, or -1."""
-        places_V = np.full(len(self._vocabulary), -1, np.int64)
-        places_V[self._mini.feature_ids_F] = np.arange(len(self._mini.feature_ids_F))
-        return places_V
+    def _gate(self) -> DrawingGate:
+        arrays = self._mini.arrays
+        return DrawingGate(
+            statistic_weights_S=arrays["gate.statistics_S"],
+            feature_weights_P=arrays["gate.features_P"],
+            bias=float(arrays["gate.bias"][0]),
+        )
+
+    @cached_property
+    def _tokens(self) -> Vocabulary:
+        return load_vocabulary()
+
+    @cached_property
+    def _stop_words(self) -> frozenset[str]:
+        return load_stop_words()
+
+    @cached_property
+    def _rarity(self) -> Doubles:
+        return np.maximum(self._mini.classes.rarity, self._mini.blend.text_rarest)
+
+    @cached_property
+    def _ranks_V(self) -> np.ndarray:  # noqa: N802  the suffix is its shape
+        return np.array(self._mini.vocabulary.ranks, np.int64)
+
+
+def shrink_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
+    """Return square images resized to `side_px`."""
+    size = (side_px, side_px)
+    small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
+    return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)
+
+
+def softmax(x: Doubles) -> Doubles:
+    """Return the softmax of one row."""
+    powers = np.exp(x - x.max())
+    y: Doubles = powers / powers.sum()
+    return y
+
+
+def unit(weights_V: Doubles) -> Doubles:
+    """Return a row scaled to length 1, so that a dot product is a cosine; zeros stay zeros."""
+    kept = weights_V[weights_V > 0]
+    return weights_V / np.linalg.norm(kept) if len(kept) else weights_V
+
+
+def keep_top(weights_V: Doubles, count: int) -> Doubles:
+    """Return the `count` largest, ties by place; zero elsewhere."""
+    ids = np.flatnonzero(weights_V > 0)
+    if len(ids) <= count:
+        return weights_V * (weights_V > 0)
+    kept = ids[np.argsort(-weights_V[ids], kind="stable")[:count]]
+    only_V = np.zeros_like(weights_V)
+    only_V[kept] = weights_V[kept]
+    return only_V
+
+
+def _there(weights_V: Floats | None) -> Floats:
+    assert weights_V is not None  # the shipped heads are of words
+    return weights_V

@@ -1,6 +1,7 @@
-"""The shipped part of stair-mini, as `tools/build_mini.py` wrote it: trained heads, and how they are added to the starter.
+"""The shipped part of stair-mini, as `tools/build_mini.py` writes it: words of the classes, trained heads, and how they are joined.
 
-Shape suffixes: F features of the heads, T transform.
+Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E words of a class, V words, T words of the table, N words near
+one of it, D size of a text embedding, P features of the image network.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +20,110 @@ from safetensors.numpy import load_file, save
 
 from stair_es.errors import ModelError
 from stair_es.model.stair_config import CONFIG_FILE, WEIGHTS_FILE, StairConfig
-from stair_es.model.starter_data import DATA
+from stair_es.model.stop_words import DATA
+from stair_es.model.whole_words import WORDS_FILE, WholeWords
 from stair_es.types import Floats
 
 FOLDER = DATA / "stair-mini"
-FORMAT, VERSION = "stair-mini", 1
-IDS = "feature_ids"
+FORMAT, VERSION = "stair-mini", 2
 _SCALES = ".scales"
 _REMEDY = "Install stair-es again."
 
 Arrays = dict[str, NDArray[Any]]
+Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """How the heads' words and the starter's are added; all vectors of length 1 before."""
+    """The numbers of the formulas in `docs/stair-mini.md`."""
 
+    lift: float
+    """How much of the mean class is subtracted from the classes' words."""
+    gain: float
+    """What weights are multiplied with before the logarithm."""
+    trim: float
+    """Words below this share of an image's heaviest are dropped."""
+    object_threshold: float
+    """Scores of the detector up to here say nothing."""
+    object_share: float
+    """Share of the detector's score where the classifier knows the thing, too."""
+    class_share: float
+    """Share of the classifier's probability for it, doubled and at most 1."""
+    class_needs: float
+    """Score of the detector from which the classifier's probability counts."""
+    drawn: float
+    """Probability of a drawing from which the heads count."""
     image_power: float
     """What the heads' weights of an image are raised to: their many small ones count less."""
-    image_starter: float
-    """Share of the starter in an image that its classifier doesn't know."""
-    image_starter_sure: float
+    image_classes: float
+    """Share of the classes' words in a drawing that the classifier doesn't know."""
+    image_classes_sure: float
     """What is added to that share, times the classifier's largest probability."""
     image_words: int
-    """That are kept."""
-    text_starter: float
+    text_near: int
+    """How many words are near a text, or near a word of it."""
+    text_near_least: float
+    """Cosine that a near word has to exceed."""
+    text_near_known: float
+    """Without the text network: share of the words near a word that is in the vocabulary."""
+    text_classes: float
+    """Weight of the heaviest word of the classes that a text is about."""
+    text_class_words: int
+    text_temperature: float
+    text_rarest: float
+    """Floor of a word's rarity."""
+    text_heads: float
+    """Share of the heads in a text."""
     text_words: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassWords:
+    """The words of the classes of a network."""
+
+    word_ids_KE: NDArray[np.uint16]
+    weights_KE: NDArray[np.uint8]
+    """In 1/255; 0 where a class has fewer words."""
+    words: int
+    """In the vocabulary."""
+
+    def mix(self, classes_K: Doubles) -> Doubles:
+        """Return `classes_K @ W`, [V]: the words of a weighting of the classes. Summed in a fixed order: always the same bits."""
+        values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
+        words_V: Doubles = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
+        return words_V
+
+    @cached_property
+    def mean(self) -> Doubles:
+        """The mean class [V]: what a clueless network would say."""
+        return self.mix(np.full(len(self.word_ids_KE), 1 / len(self.word_ids_KE)))
+
+    @cached_property
+    def rarity(self) -> Doubles:
+        """[V]: `log(K / df) / log(K)`, df the classes that have the word (at least 1): its inverse document frequency."""
+        counts_V = np.bincount(self.word_ids_KE[self.weights_KE > 0], minlength=self.words)
+        classes = len(self.word_ids_KE)
+        rarity_V: Doubles = np.log(classes / np.maximum(counts_V, 1)) / np.log(classes)
+        return rarity_V
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearWords:
+    """For each whole token of BERT's vocabulary the words nearest to it in the text network."""
+
+    token_ids_T: NDArray[np.uint16]
+    """Ascending."""
+    word_ids_TN: NDArray[np.uint16]
+    weights_TN: NDArray[np.uint8]
+    """In 1/255."""
+
+    def near(self, token: int, words: int) -> Doubles:
+        """Return the weights [V] of the words near a token; zeros where the table doesn't have it."""
+        near_V = np.zeros(words)
+        row = int(np.searchsorted(self.token_ids_T, token))
+        if row < len(self.token_ids_T) and self.token_ids_T[row] == token:
+            near_V[self.word_ids_TN[row]] = self.weights_TN[row] * (1 / 255)
+        return near_V
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +133,19 @@ class Mini:
     config: StairConfig
     """Of the heads, as they were trained."""
     blend: Blend
-    feature_ids_F: NDArray[np.int64]
-    """Tokens of BERT's vocabulary, ascending; each may be a feature of a text."""
+    vocabulary: WholeWords
+    same_things: tuple[tuple[int, ...], ...]
+    """For each class of COCO, those of ImageNet that are the same thing."""
+    classes: ClassWords
+    objects: ClassWords
+    table: NearWords
     arrays: Mapping[str, Floats]
-    """The heads' tensors by their names in a checkpoint."""
+    """The heads' tensors by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`; `embeddings.words_VD` and
+    `embeddings.classes_KD`, of length 1 up to rounding."""
 
 
 def read(folder: Path = FOLDER) -> Mini:
-    """What is in a folder.
+    """Return what is in a folder.
 
     Raises:
         ModelError: A file is missing or broken.
@@ -69,26 +154,58 @@ def read(folder: Path = FOLDER) -> Mini:
         told = json.loads((folder / CONFIG_FILE).read_bytes())
         if (told["format"], told["version"]) != (FORMAT, VERSION):
             raise ModelError(f"{folder} is not {FORMAT} {VERSION}", _REMEDY)
+        vocabulary = WholeWords.read(folder / WORDS_FILE)
         arrays = load_file(folder / WEIGHTS_FILE)
         return Mini(
             config=StairConfig.from_dict(told["heads"]),
             blend=Blend(**told["blend"]),
-            feature_ids_F=arrays.pop(IDS).astype(np.int64),
-            arrays=unpacked(arrays),
+            vocabulary=vocabulary,
+            same_things=tuple(map(tuple, told["same_things"])),
+            classes=_class_words(arrays, "classes", vocabulary),
+            objects=_class_words(arrays, "objects", vocabulary),
+            table=NearWords(
+                token_ids_T=arrays.pop("table.tokens"),
+                word_ids_TN=arrays.pop("table.words"),
+                weights_TN=arrays.pop("table.weights"),
+            ),
+            arrays=unpack(arrays),
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the packaged files in {folder} can't be read: {error}", _REMEDY) from error
 
 
-def files(mini: Mini) -> dict[str, bytes]:
-    """What `read` reads, by file name."""
-    told = {"format": FORMAT, "version": VERSION, "blend": asdict(mini.blend), "heads": json.loads(mini.config.to_json())}
-    arrays = {**packed(mini.arrays), IDS: mini.feature_ids_F.astype(np.uint16)}
-    return {CONFIG_FILE: (json.dumps(told, indent=2) + "\n").encode(), WEIGHTS_FILE: save(arrays)}
+def write_files(mini: Mini) -> dict[str, bytes]:
+    """Return what `read` reads, by file name."""
+    told = {
+        "format": FORMAT,
+        "version": VERSION,
+        "blend": asdict(mini.blend),
+        "same_things": mini.same_things,
+        "heads": json.loads(mini.config.to_json()),
+    }
+    arrays: Arrays = pack(mini.arrays)
+    for name, words in (("classes", mini.classes), ("objects", mini.objects)):
+        arrays |= {f"{name}.words": words.word_ids_KE, f"{name}.weights": words.weights_KE}
+    arrays |= {
+        "table.tokens": mini.table.token_ids_T,
+        "table.words": mini.table.word_ids_TN,
+        "table.weights": mini.table.weights_TN,
+    }
+    return {
+        CONFIG_FILE: (json.dumps(told, indent=2) + "\n").encode(),
+        WORDS_FILE: mini.vocabulary.to_json().encode(),
+        WEIGHTS_FILE: save(dict(sorted(arrays.items()))),
+    }
 
 
-def packed(arrays: Mapping[str, Floats]) -> Arrays:
-    """Matrices as int8 with a scale for each row, the rest in half precision."""
+def _class_words(arrays: Arrays, name: str, vocabulary: WholeWords) -> ClassWords:
+    return ClassWords(
+        word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary)
+    )
+
+
+def pack(arrays: Mapping[str, Floats]) -> Arrays:
+    """Return matrices as int8 with a scale for each row, the rest in half precision."""
     found: Arrays = {}
     for name, array in arrays.items():
         if array.ndim < 2:
@@ -100,8 +217,8 @@ def packed(arrays: Mapping[str, Floats]) -> Arrays:
     return found
 
 
-def unpacked(arrays: Arrays) -> dict[str, Floats]:
-    """The same as float32."""
+def unpack(arrays: Arrays) -> dict[str, Floats]:
+    """Return the same as float32."""
     found: dict[str, Floats] = {}
     for name, array in arrays.items():
         if name.endswith(_SCALES):

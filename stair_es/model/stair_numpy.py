@@ -1,4 +1,4 @@
-"""The towers without PyTorch, for checkpoints over packaged backbones: heads in numpy, networks as the starter has them.
+"""The towers without PyTorch, for checkpoints over packaged backbones: heads in numpy, networks as stair-mini has them.
 
 Shape suffixes: B batch, L tokens, D states, T transform, F features, E dense dimensions.
 """

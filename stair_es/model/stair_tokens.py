@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from stair_es.errors import ModelError
-from stair_es.model import starter_data
+from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.readable import style_of, words_of
-from stair_es.model.starter import meaningful
 from stair_es.model.whole_words import WholeWords
 
 Ids = NDArray[np.int64]
@@ -99,8 +98,8 @@ class Tokens:
     @cached_property
     def own_feature_of_V(self) -> Ids:  # noqa: N802
         """The same for tokens that may stand for a text they occur in: no stop words, no punctuation; -1 for the others."""
-        stop = starter_data.load_stop_words()
-        keeps_F = np.array([meaningful(word, stop) for word in self.words], bool)
+        stop = load_stop_words()
+        keeps_F = np.array([is_meaningful(word, stop) for word in self.words], bool)
         places_V = self.feature_of_V.copy()
         places_V[self.feature_ids_F[~keeps_F]] = -1
         return places_V

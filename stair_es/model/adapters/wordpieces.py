@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model import starter_data
-from stair_es.model.wordpiece import Vocabulary
+from stair_es.model.wordpiece import Vocabulary, load_vocabulary
 
 VOCABULARY_FILE = "vocab.txt"
 _SHIPPED = frozenset({"bert-base-uncased", "distilbert-base-uncased"})
@@ -24,7 +23,7 @@ def vocabulary(folder: Path, base: str) -> Vocabulary:
     path = folder / VOCABULARY_FILE
     if not path.is_file():
         if base.rpartition("/")[2] in _SHIPPED:
-            return starter_data.load_vocabulary()
+            return load_vocabulary()
         raise ModelError(
             f"{folder} has no {VOCABULARY_FILE}, and its tokenizer {base!r} isn't shipped",
             "Put that tokenizer's vocab.txt there.",

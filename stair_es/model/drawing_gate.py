@@ -1,0 +1,87 @@
+"""Whether a picture is drawn: a logistic regression over how its pixels are coloured and over features of the image network.
+
+Drawings have few colours, flat areas and hard edges. Shape suffixes: H height, W width, C channels, S statistics, P features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stair_es.types import Floats, Pixels
+
+Plane = NDArray[np.uint8]
+
+STATISTICS = 11
+_WHITE = 250
+_FEWEST = 50
+"""Pixels that aren't white, at least, for shares of them."""
+_TOP_COLOURS = 8
+_EVERY_ROW = 2
+"""Every second row tells as much in half the time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingGate:
+    """The regression."""
+
+    statistic_weights_S: Floats
+    feature_weights_P: Floats
+    bias: float
+
+    def measure(self, pixels_HWC: Pixels, features_P: Floats) -> float:
+        """Return the probability that a picture is a drawing.
+
+        Args:
+            pixels_HWC: On white, of the size that the image network sees.
+            features_P: What the image network makes of it.
+        """
+        logit = float(self.statistic_weights_S @ measure_pixels(pixels_HWC)) + float(self.feature_weights_P @ features_P)
+        return float(1 / (1 + np.exp(-(logit + self.bias))))
+
+
+def measure_pixels(pixels_HWC: Pixels) -> Floats:
+    """Return the statistics [S] of a picture: of its colours, of steps between neighbours in a row, of fine structure, of saturation."""
+    red, green, blue = (np.ascontiguousarray(pixels_HWC[::_EVERY_ROW, :, channel]) for channel in range(3))
+    darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    is_drawn = darkest < _WHITE
+    drawn = max(_FEWEST, int(np.count_nonzero(is_drawn)))
+    colours = np.sort(_count_colours(red, green, blue, is_drawn))
+    steps = np.zeros((red.shape[0], red.shape[1] - 1), np.uint8)
+    for plane in (red, green, blue):
+        here, beside = plane[:, :-1], plane[:, 1:]
+        np.maximum(steps, np.maximum(here, beside) - np.minimum(here, beside), out=steps)
+    grey = red.astype(np.int16) + green + blue
+    structure = np.abs(2 * grey[:, 1:-1] - grey[:, :-2] - grey[:, 2:])
+    saturation = brightest - darkest
+    beside_drawn, inner_drawn = is_drawn[:, :-1], is_drawn[:, 1:-1]
+    return np.array(
+        [
+            np.log(len(colours) / np.sqrt(drawn) + 0.05),
+            colours[-_TOP_COLOURS:].sum() / drawn,
+            _share(steps <= 1, beside_drawn),
+            _share((steps > 1) & (steps <= 12), beside_drawn),
+            _share(steps > 60, beside_drawn),
+            _share(structure <= 3, inner_drawn),
+            _share(structure <= 12, inner_drawn),
+            _share(structure > 60, inner_drawn),
+            float(np.multiply(saturation, is_drawn).sum(dtype=np.int64)) / (255 * drawn),
+            _share(saturation > 200, is_drawn),
+            (np.maximum(red, blue) - np.minimum(red, blue)).mean() < 6,
+        ],
+        np.float32,
+    )
+
+
+def _count_colours(red: Plane, green: Plane, blue: Plane, is_drawn: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how often each of 32,768 colours occurs, of those that do."""
+    fives = (red >> 3).astype(np.int64) << 10 | (green >> 3).astype(np.int64) << 5 | blue >> 3
+    counts = np.bincount(fives[is_drawn], minlength=1)
+    return counts[counts > 0]
+
+
+def _share(is_so: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
+    """Return for how many of some pixels something is so, 0 to 1."""
+    return float(np.count_nonzero(is_so & among)) / max(1, int(np.count_nonzero(among)))
