@@ -147,7 +147,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown vocabulary": (_config(lambda c: c.update(vocabulary="bytes")), "unknown vocabulary 'bytes'"),
     "no whole words": (_config(lambda c: c.update(vocabulary="words")), r"can't read .*words\.json"),
     "whole words tied to tokens": (
-        _config(lambda c: (c.update(vocabulary="words"), c["text"].update(tie=True))),
+        _config(lambda c: c.update(vocabulary="words", text={**c["text"], "tie": True})),
         "shares the embeddings of tokens",
     ),
     "an unknown head": (_config(lambda c: c.update(heads=["feet"])), "unknown head 'feet'"),
