@@ -18,11 +18,14 @@ from stair_es.model import stair_checkpoint
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
 from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
+from stair_es.model.whole_words import WholeWords
 
 SIZE_PX, WIDTH, TRANSFORM, MAX_TOKENS = 32, 32, 24, 12
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNUSED = ("[unused0]", "[unused1]")
 WORDS = ("the", "a", "of", ".", "!", "dog", "cat", "bird", "red", "blue", "car", "tree", "##s", "##ing", "run", "##n", "sea")
+WHOLE = ("dog", "cat", "running", "bluebird", "sea", "red")
+"""Whole words of a model with `vocabulary="words"`."""
 _SEEN: Mapping[str, Any] = {
     "hidden_size": WIDTH,
     "intermediate_size": 48,
@@ -102,7 +105,8 @@ def config(image: str = "vit", text: str = "bert", **changes: Any) -> StairConfi
 def model(of: StairConfig, seed: int = 0) -> Stair:
     """With random weights that leave no bias and no norm as they start."""
     torch.manual_seed(seed)
-    made: Stair = Stair(of, Tokens(tokenizer(), candidates(tokenizer()), of.text.max_tokens)).eval()
+    features = WholeWords(WHOLE) if of.vocabulary == "words" else candidates(tokenizer())
+    made: Stair = Stair(of, Tokens(tokenizer(), features, of.text.max_tokens)).eval()
     with torch.no_grad():
         for name, value in made.named_parameters():
             if value.ndim < 2 and name != "log_scale":

@@ -56,6 +56,8 @@ def folder(_exported: Path, tmp_path: Path) -> Path:
     ("image", "text", "changes"),
     [
         ("vit", "bert", {"text_own_words": True}),
+        ("vit", "bert", {"text_own_words": True, "vocabulary": "words"}),
+        ("clip", "distilbert", {"text_always_masked": True, "vocabulary": "words"}),
         ("clip", "distilbert", {"text_always_masked": True, "image_pool": "mean"}),
         ("siglip", "bert", {"text_pool": "mean", "text_own_words": True, "text_always_masked": True}),
         ("dinov2", "bert", {"text_tie": True, "text_transform_dim": tiny_stair.WIDTH}),

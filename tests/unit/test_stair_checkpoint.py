@@ -52,6 +52,7 @@ def test_a_checkpoint_is_the_model_bit_for_bit(tmp_path: Path, image: str, text:
         {"image_tie": True, "image_pool": "mean"},
         {"heads": ("dense",)},
         {"image_top_k": 0, "text_always_masked": True, "similarity": "dot"},
+        {"vocabulary": "words", "text_own_words": True, "image_tie": True},
     ],
 )
 def test_ties_pools_and_heads_come_back(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -143,6 +144,12 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an unknown field of a tower": (_config(lambda c: c["image"].update(colour="red")), "image has unknown fields: colour"),
     "no tower": (_config(lambda c: c.pop("text")), "text must be an object with a backbone"),
     "a missing field": (_config(lambda c: c["image"].pop("size_px")), "size_px"),
+    "an unknown vocabulary": (_config(lambda c: c.update(vocabulary="bytes")), "unknown vocabulary 'bytes'"),
+    "no whole words": (_config(lambda c: c.update(vocabulary="words")), r"can't read .*words\.json"),
+    "whole words tied to tokens": (
+        _config(lambda c: c.update(vocabulary="words", text={**c["text"], "tie": True})),
+        "shares the embeddings of tokens",
+    ),
     "an unknown head": (_config(lambda c: c.update(heads=["feet"])), "unknown head 'feet'"),
     "no head": (_config(lambda c: c.update(heads=[])), "needs a head"),
     "an unknown network": (

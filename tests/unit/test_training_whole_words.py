@@ -76,8 +76,7 @@ def test_the_same_training_again_is_the_same_checkpoint(folder: Path, tmp_path: 
 
 def test_kept_states_of_texts_have_the_places_of_the_vocabulary(tmp_path: Path) -> None:
     plain = tiny_stair.model(tiny_stair.config())
-    whole = WholeWords(tiny_training.WHOLE)
-    words = Stair(tiny_stair.config(vocabulary="words"), Tokens(tiny_stair.tokenizer(), whole, tiny_stair.MAX_TOKENS)).eval()
+    words = tiny_stair.model(tiny_stair.config(vocabulary="words"))
     words.text.backbone.load_state_dict(plain.text.backbone.state_dict())
     texts = ["blue birds of the sea", "", "running", "a red dog " * 9]
     for model in (plain, words):
