@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stair_es.model.starter import Starter
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -26,7 +27,6 @@ from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
 from stair_es.model.stair_onnx import OnnxTowers, fed, session
 from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
-from stair_es.model.starter import Starter
 from stair_es.types import Pixels
 
 BARE, HEAD, ENCODE = "bare", "head", "encode"

@@ -1,7 +1,7 @@
 """How long a search takes, and how many of the ten best it finds: word vectors beside BM25 on the same words and dense kNN.
 
     python benchmarks/query.py --docs 10000 --docs 100000            # OpenSearch 3.5.0 with the k-NN plugin, started for it
-    python benchmarks/query.py --stamps DIR                          # R@1/5/10 too, on photographs: see starter_quality.py
+    python benchmarks/query.py --stamps DIR                          # R@1/5/10 too, on photographs: see model_quality.py
     python benchmarks/query.py --docs 1000000 --no-knn               # the embedded node's version, without dense vectors
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # a cluster of yours
 
@@ -36,7 +36,7 @@ from query_load import load as load_index
 from query_measure import Report, Row, measure
 from query_questions import Exact, Questions, Truth, all_questions, dense_truth
 from query_table import result
-from starter_quality import Gallery, read_photos
+from model_quality import Gallery, read_photos
 
 from stair_es.config import Home
 from stair_es.node import NodeSpec, down, up
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"
     )
-    parser.add_argument("--stamps", type=Path, help="the unpacked Debian package of starter_quality.py: R@k on photographs")
+    parser.add_argument("--stamps", type=Path, help="the unpacked Debian package of model_quality.py: R@k on photographs")
     given = parser.parse_args()
     reports: list[Report] = []
     about = f"{given.questions} questions for each number of words, {given.rounds} rounds"

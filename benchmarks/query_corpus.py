@@ -22,11 +22,11 @@ from common import PHOTOS, options, publish
 from numpy.typing import NDArray
 from PIL import Image
 from result import Result, Table
+from stair_es.model.starter import IMAGE_SPEC, IMAGE_WORDS, Starter
 
 from stair_es.model import starter_data
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.minilm import softmax
-from stair_es.model.starter import IMAGE_SPEC, IMAGE_WORDS, Starter
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Floats, Pixels, SparseVector
 

@@ -1,6 +1,6 @@
 """Real photographs in the same node and the same kinds of index as the drawn corpora: who finds the right one?
 
-The photographs and texts are those of `starter_quality.py`. Words are stair-mini's, BM25 has the same words without weights,
+The photographs and texts are those of `model_quality.py`. Words are stair-mini's, BM25 has the same words without weights,
 dense vectors are ConSE of the same networks. A hit is right if it has the query's description; ties are in the engine's order.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from query_arms import Arm
 from query_load import Http, Kind, delete, uri, write
-from starter_quality import Gallery
+from model_quality import Gallery
 
 from stair_es.eval.dense import StarterDense
 from stair_es.eval.metrics import CUTS

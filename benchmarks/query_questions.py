@@ -16,12 +16,12 @@ import numpy as np
 from common import PHOTOS
 from numpy.typing import NDArray
 from query_corpus import Corpus, Documents
+from stair_es.model.starter import IMAGE_WORDS, Starter
 
 from stair_es.config import Home
 from stair_es.model import minilm_files
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.starter import IMAGE_WORDS, Starter
 from stair_es.model.wordpiece import Vocabulary
 from stair_es.types import Floats, SparseVector
 

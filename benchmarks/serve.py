@@ -34,13 +34,13 @@ from query_corpus import load as drawn
 from query_load import Http, Kind, load
 from query_questions import texts
 from result import Ratio, Result, Table
+from stair_es.model.starter import MODEL_ID
 
 from stair_es import resources
 from stair_es.cluster.documents import DocumentSettings, vector_fields
 from stair_es.config import THUMBNAIL_PX, Home
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.model.starter import MODEL_ID
 from stair_es.node import NodeSpec, down, up
 from stair_es.search.question import Question
 from stair_es.types import SparseVector

@@ -1,10 +1,10 @@
 """What muting stop-word candidates does to retrieval: by flatness, and by simpler rules that mute as many words.
 
-    python benchmarks/words_stop.py                 # fetches the Debian package of the photographs, as starter_quality.py
+    python benchmarks/words_stop.py                 # fetches the Debian package of the photographs, as model_quality.py
     python benchmarks/words_stop.py --stamps DIR    # of an unpacked package
     python benchmarks/words_stop.py --sets SETS     # also on the drawings of small_sets/build.py
 
-Images and texts are those of `starter_quality.py`, the model is stair-mini. The figures of the words come from the gallery
+Images and texts are those of `model_quality.py`, the model is stair-mini. The figures of the words come from the gallery
 itself, as `stair-es words` would see it. Muted words are taken out of the images, as a word policy does.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from common import options, publish
 from result import Result, Table
-from starter_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
+from model_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
 
 from stair_es.inspection.figures import Tally, WordFigures, ordered, stop_words
 from stair_es.model.encoder import ModelSpec

@@ -33,7 +33,8 @@ class ImageSpec:
     background: tuple[int, int, int] = (255, 255, 255)
     """What shows through transparency, and fills the square."""
     fit: Fit = "pad"
-    """How an image becomes a square: `pad` shows all of it and fills the rest, `squash` distorts it by a little first, `crop` shows the middle, `stretch` distorts it."""
+    """How an image becomes a square: `pad` shows all of it and fills the rest, `squash` distorts it by a little before it does so,
+    `crop` shows the middle, `stretch` distorts it."""
     resized_px: int | None = None
     """Side that `crop` and `stretch` resize to before the middle is cut out; None for `size_px`."""
 

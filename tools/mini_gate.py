@@ -1,7 +1,7 @@
 """Learn which pictures are drawings: the gate of stair-mini, from drawings of the small sets and free photographs of packages.
 
-A photograph counts as a whole, in parts, and cut out on white, as shops and stamps show things. Shape suffixes: N pictures, H height,
-W width, C channels, S statistics of pixels, P features of the image network, Q components of these.
+A photograph counts as a whole, in parts, and cut out on white, as shops and stamps show things. Shape suffixes: N pictures,
+H height, W width, C channels, S statistics of pixels, P features of the image network, Q components of these.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def read_photos(downloads: Path) -> list[Image.Image]:
 
 
 def _fetch_wheel(downloads: Path) -> Path:
-    """Return the wheel of scikit-image: which of its files is fetched depends on the machine, which photographs are in it doesn't."""
+    """Return a wheel of scikit-image; the photographs are the same in all of them."""
     file = downloads / "scikit_image-0.24.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
     if not file.is_file():
         platform = ("--python-version", "3.11", "--platform", "manylinux2014_x86_64", "--only-binary=:all:")

@@ -1,4 +1,4 @@
-"""What stair-mini is told in words: those of the classes, written by hand in `tools/mini`, and those of the drawings it learns from.
+"""The words of stair-mini: those of the classes, written by hand in `tools/mini`, and those of the drawings it learns from.
 
 Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, V words.
 """

@@ -76,7 +76,7 @@ RUNS = (
         name="quality",
         group=QUALITY,
         shows="Retrieval by the models of the package, on pictures that they never saw",
-        script="starter_quality",
+        script="model_quality",
         short=f"--stamps {STAMPS}",
         long=f"--stamps {STAMPS} --sets {SETS}",
     ),

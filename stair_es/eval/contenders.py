@@ -10,6 +10,7 @@ from stair_es.errors import MissingExtra, ModelError, UsageError
 from stair_es.eval.dense import DenseEncoder, dense_of
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.stair_mini import StairMini
 from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.wordpiece import Vocabulary as WordPieces
 from stair_es.model.wordpiece import load_vocabulary
@@ -60,7 +61,7 @@ def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
         ModelError: It has neither.
     """
     has_words = not getattr(encoder, "dense_only", False)
-    light = isinstance(encoder, Starter) and spec.text_tower == "table"  # it does without the text network
+    light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # it does without the text network
     dense = None if light else dense_of(encoder)
     if dense is None and not has_words:
         raise ModelError(f"the model {spec.name!r} has neither words nor dense vectors", "Compare with another one.")

@@ -7,8 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from stair_es.model.stop_words import load_stop_words
 from stair_es.model.encoder import Speller
+from stair_es.model.stop_words import load_stop_words
 from stair_es.types import SparseVector
 
 

@@ -96,7 +96,9 @@ class OnnxDetector:
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
         """See `Detector`."""
-        return _concatenate([self._session.run(["scores"], {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))])
+        return _concatenate(
+            [self._session.run(["scores"], {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))]
+        )
 
 
 class TorchDetector:

@@ -43,7 +43,7 @@ class DrawingGate:
 
 
 def measure_pixels(pixels_HWC: Pixels) -> Floats:
-    """Return the statistics [S] of a picture: of its colours, of steps between neighbours in a row, of fine structure, of saturation."""
+    """Return the statistics [S] of a picture: of colours, steps between neighbours in a row, fine structure and saturation."""
     red, green, blue = (np.ascontiguousarray(pixels_HWC[::_EVERY_ROW, :, channel]) for channel in range(3))
     darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     is_drawn = darkest < _WHITE

@@ -1,7 +1,7 @@
 """stair-mini: the words of an image classifier and of an object detector, and for drawings those of trained heads.
 
 The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with words
-instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas, numbers and blind spots.
+instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas, numbers and limits.
 
 Shape suffixes: B batch, H height, W width, C channels; others as in `stair_mini_files`.
 """
@@ -19,8 +19,8 @@ from PIL import Image
 from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, stair_mini_files
-from stair_es.model.drawing_gate import DrawingGate
 from stair_es.model.detector import Detector, load_detector
+from stair_es.model.drawing_gate import DrawingGate
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec, OfCard, check_known
 from stair_es.model.image_network import ImageNetwork, load_network
@@ -65,7 +65,7 @@ class StairMini(OfCard):
         side = self.image_spec.size_px
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
             raise ModelError(
-                f"{self._card.name} wants uint8 pixels of shape (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                f"{self._card.name} wants uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)

@@ -1,4 +1,4 @@
-"""The shipped part of stair-mini, as `tools/build_mini.py` writes it: words of the classes, trained heads, and how they are joined.
+"""The shipped part of stair-mini, as `tools/build_mini.py` writes it: words of classes, trained heads, and how they are joined.
 
 Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E words of a class, V words, T words of the table, N words near
 one of it, D size of a text embedding, P features of the image network.
@@ -140,8 +140,8 @@ class Mini:
     objects: ClassWords
     table: NearWords
     arrays: Mapping[str, Floats]
-    """The heads' tensors by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`; `embeddings.words_VD` and
-    `embeddings.classes_KD`, of length 1 up to rounding."""
+    """The heads' tensors by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
+    `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
 
 
 def read(folder: Path = FOLDER) -> Mini:
@@ -199,9 +199,7 @@ def write_files(mini: Mini) -> dict[str, bytes]:
 
 
 def _class_words(arrays: Arrays, name: str, vocabulary: WholeWords) -> ClassWords:
-    return ClassWords(
-        word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary)
-    )
+    return ClassWords(word_ids_KE=arrays.pop(f"{name}.words"), weights_KE=arrays.pop(f"{name}.weights"), words=len(vocabulary))
 
 
 def pack(arrays: Mapping[str, Floats]) -> Arrays:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from stair_es.errors import ModelError
-from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.readable import style_of, words_of
+from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.whole_words import WholeWords
 
 Ids = NDArray[np.int64]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stair_es.model.starter import Starter
 from tokenizers import Tokenizer
 
 from stair_es.config import Home
@@ -19,7 +20,6 @@ from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_mini import StairMini
 from stair_es.model.stair_numpy import NumpyHeads
 from stair_es.model.stair_tokens import Tokens
-from stair_es.model.starter import Starter
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import SparseVector
 

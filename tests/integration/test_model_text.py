@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stair_es.model.starter import Starter
 from tokenizers import Tokenizer
 
 from stair_es.config import Home
 from stair_es.model import minilm_files, starter_data
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.starter import Starter
 from stair_es.types import Floats
 
 TEXTS = (

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stair_es.model.starter import Starter
 
 from stair_es import SparseVector
 from stair_es.cluster.target import Target
@@ -22,7 +23,6 @@ from stair_es.eval.tasks import Task
 from stair_es.eval.trial import Hits
 from stair_es.eval.words import own_words, weighted_by_rarity
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.starter import Starter
 
 STARTER = Starter(ModelSpec(name="starter", text_tower="table"))
 

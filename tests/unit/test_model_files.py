@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stair_es.model.starter import meaningful
 
 from stair_es.errors import ModelError
 from stair_es.model import image_network, minilm_files, starter_data
 from stair_es.model.minilm import MiniLM, gelu, softmax
-from stair_es.model.starter import meaningful
 from stair_es.model.torch_file import read_state_dict
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001

@@ -11,6 +11,7 @@ from pathlib import Path
 import build_mini
 import numpy as np
 import pytest
+from stair_es.model.starter import Starter, meaningful
 
 from stair_es.errors import ModelError
 from stair_es.eval.contenders import contender
@@ -19,7 +20,6 @@ from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import ImageNetwork, Seen
 from stair_es.model.stair_config import CONFIG_FILE, WEIGHTS_FILE
 from stair_es.model.stair_mini import StairMini
-from stair_es.model.starter import Starter, meaningful
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Pixels, SparseVector
 

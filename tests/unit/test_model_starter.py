@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stair_es.model.starter import IMAGE_WORDS, NoExpansion, Starter
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import catalogue, efficientnet, image_network
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import OnnxNetwork, Seen, TorchNetwork
-from stair_es.model.starter import IMAGE_WORDS, NoExpansion, Starter
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Pixels, SparseVector
 

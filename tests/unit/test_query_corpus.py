@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from stair_es.model.starter import Starter
 
 
