@@ -32,6 +32,7 @@ from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import CUTS, ranks
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Pixels, SparseVector
 
