@@ -48,7 +48,7 @@ def by_torch() -> TorchDetector:
 
 def test_the_highest_score_is_that_of_the_class_to_be_seen(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
     scores_BN = by_onnx.detect(pixels_BHWC)
-    assert (scores_BN.shape, scores_BN.dtype) == ((len(GOLDEN), 80), np.float32)
+    assert (scores_BN.shape, scores_BN.dtype) == ((len(GOLDEN), 80), np.dtype(np.float32))
     assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in GOLDEN.values()]
     assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in GOLDEN.values()], abs=TOLERANCE)
 
