@@ -40,7 +40,7 @@ MEMBERS = {
 HEAD_CHANNELS = 124
 """80 classes, then 4 sides of a box as distributions over 11 distances."""
 SMALL_KERNEL = 40_000
-"""Kernels with fewer weights stay in half precision: 5 % of all weights, and 87 % of the error that int8 would make."""
+"""Kernels with fewer weights stay in half precision: 8 % of all weights; as int8 they quadruple the error of the scores."""
 OUT = Path(__file__).parents[1] / "stair_es" / "model" / "data" / "detector.safetensors"
 
 
