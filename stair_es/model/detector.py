@@ -122,7 +122,7 @@ class TorchDetector:
     def _run(self, pixels_BHWC: Pixels) -> Floats:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
-            pixels = torch.from_numpy(np.ascontiguousarray(pixels_BHWC))
+            pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch takes no read-only arrays and no negative strides
             if self._device == "cuda":  # as bytes, a quarter of the floats, from memory that it can fetch by itself
                 pixels = pixels.pin_memory().to(self._device, non_blocking=True)
             scores: Floats = nanodet.compute(self._operations, pixels).float().cpu().numpy()

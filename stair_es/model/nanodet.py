@@ -124,10 +124,12 @@ class OnnxOperations:
 
     def normalise(self, pixels_BHWC: str) -> str:
         """See `Operations`."""
-        x = self._node("Cast", [pixels_BHWC], to=TensorProto.FLOAT)
-        x = self._node("Sub", [x, self._constant("mean", np.array(MEAN, np.float32))])
-        x = self._node("Mul", [x, self._constant("scale", 1 / np.array(DEVIATION, np.float32))])
-        return self._node("Transpose", [x], perm=[0, 3, 1, 2])
+        x = self._node(
+            "Transpose", [pixels_BHWC], perm=[0, 3, 1, 2]
+        )  # first, as bytes: onnxruntime is slow with few channels last
+        x = self._node("Cast", [x], to=TensorProto.FLOAT)
+        x = self._node("Sub", [x, self._constant("mean", np.array(MEAN, np.float32)[:, None, None])])
+        return self._node("Mul", [x, self._constant("scale", 1 / np.array(DEVIATION, np.float32)[:, None, None])])
 
     def convolve(self, x: str, index: int, stride: int = 1, activate: bool = True) -> str:
         """See `Operations`."""

@@ -73,12 +73,12 @@ def test_the_token_table_points_at_classes() -> None:
 
 def test_the_notice_holds_the_hashes_and_the_licence() -> None:
     notice = (starter_data.DATA / "NOTICE.md").read_text(encoding="utf-8")
-    for name in ("vocab.txt", "starter-words.safetensors", "starter-table.safetensors"):
+    for name in ("vocab.txt", "starter-words.safetensors", "starter-table.safetensors", "detector.safetensors"):
         digest = hashlib.sha256((starter_data.DATA / name).read_bytes()).hexdigest()
         assert f"| {digest} | `{name}` |" in notice
     assert "WordNet 3.0 Copyright 2006 by Princeton University." in notice
     assert minilm_files.WHEEL_SHA256 in notice
-    assert sum(path.stat().st_size for path in starter_data.DATA.iterdir()) < 1_500_000
+    assert sum(path.stat().st_size for path in starter_data.DATA.iterdir()) < 5_600_000
 
 
 def test_a_missing_array_file_is_an_error(tmp_path: Path) -> None:

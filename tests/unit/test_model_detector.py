@@ -1,0 +1,137 @@
+"""The detector: pixels in, scores of the classes of COCO out. Nothing here needs a network."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from stair_es.errors import MissingExtra, ModelError
+from stair_es.model import detector, nanodet
+from stair_es.model.detector import COCO_CLASSES, Detector, OnnxDetector, TorchDetector, load_detector, read_weights
+from stair_es.types import Pixels
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+TOLERANCE = 1e-4
+"""How far a score may differ between the backends, and from machine to machine."""
+GOLDEN = {
+    "astronaut.jpg": ("person", 0.80468),
+    "dairy-cow.jpg": ("cow", 0.70496),
+    "horses-on-a-ridge.jpg": ("horse", 0.74572),
+    "tabby-cat.jpg": ("cat", 0.50043),
+    "white-duck.jpg": ("bird", 0.65048),
+    "woolly-sheep.jpg": ("sheep", 0.68526),
+}
+"""The highest score, recorded 2026-11-26 with onnxruntime 1.32 on x86-64."""
+
+
+@pytest.fixture(scope="module")
+def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
+    size = (detector.SIZE_PX, detector.SIZE_PX)
+    return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize(size)) for name in GOLDEN])
+
+
+@pytest.fixture(scope="module")
+def by_onnx() -> OnnxDetector:
+    return OnnxDetector(threads=1)
+
+
+@pytest.fixture(scope="module")
+def by_torch() -> TorchDetector:
+    return TorchDetector(threads=1)
+
+
+def test_the_highest_score_is_that_of_the_class_to_be_seen(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
+    scores_BN = by_onnx.detect(pixels_BHWC)
+    assert (scores_BN.shape, scores_BN.dtype) == ((len(GOLDEN), 80), np.dtype(np.float32))
+    assert [COCO_CLASSES[best] for best in scores_BN.argmax(axis=1)] == [name for name, _ in GOLDEN.values()]
+    assert scores_BN.max(axis=1).tolist() == pytest.approx([score for _, score in GOLDEN.values()], abs=TOLERANCE)
+
+
+def test_there_are_80_classes() -> None:
+    assert len(set(COCO_CLASSES)) == nanodet.CLASSES
+    assert [COCO_CLASSES[i] for i in (0, 14, 39, 79)] == ["person", "bird", "bottle", "toothbrush"]
+
+
+def test_an_image_alone_and_in_a_batch_has_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
+    for each in (by_onnx, by_torch):
+        batch = each.detect(pixels_BHWC)
+        alone = np.concatenate([each.detect(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))])
+        assert np.array_equal(alone, batch)
+        assert np.array_equal(each.detect(pixels_BHWC[::-1]), batch[::-1])
+        assert each.detect(pixels_BHWC[:0]).shape == (0, 80)
+
+
+def test_threads_get_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
+    for each in (by_onnx, by_torch):
+        with ThreadPoolExecutor(4) as pool:
+            first, *others = pool.map(each.detect, [pixels_BHWC[:2]] * 4)
+        assert all(np.array_equal(first, other) for other in others)
+
+
+def test_both_backends_give_the_same_scores(by_onnx: Detector, by_torch: Detector, pixels_BHWC: Pixels) -> None:
+    assert (by_onnx.backend, by_torch.backend) == ("onnx", "torch")
+    noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
+    for pixels in (pixels_BHWC, noise):
+        assert np.abs(by_onnx.detect(pixels) - by_torch.detect(pixels)).max() < TOLERANCE
+
+
+def test_red_and_blue_are_told_apart(by_onnx: Detector, pixels_BHWC: Pixels) -> None:
+    assert np.abs(by_onnx.detect(pixels_BHWC) - by_onnx.detect(pixels_BHWC[..., ::-1])).max() > 0.05
+
+
+def test_the_graph_is_valid_for_other_sizes() -> None:
+    graph = nanodet.build_onnx(read_weights(), side_px=416)
+    onnx.checker.check_model(graph, full_check=True)
+    assert [each.dim_value for each in graph.graph.input[0].type.tensor_type.shape.dim] == [0, 416, 416, 3]
+
+
+def test_a_detector_is_loaded_by_the_name_of_its_backend() -> None:
+    assert isinstance(load_detector("onnx", threads=1), OnnxDetector)
+    assert isinstance(load_detector("torch", threads=1, precision="bf16"), TorchDetector)
+    with pytest.raises(ModelError, match="unknown backend 'tensorflow'"):
+        load_detector("tensorflow", threads=1)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="not in bf16"):
+        load_detector("onnx", threads=1, precision="bf16")
+
+
+def test_half_precision_scores_nearly_the_same(by_torch: Detector, pixels_BHWC: Pixels) -> None:
+    narrow = TorchDetector(threads=1, precision="bf16").detect(pixels_BHWC)
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - by_torch.detect(pixels_BHWC)).max() < 0.05
+
+
+def test_without_torch_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def need(module: str, extra: str) -> ModuleType:
+        raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
+
+    monkeypatch.setattr(detector, "need", need)
+    with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
+        load_detector("torch", threads=1)
+
+
+def write_nothing(path: Path) -> None:
+    path.write_bytes(b"no tensors")
+
+
+def write_less(path: Path) -> None:
+    tensors = load_file(detector.WEIGHTS)
+    del tensors["24.scale"]
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"), [(None, "can't be read"), (write_nothing, "can't be read"), (write_less, "no tensor '24.scale'")]
+)
+def test_weights_that_are_missing_or_broken_are_an_error(tmp_path: Path, write: Callable[[Path], None] | None, said: str) -> None:
+    path = tmp_path / "detector.safetensors"
+    if write:
+        write(path)
+    with pytest.raises(ModelError, match=said) as error:
+        read_weights(path)
+    assert str(path) in str(error.value)
