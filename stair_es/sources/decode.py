@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.costs import check_cost
-from stair_es.types import ImageSpec, Pixels
+from stair_es.types import ImageSpec, Pixels, Resample
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -28,6 +28,14 @@ _EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x900
 _SIDEWAYS = (5, 6, 7, 8)
 _LONGEST = 100
 """How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
+_FILTERS: dict[Resample, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -104,7 +112,7 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
         image.load()
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
         rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
-        small = _contain(rgb, spec.size_px) if spec.fit == "pad" else _filled(rgb, spec)
+        small = _contain(rgb, spec.size_px, _FILTERS[spec.resample]) if spec.fit == "pad" else _filled(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
             pixels_HWC=_on_square(small, spec, left, upper),
@@ -126,10 +134,10 @@ def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixel
     return np.asarray(square)
 
 
-def _contain(rgb: PilImage, side_px: int) -> PilImage:
+def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> PilImage:
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
-    return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
 
 
 def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
@@ -141,7 +149,7 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
         if longer_px > _LONGEST * side_px:
             raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long to cut the middle out of")
         width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
-    resized = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    resized = rgb.resize((width, height), _FILTERS[spec.resample])
     left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 

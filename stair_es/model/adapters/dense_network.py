@@ -49,7 +49,7 @@ class DenseNetwork:
 
         def part(chunk_BHWC: Pixels) -> Tensor:
             ready = self._processor(
-                images=list(chunk_BHWC),
+                images=list(np.array(chunk_BHWC)),  # torch takes no read-only ones
                 do_resize=False,
                 do_center_crop=False,
                 input_data_format="channels_last",
