@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stair_es.extras import need
+from stair_es.model.adapters.captions import clean_caption
 from stair_es.model.adapters.preprocessing import read_image_spec
 from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
@@ -14,6 +16,9 @@ from stair_es.types import Fit
 
 if TYPE_CHECKING:
     from stair_es.model.adapters.dense_network import DenseNetwork
+
+SENTENCEPIECE = "spiece.model"
+"""The tokenizer of SigLIP 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,8 @@ class DenseFormat:
     """Where it isn't the number of the text tower's positions."""
     masks_padding: bool = True
     """Whether the text tower is told which tokens are padding: not where it was trained without that."""
+    prepare_text: Callable[[str], str] | None = None
+    """What was done to texts before the tokenizer when the model was trained, and that its tokenizer doesn't do."""
     pickled: bool = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
@@ -57,7 +64,13 @@ class DenseFormat:
         return CheckpointKind(card, build, dense_only=True)
 
     def network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
-        """The networks of a folder; nothing is loaded yet."""
+        """The networks of a folder; nothing is loaded yet.
+
+        Raises:
+            MissingExtra: Its tokenizer needs sentencepiece, which isn't installed.
+        """
+        if (folder / SENTENCEPIECE).is_file():
+            need("sentencepiece", "models")  # or transformers would fail later, or take a tokenizer that differs
         from stair_es.model.adapters.dense_network import DenseNetwork
 
         return DenseNetwork(self, folder, spec, card)
@@ -70,6 +83,7 @@ SIGLIP = DenseFormat(
     architecture="SiglipModel",
     text_length="max_length",
     masks_padding=False,
+    prepare_text=str.lower,  # SigLIP 2's tokenizer leaves capitals, which it never saw
 )
 ALIGN = DenseFormat(name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64)
 BLIP = DenseFormat(
@@ -78,5 +92,6 @@ BLIP = DenseFormat(
     architecture="BlipForImageTextRetrieval",
     text_length="longest",
     max_tokens=35,
+    prepare_text=clean_caption,
 )
 FORMATS = (CLIP, SIGLIP, ALIGN, BLIP)
