@@ -80,6 +80,7 @@ def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
         ({"format": "stair-es"}, "stair-es"),
         ({"encoder_q": {}, "encoder_p": {}}, "VDR (cross-modal)"),
         ({"model_type": "d2s"}, "D2S"),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "SPLADE (masked language model)"),
         ({"model_type": "clip"}, "CLIP"),
         ({"model_type": "siglip", "architectures": ["SiglipModel"]}, "SigLIP"),
         ({"model_type": "align"}, "ALIGN"),

@@ -39,6 +39,7 @@ FORMATS: tuple[Format, ...] = (
     vdr.FORMAT,
     d2s.FORMAT,
     sentence_transformers.FORMAT,
+    sentence_transformers.BARE_FORMAT,
     *dense_baselines.FORMATS,
 )
 """In the order in which they are asked."""

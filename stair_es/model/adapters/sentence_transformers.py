@@ -1,4 +1,7 @@
-"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, SPLADE for texts."""
+"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, SPLADE for texts.
+
+Older SPLADE checkpoints have no `modules.json`: a masked language model alone, with the pooling that the library gives it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,24 @@ class SparseEncoderFormat:
         return _kind(folder, name, fit, _modules(folder), description="sentence-transformers SparseEncoder")
 
 
-FORMAT = SparseEncoderFormat()
+class BareSpladeFormat:
+    """See `Format`: a masked language model without `modules.json`."""
+
+    name = "SPLADE (masked language model)"
+    pickled = True
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """See `Format.claims`."""
+        built = config.get("architectures")
+        masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
+        return masked and not (folder / MODULES).is_file()
+
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+        """See `Format.kind`."""
+        return _kind(folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token")
+
+
+FORMAT, BARE_FORMAT = SparseEncoderFormat(), BareSpladeFormat()
 
 
 def _kind(folder: Path, name: str, fit: Fit | None, modules: list[dict[str, Any]], *, description: str) -> EncoderKind:
