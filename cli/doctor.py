@@ -29,6 +29,7 @@ def doctor(
     context: typer.Context,
     index: options.Index = DEFAULT_INDEX,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     as_json: options.Json = False,
     url: options.Url = None,
 ) -> None:
@@ -53,7 +54,7 @@ def doctor(
         of_ingest = (context.find_root().default_map or {}).get("ingest", {})
         ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
         connect = partial(options.named_connection, url)
-        yield from examine(Patient(connect=connect, index=index, model=model, ray_address=ray_address))
+        yield from examine(Patient(connect=connect, index=index, model=model, fit=fit, ray_address=ray_address))
 
     found = []
     for each in findings():

@@ -27,6 +27,7 @@ def encode(
     text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
     as_json: options.Json = False,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -46,7 +47,7 @@ def encode(
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
     inputs.readable(text or "")
-    encoder = inputs.load_encoder(model, backend, text_tower)
+    encoder = inputs.load_encoder(model, fit, backend, text_tower)
     if images:
         _encode_images(encoder, images, as_json)
     elif text:

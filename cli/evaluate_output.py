@@ -19,6 +19,7 @@ from .output import emit_json, note, plain, stderr, stdout
 if TYPE_CHECKING:
     from stair_es.eval.contenders import Contender
     from stair_es.model.encoder import Backend, TextTower
+    from stair_es.types import Fit
 
 Against = Annotated[
     list[str] | None,
@@ -71,6 +72,8 @@ class Given:
     """The options that every command has."""
 
     model: str
+    fit: Fit | None
+    """Of `model` alone."""
     against: Sequence[str] | None
     backend: Backend
     text_tower: TextTower
@@ -86,7 +89,7 @@ class Given:
         from stair_es.eval.contenders import load
         from stair_es.model.encoder import ModelSpec
 
-        first = ModelSpec(name=self.model, backend=self.backend, text_tower=self.text_tower)
+        first = ModelSpec(name=self.model, fit=self.fit, backend=self.backend, text_tower=self.text_tower)
         return load([first, *(ModelSpec(name=name) for name in self.against or ())])
 
 

@@ -33,6 +33,7 @@ def probe(
     limit: PerClass = None,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -49,7 +50,7 @@ def probe(
 
     `stair-es evaluate probe --train imagenet/train --test imagenet/val --limit 50 --against google/siglip-base-patch16-224`
     """
-    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.class_folders import read_folder

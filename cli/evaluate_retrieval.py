@@ -37,6 +37,7 @@ def retrieval(
     ] = False,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -68,7 +69,7 @@ def retrieval(
 
     `stair-es evaluate retrieval dataset_coco.json --images coco --model my-stair --against openai/clip-vit-base-patch16`
     """
-    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Evaluation:
         from stair_es.eval.captions import read_captions

@@ -26,6 +26,7 @@ def sparsity(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -41,7 +42,7 @@ def sparsity(
 
     `stair-es evaluate sparsity photos --limit 1000 --json`
     """
-    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.run_sparsity import sparsity as run

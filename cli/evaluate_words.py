@@ -40,6 +40,7 @@ def words(
     ] = False,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -57,7 +58,7 @@ def words(
 
     `stair-es evaluate words examples/photos/captions.jsonl`
     """
-    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.run_interpret import interpret

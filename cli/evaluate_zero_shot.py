@@ -31,6 +31,7 @@ def zero_shot(
     limit: PerClass = None,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -47,7 +48,7 @@ def zero_shot(
 
     `stair-es evaluate zero-shot pets --prompt "a photo of a {}, a pet" --against openai/clip-vit-base-patch16`
     """
-    given = Given(model=model, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
+    given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.class_folders import read_folder

@@ -26,6 +26,7 @@ def explain(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -41,7 +42,7 @@ def explain(
     """
     given = asking.inputs_given(words or [], _EXAMPLE)
     how = asking.how_given()
-    encoder = inputs.load_encoder(model, backend, text_tower)
+    encoder = inputs.load_encoder(model, fit, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.placing import near_miss
     from stair_es.search.searcher import Searcher

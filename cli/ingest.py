@@ -84,6 +84,7 @@ def ingest(
         int, typer.Option("--max-bytes", min=1, help="Refuse larger files.", rich_help_panel=_SOURCES)
     ] = MAX_BYTES,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     enrich: Annotated[
         list[str] | None,
         typer.Option(
@@ -247,7 +248,7 @@ def ingest(
         )
         chosen = IngestOptions(
             alias=index,
-            model=ModelSpec(name=model, backend=backend, precision=precision),
+            model=ModelSpec(name=model, fit=fit, backend=backend, precision=precision),
             runner=runner,
             ray=RayOptions(address=ray_address, gpus_per_encoder=gpus_per_encoder, encoders=encoders),
             batch_images=batch_images,

@@ -40,6 +40,7 @@ def ingest_texts(
         typer.Option("--text-column", help="The column with the text, or a list of them; else text, caption or captions."),
     ] = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     text_tower: options.TextTowerOption = "full",
     vector: Annotated[
         Literal["rank_features", "sparse_vector"],
@@ -90,7 +91,7 @@ def ingest_texts(
         sources = [text_source(file, text_format, text_column) for file in files]
         chosen = TextOptions(
             alias=index,
-            model=ModelSpec(name=model, text_tower=text_tower),
+            model=ModelSpec(name=model, fit=fit, text_tower=text_tower),
             document=DocumentSettings(thumbnail_px=0, id="content", vector=vector),
             sink_options={"swap": swap, "keep": str(keep), **words_option(words_index)},
             dead_letters=dead_letters,

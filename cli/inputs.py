@@ -8,18 +8,19 @@ from stair_es.errors import UsageError
 
 if TYPE_CHECKING:
     from stair_es.model.encoder import Backend, Encoder, TextTower
+    from stair_es.types import Fit
 
 
-def load_encoder(model: str, backend: Backend, text_tower: TextTower) -> Encoder:
+def load_encoder(model: str, fit: Fit | None, backend: Backend, text_tower: TextTower) -> Encoder:
     """The encoder that the options describe.
 
     Raises:
-        ModelError: Unknown or broken model.
+        ModelError: Unknown or broken model, or one that takes no other fit.
     """
     from stair_es.model import catalogue
     from stair_es.model.encoder import ModelSpec
 
-    return catalogue.load(ModelSpec(name=model, backend=backend, text_tower=text_tower))
+    return catalogue.load(ModelSpec(name=model, fit=fit, backend=backend, text_tower=text_tower))
 
 
 def readable(text: str) -> str:

@@ -73,7 +73,7 @@ def inspect(
     if every and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
     from stair_es.inspection.inspector import Inspector
-    from stair_es.search.known import look
+    from stair_es.search.known import add_fit, look
 
     from .inspect_output import Printer
 
@@ -83,9 +83,10 @@ def inspect(
 
         @cache
         def encoder() -> Encoder:
-            from . import inputs
+            from stair_es.model import catalogue
+            from stair_es.model.encoder import ModelSpec
 
-            return inputs.load_encoder(model or known.model_name, backend, "full")
+            return catalogue.load(add_fit(ModelSpec(name=model or known.model_name, backend=backend), known))
 
         inspector = Inspector(client, connection, index, encoder, known.policy)
         printer = Printer(index, k=k, every=every, form=form, thumbnail=thumbnail)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import ENV_INDEX, ENV_MODEL, ENV_URL
+from stair_es.config import ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
 from stair_es.errors import UsageError
 from stair_es.profiles import holds_password
 
@@ -59,6 +59,15 @@ def index_model(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option 
 
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+FitOption = Annotated[
+    Literal["pad", "crop", "stretch"] | None,
+    typer.Option(
+        "--fit",
+        envvar=ENV_FIT,
+        show_envvar=True,
+        help="How an image becomes the model's square: padded, the middle cut out, or distorted. [default: the model's own way]",
+    ),
+]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
     typer.Option("--backend", help="Runtime of the network: auto takes torch where CUDA is there, else onnxruntime."),

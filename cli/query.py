@@ -34,6 +34,7 @@ def query(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -53,7 +54,7 @@ def query(
     how, cursor = asking.how_given(), asking.cursor(after)
     if how.fusion == "rrf":
         raise UsageError("fusing ranks takes two requests: there is no one body for it", "Take --hybrid sum, or `search`.")
-    encoder = inputs.load_encoder(model, backend, text_tower)
+    encoder = inputs.load_encoder(model, fit, backend, text_tower)
     from dataclasses import replace
 
     from stair_es.search.body import request_body

@@ -42,6 +42,7 @@ def search(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
+    fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -67,7 +68,7 @@ def search(
     cursor = asking.cursor(after)
     if after and (how.two_phase or how.fusion == "rrf"):
         raise UsageError("neither --two-phase nor --hybrid rrf has further pages", "Leave --after out, and ask for a larger -k.")
-    encoder = inputs.load_encoder(model, backend, text_tower)
+    encoder = inputs.load_encoder(model, fit, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.searcher import Searcher
 

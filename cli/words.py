@@ -79,12 +79,15 @@ def words(
         _check(policy)
     from stair_es.inspection import vocabulary
     from stair_es.inspection.corpus import Sample
+    from stair_es.model.encoder import ModelSpec
+    from stair_es.search.known import add_fit
 
     from . import words_output
 
     known, found = _read(index, url, Sample(size=sample, seed=seed) if sample else None)
     _say(found, index, known.holds)
-    told = vocabulary.of_model(model or known.model_name, asked=model is not None)
+    spec = add_fit(ModelSpec(name=model or known.model_name), known)
+    told = vocabulary.of_model(spec.name, asked=model is not None, fit=spec.fit)
     view = words_output.view(found, known, told, flat=flat, order=sort, min_df=min_df, match=match)
     if policy:
         _write(policy, view, known.policy)

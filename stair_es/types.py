@@ -21,6 +21,8 @@ Floats: TypeAlias = "NDArray[np.float32]"
 
 Fit: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
 
+Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
@@ -37,6 +39,8 @@ class ImageSpec:
     `crop` shows the middle, `stretch` distorts it."""
     resized_px: int | None = None
     """Side that `crop` and `stretch` resize to before the middle is cut out; None for `size_px`."""
+    resample: Resample = "bicubic"
+    """The filter that an image is resized with."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ DECAY = (0.9, 0.9, 0.95, 1.0)
 """What each later word of a group is multiplied with once more."""
 _WORD = re.compile(r"[^\W\d_]+")
 _ASCII = re.compile("[a-z]{3,}")
-_LEAST_EMOJI, _LEAST_CLIP_ART = 1, 2
+_LEAST_EMOJI, _LEAST_CLIP_ART = 1, 1
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stair_es.policy import WordPolicy
-    from stair_es.types import Json
+    from stair_es.types import Fit, Json
 
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 LONGEST_NAME = 255
@@ -35,6 +35,8 @@ class Identity:
     model_id: str
     settings: Mapping[str, Json]
     """Everything else that makes documents differ."""
+    fit: Fit | None = None
+    """How images became squares, for queries by image to do the same; the id of the model counts it already."""
 
     @property
     def digest(self) -> str:
@@ -91,6 +93,7 @@ def about(identity: Identity, alias: str) -> dict[str, Any]:
     return {
         "model_name": identity.model_name,
         "model": identity.model_id,
+        **({"fit": identity.fit} if identity.fit else {}),
         "settings": dict(identity.settings),
         "digest": identity.digest,
         "alias": alias,

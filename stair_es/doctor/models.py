@@ -11,11 +11,12 @@ from stair_es.doctor.finding import Finding, failed, ok, warn
 from stair_es.errors import StairError
 from stair_es.model import catalogue, minilm_files
 from stair_es.model.encoder import ModelSpec
+from stair_es.types import Fit
 
 _WORD = "dog"
 
 
-def model_here(name: str, home: Home) -> Iterator[Finding]:
+def model_here(name: str, home: Home, fit: Fit | None = None) -> Iterator[Finding]:
     """Load the model and let it read a word and a black picture, if that fetches nothing."""
     plugin = plugins.named("encoders", name)
     if catalogue.is_hub_id(name):
@@ -30,15 +31,15 @@ def model_here(name: str, home: Home) -> Iterator[Finding]:
         )
         return
     try:
-        yield _tried(name)
+        yield _tried(name, fit)
     except StairError as error:
         yield failed("model", error)
 
 
-def _tried(name: str) -> Finding:
+def _tried(name: str, fit: Fit | None) -> Finding:
     import numpy as np
 
-    encoder = catalogue.load(ModelSpec(name=name))
+    encoder = catalogue.load(ModelSpec(name=name, fit=fit))
     words = len(encoder.encode_texts([_WORD])[0])
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
@@ -47,11 +48,11 @@ def _tried(name: str) -> Finding:
     return ok("model", f"{encoder.model_id} reads texts and images")
 
 
-def model_id(name: str) -> str | None:
+def model_id(name: str, fit: Fit | None = None) -> str | None:
     """The id that documents get; None where it can't be told without fetching, or at all."""
     if catalogue.is_hub_id(name):
         return None
     try:
-        return catalogue.resolve(name).model_id
+        return catalogue.resolve(name, fit).model_id
     except StairError:
         return None

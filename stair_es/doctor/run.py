@@ -17,6 +17,8 @@ from stair_es.search import known
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+    from stair_es.types import Fit
+
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
@@ -26,6 +28,8 @@ class Patient:
     """The connection to the cluster that is named; None without one. May raise a StairError, as all that is said of it may."""
     index: str
     model: str
+    fit: Fit | None = None
+    """In place of the model's own."""
     ray_address: str | None = None
     """Of the cluster that `--runner ray` would join."""
 
@@ -41,7 +45,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         ("accelerator", compute.accelerator_here),
         ("ray", lambda: compute.ray_here(patient.ray_address)),
         ("home", lambda: machine.home_here(home)),
-        ("model", lambda: models.model_here(patient.model, home)),
+        ("model", lambda: models.model_here(patient.model, home, patient.fit)),
         ("dead letters", lambda: machine.letters_here(home, patient.index)),
         ("cluster", lambda: cluster_here(patient)),
     ]
@@ -99,7 +103,7 @@ def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iter
     facts = look.index_facts(client, connection, patient.index)
     documents = sum(facts.sizes.get(name, (0, 0))[0] for name in facts.live)
     yield ok("index", f"{patient.index} stands for {', '.join(facts.live)}: {documents:,} documents of {found.model}")
-    model_id = models.model_id(patient.model)
+    model_id = models.model_id(patient.model, patient.fit)
     if model_id is not None:
         try:
             found.check_model(model_id)

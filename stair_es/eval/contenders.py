@@ -75,10 +75,10 @@ def load(specs: Sequence[ModelSpec]) -> list[Contender]:
         UsageError: One comes twice.
         ModelError: One is unknown or broken.
     """
-    meant = [catalogue.absolute(spec.name) for spec in specs]
-    if twice := sorted({name for name in meant if meant.count(name) > 1}):
+    kinds = [(catalogue.kind(spec.name, spec.fit), spec) for spec in specs]
+    meant = [(catalogue.absolute(spec.name), kind.card.model_id) for kind, spec in kinds]  # twice is fine with another fit
+    if twice := sorted({name for name, label in meant if meant.count((name, label)) > 1}):
         raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --against.")
-    kinds = [(catalogue.kind(spec.name), spec) for spec in specs]
     return [contender(kind.load(spec), spec) for kind, spec in kinds]
 
 

@@ -177,7 +177,12 @@ def _rows(
         client=place.client,
         connection=place.connection,
         run=name,
-        identity=Identity(model_name=catalogue.absolute(model.spec.name), model_id=model.label, settings={"evaluation": name}),
+        identity=Identity(
+            model_name=catalogue.absolute(model.spec.name),
+            model_id=model.label,
+            fit=model.encoder.image_spec.fit,
+            settings={"evaluation": name},
+        ),
         depth=options.depth,
         keep=options.keep,
         say=say,

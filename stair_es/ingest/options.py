@@ -74,7 +74,7 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
 
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
     """What a run with these options that began at `began` (see `batch.now`) wants of its sink."""
-    card = catalogue.indexable(options.model.name)
+    card = catalogue.indexable(options.model.name, options.model.fit)
     settings: dict[str, Json] = {
         **asdict(options.document),
         "enrichers": [*_enricher_versions(options)],
@@ -82,7 +82,12 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
     }
     return SinkPlan(
         alias=options.alias,
-        identity=Identity(model_name=catalogue.absolute(options.model.name), model_id=card.model_id, settings=settings),
+        identity=Identity(
+            model_name=catalogue.absolute(options.model.name),
+            model_id=card.model_id,
+            fit=card.image_spec.fit,
+            settings=settings,
+        ),
         document=options.document,
         bulk=options.bulk,
         connection=connection,
@@ -102,7 +107,7 @@ def _digest_of(mapping: str | None) -> str | None:
 
 def job_of(options: IngestOptions, session: Session) -> Job:
     """What the workers of a run with these options need."""
-    card = catalogue.indexable(options.model.name)
+    card = catalogue.indexable(options.model.name, options.model.fit)
     return Job(
         writer=session.writer,
         fresh=session.fresh,

@@ -86,11 +86,14 @@ def ingest_texts(
         first = next(found, None)  # before an index is made: a wrong column comes up here
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
-        card = catalogue.indexable(options.model.name)
+        card = catalogue.indexable(options.model.name, options.model.fit)
         plan = SinkPlan(
             alias=options.alias,
             identity=Identity(
-                model_name=catalogue.absolute(options.model.name), model_id=card.model_id, settings=options.settings
+                model_name=catalogue.absolute(options.model.name),
+                model_id=card.model_id,
+                fit=card.image_spec.fit,
+                settings=options.settings,
             ),
             document=options.document,
             bulk=options.bulk,

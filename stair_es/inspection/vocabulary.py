@@ -12,6 +12,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.search import vocabulary
+from stair_es.types import Fit
 
 BERT = "BERT, uncased"
 _SPECIAL = re.compile(r"\[.+\]")
@@ -29,12 +30,13 @@ class ModelWords:
     """Why it is BERT's."""
 
 
-def of_model(name: str, *, asked: bool = False) -> ModelWords:
+def of_model(name: str, *, asked: bool = False, fit: Fit | None = None) -> ModelWords:
     """The words of a model, or BERT's where it doesn't tell or isn't here. No network is run, and none downloaded unasked.
 
     Args:
         name: What `--model` would take.
         asked: A person named it: what can't be loaded is an error then, and what isn't here is fetched.
+        fit: That the index was written with; it is part of what the model is called.
 
     Raises:
         StairError: It can't be loaded, and it was asked for.
@@ -42,7 +44,7 @@ def of_model(name: str, *, asked: bool = False) -> ModelWords:
     if not asked and not _is_here(name):
         return _bert(f"the model {name} is not on this machine")
     try:
-        encoder = catalogue.load(ModelSpec(name=name))
+        encoder = catalogue.load(ModelSpec(name=name, fit=fit))
         told = getattr(encoder, "image_features", None) or getattr(encoder, "features", None)
     except StairError as error:
         if asked:

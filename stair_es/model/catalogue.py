@@ -8,7 +8,8 @@ from pathlib import Path
 from stair_es import plugins
 from stair_es.errors import UnknownModel
 from stair_es.model.checkpoint_kind import no_words
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
+from stair_es.types import Fit
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -18,18 +19,23 @@ def names() -> tuple[str, ...]:
     return plugins.names("encoders")
 
 
-def kind(name: str) -> EncoderKind:
+def kind(name: str, fit: Fit | None = None) -> EncoderKind:
     """The kind behind a name: that of an entry point, else of a checkpoint folder, else of a repository on the hub.
+
+    Args:
+        name: What `--model` takes.
+        fit: How images become squares, where it isn't to be the model's own way.
 
     Raises:
         UnknownModel: No model has this name; the remedy says what can be named.
-        ModelError: The checkpoint is of no known format, incomplete, or can't be fetched.
+        ModelError: The checkpoint is of no known format, incomplete, or can't be fetched; or the model takes no other fit.
         PluginError: Its package is broken.
         MissingExtra: `huggingface_hub` is needed and isn't installed.
     """
     plugin = plugins.named("encoders", name)
     if plugin is not None:
         loaded: EncoderKind = plugin.load()
+        check_own_fit(loaded.card, fit)
         return loaded
     folder = _folder(name)
     if folder is None and not _HUB_ID.fullmatch(name):
@@ -40,7 +46,7 @@ def kind(name: str) -> EncoderKind:
         )
     from stair_es.model.adapters import formats, hub
 
-    return formats.kind(folder or hub.fetched(name), absolute(name))
+    return formats.kind(folder or hub.fetched(name), absolute(name), fit)
 
 
 def absolute(name: str) -> str:
@@ -56,7 +62,7 @@ def is_hub_id(name: str) -> bool:
     return plugins.named("encoders", name) is None and _folder(name) is None and bool(_HUB_ID.fullmatch(name))
 
 
-def resolve(name: str) -> ModelCard:
+def resolve(name: str, fit: Fit | None = None) -> ModelCard:
     """The card of a model.
 
     Raises:
@@ -64,17 +70,17 @@ def resolve(name: str) -> ModelCard:
         ModelError: See `kind`.
         PluginError: Its package is broken.
     """
-    return kind(name).card
+    return kind(name, fit).card
 
 
-def indexable(name: str) -> ModelCard:
+def indexable(name: str, fit: Fit | None = None) -> ModelCard:
     """The card of a model with words: before an index is made for it.
 
     Raises:
         ModelError: The model has dense vectors only, or see `kind`.
         PluginError: Its package is broken.
     """
-    found = kind(name)
+    found = kind(name, fit)
     if getattr(found, "dense_only", False):
         raise no_words(name)
     return found.card
@@ -86,12 +92,12 @@ def load(spec: ModelSpec) -> Encoder:
     Raises:
         ModelError: The name, the backend or the text tower is unknown.
     """
-    return kind(spec.name).load(spec)
+    return kind(spec.name, spec.fit).load(spec)
 
 
 def uses_gpu(spec: ModelSpec) -> bool:
     """Whether the image tower would run on a GPU of this machine."""
-    return kind(spec.name).uses_gpu(spec)
+    return kind(spec.name, spec.fit).uses_gpu(spec)
 
 
 def _folder(name: str) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ from typing import Any, Protocol
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import cuda
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_known
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_known, choose_image_spec
+from stair_es.types import Fit, ImageSpec
 
 CONFIG = "config.json"
 MODULES = "modules.json"
@@ -36,11 +38,11 @@ class Format(Protocol):
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
         """Whether a folder with this configuration is one of these."""
 
-    def kind(self, folder: Path, name: str) -> EncoderKind:
-        """The model in the folder; `name` is what it is asked for by.
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+        """The model in the folder; `name` is what it is asked for by, `fit` what is to replace its own.
 
         Raises:
-            ModelError: Something is missing or doesn't fit.
+            ModelError: Something is missing or doesn't fit, or the model takes no other fit.
         """
 
 
@@ -113,14 +115,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def model_id(name: str, folders: Iterable[Path]) -> str:
-    """`<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over all files that make the vectors.
+def build_card(
+    name: str, folders: Sequence[Path], own: ImageSpec, fit: Fit | None, *, description: str, licences: tuple[str, ...]
+) -> ModelCard:
+    """Return the card of a checkpoint whose images may come in other fits than its own.
+
+    Args:
+        name: What it is asked for by.
+        folders: All that its vectors depend on.
+        own: The pixels as the model's authors prepare them.
+        fit: What is to replace the fit of `own`.
+        description: For people.
+        licences: One line for each part.
+
+    Raises:
+        ModelError: There is no such fit, or a file can't be read.
+    """
+    spec = choose_image_spec(own, fit)
+    called = name if spec == own else f"{name}-{spec.fit}"
+    return ModelCard(
+        name=name,
+        model_id=model_id(called, folders, spec),
+        image_spec=spec,
+        description=description,
+        licences=licences,
+    )
+
+
+def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
+    """`<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over files and pixels that make the vectors.
 
     Raises:
         ModelError: A file can't be read.
     """
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
-    total = hashlib.sha256()
+    total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
     for folder in folders:
         for path in counted(folder):
             total.update(f"{path.relative_to(folder).as_posix()}\0{_digest(path)}\0".encode())

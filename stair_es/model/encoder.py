@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from stair_es.errors import ModelError
-from stair_es.types import ImageSpec, Pixels, SparseVector
+from stair_es.types import Fit, ImageSpec, Pixels, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
@@ -83,6 +83,8 @@ class ModelSpec:
     """Of the torch backend's image network: bf16 and fp16 are for GPUs, faster and a little less exact."""
     threads: int = 0
     """CPU threads of one `encode_images` call; 0 for as many as there are cores."""
+    fit: Fit | None = None
+    """How an image becomes a square (see `ImageSpec.fit`), in place of the model's own way; part of the model's id."""
 
 
 def check_known(spec: ModelSpec) -> None:
@@ -97,6 +99,32 @@ def check_known(spec: ModelSpec) -> None:
             raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
     if spec.threads < 0:
         raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+
+
+def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
+    """Return a model's own pixels, or the same with another fit.
+
+    Raises:
+        ModelError: There is no such fit.
+    """
+    if fit is None or fit == own.fit:
+        return own
+    if fit not in get_args(Fit):
+        raise ModelError(f"unknown fit {fit!r}", f"Choose one of: {', '.join(get_args(Fit))}.")
+    return replace(own, fit=fit, resized_px=None if fit == "pad" else own.resized_px)
+
+
+def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
+    """Check that a model which knows its own fit only is asked for no other.
+
+    Raises:
+        ModelError: It is.
+    """
+    if choose_image_spec(card.image_spec, fit) != card.image_spec:
+        raise ModelError(
+            f"the model {card.name!r} takes images by its own fit only, {card.image_spec.fit!r}, not {fit!r}",
+            "Leave out --fit and STAIR_ES_FIT. Checkpoints in the formats of others, as VDR or CLIP, take any.",
+        )
 
 
 class EncoderKind(Protocol):

@@ -14,7 +14,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.how import How
 from stair_es.search.inputs import Inputs, question_of
-from stair_es.search.known import look
+from stair_es.search.known import add_fit, look
 from stair_es.search.placing import near_miss
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
@@ -84,7 +84,8 @@ class ImageSearch:
         if self._model is not None:
             return catalogue.load(self._model)
         with closing(self._connection.client()) as client:
-            return catalogue.load(ModelSpec(name=look(client, self._connection, self._index).model_name))
+            known = look(client, self._connection, self._index)
+            return catalogue.load(add_fit(ModelSpec(name=known.model_name), known))
 
     @cached_property
     def searcher(self) -> Searcher:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.search.question import Question, Spelling
 from stair_es.search.shapes import Fields
+from stair_es.types import Fit
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+_FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
-_REVISION = re.compile(r"(@.*|-\d+|-[0-9a-f]{12})$")
+_REVISION = re.compile(r"(@.*|-\d+|(-(pad|crop|stretch))?-[0-9a-f]{12})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,8 @@ class Known:
     model: str
     model_name: str
     """What to ask for: `--model`."""
+    fit: Fit | None = None
+    """How its images became squares; None where it doesn't say."""
     holds: str = "images"
     """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
@@ -90,17 +96,27 @@ class Known:
         if self.model == model_id:
             return
         name = shlex.quote(self.model_name)  # that of a folder can have spaces
-        told = (
-            "The model has changed since the index was written, or there are two of its name: ingest again, or search with "
-            f"--model {name} as it was then."
-            if _without_revision(self.model) == _without_revision(model_id)
-            else f"Search with --model {name}, or ingest again with this model."
-        )
+        fit = f" --fit {self.fit}" if self.fit else ""
+        if _without_revision(self.model) == _without_revision(model_id):
+            told = (
+                "The model or its fit has changed since the index was written, or there are two of its name: ingest again, or "
+                f"search with --model {name}{fit} as it was then."
+            )
+        else:
+            other_fit = fit if f"-{self.fit}-" in self.model else ""
+            told = f"Search with --model {name}{other_fit}, or ingest again with this model."
         raise QueryError(
             f"index {min(self.fields)!r} holds vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
             "their dot products mean nothing",
             told,
         )
+
+
+def add_fit(spec: ModelSpec, known: Known) -> ModelSpec:
+    """Return the spec with the fit that the index was written with, if it is of the index's model and names none."""
+    if spec.fit is None and catalogue.absolute(spec.name) == known.model_name:
+        return replace(spec, fit=known.fit)
+    return spec
 
 
 def look(client: OpenSearch, connection: Connection, index: str) -> Known:
@@ -132,6 +148,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
         model_name=name,
+        fit=_fit([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
         names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
@@ -151,8 +168,15 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
     return meta, fields
 
 
+def _fit(about: Sequence[Mapping[str, Any]]) -> Fit | None:
+    """Of indices of one model; None from before there was one."""
+    return next((fit for fit in _FITS if all(meta.get("fit") == fit for meta in about)), None)
+
+
 def _without_revision(model_id: str) -> str:
-    """What stays of an id when the model changes: `starter` of `starter-1`, `run` of `run-0c61e1f0a2b3`, `mine` of `mine@2`."""
+    """What stays of an id when the model changes: `starter` of `starter-1`, `run` of `run-0c61e1f0a2b3` and
+    `run-pad-0c61e1f0a2b3`, `mine` of `mine@2`.
+    """
     return _REVISION.sub("", model_id)
 
 

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.costs import check_cost
-from stair_es.types import ImageSpec, Pixels
+from stair_es.types import ImageSpec, Pixels, Resample
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -30,6 +30,14 @@ _LONGEST = 100
 """How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
 MOST_SQUASHED = 1.35
 """By how much `squash` may change the ratio of an image's sides: 4:3 becomes a square, what is longer keeps some background."""
+_FILTERS: dict[Resample, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -130,8 +138,8 @@ def _shrink(width: int, height: int, spec: ImageSpec) -> float:
 
 def _fitted(rgb: PilImage, spec: ImageSpec) -> PilImage:
     if spec.fit == "pad":
-        return _contain(rgb, spec.size_px)
-    return _squash(rgb, spec.size_px) if spec.fit == "squash" else _filled(rgb, spec)
+        return _contain(rgb, spec.size_px, _FILTERS[spec.resample])
+    return _squash(rgb, spec.size_px, _FILTERS[spec.resample]) if spec.fit == "squash" else _filled(rgb, spec)
 
 
 def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
@@ -141,18 +149,18 @@ def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixel
     return np.asarray(square)
 
 
-def _contain(rgb: PilImage, side_px: int) -> PilImage:
+def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> PilImage:
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
-    return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
 
 
-def _squash(rgb: PilImage, side_px: int) -> PilImage:
+def _squash(rgb: PilImage, side_px: int, resample: Image.Resampling) -> PilImage:
     """Return the image with its longer side shortened by a factor of at most `MOST_SQUASHED`, to fit into the square."""
     ratio = max(rgb.size) / min(rgb.size)
     shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / ratio)))
     size = (side_px, shorter_px) if rgb.width >= rgb.height else (shorter_px, side_px)
-    return rgb if size == rgb.size else rgb.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
 
 
 def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
@@ -164,7 +172,7 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
         if longer_px > _LONGEST * side_px:
             raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long to cut the middle out of")
         width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
-    resized = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    resized = rgb.resize((width, height), _FILTERS[spec.resample])
     left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 

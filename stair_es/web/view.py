@@ -14,7 +14,7 @@ from stair_es.cluster.identity import has_thumbnails
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.search.known import look
+from stair_es.search.known import add_fit, look
 from stair_es.search.shapes import choose
 from stair_es.web.bodies import Way
 from stair_es.web.weighed import Wording
@@ -117,7 +117,7 @@ class Views:
 
     def _made(self, known: Known, target: Target, before: View | None) -> View:
         same = before is not None and before.known.model == known.model
-        encoder = before.encoder if before is not None and same else catalogue.load(self._spec(known.model_name))
+        encoder = before.encoder if before is not None and same else catalogue.load(add_fit(self._spec(known.model_name), known))
         try:
             known.check_model(encoder.model_id)
         except QueryError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from urllib.request import urlopen
 
 import numpy as np
@@ -38,8 +37,7 @@ def _fetched(url: str) -> bytes:
 
 def test_vdr_says_what_its_readme_says() -> None:
     encoder = catalogue.load(ModelSpec(name="vsearch/vdr-cross-modal"))
-    spec = replace(encoder.image_spec, fit="crop")
-    image = encoder.encode_images(decode(_fetched(VDR_PICTURE), spec, DecodeLimits()).pixels_HWC[None])[0]
+    image = encoder.encode_images(decode(_fetched(VDR_PICTURE), encoder.image_spec, DecodeLimits()).pixels_HWC[None])[0]
     scores = [image.dot(text) for text in encoder.encode_texts(VDR_TEXTS)]
     assert scores == pytest.approx([0.3209, 0.0984], abs=5e-4)
 
@@ -56,7 +54,7 @@ def test_d2s_says_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_v_splade_sees_what_its_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its order, not its numbers: our images are padded to a square first."""
+    """Its order, not its numbers: it gets our images on a padded square."""
     name = "naver/v-splade-quality"
     monkeypatch.setenv(TRUST, name)
     encoder = catalogue.load(ModelSpec(name=name))

@@ -22,7 +22,7 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats
 
-TEXTS = ["a red dog", "cat", "a dog . a cat"]
+TEXTS = ["a red dog", "cat", "a dog [ a cat"]
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "clip": tiny_dense.clip,
     "siglip": tiny_dense.siglip,
@@ -30,7 +30,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "blip": tiny_dense.blip,
 }
 CLIP_MEAN, CLIP_STD = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
-IDS = {"a red dog": [3, 8, 10, 9, 4], "cat": [3, 13, 4], "a dog . a cat": [3, 8, 9, 7, 8, 13, 4]}
+IDS = {"a red dog": [3, 8, 10, 9, 4], "cat": [3, 13, 4], "a dog [ a cat": [3, 8, 9, 14, 8, 13, 4]}
 """Written out by hand: `[CLS]` is 3, `[SEP]` 4, `[PAD]` 0."""
 
 

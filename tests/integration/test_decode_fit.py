@@ -24,6 +24,8 @@ SPECS = {
     "stretch": ImageSpec(size_px=16, fit="stretch"),
     "stretch and cut": ImageSpec(size_px=16, fit="stretch", resized_px=20),
     "crop and cut": ImageSpec(size_px=16, fit="crop", resized_px=20),
+    "bilinear": ImageSpec(size_px=16, fit="crop", resample="bilinear"),
+    "nearest": ImageSpec(size_px=16, fit="stretch", resample="nearest"),
 }
 
 
@@ -36,7 +38,7 @@ def png(size: tuple[int, int]) -> bytes:
 
 def of_torchvision(data: bytes, spec: ImageSpec) -> Pixels:
     side = spec.resized_px or spec.size_px
-    resize = Resize(side if spec.fit == "crop" else (side, side), interpolation=InterpolationMode.BICUBIC)
+    resize = Resize(side if spec.fit == "crop" else (side, side), interpolation=InterpolationMode(spec.resample))
     return np.asarray(Compose([resize, CenterCrop(spec.size_px)])(Image.open(io.BytesIO(data))))
 
 

@@ -44,7 +44,7 @@ class Lengths:
 
 @pytest.fixture
 def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_MODEL"):
+    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_MODEL", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(inputs, "load_encoder", lambda *_: Lengths())
 
@@ -305,3 +305,14 @@ def _script(*arguments: str, **environment: str) -> Any:  # noqa: ANN401  Comple
         timeout=120,
         env={**kept, "COLUMNS": "120", **environment},
     )
+
+
+def test_a_fit_that_a_model_does_not_take_says_so(photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STAIR_ES_FIT", raising=False)
+    code, _, said = run("encode", str(photo), "--fit", "crop")
+    assert code == 1
+    assert "own fit only, 'pad', not 'crop'" in said
+    monkeypatch.setenv("STAIR_ES_FIT", "stretch")
+    for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog"]):
+        assert "not 'stretch'" in run(*command)[2]
+    assert run("encode", str(photo), "--fit", "zoom")[0] == 2

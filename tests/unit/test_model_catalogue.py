@@ -17,6 +17,9 @@ from stair_es.errors import ModelError, UnknownModel
 from stair_es.model import catalogue
 from stair_es.model.adapters import formats, hub
 from stair_es.model.checkpoint_kind import model_id
+from stair_es.types import ImageSpec
+
+SPEC = ImageSpec(size_px=8)
 
 
 def _folder(folder: Path, config: object) -> Path:
@@ -77,6 +80,7 @@ def test_an_unknown_format_names_those_that_are_known(tmp_path: Path) -> None:
         ({"format": "stair-es"}, "stair-es"),
         ({"encoder_q": {}, "encoder_p": {}}, "VDR (cross-modal)"),
         ({"model_type": "d2s"}, "D2S"),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "SPLADE (masked language model)"),
         ({"model_type": "clip"}, "CLIP"),
         ({"model_type": "siglip", "architectures": ["SiglipModel"]}, "SigLIP"),
         ({"model_type": "align"}, "ALIGN"),
@@ -98,27 +102,29 @@ def test_sparse_encoders_need_no_configuration_of_their_own(tmp_path: Path) -> N
 
 def test_the_same_id_means_the_same_files(tmp_path: Path) -> None:
     folder = _folder(tmp_path / "My Model (v2)", {"a": 1})
-    first = model_id(str(folder), [folder])
+    first = model_id(str(folder), [folder], SPEC)
     assert re.fullmatch(r"my-model-v2-[0-9a-f]{12}", first)
     (folder / "README.md").write_text("not part of it")
     (folder / "checkpoint-7").mkdir()
     (folder / "checkpoint-7" / "model.safetensors").write_bytes(b"neither")
-    assert model_id(str(folder), [folder]) == first
+    assert model_id(str(folder), [folder], SPEC) == first
     (folder / "tokenizer.json").write_text("{}")
-    second = model_id(str(folder), [folder])
+    second = model_id(str(folder), [folder], SPEC)
     assert second != first
     (folder / "pytorch_model.bin").write_bytes(b"1")
-    third = model_id(str(folder), [folder])
+    third = model_id(str(folder), [folder], SPEC)
     assert third != second
     (folder / "model.safetensors").write_bytes(b"2")  # now the pickle isn't read any more
-    fourth = model_id(str(folder), [folder])
+    fourth = model_id(str(folder), [folder], SPEC)
     (folder / "pytorch_model.bin").write_bytes(b"other")
-    assert model_id(str(folder), [folder]) == fourth != third
+    assert model_id(str(folder), [folder], SPEC) == fourth != third
+    assert model_id(str(folder), [folder], ImageSpec(size_px=8, fit="crop")) != fourth
+    assert model_id(str(folder), [folder], ImageSpec(size_px=8, resample="bilinear")) != fourth
 
 
 @pytest.mark.parametrize("name", ["Org/Some_Model.v1", "/tmp/ä ö/ÜBER", "org/---", "/x/" + "long" * 80, "C:\\models\\mine"])
 def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
-    made = model_id(name, [tmp_path])
+    made = model_id(name, [tmp_path], SPEC)
     index = index_name("photos", made, datetime(2024, 5, 6, tzinfo=timezone.utc))
     check_alias(index[:200])
     assert len(index.encode()) <= 255

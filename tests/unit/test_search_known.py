@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.known import Known
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.known import Known, add_fit
 from stair_es.search.shapes import Fields
+from stair_es.types import Fit
 
 
-def remedy(model: str, name: str, asked: str) -> str:
-    known = Known(fields={"images-1": Fields(tokens="rank_features")}, model=model, model_name=name)
+def remedy(model: str, name: str, asked: str, fit: Fit | None = None) -> str:
+    known = Known(fields={"images-1": Fields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
     with pytest.raises(QueryError, match="their dot products mean nothing") as wrong:
         known.check_model(asked)
     return wrong.value.remedy
@@ -34,3 +36,19 @@ def test_of_another_model() -> None:
     assert remedy("run-0c61e1f0a2b3", "/home/me/run", "starter-1").startswith("Search with --model /home/me/run, or ingest again")
     assert "--model '/home/me/my run', or" in remedy("run-0c61e1f0a2b3", "/home/me/my run", "starter-1")
     Known(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
+
+
+def test_of_the_same_model_with_another_fit() -> None:
+    said = remedy("run-pad-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff", "pad")
+    assert said.startswith("The model or its fit has changed")
+    assert "--model /home/me/run --fit pad as it was" in said
+    assert "--fit crop" in remedy("run-0c61e1f0a2b3", "/home/me/run", "run-pad-ffffffffffff", "crop")
+    assert "--model run --fit pad, or" in remedy("run-pad-0c61e1f0a2b3", "run", "starter-1", "pad")
+    assert "--model run, or" in remedy("run-0c61e1f0a2b3", "run", "starter-1", "crop")  # its own fit
+
+
+def test_the_model_of_an_index_comes_with_its_fit() -> None:
+    known = Known(fields={}, model="run-pad-0c61e1f0a2b3", model_name="org/run", fit="pad")
+    assert add_fit(ModelSpec(name="org/run"), known).fit == "pad"
+    assert add_fit(ModelSpec(name="org/run", fit="crop"), known).fit == "crop"
+    assert add_fit(ModelSpec(name="org/other"), known).fit is None

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat, image_size
+from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat
+from stair_es.model.adapters.preprocessing import read_image_spec
 from stair_es.model.adapters.wordpieces import number, vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, licence_of, model_id, read_config
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
-from stair_es.types import ImageSpec
+from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, read_config
+from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
+from stair_es.types import Fit
 
 DENSE = "STAIR_ES_D2S_DENSE_MODEL"
 """Environment variable: the BLIP whose vectors the head takes, a folder or a hub id; the configuration's `dense_model` else."""
@@ -33,16 +34,17 @@ class D2sFormat:
         """See `Format.claims`."""
         return config.get("model_type") == "d2s"
 
-    def kind(self, folder: Path, name: str) -> EncoderKind:
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
         """See `Format.kind`."""
         config = read_config(folder)
         dense_size = number(config, "dense_size", 256, folder)
         words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
         dense, blip = dense_model(folder, config)
-        card = ModelCard(
-            name=name,
-            model_id=model_id(name, [folder, dense]),
-            image_spec=ImageSpec(size_px=image_size(dense)),
+        card = build_card(
+            name,
+            [folder, dense],
+            read_image_spec(dense),
+            fit,
             description=f"D2S checkpoint: {len(words):,} words from the {dense_size} dimensions of a BLIP",
             licences=(*licence_of(folder), *(f"dense model, {line}" for line in licence_of(dense))),
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
+from stair_es.model.adapters.captions import clean_caption
 from stair_es.model.adapters.compute import vectors
 from stair_es.model.adapters.dense_network import DenseNetwork
 from stair_es.model.adapters.weights import check_shapes, read_weights, shape_of
@@ -56,7 +57,7 @@ class D2s(OfCard):
         """
         found = self._sparse(self._dense.texts(texts))
         unknown = self._words.ids["[UNK]"]
-        known = [any(token != unknown for token in self._words.encode(text)) for text in texts]
+        known = [any(token != unknown for token in self._words.encode(clean_caption(text))) for text in texts]
         return [vector if says else SparseVector((), ()) for vector, says in zip(found, known, strict=True)]
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import transformers
@@ -20,15 +20,13 @@ from torch.nn import functional
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels
+from stair_es.model.adapters.dense_baselines import SENTENCEPIECE, DenseFormat
 from stair_es.model.checkpoint_kind import no_words
 from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
 from stair_es.types import Floats, Pixels, SparseVector
 
-if TYPE_CHECKING:
-    from stair_es.model.adapters.dense_baselines import DenseFormat
-
 _AGAIN = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE)
 
 
 class DenseNetwork:
@@ -49,7 +47,7 @@ class DenseNetwork:
 
         def part(chunk_BHWC: Pixels) -> Tensor:
             ready = self._processor(
-                images=list(chunk_BHWC),
+                images=list(np.array(chunk_BHWC)),  # torch takes no read-only ones
                 do_resize=False,
                 do_center_crop=False,
                 input_data_format="channels_last",
@@ -65,11 +63,13 @@ class DenseNetwork:
         Raises:
             ModelError: The checkpoint is broken.
         """
+        prepare = self._form.prepare_text
 
         def part(chunk: Sequence[str]) -> Tensor:
+            ready_texts = [prepare(text) for text in chunk] if prepare else list(chunk)
             limit = self._form.max_tokens or self._model.config.text_config.max_position_embeddings
             padding = True if self._form.text_length == "longest" else "max_length"
-            ready = self._tokenizer(list(chunk), padding=padding, truncation=True, max_length=limit, return_tensors="pt")
+            ready = self._tokenizer(ready_texts, padding=padding, truncation=True, max_length=limit, return_tensors="pt")
             wanted = ("input_ids", "attention_mask") if self._form.masks_padding else ("input_ids",)
             return self._text_side({key: ready[key].to(self._device.name) for key in wanted if key in ready})
 

@@ -9,7 +9,8 @@ from typing import Any
 from stair_es.errors import ModelError
 from stair_es.model.adapters import d2s, dense_baselines, sentence_transformers, vdr
 from stair_es.model.checkpoint_kind import Format, read_config
-from stair_es.model.encoder import EncoderKind
+from stair_es.model.encoder import EncoderKind, check_own_fit
+from stair_es.types import Fit
 
 
 class Ours:
@@ -24,11 +25,13 @@ class Ours:
 
         return stair_kind.claims(config)
 
-    def kind(self, folder: Path, name: str) -> EncoderKind:
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
         """See `Format.kind`."""
         from stair_es.model import stair_kind
 
-        return stair_kind.kind(folder, name)
+        found = stair_kind.kind(folder, name)
+        check_own_fit(found.card, fit)  # it was trained on padded squares
+        return found
 
 
 FORMATS: tuple[Format, ...] = (
@@ -36,6 +39,7 @@ FORMATS: tuple[Format, ...] = (
     vdr.FORMAT,
     d2s.FORMAT,
     sentence_transformers.FORMAT,
+    sentence_transformers.BARE_FORMAT,
     *dense_baselines.FORMATS,
 )
 """In the order in which they are asked."""
@@ -58,10 +62,10 @@ def format_of(folder: Path) -> Format:
     )
 
 
-def kind(folder: Path, name: str) -> EncoderKind:
-    """The model in a folder, which was asked for as `name`.
+def kind(folder: Path, name: str, fit: Fit | None = None) -> EncoderKind:
+    """The model in a folder, which was asked for as `name`, and perhaps with another fit than its own.
 
     Raises:
         ModelError: The folder is no checkpoint, of an unknown format, or incomplete.
     """
-    return format_of(folder).kind(folder, name)
+    return format_of(folder).kind(folder, name, fit)

@@ -1,21 +1,25 @@
-"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, UEmbed, SPLADE for texts."""
+"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, SPLADE for texts.
+
+Older SPLADE checkpoints have no `modules.json`: a masked language model alone, with the pooling that the library gives it.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model.adapters import hub
-from stair_es.model.checkpoint_kind import CONFIG, MODULES, CheckpointKind, licence_of, model_id, read_config, read_json
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
-from stair_es.types import ImageSpec
+from stair_es.model.adapters.preprocessing import find_preprocessing, is_plain, read_image_spec
+from stair_es.model.checkpoint_kind import CONFIG, MODULES, CheckpointKind, build_card, licence_of, read_config, read_json
+from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
+from stair_es.types import Fit, ImageSpec
 
 _ABOUT = "config_sentence_transformers.json"
-_PROCESSING = ("preprocessor_config.json", "processor_config.json")
 _DEFAULT_PX, _LARGEST_PX = 384, 2048
 
 
@@ -29,33 +33,54 @@ class SparseEncoderFormat:
         """See `Format.claims`."""
         return (folder / MODULES).is_file() and (folder / _ABOUT).is_file() and _sparse(folder)
 
-    def kind(self, folder: Path, name: str) -> EncoderKind:
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
         """See `Format.kind`."""
-        modules = _modules(folder)
-        foreign = own_code(folder, modules)
-        if foreign and not hub.trusted(name):
-            raise ModelError(
-                f"the model {name!r} brings Python code of its own ({', '.join(foreign)}), which would run on this machine",
-                f"If you have read it and trust it, set {hub.TRUST}={name}",
-            )
-        card = ModelCard(
-            name=name,
-            model_id=model_id(name, [folder, *_below(folder)]),
-            image_spec=ImageSpec(size_px=_size(folder)),
-            description="sentence-transformers SparseEncoder",
-            licences=licence_of(folder),
+        return _kind(folder, name, fit, _modules(folder), description="sentence-transformers SparseEncoder")
+
+
+class BareSpladeFormat:
+    """See `Format`: a masked language model without `modules.json`."""
+
+    name = "SPLADE (masked language model)"
+    pickled = True
+
+    def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
+        """See `Format.claims`."""
+        built = config.get("architectures")
+        masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
+        return masked and not (folder / MODULES).is_file()
+
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
+        """See `Format.kind`."""
+        return _kind(folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token")
+
+
+FORMAT, BARE_FORMAT = SparseEncoderFormat(), BareSpladeFormat()
+
+
+def _kind(folder: Path, name: str, fit: Fit | None, modules: list[dict[str, Any]], *, description: str) -> EncoderKind:
+    foreign = own_code(folder, modules)
+    if foreign and not hub.trusted(name):
+        raise ModelError(
+            f"the model {name!r} brings Python code of its own ({', '.join(foreign)}), which would run on this machine",
+            f"If you have read it and trust it, set {hub.TRUST}={name}",
         )
+    card = build_card(
+        name,
+        [folder, *_below(folder)],
+        _image_spec(folder),
+        fit,
+        description=description,
+        licences=licence_of(folder),
+    )
 
-        def build(spec: ModelSpec) -> Encoder:
-            need("sentence_transformers", "models")
-            from stair_es.model.adapters.sentence_transformers_encoder import Sparse
+    def build(spec: ModelSpec) -> Encoder:
+        need("sentence_transformers", "models")
+        from stair_es.model.adapters.sentence_transformers_encoder import Sparse
 
-            return Sparse(folder, trust=bool(foreign), card=card, spec=spec)
+        return Sparse(folder, trust=bool(foreign), card=card, spec=spec)
 
-        return CheckpointKind(card, build)
-
-
-FORMAT = SparseEncoderFormat()
+    return CheckpointKind(card, build)
 
 
 def _below(folder: Path) -> list[Path]:
@@ -107,19 +132,27 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _size(folder: Path) -> int:
-    """The side of the images that we hand over: the longest that the preprocessing keeps, within reason."""
-    sides = [_DEFAULT_PX]
-    for name in _PROCESSING:
-        if (folder / name).is_file():
-            said = read_json(folder / name)
-            said = said.get("image_processor", said)
-            size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
-            values = size.values() if isinstance(size, dict) else [size]
-            sides += [min(value, _LARGEST_PX) for value in values if isinstance(value, int) and value > 0]
-            break
-    if sides[1:]:
-        return max(sides[1:])
+def _image_spec(folder: Path) -> ImageSpec:
+    """What we hand over: the square that the preprocessing resizes to, where it is a plain one, which then has nothing to resize.
+
+    Others keep the shape of an image, or cut it into tiles. They get all of it, on a padded square.
+    """
+    said = find_preprocessing(folder) or {}
+    if is_plain(said):
+        own = read_image_spec(folder)
+        return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it cuts out the middle itself
+    return ImageSpec(size_px=_largest(said) or _stated_size(folder) or _DEFAULT_PX)
+
+
+def _largest(said: Mapping[str, Any]) -> int | None:
+    """The longest side that the preprocessing keeps, within reason."""
+    size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
+    values = size.values() if isinstance(size, Mapping) else [size]
+    return max((min(value, _LARGEST_PX) for value in values if isinstance(value, int) and value > 0), default=None)
+
+
+def _stated_size(folder: Path) -> int | None:
+    """What `config.json` says of the image network."""
     vision = read_config(folder).get("vision_config") if (folder / CONFIG).is_file() else None
     stated = vision.get("image_size") if isinstance(vision, dict) else None
-    return stated if isinstance(stated, int) and 0 < stated <= _LARGEST_PX else _DEFAULT_PX
+    return stated if isinstance(stated, int) and 0 < stated <= _LARGEST_PX else None

@@ -83,8 +83,8 @@ class Sparse(OfCard):
                 rows_BV = encode(part, batch_size=len(part), show_progress_bar=False, convert_to_sparse_tensor=False)
             if rows_BV.shape[1] != len(features):
                 raise ModelError(
-                    f"the model {self._card.name!r} gives {rows_BV.shape[1]:,} weights, not the {len(features):,} that it says",
-                    "Fetch the checkpoint again.",
+                    f"the model {self._card.name!r} gives {rows_BV.shape[1]:,} weights, but {len(features):,} for a query",
+                    "Its routes for queries and documents don't belong together: fetch the checkpoint again.",
                 )
             found += vectors(rows_BV, features)
         return found
@@ -93,12 +93,19 @@ class Sparse(OfCard):
     def _features(self) -> tuple[str, ...]:
         vocabulary = self._tokenizer.get_vocab()
         token_of = {token: word for word, token in vocabulary.items()}
-        size = self._model.get_embedding_dimension() or len(token_of)
+        size = self._dimensions
         tokens = [token_of.get(place, _UNNAMED.format(place)) for place in range(size)]
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         style = style_of(backend.to_str()) if backend is not None else "plain"
         special = frozenset(self._tokenizer.all_special_tokens) | {token for token in tokens if token not in vocabulary}
         return words_of(tokens, style, special)
+
+    @cached_property
+    def _dimensions(self) -> int:
+        """By a first encode: a model that was saved before its own first one doesn't know, and says its hidden size."""
+        with self._device.running():
+            row_BV = self._model.encode_query([" "], show_progress_bar=False, convert_to_sparse_tensor=False)
+        return int(row_BV.shape[1])
 
     @cached_property
     def _places(self) -> dict[str, int]:

@@ -13,10 +13,10 @@ from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.wordpieces import number, section, special, vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, licence_of, model_id, read_config
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
+from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, read_config
+from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
 from stair_es.model.wordpiece import Vocabulary
-from stair_es.types import ImageSpec
+from stair_es.types import Fit, ImageSpec
 
 _BERT = "bert-base-uncased"
 
@@ -48,13 +48,14 @@ class VdrFormat:
         """See `Format.claims`."""
         return "encoder_q" in config and "encoder_p" in config
 
-    def kind(self, folder: Path, name: str) -> EncoderKind:
+    def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
         """See `Format.kind`."""
         shape = read_shape(folder)
-        card = ModelCard(
-            name=name,
-            model_id=model_id(name, [folder]),
-            image_spec=ImageSpec(size_px=shape.image_px),
+        card = build_card(
+            name,
+            [folder],
+            ImageSpec(size_px=shape.image_px, fit="crop"),  # as its own code: Resize(bicubic), then CenterCrop
+            fit,
             description=f"VDR checkpoint: {len(shape.valid_ids):,} words",
             licences=licence_of(folder),
         )

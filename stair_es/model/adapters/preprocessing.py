@@ -1,0 +1,86 @@
+"""How a checkpoint of `transformers` prepares an image, by its `preprocessor_config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stair_es.errors import ModelError
+from stair_es.model.checkpoint_kind import read_json
+from stair_es.types import ImageSpec, Resample
+
+PREPROCESSING, PROCESSING = "preprocessor_config.json", "processor_config.json"
+"""The second, with the first as its `image_processor`, is what processors are saved as since transformers 5."""
+
+_FILTERS: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""By Pillow's numbers, which `resample` holds."""
+_PLAIN = ("BlipImageProcessor", "CLIPImageProcessor", "EfficientNetImageProcessor", "SiglipImageProcessor", "ViTImageProcessor")
+"""Image processors that make one square of an image and do nothing else to its shape."""
+
+
+def read_image_spec(folder: Path) -> ImageSpec:
+    """Return the square as the model's own preprocessing makes it.
+
+    Raises:
+        ModelError: The preprocessing isn't described, isn't square, or has a filter that nothing here knows.
+    """
+    said = find_preprocessing(folder)
+    if said is None:
+        raise ModelError(f"{folder} has no {PREPROCESSING}: how images are prepared isn't known", "Fetch the checkpoint again.")
+    size_px, resized = _size(said, folder), said.get("size")
+    by_shorter_side = isinstance(resized, int) or (isinstance(resized, Mapping) and "shortest_edge" in resized)
+    cut = bool(said.get("do_center_crop"))
+    return ImageSpec(
+        size_px=size_px,
+        fit="crop" if cut and by_shorter_side else "stretch",
+        resized_px=max(size_px, _side(resized) or 0) if cut else None,
+        resample=_resample(said, folder),
+    )
+
+
+def find_preprocessing(folder: Path) -> Mapping[str, Any] | None:
+    """Return what a checkpoint says of its images; None if it says nothing.
+
+    Raises:
+        ModelError: A file is no JSON object.
+    """
+    if (folder / PREPROCESSING).is_file():
+        return read_json(folder / PREPROCESSING)
+    said = read_json(folder / PROCESSING).get("image_processor") if (folder / PROCESSING).is_file() else None
+    return said if isinstance(said, Mapping) else None
+
+
+def is_plain(said: Mapping[str, Any]) -> bool:
+    """Whether an image becomes one square, by a processor that cuts out the middle or distorts: no tiles, no padding."""
+    kind = str(said.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
+    return kind in _PLAIN and bool(said.get("do_resize", True))
+
+
+def _size(said: Mapping[str, Any], folder: Path) -> int:
+    side = _side(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
+    if side is None or not 1 <= side <= 4096:
+        raise ModelError(
+            f"the preprocessing in {folder} describes no square image: {said.get('size')}", "Fetch the checkpoint again."
+        )
+    return side
+
+
+def _side(size: object) -> int | None:
+    """Of what a configuration calls a size: a number, or a mapping with one number in it."""
+    if isinstance(size, Mapping):
+        sides = {value for key, value in size.items() if key in ("height", "width", "shortest_edge")}
+        size = sides.pop() if len(sides) == 1 else None
+    return size if isinstance(size, int) else None
+
+
+def _resample(said: Mapping[str, Any], folder: Path) -> Resample:
+    named = said.get("resample")
+    if named is None:
+        return "bicubic"  # as all four image processors of transformers do
+    if isinstance(named, bool) or not isinstance(named, int) or named not in _FILTERS:
+        raise ModelError(
+            f"the preprocessing in {folder} says resample = {named!r}",
+            "It must be one of Pillow's filters: a number from 0 to 5.",
+        )
+    return _FILTERS[named]
