@@ -115,11 +115,13 @@ class StairMini(OfCard):
         blend = self._mini.blend
         classes_K = softmax(logits_K.astype(np.float64))
         seen_V = self._see(classes_K, scores_O.astype(np.float64))
-        if self._gate.measure(small_HWC, features_P) < blend.drawn:
+        drawn = (self._gate.measure(small_HWC, features_P) - blend.drawn_from) / (blend.drawn_surely - blend.drawn_from)
+        heads = min(1.0, max(0.0, drawn))
+        if not heads:
             return seen_V
         learned_V = unit(_there(self._heads.of_features(features_P)[0]).astype(np.float64) ** blend.image_power)
-        share = blend.image_classes + blend.image_classes_sure * float(classes_K.max())
-        return unit(keep_top(learned_V + share * seen_V, blend.image_words))
+        sure = blend.image_classes_sure * float(classes_K.max()) + blend.image_classes_unsure * (1 - heads)
+        return unit(keep_top(heads * learned_V + (blend.image_classes + sure) * seen_V, blend.image_words))
 
     def _see(self, classes_K: Doubles, scores_O: Doubles) -> Doubles:
         """Return the weights [V], of length 1, of the classes that are seen."""

@@ -51,14 +51,18 @@ class Blend:
     """Share of the classifier's probability for it, doubled and at most 1."""
     class_needs: float
     """Score of the detector from which the classifier's probability counts."""
-    drawn: float
+    drawn_from: float
     """Probability of a drawing from which the heads count."""
+    drawn_surely: float
+    """Probability of a drawing from which they count in full."""
     image_power: float
     """What the heads' weights of an image are raised to: their many small ones count less."""
     image_classes: float
     """Share of the classes' words in a drawing that the classifier doesn't know."""
     image_classes_sure: float
     """What is added to that share, times the classifier's largest probability."""
+    image_classes_unsure: float
+    """What is added to that share as far as the heads don't count."""
     image_words: int
     text_near: int
     """How many words are near a text, or near a word of it."""
