@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
+from stair_es.model import hub_models
 from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat, image_size
 from stair_es.model.adapters.wordpieces import number, vocabulary
 from stair_es.model.checkpoint_kind import CheckpointKind, licence_of, model_id, read_config
@@ -20,7 +21,10 @@ from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 from stair_es.types import ImageSpec
 
 DENSE = "STAIR_ES_D2S_DENSE_MODEL"
-"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id; the configuration's `dense_model` else."""
+"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id.
+
+Without it the configuration's `dense_model` counts, then what `hub_models` knows of a public head.
+"""
 
 
 class D2sFormat:
@@ -38,7 +42,7 @@ class D2sFormat:
         config = read_config(folder)
         dense_size = number(config, "dense_size", 256, folder)
         words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
-        dense, blip = dense_model(folder, config)
+        dense, blip = dense_model(folder, config, name)
         card = ModelCard(
             name=name,
             model_id=model_id(name, [folder, dense]),
@@ -58,13 +62,14 @@ class D2sFormat:
 FORMAT = D2sFormat()
 
 
-def dense_model(folder: Path, config: Mapping[str, Any]) -> tuple[Path, DenseFormat]:
-    """The folder of the dense model that a head belongs to.
+def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Path, DenseFormat]:
+    """The folder of the dense model that a head belongs to; `name` is what the head is asked for by.
 
     Raises:
         ModelError: None is named, or what is named is no BLIP.
     """
-    named = os.environ.get(DENSE) or config.get("dense_model")
+    public = hub_models.find(name)
+    named = os.environ.get(DENSE) or config.get("dense_model") or (public and public.dense_id)
     if not named or not isinstance(named, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",
