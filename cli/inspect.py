@@ -83,9 +83,9 @@ def inspect(
 
         @cache
         def encoder() -> Encoder:
-            from . import inputs
+            from stair_es.search.index_model import load_model
 
-            return inputs.load_encoder(model or known.model_name, backend, "full")
+            return load_model(known, index, named=model, backend=backend)
 
         inspector = Inspector(client, connection, index, encoder, known.policy)
         printer = Printer(index, k=k, every=every, form=form, thumbnail=thumbnail)

@@ -13,6 +13,7 @@ from stair_es.doctor import cluster, compute, embedded, index, look, machine, mo
 from stair_es.doctor.finding import Finding, fail, failed, ok, warn
 from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.search import known
+from stair_es.search.index_model import load_model
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -26,6 +27,8 @@ class Patient:
     """The connection to the cluster that is named; None without one. May raise a StairError, as all that is said of it may."""
     index: str
     model: str
+    named: bool = True
+    """Whether somebody named the model. Else it is the default one, and an index is asked with its own."""
     ray_address: str | None = None
     """Of the cluster that `--runner ray` would join."""
 
@@ -99,10 +102,18 @@ def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iter
     facts = look.index_facts(client, connection, patient.index)
     documents = sum(facts.sizes.get(name, (0, 0))[0] for name in facts.live)
     yield ok("index", f"{patient.index} stands for {', '.join(facts.live)}: {documents:,} documents of {found.model}")
-    model_id = models.model_id(patient.model)
-    if model_id is not None:
-        try:
-            found.check_model(model_id)
-        except QueryError as error:
-            yield failed("index model", error)
+    try:
+        _check_model(found, patient)
+    except StairError as error:
+        yield failed("index model", error)
     yield from index.index(facts, connection.safe_url)
+
+
+def _check_model(found: known.Known, patient: Patient) -> None:
+    """Raise StairError if the index can't be asked: with the model that was named, else with its own."""
+    if patient.named:
+        model_id = models.model_id(patient.model)
+        if model_id is not None:
+            found.check_model(model_id)
+    else:
+        found.check_model(load_model(found, patient.index).model_id)

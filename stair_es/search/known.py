@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
+from stair_es.model.encoder import TextTower
 from stair_es.policy import WordPolicy
 from stair_es.search.question import Question, Spelling
 from stair_es.search.shapes import Fields
@@ -34,6 +35,8 @@ class Known:
     model: str
     model_name: str
     """What to ask for: `--model`."""
+    text_tower: TextTower | None = None
+    """Of an index of texts: what they were encoded with, if it is the same in all indices."""
     holds: str = "images"
     """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
@@ -132,6 +135,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
         model_name=name,
+        text_tower=_text_tower([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
         names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
@@ -149,6 +153,17 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
+
+
+def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
+    """What the texts of all indices were encoded with; None for images, or where they differ."""
+    towers = set()
+    for about in abouts:
+        settings = about.get("settings")
+        texts = settings.get("texts") if isinstance(settings, Mapping) else None
+        towers.add(texts.get("text_tower") if isinstance(texts, Mapping) else None)
+    found = towers.pop() if len(towers) == 1 else None
+    return found if found in get_args(TextTower) else None
 
 
 def _without_revision(model_id: str) -> str:

@@ -19,6 +19,7 @@ from stair_es.cli.query import curl
 from stair_es.cli.search import to_json
 from typer.testing import CliRunner
 
+from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.search.body import request_body
 from stair_es.search.explain import why
@@ -44,8 +45,9 @@ class Lengths:
 
 @pytest.fixture
 def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_MODEL"):
+    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # else an index would be asked for its own
     monkeypatch.setattr(inputs, "load_encoder", lambda *_: Lengths())
 
 
@@ -223,6 +225,15 @@ def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pyt
     assert "https://search.example:9200/my%20photos/_search" in words
     assert "secret" not in out + said
     assert "-u USER:PASSWORD" in said
+
+
+@pytest.mark.usefixtures("lengths")
+def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch: pytest.MonkeyPatch, free_url: str) -> None:
+    monkeypatch.delenv("STAIR_ES_MODEL")
+    code, out, said = run("query", "red", "--url", free_url, "--json")
+    assert code == 0
+    assert json.loads(out)["query"]["bool"]["should"][0]["rank_feature"]["field"] == "tokens.red"
+    assert f"the words are those of {DEFAULT_MODEL}, since the index can't be asked for its model" in said
 
 
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
