@@ -28,7 +28,7 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 def doctor(
     context: typer.Context,
     index: options.Index = DEFAULT_INDEX,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.NamedModel = None,
     fit: options.FitOption = None,
     as_json: options.Json = False,
     url: options.Url = None,
@@ -54,7 +54,15 @@ def doctor(
         of_ingest = (context.find_root().default_map or {}).get("ingest", {})
         ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
         connect = partial(options.named_connection, url)
-        yield from examine(Patient(connect=connect, index=index, model=model, fit=fit, ray_address=ray_address))
+        patient = Patient(
+            connect=connect,
+            index=index,
+            model=model or DEFAULT_MODEL,
+            named=model is not None,
+            fit=fit,
+            ray_address=ray_address,
+        )
+        yield from examine(patient)
 
     found = []
     for each in findings():

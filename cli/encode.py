@@ -15,8 +15,8 @@ from .bars import Canvas, visible, weight_lines
 from .output import emit_json, fail, stdout
 
 if TYPE_CHECKING:
-    from stair_es.model.encoder import Encoder
-    from stair_es.types import SparseVector
+    from stair_es.model.encoder import Backend, Encoder, TextTower
+    from stair_es.types import Fit, SparseVector
 
 
 def encode(
@@ -26,12 +26,17 @@ def encode(
     ] = None,
     text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
     as_json: options.Json = False,
-    model: options.Model = DEFAULT_MODEL,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", "-i", help="Encode as this index is asked: with the model (and text tower) that it names."),
+    ] = None,
+    url: options.Url = None,
+    model: options.NamedModel = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
-    text_tower: options.TextTowerOption = "full",
+    text_tower: options.IndexTextTower = None,
 ) -> None:
-    """Show the words of images or of a query, heaviest first. Needs no cluster.
+    """Show the words of images or of a query, heaviest first. Needs no cluster, except for `--index`.
 
     **Examples**
 
@@ -40,6 +45,8 @@ def encode(
     - `stair-es encode --text "red car"`
 
     - `stair-es encode *.jpg --json` (one JSON object a line)
+
+    - `stair-es encode photo.jpg --index photos` (with the model of that index)
     """
     example = 'stair-es encode photo.jpg, or stair-es encode --text "red car"'
     if images and text is not None:
@@ -47,13 +54,33 @@ def encode(
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
     inputs.readable(text or "")
-    encoder = inputs.load_encoder(model, fit, backend, text_tower)
+    if index is None:
+        encoder = inputs.load_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
+    else:
+        encoder = _encoder_of(index, url, model, fit, backend, text_tower)
     if images:
         _encode_images(encoder, images, as_json)
     elif text:
         from stair_es.search.inputs import text_vector
 
         _show("text", text, text_vector(encoder, text), as_json)
+
+
+def _encoder_of(
+    index: str, url: str | None, model: str | None, fit: Fit | None, backend: Backend, text_tower: TextTower | None
+) -> Encoder:
+    """The encoder of an index; a model or a fit that was named has to be the same one."""
+    from contextlib import closing
+
+    from stair_es.search.index_model import load_model
+    from stair_es.search.known import look
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        known = look(client, connection, index)
+    encoder = load_model(known, index, named=model, fit=fit, backend=backend, text_tower=text_tower)
+    known.check_model(encoder.model_id)
+    return encoder
 
 
 def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
+from stair_es.config import DEFAULT_INDEX, MAX_HITS
 
 from . import asking, inputs, options
 from .bars import Canvas, near_miss_lines
@@ -25,7 +25,7 @@ def explain(
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.IndexModel = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
@@ -42,13 +42,14 @@ def explain(
     """
     given = asking.inputs_given(words or [], _EXAMPLE)
     how = asking.how_given()
-    encoder = inputs.load_encoder(model, fit, backend, text_tower)
+    connection = options.connection(url)
+    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.placing import near_miss
     from stair_es.search.searcher import Searcher
 
     question = question_of(encoder, given)
-    with Searcher(options.connection(url), index, encoder.model_id) as searcher:
+    with Searcher(connection, index, encoder.model_id) as searcher:
         found = near_miss(searcher, question, reference(document), k=k, how=how)
     if as_json:
         emit_json(to_json(found))

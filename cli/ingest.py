@@ -11,13 +11,13 @@ from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, KEEP, MAX_BYTES, MAX_P
 from stair_es.errors import SOME_DEAD, StairError, UsageError
 
 from . import options, telemetry
-from .ingest_report import print_dry_run, print_report
+from .ingest_report import print_dry_run, print_report, say_default_model
 from .output import emit_json, note
 from .progress import books_progress
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
-    from stair_es.ingest.report import Books
+    from stair_es.ingest.report import Books, Report
     from stair_es.sources.item import Source, SourceOptions
     from stair_es.telemetry.run import Observer
 
@@ -83,7 +83,7 @@ def ingest(
     max_bytes: Annotated[
         int, typer.Option("--max-bytes", min=1, help="Refuse larger files.", rich_help_panel=_SOURCES)
     ] = MAX_BYTES,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.NamedModel = None,
     fit: options.FitOption = None,
     enrich: Annotated[
         list[str] | None,
@@ -231,6 +231,7 @@ def ingest(
     from stair_es.ingest.enrich import EnricherSpec
     from stair_es.ingest.options import IngestOptions
     from stair_es.ingest.run_ray import RayOptions
+    from stair_es.model.catalogue import check_extra
     from stair_es.model.encoder import ModelSpec
     from stair_es.policy_file import read as read_policy
     from stair_es.sources.decode import DecodeLimits
@@ -240,6 +241,8 @@ def ingest(
 
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)
+        if runner != "ray" and ray_address is None:  # else the workers run the model, and may have more than this machine
+            check_extra(model or DEFAULT_MODEL)
         place = SourceOptions(
             format=source_format,
             columns=_columns(columns or []),
@@ -248,7 +251,7 @@ def ingest(
         )
         chosen = IngestOptions(
             alias=index,
-            model=ModelSpec(name=model, fit=fit, backend=backend, precision=precision),
+            model=ModelSpec(name=model or DEFAULT_MODEL, fit=fit, backend=backend, precision=precision),
             runner=runner,
             ray=RayOptions(address=ray_address, gpus_per_encoder=gpus_per_encoder, encoders=encoders),
             batch_images=batch_images,
@@ -264,7 +267,10 @@ def ingest(
         if dry_run:
             return _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
         with observing(index, telemetry.outlets(), note) as observer:
-            return _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
+            report = _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
+        if model is None and report.written and not as_json:
+            say_default_model(DEFAULT_MODEL)
+        return report.incomplete
 
     said: dict[str, Any] = {}
     try:
@@ -338,7 +344,7 @@ def words_option(words_index: bool | None) -> dict[str, str]:
 
 def _run(
     opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: Observer
-) -> bool:
+) -> Report:
     from stair_es.ingest.run import ingest as run
 
     kept: list[Books] = []
@@ -364,7 +370,7 @@ def _run(
         emit_json(report.to_dict())
     else:
         print_report(report)
-    return report.incomplete
+    return report
 
 
 def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .bars import visible
-from .output import stdout
+from .output import note, stdout
 
 if TYPE_CHECKING:
     from stair_es.ingest.dry_run import DryRun
@@ -56,6 +56,14 @@ def print_dry_run(would: DryRun, alias: str) -> None:
         fates = {"create": "would be made", "update": "would be brought in step", "delete": "would be deleted"}
         name = f" {would.words_index.index}" if would.words_index.index else ""
         stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
+
+
+def say_default_model(name: str) -> None:
+    """Point to the models for real photographs, once, where nobody named a model."""
+    note(
+        f"{name} knows about 1,000 kinds of things. For real photographs: stair-es ingest ... --model photos "
+        "(see stair-es models)"
+    )
 
 
 def print_end(report: Report, *, again: str = "") -> None:

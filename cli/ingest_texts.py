@@ -83,11 +83,13 @@ def ingest_texts(
     from stair_es.cluster.index import check_alias
     from stair_es.ingest.texts import TextOptions
     from stair_es.ingest.texts_read import text_source
+    from stair_es.model.catalogue import check_extra
     from stair_es.model.encoder import ModelSpec
 
     said: dict[str, Any] = {}
     try:
         check_alias(index)
+        check_extra(model)
         sources = [text_source(file, text_format, text_column) for file in files]
         chosen = TextOptions(
             alias=index,

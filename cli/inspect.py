@@ -73,7 +73,7 @@ def inspect(
     if every and k:
         raise UsageError("-k and --all exclude each other", "Leave one of them out.")
     from stair_es.inspection.inspector import Inspector
-    from stair_es.search.known import add_fit, look
+    from stair_es.search.known import look
 
     from .inspect_output import Printer
 
@@ -83,10 +83,9 @@ def inspect(
 
         @cache
         def encoder() -> Encoder:
-            from stair_es.model import catalogue
-            from stair_es.model.encoder import ModelSpec
+            from stair_es.search.index_model import load_model
 
-            return catalogue.load(add_fit(ModelSpec(name=model or known.model_name, backend=backend), known))
+            return load_model(known, index, named=model, backend=backend)
 
         inspector = Inspector(client, connection, index, encoder, known.policy)
         printer = Printer(index, k=k, every=every, form=form, thumbnail=thumbnail)

@@ -31,6 +31,7 @@ from . import (
     ingest,
     ingest_texts,
     inspect,
+    models,
     node,
     options,
     plugins,
@@ -103,11 +104,12 @@ app.command(name="inspect")(options.connected(inspect.inspect))
 app.command(name="words")(options.connected(words.words))
 app.command(name="serve")(options.connected(serve.serve))
 app.add_typer(dashboards.app, name="dashboards")
-app.command(name="encode")(encode.encode)
+app.command(name="encode")(options.connected(encode.encode))
 app.add_typer(evaluate.app, name="evaluate")
-app.command(name="query")(asking.asking(query.query))
+app.command(name="query")(options.connected(asking.asking(query.query)))
 app.add_typer(config.app, name="config")
 app.command(name="doctor")(options.connected(doctor.doctor))
+app.command(name="models")(models.models)
 app.command(name="plugins")(plugins.plugins)
 app.command(name="train")(train.train)
 app.command(name="export")(export.export)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.config import ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
+from stair_es.config import DEFAULT_MODEL, ENV_FIT, ENV_INDEX, ENV_MODEL, ENV_URL
 from stair_es.errors import UsageError
 from stair_es.profiles import holds_password
 
@@ -33,13 +33,16 @@ Url = Annotated[
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """The names of the models that are installed, for the shell."""
-    from stair_es.plugins import names
+    """The names of the models that are installed, and the short ones of the hub's, for the shell."""
+    from stair_es.model.catalogue import short_names
 
-    return [name for name in names("encoders") if name.startswith(incomplete)]
+    return [name for name in short_names() if name.startswith(incomplete)]
 
 
 Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
+_MODEL_HELP = (
+    "A model by name (`stair-es models` lists them), the folder of a checkpoint, or its id on the Hugging Face hub (org/name)."
+)
 Model = Annotated[
     str,
     typer.Option(
@@ -47,16 +50,32 @@ Model = Annotated[
         "-m",
         envvar=ENV_MODEL,
         show_envvar=True,
-        help="A model by name, the folder of a checkpoint, or its id on the Hugging Face hub (org/name).",
+        help=_MODEL_HELP,
         autocompletion=complete_models,
     ),
 ]
+NamedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar=ENV_MODEL,
+        show_envvar=True,
+        help=_MODEL_HELP,
+        autocompletion=complete_models,
+        show_default=DEFAULT_MODEL,
+    ),
+]
+"""The same, where it matters whether somebody named one: None is the default model."""
 
 
 def index_model(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
     """The option `--model` of a command that takes the model of the index where none is given."""
     return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
 
+
+IndexModel = Annotated[str | None, index_model("A model. [default: the one of the index]", envvar=ENV_MODEL, show_envvar=True)]
+"""The model to ask an index with: the one that is named, else the one that the index names."""
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 FitOption = Annotated[
@@ -72,10 +91,12 @@ BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
     typer.Option("--backend", help="Runtime of the network: auto takes torch where CUDA is there, else onnxruntime."),
 ]
-TextTowerOption = Annotated[
-    Literal["full", "table"],
-    typer.Option("--text-tower", help="full runs the text network; table looks words up in a static table (lighter)."),
+_TEXT_TOWER_HELP = "full runs the text network; table looks words up in a static table (lighter)."
+TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
+IndexTextTower = Annotated[
+    Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
 ]
+"""The same for a command that takes the text tower of an index where none is given."""
 
 
 _PANEL = "Secure connection"
@@ -134,6 +155,25 @@ def named_connection(url: str | None) -> Connection | None:
         refuse_password(url, ENV_URL)
     url = url or secret(ENV_URL)
     return Connection.from_env(url, *belonging(_connected.given, url)) if url else None
+
+
+def running_connection(url: str | None) -> Connection | None:
+    """The connection to the cluster that is named, else to the embedded node where it last listened; None if it never did.
+
+    Nothing is started.
+
+    Raises:
+        UsageError: As for `named_connection`.
+    """
+    named = named_connection(url)
+    if named is not None:
+        return named
+    from stair_es.cluster.connect import Connection
+    from stair_es.node import state
+    from stair_es.node.spec import NodeSpec
+
+    known = state.read(NodeSpec.from_home().state_file)
+    return Connection(url=known.url) if known and known.url else None
 
 
 def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:

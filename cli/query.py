@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_CLAUSES, MAX_HITS
+from stair_es.config import DEFAULT_INDEX, MAX_CLAUSES, MAX_HITS
 from stair_es.errors import UsageError
 
 from . import asking, inputs, options
@@ -33,14 +33,15 @@ def query(
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.IndexModel = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
 
-    The clauses are `rank_feature` unless `--shape` says what the cluster has.
+    The words are those of the model that you name, else of the model that the index names, else (no cluster answers) of the
+    default model. The clauses are `rank_feature` unless `--shape` says what the cluster has.
 
     **Examples**
 
@@ -54,7 +55,7 @@ def query(
     how, cursor = asking.how_given(), asking.cursor(after)
     if how.fusion == "rrf":
         raise UsageError("fusing ranks takes two requests: there is no one body for it", "Take --hybrid sum, or `search`.")
-    encoder = inputs.load_encoder(model, fit, backend, text_tower)
+    encoder = inputs.encoder_without_cluster(model, fit, url, index, backend, text_tower)
     from dataclasses import replace
 
     from stair_es.search.body import request_body

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, MAX_HITS
+from stair_es.config import DEFAULT_INDEX, MAX_HITS
 from stair_es.errors import UsageError
 
 from . import asking, inputs, options
@@ -41,12 +41,14 @@ def search(
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.IndexModel = None,
     fit: options.FitOption = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
     """Find images by words, by other images, or both: ranked hits with the words in common.
+
+    Texts and images are encoded with the model that wrote the index, unless you name one.
 
     The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` must be there, `-dog`
     mustn't, `dog^2` counts twice and `dog^0` not at all.
@@ -68,12 +70,13 @@ def search(
     cursor = asking.cursor(after)
     if after and (how.two_phase or how.fusion == "rrf"):
         raise UsageError("neither --two-phase nor --hybrid rrf has further pages", "Leave --after out, and ask for a larger -k.")
-    encoder = inputs.load_encoder(model, fit, backend, text_tower)
+    connection = options.connection(url)
+    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.searcher import Searcher
 
     question = question_of(encoder, given)
-    with Searcher(options.connection(url), index, encoder.model_id) as searcher:
+    with Searcher(connection, index, encoder.model_id) as searcher:
         result = searcher.search(question, k, after=cursor, how=how)
     say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
     if not result.hits and cursor:

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stair_es.config import DEFAULT_INDEX, ENV_MODEL
+from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
 from . import options
 from .output import emit_json, note, stdout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from stair_es.model.encoder import ModelSpec
     from stair_es.web.security import Guard
 
 ENV_TOKEN = "STAIR_ES_SERVE_TOKEN"
@@ -50,9 +47,7 @@ def serve(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: options.Json = False,
     url: options.Url = None,
-    model: Annotated[
-        str | None, options.index_model("A model. [default: the one of the index]", envvar=ENV_MODEL, show_envvar=True)
-    ] = None,
+    model: options.IndexModel = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
@@ -70,11 +65,13 @@ def serve(
     """
     from contextlib import closing
     from dataclasses import replace
+    from functools import partial
 
     from stair_es.extras import need
 
     for package in ("starlette", "uvicorn", "cachetools"):
         need(package, "serve")
+    from stair_es.search.index_model import load_model
     from stair_es.telemetry.page import observing
     from stair_es.web.app import Site, application
     from stair_es.web.originals import Roots
@@ -87,7 +84,7 @@ def serve(
         site = Site(
             connection=connection,
             index=index,
-            spec=_spec(model, backend, text_tower),
+            load=partial(load_model, index=index, named=model, backend=backend, text_tower=text_tower),
             roots=roots,
             title=title,
             watch=observer.watch,
@@ -152,9 +149,3 @@ def _token(path: Path | None) -> str:
     if token and len(token) < _SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, {_SHORTEST} are the least", "Make one: openssl rand -hex 24")
     return token
-
-
-def _spec(model: str | None, backend: options.BackendOption, text_tower: options.TextTowerOption) -> Callable[[str], ModelSpec]:
-    from stair_es.model.encoder import ModelSpec
-
-    return lambda own: ModelSpec(name=model or own, backend=backend, text_tower=text_tower)

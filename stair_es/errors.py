@@ -8,6 +8,7 @@
     |- PluginError
     |- ResourceError
     |- ModelError
+    |  |- ModelNotFetched
     |  `- UnknownModel             exit code 2
     |- NodeError
     |- ReadError
@@ -70,6 +71,10 @@ class UnknownModel(ModelError):
     """No model has this name."""
 
     exit_code = 2
+
+
+class ModelNotFetched(ModelError):
+    """A model that isn't on this machine, and that nobody asked to fetch."""
 
 
 class NodeError(StairError):

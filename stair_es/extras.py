@@ -1,6 +1,7 @@
 """Optional dependencies: import them by name, or say which extra to install."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from stair_es.errors import MissingExtra
@@ -17,7 +18,22 @@ def need(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0]:
             raise
-        raise MissingExtra(
-            f"this needs the package {error.name!r}, which isn't installed",
-            f"Install it with: pip install 'stair-es[{extra}]'",
-        ) from None
+        raise _missing(error.name, extra) from None
+
+
+def is_installed(*modules: str) -> bool:
+    """Return whether all of these modules could be imported. None of them is."""
+    return all(find_spec(module) is not None for module in modules)
+
+
+def check_installed(*modules: str, extra: str) -> None:
+    """Raise MissingExtra if one of these modules isn't installed, naming the extra that brings it. None is imported."""
+    for module in modules:
+        if not is_installed(module):
+            raise _missing(module, extra)
+
+
+def _missing(module: str, extra: str) -> MissingExtra:
+    return MissingExtra(
+        f"this needs the package {module!r}, which isn't installed", f"Install it with: pip install 'stair-es[{extra}]'"
+    )

@@ -21,6 +21,9 @@ Floats: TypeAlias = "NDArray[np.float32]"
 
 Fit: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
 
+FITS_ON_DEMAND: tuple[Fit, ...] = ("pad", "crop", "stretch")
+"""What `--fit` takes; `squash` is a model's own only."""
+
 Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -35,8 +38,8 @@ class ImageSpec:
     background: tuple[int, int, int] = (255, 255, 255)
     """What shows through transparency, and fills the square."""
     fit: Fit = "pad"
-    """How an image becomes a square: `pad` shows all of it and fills the rest, `squash` distorts it by a little before it does so,
-    `crop` shows the middle, `stretch` distorts it."""
+    """How an image becomes a square: `pad` shows all of it and fills the rest, `squash` distorts it by a little before it
+    does so, `crop` shows the middle, `stretch` distorts it."""
     resized_px: int | None = None
     """Side that `crop` and `stretch` resize to before the middle is cut out; None for `size_px`."""
     resample: Resample = "bicubic"

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 from stair_es.cluster.connect import Connection
-from stair_es.model.encoder import ModelSpec
+from stair_es.search.index_model import load_model
 from stair_es.telemetry.page import Observer
 from stair_es.web.app import Site, application
 from stair_es.web.limits import Limits
@@ -77,11 +78,6 @@ class Page:
         return self.ask("POST", "/api/image", data, {"content-type": kind})
 
 
-def own_model(name: str) -> ModelSpec:
-    """The index's own."""
-    return ModelSpec(name=name)
-
-
 @contextmanager
 def serving(
     connection: Connection,
@@ -90,7 +86,7 @@ def serving(
     roots: tuple[Path, ...] = (),
     guard: Guard | None = None,
     limits: Limits | None = None,
-    spec: Callable[[str], ModelSpec] = own_model,
+    model: str | None = None,
     observer: Observer | None = None,
 ) -> Iterator[Page]:
     """A page that is served until the end of the `with`."""
@@ -98,7 +94,7 @@ def serving(
     site = Site(
         connection=connection,
         index=index,
-        spec=spec,
+        load=partial(load_model, index=index, named=model),
         roots=Roots.of(roots),
         limits=limits or Limits(),
         watch=observer.watch,

@@ -13,6 +13,7 @@ from stair_es.doctor import cluster, compute, embedded, index, look, machine, mo
 from stair_es.doctor.finding import Finding, fail, failed, ok, warn
 from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.search import known
+from stair_es.search.index_model import load_model
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -30,6 +31,8 @@ class Patient:
     model: str
     fit: Fit | None = None
     """In place of the model's own."""
+    named: bool = True
+    """Whether somebody named the model. Else it is the default one, and an index is asked with its own."""
     ray_address: str | None = None
     """Of the cluster that `--runner ray` would join."""
 
@@ -103,10 +106,18 @@ def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iter
     facts = look.index_facts(client, connection, patient.index)
     documents = sum(facts.sizes.get(name, (0, 0))[0] for name in facts.live)
     yield ok("index", f"{patient.index} stands for {', '.join(facts.live)}: {documents:,} documents of {found.model}")
-    model_id = models.model_id(patient.model, patient.fit)
-    if model_id is not None:
-        try:
-            found.check_model(model_id)
-        except QueryError as error:
-            yield failed("index model", error)
+    try:
+        _check_model(found, patient)
+    except StairError as error:
+        yield failed("index model", error)
     yield from index.index(facts, connection.safe_url)
+
+
+def _check_model(found: known.Known, patient: Patient) -> None:
+    """Raise StairError if the index can't be asked: with the model that was named, else with its own."""
+    if patient.named:
+        model_id = models.model_id(patient.model, patient.fit)
+        if model_id is not None:
+            found.check_model(model_id)
+    else:
+        found.check_model(load_model(found, patient.index, fit=patient.fit).model_id)

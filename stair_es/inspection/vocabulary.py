@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from stair_es.errors import StairError
+from stair_es.errors import ModelNotFetched, StairError, UnknownModel
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
@@ -41,15 +40,15 @@ def of_model(name: str, *, asked: bool = False, fit: Fit | None = None) -> Model
     Raises:
         StairError: It can't be loaded, and it was asked for.
     """
-    if not asked and not _is_here(name):
-        return _bert(f"the model {name} is not on this machine")
     try:
-        encoder = catalogue.load(ModelSpec(name=name, fit=fit))
+        spec = ModelSpec(name=name, fit=fit)
+        encoder = catalogue.load(spec) if asked else catalogue.load_local(spec)
         told = getattr(encoder, "image_features", None) or getattr(encoder, "features", None)
     except StairError as error:
         if asked:
             raise
-        return _bert(error.message)
+        away = isinstance(error, (ModelNotFetched, UnknownModel))
+        return _bert(f"the model {name} is not on this machine" if away else error.message)
     if not told:
         return _bert(f"the model {name} does not tell its words")
     return ModelWords(words=_without_special(told), of=encoder.model_id)
@@ -67,10 +66,3 @@ def _bert(why: str) -> ModelWords:
 
 def _without_special(words: Iterable[str]) -> frozenset[str]:
     return frozenset(word for word in words if not _SPECIAL.fullmatch(word))
-
-
-def _is_here(name: str) -> bool:
-    try:
-        return name in catalogue.names() or Path(name).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):
-        return False

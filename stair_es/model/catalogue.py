@@ -1,16 +1,22 @@
-"""The models that `--model` can name: entry points, checkpoint folders, repositories on the hub. Resolving loads no network."""
+"""The models that `--model` can name: entry points, short names, checkpoint folders, repositories on the hub.
+
+Resolving loads no network.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from stair_es import plugins
+from stair_es import extras, plugins
 from stair_es.errors import UnknownModel
+from stair_es.model import hub_models
 from stair_es.model.checkpoint_kind import no_words
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
 from stair_es.types import Fit
 
+LIBRARIES = ("huggingface_hub", "torch", "transformers")
+"""What a model of the hub is fetched and run with."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -19,8 +25,13 @@ def names() -> tuple[str, ...]:
     return plugins.names("encoders")
 
 
+def short_names() -> tuple[str, ...]:
+    """Return all names without a slash: those of entry points, then those of public checkpoints."""
+    return tuple(dict.fromkeys((*names(), *hub_models.names())))
+
+
 def kind(name: str, fit: Fit | None = None) -> EncoderKind:
-    """The kind behind a name: that of an entry point, else of a checkpoint folder, else of a repository on the hub.
+    """The kind behind a name: an entry point, else a public checkpoint, else a checkpoint folder, else a repository on the hub.
 
     Args:
         name: What `--model` takes.
@@ -37,29 +48,44 @@ def kind(name: str, fit: Fit | None = None) -> EncoderKind:
         loaded: EncoderKind = plugin.load()
         check_own_fit(loaded.card, fit)
         return loaded
-    folder = _folder(name)
-    if folder is None and not _HUB_ID.fullmatch(name):
-        known = ", ".join(names()) or "none: reinstall stair-es"
+    wanted = absolute(name)
+    folder = _folder(wanted)
+    if folder is None and not _HUB_ID.fullmatch(wanted):
+        known = ", ".join(short_names())
         raise UnknownModel(
             f"unknown model {name!r}: neither a name nor a folder",
-            f"Known models: {known}. The folder of a checkpoint, or its id on the Hugging Face hub (org/name), works too.",
+            f"Known models: {known} (see stair-es models). The folder of a checkpoint, or its id on the Hugging Face hub "
+            "(org/name), works too.",
         )
     from stair_es.model.adapters import formats, hub
 
-    return formats.kind(folder or hub.fetched(name), absolute(name), fit)
+    return formats.kind(folder or hub.fetched(wanted), wanted, fit)
 
 
 def absolute(name: str) -> str:
-    """The name as it holds for another process, elsewhere and later: a folder's becomes its absolute path."""
+    """The name as it holds for another process, elsewhere and later.
+
+    A folder's becomes its absolute path, the short name of a public checkpoint its id on the hub.
+    """
     if plugins.named("encoders", name) is not None:
         return name
+    public = hub_models.find(name)
+    if public is not None and name == public.name:
+        return public.hub_id
     folder = _folder(name)
     return str(folder) if folder else name
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is nothing here could be that of a repository on the hub."""
-    return plugins.named("encoders", name) is None and _folder(name) is None and bool(_HUB_ID.fullmatch(name))
+    """Whether a name that is nothing here could be that of a repository on the hub, or is the short name of one."""
+    wanted = absolute(name)
+    return plugins.named("encoders", name) is None and _folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
+
+
+def check_extra(name: str) -> None:
+    """Raise MissingExtra if a model of the hub is named whose libraries aren't installed: before a gigabyte is fetched."""
+    if is_hub_id(name):
+        extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
 
 
 def resolve(name: str, fit: Fit | None = None) -> ModelCard:
@@ -91,8 +117,24 @@ def load(spec: ModelSpec) -> Encoder:
 
     Raises:
         ModelError: The name, the backend or the text tower is unknown.
+        MissingExtra: A library that it needs isn't installed.
     """
+    check_extra(spec.name)
     return kind(spec.name, spec.fit).load(spec)
+
+
+def load_local(spec: ModelSpec) -> Encoder:
+    """Return the encoder of a spec that nobody here has named: as `load`, but nothing is fetched.
+
+    Raises:
+        ModelNotFetched: It is on the hub, and not whole in its cache.
+        ModelError: As for `load`.
+        MissingExtra: As for `load`.
+    """
+    from stair_es.model.adapters import hub
+
+    with hub.nothing_fetched():
+        return load(spec)
 
 
 def uses_gpu(spec: ModelSpec) -> bool:

@@ -41,6 +41,27 @@ class Speller(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What `stair-es models` says of a model, for people. What nobody knows is `unknown`."""
+
+    size: str = "unknown"
+    """Of its files, with units."""
+    languages: str = "unknown"
+    vocabulary: str = "unknown"
+    """What kind of tokens."""
+    tokens: int | None = None
+    """How many."""
+    recall: str = "unknown"
+    """As published: data, direction, figure."""
+    source: str = "unknown"
+    """Of the recall."""
+    verified: str = "unknown"
+    """What was run by this project."""
+    unverified: str = "unknown"
+    """What wasn't."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What is known of a model without loading it."""
 
@@ -51,6 +72,8 @@ class ModelCard:
     description: str
     licences: tuple[str, ...] = ()
     """One line for each part that comes from elsewhere."""
+    facts: ModelFacts | None = None
+    """What else `stair-es models` shows."""
 
 
 class OfCard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
+from stair_es.model.encoder import Encoder, ModelCard, ModelFacts, ModelSpec
 from stair_es.types import ImageSpec
 
 
@@ -23,6 +23,16 @@ class Kind:
             "trained heads: shipped; learned from emoji of Google (Noto, Apache-2.0), Microsoft (Fluent, MIT), Mozilla (FxEmoji, "
             "Apache-2.0) and EmojiOne 2.x (CC-BY-4.0), named by emojibase (MIT) and Unicode CLDR (Unicode-3.0), and from clip "
             "art of openclipart.org (public domain)",
+        ),
+        facts=ModelFacts(
+            size="10 MB shipped; 23 MB for the classifier's package; 84 MB for the text network, fetched by pip on first use",
+            languages="English",
+            vocabulary="whole English words",
+            tokens=3_556,
+            recall="photographs it wasn't built with, text to image: R@1 36.2",
+            source="measured by this project: benchmarks/model_quality.py",
+            verified="all of it: it is what the tests run on",
+            unverified="CUDA; photographs of people, flowers, tools and monuments, of which it knows hardly any",
         ),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,8 +12,8 @@ from stair_es.errors import QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.how import How
+from stair_es.search.index_model import load_model_of
 from stair_es.search.inputs import Inputs, question_of
-from stair_es.search.known import add_fit, look
 from stair_es.search.placing import near_miss
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
@@ -79,13 +78,12 @@ class ImageSearch:
         Raises:
             QueryError: There is no such index.
             IndexMismatch: The index is not one of ours.
-            ModelError: Its model isn't known here.
+            ModelNotFetched: Its model isn't on this machine: name it by `model`, and it is fetched.
+            ModelError: Its model is broken.
         """
         if self._model is not None:
             return catalogue.load(self._model)
-        with closing(self._connection.client()) as client:
-            known = look(client, self._connection, self._index)
-            return catalogue.load(add_fit(ModelSpec(name=known.model_name), known))
+        return load_model_of(self._connection, self._index)
 
     @cached_property
     def searcher(self) -> Searcher:

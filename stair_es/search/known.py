@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,18 +15,18 @@ from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import ModelSpec, TextTower
 from stair_es.policy import WordPolicy
 from stair_es.search.question import Question, Spelling
 from stair_es.search.shapes import Fields
-from stair_es.types import Fit
+from stair_es.types import FITS_ON_DEMAND, Fit
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 _FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
-_REVISION = re.compile(r"(@.*|-\d+|(-(pad|crop|stretch))?-[0-9a-f]{12})$")
+_REVISION = re.compile(r"(@.*|-\d+|(-(pad|squash|crop|stretch))?-[0-9a-f]{12})$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class Known:
     """What to ask for: `--model`."""
     fit: Fit | None = None
     """How its images became squares; None where it doesn't say."""
+    text_tower: TextTower | None = None
+    """Of an index of texts: what they were encoded with, if it is the same in all indices."""
     holds: str = "images"
     """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
@@ -96,7 +98,7 @@ class Known:
         if self.model == model_id:
             return
         name = shlex.quote(self.model_name)  # that of a folder can have spaces
-        fit = f" --fit {self.fit}" if self.fit else ""
+        fit = f" --fit {self.fit}" if self.fit in FITS_ON_DEMAND else ""
         if _without_revision(self.model) == _without_revision(model_id):
             told = (
                 "The model or its fit has changed since the index was written, or there are two of its name: ingest again, or "
@@ -149,6 +151,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         model=model,
         model_name=name,
         fit=_fit([meta for meta, _ in about.values()]),
+        text_tower=_text_tower([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
         names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
@@ -168,13 +171,24 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
     return meta, fields
 
 
-def _fit(about: Sequence[Mapping[str, Any]]) -> Fit | None:
+def _fit(abouts: Sequence[Mapping[str, Any]]) -> Fit | None:
     """Of indices of one model; None from before there was one."""
-    return next((fit for fit in _FITS if all(meta.get("fit") == fit for meta in about)), None)
+    return next((fit for fit in _FITS if all(about.get("fit") == fit for about in abouts)), None)
+
+
+def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
+    """What the texts of all indices were encoded with; None for images, or where they differ."""
+    towers = set()
+    for about in abouts:
+        settings = about.get("settings")
+        texts = settings.get("texts") if isinstance(settings, Mapping) else None
+        towers.add(texts.get("text_tower") if isinstance(texts, Mapping) else None)
+    found = towers.pop() if len(towers) == 1 else None
+    return found if found in get_args(TextTower) else None
 
 
 def _without_revision(model_id: str) -> str:
-    """What stays of an id when the model changes: `starter` of `starter-1`, `run` of `run-0c61e1f0a2b3` and
+    """What stays of an id when the model changes: `stair-mini` of `stair-mini-2`, `run` of `run-0c61e1f0a2b3` and
     `run-pad-0c61e1f0a2b3`, `mine` of `mine@2`.
     """
     return _REVISION.sub("", model_id)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from stair_es.cluster.connect import Connection
-    from stair_es.model.encoder import ModelSpec
+    from stair_es.model.encoder import Encoder
+    from stair_es.search.known import Known
 
 _QUIET_S = 10.0
 
@@ -42,8 +43,8 @@ class Site:
 
     connection: Connection
     index: str
-    spec: Callable[[str], ModelSpec]
-    """The model to load for an index whose own has this name."""
+    load: Callable[[Known], Encoder]
+    """Gives the encoder to ask the index with, once it was seen: see `search.index_model`."""
     roots: Roots = field(default_factory=Roots)
     limits: Limits = field(default_factory=Limits)
     title: str = ""
@@ -67,7 +68,7 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
     """
     limits, log = site.limits, Log(say, site.connection.redact)
     gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
-    views = Views(client, site.connection, site.index, site.spec)
+    views = Views(client, site.connection, site.index, site.load)
     views.now()
     engine = Engine(
         client, site.connection, site.index, views=views, gate=gate, limits=limits, roots=site.roots, watch=site.watch

@@ -12,9 +12,7 @@ from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import probe
 from stair_es.cluster.identity import has_thumbnails
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
-from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
-from stair_es.search.known import add_fit, look
+from stair_es.search.known import look
 from stair_es.search.shapes import choose
 from stair_es.web.bodies import Way
 from stair_es.web.weighed import Wording
@@ -49,16 +47,16 @@ class View:
 class Views:
     """Gives the view of the moment. One look at a time: those who come meanwhile take the last view, or what the look finds."""
 
-    def __init__(self, client: OpenSearch, connection: Connection, index: str, spec: Callable[[str], ModelSpec]) -> None:
+    def __init__(self, client: OpenSearch, connection: Connection, index: str, load: Callable[[Known], Encoder]) -> None:
         """Nothing is looked at yet.
 
         Args:
             client: Of the cluster.
             connection: Of the client.
             index: An alias or index.
-            spec: The model to load for an index whose own has this name.
+            load: Gives the encoder to ask an index with, once it was seen.
         """
-        self._client, self._connection, self._index, self._spec = client, connection, index, spec
+        self._client, self._connection, self._index, self._load = client, connection, index, load
         self._looking = threading.Lock()
         self._target: Target | None = None
         self._view: View | None = None
@@ -117,7 +115,7 @@ class Views:
 
     def _made(self, known: Known, target: Target, before: View | None) -> View:
         same = before is not None and before.known.model == known.model
-        encoder = before.encoder if before is not None and same else catalogue.load(add_fit(self._spec(known.model_name), known))
+        encoder = before.encoder if before is not None and same else self._load(known)
         try:
             known.check_model(encoder.model_id)
         except QueryError as error:

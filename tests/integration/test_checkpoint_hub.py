@@ -2,115 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import pytest
-from tiny_checkpoints import vdr_config, vdr_weights, write
+from hub_server import Hub, environment, serving
+from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
 
 from stair_es.model import catalogue
-
-SHA = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """`<root>/<org>/<name>` are its repositories. It answers what `snapshot_download` asks."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Asked)
-        self.root = root
-        self.fetched: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Asked(BaseHTTPRequestHandler):
-    """One request."""
-
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-    def _answer(self, *, body: bool) -> None:
-        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
-        if parts[:2] == ["api", "models"]:
-            folder, inside = self.server.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""
-        else:
-            folder, inside = self.server.root / "/".join(parts[:2]), "file"
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        if not files:
-            return self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body=body)
-        if inside == "file":
-            return self._file(folder / "/".join(parts[4:]), body=body)
-        names = [path.relative_to(folder).as_posix() for path in files]
-        if inside == "tree":
-            tree = [
-                {"type": "file", "path": name, "size": path.stat().st_size, "oid": _sum(path)}
-                for name, path in zip(names, files, strict=True)
-            ]
-            return self._send(200, json.dumps(tree).encode(), {}, body=body)
-        about = {"id": "/".join(parts[2:4]), "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
-        return self._send(200, json.dumps(about).encode(), {}, body=body)
-
-    def _file(self, path: Path, *, body: bool) -> None:
-        if not path.is_file():
-            return self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body=body)
-        if body:
-            self.server.fetched.append(path.name)
-        return self._send(200, path.read_bytes(), {"ETag": f'"{_sum(path)}"'}, body=body)
-
-    def _send(self, status: int, data: bytes, headers: dict[str, str], *, body: bool) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "X-Repo-Commit": SHA, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-
-def _sum(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+from stair_es.model.hub_models import HUB_MODELS, HubModel
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[Hub]:
-    server = Hub(tmp_path / "hub")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(tmp_path / "hub") as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
-def _resolve(name: str, hub_url: str, home: Path, **environment: str) -> dict[str, str]:
+def _resolve(name: str, hub_url: str, home: Path, at: Path | None = None, **more: str) -> dict[str, str]:
     """The card of a model as a new process sees it, or what it said. The hub's address is read when its library is imported."""
     code = (
         "import json, sys\nfrom stair_es.errors import StairError\nfrom stair_es.model import catalogue\n"
         "try:\n    card = catalogue.resolve(sys.argv[1])\n    print(json.dumps({'id': card.model_id, 'name': card.name}))\n"
         "except StairError as error:\n    print(json.dumps({'error': error.message, 'remedy': error.remedy}))\n"
     )
-    given = {**os.environ, "HF_ENDPOINT": hub_url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
-    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True, env=given)
+    given = {**os.environ, **environment(hub_url, home), **more}
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True, env=given, cwd=at)
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -156,3 +79,105 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     found = _resolve("org/none", "http://127.0.0.1:9", tmp_path / "home")
     assert "the hub can't give it" in found["error"]
     assert "hf download org/none" in found["remedy"]
+
+
+def test_an_interrupted_download_says_what_to_delete_and_is_finished_later(hub: Hub, tmp_path: Path) -> None:
+    write(hub.root / "org" / "cut", vdr_config(), vdr_weights(), pickled=True)
+    hub.cut = {"pytorch_model.bin"}
+    home = tmp_path / "home"
+    at = home / "hub" / "models--org--cut"
+    broken = _resolve("org/cut", hub.url, home)
+    assert "can't give it" in broken["error"]
+    assert f"run the command again: what is there is kept. If that doesn't help, delete {at} first" in broken["remedy"]
+    offline = _resolve("org/cut", hub.url, home, HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in offline["error"]
+    assert "a part of it only" in offline["error"]
+    assert offline["remedy"].startswith("Unset HF_HUB_OFFLINE, or fetch it where there is a connection")
+    hub.cut = set()
+    assert _resolve("org/cut", hub.url, home)["id"].startswith("cut-")
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_weights_that_were_cut_off_in_the_cache_are_found_before_they_are_used(hub: Hub, tmp_path: Path, pickled: bool) -> None:
+    write(hub.root / "org" / "tiny", vdr_config(), vdr_weights(), pickled=pickled)
+    home = tmp_path / "home"
+    whole = _resolve("org/tiny", hub.url, home)
+    at = home / "hub" / "models--org--tiny"
+    [weights] = at.glob("snapshots/*/pytorch_model.bin" if pickled else "snapshots/*/model.safetensors")
+    with weights.resolve().open("rb+") as file:
+        file.truncate(1000)
+    found = _resolve("org/tiny", hub.url, home, HF_HUB_OFFLINE="1")
+    assert f"isn't whole: {weights.name} is cut off" in found["error"]
+    assert found["remedy"].startswith(f"Delete {at} and run the command again")
+    shutil.rmtree(at)
+    assert _resolve("org/tiny", hub.url, home) == whole
+
+
+def test_a_cache_that_may_not_be_written_names_it(hub: Hub, tmp_path: Path) -> None:
+    write(hub.root / "org" / "tiny", vdr_config(), vdr_weights())
+    (tmp_path / "home").write_text("a file, no folder")
+    found = _resolve("org/tiny", hub.url, tmp_path / "home")
+    assert str(tmp_path / "home") in found["error"] + found["remedy"]
+
+
+@pytest.fixture
+def public(hub: Hub) -> Hub:
+    """The hub with tiny checkpoints in the place of those that have short names."""
+    from tiny_dense import blip
+
+    photos, small = HUB_MODELS
+    write(hub.root / photos.hub_id, d2s_config(None), d2s_weights())
+    assert photos.dense_id is not None
+    blip(hub.root / photos.dense_id)
+    write(hub.root / small.hub_id, vdr_config(), vdr_weights(), pickled=True)
+    return hub
+
+
+@pytest.mark.parametrize("model", HUB_MODELS, ids=lambda model: model.name)
+def test_a_short_name_is_its_id_on_the_hub(public: Hub, tmp_path: Path, model: HubModel) -> None:
+    home = tmp_path / "home"
+    (tmp_path / model.name).mkdir()  # a folder called so is not meant
+    short = _resolve(model.name, public.url, home, at=tmp_path)
+    assert short["name"] == model.hub_id
+    assert re.fullmatch(r"(d2s-mscoco|vdr-cross)[a-z0-9.-]*-[0-9a-f]{12}", short["id"])
+    public.fetched.clear()
+    assert _resolve(model.hub_id, public.url, home) == short
+    assert _resolve(model.name, "http://127.0.0.1:9", home, HF_HUB_OFFLINE="1") == short
+    assert not public.fetched
+
+
+def test_the_dense_model_of_photos_counts_and_another_one_can_be_named(public: Hub, tmp_path: Path) -> None:
+    from tiny_dense import blip
+
+    home, other = tmp_path / "home", blip(tmp_path / "other", seed=9)
+    first = _resolve("photos", public.url, home)["id"]
+    assert _resolve("photos", public.url, home, STAIR_ES_D2S_DENSE_MODEL=str(other))["id"] != first
+
+
+def test_the_list_says_what_is_in_the_cache_and_fetches_nothing(public: Hub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    def cached() -> dict[str, bool]:
+        listed = json.loads(_stair_es("models", "--json", url=public.url, home=home).stdout)["models"]
+        return {each["name"]: each["cached"] for each in listed if each["origin"] == "hub"}
+
+    assert cached() == {"photos": False, "photos-small": False}
+    assert not public.fetched
+    _resolve("photos-small", public.url, home)
+    head = HUB_MODELS[0].hub_id
+    _resolve(head, public.url, home)
+    assert cached() == {"photos": True, "photos-small": True}
+    shutil.rmtree(home / "hub" / f"models--{HUB_MODELS[0].dense_id}".replace("/", "--"))
+    assert cached() == {"photos": False, "photos-small": True}
+
+
+def test_encode_takes_a_short_name_from_the_environment(public: Hub, tmp_path: Path) -> None:
+    done = _stair_es("encode", "--text", "dog", "--json", url=public.url, home=tmp_path / "home", STAIR_ES_MODEL="photos")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tokens"]
+
+
+def _stair_es(*arguments: str, url: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    script = Path(sys.executable).parent / "stair-es"
+    given = {**os.environ, **environment(url, home), **more}
+    return subprocess.run([str(script), *arguments], capture_output=True, text=True, check=False, env=given, timeout=120)

@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from web_site import Page, serving
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
-from stair_es.model.encoder import ModelSpec
 from stair_es.policy_file import parsed
 from stair_es.web import view
 
@@ -237,14 +236,13 @@ def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: 
 
 
 def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus) -> None:
-    fixed: Callable[[str], ModelSpec] = lambda _: ModelSpec(name="starter")  # noqa: E731
-    with serving(Connection(url=node_url), own.alias, spec=fixed) as page:
+    with serving(Connection(url=node_url), own.alias, model="starter") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
         written(node_url, own.alias, own.folder, "stair-mini")
         answer = page.post("/api/search", {"text": "cat"})
         assert answer.status == 503
         assert "stair-mini-1" in answer.json["error"]
-    with pytest.raises(IndexMismatch, match="stair-mini-1"), serving(Connection(url=node_url), own.alias, spec=fixed):
+    with pytest.raises(IndexMismatch, match="stair-mini-1"), serving(Connection(url=node_url), own.alias, model="starter"):
         pass
 
 

@@ -24,7 +24,7 @@ from stair_es.profiles import Found, Key
 SCRIPT = Path(sys.executable).parent / "stair-es"
 _FILE = """
 index = "top"
-model = "starter"
+model = "stair-mini"
 user = "tom"
 password_file = "top.txt"
 
@@ -266,4 +266,4 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "--norc", "-c", script, "bash", str(path)], capture_output=True, text=True, check=True, env=environment
     )
-    assert done.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini starter", "prod second"]
+    assert done.stdout.splitlines() == ["explain export", "--hybrid", "stair-mini", "prod second"]

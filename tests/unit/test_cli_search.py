@@ -19,6 +19,7 @@ from stair_es.cli.query import curl
 from stair_es.cli.search import to_json
 from typer.testing import CliRunner
 
+from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.search.body import request_body
 from stair_es.search.explain import why
@@ -44,8 +45,9 @@ class Lengths:
 
 @pytest.fixture
 def lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_MODEL", "STAIR_ES_FIT"):
+    for name in ("STAIR_ES_URL", "STAIR_ES_INDEX", "STAIR_ES_FIT"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STAIR_ES_MODEL", "lengths")  # else an index would be asked for its own
     monkeypatch.setattr(inputs, "load_encoder", lambda *_: Lengths())
 
 
@@ -225,6 +227,15 @@ def test_query_for_people_is_a_curl_command_without_credentials(monkeypatch: pyt
     assert "-u USER:PASSWORD" in said
 
 
+@pytest.mark.usefixtures("lengths")
+def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch: pytest.MonkeyPatch, free_url: str) -> None:
+    monkeypatch.delenv("STAIR_ES_MODEL")
+    code, out, said = run("query", "red", "--url", free_url, "--json")
+    assert code == 0
+    assert json.loads(out)["query"]["bool"]["should"][0]["rank_feature"]["field"] == "tokens.red"
+    assert f"the words are those of {DEFAULT_MODEL}, since the index can't be asked for its model" in said
+
+
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
     vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
     body = request_body(Question(vector=vector), "rank_features", max_clauses=1024).body
@@ -311,8 +322,8 @@ def test_a_fit_that_a_model_does_not_take_says_so(photo: Path, monkeypatch: pyte
     monkeypatch.delenv("STAIR_ES_FIT", raising=False)
     code, _, said = run("encode", str(photo), "--fit", "crop")
     assert code == 1
-    assert "own fit only, 'pad', not 'crop'" in said
+    assert "own fit only, 'squash', not 'crop'" in said
     monkeypatch.setenv("STAIR_ES_FIT", "stretch")
-    for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog"]):
-        assert "not 'stretch'" in run(*command)[2]
+    for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog", "--url", "http://127.0.0.1:9"]):
+        assert "not 'stretch'" in run(*command, "--model", DEFAULT_MODEL)[2]
     assert run("encode", str(photo), "--fit", "zoom")[0] == 2

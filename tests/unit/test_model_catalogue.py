@@ -32,17 +32,17 @@ def _folder(folder: Path, config: object) -> Path:
 def test_an_unknown_name_says_what_there_is(name: str) -> None:
     with pytest.raises(UnknownModel, match="neither a name nor a folder") as wrong:
         catalogue.kind(name)
-    assert "starter" in wrong.value.remedy
+    assert "stair-mini" in wrong.value.remedy
     assert "org/name" in wrong.value.remedy
     assert wrong.value.exit_code == 2
 
 
 def test_a_name_comes_before_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _folder(tmp_path / "starter", {"model_type": "clip"})
+    _folder(tmp_path / "stair-mini", {"model_type": "clip"})
     monkeypatch.chdir(tmp_path)
-    assert catalogue.resolve("starter").model_id == "starter-1"
-    assert catalogue.absolute("starter") == "starter"
-    assert catalogue.absolute("./starter") == str(tmp_path / "starter")
+    assert catalogue.resolve("stair-mini").model_id == "stair-mini-2"
+    assert catalogue.absolute("stair-mini") == "stair-mini"
+    assert catalogue.absolute("./stair-mini") == str(tmp_path / "stair-mini")
 
 
 def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ def remedy(model: str, name: str, asked: str, fit: Fit | None = None) -> str:
     ("model", "name", "asked"),
     [
         ("run-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff"),  # trained again in place
-        ("starter-1", "starter", "starter-2"),
+        ("stair-mini-1", "stair-mini", "stair-mini-2"),
         ("mine@1", "mine", "mine@2"),
     ],
 )
@@ -33,8 +33,10 @@ def test_of_the_same_model_before_it_changed(model: str, name: str, asked: str) 
 
 
 def test_of_another_model() -> None:
-    assert remedy("run-0c61e1f0a2b3", "/home/me/run", "starter-1").startswith("Search with --model /home/me/run, or ingest again")
-    assert "--model '/home/me/my run', or" in remedy("run-0c61e1f0a2b3", "/home/me/my run", "starter-1")
+    assert remedy("run-0c61e1f0a2b3", "/home/me/run", "stair-mini-2").startswith(
+        "Search with --model /home/me/run, or ingest again"
+    )
+    assert "--model '/home/me/my run', or" in remedy("run-0c61e1f0a2b3", "/home/me/my run", "stair-mini-2")
     Known(fields={}, model="run-0c61e1f0a2b3", model_name="run").check_model("run-0c61e1f0a2b3")
 
 
@@ -42,9 +44,11 @@ def test_of_the_same_model_with_another_fit() -> None:
     said = remedy("run-pad-0c61e1f0a2b3", "/home/me/run", "run-ffffffffffff", "pad")
     assert said.startswith("The model or its fit has changed")
     assert "--model /home/me/run --fit pad as it was" in said
+    assert "has changed" in remedy("run-squash-0c61e1f0a2b3", "run", "run-ffffffffffff", "squash")
     assert "--fit crop" in remedy("run-0c61e1f0a2b3", "/home/me/run", "run-pad-ffffffffffff", "crop")
-    assert "--model run --fit pad, or" in remedy("run-pad-0c61e1f0a2b3", "run", "starter-1", "pad")
-    assert "--model run, or" in remedy("run-0c61e1f0a2b3", "run", "starter-1", "crop")  # its own fit
+    assert "--model run --fit pad, or" in remedy("run-pad-0c61e1f0a2b3", "run", "stair-mini-2", "pad")
+    assert "--model run, or" in remedy("run-0c61e1f0a2b3", "run", "stair-mini-2", "crop")  # its own fit
+    assert "squash" not in remedy("stair-mini-1", "stair-mini", "stair-mini-2", "squash")  # --fit doesn't take it
 
 
 def test_the_model_of_an_index_comes_with_its_fit() -> None:

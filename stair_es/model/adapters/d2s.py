@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
+from stair_es.model import hub_models
 from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat
 from stair_es.model.adapters.preprocessing import read_image_spec
 from stair_es.model.adapters.wordpieces import number, vocabulary
@@ -21,7 +22,10 @@ from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
 from stair_es.types import Fit
 
 DENSE = "STAIR_ES_D2S_DENSE_MODEL"
-"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id; the configuration's `dense_model` else."""
+"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id.
+
+Without it the configuration's `dense_model` counts, then what `hub_models` knows of a public head.
+"""
 
 
 class D2sFormat:
@@ -39,7 +43,7 @@ class D2sFormat:
         config = read_config(folder)
         dense_size = number(config, "dense_size", 256, folder)
         words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
-        dense, blip = dense_model(folder, config)
+        dense, blip = dense_model(folder, config, name)
         card = build_card(
             name,
             [folder, dense],
@@ -60,13 +64,14 @@ class D2sFormat:
 FORMAT = D2sFormat()
 
 
-def dense_model(folder: Path, config: Mapping[str, Any]) -> tuple[Path, DenseFormat]:
-    """The folder of the dense model that a head belongs to.
+def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Path, DenseFormat]:
+    """The folder of the dense model that a head belongs to; `name` is what the head is asked for by.
 
     Raises:
         ModelError: None is named, or what is named is no BLIP.
     """
-    named = os.environ.get(DENSE) or config.get("dense_model")
+    public = hub_models.find(name)
+    named = os.environ.get(DENSE) or config.get("dense_model") or (public and public.dense_id)
     if not named or not isinstance(named, str):
         raise ModelError(
             f"{folder} is a D2S head without its dense model: it needs the vectors of the BLIP that it was trained on",

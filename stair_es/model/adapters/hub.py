@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from stair_es.errors import ModelError
+from stair_es.errors import ModelError, ModelNotFetched
 from stair_es.extras import need
+from stair_es.model.adapters.whole import faults_of
+from stair_es.model.hub_models import EXTRA
 
 TRUST = "STAIR_ES_TRUST_REMOTE_CODE"
 """Environment variable: the names, with commas between, of the models whose own Python code may run."""
 
 _SMALL = ("*.json", "*.txt", "*.model", "README.md")
+_may_fetch: ContextVar[bool] = ContextVar("may_fetch", default=True)
 
 
 def trusted(name: str) -> bool:
     """Whether the user allowed the code of this very model, by the name that `--model` has."""
     return name in {part.strip() for part in os.environ.get(TRUST, "").split(",")}
+
+
+@contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within this, `fetched` takes what the cache holds and asks no hub."""
+    token = _may_fetch.set(False)
+    try:
+        yield
+    finally:
+        _may_fetch.reset(token)
+
+
+def is_cached(name: str) -> bool:
+    """Return whether the cache holds all of a repository that a model needs. The hub isn't asked."""
+    try:
+        with nothing_fetched():
+            fetched(name)
+    except ModelError:
+        return False
+    return True
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder in the cache that all of a repository is in: deleting it lets the next run fetch it anew."""
+    constants: Any = need("huggingface_hub.constants", EXTRA)
+    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 @lru_cache
@@ -27,37 +61,88 @@ def fetched(name: str) -> Path:
     Pickled weights are fetched only where the format knows them and the repository has no safetensors.
 
     Raises:
-        ModelError: There is no such repository, it can't be reached, or its format is unknown.
+        ModelNotFetched: It isn't in the cache, within `nothing_fetched`.
+        ModelError: There is no such repository, it can't be reached, its format is unknown, or a file of it is broken.
         MissingExtra: `huggingface_hub` isn't installed.
     """
     from stair_es.model.adapters.formats import format_of
 
     code = ("*.py",) if trusted(name) else ()
     folder = _snapshot(name, (*_SMALL, *code))
-    known = format_of(folder)
+    try:
+        known = format_of(folder)
+    except ModelError as error:
+        if _has_config(folder):
+            raise
+        if not _may_fetch.get():
+            raise _broken(name, ["it has no config.json"]) from error
+        raise ModelError(error.message, f"Is {name} a model? If an earlier download was interrupted: {_anew(name)}") from error
     folder = _snapshot(name, (*_SMALL, *code, "*.safetensors"))
     if known.pickled and not any(folder.glob("*.safetensors")):
         folder = _snapshot(name, (*_SMALL, "pytorch_model*.bin"))
+    faults = faults_of(folder)
+    if faults:
+        raise _broken(name, faults)
     return folder
 
 
+def _has_config(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "modules.json"))
+
+
+def _broken(name: str, faults: list[str]) -> ModelError:
+    """What is said of a repository whose copy in the cache isn't whole."""
+    found = f"the copy of {name} in the cache isn't whole: {faults[0]}"
+    if not _may_fetch.get():
+        return ModelNotFetched(found, _anew(name))
+    return ModelError(found, _anew(name))
+
+
+def _anew(name: str) -> str:
+    return f"Delete {cache_folder(name)} and run the command again, with a connection: it is fetched anew."
+
+
 def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
-    hub = need("huggingface_hub", "hf")
-    errors = need("huggingface_hub.errors", "hf")
-    failures = (OSError, ValueError, errors.HfHubHTTPError, errors.EntryNotFoundError)
+    hub = need("huggingface_hub", EXTRA)
+    errors: Any = need("huggingface_hub.errors", EXTRA)
+    may_fetch = _may_fetch.get()
     try:
-        return Path(hub.snapshot_download(name, allow_patterns=list(patterns)))
+        return Path(hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=not may_fetch))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
             f"there is no folder {name!r} here, and no such repository on the hub that you may read: {_first(error)}",
-            "Check the name; for a private or gated one, log in with: hf auth login",
+            "Check the name; for a private or gated one, log in with: hf auth login, or set HF_TOKEN",
         ) from error
-    except failures as error:
-        raise ModelError(
-            f"there is no folder {name!r} here, and the hub can't give it: {type(error).__name__}: {_first(error)}",
-            "Connect to the network, or name the folder of a checkpoint that was fetched elsewhere: "
-            f"hf download {name} --local-dir FOLDER",
-        ) from error
+    except Exception as error:  # its HTTP library has errors of its own, and another one in other versions
+        if not may_fetch:
+            raise ModelNotFetched(f"{name} isn't in the cache of the hub", f"Fetch it: hf download {name}") from error
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> ModelError:
+    """What is said of a download that failed, by why it did."""
+    constants: Any = need("huggingface_hub.constants", EXTRA)
+    at, cache = cache_folder(name), constants.HF_HUB_CACHE
+    lead = f"there is no folder {name!r} here, and the hub can't give it"
+    elsewhere = (
+        f"fetch it where there is a connection (hf download {name}), and copy {at.name} from the cache of that machine to "
+        f"{cache} here (HF_HOME names another place)"
+    )
+    begun = any((at / "snapshots").glob("*/*"))  # a whole copy would have been taken
+    if constants.HF_HUB_OFFLINE:
+        holds = "holds a part of it only" if begun else "doesn't hold it"
+        return ModelError(f"{lead}: HF_HUB_OFFLINE is set, and {cache} {holds}", f"Unset HF_HUB_OFFLINE, or {elsewhere}.")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        return ModelError(
+            f"{name} can't be written to {cache}: {error.strerror}",
+            "Make room there, or set HF_HOME to a folder that you may write and that has some.",
+        )
+    kept = f": what is there is kept. If that doesn't help, delete {at} first" if begun else ""
+    return ModelError(
+        f"{lead}: {type(error).__name__}: {_first(error)}",
+        f"Connect to {constants.ENDPOINT} (a proxy: HTTPS_PROXY, a mirror: HF_ENDPOINT) and run the command again{kept}. "
+        f"Without a connection: {elsewhere}, then set HF_HUB_OFFLINE=1.",
+    )
 
 
 def _first(error: Exception) -> str:

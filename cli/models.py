@@ -1,0 +1,98 @@
+"""`stair-es models`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from stair_es.config import DEFAULT_MODEL
+
+from . import options
+from .bars import visible
+from .output import emit_json, stdout
+
+if TYPE_CHECKING:
+    from stair_es.model.listing import Entry
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One model, in full.", autocompletion=options.complete_models),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the models that can be had by name: what they know, how large they are, what is installed.
+
+    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs:
+    they need `pip install 'stair-es[models]'`, and are fetched from the Hugging Face hub on first use. Nothing is fetched here.
+
+    **Examples**
+
+    - `stair-es models`
+
+    - `stair-es models photos`
+
+    - `stair-es models --json | jq -r ".models[] | select(.cached) | .name"`
+    """
+    from stair_es.model import listing
+
+    if name is not None:
+        entry = listing.find_model(name)
+        if as_json:
+            emit_json(entry.to_dict())
+        else:
+            _print_full(entry)
+        return
+    entries = listing.list_models()
+    if as_json:
+        emit_json({"models": [entry.to_dict() for entry in entries]})
+        return
+    for entry in entries:
+        _print_rows(entry, _rows(entry))
+    stdout.print("One of them in full: stair-es models NAME. To use one: stair-es ingest ... --model NAME", markup=False)
+
+
+def _rows(entry: Entry) -> list[tuple[str, str]]:
+    facts = entry.facts
+    return [
+        ("from", f"the hub: {', '.join(entry.repositories)}" if entry.repositories else f"the package {entry.origin}"),
+        ("size", facts.size),
+        ("licence", "; ".join(entry.licences) or "unknown"),
+        ("languages", facts.languages),
+        ("vocabulary", f"{facts.vocabulary}; tokens: {_tokens(entry)}"),
+        ("recall", f"{facts.recall} ({facts.source})"),
+        ("verified", facts.verified),
+        ("not verified", facts.unverified),
+        ("here", _state(entry)),
+    ]
+
+
+def _print_full(entry: Entry) -> None:
+    from stair_es.model.listing import missing_of
+
+    extra = f"pip install 'stair-es[{entry.extra}]'" if entry.extra else "nothing else"
+    use = [("use", f"stair-es ingest ~/Pictures --model {entry.name}"), *(("to do", each) for each in missing_of(entry))]
+    _print_rows(entry, [("what it is", entry.description), *_rows(entry), ("needs", extra), *use])
+
+
+def _print_rows(entry: Entry, rows: list[tuple[str, str]]) -> None:
+    default = " (the default)" if entry.name == DEFAULT_MODEL else ""
+    stdout.print(Text(f"{visible(entry.name, stdout.encoding)}{default}", style="bold"))
+    for label, value in rows:
+        stdout.print(Text.assemble((f"  {label:<13}", "bold"), visible(value, stdout.encoding)))
+
+
+def _tokens(entry: Entry) -> str:
+    return "unknown" if entry.facts.tokens is None else f"{entry.facts.tokens:,}"
+
+
+def _state(entry: Entry) -> str:
+    if entry.problem:
+        return "broken"
+    if entry.extra is None:
+        return "installed"
+    extra = "" if entry.extra_installed else f"without the extra {entry.extra}, "
+    return f"{extra}{'in the cache' if entry.cached else 'not fetched yet'}"

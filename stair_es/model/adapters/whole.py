@@ -1,0 +1,60 @@
+"""Whether the files of a checkpoint are whole, by their lengths alone: an interrupted download is found before it is used."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+from stair_es.model.checkpoint_kind import MODULES
+
+_HEADER = 8
+_LONGEST_HEADER = 100_000_000
+"""Bytes: what the safetensors library allows."""
+
+
+def faults_of(folder: Path) -> list[str]:
+    """Return what is wrong with the weights in a folder, one phrase a file; nothing is loaded."""
+    safe, pickled = sorted(folder.glob("*.safetensors")), sorted(folder.glob("pytorch_model*.bin"))
+    indexes = sorted(folder.glob("*.safetensors.index.json" if safe else "pytorch_model*.index.json"))
+    wanted = [shard for index in indexes for shard in _shards(index)]
+    missing = [f"{name} is missing" for name in dict.fromkeys(wanted) if not (folder / name).is_file()]
+    if not safe and not pickled and not (folder / MODULES).is_file():  # else they are in folders below it
+        missing.append("it has no weights")
+    cut = [f"{path.name} is cut off" for path in safe if not _is_whole_safetensors(path)]
+    if not safe:
+        cut += [f"{path.name} is cut off" for path in pickled if not _is_whole_pickle(path)]
+    return [*missing, *cut]
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [str(name) for name in names]
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Whether the file is as long as its header says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_HEADER), "little")
+            if length > min(size, _LONGEST_HEADER):
+                return False
+            header = json.loads(file.read(length))
+        ends = [spec["data_offsets"][1] for name, spec in header.items() if name != "__metadata__"]
+        return size == _HEADER + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return False
+
+
+def _is_whole_pickle(path: Path) -> bool:
+    """Whether a zip, as PyTorch writes, has its end; of older files nothing can be told."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        return zipfile.is_zipfile(path) if start == b"PK" else len(start) > 1
+    except OSError:
+        return False

@@ -1,0 +1,56 @@
+"""The models with short names, from their published weights, on a few of the example photographs. See `conftest`."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from stair_es.model import catalogue, hub_models
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.inputs import image_vector, text_vector
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+HEAVIEST = 20
+SEEN = {
+    "tabby-cat.jpg": "cat",
+    "two-spaniels.jpg": "dog",
+    "horses-on-a-ridge.jpg": "horse",
+    "giant-panda.jpg": "panda",
+    "wall-clock.jpg": "clock",
+    "harbour-boats.jpg": "boat",
+}
+"""Photograph -> a token that must be among its heaviest, or its plural must."""
+
+
+@cache
+def _load(name: str) -> Encoder:
+    return catalogue.load(ModelSpec(name=name))
+
+
+@pytest.mark.parametrize("photo", SEEN)
+@pytest.mark.parametrize("name", hub_models.names())
+def test_a_photograph_says_what_is_on_it(name: str, photo: str) -> None:
+    heaviest = image_vector(_load(name), PHOTOS / photo).top(HEAVIEST).features
+    assert {SEEN[photo], f"{SEEN[photo]}s"} & set(heaviest), heaviest
+
+
+@pytest.mark.parametrize("name", hub_models.names())
+def test_a_text_finds_its_photograph_among_them(name: str) -> None:
+    encoder = _load(name)
+    images = {photo: image_vector(encoder, PHOTOS / photo) for photo in SEEN}
+    for photo, word in SEEN.items():
+        asked = text_vector(encoder, f"a photo of a {word}")
+        assert max(images, key=lambda other: images[other].dot(asked)) == photo
+
+
+@pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
+def test_a_short_name_and_its_id_are_the_same_model(model: hub_models.HubModel) -> None:
+    assert catalogue.resolve(model.name) == catalogue.resolve(model.hub_id)
+
+
+@pytest.mark.parametrize("model", hub_models.HUB_MODELS, ids=lambda model: model.name)
+def test_the_vocabulary_is_as_large_as_the_list_says(model: hub_models.HubModel) -> None:
+    features: tuple[str, ...] = _load(model.name).features  # type: ignore[attr-defined]
+    assert len(features) == model.facts.tokens

@@ -1,0 +1,203 @@
+"""Whoever asks an index asks with the model that it names, unless another one is named: and never fetches it unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tiny_sparse
+from hub_server import Hub, environment, serving
+from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+
+from stair_es.config import DEFAULT_MODEL
+from stair_es.model import catalogue
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
+SCRIPT = Path(sys.executable).parent / "stair-es"
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
+    """Run the console script, which learns of node and index from the environment; its hub can't be reached."""
+    kept = {name: value for name, value in os.environ.items() if name != "STAIR_ES_MODEL"}
+    given = {**kept, **environment(NOWHERE, tmp_path / "hf"), "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
+
+    def script(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=240, env={**given, **more}
+        )
+
+    return script
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "my models" / "tiny", vdr_config(), vdr_weights())
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with serving(tmp_path / "repositories") as server:
+        write(server.root / "org" / "tiny", vdr_config(), vdr_weights())
+        yield server
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def make_index(client: OpenSearch, index: str, model_name: str, model: str = "unknown-1") -> None:
+    about = {"model": model, "model_name": model_name, "settings": {}}
+    mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}, "uri": {"type": "keyword"}}}
+    client.indices.create(index=index, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
+    client.index(index=index, id="a", body={"tokens": {"dog": 1.0}, "uri": "file:///a.jpg"}, params={"refresh": "true"})
+
+
+def test_all_commands_that_ask_take_the_model_of_the_index(run: Run, folder: Path, index_name: str) -> None:
+    written = run("ingest", str(PHOTO), "--model", str(folder))
+    assert written.returncode == 0, written.stderr
+    assert "real photographs" not in written.stderr  # a model was named
+    words = answer(run("encode", "--text", "dog", "--json", "--index", index_name))["tokens"]
+    assert words == answer(run("encode", "--text", "dog", "--json", "--model", str(folder)))["tokens"]
+    [hit] = answer(run("search", "dog", "--json"))["hits"]
+    assert {reason["feature"] for reason in hit["why"]} <= set(words)
+    clauses = answer(run("query", "dog", "--json"))["query"]["bool"]["should"]
+    assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
+    assert answer(run("explain", str(PHOTO), "dog", "--json"))["rank"] == 1
+
+    for refused in (
+        run("search", "dog", STAIR_ES_MODEL=DEFAULT_MODEL),
+        run("search", "dog", "--model", DEFAULT_MODEL),
+        run("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
+    ):
+        assert refused.returncode == 1
+        assert "their dot products mean nothing" in refused.stderr
+        assert f"Search with --model '{folder}'" in refused.stderr
+
+
+def test_the_fit_of_the_index_is_taken_with_its_model(run: Run, folder: Path, tmp_path: Path, index_name: str) -> None:
+    """The tiny VDR crops by itself; the photograph isn't square."""
+    written = run("ingest", str(PHOTO), "--model", str(folder), "--fit", "pad")
+    assert written.returncode == 0, written.stderr
+    encode = ("encode", str(PHOTO), "--json")
+    padded, own = (answer(run(*encode, "--model", str(folder), *fit)) for fit in (("--fit", "pad"), ()))
+    assert padded != own
+    assert answer(run(*encode, "--index", index_name)) == padded
+    assert answer(run("encode", str(PHOTO), "--json", "--index", index_name, "--model", str(folder))) == padded
+    assert answer(run("search", "--image", str(PHOTO), "--json"))["hits"][0]["rank"] == 1
+    assert answer(run("inspect", str(PHOTO), "--compare", "--json"))["compare"]
+    asked = answer(run("query", "--image", str(PHOTO), "--json"))
+    assert asked == answer(run("query", "--image", str(PHOTO), "--json", "--model", str(folder), "--fit", "pad"))
+    assert "index model" not in run("doctor", "--json").stdout
+    for command in (("search", "dog"), ("query", "dog"), ("explain", str(PHOTO), "dog"), (*encode, "--index", index_name)):
+        refused = run(*command, "--fit", "crop")
+        assert refused.returncode == 1, refused.stdout
+        assert f"--model '{folder}' --fit pad as it was then" in refused.stderr
+
+
+def test_an_index_of_texts_names_its_tower(run: Run, tmp_path: Path, index_name: str) -> None:
+    (tmp_path / "captions.txt").write_text("a red bus\n")
+    written = run("ingest-texts", str(tmp_path / "captions.txt"), "--index", index_name, "--text-tower", "table")
+    assert written.returncode == 0, written.stderr
+    words = answer(run("encode", "--text", "a dog", "--json", "--index", index_name))
+    assert words == answer(run("encode", "--text", "a dog", "--json", "--text-tower", "table"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("search", "dog"),
+        ("query", "dog"),
+        ("explain", "a", "dog"),
+        ("inspect", str(PHOTO)),
+        ("encode", "--text", "dog", "--index"),
+        ("serve", "--port", "0"),
+    ],
+    ids=lambda command: str(command[0]),
+)
+def test_a_model_that_an_index_names_is_never_fetched_unasked(
+    run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    make_index(client, index_name, "org/tiny")
+    command = (*command, index_name) if command[-1] == "--index" else command
+    done = run(*command, **environment(hub.url, tmp_path / "hf"))
+    assert done.returncode == 1, done.stdout
+    assert f"the index '{index_name}' was written with org/tiny, which isn't installed here" in done.stderr
+    assert "name it with --model org/tiny" in done.stderr
+    assert hub.fetched == []
+
+
+def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
+    cache = environment(hub.url, tmp_path / "hf")
+    fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
+    words = answer(fetched)["tokens"]
+    make_index(client, index_name, "org/tiny", catalogue.resolve(str(hub.root / "org" / "tiny")).model_id)
+    hub.fetched.clear()
+    assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
+    assert hub.fetched == []
+    assert answer(run("search", "dog", "--json"))["hits"][0]["id"] == "a"  # no hub is reached at all
+
+
+def test_the_dense_model_of_a_folder_is_not_fetched_either(
+    run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path
+) -> None:
+    head = write(tmp_path / "head", d2s_config("org/tiny"), d2s_weights())
+    make_index(client, index_name, str(head))
+    done = run("search", "dog", **environment(hub.url, tmp_path / "hf"))
+    assert done.returncode == 1
+    assert "org/tiny isn't in the cache of the hub" in done.stderr
+    assert hub.fetched == []
+
+
+def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
+    run: Run, client: OpenSearch, index_name: str, tmp_path: Path
+) -> None:
+    tiny_sparse.with_images(tmp_path / "own code")
+    (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    make_index(client, index_name, str(tmp_path / "own code"))
+    done = run("search", "dog")
+    assert done.returncode == 1
+    assert "STAIR_ES_TRUST_REMOTE_CODE" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_that_is_gone_says_so(run: Run, client: OpenSearch, index_name: str) -> None:
+    make_index(client, index_name, "a-plugin-of-mine")
+    done = run("search", "dog")
+    assert done.returncode == 1
+    assert "was written with a-plugin-of-mine, which isn't installed here" in done.stderr
+    assert "--model FOLDER" in done.stderr
+
+
+def test_query_goes_on_with_the_default_model_where_no_index_is(run: Run) -> None:
+    done = run("query", "dog", "--json")
+    assert answer(done)["query"]
+    assert f"the words are those of {DEFAULT_MODEL}" in done.stderr
+
+
+def test_an_ingest_with_the_default_model_points_to_those_for_photographs(run: Run, tmp_path: Path) -> None:
+    shown = run("ingest", str(PHOTO))
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stderr.count("--model photos (see stair-es models)") == 1
+    assert "--model photos" not in shown.stdout
+    again = run("ingest", str(PHOTO))  # nothing is written
+    named = run("ingest", str(PHOTO), "--thumbnail-px", "0", STAIR_ES_MODEL=DEFAULT_MODEL)
+    scripted = run("ingest", str(PHOTO), "--thumbnail-px", "16", "--json")
+    (tmp_path / "stair-es.toml").write_text(f'model = "{DEFAULT_MODEL}"\n')
+    configured = run("--config", str(tmp_path / "stair-es.toml"), "ingest", str(PHOTO), "--thumbnail-px", "32")
+    for quiet in (again, named, scripted, configured):
+        assert quiet.returncode == 0, quiet.stderr
+        assert "--model photos" not in quiet.stdout + quiet.stderr

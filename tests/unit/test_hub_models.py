@@ -1,0 +1,105 @@
+"""The public checkpoints that have short names, the list of models, and whole and broken copies. Nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es import plugins
+from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import MissingExtra, UnknownModel
+from stair_es.model import catalogue, hub_models, listing
+from stair_es.model.adapters import hub
+from stair_es.model.adapters.whole import faults_of
+from stair_es.model.encoder import ModelSpec
+
+
+def test_a_short_name_stands_for_its_id_even_beside_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for model in hub_models.HUB_MODELS:
+        (tmp_path / model.name).mkdir()
+        assert catalogue.absolute(model.name) == model.hub_id
+        assert catalogue.absolute(model.hub_id) == model.hub_id
+        assert catalogue.absolute(f"./{model.name}") == str(tmp_path / model.name)
+        assert catalogue.is_hub_id(model.name)
+        assert hub_models.find(model.name) is hub_models.find(model.hub_id) is model
+    assert hub_models.find("photo") is None
+    assert not set(hub_models.names()) & set(catalogue.names())
+
+
+@pytest.mark.parametrize("call", [catalogue.check_extra, lambda name: catalogue.load(ModelSpec(name=name))])
+def test_without_the_extra_it_is_named_before_anything_is_fetched(
+    call: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(catalogue, "LIBRARIES", ("no_such_package_at_all",))
+    for name in ("photos", "some/model"):
+        with pytest.raises(MissingExtra, match=r"pip install 'stair-es\[models\]'"):
+            call(name)  # type: ignore[operator]
+    catalogue.check_extra(DEFAULT_MODEL)
+    catalogue.check_extra(str(tmp_path))
+
+
+def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "is_cached", lambda name: name.startswith("lsr42/"))  # the head alone
+    entries = {entry.name: entry for entry in listing.list_models()}
+    assert tuple(sorted(entries)) == tuple(sorted((*plugins.names("encoders"), *hub_models.names())))
+    assert next(iter(entries)) == DEFAULT_MODEL
+    assert (entries[DEFAULT_MODEL].extra, entries[DEFAULT_MODEL].cached) == (None, True)
+    photos = entries["photos"].to_dict()
+    assert photos["repositories"] == hub_models.HUB_MODELS[0].repositories
+    assert (photos["extra"], photos["cached"], photos["tokens"]) == ("models", False, 30_522)
+    assert entries["photos-small"].to_dict()["recall"] is None  # unknown
+    assert [entry.name for entry in entries.values() if listing.find_model(entry.name) != entry] == []
+    assert listing.find_model("vsearch/vdr-cross-modal").name == "photos-small"
+    with pytest.raises(UnknownModel, match="'photo'") as wrong:
+        listing.find_model("photo")
+    assert "photos-small" in wrong.value.remedy
+
+
+def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "is_cached", lambda _: False)
+    shown = CliRunner().invoke(app, ["models"]).stdout
+    for said in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
+        assert said in shown
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json"]).stdout)["models"]
+    assert json.loads(CliRunner().invoke(app, ["models", "photos", "--json"]).stdout) in listed
+    full = CliRunner().invoke(app, ["models", "photos"]).stdout
+    assert "pip install 'stair-es[models]'" in full
+    assert "hf download Salesforce/blip-itm-base-coco" in full
+
+
+def _safetensors(path: Path, length: int, written: int) -> None:
+    header = json.dumps({"a": {"dtype": "U8", "shape": [length], "data_offsets": [0, length]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * written)
+
+
+def test_copies_that_are_not_whole(tmp_path: Path) -> None:
+    assert faults_of(tmp_path) == ["it has no weights"]
+    _safetensors(tmp_path / "model.safetensors", 100, 100)
+    assert faults_of(tmp_path) == []
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK, and no more")  # not read beside safetensors
+    assert faults_of(tmp_path) == []
+    _safetensors(tmp_path / "model.safetensors", 100, 99)
+    assert faults_of(tmp_path) == ["model.safetensors is cut off"]
+    for rest in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]"):
+        (tmp_path / "model.safetensors").write_bytes(rest)
+        assert faults_of(tmp_path) == ["model.safetensors is cut off"]
+    (tmp_path / "model.safetensors").unlink()
+    assert faults_of(tmp_path) == ["pytorch_model.bin is cut off"]
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02 as PyTorch wrote before 1.6")
+    assert faults_of(tmp_path) == []
+
+
+def test_shards_that_lack(tmp_path: Path) -> None:
+    _safetensors(tmp_path / "model-1.safetensors", 1, 1)
+    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
+    assert faults_of(tmp_path) == ["model-2.safetensors is missing"]
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    assert faults_of(tmp_path) == []
