@@ -68,8 +68,8 @@ _RULES = (
     _Rule("black", lightness=(0, 14)),
     _Rule("black", lightness=(14, 25), chroma=(0, 5)),
     _Rule("black", lightness=(25, 31), chroma=(0, 3)),
-    _Rule("white", lightness=(93, _ANY), chroma=(0, 4.5)),
-    _Rule("white", lightness=(87, 93), chroma=(0, 3.5)),
+    _Rule("white", lightness=(90, _ANY), chroma=(0, 4.5)),
+    _Rule("white", lightness=(83, 90), chroma=(0, 4)),
     _Rule("gray", chroma=(0, 2.5)),
     _Rule("gray", hue=(0, 30), chroma=(0, 4)),
     _Rule("gray", hue=(30, 100), lightness=(0, 67), chroma=(0, 3.5)),
@@ -80,6 +80,7 @@ _RULES = (
     _Rule("brown", hue=(20, 75), lightness=(0, 70), chroma=(0, 9.5)),
     _Rule("brown", hue=(75, 100), lightness=(0, 67), chroma=(0, 9.5)),
     _Rule("brown", hue=(27, 50), lightness=(0, 55), chroma=(9.5, 13.5)),
+    _Rule("brown", hue=(45, 50), lightness=(0, 56)),
     _Rule("brown", hue=(50, 75), lightness=(0, 62)),
     _Rule("brown", hue=(75, 96), lightness=(0, 66)),
     _Rule("brown", hue=(96, 105), lightness=(0, 55)),
@@ -90,7 +91,7 @@ _RULES = (
     _Rule("orange", hue=(35, 75), lightness=(56, _ANY)),
     _Rule("pink", hue=(0, 12), lightness=(50, _ANY)),
     _Rule("pink", hue=(12, 33), lightness=(67, _ANY), chroma=(0, 20)),
-    _Rule("red", hue=(0, 50)),
+    _Rule("red", hue=(0, 45)),
     _Rule("green", hue=(112, 172)),
     _Rule("blue", hue=(172, 297)),
     _Rule("pink", hue=(320, 345), lightness=(66, _ANY), chroma=(13, _ANY)),
@@ -119,7 +120,9 @@ def measure_colours(picture: PilImage) -> dict[str, float]:
         picture: As for `name_colours`.
     """
     levels_NC = _shrink(picture)
-    seen_N = levels_NC[:, 3] / np.float32(255) if levels_NC.shape[1] == 4 else np.ones(len(levels_NC), np.float32)
+    seen_N: Numbers = np.ones(len(levels_NC), np.float32)
+    if levels_NC.shape[1] == 4:
+        seen_N = levels_NC[:, 3].astype(np.float32) / np.float32(255)
     red, green, blue = (levels_NC[:, :3].astype(np.intp) // (256 // _LEVELS)).T
     cells_N = (red * _LEVELS + green) * _LEVELS + blue
     names_P, oklab_P3 = _tables()
@@ -158,7 +161,7 @@ def _measure_differences(oklab_N3: Numbers, seen_N: Numbers) -> Numbers:
 @functools.cache
 def _tables() -> tuple[NDArray[np.uint8], Numbers]:
     """Return the name (by its number) and the OKLab x 100 of each cell of the RGB cube; computed once, in some 20 ms."""
-    cells_P3 = np.indices((_LEVELS,) * 3).reshape(3, -1).T
+    cells_P3 = np.indices((_LEVELS,) * 3).reshape(3, -1).T.astype(np.float64)
     oklab_P3 = _oklab((cells_P3 + 0.5) * (256 / _LEVELS) - 0.5)
     lightness_P, a_P, b_P = oklab_P3.T
     chroma_P, hue_P = np.hypot(a_P, b_P), np.degrees(np.arctan2(b_P, a_P)) % 360
