@@ -155,7 +155,7 @@ def searches(asked: Sequence[str], encoder: Encoder, node: str, url: str, route:
     pairs: list[tuple[Call, Call]] = []
     for text in asked:
         body = sent_of(Question(vector=encoder.encode_texts([text])[0]), Asked(), WAY).body
-        raw = json.dumps(facets_of(body["query"]) if route == "facets" else body).encode()
+        raw = json.dumps(facets_of(body["query"], colours=True) if route == "facets" else body).encode()
         pairs.append(
             (
                 lambda raw=raw: plain.post(f"/{INDEX}/_search", raw),  # type: ignore[misc]

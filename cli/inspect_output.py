@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 _WORDS = 20
 _DIFFERENCES = 12
 _COLUMNS = ("reference", "id", "uri", "from", "rank", "word", "weight", "share", "cumulative")
-_FIRST = ("source", "model", "width", "height", "format", "taken_at", "ingested_at", "sha256", "fingerprint", "version")
+_FIRST = (
+    "source",
+    "model",
+    "width",
+    "height",
+    "format",
+    "colours",
+    "taken_at",
+    "ingested_at",
+    "sha256",
+    "fingerprint",
+    "version",
+)
 _ELSEWHERE = ("uri", "top_tokens")
 """Fields that are shown in another place."""
 
@@ -146,12 +158,18 @@ def _facts(found: Inspected) -> dict[str, Any]:
 def _fact_lines(facts: Mapping[str, Any], canvas: Canvas) -> list[Text]:
     names = [visible(shortened(name, 24), canvas.encoding) for name in facts]
     cells = max(map(len, names), default=0)
-    shown = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in facts.values())
+    shown = (_fact_text(value) for value in facts.values())
     return [
         Text.assemble("  ", (f"{name:<{cells}}", "dim"), "  ", visible(shortened(value, 200), canvas.encoding))
         for name, value in zip(names, shown, strict=True)
         if value
     ]
+
+
+def _fact_text(value: object) -> str:
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _policy_lines(steered: Steered, found: Inspected, canvas: Canvas) -> list[Text]:

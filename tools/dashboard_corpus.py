@@ -69,7 +69,8 @@ def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector
     _ingest(url, index, *map(str, dated(folder)), "--vector", vector)
     with closing(Connection(url=url).client()) as client:
         about = client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
-        kept = {name: about[name] for name in ("model", "ingested_at", "taken_at", "thumbnail", "fingerprint") if name in about}
+        copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")
+        kept = {name: about[name] for name in copied if name in about}
         uri = f"file:///elsewhere/{WORDLESS}.png"
         silent = {**kept, "uri": uri, "source": "file:///elsewhere", "tokens": {}, "top_tokens": [], "sha256": "0" * 64}
         client.index(index=index, id=WORDLESS, body=silent, refresh=True)

@@ -15,7 +15,7 @@ from stair_es.vocab import unescape
 TOP = 16
 MAPPING: dict[str, Any] = {
     "properties": {
-        **{key: {"type": "keyword"} for key in ("image_id", "token", "uri", "source", "caption", "model", "stamp")},
+        **{key: {"type": "keyword"} for key in ("image_id", "token", "uri", "source", "caption", "colours", "model", "stamp")},
         **{key: {"type": "float"} for key in ("weight", "share")},
         **{key: {"type": "integer"} for key in ("rank", "words")},
         **{key: {"type": "date"} for key in ("taken_at", "ingested_at")},
@@ -35,7 +35,8 @@ def entries(id_: str, source: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The documents of one image, heaviest word first."""
     weights = {unescape(word): weight for word, weight in source.get("tokens", {}).items()}
     heaviest = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))[:TOP]
-    kept = {name: source[name] for name in ("uri", "source", "caption", "model", "taken_at", "ingested_at") if name in source}
+    carried = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
+    kept = {name: source[name] for name in carried if name in source}
     for rank, (word, weight) in enumerate(heaviest, start=1):
         yield {
             **kept,

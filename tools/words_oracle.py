@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_CARRIED = ("uri", "source", "caption", "model", "taken_at", "ingested_at")
+_CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 
 
 def expected_words(client: OpenSearch, index: str, top_words: int = 16) -> dict[str, dict[str, Any]]:

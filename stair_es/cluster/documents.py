@@ -18,7 +18,7 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-DOCUMENT_VERSION = 2
+DOCUMENT_VERSION = 3
 """Goes into each fingerprint and index: raise it when the same image would give another document."""
 
 IMPACT_SCALE = 1000
@@ -37,6 +37,7 @@ RESERVED = frozenset(
         "height",
         "format",
         "taken_at",
+        "colours",
         "thumbnail",
         "model",
         "fingerprint",
@@ -83,6 +84,8 @@ class ImageFacts:
     format: str
     taken_at: str | None
     thumbnail: str | None
+    colours: tuple[str, ...] = ()
+    """Names of its colours, heaviest first."""
 
 
 def document_id(uri: str) -> str:
@@ -144,7 +147,7 @@ def document(
         UsageError: A column has the name of a field of our own.
     """
     check_fields(fields)
-    known = {name: value for name, value in {**fields, **asdict(facts)}.items() if value is not None}
+    known = {name: value for name, value in {**fields, **_facts_fields(facts)}.items() if value is not None}
     return {
         **vector_fields(vector, settings, policy),
         **known,
@@ -152,6 +155,10 @@ def document(
         "fingerprint": fingerprint,
         "ingested_at": ingested_at,
     }
+
+
+def _facts_fields(facts: ImageFacts) -> dict[str, Any]:
+    return {**asdict(facts), "colours": list(facts.colours) or None}
 
 
 def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: WordPolicy | None = None) -> dict[str, Any]:

@@ -113,6 +113,12 @@ def has_thumbnails(index: Mapping[str, Any]) -> bool:
     return px != 0 and holds_of(about) == "images"
 
 
+def has_colours(index: Mapping[str, Any]) -> bool:
+    """Return whether the documents of an index, as the cluster describes it, have `colours` that can be counted."""
+    field = index.get("mappings", {}).get("properties", {}).get("colours", {})
+    return field.get("type") == "keyword" and holds_of(ours(index)) == "images"
+
+
 def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a new index with `_meta.stair_es`; all else in it stays as it is."""
     mappings = body.get("mappings", {})

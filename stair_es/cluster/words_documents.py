@@ -18,7 +18,7 @@ WORDS_VERSION = 1
 
 STAMPED = ("fingerprint", "policy")
 """Fields of an image's document that its stamp is made of, besides its place in the history of its shard."""
-CARRIED = ("uri", "source", "caption", "model", "taken_at", "ingested_at")
+CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
 """Fields that a word has of its image."""
 
 WordDocuments: TypeAlias = dict[str, dict[str, Any]]

@@ -21,8 +21,10 @@ class Control:
 def controls(corpus: Corpus) -> tuple[Control, ...]:
     """Those of a dashboard: fields that both indices have, since the products put each filter on every panel."""
     last = Control(field="model", label="Model") if corpus.companion else Control(field="format", label="Format")
+    colours = (Control(field="colours", label="Colour"),) if corpus.colours else ()
     return (
         Control(field="top_tokens", label="Word"),
+        *colours,
         Control(field="uri", label="Image"),
         Control(field="source", label="Source"),
         last,

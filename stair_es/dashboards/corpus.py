@@ -42,6 +42,8 @@ class Corpus:
     """Whether documents have a `caption`."""
     thumbnails: bool = True
     """Whether documents have a `thumbnail`."""
+    colours: bool = True
+    """Whether documents have `colours`, those of the companion too."""
 
     def __post_init__(self) -> None:
         check_alias(self.name)  # no pattern either: the companion and the ids of the objects are named after it

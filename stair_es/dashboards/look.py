@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection, translated
-from stair_es.cluster.identity import has_thumbnails, ours, refuse_words, words_of
+from stair_es.cluster.identity import has_colours, has_thumbnails, ours, refuse_words, words_of
 from stair_es.dashboards.corpus import Corpus, Interval, TimeField
 from stair_es.errors import IndexMismatch, QueryError
 
@@ -72,6 +72,7 @@ def look(client: OpenSearch, connection: Connection, name: str, time_field: Time
         interval=told.interval,
         captions=told.captions,
         thumbnails=any(map(has_thumbnails, found.values())),
+        colours=all(map(has_colours, found.values())) and (not words or "colours" in words),
     )
     return Looked(corpus=corpus, images=told.images, remarks=tuple(_remarks(corpus, told.images)))
 

@@ -18,6 +18,7 @@ FULL = 48
 _HALF: Size = (24, 15)
 _TALL: Size = (24, 20)
 _WIDE: Size = (48, 15)
+_COLOURS: Size = (16, 15)
 _TIMES = {"taken_at": "taken", "ingested_at": "ingested"}
 
 
@@ -95,10 +96,10 @@ def _head(build: _Builder, product: Product) -> Iterator[Panel]:
         yield build.chart("about", "About", charts.markdown(about(build.corpus)), size=(30, 7))
         yield build.chart("numbers", "In numbers", charts.numbers(aggs), build.main, size=(18, 7))
         return
-    yield build.chart("about", "About", charts.markdown(about(build.corpus)), size=(16, 9))
+    yield build.chart("about", "About", charts.markdown(about(build.corpus)), size=(16, 11))
     made = control_panel(build.corpus.id("controls"), build.corpus.title("Choose"), controls(build.corpus), pattern=build.main)
-    yield Panel(made=made, title="Choose", size=(20, 9))
-    yield build.chart("numbers", "In numbers", charts.numbers(aggs), build.main, size=(12, 9))
+    yield Panel(made=made, title="Choose", size=(20, 11))
+    yield build.chart("numbers", "In numbers", charts.numbers(aggs), build.main, size=(12, 11))
 
 
 def _words(build: _Builder) -> Iterator[Panel]:
@@ -123,7 +124,12 @@ def _words(build: _Builder) -> Iterator[Panel]:
     over_time = charts.bars(
         [images, first_words, charts.dates(corpus.time_field, corpus.interval, time, "3")], upright=True, stacked=True
     )
-    yield build.chart("over-time", f"Words over time ({time})", over_time, main, size=_WIDE)
+    beside = _COLOURS[0] if corpus.colours else 0
+    size = (FULL - beside, _WIDE[1])
+    yield build.chart("over-time", f"Words over time ({time})", over_time, main, size=size)
+    if corpus.colours:
+        counts = charts.bars([images, charts.terms("colours", 12, "Colour", "segment")])
+        yield build.chart("colours", "Colours of the images", counts, main, size=_COLOURS)
 
 
 def _weights(build: _Builder) -> Iterator[Panel]:

@@ -190,6 +190,7 @@ def _facts(image: Ready) -> ImageFacts:
         format=decoded.format,
         taken_at=decoded.taken_at,
         thumbnail=decoded.thumbnail,
+        colours=decoded.colours,
     )
 
 

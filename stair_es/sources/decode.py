@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
+from stair_es.sources.colours import name_colours
 from stair_es.sources.costs import check_cost
 from stair_es.types import ImageSpec, Pixels, Resample
 
@@ -71,6 +72,8 @@ class Decoded:
     format: str
     taken_at: str | None
     """ISO 8601 local time from EXIF."""
+    colours: tuple[str, ...]
+    """Names of what the picture shows, heaviest first; of the whole picture, whatever square the encoder wants."""
     thumbnail: str | None
     """A WebP data URI."""
 
@@ -113,7 +116,8 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
         upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-        rgb = _rgb(upright, spec.background, factor=max(1, int(1 / shrink)))
+        layer = _layer(upright, factor=max(1, int(1 / shrink)))
+        rgb = _flatten(layer, spec.background)
         small = _fitted(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
@@ -123,6 +127,7 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
+            colours=name_colours(layer),
             thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
             if thumbnail_px
             else None,
@@ -177,17 +182,26 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
 
-def _rgb(image: PilImage, background: tuple[int, int, int], factor: int) -> PilImage:
-    """8-bit RGB. `factor`: by how much the image may shrink on the way, so that a large one isn't copied at its full size."""
+def _layer(image: PilImage, factor: int) -> PilImage:
+    """Return 8-bit RGB, or RGBA where there is transparency.
+
+    `factor`: by how much a transparent image may shrink on the way, so that a large one isn't copied at its full size.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        layer = layer.reduce(factor) if factor > 1 else layer
-        flat = Image.new("RGBA", layer.size, (*background, 255))
-        flat.alpha_composite(layer)
-        return flat.convert("RGB")
+        return layer.reduce(factor) if factor > 1 else layer
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _flatten(layer: PilImage, background: tuple[int, int, int]) -> PilImage:
+    """Return the layer as RGB, on the background where it is transparent."""
+    if layer.mode == "RGB":
+        return layer
+    flat = Image.new("RGBA", layer.size, (*background, 255))
+    flat.alpha_composite(layer)
+    return flat.convert("RGB")
 
 
 def _eight_bit(image: PilImage) -> PilImage:

@@ -94,6 +94,7 @@ def facets_json(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "total": int(answer["hits"]["total"]["value"]),
         "words": _counts(groups.get("words"), "word"),
+        "colours": _counts(groups.get("colours"), "colour"),
         "sources": _counts(groups.get("sources"), "source"),
     }
 

@@ -40,6 +40,8 @@ class Asked:
     exclude: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Words that must be among the heaviest of an image."""
+    colours: tuple[str, ...] = ()
+    """Colours that an image must have."""
     filter: str = ""
     """A query string."""
     k: int = DEFAULT_K
@@ -136,6 +138,7 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "require": _words,
     "exclude": _words,
     "words": _words,
+    "colours": _words,
     "filter": _text,
     "k": _k,
     "after": _after,

@@ -11,7 +11,7 @@ from stair_es.search.body import has_word, request_body
 from stair_es.search.cursor import ORDER, checked
 from stair_es.search.explain import Reason
 from stair_es.types import SparseVector
-from stair_es.web.weighed import WORDS_FIELD
+from stair_es.web.weighed import COLOURS_FIELD, WORDS_FIELD
 
 if TYPE_CHECKING:
     from stair_es.search.question import Question
@@ -26,6 +26,9 @@ _AGGREGATIONS = {
     "sources": {"terms": {"field": "source", "size": FACETS}},
     "indices": {"terms": {"field": "_index"}},
 }
+
+
+_COLOURS = {"colours": {"terms": {"field": COLOURS_FIELD, "size": FACETS}}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +64,10 @@ def sent_of(question: Question, asked: Asked, way: Way) -> Sent:
     return Sent(body={**made.body, "_source": SHOWN}, words=made.sent, cut=made.cut)
 
 
-def facets_of(query: Mapping[str, Any]) -> dict[str, Any]:
-    """The request for what all images have that match a query."""
-    return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": _AGGREGATIONS}
+def facets_of(query: Mapping[str, Any], *, colours: bool) -> dict[str, Any]:
+    """Return the request for what all images have that match a query; `colours`: where the index has that field."""
+    aggs = {**_AGGREGATIONS, **(_COLOURS if colours else {})}
+    return {"size": 0, "track_total_hits": True, "query": dict(query), "aggs": aggs}
 
 
 def counts() -> dict[str, Any]:

@@ -162,7 +162,7 @@ class Engine:
 
     def _facets(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
         query = narrowed(asked) or sent_of(self._weighed(view, asked).question, asked, view.way).body["query"]
-        answer = self._send(facets_of(query))
+        answer = self._send(facets_of(query, colours=view.colours))
         return answers.facets_json(answer), {str(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"]}
 
     def _neighbours(self, view: View, id_: str, k: int) -> tuple[dict[str, Any], set[str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import probe
-from stair_es.cluster.identity import has_thumbnails
+from stair_es.cluster.identity import has_colours, has_thumbnails
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.search.known import look
 from stair_es.search.shapes import choose
@@ -37,6 +37,8 @@ class View:
     encoder: Encoder
     thumbnails: bool
     """Whether its documents were written with thumbnails."""
+    colours: bool
+    """Whether they have `colours` that can be counted."""
 
     @property
     def wording(self) -> Wording:
@@ -126,4 +128,5 @@ class Views:
             way=Way(shape=choose(target, known.one, frozenset), max_clauses=target.max_clauses, ordered=known.ordered),
             encoder=encoder,
             thumbnails=any(map(has_thumbnails, behind.values())),
+            colours=all(map(has_colours, behind.values())),
         )

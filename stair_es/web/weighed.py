@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stair_es.web.asked import Asked
 
 WORDS_FIELD = "top_tokens"
+COLOURS_FIELD = "colours"
 _SLASH = re.compile(r"(?<!\\)((?:\\\\)*)/")
 """One that nothing stands for as it is. It would begin a regular expression, and engines build those to the end, whatever limit
 there is for their work: `/((a{1,100}){1,100}){1,100}/` keeps one of their few search threads busy until they are started anew."""
@@ -157,6 +158,7 @@ def _factored(words: Mapping[str, Word], factors: Mapping[str, float], wording: 
 
 def _filters(asked: Asked) -> list[dict[str, Any]]:
     filters: list[dict[str, Any]] = [{"term": {WORDS_FIELD: word}} for word in asked.words]
+    filters += [{"term": {COLOURS_FIELD: colour}} for colour in asked.colours]
     text = asked.filter.strip()
     if text[:1] in ("{", "["):  # a clause may run scripts, and look into other indices
         raise QueryError("the filter is not a query string", "Write it like width:>800 AND format:JPEG")

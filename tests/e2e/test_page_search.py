@@ -159,6 +159,35 @@ def test_facets_and_filters_narrow(site: Site, page: Page) -> None:
     assert "source=file" in page.url
 
 
+def test_a_colour_narrows_and_is_shown_with_a_patch_of_it(site: Site, page: Page) -> None:
+    asked(site, page)
+    counted = answered(site, {"text": QUERY}, "facets")["colours"]
+    facets = page.locator(".facet.colours")
+    expect(facets.locator(".what")).to_have_text([entry["colour"] for entry in counted])
+    expect(facets.locator(".n")).to_have_text([str(entry["count"]) for entry in counted])
+    red = facets.get_by_role("button", name="red")
+    patch = red.locator(".patch")
+    expect(patch).to_have_css("background-color", "rgb(210, 31, 31)")
+    red.click()
+    found = order(site, text=QUERY, colours=["red"])
+    settled(page, found)
+    assert 0 < len(found) < len(order(site, text=QUERY, k=100))
+    expect(red).to_have_attribute("aria-pressed", "true")
+    expect(red.locator(".n")).to_have_text(str(len(found)))
+    assert "colour=red" in page.url
+    shot(page, "colours")
+    page.reload()
+    settled(page, found)
+    facets.get_by_role("button", name="white").click()  # both
+    settled(page, order(site, text=QUERY, colours=["red", "white"]))
+    page.get_by_role("button", name="Remove: in white").click()
+    settled(page, found)
+    page.locator(".found li.hit a.name").first.click()
+    shown = page.locator(".facts tr", has=page.get_by_role("rowheader", name="colours"))
+    expect(shown.locator(".patch[data-colour=red]")).to_be_visible()
+    shot(page, "colours-of-an-image")
+
+
 def test_more_images_follow(site: Site, page: Page) -> None:
     asked(site, page)
     page.get_by_role("button", name="More images").click()

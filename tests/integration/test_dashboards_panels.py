@@ -170,6 +170,11 @@ def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
         assert {each["key_as_string"][:7]: each["doc_count"] for each in bucket["3"]["buckets"]} == months
 
 
+def colours(album: Album, _: Ask, answer: dict[str, Any]) -> None:
+    assert pairs(answer, "2") == counted((colour for doc in album.docs.values() for colour in doc["colours"]), 12)
+    assert len(buckets(answer, "2")) > 3
+
+
 def by_token(album: Album) -> dict[str, list[Document]]:
     found = defaultdict[str, list[Document]](list)
     for row in album.rows:
@@ -276,6 +281,7 @@ PANELS: dict[str, Callable[[Album, Ask, dict[str, Any]], None]] = {
     "together": together,
     "by-source": by_source,
     "over-time": over_time,
+    "colours": colours,
     "average-weight": average_weight,
     "in-numbers": in_numbers,
     "distribution": distribution,
@@ -296,7 +302,7 @@ CONTROLS: dict[Product, tuple[str, str]] = {
 @pytest.mark.parametrize("product", ["opensearch-dashboards", "kibana"])
 def test_every_panel_shows_what_is_in_the_documents(album: Album, product: Product) -> None:
     panel, name = CONTROLS[product]
-    choices = {f"{panel}/{field}": choice(field, name) for field in ("top_tokens", "uri", "source", "model")}
+    choices = {f"{panel}/{field}": choice(field, name) for field in ("top_tokens", "colours", "uri", "source", "model")}
     answers = album.answers(product)
     assert set(answers) == set(PANELS) | set(choices)  # none is left out
     for kind, check in {**PANELS, **choices}.items():
@@ -324,6 +330,16 @@ def test_a_chosen_word_reaches_every_panel(by_hand: Album) -> None:
     for kind in set(PANELS) - {"by-source", "one-image", "words-per-image", "few-words", "dominated", "wordless"}:
         PANELS[kind](narrowed, *answers[kind])
     assert [row["token"] for row in sources(answers["by-weight"][1])] == [word] * len(inside)
+
+
+def test_a_chosen_colour_reaches_every_panel(album: Album) -> None:
+    inside = {id_: doc for id_, doc in album.docs.items() if "blue" in doc["colours"]}
+    assert 1 < len(inside) < len(album.docs)
+    uris = {doc["uri"] for doc in inside.values()}
+    narrowed = replace(album, docs=inside, rows=[row for row in album.rows if row["uri"] in uris])
+    answers = album.answers("kibana", phrase("colours", ["blue"]))
+    for kind in ("colours", "cloud", "bars", "over-time", "found", "average-weight", "in-numbers", "distribution", "few-words"):
+        PANELS[kind](narrowed, *answers[kind])
 
 
 def test_without_the_common_name_a_chosen_word_empties_the_panels_about_weights(by_hand: Album) -> None:

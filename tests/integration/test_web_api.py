@@ -23,6 +23,9 @@ from stair_es.model.encoder import ModelSpec
 from stair_es.types import SparseVector
 from stair_es.vocab import unescape
 
+ASKED = (["brown"], ["brown", "gray"])
+"""Colours, of which an image must have all."""
+
 
 @pytest.fixture(scope="module")
 def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corpus]:
@@ -167,6 +170,21 @@ def test_facets_count_everything_that_matches(page: Page, corpus: Corpus) -> Non
     for method in ("bag", "bm25"):
         more = page.post("/api/facets", {"text": "cat panda", "method": method}).json
         assert more["total"] == len(search(page, text="cat panda", method=method)["hits"])
+
+
+def test_colours_are_counted_and_narrow(page: Page, corpus: Corpus) -> None:
+    sources = list(corpus.all().values())
+    facets = page.post("/api/facets", {}).json
+    counted = Counter(colour for source in sources for colour in source.get("colours", ()))
+    assert {entry["colour"]: entry["count"] for entry in facets["colours"]} == counted
+    brown, both = ({source["uri"] for source in sources if set(asked) <= set(source.get("colours", ()))} for asked in ASKED)
+    assert 0 < len(both) < len(brown) < len(sources)
+    for colours, wanted in zip(ASKED, (brown, both), strict=True):
+        assert page.post("/api/facets", {"colours": colours}).json["total"] == len(wanted)
+        for method in ("stair", "bag", "bm25"):
+            body: dict[str, Any] = {"text": "cat dog panda cow", "k": 100, "method": method}
+            found = {hit["uri"] for hit in search(page, **body)["hits"]}
+            assert {hit["uri"] for hit in search(page, **body, colours=colours)["hits"]} == found & wanted != set()
 
 
 def test_facets_without_a_question_are_of_all_images_that_the_filters_leave(page: Page, corpus: Corpus) -> None:

@@ -25,6 +25,7 @@ CORPORA = [
     Corpus(name="photos"),
     Corpus(name="photos", companion=False),
     Corpus(name="photos", companion_word="token", captions=True, thumbnails=False, time_field="taken_at", interval="y"),
+    Corpus(name="photos", colours=False),
 ]
 Objects = list[dict[str, Any]]
 
@@ -80,7 +81,7 @@ def test_only_the_products_own_controls_are_in_a_bundle() -> None:
     group = made("kibana")[-1]["attributes"]["controlGroupInput"]
     fields = [panel["explicitInput"]["fieldName"] for panel in json.loads(group["panelsJSON"]).values()]
     chosen = [control["fieldName"] for control in state(of(made(), "controls"))["params"]["controls"]]
-    assert fields == chosen == ["top_tokens", "uri", "source", "model"]
+    assert fields == chosen == ["top_tokens", "colours", "uri", "source", "model"]
     alone = [
         control["fieldName"]
         for control in state(of(made(corpus=replace(PHOTOS, companion=False)), "controls"))["params"]["controls"]
@@ -114,6 +115,13 @@ def test_without_the_companion_nothing_asks_for_it_and_the_text_says_how_to_make
     rest = [each for each in objects if not each["id"].endswith("-about")]
     assert "photos-words" not in ndjson(rest)
     assert "stair-es ingest ... --index photos --words-index" in state(of(objects, "about"))["params"]["markdown"]
+
+
+def test_without_colours_nothing_asks_for_them() -> None:
+    plain = made(corpus=replace(PHOTOS, colours=False))
+    assert "colours" not in ndjson(plain)
+    assert len(made()) - len(plain) == 1
+    assert state(of(made(), "colours"))["aggs"][1]["params"]["field"] == "colours"
 
 
 def test_the_words_of_the_companion_have_the_name_that_it_has() -> None:

@@ -39,7 +39,7 @@ FACTS = ImageFacts(
     taken_at=None,
     thumbnail=None,
 )
-FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail="data:,")
+FULL = replace(FACTS, version="etag", taken_at="2026-01-01T00:00:00", thumbnail="data:,", colours=("red", "white"))
 
 
 def made(
@@ -83,6 +83,7 @@ def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() ->
 def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), WordPolicy(cap={"dog": 0.5}))
     assert set(body) == RESERVED
+    assert body["colours"] == ["red", "white"]
     layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
     assert set(layers[0]) | set(layers[1]) == RESERVED | {"caption"}
 

@@ -122,4 +122,4 @@ def test_the_heaviest_words_are_the_beginning_of_all(odd: dict[str, Any]) -> Non
 
 
 def test_facets_without_aggregations_are_empty() -> None:
-    assert answers.facets_json({"hits": {"total": {"value": 3}}}) == {"total": 3, "words": [], "sources": []}
+    assert answers.facets_json({"hits": {"total": {"value": 3}}}) == {"total": 3, "words": [], "colours": [], "sources": []}

@@ -69,10 +69,13 @@ def test_bag_explains_by_the_words_that_a_document_lists() -> None:
 
 
 def test_facets_are_of_everything_that_matches() -> None:
-    body = facets_of({"match_all": {}})
+    body = facets_of({"match_all": {}}, colours=True)
     assert (body["size"], body["track_total_hits"]) == (0, True)
     assert {name: agg["terms"]["field"] for name, agg in body["aggs"].items()} == {
         "words": "top_tokens",
+        "colours": "colours",
         "sources": "source",
         "indices": "_index",
     }
+    without = facets_of({"match_all": {}}, colours=False)  # where they are text, the engine refuses to count them
+    assert set(body["aggs"]) - set(without["aggs"]) == {"colours"}

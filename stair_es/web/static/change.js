@@ -33,6 +33,7 @@ function switched(query, word, now, field, opposite) {
 }
 
 export const having = (query, word) => changed(query, { has: toggled(query.has, word) });
+export const inColour = (query, colour) => changed(query, { colours: toggled(query.colours, colour) });
 export const from = (query, source) => changed(query, { sources: toggled(query.sources, source) });
 export const filtered = (query, filter) => changed(query, { filter });
 export const ranked = (query, method) => changed(query, { method });
@@ -46,7 +47,7 @@ export const withVector = (query, vector) => changed(query, { vector });
 export const reset = (query) => changed(query, { factors: new Map(), require: [], exclude: [] });
 
 /** Everything that narrows, taken away. */
-export const widened = (query) => changed(query, { require: [], exclude: [], has: [], sources: [], filter: "" });
+export const widened = (query) => changed(query, { require: [], exclude: [], has: [], colours: [], sources: [], filter: "" });
 
 /** The text without the sign before a word: `+dog cat` -> `dog cat`. An excluded word is left out with it. */
 function unsigned(text, word) {

@@ -40,7 +40,7 @@ export function side(name, title) {
     factors: (query) => query.factors.size && `${many(query.factors.size, "weight")} changed`,
     narrowed: (query) => {
       const count =
-        query.require.length + query.exclude.length + query.has.length + query.sources.length + (query.filter ? 1 : 0);
+        query.require.length + query.exclude.length + query.has.length + query.colours.length + query.sources.length + (query.filter ? 1 : 0);
       return count && many(count, "condition");
     },
   };

@@ -1,6 +1,6 @@
 // Pages without hits: what to try.
 
-import { filtered, from, having, reset, widened, asked } from "./change.js";
+import { filtered, from, having, inColour, reset, widened, asked } from "./change.js";
 import { h, visible } from "./dom.js";
 import { many, short, word } from "./words.js";
 
@@ -62,6 +62,7 @@ export function nothingFound(query, corpus, change) {
       (now) => ({ ...now, require: now.require.filter((other) => other !== name) }),
     ]),
     ...query.has.map((name) => [`without “with ${visible(name)}”`, (now) => having(now, name)]),
+    ...query.colours.map((name) => [`in any colour, not only ${visible(name)}`, (now) => inColour(now, name)]),
     ...query.sources.map((name) => [`from all sources, not only ${short(name)}`, (now) => from(now, name)]),
     ...(query.filter ? [[`without the filter ${visible(query.filter)}`, (now) => filtered(now, "")]] : []),
   ];

@@ -1,8 +1,8 @@
-// What is among the images that match: their heaviest words, their sources; and the filter box.
+// What is among the images that match: their heaviest words, their colours, their sources; and the filter box.
 
-import { filtered, from, having } from "./change.js";
+import { filtered, from, having, inColour } from "./change.js";
 import { h, keyed, put, say, set, visible } from "./dom.js";
-import { short, word } from "./words.js";
+import { colour, short, word } from "./words.js";
 
 export function facetPanel(change) {
   const box = h("input", {
@@ -24,12 +24,16 @@ export function facetPanel(change) {
     change((query) => filtered(query, box.value.trim()));
   });
   const words = h("ul", { class: "facet words", "aria-label": "Narrow by a word" });
+  const colours = h("ul", { class: "facet colours", "aria-label": "Narrow by a colour" });
+  const coloursTitle = h("h3", { class: "sub" }, "Colours");
   const sources = h("ul", { class: "facet sources", "aria-label": "Narrow by a source" });
   const found = h(
     "div",
     { class: "found" },
     h("h2", {}, "Among the matches"),
     words,
+    coloursTitle,
+    colours,
     h("h3", { class: "sub" }, "Sources"),
     sources,
   );
@@ -53,6 +57,8 @@ export function facetPanel(change) {
     };
     const named = (counts, key) => counts.map(({ [key]: name, count }) => ({ name, count }));
     draw(words, named(facets.words, "word"), query.has, word, having);
+    draw(colours, named(facets.colours, "colour"), query.colours, colour, inColour);
+    coloursTitle.hidden = colours.hidden = !colours.children.length; // an index may lack them
     draw(sources, named(facets.sources, "source"), query.sources, short, from);
   };
   element.box = box;

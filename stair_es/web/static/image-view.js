@@ -8,7 +8,7 @@ import { hitCard, picture, scaleOf } from "./hit.js";
 import { layout, wordBar } from "./image-parts.js";
 import { errorNotice } from "./notice.js";
 import { hrefOf, NOTHING } from "./state.js";
-import { hues, many, weight } from "./words.js";
+import { colour, hues, many, weight } from "./words.js";
 
 const NEAR = 12;
 
@@ -84,7 +84,7 @@ export function imageView(app) {
     say(parts.sum, `${many(image.explain.words, "word")}, weights of ${weight(image.explain.sum_of_weights)} in all`);
     parts.facts.replaceChildren(
       ...[["uri", image.uri], ...Object.entries(image.facts)].map(([key, value]) =>
-        h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, h("bdi", {}, told(value)))),
+        h("tr", {}, h("th", { scope: "row" }, visible(key)), h("td", {}, drawnFact(key, value))),
       ),
     );
     drawWords();
@@ -120,6 +120,15 @@ export function imageView(app) {
 }
 
 const bare = (name) => name.replace(/^##/, "");
+
+function drawnFact(key, value) {
+  if (key !== "colours" || !Array.isArray(value)) return h("bdi", {}, told(value));
+  return h(
+    "ul",
+    { class: "chips" },
+    value.map((name) => h("li", {}, colour(name))),
+  );
+}
 
 function told(value) {
   if (typeof value === "string") return visible(value);

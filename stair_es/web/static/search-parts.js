@@ -1,11 +1,11 @@
 // What the search view is made of: its places, the chips of its conditions, the bones of hits to come.
 
-import { excluding, filtered, from, having, ranked } from "./change.js";
+import { excluding, filtered, from, having, inColour, ranked } from "./change.js";
 import { h, icon, set, visible } from "./dom.js";
 import { facetPanel } from "./facets.js";
 import { methodSelect } from "./methods.js";
 import { queryPanel } from "./panel.js";
-import { short, word } from "./words.js";
+import { colour, short, word } from "./words.js";
 
 /** All elements of the view; `change(make, merge)` as for the panels. */
 export function layout(change) {
@@ -69,6 +69,7 @@ export function narrowing(query, answer) {
   const texts = new Set(answer?.excluded ?? []);
   return [
     ...query.has.map((name) => ({ key: `has ${name}`, kind: "has", name })),
+    ...query.colours.map((name) => ({ key: `colour ${name}`, kind: "colour", name })),
     ...query.sources.map((name) => ({ key: `source ${name}`, kind: "source", name })),
     ...(query.filter ? [{ key: `filter ${query.filter}`, kind: "filter", name: query.filter }] : []),
     ...query.exclude.filter((name) => !texts.has(name)).map((name) => ({ key: `not ${name}`, kind: "not", name })),
@@ -79,12 +80,13 @@ export function narrowing(query, answer) {
 export function narrowingChip({ kind, name }, change) {
   const undo = {
     has: (now) => having(now, name),
+    colour: (now) => inColour(now, name),
     source: (now) => from(now, name),
     filter: (now) => filtered(now, ""),
     not: (now) => excluding(now, name, true),
   };
-  const label = { has: word(name), source: short(name), filter: visible(name), not: word(name) }[kind];
-  const what = { has: "with", source: "from", filter: "where", not: "not" }[kind];
+  const label = { has: word(name), colour: colour(name), source: short(name), filter: visible(name), not: word(name) }[kind];
+  const what = { has: "with", colour: "in", source: "from", filter: "where", not: "not" }[kind];
   return h(
     "li",
     { class: "chip" },

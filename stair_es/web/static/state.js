@@ -14,13 +14,14 @@ export const NOTHING = Object.freeze({
   require: [],
   exclude: [],
   has: [],
+  colours: [],
   sources: [],
   filter: "",
   method: "stair",
   count: PAGE,
 });
 
-const LISTS = { require: "must", exclude: "not", has: "has", sources: "source" };
+const LISTS = { require: "must", exclude: "not", has: "has", colours: "colour", sources: "source" };
 
 /** The query in the parameters of a URL; `prefix` tells the two queries of a comparison apart. */
 function readQuery(params, prefix = "") {
@@ -103,6 +104,7 @@ export function bodyOf(query, k = query.count) {
   if (query.factors.size) body.factors = Object.fromEntries(query.factors);
   for (const field of ["require", "exclude"]) if (query[field].length) body[field] = query[field];
   if (query.has.length) body.words = query.has;
+  if (query.colours.length) body.colours = query.colours;
   const filter = filters.filter(Boolean).join(" AND ");
   if (filter) body.filter = query.sources.length ? filter : query.filter.trim();
   return body;
@@ -114,7 +116,7 @@ export const asks = (query) =>
 
 /** Whether something narrows what is found. */
 export const narrows = (query) =>
-  Boolean(query.has.length || query.sources.length || query.filter.trim() || query.require.length || query.exclude.length);
+  Boolean([query.has, query.colours, query.sources, query.require, query.exclude].some((list) => list.length) || query.filter.trim());
 
 function pairs(texts) {
   const found = texts.map((text) => [text.slice(text.indexOf("*") + 1), Number(text.slice(0, Math.max(0, text.indexOf("*"))))]);

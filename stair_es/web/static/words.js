@@ -12,6 +12,12 @@ export function word(text) {
   return h("bdi", { class: "word" }, shown.trim() ? shown : `"${shown}"`);
 }
 
+/** A colour: a patch of it before its name. */
+export const colour = (name) => [
+  h("span", { class: "patch", data: { colour: name }, "aria-hidden": "true" }),
+  h("bdi", {}, visible(name)),
+];
+
 /** Word -> the number of its colour, "rest" beyond the heaviest: the same in the panel and on every hit. */
 export function hues(words) {
   const numbers = new Map(words.map((name, place) => [name, place < HUES ? String(place) : "rest"]));

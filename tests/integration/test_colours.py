@@ -1,0 +1,87 @@
+"""Colours from the picture to the filter, on real nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opensearchpy import OpenSearch
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+from web_corpus import PHOTOS
+from web_site import serving
+
+from stair_es.cluster import documents, identity
+from stair_es.cluster.connect import Connection
+
+QUERY = "bird flower fruit animal man camera"
+RED = {"half-a-fig.jpg", "scarlet-macaw.jpg", "red-crab.jpg"}
+NAMES = sorted({*RED, "kingfisher.jpg", "orange-dahlia.jpg", "koala.jpg", "photographer.jpg"})
+
+ENGINES = {"node_url": "rank_features", "elasticsearch7_url": "rank_features", "elasticsearch9_url": "sparse_vector"}
+
+
+def run(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--model", "starter"])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def ingest(url: str, index: str, *more: object) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(
+        run("ingest", *(PHOTOS / name for name in NAMES), "--url", url, "--index", index, "--json", *more)
+    )
+    return report
+
+
+def found(url: str, index: str, *filters: str) -> set[str]:
+    narrowed = [part for each in filters for part in ("--filter", each)]
+    answer = json.loads(run("search", QUERY, "--url", url, "--index", index, "-k", 50, "--json", *narrowed))
+    return {Path(hit["uri"]).name for hit in answer["hits"]}
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_filter_on_a_colour_finds_the_photos_that_have_it(
+    engine: str, request: pytest.FixtureRequest, index_on: Callable[[str], str]
+) -> None:
+    url: str = request.getfixturevalue(engine)
+    index = index_on(url)
+    assert ingest(url, index, "--vector", ENGINES[engine])["written"] == len(NAMES)
+    assert found(url, index) == set(NAMES)
+    assert found(url, index, "colours:red") == RED
+    assert found(url, index, "colours:(orange OR pink)") == {"kingfisher.jpg", "orange-dahlia.jpg"}
+    assert found(url, index, "colours:orange AND NOT colours:beige") == {"orange-dahlia.jpg"}
+    assert found(url, index, "colours:orange", '{"term": {"colours": "blue"}}') == {"kingfisher.jpg", "orange-dahlia.jpg"}
+    assert found(url, index, "colours:red", "colours:black") == set()
+
+
+def test_an_index_from_before_there_were_colours_is_built_anew(
+    node_url: str, index_name: str, client: OpenSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        for module in (documents, identity):
+            before.setattr(module, "DOCUMENT_VERSION", documents.DOCUMENT_VERSION - 1)
+        old = ingest(node_url, index_name)
+    assert ingest(node_url, index_name, "--dry-run")["new"] == len(NAMES)
+    new = ingest(node_url, index_name)
+    assert (new["written"], new["swapped"]) == (len(NAMES), True)
+    assert list(client.indices.get_alias(name=index_name)) == [new["index"]] != [old["index"]]
+    assert ingest(node_url, index_name)["unchanged"] == len(NAMES)
+
+
+def test_a_mapping_of_one_s_own_without_the_field_is_searched_all_the_same(
+    node_url: str, index_name: str, tmp_path: Path
+) -> None:
+    """The field is text then: filters find it, and the page counts no colours instead of failing."""
+    body = json.loads((Path(__file__).parents[2] / "mappings" / "image.json").read_text())
+    del body["mappings"]["properties"]["colours"]
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps(body))
+    ingest(node_url, index_name, "--mapping", own)
+    assert found(node_url, index_name, "colours:red") == RED
+    with serving(Connection(url=node_url), index_name) as page:
+        facets = page.post("/api/facets", {"text": QUERY, "colours": ["red"]})
+        assert (facets.status, facets.json["total"], facets.json["colours"]) == (200, len(RED), [])
