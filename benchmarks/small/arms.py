@@ -28,6 +28,8 @@ _RATES = {"optim.lr": (1e-3, 3e-3, 1e-2)}
 _DROPOUT = {"model.image.dropout": (0.3, 0.5)}
 _FLOPS = {"optim.lr": (1e-3, 3e-3), "recipe.flops": (1e-4, 1e-3, 1e-2)}
 _OWN = {"model.text.own_words": True}
+_DOT = {"model.similarity": "dot"}
+_UNCAPPED = {"model.image.top_k": 0, "model.text.top_k": 0}
 
 ARMS = {
     arm.name: arm
@@ -72,6 +74,24 @@ ARMS = {
             name="stair-own",
             about="STAIR's three stages, a text's own words with weights of their own from the start (ours)",
             changes={"recipe.name": "stair", **_OWN},
+            grid=_FLOPS,
+        ),
+        Arm(
+            name="stair-paper",
+            about="STAIR's three stages, nearer to the paper: dot product, no cap, tied embeddings, plain mask",
+            changes={"recipe.name": "stair-paper", **_UNCAPPED},
+            grid=_FLOPS,
+        ),
+        Arm(
+            name="single-dot",
+            about="single, with a dot product",
+            changes={"recipe.name": "single", **_DOT},
+            grid=_FLOPS,
+        ),
+        Arm(
+            name="stair-dot",
+            about="STAIR's three stages, with a dot product",
+            changes={"recipe.name": "stair", **_DOT},
             grid=_FLOPS,
         ),
         Arm(
