@@ -18,6 +18,8 @@ class Arm:
     """To `base.toml`."""
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """What is tried on the validation sets, each value with each."""
+    extra: bool = False
+    """Whether it only runs if it is named."""
 
     def variants(self) -> list[dict[str, Any]]:
         """Each point of the grid."""
@@ -81,18 +83,21 @@ ARMS = {
             about="STAIR's three stages, nearer to the paper: dot product, no cap, tied embeddings, plain mask",
             changes={"recipe.name": "stair-paper", **_UNCAPPED},
             grid=_FLOPS,
+            extra=True,
         ),
         Arm(
             name="single-dot",
             about="single, with a dot product",
             changes={"recipe.name": "single", **_DOT},
             grid=_FLOPS,
+            extra=True,
         ),
         Arm(
             name="stair-dot",
             about="STAIR's three stages, with a dot product",
             changes={"recipe.name": "stair", **_DOT},
             grid=_FLOPS,
+            extra=True,
         ),
         Arm(
             name="stair-grounded",
