@@ -14,7 +14,7 @@ import pytest
 import tiny_training
 
 from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import Backend, ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
 
 CONFIG = """\
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _vectors(folder: Path, backend: str) -> list[dict[str, float]]:
+def _vectors(folder: Path, backend: Backend) -> list[dict[str, float]]:
     encoder = catalogue.load(ModelSpec(name=str(folder / "out"), backend=backend))
     photos = [folder / name for name in ("red-dog.png", "blue-sea.png", "the-cat.png")]
     pixels = np.stack([decode(photo.read_bytes(), encoder.image_spec, DecodeLimits()).pixels_HWC for photo in photos])
