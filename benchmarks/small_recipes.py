@@ -171,7 +171,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--sets", type=Path, required=True, help="what small_sets/build.py made")
     parser.add_argument("--out", type=Path, required=True, help="folder of the trained models; what is there isn't trained again")
-    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=list(ARMS))
+    parser.add_argument("--arms", nargs="+", choices=sorted(ARMS), default=[name for name, arm in ARMS.items() if not arm.extra])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--tune", action="store_true", help="choose values on the validation sets, and write small/tuned.json")

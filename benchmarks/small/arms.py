@@ -18,6 +18,8 @@ class Arm:
     """To `base.toml`."""
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """What is tried on the validation sets, each value with each."""
+    extra: bool = False
+    """Whether it only runs if it is named."""
 
     def variants(self) -> list[dict[str, Any]]:
         """Each point of the grid."""
@@ -28,6 +30,8 @@ _RATES = {"optim.lr": (1e-3, 3e-3, 1e-2)}
 _DROPOUT = {"model.image.dropout": (0.3, 0.5)}
 _FLOPS = {"optim.lr": (1e-3, 3e-3), "recipe.flops": (1e-4, 1e-3, 1e-2)}
 _OWN = {"model.text.own_words": True}
+_DOT = {"model.similarity": "dot"}
+_UNCAPPED = {"model.image.top_k": 0, "model.text.top_k": 0}
 
 ARMS = {
     arm.name: arm
@@ -73,6 +77,27 @@ ARMS = {
             about="STAIR's three stages, a text's own words with weights of their own from the start (ours)",
             changes={"recipe.name": "stair", **_OWN},
             grid=_FLOPS,
+        ),
+        Arm(
+            name="stair-paper",
+            about="STAIR's three stages, nearer to the paper: dot product, no cap, tied embeddings, plain mask",
+            changes={"recipe.name": "stair-paper", **_UNCAPPED},
+            grid=_FLOPS,
+            extra=True,
+        ),
+        Arm(
+            name="single-dot",
+            about="single, with a dot product",
+            changes={"recipe.name": "single", **_DOT},
+            grid=_FLOPS,
+            extra=True,
+        ),
+        Arm(
+            name="stair-dot",
+            about="STAIR's three stages, with a dot product",
+            changes={"recipe.name": "stair", **_DOT},
+            grid=_FLOPS,
+            extra=True,
         ),
         Arm(
             name="stair-grounded",

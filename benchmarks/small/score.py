@@ -89,7 +89,7 @@ class Split:
         out = model.encode_images(images)
         if model.config.scores_words:
             assert out.weights_BF is not None
-            return unit(out.weights_BF), out.weights_BF
+            return _compared(model, out.weights_BF), out.weights_BF
         assert out.dense_BE is not None
         return out.dense_BE, None
 
@@ -101,7 +101,7 @@ class Split:
             out = model.encode_texts(kept.batch(asked[begin : begin + _AT_ONCE]))
             found = out.weights_BF if model.config.scores_words else out.dense_BE
             assert found is not None
-            rows.append(unit(found))
+            rows.append(_compared(model, found))
             words += int((found > 0).sum()) if model.config.scores_words else 0
         return torch.cat(rows), words / len(asked)
 
@@ -112,6 +112,11 @@ class Split:
         own = [_own_words(model, row["caption"]) for row in self.rows]
         asked = [(words, mine) for words, mine in zip(best, own, strict=True) if mine]
         return {cut: float(np.mean([bool(mine & set(words[:cut])) for words, mine in asked])) for cut in WORD_CUTS}
+
+
+def _compared(model: Stair, rows_NE: Tensor) -> Tensor:
+    """The rows as the model compares them: of length 1, but for words under a dot product."""
+    return rows_NE if model.config.scores_words and model.config.similarity == "dot" else unit(rows_NE)
 
 
 def _own_words(model: Stair, caption: str) -> set[int]:

@@ -2,7 +2,8 @@
 
 Sources: Devlin et al., "BERT", 2019 (the encoder); Reimers and Gurevych, "Sentence-BERT", 2019 (mean pooling).
 
-Shape suffixes: L tokens of the text, D hidden size (384), N heads (12), F inner size of the feed-forward part (1536).
+Shape suffixes: L tokens of the text, V tokens of the tokenizer, D hidden size (384), N heads (12), F inner size (1536) of the
+feed-forward part.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ class MiniLM:
         words = self._tensors.get("embeddings.word_embeddings.weight")
         if words is None or words.shape[1:] != (DIM,):
             raise ModelError(f"{path} is not all-MiniLM-L6-v2", "Delete its folder; it is fetched again on the next use.")
+
+    @property
+    def word_embeddings_VD(self) -> Floats:  # noqa: N802  the suffix is its shape
+        """The input embeddings of all tokens."""
+        return self._tensors["embeddings.word_embeddings.weight"]
 
     def embed(self, ids: Sequence[int]) -> Floats:
         """The unit vector [D] of one tokenised text; `ids` begin with [CLS] and end with [SEP]."""

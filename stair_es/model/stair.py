@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stair_es.errors import ModelError
 from stair_es.model import stair_heads
 from stair_es.model.stair_backbones import ImageBackbone, TextBackbone, build_image, build_text
-from stair_es.model.stair_config import ImageTower, StairConfig, TextTower
+from stair_es.model.stair_config import ImageTower, Mask, StairConfig, TextTower
 from stair_es.model.stair_heads import Head, Out, OwnWords
 from stair_es.model.stair_tokens import Tokenized, Tokens
 
@@ -119,12 +119,12 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         keep = self.config.image.top_k if top_k is None else top_k
         return Out(None if logits_BF is None else stair_heads.activated(logits_BF, keep), logits_BF, dense_BE)
 
-    def encode_texts(self, texts: TextBatch, *, masked: bool = False, top_k: int | None = None) -> Out:
+    def encode_texts(self, texts: TextBatch, *, mask: Mask = "none", top_k: int | None = None) -> Out:
         """The answer for texts.
 
         Args:
             texts: The texts.
-            masked: Whether only words that stand in a text may have a weight.
+            mask: Where a text may have weights; a tower that is always masked has them at its own words only.
             top_k: Words that are kept; None for what the configuration says.
         """
         states_BLD = texts.states_BLD
@@ -138,10 +138,20 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         strength_BF = logits_BF
         if self.text.own_words is not None:
             strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
-        if masked or self.config.text.always_masked:
+        if self.config.text.always_masked or mask == "own":
             strength_BF = strength_BF * stair_heads.present(places_BL, strength_BF.shape[1])
+        elif mask == "tokens":
+            all_BL = torch.where(texts.mask_BL, self.feature_of_V[texts.ids_BL], -1)
+            strength_BF = strength_BF * stair_heads.present(all_BL, strength_BF.shape[1])
         keep = self.config.text.top_k if top_k is None else top_k
         return Out(stair_heads.activated(strength_BF, keep), logits_BF, dense_BE)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def set_bias(self, value: float) -> None:
+        """Set the bias of all words, in both heads."""
+        for head in (self.image.head, self.text.head):
+            if head.bias_F is not None:
+                head.bias_F.fill_(value)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def start_from_text_embeddings(self) -> None:

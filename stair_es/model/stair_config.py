@@ -19,6 +19,10 @@ Pool: TypeAlias = Literal["max", "mean"]
 Head: TypeAlias = Literal["words", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
 Vocabulary: TypeAlias = Literal["tokens", "words"]
+Mask: TypeAlias = Literal["own", "tokens", "none"]
+"""Where a text may have weights: at its own words without stop words and punctuation, at all of its tokens, or anywhere."""
+BIAS_AT_START = -1.0
+"""Of the heads, so that few words are on before they have learned anything; BERT's is 0."""
 IMAGE_PACKAGES, TEXT_PACKAGES = ("efficientnet-lite2",), ("all-minilm-l6-v2",)
 """Backbones that a Python package brings: their weights are pinned there and not stored in checkpoints."""
 

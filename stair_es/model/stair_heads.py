@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stair_es.model.stair_config import Pool
+from stair_es.model.stair_config import BIAS_AT_START, Pool
 
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Logits that are in memory at the same time where no gradient is wanted."""
 _NARROWEST = 512
-_BIAS_AT_START = -1.0
-"""So that few words are on before the head has learned anything."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.dropout = nn.Dropout(dropout)
         self.transform = nn.Sequential(nn.Linear(width, transform_dim), nn.GELU(), nn.LayerNorm(transform_dim))
         self.embedding_FT = nn.Parameter(torch.randn(features, transform_dim) * transform_dim**-0.5) if features else None
-        self.bias_F = nn.Parameter(torch.full((features,), _BIAS_AT_START)) if features else None
+        self.bias_F = nn.Parameter(torch.full((features,), BIAS_AT_START)) if features else None
         self.dense = nn.Linear(transform_dim, dense_dim, bias=False) if dense_dim else None
 
     def forward(

@@ -24,6 +24,7 @@ from stair_es.model.stair_tokens import Ids, Tokens
 from stair_es.types import Floats, Pixels
 
 _EPSILON = 1e-5
+_TEXT_WORDS = "text.head.embedding_FT"
 Row: TypeAlias = "tuple[Floats | None, Floats | None]"
 """Of one item: weights [F] of words, a unit vector [E]; None for a head that isn't there."""
 Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
@@ -40,7 +41,10 @@ class NumpyTowers:
             ModelError: The file is missing or broken, or lacks a tensor.
         """
         self._config, self._tokens, self._spec = config, tokens, spec
-        self._heads = NumpyHeads(config, _Named(stair_checkpoint.read_arrays(folder), folder / WEIGHTS_FILE))
+        arrays = stair_checkpoint.read_arrays(folder)
+        if config.text.tie and "words" in config.heads:
+            arrays[_TEXT_WORDS] = self._text_network.word_embeddings_VD[tokens.feature_ids_F]
+        self._heads = NumpyHeads(config, _Named(arrays, folder / WEIGHTS_FILE))
         self._lock = threading.RLock()
 
     def images(self, pixels_BHWC: Pixels) -> Rows:
@@ -129,7 +133,7 @@ class NumpyHeads:
             dense_E = dense_E / np.maximum(np.linalg.norm(dense_E), np.float32(1e-12))
         if "words" not in self._config.heads:
             return None, dense_E
-        embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else "text.head.embedding_FT"]
+        embedding_FT = arrays[f"{name}.embedding_FT" if f"{name}.embedding_FT" in arrays else _TEXT_WORDS]
         logits_F: Floats = embedding_FT @ hidden_T + arrays[f"{name}.bias_F"]
         return logits_F, dense_E
 

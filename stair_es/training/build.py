@@ -66,8 +66,10 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
     found = Stair(made, Tokens(tokenizer, features, plan.text.max_tokens), pretrained=plan.pretrained and start is None)
     if start is not None:
         stair_checkpoint.load_into(found, start)
-    elif plan.start_embeddings and "words" in plan.heads:
-        found.start_from_text_embeddings()
+    else:
+        found.set_bias(plan.start_bias)
+        if plan.start_embeddings and "words" in plan.heads:
+            found.start_from_text_embeddings()
     ears.say(f"model: {len(features):,} words, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # states that are kept are computed before training begins: without dropout
     return found

@@ -10,7 +10,7 @@ from typing import Any
 from stair_es.errors import UsageError
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
 from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, SetOf, Watch
-from stair_es.training.stages import Stage, read_stages, recipe
+from stair_es.training.stages import Stage, model_defaults, read_stages, recipe
 from stair_es.training.toml import Reader, dump, parse
 
 
@@ -89,7 +89,7 @@ def _read(top: Reader, folder: Path, text: str) -> TrainConfig:
     return top.build(
         TrainConfig,
         skip=("recipe",),
-        model=_model(top.table("model")),
+        model=_model(_completed(top.table("model"), model_defaults(top.table("recipe").values.get("name")))),
         data=_data(top.table("data")),
         stages=_stages(top),
         batch=top.table("batch").build(Batch),
@@ -107,6 +107,15 @@ def _model(table: Reader) -> ModelPlan:
         image=image.build(ImageTower, backbone=image.table("backbone").build(Backbone)),
         text=text.build(TextTower, backbone=text.table("backbone").build(Backbone)),
     )
+
+
+def _completed(table: Reader, defaults: Mapping[str, Any]) -> Reader:
+    """Return the table with values for keys that it lacks, in the tables below it as well."""
+    values = {**defaults, **table.values}
+    for name, inner in defaults.items():
+        if isinstance(inner, dict) and name in table.values:
+            values[name] = _completed(table.table(name), inner).values
+    return Reader(values, table.where)
 
 
 def _data(table: Reader) -> Data:

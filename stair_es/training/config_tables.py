@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stair_es.errors import UsageError
-from stair_es.model.stair_config import Head, ImageTower, Similarity, TextTower
+from stair_es.model.stair_config import BIAS_AT_START, Head, ImageTower, Similarity, TextTower
 from stair_es.training import augment
 from stair_es.training.stages import recipes
 
@@ -146,6 +146,8 @@ class ModelPlan:
     """A checkpoint whose parameters are the beginning; it must have the same towers and features."""
     start_embeddings: bool = True
     """Whether the heads' word embeddings begin as the text network's."""
+    start_bias: float = BIAS_AT_START
+    """What the bias of each word begins with, in both heads."""
     pretrained: bool = True
     """Whether the backbones begin with their published weights."""
     teacher: str | None = None

@@ -62,10 +62,9 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
         written = [*wording.all(), *(text for first in firsts for text in first)]
         texts = features.CachedTexts(model, written, _kept(), ears.progress)
     images = _images(config, model, ears, threads)
-    masked = config.stages[-1].text_mask == "own"
     names = _names([Path(each.captions).stem for each in data.validation])
     validations = [
-        Validation(name=name, captions=first, images=images(each, 1), texts=texts, masked=masked)
+        Validation(name=name, captions=first, images=images(each, 1), texts=texts, mask=config.stages[-1].text_mask)
         for name, first, each in zip(names, firsts, readers, strict=True)
     ]
     return Feed(

@@ -8,11 +8,11 @@ from importlib.resources import files
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import UsageError
+from stair_es.model.stair_config import Mask
 from stair_es.training.toml import Reader, parse
 
 Loss: TypeAlias = Literal["contrastive", "ground_image", "ground_text", "flops_image", "flops_text", "distil"]
 Part: TypeAlias = Literal["image.backbone", "image.head", "text.backbone", "text.head"]
-Mask: TypeAlias = Literal["own", "none"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -28,7 +28,7 @@ class Stage:
     train: tuple[Part, ...] = PARTS
     """What learns; the rest is frozen. The temperature always learns."""
     text_mask: Mask = "none"
-    """`own`: a text may only have weights at words that stand in it."""
+    """`own`: a text may only have weights at words that stand in it, without stop words; `tokens`: at all of its tokens."""
     flops_warmup: int = 0
     """Steps in which the FLOPs regulariser rises to its weight."""
     cap: bool = True
@@ -71,7 +71,7 @@ def recipe(name: str, steps: int) -> tuple[Stage, ...]:
     known = recipes()
     if name not in known:
         raise UsageError(f"unknown recipe {name!r}", f"Choose one of: {', '.join(sorted(known))}; or write [[stages]].")
-    values = parse((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
+    values = _values(name)
     reader = Reader(values, f"recipe {name}")
     shares = [stage.pop("share") for stage in values["stages"]]
     ends = [round(steps * sum(shares[: place + 1])) for place in range(len(shares))]
@@ -82,6 +82,14 @@ def recipe(name: str, steps: int) -> tuple[Stage, ...]:
     return read_stages(reader.tables("stages"))
 
 
+def model_defaults(name: object) -> dict[str, Any]:
+    """Return what a recipe sets of the table `[model]` where a configuration doesn't; nothing for an unknown recipe."""
+    if name not in recipes():
+        return {}
+    found: dict[str, Any] = _values(str(name)).get("model", {})
+    return found
+
+
 def recipes() -> dict[str, str]:
     """The names of the recipes, each with a line about it."""
     found = {}
@@ -90,6 +98,10 @@ def recipes() -> dict[str, str]:
             values = parse(file.read_text(encoding="utf-8"), file.name)
             found[file.name.removesuffix(".toml")] = str(values["about"])
     return found
+
+
+def _values(name: str) -> dict[str, Any]:
+    return parse((files(__package__) / "recipes" / f"{name}.toml").read_text(encoding="utf-8"), name)
 
 
 def read_stages(tables: Sequence[Reader]) -> tuple[Stage, ...]:

@@ -151,7 +151,7 @@ class Update:
         cap = None if stage.cap else 0
         with self.narrow():
             image = model.encode_images(given.images[cut], top_k=cap)
-            text = model.encode_texts(given.texts[cut], masked=stage.text_mask == "own", top_k=cap)
+            text = model.encode_texts(given.texts[cut], mask=stage.text_mask, top_k=cap)
         seen, read = (image.weights_BF, text.weights_BF) if model.config.scores_words else (image.dense_BE, text.dense_BE)
         assert seen is not None
         assert read is not None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stair_es.eval.metrics import CUTS, ranks
 from stair_es.model.stair import Stair
+from stair_es.model.stair_config import Mask
 from stair_es.training.examples import Images, Texts
 from stair_es.training.losses import unit
 
@@ -31,7 +32,7 @@ class Validation:
     captions: tuple[str, ...]
     images: Images
     texts: Texts
-    masked: bool = False
+    mask: Mask = "none"
 
     def recalls(self, model: Stair, narrow: AbstractContextManager[Any]) -> dict[str, float]:
         """`t2i@k` and `i2t@k` in 0..1, the mean words of images, and how often a word of its caption is in an image's top 20."""
@@ -54,7 +55,7 @@ class Validation:
         rows = []
         for begin in range(0, len(asked), _AT_ONCE):
             texts = self.texts.batch(asked[begin : begin + _AT_ONCE]).to(model.log_scale.device)
-            rows.append(_compared(model, model.encode_texts(texts, masked=self.masked)))
+            rows.append(_compared(model, model.encode_texts(texts, mask=self.mask)))
         return torch.cat(rows)
 
     def _words(self, model: Stair, seen_NF: Tensor) -> dict[str, float]:

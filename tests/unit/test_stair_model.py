@@ -154,13 +154,47 @@ def test_dense_vectors_are_what_numpy_says() -> None:
 def test_a_mask_leaves_the_words_of_the_text() -> None:
     model = tiny_stair.model(tiny_stair.config(text_own_words=True, text_top_k=0))
     with torch.inference_mode():
-        weights_BF = model.encode_texts(_texts(model), masked=True).weights_BF
+        weights_BF = model.encode_texts(_texts(model), mask="own").weights_BF
     assert weights_BF is not None
     words = [{model.tokens.words[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
     assert words[0] <= {"red", "dog"}  # no stop word
     assert {"red", "dog"} <= words[0]
     assert words[1] <= {"dog", "##s", "run", "##n", "##ing", "sea"}
     assert words[2] == words[5] == set()
+
+
+def test_a_plain_mask_leaves_all_tokens_of_the_text_stop_words_included() -> None:
+    model = tiny_stair.model(tiny_stair.config(text_top_k=0))
+    model.set_bias(9.0)  # so that every word is on
+    with torch.inference_mode():
+        weights_BF = model.encode_texts(_texts(model), mask="tokens").weights_BF
+    assert weights_BF is not None
+    words = [{model.tokens.words[i] for i in np.flatnonzero(row)} for row in weights_BF.numpy()]
+    assert words[0] == {"a", "red", "dog"}
+    assert words[1] == {"the", "dog", "##s", "run", "##n", "##ing", "of", "sea", "."}
+    assert words[2] == set()  # neither special tokens nor padding have a word
+    assert words[5] == {"the", "of"}
+
+
+def test_a_tower_that_is_always_masked_stays_so_under_a_plain_mask() -> None:
+    model = tiny_stair.model(tiny_stair.config(text_always_masked=True))
+    with torch.inference_mode():
+        one, other = (model.encode_texts(_texts(model), mask=mask).weights_BF for mask in ("none", "tokens"))
+    assert one is not None
+    assert torch.equal(one, other)
+
+
+def test_without_a_cap_every_word_above_zero_is_in_the_vector(tmp_path: Path) -> None:
+    encoder = _encoder(tmp_path, image_top_k=0, text_top_k=0, similarity="dot")
+    model = tiny_stair.model(tiny_stair.config(image_top_k=0, text_top_k=0, similarity="dot"))
+    pixels = _pixels(3)
+    with torch.inference_mode():
+        outs = (model.encode_images(torch.from_numpy(pixels)), model.encode_texts(_texts(model)))
+    for out, vectors in zip(outs, (encoder.encode_images(pixels), encoder.encode_texts(TEXTS)), strict=True):
+        for logits_F, vector in zip(_array(out.logits_BF), vectors, strict=True):
+            wanted = {word: math.log1p(logit) for word, logit in zip(model.tokens.words, logits_F, strict=True) if logit > 0}
+            assert vector.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
+    assert max(map(len, encoder.encode_texts(TEXTS))) > 6, "no test of a cap that is off"
 
 
 @pytest.mark.parametrize("text", ["bert", "distilbert"])

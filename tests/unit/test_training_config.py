@@ -132,6 +132,40 @@ def test_a_recipe_can_leave_backbones_alone(folder: Path) -> None:
     assert [stage.train for stage in read.stages] == [("image.head", "text.head"), ("text.head",), ("image.head", "text.head")]
 
 
+def test_stair_paper_sets_what_the_file_leaves_out(folder: Path) -> None:
+    (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", ""))
+    read = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 40})
+    assert (read.model.similarity, read.model.start_bias) == ("dot", 0.0)
+    assert (read.model.image.top_k, read.model.text.top_k) == (0, 0)
+    assert (read.model.image.tie, read.model.text.tie) == (True, True)
+    assert [(stage.steps, stage.text_mask, stage.cap) for stage in read.stages] == [
+        (20, "tokens", False),
+        (10, "none", False),
+        (10, "none", False),
+    ]
+    assert [set(stage.losses) - {"contrastive"} for stage in read.stages] == [
+        {"flops_image", "flops_text"},
+        {"flops_text"},
+        {"flops_image", "flops_text"},
+    ]
+
+
+def test_what_the_file_says_wins_over_the_recipe(folder: Path) -> None:
+    changes = {"recipe.name": "stair-paper", "model.similarity": "cosine", "model.image.tie": False}
+    read = tiny_training.read(folder, changes).model
+    assert (read.similarity, read.image.top_k, read.text.top_k, read.image.tie, read.text.tie) == ("cosine", 8, 8, False, True)
+    with pytest.raises(UsageError, match=r"tiny\.toml\.model\.image must be a table, got 3"):
+        tiny_training.read(folder, {"recipe.name": "stair-paper", "model.image": 3})
+
+
+def test_the_other_recipes_leave_the_model_alone(folder: Path) -> None:
+    stages = {"recipe": {}, "stages": [{"name": "s", "steps": 1}]}
+    for name in set(recipes()) - {"stair-paper"}:
+        heads = ["words", "dense"]
+        written = tiny_training.read(folder, {**stages, "model.heads": heads}).model
+        assert tiny_training.read(folder, {"recipe.name": name, "model.heads": heads}).model == written
+
+
 def test_what_a_stage_freezes() -> None:
     names = {
         "image.backbone": "image.backbone.network.x",

@@ -104,10 +104,47 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(folder: Path
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_each_recipe_runs(folder: Path, tmp_path: Path, name: str) -> None:
     heads = {"dense": ["dense"], "dense-grounded": ["words", "dense"]}.get(name, ["words"])
-    config = tiny_training.read(folder, {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"})
+    changes = {"recipe.name": name, "recipe.steps": 4, "model.heads": heads, "watch.keep": "last"}
+    if name == "stair-paper":  # tied embeddings are as wide as the text network
+        changes |= {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
+    config = tiny_training.read(folder, changes)
     trained = train(config, tmp_path / "out", device="cpu")
     assert trained.steps == 4
     assert 0 <= trained.best <= 1
+
+
+@pytest.mark.parametrize("value", [0.0, -2.5])
+def test_a_training_begins_with_the_bias_that_is_asked_for(folder: Path, tmp_path: Path, value: float) -> None:
+    still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
+    train(tiny_training.read(folder, {**still, "model.start_bias": value}), tmp_path / "out", device="cpu")
+    train(tiny_training.read(folder, still), tmp_path / "plain", device="cpu")
+    asked, plain = weights(tmp_path / "out"), weights(tmp_path / "plain")
+    for name in asked:
+        if name.endswith("bias_F"):
+            assert torch.equal(asked[name], torch.full_like(asked[name], value))
+            assert torch.equal(plain[name], torch.full_like(plain[name], -1.0))
+        else:
+            assert torch.equal(asked[name], plain[name]), name
+
+
+def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: Path, tmp_path: Path) -> None:
+    (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", "").replace("own_words = true\n", ""))
+    widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
+    config = tiny_training.read(folder, {"recipe.name": "stair-paper", "recipe.steps": 8, "watch.keep": "last", **widths})
+    train(config, tmp_path / "out", device="cpu")
+    found = weights(tmp_path / "out")
+    assert not [name for name in found if name.endswith("embedding_FT")]
+    encoder = catalogue.load(ModelSpec(name=str(tmp_path / "out")))
+    model = stair_checkpoint.load(tmp_path / "out")
+    table_FT = found["text.backbone.network.embeddings.word_embeddings.weight"][model.tokens.feature_ids_F]
+    assert torch.equal(model.text_embeddings(), table_FT)
+    (image,) = encoder.encode_images(np.zeros((1, 32, 32, 3), np.uint8))
+    with torch.inference_mode():
+        states_BLD = model.image.states(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
+        hidden_LT = model.image.head.transform(states_BLD)[0]
+        logits_F = (hidden_LT @ table_FT.T + model.image.head.bias_F).amax(dim=0)
+    wanted = dict(zip(model.tokens.words, torch.log1p(logits_F.relu()).tolist(), strict=True))
+    assert image.to_dict() == pytest.approx({word: weight for word, weight in wanted.items() if weight > 5e-6}, abs=2e-5)
 
 
 def test_frozen_parts_stay_and_others_move(folder: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_frozen_tower_gets_no_gradient_and_no_dropout() -> None:
 def test_a_masked_stage_knows_own_words_only() -> None:
     model = still()
     batch = given(model)
-    masked, free = model.encode_texts(batch.texts, masked=True), model.encode_texts(batch.texts)
+    masked, free = model.encode_texts(batch.texts, mask="own"), model.encode_texts(batch.texts)
     assert masked.weights_BF is not None
     assert free.weights_BF is not None
     for row, written in enumerate(TEXTS):
@@ -114,6 +114,19 @@ def test_a_masked_stage_knows_own_words_only() -> None:
     foreign = [place for place, word in enumerate(model.tokens.words) if word not in there]
     assert not with_mask[bias][foreign].any()
     assert without[bias][foreign].any()
+
+
+def test_a_plain_mask_lets_stop_words_learn() -> None:
+    model = still()
+    own, plain = (gradients(model, Stage(name="s", steps=1, text_mask=mask))["text.head.bias_F"] for mask in ("own", "tokens"))
+    stop, absent = (model.tokens.words.index(word) for word in ("the", "blue"))
+    assert own[stop] == 0
+    assert plain[stop] != 0
+    there = {word for text in TEXTS for word in text.replace("runs", "run ##s").split()}
+    assert not plain[[place for place, word in enumerate(model.tokens.words) if word not in there]].any()
+    assert absent  # TEXTS has it: it learns under both
+    assert own[absent] != 0
+    assert plain[absent] != 0
 
 
 def test_two_workers_learn_what_one_does(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Vectors without a cap: a document takes any number of tokens, a query as many as the cluster takes clauses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from opensearchpy import RequestError
+
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document
+from stair_es.cluster.mapping import index_body
+from stair_es.search.queries import rank_features_query
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+ALL, ASKED, CLAUSES = 30_522, 1_500, 1_024
+TRUNCATION = 2**-8
+
+
+def _drawn(size: int, seed: int) -> SparseVector:
+    rng = np.random.default_rng(seed)
+    chosen, weights = rng.permutation(ALL)[:size], rng.uniform(0.01, 3, size)
+    return SparseVector.from_pairs((f"token{place}", float(weight)) for place, weight in zip(chosen, weights, strict=True))
+
+
+def test_a_document_holds_the_whole_vocabulary_and_a_query_its_heaviest_tokens(
+    client: OpenSearch, node_url: str, index_name: str
+) -> None:
+    settings = DocumentSettings()
+    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), settings))
+    facts = ImageFacts(
+        uri="a", source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
+    )
+    image, query = _drawn(ALL, 1), _drawn(ASKED, 2)
+    at = "2026-01-01T00:00:00Z"
+    body = document(image, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
+    client.index(index=index_name, id="a", body=body, params={"refresh": "true"})
+
+    made = rank_features_query(query, max_clauses=CLAUSES)
+    assert (len(made.sent), len(made.cut)) == (CLAUSES, ASKED - CLAUSES)
+    assert min(weight for _, weight in made.sent) >= max(weight for _, weight in made.cut)
+    (hit,) = client.search(index=index_name, body={"query": made.clause})["hits"]["hits"]
+    exact = made.sent.dot(image)
+    assert exact * (1 - TRUNCATION) <= hit["_score"] <= exact * (1 + 1e-5)
+    assert exact < query.dot(image)
+
+    longer = rank_features_query(query, max_clauses=ASKED).clause
+    with pytest.raises(RequestError, match=r"maxClauseCount|too_many"):
+        client.search(index=index_name, body={"query": longer})
