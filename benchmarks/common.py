@@ -17,11 +17,11 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 from result import Result
-from stair_es.model.stair_mini_kind import KIND
 
 from stair_es import __version__
 from stair_es.cluster.connect import Connection
 from stair_es.config import DEFAULT_MODEL, ENV_URL, THUMBNAIL_PX
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.node import ensure_running
 from stair_es.sources.decode import DecodeLimits, decode
 

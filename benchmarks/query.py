@@ -29,6 +29,7 @@ from uuid import uuid4
 
 import numpy as np
 from common import options, publish, save
+from model_quality import Gallery, read_photos
 from query_arms import arms
 from query_corpus import BATCH, Corpus, Documents, load
 from query_load import Http, Kind, Loaded, delete, kinds
@@ -36,7 +37,6 @@ from query_load import load as load_index
 from query_measure import Report, Row, measure
 from query_questions import Exact, Questions, Truth, all_questions, dense_truth
 from query_table import result
-from model_quality import Gallery, read_photos
 
 from stair_es.config import Home
 from stair_es.node import NodeSpec, down, up

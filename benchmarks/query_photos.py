@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import orjson
+from model_quality import Gallery
 from query_arms import Arm
 from query_load import Http, Kind, delete, uri, write
-from model_quality import Gallery
 
 from stair_es.eval.dense import StarterDense
 from stair_es.eval.metrics import CUTS

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from common import options, publish
-from result import Result, Table
 from model_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
+from result import Result, Table
 
 from stair_es.inspection.figures import Tally, WordFigures, ordered, stop_words
 from stair_es.model.encoder import ModelSpec

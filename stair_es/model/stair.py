@@ -138,7 +138,7 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         strength_BF = logits_BF
         if self.text.own_words is not None:
             strength_BF = torch.relu(logits_BF) + self.text.own_words(states_BLD, places_BL)
-        if self.config.text.always_masked or mask == "own":
+        if self.config.text.always_masked or mask == "own" or (mask == "tokens" and self.tokens.whole is not None):
             strength_BF = strength_BF * stair_heads.present(places_BL, strength_BF.shape[1])
         elif mask == "tokens":
             all_BL = torch.where(texts.mask_BL, self.feature_of_V[texts.ids_BL], -1)

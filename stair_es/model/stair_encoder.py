@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
@@ -209,7 +210,7 @@ class TorchTowers:
         return (_together(words) if words else no_words), (_together(dense) if dense else no_dense)
 
 
-def sparse(weights_F: Floats, words: Sequence[str], ranks_F: Ids, *, unit: bool) -> SparseVector:
+def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: Ids, *, unit: bool) -> SparseVector:
     """The words of one row that have a weight, rounded to 5 decimals; what rounds to 0 is dropped.
 
     A GPU computes thousands of rows a second, so this sorts in numpy and skips `SparseVector.from_pairs`.
