@@ -67,7 +67,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     folder.mkdir()
     for name in NAMES:
         _copy(name, folder / name)
-    model = ModelSpec(name="starter", backend="onnx")
+    model = ModelSpec(name="stair-mini", backend="onnx")
     return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
 
 
