@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-POLICY = WordPolicy(name="quiet", mute=("egyptian",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+POLICY = WordPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
 LONG_AGO = 1_700_000_000
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
 

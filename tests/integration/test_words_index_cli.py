@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
-POLICY = {"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
+POLICY = {"stair_es_policy": 1, "mute": ["tabby"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
 
 
 @dataclass
@@ -242,10 +243,10 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     shell.photos = [str(folder)]
     shell.ingest("--words-index", "--id", "content")
     shell.check()
-    kept = {document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values()}
+    kept = Counter(document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values())
     [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
     double.unlink()
-    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == 16
+    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == kept[double.as_uri()]
     shell.check()
 
 
@@ -272,7 +273,7 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
     assert [(one["index"], one["words_index"]["index"]) for one in done] == [(name, f"{name}.words") for name in (index, build)]
     assert all(one["words_index"]["written"] > 0 and one["words_index"]["failed"] == 0 for one in done)
     after = shell.words(index)
-    assert not {"egyptian", "kitten"} & {document["token"] for document in after.values()}
+    assert not {"tabby", "kitten"} & {document["token"] for document in after.values()}
     assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
     shell.check()
     shell.check_words_of(build)
