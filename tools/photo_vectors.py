@@ -1,4 +1,4 @@
-"""Real vectors for tests: what the starter model says of many views of the bundled photos, kept in one small file.
+"""Real vectors for tests: what stair-mini says of many views of the bundled photos, kept in one small file.
 
 ::
 
@@ -101,7 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FILE)
     out: Path = parser.parse_args().out
-    encoder = catalogue.load(ModelSpec(name="starter"))
+    encoder = catalogue.load(ModelSpec(name="stair-mini"))
     vectors = {}
     for path in sorted(PHOTOS.glob("*.jpg")):
         for number in range(VIEWS):

@@ -48,7 +48,7 @@ class Corpus:
 
 
 @contextmanager
-def ingested(url: str, alias: str, folder: Path, model: str = "starter", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
+def ingested(url: str, alias: str, folder: Path, model: str = "stair-mini", **more: Any) -> Iterator[Corpus]:  # noqa: ANN401
     """`NAMES` copied into `folder` and ingested from there; the caption of a photo is its name. `more` are options of ingest."""
     for name in NAMES:
         shutil.copy(PHOTOS / f"{name}.jpg", folder)

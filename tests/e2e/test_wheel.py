@@ -65,11 +65,10 @@ def test_packaged_data_is_in_the_wheel(elsewhere: Path, tmp_path: Path) -> None:
         "assert (files('stair_es.cluster') / 'steer.painless').read_text()\n"
         "assert (files('stair_es.search') / 'templates' / 'words.mustache').read_text()\n"
         "bodies = [resources.load('mappings', 'image'), resources.load('pipelines', 'two-phase')]\n"
-        "specs = [ModelSpec(name=name, backend='onnx', text_tower='table') for name in ('starter', 'stair-mini')]\n"
-        "words = [catalogue.load(spec).encode_texts(['a dog'])[0].features[0] for spec in specs]\n"
-        "print(json.dumps([len(bodies), *words]))"
+        "spec = ModelSpec(name='stair-mini', backend='onnx', text_tower='table')\n"
+        "print(json.dumps([len(bodies), catalogue.load(spec).encode_texts(['a dog'])[0].features[0]]))"
     )
-    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog", "dog"]
+    assert json.loads(_run(elsewhere / "python", "-c", code, cwd=tmp_path)) == [2, "dog"]
     assert "stair-mini" in _run(elsewhere / "stair-es", "encode", "--help", cwd=tmp_path)
 
 

@@ -25,7 +25,7 @@ ENGINES = {"node_url": "rank_features", "elasticsearch7_url": "rank_features", "
 
 
 def run(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [*map(str, arguments), "--model", "starter"])
+    done = CliRunner().invoke(app, [*map(str, arguments), "--model", "stair-mini"])
     assert done.exit_code == 0, done.output
     return done.stdout
 

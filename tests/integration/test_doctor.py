@@ -28,7 +28,7 @@ Examine = Callable[..., list[Finding]]
 def examine(node_url: str, index_name: str) -> Examine:
     """The findings about cluster and index that aren't ok."""
 
-    def look(connection: Connection | None = None, index: str = index_name, model: str = "starter") -> list[Finding]:
+    def look(connection: Connection | None = None, index: str = index_name, model: str = "stair-mini") -> list[Finding]:
         patient = Patient(connect=lambda: connection or Connection(url=node_url), index=index, model=model)
         return [each for each in cluster_here(patient) if each.state != "ok"]
 
@@ -41,10 +41,10 @@ def opened(client: OpenSearch, node_url: str, index_name: str) -> OpenIndex:
     return _open(client, node_url, index_name)
 
 
-def _open(client: OpenSearch, url: str, alias: str, model_id: str = "starter-1", **settings: Any) -> OpenIndex:  # noqa: ANN401
+def _open(client: OpenSearch, url: str, alias: str, model_id: str = "stair-mini-2", **settings: Any) -> OpenIndex:  # noqa: ANN401
     body = resources.load("mappings", "image")
     body["settings"]["index"] |= settings
-    identity = Identity(model_name=model_id.partition("-")[0], model_id=model_id, settings={})
+    identity = Identity(model_name=model_id.rpartition("-")[0], model_id=model_id, settings={})
     return open_index(client, Connection(url=url), alias, body, identity, lambda _: None)
 
 
@@ -130,14 +130,15 @@ def test_a_block_of_the_whole_cluster_is_found_and_lifted(examine: Examine, clie
 
 
 def test_an_index_of_someone_else_and_one_of_another_model_fail(
-    examine: Examine, client: OpenSearch, opened: OpenIndex, index_name: str
+    examine: Examine, client: OpenSearch, node_url: str, index_name: str
 ) -> None:
     client.indices.create(index=f"{index_name}x")
     foreign = _only(examine(index=f"{index_name}x"), "index")
     assert (foreign.state, "not written by stair-es" in foreign.message) == ("fail", True)
-    other = _only(examine(model="stair-mini"), "index model")
+    _open(client, node_url, index_name, "other-1")
+    other = _only(examine(), "index model")
     assert other.state == "fail"
-    assert "--model starter" in other.remedy
+    assert "--model other" in other.remedy
 
 
 def test_an_unfinished_build_is_named_with_what_deletes_it(

@@ -19,8 +19,8 @@ from stair_es.errors import IndexMismatch, UsageError
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-OLD = Identity(model_name="starter", model_id="starter-1", settings={"top_words": 16})
-NEW = Identity(model_name="starter", model_id="starter-2", settings={"top_words": 16})
+OLD = Identity(model_name="model", model_id="model-1", settings={"top_words": 16})
+NEW = Identity(model_name="model", model_id="model-2", settings={"top_words": 16})
 
 
 class Cluster:
@@ -66,8 +66,8 @@ def test_a_new_index_has_the_alias_at_once_and_says_what_it_is(cluster: Cluster)
     assert cluster.behind(cluster.alias) == [opened.name]
     about = cluster.client.indices.get_mapping(index=opened.name)[opened.name]["mappings"]["_meta"]["stair_es"]
     assert about == {
-        "model_name": "starter",
-        "model": "starter-1",
+        "model_name": "model",
+        "model": "model-1",
         "settings": {"top_words": 16},
         "digest": OLD.digest,
         "alias": cluster.alias,
@@ -136,7 +136,7 @@ def test_a_swap_done_twice_or_by_another_run_is_done(cluster: Cluster) -> None:
 
 def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: Cluster) -> None:
     cluster.open(OLD)
-    first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="starter-3"))
+    first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="model-3"))
     cluster.swap(second)
     with pytest.raises(IndexMismatch, match="meanwhile"):
         cluster.swap(first)

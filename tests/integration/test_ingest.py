@@ -49,7 +49,7 @@ Run = Callable[..., Report]
 @pytest.fixture
 def options(index_name: str, tmp_path: Path) -> IngestOptions:
     return IngestOptions(
-        alias=index_name, model=ModelSpec(name="starter", backend="onnx"), dead_letters=tmp_path / "dead" / "letters.jsonl"
+        alias=index_name, model=ModelSpec(name="stair-mini", backend="onnx"), dead_letters=tmp_path / "dead" / "letters.jsonl"
     )
 
 
@@ -107,7 +107,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     report = run(options, PHOTOS)
     assert _counts(report) == (count, count, 0, 0)
     assert report.dead_letters is None
-    assert report.index.startswith(f"{options.alias}-starter")
+    assert report.index.startswith(f"{options.alias}-stair-mini")
     assert list(client.indices.get_alias(name=options.alias)) == [report.index]
     assert _counts(run(options, PHOTOS)) == (count, 0, count, 0)
 
@@ -122,7 +122,7 @@ def test_photos_become_documents_and_a_second_run_writes_nothing(run: Run, optio
     assert "cat" in source["top_tokens"]
     assert len(source["top_tokens"]) == min(16, len(source["tokens"]))
 
-    card = catalogue.resolve("starter")
+    card = catalogue.resolve("stair-mini")
     pixels = decode(path.read_bytes(), card.image_spec, DecodeLimits()).pixels_HWC
     [vector] = catalogue.load(options.model).encode_images(pixels[None])
     assert source["tokens"] == pytest.approx(vector.to_dict(), abs=2e-5)
@@ -261,9 +261,9 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
     return Job(
         writer=ClusterWriter(connection=connection, index="no", alias="no", write_alias="no", policy=policy or BulkPolicy()),
         fresh=True,
-        model=ModelSpec(name="starter", backend="onnx"),
-        model_id="starter-1",
-        image_spec=catalogue.resolve("starter").image_spec,
+        model=ModelSpec(name="stair-mini", backend="onnx"),
+        model_id="stair-mini-2",
+        image_spec=catalogue.resolve("stair-mini").image_spec,
         document=DocumentSettings(),
         reading=Reading(),
         limits=DecodeLimits(),

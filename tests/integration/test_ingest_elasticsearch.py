@@ -59,7 +59,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
     def run(**more: object) -> Report:
         options = IngestOptions(
             alias=alias,
-            model=ModelSpec(name="starter", backend="onnx"),
+            model=ModelSpec(name="stair-mini", backend="onnx"),
             runner="local",
             dead_letters=tmp_path / "letters.jsonl",
             **{"document": DocumentSettings(vector=vector), **more},  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def test_photos_are_taken_in_found_kept_up_to_date_and_built_anew(
     report = run(document=DocumentSettings(vector=vector, thumbnail_px=0))
     assert (_counts(report), report.swapped) == ((11, 11, 0, 0), True)
 
-    encoder = catalogue.load(ModelSpec(name="starter", backend="onnx"))
+    encoder = catalogue.load(ModelSpec(name="stair-mini", backend="onnx"))
     [query] = encoder.encode_texts(["bear"])
     with Searcher(connection, alias, encoder.model_id) as searcher:
         hits = searcher.search(query, k=3).hits
@@ -89,7 +89,7 @@ def test_fields_that_elasticsearch_7_has_not_are_refused_before_anything_is_made
 ) -> None:
     connection, name = Connection(url=elasticsearch7_url), index_on(elasticsearch7_url)
     for document in (DocumentSettings(vector="sparse_vector"), DocumentSettings(impacts=True)):
-        options = IngestOptions(alias=name, model=ModelSpec(name="starter"), runner="local", document=document)
+        options = IngestOptions(alias=name, model=ModelSpec(name="stair-mini"), runner="local", document=document)
         with pytest.raises(UnsupportedTarget, match=r"Elasticsearch 7\.17\.29"):
             ingest([open_source(str(folder))], connection, options, say=lambda _: None, progress=lambda _: None)
     with closing(connection.client()) as client:

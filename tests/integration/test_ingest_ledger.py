@@ -85,7 +85,7 @@ class Given:
 def options(index_name: str, tmp_path: Path) -> IngestOptions:
     return IngestOptions(
         alias=index_name,
-        model=ModelSpec(name="starter", backend="onnx"),
+        model=ModelSpec(name="stair-mini", backend="onnx"),
         runner="local",
         dead_letters=tmp_path / "letters.jsonl",
     )

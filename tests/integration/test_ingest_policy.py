@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-POLICY = WordPolicy(name="quiet", mute=("egyptian",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+POLICY = WordPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
 LONG_AGO = 1_700_000_000
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
 
@@ -67,7 +67,7 @@ def runs(node_url: str, index_name: str, tmp_path: Path) -> Runs:
     folder.mkdir()
     for name in NAMES:
         _copy(name, folder / name)
-    model = ModelSpec(name="starter", backend="onnx")
+    model = ModelSpec(name="stair-mini", backend="onnx")
     return Runs(node_url, IngestOptions(alias=index_name, model=model, dead_letters=tmp_path / "dead.jsonl"), folder)
 
 

@@ -68,7 +68,7 @@ class Given:
 def options(index_name: str, tmp_path: Path) -> IngestOptions:
     return IngestOptions(
         alias=index_name,
-        model=ModelSpec(name="starter", backend="onnx"),
+        model=ModelSpec(name="stair-mini", backend="onnx"),
         runner="ray",
         batch_images=4,
         dead_letters=tmp_path / "letters.jsonl",
@@ -117,7 +117,7 @@ def _job(node_url: str, model: str) -> Job:
         fresh=True,
         model=ModelSpec(name=model, backend="onnx"),
         model_id="none",
-        image_spec=catalogue.resolve("starter").image_spec,
+        image_spec=catalogue.resolve("stair-mini").image_spec,
         document=DocumentSettings(),
         reading=Reading(),
         limits=DecodeLimits(),
@@ -136,7 +136,7 @@ def test_encoders_that_find_no_room_are_given_up(node_url: str, monkeypatch: pyt
     try:
         other = ray.remote(num_cpus=1.4)(Other).remote()
         ray.get(other.ready.remote())
-        with ray_lanes(_job(node_url, "starter"), RayOptions(address="auto", encoders=2)) as lanes:
+        with ray_lanes(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as lanes:
             assert lanes.encoders == 1
     finally:
         ray.shutdown()

@@ -34,7 +34,7 @@ from stair_es.sources.registry import open_source
 from stair_es.types import Json
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-TABLE = ModelSpec(name="starter", text_tower="table")
+TABLE = ModelSpec(name="stair-mini", text_tower="table")
 
 Take = Callable[..., Report]
 
@@ -106,11 +106,11 @@ def test_several_batches_and_sources_know_the_same_text(
 def test_another_text_tower_is_another_index(take: Take, engine: OpenSearch, engine_index: str, tmp_path: Path) -> None:
     path = lines(tmp_path / "a.txt", "a brown dog", "a cat")
     first = take(path)
-    full = take(path, model=ModelSpec(name="starter"))
+    full = take(path, model=ModelSpec(name="stair-mini"))
     assert full.swapped
     assert full.index != first.index
     assert list(engine.indices.get_alias(name=engine_index)) == [full.index]
-    assert take(path, model=ModelSpec(name="starter")).unchanged == 2
+    assert take(path, model=ModelSpec(name="stair-mini")).unchanged == 2
 
 
 def test_a_picture_finds_its_caption(take: Take, engine_index: str, rank_features_url: str) -> None:
@@ -176,6 +176,6 @@ def test_sparse_vectors(elasticsearch9_url: str, index_on: Callable[[str], str],
     for written in (2, 0):
         report = ingest_texts([source], connection, options, say=print, progress=lambda _: None)
         assert (report.written, report.unchanged, report.dead) == (written, 2 - written, 0)
-    with Searcher(connection, alias, "starter-1") as searcher:
+    with Searcher(connection, alias, "stair-mini-2") as searcher:
         [hit] = searcher.search(image_vector(catalogue.load(TABLE), PHOTOS / "two-spaniels.jpg"), k=1).hits
     assert hit.source["caption"] == "a brown dog"

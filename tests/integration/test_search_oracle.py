@@ -34,7 +34,7 @@ from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
 SEED = 20261124
-MODEL_ID = "starter-1"
+MODEL_ID = "stair-mini-2"
 IMPACT_SLACK = 0.5 / IMPACT_SCALE
 SORT_ONLY = {"stored_fields": "_none_", "_source": False}
 FILTER_PATH = "responses.status,responses.error,responses.hits.hits.sort,responses.hits.hits._id,responses.hits.hits._score"
@@ -72,7 +72,7 @@ class Engine:
 
 @pytest.fixture(scope="session")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="starter", text_tower="table"))
+    return catalogue.load(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +123,7 @@ def engine(request: pytest.FixtureRequest, documents: dict[str, SparseVector]) -
     index = "test-search-oracle"
     try:
         body = index_body(target, settings)
-        body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "starter"}}
+        body["mappings"]["_meta"] = {"stair_es": {"model": MODEL_ID, "model_name": "stair-mini"}}
         client.indices.create(index=index, body=body)
         lines: list[dict[str, Any]] = []
         for number, (id_, vector) in enumerate(documents.items()):

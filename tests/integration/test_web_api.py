@@ -62,7 +62,7 @@ def test_about(page: Page, corpus: Corpus) -> None:
     assert page.get("/api/about").json == {
         "title": corpus.alias,
         "index": corpus.alias,
-        "model": "starter-1",
+        "model": "stair-mini-2",
         "version": __version__,
         "documents": len(NAMES),
         "captions": True,
@@ -269,7 +269,7 @@ def test_words_beyond_the_cluster_s_limit_are_told(page: Page) -> None:
 
 
 def test_many_ask_at_once_and_each_gets_its_own_answer(page: Page, corpus: Corpus) -> None:
-    encoder = catalogue.load(ModelSpec(name="starter"))
+    encoder = catalogue.load(ModelSpec(name="stair-mini"))
     texts = ["kitten", "dog on grass", "panda", "cow", "a red animal", "yarn"]
     wanted = {text: encoder.encode_texts([text])[0].to_dict() for text in texts}
     with ThreadPoolExecutor(12) as pool:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny_stair
 from gate_proxy import Asked, GateProxy, Said
 from web_corpus import PHOTOS, Corpus, index_of, ingested, written
 from web_site import Page, serving
@@ -19,6 +20,7 @@ from web_site import Page, serving
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
+from stair_es.model import catalogue
 from stair_es.policy_file import parsed
 from stair_es.web import view
 
@@ -212,7 +214,7 @@ def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str,
         id_ = own.id_of("red-panda")
         before = page.post("/api/search", {"like": id_}).json["hits"]
         shutil.copy(PHOTOS / "komodo-dragon.jpg", own.folder)
-        written(node_url, own.alias, own.folder, "starter", document=DocumentSettings(top_words=8))
+        written(node_url, own.alias, own.folder, "stair-mini", document=DocumentSettings(top_words=8))
         assert index_of(own.client, own.alias) != own.index
         found = page.post("/api/search", {"like": id_, "k": 100}).json["hits"]
         assert {hit["name"] for hit in found} - {hit["name"] for hit in before} == {"komodo-dragon.jpg"}
@@ -220,29 +222,36 @@ def test_a_swap_to_another_index_of_the_model_is_followed_at_once(node_url: str,
         assert page.post("/api/facets", {"text": "panda"}).status == 200
 
 
-def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: Corpus) -> None:
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that isn't the default one: the folder of a tiny checkpoint."""
+    return str(tiny_stair.checkpoint(tmp_path_factory.mktemp("model") / "other"))
+
+
+def test_a_swap_to_another_model_is_answered_with_its_words(node_url: str, own: Corpus, other_model: str) -> None:
     with serving(Connection(url=node_url), own.alias) as page:
         id_ = own.id_of("tabby-cat")
         first = page.post("/api/search", {"text": "cat", "like": id_}).json
-        written(node_url, own.alias, own.folder, "stair-mini")
+        written(node_url, own.alias, own.folder, other_model)
         assert index_of(own.client, own.alias) != own.index
         found = page.post("/api/search", {"text": "cat", "like": id_}).json
         stored = dict(page.get(f"/api/image/{id_}").json["words"])
-        assert found["hits"][0]["id"] == id_
+        assert id_ in [hit["id"] for hit in found["hits"]]
         words = {word["word"]: word["weight"] for word in found["query"]}
         assert words != {word["word"]: word["weight"] for word in first["query"]}
         assert all(words[word] >= weight - 1e-6 for word, weight in stored.items())
-        assert page.get("/api/about").json["model"] == "stair-mini-1"
+        assert page.get("/api/about").json["model"] == catalogue.resolve(other_model).model_id
 
 
-def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus) -> None:
-    with serving(Connection(url=node_url), own.alias, model="starter") as page:
+def test_a_model_that_was_asked_for_is_not_given_up_for_another(node_url: str, own: Corpus, other_model: str) -> None:
+    other = catalogue.resolve(other_model).model_id
+    with serving(Connection(url=node_url), own.alias, model="stair-mini") as page:
         assert page.post("/api/search", {"text": "cat"}).status == 200
-        written(node_url, own.alias, own.folder, "stair-mini")
+        written(node_url, own.alias, own.folder, other_model)
         answer = page.post("/api/search", {"text": "cat"})
         assert answer.status == 503
-        assert "stair-mini-1" in answer.json["error"]
-    with pytest.raises(IndexMismatch, match="stair-mini-1"), serving(Connection(url=node_url), own.alias, model="starter"):
+        assert other in answer.json["error"]
+    with pytest.raises(IndexMismatch, match=other), serving(Connection(url=node_url), own.alias, model="stair-mini"):
         pass
 
 
@@ -252,7 +261,7 @@ def test_an_index_that_goes_and_comes_back(node_url: str, own: Corpus, monkeypat
         own.client.indices.delete(index=own.index)
         answer = page.post("/api/search", {"text": "cat"})
         assert answer.status in (502, 503)
-        written(node_url, own.alias, own.folder, "starter")
+        written(node_url, own.alias, own.folder, "stair-mini")
         assert page.post("/api/search", {"text": "cat"}).status == 200
 
 
@@ -260,7 +269,7 @@ def test_words_are_asked_for_as_the_policy_made_them(node_url: str, index_name: 
     for name in ("tabby-cat", "red-panda", "two-spaniels"):
         shutil.copy(PHOTOS / f"{name}.jpg", tmp_path)
     policy = parsed({"stair_es_policy": 1, "name": "pets", "rename": {"cat": "feline.pet"}, "mute": ["dog"]}, "here")
-    written(node_url, index_name, tmp_path, "starter", policy=policy)
+    written(node_url, index_name, tmp_path, "stair-mini", policy=policy)
     with serving(Connection(url=node_url), index_name) as page:
         assert page.get("/api/about").json["policy"] == policy.label
         found = page.post("/api/search", {"text": "cat"}).json

@@ -38,7 +38,7 @@ def test_every_engine_gives_the_dot_products_and_the_facets(served: tuple[Page, 
         id_: SparseVector.from_mapping({unescape(word): weight for word, weight in source["tokens"].items()})
         for id_, source in corpus.all().items()
     }
-    query = catalogue.load(ModelSpec(name="starter")).encode_texts([TEXT])[0]
+    query = catalogue.load(ModelSpec(name="stair-mini")).encode_texts([TEXT])[0]
     wanted = {id_: query.dot(vector) for id_, vector in stored.items() if query.dot(vector) > 0}
     for method in ("stair", "bag"):
         whole = page.post("/api/search", {"text": TEXT, "method": method}).json["hits"]

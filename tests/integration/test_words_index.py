@@ -102,7 +102,7 @@ def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Pa
         copy(number, folder / f"{number}.jpg")
     options = IngestOptions(
         alias=index_on(url),
-        model=ModelSpec(name="starter", backend="onnx"),
+        model=ModelSpec(name="stair-mini", backend="onnx"),
         document=DocumentSettings(vector=vector),
         dead_letters=tmp_path / "dead.jsonl",
     )

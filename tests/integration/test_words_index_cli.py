@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
-POLICY = {"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
+POLICY = {"stair_es_policy": 1, "mute": ["tabby"], "cap": {"cat": 0.25}, "rename": {"kitten": "young.cat"}}
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Shell:
         return {"STAIR_ES_URL": self.url, "STAIR_ES_INDEX": self.alias, "STAIR_ES_HOME": str(self.tmp_path)}
 
     def ingest(self, *options: str) -> Any:  # noqa: ANN401  JSON
-        return self.json("ingest", *self.photos, "--model", "starter", *options)
+        return self.json("ingest", *self.photos, "--model", "stair-mini", *options)
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
         done = CliRunner().invoke(app, [*arguments, "--json"], env=self.environment)
@@ -107,7 +108,7 @@ def test_a_run_that_is_killed_between_images_and_words_is_mended_by_the_next(she
         return Fault("held", hold) if is_words(request) else None
 
     with FaultProxy(shell.url, plan) as proxy:
-        command = [str(Path(sys.executable).with_name("stair-es")), "ingest", *shell.photos, "--model", "starter"]
+        command = [str(Path(sys.executable).with_name("stair-es")), "ingest", *shell.photos, "--model", "stair-mini"]
         environment = os.environ | shell.environment | {"STAIR_ES_URL": proxy.url}
         with subprocess.Popen(
             [*command, "--words-index"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -162,13 +163,13 @@ def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(s
     assert shell.ingest("--dry-run", "--thumbnail-px", "0")["words_index"] == {"index": None, "would": "create"}
     assert shell.indices() == [index, words]
     assert shell.words(index) == before
-    said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "starter", "--dry-run"], env=shell.environment).output
+    said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
     assert f"words index {words}: would be brought in step" in said
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:
     taken = f"{shell.alias}-words"
-    ingest = ("ingest", *shell.photos, "--model", "starter")
+    ingest = ("ingest", *shell.photos, "--model", "stair-mini")
     shell.client.indices.create(index=taken)
     for more in ((), ("--dry-run",)):
         error = shell.error(*ingest, "--words-index", *more)
@@ -179,14 +180,14 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
     assert shell.ingest()["words_index"] is None  # who doesn't ask for it isn't troubled
     shell.client.indices.delete(index=taken)
 
-    photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "starter", "--index", taken)["index"]
-    error = shell.error("ingest", *photos, "--model", "starter", "--words-index")
+    photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "stair-mini", "--index", taken)["index"]
+    error = shell.error("ingest", *photos, "--model", "stair-mini", "--words-index")
     assert f"that stands for {other} of someone else" in error.message
     shell.client.indices.delete(index=other)
 
     index = shell.ingest("--words-index")["index"]
     name = f"{index}.words"
-    for command in ("ingest", *photos, "--model", "starter"), ("policy", "show"), ("search", "cat", "--model", "starter"):
+    for command in ("ingest", *photos, "--model", "stair-mini"), ("policy", "show"), ("search", "cat", "--model", "stair-mini"):
         assert isinstance(shell.error(*command, "--index", taken), IndexMismatch)
     assert shell.behind(taken) == [name]
     shell.check()
@@ -195,7 +196,7 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
 def test_an_index_that_is_called_like_the_words_of_one_is_left_alone(shell: Shell) -> None:
     index = shell.ingest()["index"]
     shell.client.indices.create(index=f"{index}.words", body={"mappings": {"_meta": {"stair_es": {"alias": shell.alias}}}})
-    error = shell.error("ingest", *shell.photos, "--model", "starter", "--words-index")
+    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--words-index")
     assert isinstance(error, IndexMismatch)
     assert "someone else's index" in error.message
     assert shell.ingest()["words_index"] is None
@@ -217,7 +218,7 @@ def test_mappings_of_ones_own(shell: Shell) -> None:
             {"mappings": {**body["mappings"], "properties": {**fields, "sha256": {"type": "keyword", "doc_values": False}}}}
         )
     )
-    error = shell.error("ingest", *shell.photos, "--model", "starter", "--mapping", str(file), "--words-index")
+    error = shell.error("ingest", *shell.photos, "--model", "stair-mini", "--mapping", str(file), "--words-index")
     assert isinstance(error, IndexMismatch | ResourceError)
     assert "no doc values for sha256" in error.message
     assert shell.indices() == []
@@ -242,16 +243,16 @@ def test_ids_by_content_follow_an_image_that_has_moved(shell: Shell) -> None:
     shell.photos = [str(folder)]
     shell.ingest("--words-index", "--id", "content")
     shell.check()
-    kept = {document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values()}
+    kept = Counter(document["uri"] for document in shell.words(shell.behind(shell.alias)[0]).values())
     [double] = [folder / name for name in ("again.jpg", NAMES[0]) if (folder / name).as_uri() in kept]
     double.unlink()
-    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == 16
+    assert shell.ingest("--id", "content", "--resync")["words_index"]["written"] == kept[double.as_uri()]
     shell.check()
 
 
 def test_texts_have_words_too(shell: Shell) -> None:
     (file := shell.tmp_path / "captions.txt").write_text("a cat on a sofa\na red bus\n")
-    arguments = ("ingest-texts", str(file), "--model", "starter", "--index", shell.alias)
+    arguments = ("ingest-texts", str(file), "--model", "stair-mini", "--index", shell.alias)
     index = shell.json(*arguments, "--words-index")["index"]
     shell.check(2)
     assert {document["caption"] for document in shell.words(index).values()} == {"a cat on a sofa", "a red bus"}
@@ -272,7 +273,7 @@ def test_words_go_with_a_policy_and_come_back_with_its_end(steered: Shell) -> No
     assert [(one["index"], one["words_index"]["index"]) for one in done] == [(name, f"{name}.words") for name in (index, build)]
     assert all(one["words_index"]["written"] > 0 and one["words_index"]["failed"] == 0 for one in done)
     after = shell.words(index)
-    assert not {"egyptian", "kitten"} & {document["token"] for document in after.values()}
+    assert not {"tabby", "kitten"} & {document["token"] for document in after.values()}
     assert all(document["weight"] <= 0.25 for document in after.values() if document["token"] == "cat")
     shell.check()
     shell.check_words_of(build)

@@ -184,7 +184,7 @@ def test_identity_is_model_and_settings_not_the_name() -> None:
 
 def test_index_names_keep_within_what_engines_take() -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=timezone(timedelta(hours=1)))
-    assert index_name("photos", "Starter@1/x", now) == "photos-starter-1-x-20260102-020405-000006"
+    assert index_name("photos", "Model@1/x", now) == "photos-model-1-x-20260102-020405-000006"
     assert len(index_name("a" * 200, "m" * 300, now) + ".words.write") == 255
 
 

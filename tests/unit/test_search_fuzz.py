@@ -44,7 +44,7 @@ WISHES = (
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return catalogue.load(ModelSpec(name="starter", text_tower="table"))
+    return catalogue.load(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 def drawn_wish(rng: random.Random) -> str:
