@@ -115,7 +115,7 @@ def test_the_notices_beside_the_data_name_every_file() -> None:
     assert all(f"({photo.name})" in credits for photo in (ROOT / "examples/photos").glob("*.jpg"))
     beside = (ROOT / "stair_es/model/data/NOTICE.md").read_text()
     data = [path for path in (ROOT / "stair_es/model/data").iterdir() if path.name != "NOTICE.md"]
-    assert len(data) > 4
+    assert len(data) >= 4
     assert all(f"`{path.name}`" in beside or f"`{path.name}/`" in beside for path in data)
 
 
@@ -124,7 +124,7 @@ def test_the_licence_is_an_expression_and_its_texts_travel() -> None:
     expression = metadata["license_expression"]
     assert canonicalize_license_expression(expression) == expression
     assert metadata["license_files"].split() == list(dist_files.NOTICES)
-    assert "WordNet 3.0 Copyright 2006 by Princeton University" in (ROOT / "stair_es/model/data/NOTICE.md").read_text()
+    assert "Copyright (c) 2021 Vladimir Mandic" in (ROOT / "stair_es/model/data/NOTICE.md").read_text()
     assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
 
 
