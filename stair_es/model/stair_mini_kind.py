@@ -28,7 +28,7 @@ class Kind:
             size="10 MB shipped; 23 MB for the classifier's package; 84 MB for the text network, fetched by pip on first use",
             languages="English",
             vocabulary="whole English words",
-            tokens=3,934,
+            tokens=3_934,
             recall="photographs it wasn't built with, text to image: R@1 36.2",
             source="measured by this project: benchmarks/model_quality.py",
             verified="all of it: it is what the tests run on",
