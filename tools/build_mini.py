@@ -60,10 +60,10 @@ BLEND = Blend(
     image_classes_sure=0.5,
     image_classes_unsure=0.6,
     image_words=64,
-    text_near=8,
+    text_near=12,
     text_near_least=0.25,
     text_near_known=0.3,
-    text_classes=0.5,
+    text_classes=0.4,
     text_class_words=24,
     text_temperature=0.05,
     text_rarest=0.02,
@@ -72,7 +72,7 @@ BLEND = Blend(
 )
 """`docs/stair-mini.md` says what was chosen where."""
 _CLASS_TEXT_WORDS = 6
-_NEAR_LEAST_LETTERS = 2
+_NEAR_LEAST_LETTERS, _NEAR_A_TOKEN = 2, 8
 _DRAWINGS = 2500
 """That the gate learns from: enough, and half of the time."""
 _THREADS = 2
@@ -148,7 +148,7 @@ def find_near(tokens: Vocabulary, vocabulary: WholeWords, words_VD: Floats, embe
     ]
     tokens_TD = embedder.embed([tokens.words[place] for place in ids])
     nearness_TV = np.maximum(tokens_TD @ words_VD.T - BLEND.text_near_least, 0) / (1 - BLEND.text_near_least)
-    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, : BLEND.text_near]
+    order_TN = np.argsort(-nearness_TV, axis=1, kind="stable")[:, :_NEAR_A_TOKEN]
     weights_TN = np.rint(255 * np.minimum(1, np.take_along_axis(nearness_TV, order_TN, axis=1))).astype(np.uint8)
     return NearWords(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 

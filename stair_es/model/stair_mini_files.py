@@ -65,7 +65,7 @@ class Blend:
     """What is added to that share as far as the heads don't count."""
     image_words: int
     text_near: int
-    """How many words are near a text, or near a word of it."""
+    """How many words are near a text."""
     text_near_least: float
     """Cosine that a near word has to exceed."""
     text_near_known: float
