@@ -24,7 +24,7 @@ from query_corpus import load
 from query_load import Http, Kind, kinds
 from query_load import load as load_index
 from query_measure import Row, measure
-from query_questions import Exact, all_questions
+from query_questions import FEATURES, Exact, all_questions
 from result import Result, Table
 
 from stair_es.cluster.mapping import merged
@@ -33,7 +33,6 @@ from stair_es.search.question import Question
 from stair_es.types import Floats, SparseVector
 
 Body = dict[str, Any]
-FEATURES = (3, 10, 24, 64)
 THUMBNAIL_BYTES = 2470  # as base64, what the bundled photos' thumbnails have on average
 _MODE = "search.concurrent_segment_search.mode"
 
