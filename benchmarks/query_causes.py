@@ -25,6 +25,7 @@ from query_load import Http, Kind, kinds
 from query_load import load as load_index
 from query_measure import Row, measure
 from query_questions import FEATURES, Exact, all_questions
+from query_table import count_words
 from result import Result, Table
 
 from stair_es.cluster.mapping import merged
@@ -142,7 +143,7 @@ def main() -> None:
             rows += _modes(http, prefix, questions, truths)
             found.append(rows)
     about = f"{given.docs:,} documents, {given.questions} questions for each number of words; several segments: {len(segments)}"
-    head = ("words", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
+    head = ("question", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
     lines = Table(head=head, rows=tuple(line for rows in found for line in _lines(rows)))
     publish(Result(about=about, tables=(lines,), figures={"rows": [vars(row) for rows in found for row in rows]}), given.json)
 
@@ -163,7 +164,7 @@ def _lines(rows: list[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         recall = "" if row.recall_9_bits is None else f"{row.recall_9_bits:.3f}"
         times = (f"{value:.2f}" for value in (row.best_p50_ms, row.p50_ms, row.p95_ms, row.p99_ms))
-        yield (str(row.features), row.way, *times, recall, f"{row.best_p50_ms / rows[0].best_p50_ms:.2f}")
+        yield (count_words(row.features), row.way, *times, recall, f"{row.best_p50_ms / rows[0].best_p50_ms:.2f}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from stair_es.types import Floats, Pixels, SparseVector
 
 BATCH, RANKS, DENSE_RANKS = 1000, 64, 10
 POPULARITY = 0.7  # exponent of Zipf's law over the classes
-TEMPERATURE = 0.075  # of the likeness of classes within a posterior: fitted, see `main`
+TEMPERATURE = 0.09  # of the likeness of classes within a posterior: fitted, see `main`
 DENSE_NOISE = 0.35  # length of what is added to a dense vector of length 1
 DECIMALS = 5  # as the model has them
 

@@ -24,8 +24,8 @@ from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import Floats, SparseVector
 
 K = 10
-IMAGE_WORDS = 33
-"""Of a photograph, on average: what stands for "all words of an image" among numbers of words."""
+IMAGE_WORDS = 64
+"""No image has more: among numbers of words it stands for all words of an image, however many."""
 FEATURES = (3, 10, 24, IMAGE_WORDS)
 NINE_BITS = 2**-8
 """What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
@@ -35,7 +35,7 @@ _FIRST_UNUSED = 900_000_000  # where no corpus reaches
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """As many words each, unless the text gives fewer; with `IMAGE_WORDS` those of an image, however many."""
+    """As many words each, unless the text gives fewer; with `IMAGE_WORDS` all of an image."""
 
     features: int
     vectors: tuple[SparseVector, ...]

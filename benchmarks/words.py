@@ -3,8 +3,8 @@
     python benchmarks/words.py                       # 20,000 drawn documents on the embedded node
     python benchmarks/words.py --documents 100000 --url http://localhost:9200
 
-The documents are drawn as in `query_corpus.py`, about 33 words each, with all fields and a real thumbnail, so that the engine
-has to pick the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
+The documents are drawn as in `query_corpus.py`, with all fields and a real thumbnail, so that the engine has to pick
+the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
 """
 
 from __future__ import annotations
