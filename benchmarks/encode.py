@@ -2,11 +2,12 @@
 
     python benchmarks/encode.py                          # random weights: ViT-B/32 and BERT base, 30,000 words
     python benchmarks/encode.py --model models/coco      # a checkpoint of stair-es train
-    python benchmarks/encode.py --model starter          # a model of a package
+    python benchmarks/encode.py --model stair-mini       # a model of a package
 
-`bare` runs the backbone on tensors that are in memory. `head` adds the projection head, the maximum over positions and the cap
-on words. `encode` is what a user calls: tokens or pixels in, sparse vectors out. `of bare` has the goal of 0.9; of that,
-`of head` is what making the vectors leaves, the rest is arithmetic of the head. Rounds alternate; medians.
+`bare` runs the backbone on tensors that are in memory: of stair-mini the classifier and the detector, or the text network.
+`head` adds the projection head, the maximum over positions and the cap on words. `encode` is what a user calls: tokens or pixels
+in, sparse vectors out. `of bare` has the goal of 0.9; of that, `of head` is what making the vectors leaves, the rest is
+arithmetic of the head. Rounds alternate; medians.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stair_es.model.starter import Starter
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -16,17 +15,20 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 
-from stair_es.model import stair_checkpoint, starter_data
+from stair_es.model import stair_checkpoint
+from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import Encoder
 from stair_es.model.minilm import MAX_TOKENS
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
 from stair_es.model.stair_encoder import IMAGE_BATCH, TEXT_BATCH, StairEncoder, TorchTowers
+from stair_es.model.stair_mini import StairMini, shrink_pixels
 from stair_es.model.stair_numpy import NumpyTowers
 from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
 from stair_es.model.stair_onnx import OnnxTowers, fed, session
 from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
+from stair_es.model.wordpiece import load_vocabulary
 from stair_es.types import Pixels
 
 BARE, HEAD, ENCODE = "bare", "head", "encode"
@@ -42,12 +44,10 @@ class Loops:
 
 def loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compiled: bool = False) -> Loops:
     """The loops of an encoder, whatever computes it."""
-    if isinstance(encoder, Starter):
-        words, network = starter_data.load_vocabulary(), encoder._text_network
-        ids = [words.with_ends(words.encode(text), MAX_TOKENS) for text in texts]
-        bare = {"images": lambda: encoder.image_network.see(pixels_BHWC), "texts": lambda: [network.embed(row) for row in ids]}
+    if isinstance(encoder, StairMini):
+        bare = _of_mini(encoder, pixels_BHWC, texts)
     elif not isinstance(encoder, StairEncoder):
-        raise SystemExit("only the starter and checkpoints of stair-es train are measured here")
+        raise SystemExit("only stair-mini and checkpoints of stair-es train are measured here")
     elif isinstance(towers := encoder._towers, TorchTowers):
         return _torch(encoder, towers, pixels_BHWC, texts, compiled)
     elif isinstance(towers, OnnxTowers):
@@ -61,6 +61,16 @@ def loops(encoder: Encoder, pixels_BHWC: Pixels, texts: Sequence[str], *, compil
         images={BARE: bare["images"], ENCODE: lambda: encoder.encode_images(pixels_BHWC)},
         texts={BARE: bare["texts"], ENCODE: lambda: encoder.encode_texts(texts)},
     )
+
+
+def _of_mini(encoder: StairMini, pixels_BHWC: Pixels, texts: Sequence[str]) -> dict[str, Callable[[], object]]:
+    """Return the bare loops: classifier and detector on pixels that have their sizes, the text network on tokens."""
+    small_BHWC, network = shrink_pixels(pixels_BHWC, SIZE_PX), encoder._text_network
+    ids = [encoder._tokens.encode_with_offsets(text, MAX_TOKENS).ids for text in texts]
+    return {
+        "images": lambda: (encoder.image_network.see(small_BHWC), encoder.detector.detect(pixels_BHWC)),
+        "texts": lambda: [network.states(row) for row in ids],
+    }
 
 
 def _torch(encoder: StairEncoder, towers: TorchTowers, pixels_BHWC: Pixels, texts: Sequence[str], compiled: bool) -> Loops:
@@ -160,7 +170,7 @@ def _parts(items: Any, size: int) -> Iterator[Any]:  # noqa: ANN401  an array or
 def random_checkpoint(folder: Path) -> None:
     """ViT-B/32 and BERT base with random weights over BERT's vocabulary, as the paper's towers are but for the patches."""
     wide = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    words = (starter_data.DATA / starter_data.VOCABULARY_FILE).read_text(encoding="utf-8").splitlines()
+    words = load_vocabulary().words
     seen = {"model_type": "clip_vision_model", "patch_size": 32, "image_size": 224, **wide}
     read = {"model_type": "bert", "vocab_size": len(words), **wide}
     config = StairConfig(

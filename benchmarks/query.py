@@ -6,7 +6,7 @@
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # a cluster of yours
 
 The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the questions are real texts through the
-starter's text tower, and images (`query_questions.py`). One shard, merged to one segment unless `--unmerged`; one client over one
+model's text tower, and images (`query_questions.py`). One shard, merged to one segment unless `--unmerged`; one client over one
 connection; every way is warm, and they take turns, in random order for each question, so that whatever else the machine does hits
 all alike. Times are of the whole request, in ms. Percentiles are over all requests; "best" is the median over the questions of
 the best of `--rounds` times, for machines that are busy with other things, too: ratios and goals are of that.
@@ -35,14 +35,13 @@ from query_corpus import BATCH, Corpus, Documents, load
 from query_load import Http, Kind, Loaded, delete, kinds
 from query_load import load as load_index
 from query_measure import Report, Row, measure
-from query_questions import Exact, Questions, Truth, all_questions, dense_truth
+from query_questions import FEATURES, Exact, Questions, Truth, all_questions, dense_truth
 from query_table import result
 
 from stair_es.config import Home
 from stair_es.node import NodeSpec, down, up
 from stair_es.types import Floats
 
-FEATURES = (3, 10, 24, 64)
 PHOTO_ARMS = {"tokens": "rank_features", "bm25": "BM25", "dense": "kNN ef 100"}
 
 

@@ -27,6 +27,7 @@ from result import Ratio, Result, Table
 
 from stair_es import resources
 from stair_es.cluster.documents import ImageFacts, document
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import SparseVector
 
 GOAL_KB, JUDGED = 1.2, ("as ingest writes it", "codec best_compression (zlib)", "zlib + lean fields")
@@ -68,7 +69,7 @@ def documents(vectors: list[SparseVector], variant: Variant) -> Iterator[tuple[s
             vector,
             made,
             fields={},
-            model_id="starter-1",
+            model_id=KIND.card.model_id,
             fingerprint=rng.bytes(16).hex(),
             ingested_at=f"2026-11-24T{row // 3600 % 24:02}:{row // 60 % 60:02}:{row % 60:02}.{row % 1000:03}Z",
             settings=variant.settings,

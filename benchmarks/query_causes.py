@@ -24,7 +24,8 @@ from query_corpus import load
 from query_load import Http, Kind, kinds
 from query_load import load as load_index
 from query_measure import Row, measure
-from query_questions import Exact, all_questions
+from query_questions import FEATURES, Exact, all_questions
+from query_table import count_words
 from result import Result, Table
 
 from stair_es.cluster.mapping import merged
@@ -33,7 +34,6 @@ from stair_es.search.question import Question
 from stair_es.types import Floats, SparseVector
 
 Body = dict[str, Any]
-FEATURES = (3, 10, 24, 64)
 THUMBNAIL_BYTES = 2470  # as base64, what the bundled photos' thumbnails have on average
 _MODE = "search.concurrent_segment_search.mode"
 
@@ -143,7 +143,7 @@ def main() -> None:
             rows += _modes(http, prefix, questions, truths)
             found.append(rows)
     about = f"{given.docs:,} documents, {given.questions} questions for each number of words; several segments: {len(segments)}"
-    head = ("words", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
+    head = ("question", "way", "best", "p50", "p95", "p99", "recall@10 within 9 bits", "x plain")
     lines = Table(head=head, rows=tuple(line for rows in found for line in _lines(rows)))
     publish(Result(about=about, tables=(lines,), figures={"rows": [vars(row) for rows in found for row in rows]}), given.json)
 
@@ -164,7 +164,7 @@ def _lines(rows: list[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         recall = "" if row.recall_9_bits is None else f"{row.recall_9_bits:.3f}"
         times = (f"{value:.2f}" for value in (row.best_p50_ms, row.p50_ms, row.p95_ms, row.p99_ms))
-        yield (str(row.features), row.way, *times, recall, f"{row.best_p50_ms / rows[0].best_p50_ms:.2f}")
+        yield (count_words(row.features), row.way, *times, recall, f"{row.best_p50_ms / rows[0].best_p50_ms:.2f}")
 
 
 if __name__ == "__main__":

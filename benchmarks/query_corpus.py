@@ -1,18 +1,21 @@
-"""Synthetic corpora for `query.py` and `query_bytes.py`: images of the starter model that nobody took.
+"""Synthetic corpora for `query.py` and `query_bytes.py`: photographs as stair-mini sees them, that nobody took.
 
     python benchmarks/query_corpus.py     # how far they resemble the real photos
 
-A document is drawn as the starter makes one: from a posterior over the 1,000 classes, by the shipped class-to-word matrix. What
-is real in a posterior is its profile, the sorted probabilities of one of 240 views of the bundled photos. What is drawn is which
-class stands at which rank: the first by popularity (Zipf), the others by their likeness to the first, with as much noise as makes
-neighbours as like as in the real posteriors. Batches have seeds of their own: a smaller corpus is the beginning of a larger one.
+A document is what stair-mini's own code makes of a posterior over the 1,000 classes and of the detector's scores. What is real
+is a posterior's profile, the sorted probabilities of one of 240 views of the bundled photos, and the highest score that the
+detector gave in that view. What is drawn is which class stands at which rank: the first by popularity (Zipf), the others by their
+likeness to the first, with as much noise as makes neighbours as like as in the real posteriors. The detector sees one thing, that
+of the first class, and nothing where COCO has no such thing. The heads, which are for drawings, have no part in it. Batches have
+seeds of their own: a smaller corpus is the beginning of a larger one.
 
-Shape suffixes: see `starter_data`; N documents, W words of a document (64), R ranks of a posterior that are kept (64).
+Shape suffixes: see `stair_mini_files`; B views, N documents, W words of a document (at most 64), R ranks of a posterior that are
+kept (64), C of these that a dense vector is made of (10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,28 +25,39 @@ from common import PHOTOS, options, publish
 from numpy.typing import NDArray
 from PIL import Image
 from result import Result, Table
-from stair_es.model.starter import IMAGE_SPEC, IMAGE_WORDS, Starter
 
-from stair_es.model import starter_data
+from stair_es.model import stair_mini_files
+from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.minilm import softmax
+from stair_es.model.stair_mini import StairMini, shrink_pixels
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Floats, Pixels, SparseVector
 
 BATCH, RANKS, DENSE_RANKS = 1000, 64, 10
 POPULARITY = 0.7  # exponent of Zipf's law over the classes
-TEMPERATURE = 0.075  # of the likeness of classes within a posterior: fitted, see `main`
+TEMPERATURE = 0.09  # of the likeness of classes within a posterior: fitted, see `main`
 DENSE_NOISE = 0.35  # length of what is added to a dense vector of length 1
-GAIN, DECIMALS = 30.0, 5  # as the starter has them
+DECIMALS = 5  # as the model has them
 
 Words = NDArray[np.uint16]
 
 
-def views() -> Pixels:
-    """Six views of each bundled photo: whole, mirrored, and four crops."""
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """What the networks make of real photos."""
+
+    posteriors_BK: NDArray[np.float64]
+    scores_BO: NDArray[np.float64]
+    """Of the detector."""
+
+
+def crop_photos() -> Pixels:
+    """Return six views of each bundled photo: whole, mirrored, and four crops."""
     made = []
     for path in sorted(PHOTOS.glob("*.jpg")):
-        whole_HWC = decode(path.read_bytes(), IMAGE_SPEC, DecodeLimits()).pixels_HWC
+        whole_HWC = decode(path.read_bytes(), KIND.card.image_spec, DecodeLimits()).pixels_HWC
         side = len(whole_HWC)
         made += [whole_HWC, whole_HWC[:, ::-1]]
         for share, y, x in ((0.75, 0.125, 0.125), (0.6, 0.0, 0.0), (0.6, 0.4, 0.4), (0.6, 0.2, 0.2)):
@@ -52,10 +66,12 @@ def views() -> Pixels:
     return np.stack(made)
 
 
-def real_posteriors() -> Floats:
-    """[B, K]: what the starter's image network says of the views."""
-    network = Starter(ModelSpec(name="starter")).image_network
-    return np.stack([softmax(logits_K) for logits_K in network.see(views()).logits_BK])
+def see_photos() -> Views:
+    """Return what stair-mini's two image networks say of the views."""
+    encoder, pixels_BHWC = StairMini(ModelSpec(name=KIND.card.name)), crop_photos()
+    logits_BK = encoder.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).logits_BK
+    scores_BO = encoder.detector.detect(pixels_BHWC)
+    return Views(posteriors_BK=softmax(logits_BK.astype(np.float64)), scores_BO=scores_BO.astype(np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,19 +102,25 @@ class Documents:
 class Corpus:
     """Draws documents."""
 
-    def __init__(self, posteriors_BK: Floats, *, seed: int = 5, temperature: float = TEMPERATURE) -> None:
+    def __init__(self, views: Views, *, seed: int = 5, temperature: float = TEMPERATURE) -> None:
         """Nothing is drawn yet.
 
         Args:
-            posteriors_BK: Of real photos.
+            views: Of real photos.
             seed: Another one is another corpus.
             temperature: How unlike the classes of one posterior are.
         """
-        self.vocabulary = starter_data.load_vocabulary().words
-        self.classes = starter_data.load_class_words(len(self.vocabulary))
-        self._profiles_BK = -np.sort(-posteriors_BK, axis=1)
+        mini = stair_mini_files.read()
+        self._encoder = StairMini(ModelSpec(name=KIND.card.name))
+        self.vocabulary, self.classes, self.max_words = mini.vocabulary.words, mini.classes, mini.blend.image_words
+        self.embeddings_KD = mini.arrays["embeddings.classes_KD"]
+        self._ids = {word: place for place, word in enumerate(self.vocabulary)}
+        self._thing_of = {kind: thing for thing, same in enumerate(mini.same_things) for kind in same}
+        self._things = len(mini.same_things)
+        self._profiles_BK = -np.sort(-views.posteriors_BK, axis=1)
+        self._best_B = views.scores_BO.max(axis=1)
         self._seed = seed
-        likeness_KK = self.classes.embeddings @ self.classes.embeddings.T / temperature
+        likeness_KK = self.embeddings_KD @ self.embeddings_KD.T / temperature
         np.fill_diagonal(likeness_KK, np.inf)
         self._likeness_KK = likeness_KK
 
@@ -120,10 +142,16 @@ class Corpus:
         """Documents whose likeliest classes are `first_N`."""
         scores_NK = self._likeness_KK[first_N] + rng.gumbel(size=(len(first_N), len(self._likeness_KK)))
         classes_NR = np.argsort(-scores_NK, axis=1)[:, :RANKS]
-        profiles_NK = self._profiles_BK[rng.integers(len(self._profiles_BK), size=len(first_N))]
+        views_N = rng.integers(len(self._profiles_BK), size=len(first_N))
+        profiles_NK, best_N = self._profiles_BK[views_N], self._best_B[views_N]
         shares_NR = profiles_NK[:, :RANKS]
         floor_N = profiles_NK[:, RANKS:].mean(axis=1)  # the many classes at the end: each as likely as the other
-        word_ids_NW, weights_NW = self._words(classes_NR, shares_NR - floor_N[:, None], floor_N)
+        posteriors_NK = np.repeat(floor_N[:, None], profiles_NK.shape[1], axis=1)
+        np.put_along_axis(posteriors_NK, classes_NR, shares_NR, axis=1)
+        word_ids_NW, weights_NW = self.tabulate(
+            self._see(posterior_K, int(first), float(best))
+            for posterior_K, first, best in zip(posteriors_NK, first_N, best_N, strict=True)
+        )
         return Documents(
             word_ids_NW=word_ids_NW,
             weights_NW=weights_NW,
@@ -134,7 +162,7 @@ class Corpus:
     def dense(self, documents: Documents, first: int) -> Floats:
         """Unit vectors [N, 384]: the classes' text embeddings mixed as the words are (ConSE), plus noise."""
         rng = np.random.default_rng((self._seed, 2, first))
-        mixed_ND = np.einsum("nc,ncd->nd", documents.shares_NC, self.classes.embeddings[documents.classes_NC])
+        mixed_ND = np.einsum("nc,ncd->nd", documents.shares_NC, self.embeddings_KD[documents.classes_NC])
         noise_ND = rng.standard_normal(mixed_ND.shape, np.float32)
         return _unit(_unit(mixed_ND) + DENSE_NOISE * _unit(noise_ND))
 
@@ -145,38 +173,34 @@ class Corpus:
             weights = [round(float(weight), DECIMALS) for weight in weights_W[weights_W > 0]]
             yield SparseVector(tuple(words), tuple(weights))
 
-    def _words(
-        self, classes_NR: NDArray[np.int64], shares_NR: NDArray[np.float64], floor_N: NDArray[np.float64]
-    ) -> tuple[Words, Floats]:
-        """As `Starter._words_of_classes` has it, for many at a time and over the words that any class has."""
-        used_U, columns_KE = self._used
-        count = len(classes_NR)
-        cells = (np.arange(count)[:, None, None] * len(used_U) + columns_KE[classes_NR]).ravel()
-        values = (shares_NR[:, :, None] * self.classes.weights_KE[classes_NR] * (1 / 255)).ravel()
-        words_NU = np.bincount(cells, values, count * len(used_U)).reshape(count, -1)
-        mean_NU = (1 - len(self._likeness_KK) * floor_N)[:, None] * self.classes.mean[used_U]
-        weights_NU = np.log1p(GAIN * np.maximum(words_NU - mean_NU, 0)) * self.classes.rarity[used_U]
-        best_NW = np.argpartition(-weights_NU, IMAGE_WORDS, axis=1)[:, :IMAGE_WORDS]
-        weights_NW = np.take_along_axis(weights_NU, best_NW, axis=1)
-        order_NW = np.argsort(-weights_NW, axis=1, kind="stable")
-        weights_NW = np.take_along_axis(weights_NW, order_NW, axis=1)
-        rounded_NW = np.round(weights_NW / np.linalg.norm(weights_NW, axis=1, keepdims=True), DECIMALS)
-        return used_U[np.take_along_axis(best_NW, order_NW, axis=1)].astype(np.uint16), rounded_NW.astype(np.float32)
+    def tabulate(self, vectors: Iterable[SparseVector]) -> tuple[Words, Floats]:
+        """Return the words [N, W] of vectors and their weights [N, W], 0 where a vector has fewer words."""
+        listed = list(vectors)
+        word_ids_NW = np.zeros((len(listed), self.max_words), np.uint16)
+        weights_NW = np.zeros(word_ids_NW.shape, np.float32)
+        for row, vector in enumerate(listed):
+            word_ids_NW[row, : len(vector)] = [self._ids[word] for word in vector.features]
+            weights_NW[row, : len(vector)] = vector.weights
+        return word_ids_NW, weights_NW
 
-    @cached_property
-    def _used(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The words that any class has, and the class-to-word matrix in columns of these alone."""
-        used_U, columns = np.unique(self.classes.word_ids_KE, return_inverse=True)
-        return used_U.astype(np.int64), columns.reshape(self.classes.word_ids_KE.shape).astype(np.int64)
+    def _see(self, posterior_K: NDArray[np.float64], first: int, score: float) -> SparseVector:
+        """Return a photograph's words, by the model's own code; `score` is the detector's for the thing that `first` is."""
+        scores_O = np.zeros(self._things)
+        if first in self._thing_of:
+            scores_O[self._thing_of[first]] = score
+        return self._encoder._sparse(self._encoder._see(posterior_K, scores_O))
 
 
 def load(count: int, folder: Path) -> tuple[Corpus, Documents]:
     """The first `count` documents, from `folder` if it has as many."""
+    folder = folder / KIND.card.model_id
     folder.mkdir(parents=True, exist_ok=True)
-    posteriors = folder / "posteriors.npy"
-    if not posteriors.exists():
-        np.save(posteriors, real_posteriors())
-    corpus = Corpus(np.load(posteriors))
+    seen = {name: folder / f"{name}.npy" for name in ("posteriors_BK", "scores_BO")}
+    if not all(file.exists() for file in seen.values()):
+        views = see_photos()
+        for name, file in seen.items():
+            np.save(file, getattr(views, name))
+    corpus = Corpus(Views(**{name: np.load(file) for name, file in seen.items()}))
     names = ("word_ids_NW", "weights_NW", "classes_NC", "shares_NC")
     files = {name: folder / f"{name}-{count}.npy" for name in names}
     if not all(file.exists() for file in files.values()):
@@ -196,12 +220,12 @@ def _figures(weights_NW: Floats, ids_NW: Words, near: tuple[float, ...]) -> list
     used = weights_NW > 0
     counts = np.sort(np.bincount(ids_NW[used]))[::-1] / len(weights_NW)
     dense_NV = np.zeros((len(weights_NW), int(ids_NW.max()) + 1), np.float32)
-    np.put_along_axis(dense_NV, ids_NW.astype(np.int64), weights_NW, axis=1)
+    dense_NV[np.nonzero(used)[0], ids_NW[used]] = weights_NW[used]
     dots = (dense_NV @ dense_NV.T)[np.triu_indices(len(dense_NV), 1)]
     return [
         " ".join(f"{value:.2f}" for value in near),
-        " ".join(f"{np.mean(weights_NW[:, rank]):.3f}" for rank in (0, 1, 3, 7, 15, 31, 63)),
-        f"{used.sum(1).mean():.1f}",
+        " ".join(f"{np.mean(weights_NW[:, rank]):.3f}" for rank in (0, 1, 3, 7, 15, 31)),
+        f"{used.sum(1).mean():.1f}; {' '.join(f'{count:.0f}' for count in np.percentile(used.sum(1), (10, 50, 90)))}",
         f"{np.count_nonzero(counts)}",
         " ".join(f"{100 * counts[rank]:.0f}" for rank in (0, 3, 10, 31, 100, 316)),
         f"{dots.mean():.3f}, {np.percentile(dots, 90):.3f}, {np.percentile(dots, 99):.3f}",
@@ -216,31 +240,25 @@ def _near(classes_NR: NDArray[np.int64], embeddings_KD: Floats) -> tuple[float, 
 def main() -> None:
     """Compare the views with as many drawn documents whose likeliest classes are the same."""
     given = options(__doc__).parse_args()
-    posteriors_BK = real_posteriors()
-    starter, corpus = Starter(ModelSpec(name="starter")), Corpus(posteriors_BK)
-    order_BK = np.argsort(-posteriors_BK, axis=1)
-    ids = {word: i for i, word in enumerate(corpus.vocabulary)}
-    real_ids_BW = np.zeros((len(posteriors_BK), IMAGE_WORDS), np.uint16)
-    real_weights_BW = np.zeros(real_ids_BW.shape, np.float32)
-    for row, vector in enumerate(starter.encode_images(views())):
-        real_ids_BW[row, : len(vector)] = [ids[word] for word in vector.features]
-        real_weights_BW[row, : len(vector)] = vector.weights
+    views = see_photos()
+    corpus, encoder = Corpus(views), StairMini(ModelSpec(name=KIND.card.name))
+    order_BK = np.argsort(-views.posteriors_BK, axis=1)
+    real_ids_BW, real_weights_BW = corpus.tabulate(encoder.encode_images(crop_photos()))
     drawn = corpus.draw(order_BK[:, 0], np.random.default_rng(1))
-    embeddings_KD = corpus.classes.embeddings
     columns = [
-        _figures(real_weights_BW, real_ids_BW, _near(order_BK, embeddings_KD)),
-        _figures(drawn.weights_NW, drawn.word_ids_NW, _near(drawn.classes_NC.astype(np.int64), embeddings_KD)),
+        _figures(real_weights_BW, real_ids_BW, _near(order_BK, corpus.embeddings_KD)),
+        _figures(drawn.weights_NW, drawn.word_ids_NW, _near(drawn.classes_NC.astype(np.int64), corpus.embeddings_KD)),
     ]
     rows = (
         "likeness of class 2 3 4 6 10 to the first (cosine)",
-        "mean weight of word 1 2 4 8 16 32 64",
-        "words an image",
+        "mean weight of word 1 2 4 8 16 32",
+        "words an image: mean; p10 p50 p90",
         "distinct words",
         "% of images that have word 1 4 11 32 101 317 (by frequency)",
         "dot product of two images: mean, p90, p99",
     )
     lines = tuple((name, *both) for name, *both in zip(rows, *columns, strict=True))
-    about = f"{len(posteriors_BK)} views of the bundled photos, and as many drawn documents"
+    about = f"{len(order_BK)} views of the bundled photos, and as many drawn documents"
     publish(Result(about=about, tables=(Table(head=("", "real", "drawn"), rows=lines),)), given.json)
 
 

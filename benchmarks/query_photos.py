@@ -14,7 +14,7 @@ from model_quality import Gallery
 from query_arms import Arm
 from query_load import Http, Kind, delete, uri, write
 
-from stair_es.eval.dense import StarterDense
+from stair_es.eval.dense import ConseEncoder
 from stair_es.eval.metrics import CUTS
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.stair_mini import StairMini
@@ -34,7 +34,7 @@ def recalls(
         gallery: Photographs.
     """
     model = StairMini(ModelSpec(name="stair-mini"))
-    dense = StarterDense(model)
+    dense = ConseEncoder(model)
     texts = list(gallery.queries)
     images, asked = model.encode_images(gallery.pixels_BHWC), model.encode_texts(texts)
     images_ND, asked_MD = dense.encode_images_dense(gallery.pixels_BHWC), dense.encode_texts_dense(texts)

@@ -1,8 +1,8 @@
 """What `query.py` asks, and the exact answers.
 
 Up to 24 words a question is a text: the bundled photos' captions, then the heaviest words of one or two classes, drawn as the
-documents' classes are, all through the starter's text tower (its own words and 24 related ones), cut to the heaviest. With 64
-words it is an image that isn't in the corpus: the text tower makes no queries that long. The dense question is the same text's or
+documents' classes are, all through stair-mini's text tower (about 36 words of a text, at most 48), cut to the heaviest. With
+`IMAGE_WORDS` it is a photograph that isn't in the corpus, with all words that it has. The dense question is the same text's or
 image's vector.
 """
 
@@ -16,16 +16,17 @@ import numpy as np
 from common import PHOTOS
 from numpy.typing import NDArray
 from query_corpus import Corpus, Documents
-from stair_es.model.starter import IMAGE_WORDS, Starter
 
-from stair_es.config import Home
-from stair_es.model import minilm_files
+from stair_es.eval.dense import ConseEncoder
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.wordpiece import Vocabulary
+from stair_es.model.stair_mini import StairMini
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.types import Floats, SparseVector
 
 K = 10
+IMAGE_WORDS = 64
+"""No image has more: among numbers of words it stands for all words of an image, however many."""
+FEATURES = (3, 10, 24, IMAGE_WORDS)
 NINE_BITS = 2**-8
 """What an engine's rounding of a weight can take from a score: documents that are nearer to each other may change places."""
 _SEED = 11
@@ -34,7 +35,7 @@ _FIRST_UNUSED = 900_000_000  # where no corpus reaches
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """As many words each, unless the text gives fewer."""
+    """As many words each, unless the text gives fewer; with `IMAGE_WORDS` all of an image."""
 
     features: int
     vectors: tuple[SparseVector, ...]
@@ -71,10 +72,8 @@ def texts(corpus: Corpus, count: int) -> list[str]:
 def by_text(corpus: Corpus, count: int) -> tuple[tuple[SparseVector, ...], Floats]:
     """The texts as the product encodes them, and as MiniLM does."""
     asked = texts(corpus, count)
-    vocabulary = Vocabulary(list(corpus.vocabulary))
-    network = MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
-    dense = [network.embed(vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)) for text in asked]
-    return tuple(Starter(ModelSpec(name="starter")).encode_texts(asked)), np.stack(dense).astype(np.float32)
+    encoder = StairMini(ModelSpec(name=KIND.card.name))
+    return tuple(encoder.encode_texts(asked)), ConseEncoder(encoder).encode_texts_dense(asked).astype(np.float32)
 
 
 def by_image(corpus: Corpus, count: int) -> Questions:
@@ -89,7 +88,7 @@ def all_questions(corpus: Corpus, features: Sequence[int], count: int) -> list[Q
     vectors, dense_QD = by_text(corpus, count)
     return [
         by_image(corpus, count)
-        if wanted >= IMAGE_WORDS
+        if wanted == IMAGE_WORDS
         else Questions(features=wanted, vectors=tuple(vector.top(wanted) for vector in vectors), dense_QD=dense_QD)
         for wanted in features
     ]
@@ -100,11 +99,11 @@ class Exact:
 
     def __init__(self, corpus: Corpus, documents: Documents) -> None:
         """Sorts the documents' words."""
-        words = documents.word_ids_NW.shape[1]
-        flat = documents.word_ids_NW.ravel()
+        used = np.flatnonzero(documents.weights_NW)
+        flat = documents.word_ids_NW.ravel()[used]
         order = np.argsort(flat, kind="stable")
-        self._rows = (order // words).astype(np.int32)
-        self._weights = documents.weights_NW.ravel()[order].astype(np.float64).round(5)
+        self._rows = (used[order] // documents.word_ids_NW.shape[1]).astype(np.int32)
+        self._weights = documents.weights_NW.ravel()[used[order]].astype(np.float64).round(5)
         self._starts = np.searchsorted(flat[order], np.arange(len(corpus.vocabulary) + 1))
         self._ids = {word: i for i, word in enumerate(corpus.vocabulary)}
         self._count = len(documents)

@@ -34,13 +34,13 @@ from query_corpus import load as drawn
 from query_load import Http, Kind, load
 from query_questions import texts
 from result import Ratio, Result, Table
-from stair_es.model.starter import MODEL_ID
 
 from stair_es import resources
 from stair_es.cluster.documents import DocumentSettings, vector_fields
 from stair_es.config import THUMBNAIL_PX, Home
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.model.stair_mini_kind import KIND
 from stair_es.node import NodeSpec, down, up
 from stair_es.search.question import Question
 from stair_es.types import SparseVector
@@ -59,7 +59,7 @@ def kind(thumbnails: Sequence[str | None]) -> Kind:
     pictures = itertools.cycle(thumbnails)
     numbers = itertools.count()
     body = resources.load("mappings", "image")
-    about = {"stair_es": {"model": MODEL_ID, "model_name": "starter", "settings": {"thumbnail_px": THUMBNAIL_PX}}}
+    about = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name, "settings": {"thumbnail_px": THUMBNAIL_PX}}}
 
     def fields(vector: SparseVector, _dense: object) -> dict[str, Any]:
         number = next(numbers)
@@ -208,7 +208,7 @@ def hits_of(text: str, url: str, k: int) -> list[dict[str, Any]]:
 
 def measure(about: str, asked: Sequence[str], node: str, url: str, rounds: int) -> Result:
     """The table, and what isn't a pair."""
-    encoder = catalogue.load(ModelSpec(name="starter"))
+    encoder = catalogue.load(ModelSpec(name=KIND.card.name))
     client = Client(url)
     cold = [timed(lambda text=text: client.post("/api/search", json.dumps({"text": text}).encode())) for text in asked]  # type: ignore[misc]
     times = {f"`/api/{route}`": paired(searches(asked, encoder, node, url, route), rounds) for route in ("search", "facets")}

@@ -26,8 +26,9 @@ from serve import Client, paired, ratio, row
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from otlp_receiver import received
 
+from stair_es.config import DEFAULT_MODEL
+
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
-MODEL = "starter"
 TEXTS = ("a red panda", "black and white bear", "kitten on grass", "two dogs", "a cup of coffee", "mountain lake")
 
 
@@ -37,7 +38,7 @@ def ingested(folder: Path, index: str, url: str, observed: Mapping[str, str]) ->
         more = ["--metrics-file", f"{files}/bench.prom"] if observed else []
         done = subprocess.run(
             [
-                *(STAIR_ES, "ingest", str(folder), "--index", index, "--url", url, "--model", MODEL, "--runner", "local"),
+                *(STAIR_ES, "ingest", str(folder), "--index", index, "--url", url, "--model", DEFAULT_MODEL, "--runner", "local"),
                 *("--json", "--dead-letters", f"{files}/dead.jsonl", *more),
             ],
             env={**os.environ, **observed},
@@ -85,7 +86,7 @@ def measure(given: argparse.Namespace) -> Result:
     seconds = ([1000 * value for value in runs[False]], [1000 * value for value in runs[True]])
     slowest = f"{min(runs[False]):.1f} to {max(runs[False]):.1f} s"
     return Result(
-        about=f"{given.images} images, {len(searches[0])} searches, {given.rounds} rounds, model {MODEL}",
+        about=f"{given.images} images, {len(searches[0])} searches, {given.rounds} rounds, model {DEFAULT_MODEL}",
         tables=(
             Table(
                 head=("", "without, ms: median / p95", "with, ms: median / p95", "median ratio"),

@@ -3,8 +3,8 @@
     python benchmarks/words.py                       # 20,000 drawn documents on the embedded node
     python benchmarks/words.py --documents 100000 --url http://localhost:9200
 
-The documents are drawn as in `query_corpus.py`, 64 words each, with all fields and a real thumbnail, so that the engine has to
-pick the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
+The documents are drawn as in `query_corpus.py`, with all fields and a real thumbnail, so that the engine has to pick
+the words out of as much as it would. Each reading is done `--rounds` times in turn; the table has the best of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common import add_url, node, options, publish, thumbnails
-from query_corpus import Corpus, real_posteriors
+from query_corpus import Corpus, see_photos
 from result import Ratio, Result, Table
 
 from stair_es import resources
@@ -25,7 +25,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
 from stair_es.inspection import corpus as reading
 from stair_es.inspection.corpus import Sample, body, corpus
-from stair_es.types import SparseVector
+from stair_es.model.stair_mini_kind import KIND
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -37,11 +37,9 @@ SAMPLE = 5000
 def documents(count: int) -> Iterator[dict[str, Any]]:
     """Drawn documents as ingest makes them."""
     pictures = thumbnails()
-    drawn, number = Corpus(real_posteriors()), 0
+    drawn, number = Corpus(see_photos()), 0
     for batch in drawn.batches(count):
-        for ids_W, weights_W in zip(batch.word_ids_NW, batch.weights_NW, strict=True):
-            pairs = zip(ids_W.tolist(), weights_W.tolist(), strict=True)
-            vector = SparseVector.from_pairs((drawn.vocabulary[place], round(weight, 5)) for place, weight in pairs if weight > 0)
+        for vector in drawn.vectors(batch):
             facts = ImageFacts(
                 uri=f"file:///photos/{number // 1000:04}/{number:08}.jpg",
                 source="file:///photos",
@@ -57,7 +55,7 @@ def documents(count: int) -> Iterator[dict[str, Any]]:
                 vector,
                 facts,
                 fields={},
-                model_id="starter-1",
+                model_id=KIND.card.model_id,
                 fingerprint=f"{number:032x}",
                 ingested_at="2026-01-01T00:00:00Z",
                 settings=DocumentSettings(),
@@ -69,7 +67,7 @@ def load(client: OpenSearch, index: str, count: int) -> None:
     """The documents, in one segment as an index that is at rest."""
     made = resources.load("mappings", "image")
     made["settings"]["index"] = {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "-1"}
-    made["mappings"]["_meta"] = {"stair_es": {"model": "starter-1", "model_name": "starter"}}
+    made["mappings"]["_meta"] = {"stair_es": {"model": KIND.card.model_id, "model_name": KIND.card.name}}
     client.indices.create(index=index, body=made)
     lines: list[dict[str, Any]] = []
     for each in documents(count):

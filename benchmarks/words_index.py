@@ -2,7 +2,7 @@
 
     python benchmarks/words_index.py --images 20000
 
-Makes images of its own (64 words each, drawn by Zipf's law), and deletes what it made.
+Makes images of its own (33 words each, as many as a photograph has, drawn by Zipf's law), and deletes what it made.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stair_es.cluster.words_sync import WordsReport, reconcile
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-_WORDS, _VOCABULARY, _BATCH = 64, 8000, 2000
+_WORDS, _VOCABULARY, _BATCH = 33, 3500, 2000
 _MODEL = "drawn-1"
 
 

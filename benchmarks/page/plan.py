@@ -75,7 +75,7 @@ RUNS = (
     Run(
         name="quality",
         group=QUALITY,
-        shows="Retrieval by the models of the package, on pictures that they never saw",
+        shows="Retrieval by stair-mini, its predecessor and dense ConSE on pictures they never saw; how readable the words are",
         script="model_quality",
         short=f"--stamps {STAMPS}",
         long=f"--stamps {STAMPS} --sets {SETS}",
@@ -109,7 +109,7 @@ RUNS = (
     Run(
         name="encode",
         group=INGEST,
-        shows="The default model over its bare networks",
+        shows="stair-mini, the default model, over its bare networks: classifier, detector, text network",
         script="encode",
         short="--model stair-mini --arms eager --rounds 3",
         long="--model stair-mini --images 1024 --texts 4096 --rounds 7",
