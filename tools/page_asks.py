@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from page_site import Site
     from playwright.sync_api import Locator, Page
 
-QUERY = "black and white bear"
+QUERY = "brown bear in a tree"
 _HITS = ".found li.hit:not(.skeleton) a.name"
 
 
@@ -43,6 +43,11 @@ def resting(page: Page) -> None:
     from playwright.sync_api import expect
 
     expect(page.locator(".landing .lead")).to_have_text("40 images, each a few dozen weighted words.")
+
+
+def weight(site: Site, word: str) -> float:
+    """Return the weight of a word in `QUERY`."""
+    return next(float(each["weight"]) for each in answered(site, {"text": QUERY})["query"] if each["word"] == word)
 
 
 def names(page: Page) -> list[str]:

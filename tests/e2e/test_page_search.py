@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from page_asks import QUERY, answered, asked, names, order, resting, settled, slider
+from page_asks import QUERY, answered, asked, names, order, resting, settled, slider, weight
 from page_site import PHOTOS, Site, shot
 from playwright.sync_api import Page, expect
 
@@ -50,18 +50,18 @@ def test_examples_from_the_corpus_are_one_click_away(site: Site, page: Page) -> 
 def test_a_slider_ranks_again_as_the_api_does(site: Site, page: Page) -> None:
     asked(site, page)
     before = names(page)
-    handle = slider(page, "white")
+    handle = slider(page, "tree")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url) if "/api/search" in request.url else None)
     handle.focus()
     for _ in range(30):
         page.keyboard.press("ArrowRight")
-    after = order(site, text=QUERY, factors={"white": 2.5})
+    after = order(site, text=QUERY, factors={"tree": 2.5})
     assert before != after
     settled(page, after)
     expect(handle).to_be_focused()
-    expect(handle).to_have_attribute("aria-valuetext", "times 2.5, weight 1.154")
-    assert "x=2.5*white" in page.url
+    expect(handle).to_have_attribute("aria-valuetext", f"times 2.5, weight {2.5 * weight(site, 'tree'):.3f}")
+    assert "x=2.5*tree" in page.url
     assert 1 <= len(requests) <= 31
     page.go_back()  # one step, however far it was moved
     settled(page, before)
@@ -72,13 +72,13 @@ def test_a_dragged_slider_keeps_its_hits_in_place_and_moves_them(site: Site, pag
     page.emulate_media(reduced_motion="no-preference")
     asked(site, page)
     page.evaluate("document.querySelector('.found li.hit').kept = true")
-    box = slider(page, "white").bounding_box()
+    box = slider(page, "tree").bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
     page.mouse.down()
     for part in (0.5, 0.7, 0.9, 1.0):
         page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2, steps=3)
-    settled(page, order(site, text=QUERY, factors={"white": 3}))
+    settled(page, order(site, text=QUERY, factors={"tree": 3}))
     page.mouse.up()
     kept = page.locator("li.hit").filter(has_text="giant-panda")
     assert kept.evaluate("hit => hit.kept === true")  # the same element, not another one like it
@@ -91,41 +91,41 @@ def test_mute_require_exclude_boost_reset(site: Site, page: Page) -> None:
     settled(page, order(site, text=QUERY, factors={"bear": 0}))
     press(page, "Mute bear")
     settled(page, before)
-    press(page, "Boost black")
-    settled(page, order(site, text=QUERY, factors={"black": 2}))
-    press(page, "Require black")
-    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"]))
+    press(page, "Boost tree")
+    settled(page, order(site, text=QUERY, factors={"tree": 2}))
+    press(page, "Require tree")
+    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
     press(page, "Exclude bear")
-    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"], exclude=["bear"]))
+    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"], exclude=["bear"]))
     assert "not=bear" in page.url
     page.get_by_role("button", name="Allow bear again").click()
-    settled(page, order(site, text=QUERY, factors={"black": 2}, require=["black"]))
+    settled(page, order(site, text=QUERY, factors={"tree": 2}, require=["tree"]))
     page.get_by_role("button", name="reset").click()
     settled(page, before)
 
 
 def test_wishes_in_the_text_show_in_the_panel_and_can_be_lifted(site: Site, page: Page) -> None:
-    asked(site, page, "/?q=%2Bwhite bear -animal")
-    settled(page, order(site, text="+white bear -animal"))
-    expect(page.locator(".query").get_by_role("button", name="Require white")).to_have_attribute("aria-pressed", "true")
-    press(page, "Require white")
-    settled(page, order(site, text="white bear -animal"))
+    asked(site, page, "/?q=%2Btree bear -animal")
+    settled(page, order(site, text="+tree bear -animal"))
+    expect(page.locator(".query").get_by_role("button", name="Require tree")).to_have_attribute("aria-pressed", "true")
+    press(page, "Require tree")
+    settled(page, order(site, text="tree bear -animal"))
     page.get_by_role("button", name="Allow animal again").click()
-    settled(page, order(site, text="white bear"))
-    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value("white bear")
+    settled(page, order(site, text="tree bear"))
+    expect(page.get_by_role("searchbox", name="Words to look for")).to_have_value("tree bear")
 
 
 def test_a_click_on_a_hit_s_word_requires_or_adds_it(site: Site, page: Page) -> None:
     asked(site, page)
-    page.locator(".found li.hit").first.get_by_role("button", name="white", exact=True).click()
-    settled(page, order(site, text=QUERY, require=["white"]))
+    page.locator(".found li.hit").first.get_by_role("button", name="tree", exact=True).click()
+    settled(page, order(site, text=QUERY, require=["tree"]))
     other = page.locator(".found li.hit").first.locator(".also .tag").first
     word = other.inner_text()
     other.click()
-    settled(page, order(site, text=QUERY, require=["white"], factors={word: 0.5}))
+    settled(page, order(site, text=QUERY, require=["tree"], factors={word: 0.5}))
     expect(slider(page, word)).to_have_value("0.5")
     press(page, f"Take out {word}")
-    settled(page, order(site, text=QUERY, require=["white"]))
+    settled(page, order(site, text=QUERY, require=["tree"]))
 
 
 def test_all_words_in_common_on_demand(site: Site, page: Page) -> None:

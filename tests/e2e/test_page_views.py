@@ -118,15 +118,15 @@ def test_two_queries_side_by_side(site: Site, page: Page) -> None:
 
 def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Contexts) -> None:
     asked(site, page)
-    slider(page, "white").fill("2.5")
-    page.locator(".query").get_by_role("button", name="Require black").click()
+    slider(page, "tree").fill("2.5")
+    page.locator(".query").get_by_role("button", name="Require tree").click()
     page.locator(".query").get_by_role("button", name="Exclude bear").click()
     page.locator(".facet.words").get_by_role("button", name="animal").click()
     box = page.get_by_role("textbox", name="Filter")
     box.fill("width:>10")
     box.press("Enter")
     expected = order(
-        site, text=QUERY, factors={"white": 2.5}, require=["black"], exclude=["bear"], words=["animal"], filter="width:>10"
+        site, text=QUERY, factors={"tree": 2.5}, require=["tree"], exclude=["bear"], words=["animal"], filter="width:>10"
     )
     settled(page, expected)
     context_of_copy = context(permissions=["clipboard-read", "clipboard-write"])
@@ -138,7 +138,7 @@ def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Cont
     other = context().new_page()  # nothing but the address in common
     other.goto(address)
     settled(other, expected)
-    expect(slider(other, "white")).to_have_value("2.5")
+    expect(slider(other, "tree")).to_have_value("2.5")
     expect(other.get_by_role("textbox", name="Filter")).to_have_value("width:>10")
     expect(other.get_by_role("searchbox", name="Words to look for")).to_have_value(QUERY)
 

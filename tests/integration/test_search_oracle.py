@@ -100,7 +100,7 @@ def queries(encoder: Encoder, documents: dict[str, SparseVector], oracle: Oracle
     summed = [
         combined([(rng.choice(images), rng.uniform(0.2, 2)), (rng.choice(captions), rng.uniform(-0.5, 2))]) for _ in range(40)
     ]
-    long = [combined((image, rng.uniform(0.1, 1)) for image in rng.sample(images, 12)) for _ in range(20)]
+    long = [combined((image, rng.uniform(0.1, 1)) for image in rng.sample(images, 40)) for _ in range(20)]
     made = [vector for vector in (*captions, *expanded, *bare, *images, *summed, *long) if len(vector)]
     assert len(made) > 300
     assert max(map(len, made)) > 250
@@ -237,7 +237,7 @@ def narrowed(rng: random.Random, query: SparseVector, documents: dict[str, Spars
     return Question(
         vector=query,
         required=[(rng.choice(query.features),) for _ in range(rng.randint(0, 1))],
-        excluded=[tuple(rng.sample(words, rng.randint(1, 2))) for _ in range(rng.randint(0, 2))],
+        excluded=[tuple(rng.sample(words, min(len(words), rng.randint(1, 2)))) for _ in range(rng.randint(0, 2))],
         least=least,
         filters=rng.sample(clauses, rng.randint(0, 2)),
     )
