@@ -76,6 +76,8 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.text = _Text(config.text, features, dense, pretrained=pretrained)
         self.log_scale = nn.Parameter(torch.tensor(SCALE_AT_START).log())
         self.register_buffer("feature_ids_F", torch.from_numpy(tokens.feature_ids_F), persistent=False)
+        if tokens.whole is None:
+            self.register_buffer("feature_of_V", torch.from_numpy(tokens.feature_of_V), persistent=False)
         if features:
             self._tie(config)
 
