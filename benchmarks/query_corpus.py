@@ -29,8 +29,7 @@ from result import Result, Table
 from stair_es.model import stair_mini_files
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.minilm import softmax
-from stair_es.model.stair_mini import StairMini, shrink_pixels
+from stair_es.model.stair_mini import StairMini, shrink_pixels, softmax
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Floats, Pixels, SparseVector
@@ -70,8 +69,9 @@ def see_photos() -> Views:
     """Return what stair-mini's two image networks say of the views."""
     encoder, pixels_BHWC = StairMini(ModelSpec(name=KIND.card.name)), crop_photos()
     logits_BK = encoder.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).logits_BK
+    posteriors_BK = np.stack([softmax(logits_K.astype(np.float64)) for logits_K in logits_BK])
     scores_BO = encoder.detector.detect(pixels_BHWC)
-    return Views(posteriors_BK=softmax(logits_BK.astype(np.float64)), scores_BO=scores_BO.astype(np.float64))
+    return Views(posteriors_BK=posteriors_BK, scores_BO=scores_BO.astype(np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
