@@ -27,6 +27,8 @@ PHOTOS = ROOT / "examples" / "photos"
 STAIR_ES = Path(sys.executable).parent / "stair-es"
 CAT = PHOTOS / "tabby-cat.jpg"
 INDEX = "test-inspect"
+FLAT = ("--flat", "0.3")
+"""So that a word which half of the photos have is a candidate for a stop word."""
 MODEL = catalogue.resolve("stair-mini").model_id
 
 Run: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -187,7 +189,7 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
 
 
 def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run) -> None:
-    found, images = answer(run("words", "--json")), vectors(run)
+    found, images = answer(run("words", "--json", *FLAT)), vectors(run)
     assert (found["documents"], found["images"], found["missed"], found["without_uri"]) == (40, 40, 0, 0)
     assert {row["word"] for row in found["words"]} == {word for image in images.values() for word in image}
     for row in found["words"]:
@@ -203,7 +205,7 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run) -> N
 
 def test_a_table_a_csv_and_the_dead(run: Run) -> None:
     images = list(vectors(run).values())
-    table = run("words", "-k", "2")
+    table = run("words", "-k", "2", *FLAT)
     assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words an image")
     assert "stop-word candidates" in table.stdout
     rows = list(csv.DictReader(io.StringIO(run("words", "--csv", "--match", "cat*", "--sort", "max").stdout)))
@@ -225,13 +227,14 @@ def test_a_sample_is_called_an_estimate(run: Run) -> None:
 
 
 def test_candidates_become_a_policy_that_plan_takes_and_nothing_is_overwritten(run: Run, tmp_path: Path) -> None:
-    done = run("words", "--policy", "stop.json", "-k", "1")
+    done = run("words", "--policy", "stop.json", "-k", "1", *FLAT)
     assert done.returncode == 0, done.stderr
-    wanted = answer(run("words", "--json"))["stop_words"]["words"]
+    wanted = answer(run("words", "--json", *FLAT))["stop_words"]["words"]
+    assert wanted
     assert json.loads((tmp_path / "stop.json").read_text())["mute"] == wanted
     plan = answer(run("policy", "plan", "stop.json", "--json", "--samples", "0"))
     assert set(plan["rules"]) == {f"mute {word}" for word in wanted}
-    again = run("words", "--policy", "stop.json")
+    again = run("words", "--policy", "stop.json", *FLAT)
     assert again.returncode == 2
     assert "not overwritten" in again.stderr
     assert run("words", "--policy", "no-folder/stop.json").returncode == 2

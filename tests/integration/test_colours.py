@@ -17,7 +17,7 @@ from web_site import serving
 from stair_es.cluster import documents, identity
 from stair_es.cluster.connect import Connection
 
-QUERY = "bird flower fruit animal man camera"
+QUERY = "bird flower fruit animal man camera honey bowl"
 RED = {"half-a-fig.jpg", "scarlet-macaw.jpg", "red-crab.jpg"}
 NAMES = sorted({*RED, "kingfisher.jpg", "orange-dahlia.jpg", "koala.jpg", "photographer.jpg"})
 
