@@ -203,7 +203,7 @@ def test_models_of_ours_take_no_other_fit(tmp_path: Path) -> None:
     trained = tiny_stair.checkpoint(tmp_path / "trained")
     for name in (*catalogue.names(), str(trained)):
         assert catalogue.resolve(name, catalogue.resolve(name).image_spec.fit) == catalogue.resolve(name)
-        with pytest.raises(ModelError, match="its own fit only, '(squash|pad)', not 'crop'") as wrong:
+        with pytest.raises(ModelError, match=r"its own fit only, '(squash|pad)', not 'crop'") as wrong:
             catalogue.load(ModelSpec(name=name, fit="crop"))
         assert "STAIR_ES_FIT" in wrong.value.remedy
 
