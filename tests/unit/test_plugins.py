@@ -66,7 +66,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 def test_each_group_has_what_is_built_in() -> None:
     ours = {group: {p.name for p in plugins.found(group) if p.distribution == plugins.OURS} for group in plugins.GROUPS}
     assert "folder" in ours["sources"]
-    assert "starter" in ours["encoders"]
+    assert "stair-mini" in ours["encoders"]
     assert "filename" in ours["enrichers"]
     assert "cluster" in ours["sinks"]
 
