@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tiny_checkpoints import WORDS, vdr_config, vdr_weights, write
 
 from stair_es.errors import ModelError
-from stair_es.model import catalogue, starter_data
+from stair_es.model import catalogue
 from stair_es.model.adapters.vdr import valid_ids
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.wordpiece import load_vocabulary
 from stair_es.types import SparseVector
 
 Array = NDArray[np.float64]
@@ -188,7 +189,7 @@ def test_spelling(folder: Path) -> None:
 
 def test_the_dimensions_are_those_of_the_published_code() -> None:
     """27,623 of the 30,522 tokens; the ids at its ends and of a few words were read off the published list."""
-    ids = valid_ids(starter_data.load_vocabulary())
+    ids = valid_ids(load_vocabulary())
     assert len(ids) == 30_522 - 2_899
     without = set(range(30_522)) - set(ids)
     assert {0, 998, 1067, 1995, 3186, 6362, 19109, 19110, 29436, 29644, 30521} <= without

@@ -1,4 +1,4 @@
-"""The installed `stair-es ingest-texts` and `stair-es evaluate`, with the starter model."""
+"""The installed `stair-es ingest-texts` and `stair-es evaluate`, with the default model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from opensearchpy import OpenSearch
 
+from stair_es.model import stair_mini_files
+
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 SCRIPT = Path(sys.executable).parent / "stair-es"
 
@@ -24,7 +26,7 @@ def run(node_url: str, tmp_path: Path) -> Run:
     """Run the console script; its index is never to be the one of the environment."""
     environment = {
         **os.environ,
-        "STAIR_ES_MODEL": "starter",
+        "STAIR_ES_MODEL": "stair-mini",
         "STAIR_ES_URL": node_url,
         "STAIR_ES_INDEX": "photos",
         "COLUMNS": "100",
@@ -63,7 +65,7 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert (found["images"], found["texts"], found["model"]) == (6, 6, "starter-1")
+    assert (found["images"], found["texts"], found["model"]) == (6, 6, "stair-mini-2")
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
     rows = {(row["method"], row["direction"]): row for row in found["rows"]}
     stair = rows["STAIR", "text -> image"]
@@ -81,7 +83,7 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
 @pytest.fixture
 def alone(tmp_path: Path) -> Run:
     """Run `stair-es evaluate` where there is no cluster, and none can be started."""
-    environment = {**os.environ, "STAIR_ES_MODEL": "starter", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
+    environment = {**os.environ, "STAIR_ES_MODEL": "stair-mini", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
 
     def script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         call = [SCRIPT, "evaluate", *arguments]
@@ -114,7 +116,7 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: Run, tmp_path: Path) -
     found = json.loads(done.stdout)
     assert (found["form"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
     stair = found["rows"][0]
-    assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "starter-1", 1.0)
+    assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
     assert stair["engine"] == {"missing": "no cluster was asked (--exact)"}
     assert alone(*call, "--keep").returncode == 2
     assert "no-such.jsonl" in alone("retrieval", "no-such.jsonl", "--exact").stderr
@@ -132,13 +134,15 @@ def test_a_folder_of_classes(alone: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["prompts"] == ["a photo of a {}", "{}"]
-    assert found["rows"] == [{"vectors": "words", "model": "starter-1", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}]
+    assert found["rows"] == [
+        {"vectors": "words", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
+    ]
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
-    assert "| words   | starter-1 |" in (tmp_path / "report" / "evaluation.md").read_text()
+    assert "| words   | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
     done = alone("words", "pets", "--classes", "names.txt", *light)
     assert done.returncode == 0, done.stderr
     [row] = json.loads(done.stdout)["rows"]
-    assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, 29034, 1.0)
+    assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(stair_mini_files.read().vocabulary), 1.0)
     done = alone("words", "pets", "--classes", "names.txt", "--split", "test", *light)
     assert "--classes belongs to a folder of classes" in json.loads(done.stdout)["error"]
     done = alone("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
@@ -152,7 +156,7 @@ def test_a_folder_of_classes(alone: Run, tmp_path: Path) -> None:
 def test_what_captions_and_folders_cost(alone: Run, tmp_path: Path) -> None:
     done = alone("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", "--text-tower", "table")
     assert done.returncode == 0, done.stderr
-    assert "| words   | starter-1 | texts -> images  |" in done.stdout
+    assert "| words   | stair-mini-2 | texts -> images  |" in done.stdout
     done = alone("sparsity", PHOTOS, "--limit", "3", "--json")
     assert json.loads(done.stdout)["rows"][0]["items"]["images"]["most"] <= 64
     for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them

@@ -1,4 +1,4 @@
-"""Every evaluation with models of other kinds beside the starter: dense ones, and sparse ones with vocabularies of their own."""
+"""Every evaluation with models of other kinds beside the default: dense ones, and sparse ones with vocabularies of their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Contender]:
     root = tmp_path_factory.mktemp("models")
     folders = [vdr(root / "vdr"), tiny_dense.clip(root / "clip"), tiny_dense.siglip(root / "siglip")]
-    return load([ModelSpec(name="starter", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
+    return load([ModelSpec(name="stair-mini", text_tower="table"), *(ModelSpec(name=str(folder)) for folder in folders)])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def kinds(rows: list[dict[str, str]], models: list[Contender]) -> list[tuple[str
     return [(row["vectors"], names[row["model"]]) for row in rows]
 
 
-WORDS = [("words", "starter"), ("words", "vdr")]
+WORDS = [("words", "stair-mini"), ("words", "vdr")]
 DENSE = [("dense", "clip"), ("dense", "siglip")]
 
 

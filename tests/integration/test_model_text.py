@@ -1,19 +1,17 @@
 """The text network: fetched by pip into the home folder if it isn't there yet, then read from disk."""
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stair_es.model.starter import Starter
 from tokenizers import Tokenizer
 
 from stair_es.config import Home
-from stair_es.model import minilm_files, starter_data
-from stair_es.model.encoder import ModelSpec
+from stair_es.model import minilm_files
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.stop_words import DATA
+from stair_es.model.wordpiece import VOCABULARY_FILE, load_vocabulary
 from stair_es.types import Floats
 
 TEXTS = (
@@ -22,18 +20,11 @@ TEXTS = (
     "An Adelaide Rosella.",
     "a kitten playing with a ball of yarn on a sofa, seen from above",
 )
-GOLDEN = {"bus": 0.7887, "red": 0.46213, "coach": 0.2109}
-"""Of "a red bus", by starter-1, recorded 2026-11-24."""
 
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return minilm_files.ensure(Home.from_env().models)
-
-
-@pytest.fixture(scope="module")
-def starter(folder: Path) -> Starter:
-    return Starter(ModelSpec(name="starter", text_tower="full"))
 
 
 def by_torch(path: Path, ids: list[int]) -> Floats:
@@ -73,7 +64,7 @@ def by_torch(path: Path, ids: list[int]) -> Floats:
 
 
 def test_our_forward_pass_is_that_of_the_network(folder: Path) -> None:
-    network, vocabulary = MiniLM(folder / minilm_files.WEIGHTS), starter_data.load_vocabulary()
+    network, vocabulary = MiniLM(folder / minilm_files.WEIGHTS), load_vocabulary()
     for text in (*TEXTS, "river bear " * 200):
         ids = vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)
         assert np.abs(network.embed(ids) - by_torch(folder / minilm_files.WEIGHTS, ids)).max() < 1e-6
@@ -82,41 +73,7 @@ def test_our_forward_pass_is_that_of_the_network(folder: Path) -> None:
 def test_our_tokeniser_is_that_of_the_network(folder: Path) -> None:
     theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.no_padding()
-    vocabulary = starter_data.load_vocabulary()
+    vocabulary = load_vocabulary()
     for text in (*TEXTS, "Crème brûlée, don't!", "日本の犬 \U0001f9ab", "x" * 200, "\x00a\u200bb", ""):
         assert vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS) == theirs.encode(text).ids[:MAX_TOKENS]
-    assert (folder / "vocab.txt").read_bytes() == (starter_data.DATA / starter_data.VOCABULARY_FILE).read_bytes()
-
-
-def test_golden_text_vector(starter: Starter) -> None:
-    assert starter.encode_texts(["a red bus"])[0].top(3).to_dict() == pytest.approx(GOLDEN, abs=1e-4)
-
-
-def test_a_text_alone_and_with_others_is_the_same(starter: Starter) -> None:
-    assert [starter.encode_texts([text])[0] for text in TEXTS] == starter.encode_texts(TEXTS)
-
-
-def test_threads_get_the_same_vectors(folder: Path) -> None:
-    fresh = Starter(ModelSpec(name="starter", text_tower="full"))
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(fresh.encode_texts, [TEXTS] * 8))
-    assert all(vectors == results[0] for vectors in results)
-
-
-def test_the_full_tower_reads_the_sentence_and_the_table_its_words(starter: Starter) -> None:
-    table = Starter(ModelSpec(name="starter", text_tower="table"))
-    queries = [json.loads(line)["caption"] for line in CAPTIONS.read_text(encoding="utf-8").splitlines()]
-    cosines = [full.dot(light) for full, light in zip(starter.encode_texts(queries), table.encode_texts(queries), strict=True)]
-    assert min(cosines) > 0.5
-    assert 0.85 < float(np.mean(cosines)) < 0.999
-
-
-CAPTIONS = Path(__file__).parents[2] / "examples" / "photos" / "captions.jsonl"
-
-
-def test_unknown_and_long_texts(starter: Starter) -> None:
-    empty, stop, symbol, first, longer = starter.encode_texts(
-        ["", "the of", "\U0001f9ab", "bear river " * 127, "bear river " * 9000]
-    )
-    assert len(empty) == len(stop) == len(symbol) == 0
-    assert first == longer
+    assert (folder / "vocab.txt").read_bytes() == (DATA / VOCABULARY_FILE).read_bytes()

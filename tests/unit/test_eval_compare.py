@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stair_es.model.starter import Starter
 
 from stair_es import SparseVector
 from stair_es.cluster.target import Target
@@ -23,8 +22,9 @@ from stair_es.eval.tasks import Task
 from stair_es.eval.trial import Hits
 from stair_es.eval.words import own_words, weighted_by_rarity
 from stair_es.model.encoder import ModelSpec
+from stair_es.model.stair_mini import StairMini
 
-STARTER = Starter(ModelSpec(name="starter", text_tower="table"))
+MINI = StairMini(ModelSpec(name="stair-mini", text_tower="table"))
 
 
 def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:
@@ -46,10 +46,10 @@ def test_exact_scores_are_dot_products() -> None:
 
 
 def test_a_bag_of_words_is_what_is_written() -> None:
-    bags = own_words(["The red car and a RED bus!", "the of"], STARTER)
+    bags = own_words(["The red car and a RED bus!", "the of"], MINI)
     assert bags[0].to_dict() == {"red": 1.0, "car": 1.0, "bus": 1.0}
     assert len(bags[1]) == 0
-    rare = weighted_by_rarity([*bags, *own_words(["red"], STARTER)])
+    rare = weighted_by_rarity([*bags, *own_words(["red"], MINI)])
     assert math.fsum(weight**2 for weight in rare[0].weights) == pytest.approx(1.0)
     words = rare[0].to_dict()
     assert words["red"] < words["car"] == words["bus"]

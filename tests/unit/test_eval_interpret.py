@@ -176,7 +176,7 @@ def test_the_label_space_of_dense_models_alone_is_berts() -> None:
     assert space.speller is not None
     assert space.speller.spell("spaniel") == ("span", "##iel")
     with pytest.raises(UsageError, match="twice"):
-        load([ModelSpec(name="starter"), ModelSpec(name="starter")])
+        load([ModelSpec(name="stair-mini"), ModelSpec(name="stair-mini")])
 
 
 def drawn(rng: np.random.Generator, count: int) -> list[SparseVector]:

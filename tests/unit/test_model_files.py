@@ -1,9 +1,8 @@
-"""What the starter is read from: shipped arrays, PyTorch's file format, the wheel of the text network."""
+"""What stair-mini is read from: shipped files, PyTorch's file format, the wheel of the text network."""
 
 import hashlib
 import os
 import pickle
-import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -11,83 +10,68 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stair_es.model.starter import meaningful
 
 from stair_es.errors import ModelError
-from stair_es.model import image_network, minilm_files, starter_data
+from stair_es.model import image_network, minilm_files
 from stair_es.model.minilm import MiniLM, gelu, softmax
+from stair_es.model.stop_words import DATA, is_meaningful, load_stop_words
 from stair_es.model.torch_file import read_state_dict
+from stair_es.model.wordpiece import load_vocabulary
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
-def test_the_shipped_arrays_fit_together() -> None:
-    vocabulary = starter_data.load_vocabulary()
-    words = starter_data.load_class_words(len(vocabulary))
+def test_the_vocabulary_is_berts() -> None:
+    vocabulary = load_vocabulary()
     assert len(vocabulary) == len(vocabulary.ids) == 30522
-    assert words.word_ids_KE.shape == words.weights_KE.shape == (1000, 64)
-    assert words.vectors_KD.shape == (1000, 384)
-    assert ((words.weights_KE > 0).sum(axis=1) >= 5).all()
-    assert np.linalg.norm(words.embeddings, axis=1) == pytest.approx(1, abs=0.01)
-    for ids, weights in zip(words.word_ids_KE, words.weights_KE, strict=True):
-        kept = ids[weights > 0]
-        assert len(set(kept.tolist())) == len(kept)
-    assert np.isfinite(words.rarity).all()
-    assert (words.rarity >= 0).all()
+    assert (vocabulary.ids["[CLS]"], vocabulary.ids["[SEP]"]) == (101, 102)
 
 
-def test_no_special_token_is_a_feature() -> None:
-    vocabulary = starter_data.load_vocabulary()
-    words = starter_data.load_class_words(len(vocabulary))
-    stop = starter_data.load_stop_words()
-    features = {vocabulary.words[i] for i in words.word_ids_KE[words.weights_KE > 0]}
-    assert not [word for word in features if re.fullmatch(r"\[.+\]", word)]
-    assert not features & stop
-    allowed = {word for word in vocabulary.words if meaningful(word, stop)}
-    assert features <= allowed
+def test_no_special_token_and_no_stop_word_is_meaningful() -> None:
+    vocabulary, stop = load_vocabulary(), load_stop_words()
+    allowed = {word for word in vocabulary.words if is_meaningful(word, stop)}
     assert not allowed & {"[UNK]", "[CLS]", "[unused0]", "the", "!", "##!"}
     assert {"dog", "##ing", "7", "日"} <= allowed
 
 
 def test_every_stop_word_is_a_word_of_the_vocabulary() -> None:
-    stop = starter_data.load_stop_words()
+    stop = load_stop_words()
     assert len(stop) > 100
-    assert stop <= set(starter_data.load_vocabulary().words)
+    assert stop <= set(load_vocabulary().words)
 
 
 def test_a_long_text_is_cut_between_its_ends() -> None:
-    vocabulary = starter_data.load_vocabulary()
+    vocabulary = load_vocabulary()
     assert vocabulary.with_ends([7, 8], 256) == [101, 7, 8, 102]
     assert vocabulary.with_ends([7] * 300, 256) == [101, *[7] * 254, 102]
+    written = vocabulary.encode_with_offsets("red bus " * 300, 256)
+    assert (len(written.ids), len(written.offsets)) == (256, 256)
+    assert (written.ids[0], written.ids[-1]) == (101, 102)
 
 
-def test_the_token_table_points_at_classes() -> None:
-    table, vocabulary = starter_data.load_token_table(), starter_data.load_vocabulary()
-    assert table.classes_TC.shape == table.excess_TC.shape == (len(table.token_ids_T), 8)
-    assert (np.diff(table.token_ids_T.astype(int)) > 0).all()
-    assert table.classes_TC.max() < 1000
-    assert table.token_ids_T.max() < len(vocabulary)
-    assert set(table.excess([vocabulary.ids["panda"]], 1000).argsort()[-2:].tolist()) == {387, 388}  # lesser and giant panda
-    assert not table.excess([0, 30521], 1000).any()
+def test_offsets_are_where_the_tokens_stand() -> None:
+    text = "Zürich's  unbelievable bus"
+    written = load_vocabulary().encode_with_offsets(text, 256)
+    said = [text[begin:end] for begin, end in written.offsets]
+    assert said[0] == said[-1] == ""
+    assert "".join(said) == text.replace(" ", "")
+    assert {"Zürich", "'", "s", "bus"} <= set(said)
 
 
 def test_the_notice_holds_the_hashes_and_the_licence() -> None:
-    notice = (starter_data.DATA / "NOTICE.md").read_text(encoding="utf-8")
-    for name in ("vocab.txt", "starter-words.safetensors", "starter-table.safetensors", "detector.safetensors"):
-        digest = hashlib.sha256((starter_data.DATA / name).read_bytes()).hexdigest()
+    notice = (DATA / "NOTICE.md").read_text(encoding="utf-8")
+    for name in ("vocab.txt", "detector.safetensors"):
+        digest = hashlib.sha256((DATA / name).read_bytes()).hexdigest()
         assert f"| {digest} | `{name}` |" in notice
-    assert "WordNet 3.0 Copyright 2006 by Princeton University." in notice
+    assert "Copyright (c) 2021 Vladimir Mandic" in notice
     assert minilm_files.WHEEL_SHA256 in notice
-    assert sum(path.stat().st_size for path in starter_data.DATA.iterdir()) < 5_600_000
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 11_500_000
 
 
-def test_a_missing_array_file_is_an_error(tmp_path: Path) -> None:
-    for load in (starter_data.load_vocabulary, starter_data.load_stop_words, starter_data.load_token_table):
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    for load in (load_vocabulary, load_stop_words):
         with pytest.raises(ModelError, match="can't be read"):
             load(tmp_path)
-    (tmp_path / starter_data.WORDS_FILE).write_bytes(b"no arrays")
-    with pytest.raises(ModelError, match="can't be read"):
-        starter_data.load_class_words(10, tmp_path)
 
 
 def test_the_reader_agrees_with_torch() -> None:
@@ -163,7 +147,7 @@ def test_a_tensor_outside_its_storage_is_an_error(tmp_path: Path) -> None:
         read_state_dict(path)
 
 
-def testgelu_and_softmax_agree_with_torch() -> None:
+def test_gelu_and_softmax_agree_with_torch() -> None:
     import torch
 
     x = np.linspace(-8, 8, 2001, dtype=np.float32)

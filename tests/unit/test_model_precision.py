@@ -24,11 +24,11 @@ def test_pixels_normalised_by_torch_are_the_same_bit_for_bit() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_narrow_precisions_see_the_same(precision: str) -> None:
-    spec = catalogue.resolve("starter").image_spec
+    spec = catalogue.resolve("stair-mini").image_spec
     names = ("tabby-cat.jpg", "giant-panda.jpg", "wall-clock.jpg")
     pixels = np.stack([decode((PHOTOS / name).read_bytes(), spec, DecodeLimits()).pixels_HWC for name in names])
-    exact = catalogue.load(ModelSpec(name="starter", backend="torch", threads=1)).encode_images(pixels)
-    narrow = catalogue.load(ModelSpec(name="starter", backend="torch", threads=1, precision=precision)).encode_images(pixels)  # type: ignore[arg-type]
+    exact = catalogue.load(ModelSpec(name="stair-mini", backend="torch", threads=1)).encode_images(pixels)
+    narrow = catalogue.load(ModelSpec(name="stair-mini", backend="torch", threads=1, precision=precision)).encode_images(pixels)  # type: ignore[arg-type]
     for one, other in zip(exact, narrow, strict=True):
         assert one.features[0] in other.top(3).features
         assert one.dot(other) / (one.dot(one) * other.dot(other)) ** 0.5 > 0.97
@@ -38,10 +38,10 @@ def test_narrow_precisions_see_the_same(precision: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (ModelSpec(name="starter", backend="onnx", precision="bf16"), "onnx backend computes in fp32"),
-        (ModelSpec(name="starter", precision="int4"), "unknown precision"),  # type: ignore[arg-type]
+        (ModelSpec(name="stair-mini", backend="onnx", precision="bf16"), "onnx backend computes in fp32"),
+        (ModelSpec(name="stair-mini", precision="int4"), "unknown precision"),  # type: ignore[arg-type]
     ],
 )
 def test_a_precision_that_there_is_not_is_told(spec: ModelSpec, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        catalogue.load(spec).encode_images(np.zeros((1, 260, 260, 3), np.uint8))
+        catalogue.load(spec).encode_images(np.zeros((1, 288, 288, 3), np.uint8))

