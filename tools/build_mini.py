@@ -6,8 +6,8 @@
     python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # words, gate and blend anew
 
 Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on
-2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by the
-authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
+2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by
+the authors of the test photographs) aren't learned from. The same sets on the same machine give the same bytes.
 """
 
 from __future__ import annotations
