@@ -9,7 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import trustme
 from dashboards_server import DashboardsServer
 from gate_proxy import Asked, GateProxy, Said
 from moto.server import ThreadedMotoServer
+from tiny_stair import checkpoint, config
 
 from stair_es.config import Home
 
@@ -180,10 +181,16 @@ def _picture(clone: Path) -> None:
     shutil.copy2(PHOTOS / "espresso.jpg", clone.parent / "Pictures" / "a.jpg")
 
 
+def _model(clone: Path) -> None:
+    """`models/ours`: a tiny model of one's own, with random weights."""
+    checkpoint(clone / "models" / "ours", replace(config(), name="ours"))
+
+
 FIXTURES: dict[str, Callable[[Path], Any]] = {
     "items.parquet": _table,
     "photos.zip": _zip,
     "Pictures/a.jpg": _picture,
+    "models/ours": _model,
 }
 """File that a page uses without making it -> how it is made."""
 
