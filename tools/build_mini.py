@@ -1,7 +1,6 @@
 """Make stair-mini and write what is shipped of it (stair_es/model/data/stair-mini).
 
     python benchmarks/small_sets/build.py --out SETS
-    export PYTHONPATH=benchmarks
     python tools/build_mini.py --sets SETS --work RUN                        # broken off, it goes on where it was
     python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # words, gate and blend anew
 

@@ -7,6 +7,7 @@ H height, W width, C channels, S statistics of pixels, P features of the image n
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from small_sets.fetch import Package, check, unpacked
 
 from stair_es.model.drawing_gate import STATISTICS, DrawingGate, measure_pixels
 from stair_es.model.efficientnet import SIZE_PX
@@ -26,6 +26,9 @@ from stair_es.model.stair_mini import shrink_pixels
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Floats, Pixels
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from small_sets.fetch import Package, check, unpacked
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "photos"
 _BACKGROUNDS = "usr/share/backgrounds"
