@@ -166,7 +166,8 @@ def test_near_misses(photos: ImageSearch) -> None:
     assert found.rank > 1
     assert found.wanted == photos.search("a kitten", k=1).hits[0].score
     assert found.lacking.features[0] == "kitten"
-    assert found.beside.features[0] in photos.question(spaniels).vector.features[:5]
+    asked = photos.question("a kitten").vector.features
+    assert found.beside.features[0] == next(word for word in photos.question(spaniels).vector.features if word not in asked)
     best = photos.explain(photos.search(kitten, k=1).hits[0].id, "a kitten")
     assert (best.rank, best.wanted) == (1, None)
     refused = photos.explain(uri, Inputs(words="a kitten -dog", required=["kitten"], filters=["format:png"]))
