@@ -186,7 +186,7 @@ def test_a_server_is_gone_with_its_page(tmp_path: Path) -> None:
     ("shown", "printed"),
     [
         ("  1.  0.4790  /photos/tabby-cat.jpg", "  1.  0.5011  /home/anna/Pictures/tabby-cat.jpg"),
-        ("photos-stair-mini-2-20261124-223935: policy x (5f09ea86)", "photos-stair-mini-2-20251124-113935-123456: policy x (6f09ea87)"),
+        ("photos-mini-2-20261124-223935: policy x (5f09ea86)", "photos-mini-2-20251124-113935-123456: policy x (6f09ea87)"),
         ('{"uri": "file:///photos/a.jpg"}', '{"uri": "file:///home/anna/Pictures/a.jpg"}'),
         ("      cat, kitten, ...", "      cat, house, kitten, 13 more"),
         ("  bear    ████████ 0.6 x 0.2 = 0.1", "  bear  ███▏ 0.7 x 0.1 = 0.2"),
