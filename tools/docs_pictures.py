@@ -23,7 +23,7 @@ from stair_es.types import SparseVector
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
-QUERY = "black and white bear"
+QUERY = "a bear on the grass"
 MODEL = "stair-mini"
 SHOWN = 14
 """Words of an image in the picture of a vector."""
@@ -57,9 +57,10 @@ def vector(encoder: Encoder) -> str:
             rect(left, y + 3, full * weight / heaviest, 14, "bar", 2),
             text(left + full * weight / heaviest + 6, y + 14, f"{weight:.3f}", "soft"),
         ]
-    foot = 8 + step * SHOWN + 18
-    parts.append(text(left, foot, f"and {len(words) - SHOWN} lighter words; all others have none", "soft"))
-    return picture(760, foot + 10, "A photo of a giant panda and its heaviest words as bars", parts)
+    shown, foot = min(SHOWN, len(words)), 8 + step * min(SHOWN, len(words)) + 18
+    lighter = f"and {len(words) - shown} lighter words; all" if len(words) > shown else "all"
+    parts.append(text(left, foot, f"{lighter} others have none", "soft"))
+    return picture(760, max(foot, 228) + 10, "A photo of a giant panda and its heaviest words as bars", parts)
 
 
 def postings(encoder: Encoder) -> str:
@@ -80,7 +81,7 @@ def postings(encoder: Encoder) -> str:
         for column, vector_of in enumerate(images.values()):
             if has := vector_of.to_dict().get(word):
                 x = left + width * column + 6
-                parts += [rect(x, y + 8, 88 * has / 0.3, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
+                parts += [rect(x, y + 8, 88 * has / 0.6, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
     y = top + height * ROWS
     parts.append(text(0, y + 28, "score", "strong accent"))
     parts.append(text(0, y + 46, f"all {len(query)} words", "soft"))
