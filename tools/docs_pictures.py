@@ -23,7 +23,7 @@ from stair_es.types import SparseVector
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
-QUERY = "black and white bear"
+QUERY = "a bear in a tree"
 MODEL = "stair-mini"
 SHOWN = 14
 """Words of an image in the picture of a vector."""
@@ -94,7 +94,7 @@ def flow(encoder: Encoder) -> str:
     """What happens to an image and to a query."""
     [query] = encoder.encode_texts([QUERY])
     images = {name: image_vector(encoder, name) for name in COLUMNS}
-    lists = {word: [name for name in COLUMNS if word in images[name].features] for word in ("panda", "bear", "white")}
+    lists = {word: [name for name in COLUMNS if word in images[name].features] for word in ("bear", "tree", "mammal")}
     parts = [
         photo(0, 10, 120, 90, PHOTOS / "giant-panda.jpg"),
         text(60, 118, "an image", "soft", "middle"),
@@ -104,7 +104,7 @@ def flow(encoder: Encoder) -> str:
         box(328, 10, 126, 90, *_lines(images["giant-panda"])),
         arrow("M460 55H500"),
         box(506, 10, 254, 214, "your cluster", "an inverted index:", *(_posting(word, names) for word, names in lists.items())),
-        box(0, 134, 120, 90, "a query", "“black and", "white bear”"),
+        box(0, 134, 120, 90, "a query", "“a bear", "in a tree”"),
         arrow("M126 179H166"),
         box(172, 146, 104, 66, "text tower"),
         arrow("M282 179H322"),
