@@ -30,7 +30,7 @@ SHOWN = 14
 COLUMNS = ("giant-panda", "koala", "red-panda", "bison", "dairy-cow", "tabby-cat")
 """Photos in the picture of the index."""
 ROWS = 4
-"""Words of the query in it."""
+"""Words of the query in it: the heaviest that one of the photos has."""
 ACROSS = {
     **{"telemetry": 0.0, "sources": 1.0, "model": 1.0, "ingest": 1.0, "api": 1.5, "eval": 2.0, "training": 2.6},
     **{"cluster": 3.0, "search": 3.0, "inspection": 3.4, "web": 3.7, "dashboards": 4.0, "node": 5.0, "doctor": 5.0},
@@ -57,8 +57,16 @@ def vector(encoder: Encoder) -> str:
             rect(left, y + 3, full * weight / heaviest, 14, "bar", 2),
             text(left + full * weight / heaviest + 6, y + 14, f"{weight:.3f}", "soft"),
         ]
-    foot = 8 + step * SHOWN + 18
-    parts.append(text(left, foot, f"and {len(words) - SHOWN} lighter words; all others have none", "soft"))
+    lighter = len(words) - SHOWN
+    foot = max(8 + step * min(SHOWN, len(words)) + 18, 228)
+    parts.append(
+        text(
+            left,
+            foot,
+            f"and {lighter} lighter words; all others have none" if lighter > 0 else "all other words have none",
+            "soft",
+        )
+    )
     return picture(760, foot + 10, "A photo of a giant panda and its heaviest words as bars", parts)
 
 
@@ -68,19 +76,21 @@ def postings(encoder: Encoder) -> str:
     images = {name: image_vector(encoder, name) for name in COLUMNS}
     left, width, top, height = 160, 100, 96, 44
     largest = max(vector.dot(query) for vector in images.values())
-    first, second = QUERY[: len(QUERY) // 2].strip(), QUERY[len(QUERY) // 2 :].strip()
-    parts = [text(0, 24, f"“{first}", "strong"), text(0, 42, f"{second}”", "strong"), text(0, 89, "word × weight", "soft")]
+    first, _, second = QUERY.partition(" in ")
+    known = {word for vector in images.values() for word in vector.features}
+    drawn = [(word, weight) for word, weight in query if word in known][:ROWS]
+    parts = [text(0, 24, f"“{first}", "strong"), text(0, 42, f"in {second}”", "strong"), text(0, 89, "word × weight", "soft")]
     for column, name in enumerate(COLUMNS):
         parts.append(photo(left + width * column + 6, 8, 88, 66, PHOTOS / f"{name}.jpg"))
         parts.append(text(left + width * column + 50, 89, name, "soft", "middle"))
-    for row, (word, weight) in enumerate(query.top(ROWS)):
+    for row, (word, weight) in enumerate(drawn):
         y = top + height * row
         parts += [text(0, y + 28, word, "strong"), text(140, y + 28, f"{weight:.3f}", "soft", "end")]
         parts.append(f'<path class="thin" d="M0 {y + height}H760"/>')
         for column, vector_of in enumerate(images.values()):
             if has := vector_of.to_dict().get(word):
                 x = left + width * column + 6
-                parts += [rect(x, y + 8, 88 * has / 0.3, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
+                parts += [rect(x, y + 8, 88 * has / 0.6, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
     y = top + height * ROWS
     parts.append(text(0, y + 28, "score", "strong accent"))
     parts.append(text(0, y + 46, f"all {len(query)} words", "soft"))
