@@ -23,16 +23,14 @@ from stair_es.types import SparseVector
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
-QUERY = "brown bear in a tree"
+QUERY = "a bear in a tree"
 MODEL = "stair-mini"
-PHOTO = "two-spaniels"
-"""In the picture of a vector."""
 SHOWN = 14
-"""Words of it that are shown."""
+"""Words of an image in the picture of a vector."""
 COLUMNS = ("giant-panda", "koala", "red-panda", "bison", "dairy-cow", "tabby-cat")
 """Photos in the picture of the index."""
 ROWS = 4
-"""Words of the query in it."""
+"""Words of the query in it: the heaviest that one of the photos has."""
 ACROSS = {
     **{"telemetry": 0.0, "sources": 1.0, "model": 1.0, "ingest": 1.0, "api": 1.5, "eval": 2.0, "training": 2.6},
     **{"cluster": 3.0, "search": 3.0, "inspection": 3.4, "web": 3.7, "dashboards": 4.0, "node": 5.0, "doctor": 5.0},
@@ -48,10 +46,10 @@ def image_vector(encoder: Encoder, name: str) -> SparseVector:
 
 def vector(encoder: Encoder) -> str:
     """A photo and its heaviest words."""
-    words = image_vector(encoder, PHOTO)
+    words = image_vector(encoder, "giant-panda")
     step, left, full = 21, 380, 270
     heaviest = words.weights[0]
-    parts = [photo(0, 8, 260, 200, PHOTOS / f"{PHOTO}.jpg"), text(0, 228, f"{PHOTO}.jpg", "soft")]
+    parts = [photo(0, 8, 260, 200, PHOTOS / "giant-panda.jpg"), text(0, 228, "giant-panda.jpg", "soft")]
     for i, (word, weight) in enumerate(words.top(SHOWN)):
         y = 8 + step * i
         parts += [
@@ -59,9 +57,17 @@ def vector(encoder: Encoder) -> str:
             rect(left, y + 3, full * weight / heaviest, 14, "bar", 2),
             text(left + full * weight / heaviest + 6, y + 14, f"{weight:.3f}", "soft"),
         ]
-    foot = 8 + step * SHOWN + 18
-    parts.append(text(left, foot, f"and {len(words) - SHOWN} lighter words; all others have none", "soft"))
-    return picture(760, foot + 10, "A photo of two spaniels and its heaviest words as bars", parts)
+    lighter = len(words) - SHOWN
+    foot = max(8 + step * min(SHOWN, len(words)) + 18, 228)
+    parts.append(
+        text(
+            left,
+            foot,
+            f"and {lighter} lighter words; all others have none" if lighter > 0 else "all other words have none",
+            "soft",
+        )
+    )
+    return picture(760, foot + 10, "A photo of a giant panda and its heaviest words as bars", parts)
 
 
 def postings(encoder: Encoder) -> str:
@@ -70,20 +76,21 @@ def postings(encoder: Encoder) -> str:
     images = {name: image_vector(encoder, name) for name in COLUMNS}
     left, width, top, height = 160, 100, 96, 44
     largest = max(vector.dot(query) for vector in images.values())
-    heaviest = max(vector.weights[0] for vector in images.values())
-    first, second = QUERY[: len(QUERY) // 2].strip(), QUERY[len(QUERY) // 2 :].strip()
-    parts = [text(0, 24, f"“{first}", "strong"), text(0, 42, f"{second}”", "strong"), text(0, 89, "word × weight", "soft")]
+    first, _, second = QUERY.partition(" in ")
+    known = {word for vector in images.values() for word in vector.features}
+    drawn = [(word, weight) for word, weight in query if word in known][:ROWS]
+    parts = [text(0, 24, f"“{first}", "strong"), text(0, 42, f"in {second}”", "strong"), text(0, 89, "word × weight", "soft")]
     for column, name in enumerate(COLUMNS):
         parts.append(photo(left + width * column + 6, 8, 88, 66, PHOTOS / f"{name}.jpg"))
         parts.append(text(left + width * column + 50, 89, name, "soft", "middle"))
-    for row, (word, weight) in enumerate(query.top(ROWS)):
+    for row, (word, weight) in enumerate(drawn):
         y = top + height * row
         parts += [text(0, y + 28, word, "strong"), text(140, y + 28, f"{weight:.3f}", "soft", "end")]
         parts.append(f'<path class="thin" d="M0 {y + height}H760"/>')
         for column, vector_of in enumerate(images.values()):
             if has := vector_of.to_dict().get(word):
                 x = left + width * column + 6
-                parts += [rect(x, y + 8, 88 * has / heaviest, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
+                parts += [rect(x, y + 8, 88 * has / 0.6, 9, "bar", 2), text(x, y + 34, f"× {has:.3f}", "soft")]
     y = top + height * ROWS
     parts.append(text(0, y + 28, "score", "strong accent"))
     parts.append(text(0, y + 46, f"all {len(query)} words", "soft"))
@@ -97,7 +104,7 @@ def flow(encoder: Encoder) -> str:
     """What happens to an image and to a query."""
     [query] = encoder.encode_texts([QUERY])
     images = {name: image_vector(encoder, name) for name in COLUMNS}
-    lists = {word: [name for name in COLUMNS if word in images[name].features] for word in ("panda", "bear", "tree")}
+    lists = {word: [name for name in COLUMNS if word in images[name].features] for word in ("bear", "tree", "mammal")}
     parts = [
         photo(0, 10, 120, 90, PHOTOS / "giant-panda.jpg"),
         text(60, 118, "an image", "soft", "middle"),
@@ -107,7 +114,7 @@ def flow(encoder: Encoder) -> str:
         box(328, 10, 126, 90, *_lines(images["giant-panda"])),
         arrow("M460 55H500"),
         box(506, 10, 254, 214, "your cluster", "an inverted index:", *(_posting(word, names) for word, names in lists.items())),
-        box(0, 134, 120, 90, "a query", "“brown bear", "in a tree”"),
+        box(0, 134, 120, 90, "a query", "“a bear", "in a tree”"),
         arrow("M126 179H166"),
         box(172, 146, 104, 66, "text tower"),
         arrow("M282 179H322"),

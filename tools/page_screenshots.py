@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 
 INDEX = "photos"
 MAX_BYTES = 400_000
-QUERY = "brown bear in a tree"
+QUERY = "a bear in a tree"
 WIDE = (1280, 840)
 PHONE = (390, 844)
 
@@ -46,7 +46,7 @@ def image(page: Page, site: Site) -> None:
 
 def compare(page: Page, site: Site) -> None:
     """One query by two methods."""
-    page.goto(f"{site.base}/compare?a.q=red+bird&b.q=red+bird&b.by=bag")
+    page.goto(f"{site.base}/compare?a.q=a+castle+on+a+hill&b.q=a+castle+on+a+hill&b.by=bag")
     expect(page.locator(".lines path").first).to_be_attached()
 
 
@@ -59,7 +59,7 @@ def dark(page: Page, site: Site) -> None:
 
 def phone(page: Page, site: Site) -> None:
     """A search on a phone."""
-    asked(site, page, "/?q=red bird")
+    asked(site, page, "/?q=a parrot")
     expect(page.locator("#said")).to_contain_text("found")
 
 
