@@ -146,7 +146,7 @@ class StairMini(OfCard):
     def _text(self, text: str) -> Doubles:
         """Return the weights [V] of a text; all 0 if it says nothing."""
         mini, blend = self._mini, self._mini.blend
-        spotted = mini.vocabulary.spot(text)
+        spotted = [each for each in mini.vocabulary.spot(text) if text[each.begin : each.end].lower() not in self._stop_words]
         unknown = self._find_unknown(text, spotted)
         if not spotted and not unknown:
             return np.zeros(len(mini.vocabulary))
@@ -156,7 +156,7 @@ class StairMini(OfCard):
                 own_V = np.maximum(own_V, blend.text_near_known * self._near_token(word))
             learned_V = self._learned_alone(spotted)
         else:
-            own_V, learned_V = self._understand(text, own_V)
+            own_V, learned_V = self._understand(text, spotted, own_V)
         return unit(keep_top(unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
     def _own(self, spotted: Sequence[Spotted], unknown: Sequence[str]) -> Doubles:
@@ -167,7 +167,7 @@ class StairMini(OfCard):
         own_V[[each.place for each in spotted]] = 1.0
         return own_V
 
-    def _understand(self, text: str, own_V: Doubles) -> tuple[Doubles, Doubles]:
+    def _understand(self, text: str, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
         """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
         mini, blend = self._mini, self._mini.blend
         with self._lock:
@@ -180,8 +180,9 @@ class StairMini(OfCard):
         near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
         about_K = softmax((mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature)
         classes_V = keep_top(mini.classes.mix(about_K) * np.sqrt(self._rarity), blend.text_class_words)
-        places_L = np.array(mini.vocabulary.places(text, written.offsets), np.int64)
-        learned_V = unit(_there(self._heads.of_states(states_LD, places_L)[0]).astype(np.float64))
+        said = {each.place for each in spotted}
+        places = [place if place in said else -1 for place in mini.vocabulary.places(text, written.offsets)]
+        learned_V = unit(_there(self._heads.of_states(states_LD, np.array(places, np.int64))[0]).astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 
     def _learned_alone(self, spotted: Sequence[Spotted]) -> Doubles:
