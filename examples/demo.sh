@@ -20,7 +20,7 @@ fi
 type_and_run stair-es ingest photos
 type_and_run stair-es search "a bird" -k 3
 type_and_run stair-es search "a castle" -k 3
-type_and_run stair-es search "black and white bear" -k 2 --explain
+type_and_run stair-es search "a bear in a tree" -k 2 --explain
 type_and_run stair-es search --image photos/tabby-cat.jpg -k 3
 type_and_run stair-es search "bird -water" --filter "width:>400" -k 3
 type_and_run stair-es explain photos/dairy-cow.jpg "a kitten"
