@@ -22,7 +22,7 @@ TOGETHER = 20
 _BESIDE = 200
 """Of so many other words it counts how often they stand beside each: those on the other axis are among them, or rare there."""
 SOURCES = 12
-_WORDS_OF_SOURCE = 100
+_WORDS_OF_SOURCE = 300
 _WORDS_SHOWN = 20
 TOP_WORDS = 16
 """Of an image the companion has at most so many."""
