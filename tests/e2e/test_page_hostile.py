@@ -59,7 +59,7 @@ def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> 
 
 
 def test_each_image_s_page_shows_its_facts_as_they_are(hostile: Site, context: Callable[..., BrowserContext]) -> None:
-    words = ("animal", "transport", "music", "food", "tool", "bird", "person", "ink")
+    words = ("animal", "book", "mountain", "person", "bird", "building", "fish", "tower")
     page = context(viewport=PHONE).new_page()
     hits = answered(hostile, {"factors": dict.fromkeys(words, 1)})["hits"]
     assert len(hits) == len(NAMES)
