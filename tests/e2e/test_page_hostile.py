@@ -13,7 +13,7 @@ from page_site import PHONE, Site, Watch, ingested, serving, shot
 from playwright.sync_api import BrowserContext, Page, expect
 
 TITLE = "<b onclick=alert(1)>title</b>"
-EVERYTHING = "/?x=1*animal&x=1*transport&x=1*music&x=1*food&x=1*tool&x=1*bird&x=1*person&x=1*ink"
+EVERYTHING = "/?x=1*animal&x=1*book&x=1*mountain&x=1*person&x=1*bird&x=1*building&x=1*fish&x=1*tower"
 ELEMENTS = "b, i, script, textarea, style, iframe, object, svg[onload], [onerror], [onclick], [onmouseover], img[src=x]"
 
 
