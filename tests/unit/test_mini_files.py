@@ -85,7 +85,7 @@ def test_the_shipped_classes_are_those_that_are_written(mini: Mini) -> None:
 
 def test_the_table_holds_what_is_near_to_a_token(mini: Mini) -> None:
     table, tokens, count = mini.table, load_vocabulary(), len(mini.vocabulary)
-    assert table.word_ids_TN.shape == table.weights_TN.shape == (len(table.token_ids_T), mini.blend.text_near)
+    assert table.word_ids_TN.shape == table.weights_TN.shape == (len(table.token_ids_T), 8)
     assert (np.diff(table.token_ids_T.astype(int)) > 0).all()
     assert (table.token_ids_T.max(), table.word_ids_TN.max()) < (len(tokens), count)
     assert mini.vocabulary.words[int(table.near(tokens.ids["panda"], count).argmax())] == "panda"
