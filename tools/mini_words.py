@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import WholeWords
+from stair_es.model.whole_words import WholeWords, list_singulars
 from stair_es.types import Floats
 
 FOLDER = Path(__file__).parent / "mini"
@@ -95,14 +95,7 @@ def find_drawing_words(captions: Sequence[dict[str, object]], known: WholeWords,
     whole = frozenset(english)
     kept = {word for word, count in emoji.items() if count >= _LEAST_EMOJI}
     kept |= {word for word, count in clip_art.items() if count >= _LEAST_CLIP_ART and word in whole}
-    singular = WholeWords(sorted(kept))
-    return [word for word in singular.words if not _is_plural(word, singular)]
-
-
-def _is_plural(word: str, words: WholeWords) -> bool:
-    """Return whether the singular of a word is among the words, too."""
-    others = WholeWords([each for each in words.words if each != word]) if word.endswith("s") else None
-    return others is not None and others.find(word) >= 0
+    return sorted(word for word in kept if kept.isdisjoint(list_singulars(word)))
 
 
 def _texts(row: dict[str, object]) -> Iterator[str]:

@@ -30,7 +30,7 @@ from stair_es.model.stair_mini_files import Doubles, Mini
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.model.stair_numpy import NumpyHeads
 from stair_es.model.stop_words import load_stop_words
-from stair_es.model.whole_words import Spotted
+from stair_es.model.whole_words import Spotted, place_words
 from stair_es.model.wordpiece import Vocabulary, load_vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
@@ -180,8 +180,7 @@ class StairMini(OfCard):
         near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
         about_K = softmax((mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature)
         classes_V = keep_top(mini.classes.mix(about_K) * np.sqrt(self._rarity), blend.text_class_words)
-        said = {each.place for each in spotted}
-        places = [place if place in said else -1 for place in mini.vocabulary.places(text, written.offsets)]
+        places = place_words(spotted, written.offsets)
         learned_V = unit(_there(self._heads.of_states(states_LD, np.array(places, np.int64))[0]).astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 

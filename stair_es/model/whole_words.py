@@ -91,7 +91,7 @@ class WholeWords:
         return place if place >= 0 else self._find(_without_accents(word))
 
     def _find(self, word: str) -> int:
-        for each in (word, *_singulars(word)):
+        for each in (word, *list_singulars(word)):
             if (place := self.place_of.get(self.spellings.get(each, each), -1)) >= 0:
                 return place
         return -1
@@ -113,13 +113,7 @@ class WholeWords:
             text: The text.
             offsets: Of the tokens' characters in it, ascending, begin and end; the same number twice for special tokens.
         """
-        places, token = [-1] * len(offsets), 0
-        for word in self.spot(text):
-            while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
-                token += 1
-            if token < len(offsets) and offsets[token][0] < word.end and places[token] < 0:
-                places[token] = word.place
-        return places
+        return place_words(self.spot(text), offsets)
 
     def _spot(self, text: str, spans: Sequence[tuple[int, int]]) -> Iterator[Spotted]:
         for number, (begin, end) in enumerate(spans):
@@ -176,13 +170,24 @@ class WholeWords:
         return ranks
 
 
+def place_words(spotted: Sequence[Spotted], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each token the index of the word that begins at it, or -1; see `WholeWords.places`."""
+    places, token = [-1] * len(offsets), 0
+    for word in spotted:
+        while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
+            token += 1
+        if token < len(offsets) and offsets[token][0] < word.end and places[token] < 0:
+            places[token] = word.place
+    return places
+
+
 def _without_accents(word: str) -> str:
     """Return a word in lower case without accents."""
     letters = unicodedata.normalize("NFD", word.lower())
     return unicodedata.normalize("NFC", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
-def _singulars(word: str) -> Iterator[str]:
+def list_singulars(word: str) -> Iterator[str]:
     """Yield what a word may be the regular plural of."""
     if word.endswith(("ss", "us", "is")) or word in _NO_PLURALS:
         return
