@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
-_REVISION = re.compile(r"(@.*|-\d+|(-(pad|squash|crop|stretch))?-[0-9a-f]{12})$")
+_REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
 @dataclass(frozen=True, kw_only=True)
