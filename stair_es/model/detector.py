@@ -85,14 +85,10 @@ class OnnxDetector:
     backend: Backend = "onnx"
 
     def __init__(self, threads: int) -> None:
-        import onnxruntime as ort
+        from stair_es.model.stair_onnx import session  # imports onnxruntime: not where PyTorch is used
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         graph = nanodet.build_onnx(read_weights()).SerializeToString()
-        self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session: Any = session(graph, threads)
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
         """See `Detector`."""

@@ -89,17 +89,13 @@ class OnnxNetwork:
     backend: Backend = "onnx"
 
     def __init__(self, threads: int) -> None:
-        import onnxruntime as ort
+        from stair_es.model.stair_onnx import session  # imports onnxruntime: not where PyTorch is used
 
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
             graph = efficientnet.build(load_weights()).SerializeToString()
         except KeyError as error:
             raise ModelError(f"{WEIGHTS_FILE} has no tensor {error}", _REMEDY) from None
-        self._session: Any = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session: Any = session(graph, threads)
 
     def see(self, pixels_BHWC: Pixels) -> Seen:
         """See `ImageNetwork`."""
