@@ -157,7 +157,7 @@ def by_source(album: Album, _: Ask, answer: dict[str, Any]) -> None:
     assert len(buckets(answer, "sources")) == 4
     for bucket in buckets(answer, "sources"):
         inside = Counter(word for doc in album.docs.values() if doc["source"] == bucket["key"] for word in doc["top_tokens"])
-        assert [(word["key"], word["doc_count"]) for word in bucket["words"]["buckets"]] == ranked(inside, 100)
+        assert [(word["key"], word["doc_count"]) for word in bucket["words"]["buckets"]] == ranked(inside, 300)
 
 
 def over_time(album: Album, _: Ask, answer: dict[str, Any]) -> None:
