@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import ModelError
+from stair_es.types import Fit
 
 FORMAT = "stair-es"
 VERSION = 1
@@ -18,6 +19,8 @@ BackboneKind: TypeAlias = Literal["transformers", "timm", "package"]
 Pool: TypeAlias = Literal["max", "mean"]
 Head: TypeAlias = Literal["words", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
+FITS: tuple[Fit, ...] = ("pad", "squash")
+"""That training views can be made with."""
 Vocabulary: TypeAlias = Literal["tokens", "words"]
 Mask: TypeAlias = Literal["own", "tokens", "none"]
 """Where a text may have weights: at its own words without stop words and punctuation, at all of its tokens, or anywhere."""
@@ -56,6 +59,8 @@ class ImageTower:
     """Subtracted from pixels of 0..1."""
     std: tuple[float, float, float]
     """Then divided by."""
+    fit: Fit = "pad"
+    """How an image becomes a square: `pad` or `squash`, see `ImageSpec`."""
     pool: Pool = "max"
     """`max` over the positions' logits, as in STAIR; `mean` of the states below the head."""
     transform_dim: int = 768
@@ -73,6 +78,7 @@ class ImageTower:
         Raises:
             ModelError: A value is out of range.
         """
+        _one_of("image fit", self.fit, FITS)
         _one_of("image pool", self.pool, get_args(Pool))
         _tower("image", self.transform_dim, self.dropout, self.top_k)
         if self.size_px < 8:

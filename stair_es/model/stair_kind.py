@@ -39,7 +39,7 @@ class StairKind:
         self.card = ModelCard(
             name=name,
             model_id=stair_checkpoint.model_id(folder, config),
-            image_spec=ImageSpec(size_px=config.image.size_px),
+            image_spec=ImageSpec(size_px=config.image.size_px, fit=config.image.fit),
             description=f"STAIR checkpoint {config.name}: {config.image.backbone.name} and {config.text.backbone.name}",
         )
 

@@ -161,11 +161,15 @@ def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Res
 
 
 def _squash(rgb: PilImage, side_px: int, resample: Image.Resampling) -> PilImage:
-    """Return the image with its longer side shortened by a factor of at most `MOST_SQUASHED`, to fit into the square."""
-    ratio = max(rgb.size) / min(rgb.size)
-    shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / ratio)))
-    size = (side_px, shorter_px) if rgb.width >= rgb.height else (shorter_px, side_px)
+    size = squash_size(rgb.width, rgb.height, side_px)
     return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
+
+
+def squash_size(width: float, height: float, side_px: int) -> tuple[int, int]:
+    """Return the size of an image whose longer side is shortened by a factor of at most `MOST_SQUASHED`, to fit into a square."""
+    ratio = max(width, height) / min(width, height)
+    shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / ratio)))
+    return (side_px, shorter_px) if width >= height else (shorter_px, side_px)
 
 
 def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from stair_es.errors import DecodeError, UsageError
-from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode, squash_size
 from stair_es.types import ImageSpec, Pixels
 
 _DRAWS = 14
@@ -108,7 +108,8 @@ def augmented(
         picture = Image.fromarray(found.pixels_HWC).crop(found.box)
         if how.rotation_deg:
             picture = picture.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
-        view = picture.resize(*_fitted(draws.crop(*picture.size), spec.size_px), reducing_gap=3.0)
+        part = draws.crop(*picture.size)
+        view = picture.resize(_fitted_size(part, spec), Image.Resampling.BICUBIC, part, reducing_gap=3.0)
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         square = _on_square(view, spec.size_px, background)
@@ -152,13 +153,13 @@ class _Draws:
         return view
 
 
-def _fitted(
-    box: tuple[float, float, float, float], side_px: int
-) -> tuple[tuple[int, int], Image.Resampling, tuple[float, float, float, float]]:
-    """Size, filter and part for `resize`: the part whole within a square of `side_px`."""
-    wide, high = box[2] - box[0], box[3] - box[1]
-    scale = side_px / max(wide, high)
-    return (max(1, round(wide * scale)), max(1, round(high * scale))), Image.Resampling.BICUBIC, box
+def _fitted_size(part: tuple[float, float, float, float], spec: ImageSpec) -> tuple[int, int]:
+    """Return the size in pixels at which a part of a picture stands on the square: whole, as `decode` would place it."""
+    wide, high = part[2] - part[0], part[3] - part[1]
+    if spec.fit == "squash":
+        return squash_size(wide, high, spec.size_px)
+    scale = spec.size_px / max(wide, high)
+    return max(1, round(wide * scale)), max(1, round(high * scale))
 
 
 def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Image.Image:

@@ -50,7 +50,7 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
         StairError: A set or the teacher can't be had.
     """
     data = config.data
-    spec = ImageSpec(size_px=config.model.image.size_px)
+    spec = ImageSpec(size_px=config.model.image.size_px, fit=config.model.image.fit)
     preset = augment.preset(data.augment)
     reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=_view_seed(config), problems=learned.problems)
     sets = [pairs.read_pairs([file_of(config, each)]) for each in data.validation]

@@ -45,6 +45,17 @@ def test_none_is_what_the_encoder_sees_elsewhere() -> None:
     assert np.abs(still.astype(int) - view(NONE, 3)).mean() < 1
 
 
+@pytest.mark.parametrize("size", [(64, 64), (100, 80), (80, 120), (300, 60)])
+def test_a_view_is_squashed_as_the_encoder_squashes(size: tuple[int, int]) -> None:
+    spec = replace(SPEC, fit="squash")
+    data = png(Image.open(io.BytesIO(PHOTO)).resize(size))
+    still = augmented(data, spec, replace(NONE, flip=1e-12), np.random.default_rng(3))
+    seen = decode(data, spec, DecodeLimits()).pixels_HWC
+    white_still, white_seen = ((pixels == 255).all(axis=2).mean() for pixels in (still, seen))
+    assert white_still == pytest.approx(white_seen, abs=1.5 / 64)  # the same page around it, but for a row or column
+    assert np.abs(still.astype(int) - seen).mean() < 6
+
+
 def test_the_next_view_does_not_depend_on_this_one() -> None:
     rngs = [np.random.default_rng(7) for _ in range(3)]
     for rng, how, data in zip(
