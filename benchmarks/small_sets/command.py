@@ -13,11 +13,11 @@ from typing import Any
 
 from small_sets.clipart import clip_art
 from small_sets.emoji import FILES as VENDOR_FILES
-from small_sets.emoji import drawings, fxemoji, read_concepts
+from small_sets.emoji import ICONIFY, drawings, iconify, read_concepts
 from small_sets.fetch import PACKAGES, unpacked
 from small_sets.items import Item, picture
 from small_sets.likeness import copies, is_blank
-from small_sets.splits import FILES, split
+from small_sets.splits import FILES, TRAINING, split
 from small_sets.stamps import PHOTOS, photo_paths, stamps
 from stair_es.config import Home
 
@@ -53,7 +53,7 @@ def build(out: Path | None, downloads: Path | None) -> dict[str, Any]:
         dropped = Dropped()
         pictures = read(items, dropped)
         files = split(without_repeats([item for item in items if item.image in pictures], pictures, dropped))
-        files["train"] = without_copies(files, pictures, dropped)
+        files |= without_copies(files, pictures, dropped)
         return write(to, files, pictures, dropped)
 
 
@@ -73,10 +73,11 @@ def collect(downloads: Path, temporary: Path) -> list[Item]:
     """All items of all packages."""
     have = {name: unpacked(package, downloads, temporary) for name, package in PACKAGES.items()}
     emoji = read_concepts(have["names"])
-    drawn = temporary / "fxemoji"
-    drawn.mkdir()
     found = [item for vendor in VENDOR_FILES for item in drawings(vendor, have[vendor], emoji)]
-    found += fxemoji(have["fxemoji"], emoji, drawn)
+    for vendor in ICONIFY:
+        drawn = temporary / vendor
+        drawn.mkdir()
+        found += iconify(vendor, have[vendor], emoji, drawn)
     found += clip_art(have["openclipart-png"], have["openclipart-svg"])
     found += stamps(have["tuxpaint"], photo_paths(PHOTOS.read_text(encoding="utf-8")))
     return found
@@ -108,12 +109,15 @@ def without_repeats(items: Iterable[Item], pictures: Pictures, dropped: Dropped)
     return list(first.values())
 
 
-def without_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> list[Item]:
-    """The training items whose picture is in no other file."""
-    held_out = [pictures[item.image] for name, found in files.items() if name != "train" for item in found]
-    is_copy = copies([pictures[item.image] for item in files["train"]], held_out)
-    dropped.like_held_out = sum(is_copy)
-    return [item for item, out in zip(files["train"], is_copy, strict=True) if not out]
+def without_copies(files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, list[Item]]:
+    """The training files without the items whose picture is held out."""
+    held_out = [pictures[item.image] for name, found in files.items() if name not in TRAINING for item in found]
+    kept = {}
+    for name in TRAINING:
+        is_copy = copies([pictures[item.image] for item in files[name]], held_out)
+        dropped.like_held_out += sum(is_copy)
+        kept[name] = [item for item, out in zip(files[name], is_copy, strict=True) if not out]
+    return kept
 
 
 def write(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures, dropped: Dropped) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def write(to: Path, files: Mapping[str, Sequence[Item]], pictures: Pictures, dro
 
 def summarised(files: Mapping[str, Sequence[Item]], dropped: Dropped, digests: Mapping[str, str]) -> dict[str, Any]:
     """Counts, versions and terms."""
-    learnt = {item.concept for item in files["train"]}
+    learnt = {item.concept for name in TRAINING for item in files[name]}
     return {
         "files": {
             name: {

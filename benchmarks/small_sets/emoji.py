@@ -23,6 +23,11 @@ VARIANT = re.compile(
     r"^(man|woman|men|women)(:| .)|^deaf (man|woman)$|: (man|woman|men|women|beard|.* hair|bald|adult|facing right)\b"
 )
 ONLY_GENDERED = frozenset({"man dancing", "woman dancing", "woman with headscarf"})
+NUMBER = re.compile(r"-\d+$")
+ICONIFY_SIDE = 16
+"""Of a drawing box, where an Iconify set doesn't say."""
+ICONIFY = {"fxemoji": "", "fluent-flat": "-", "noto-v1": "-", "streamline": "-"}
+"""And what stands between the words of their names."""
 FILES = {
     "google": ("img/google/64", ".png"),
     "twitter": ("img/twitter/64", ".png"),
@@ -81,10 +86,10 @@ def drawings(vendor: str, package: Path, emoji: Iterable[Emoji]) -> list[Item]:
     return [item(vendor, one, files[one.code]) for one in emoji if one.code in files]
 
 
-def item(vendor: str, one: Emoji, file: Path) -> Item:
-    """One drawing."""
+def item(vendor: str, one: Emoji, file: Path, number: int = 0) -> Item:
+    """One drawing; `number` tells those of the same vendor and concept apart."""
     return Item(
-        image=f"images/{vendor}/{one.code}.png",
+        image=f"images/{vendor}/{one.code}{f'_{number}' if number else ''}.png",
         captions=(one.label,),
         tags=one.tags,
         concept=concept(one.label),
@@ -94,12 +99,12 @@ def item(vendor: str, one: Emoji, file: Path) -> Item:
     )
 
 
-def spellings(one: Emoji) -> list[str]:
-    """How a set without code points may call it: today's name and the one in the Unicode standard, both without spaces."""
+def spellings(one: Emoji, between: str) -> list[str]:
+    """How a set without code points may call it: today's name and the one in the Unicode standard."""
     names = [one.label]
     if "-" not in one.code:
         names.append(unicodedata.name(chr(int(one.code, 16)), ""))
-    return ["".join(words(name)) for name in names if name]
+    return [between.join(words(name)) for name in names if name]
 
 
 def svg(icon: Mapping[str, Any], width: int, height: int) -> str:
@@ -109,16 +114,21 @@ def svg(icon: Mapping[str, Any], width: int, height: int) -> str:
     return f'<svg {spaces} viewBox="{box}">{icon["body"]}</svg>'
 
 
-def fxemoji(package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
-    """Mozilla's drawings, which are known by name only, written to `folder` as SVG files."""
-    icons = json.loads((package / "icons.json").read_text(encoding="utf-8"))
+def iconify(vendor: str, package: Path, emoji: Iterable[Emoji], folder: Path) -> list[Item]:
+    """The drawings of an Iconify set, which are known by name only, written to `folder` as SVG files.
+
+    Names that differ by a number at the end ("cloud-1", "cloud-2") are drawings of the same.
+    """
+    told = json.loads((package / "icons.json").read_text(encoding="utf-8"))
+    width, height = (told.get(side, ICONIFY_SIDE) for side in ("width", "height"))
+    names: dict[str, list[str]] = {}
+    for name in sorted(told["icons"]):
+        names.setdefault(NUMBER.sub("", name), []).append(name)
     found = []
     for one in emoji:
-        name = next((name for name in spellings(one) if name in icons["icons"]), None)
-        if name is None:
-            continue
-        icon = icons["icons"][name]
-        file = folder / f"{one.code}.svg"
-        file.write_text(svg(icon, icons["width"], icons["height"]), encoding="utf-8")
-        found.append(item("fxemoji", one, file))
+        same = next((names[spelt] for spelt in spellings(one, ICONIFY[vendor]) if spelt in names), [])
+        for number, name in enumerate(same):
+            file = folder / f"{one.code}_{number}.svg"
+            file.write_text(svg(told["icons"][name], width, height), encoding="utf-8")
+            found.append(item(vendor, one, file, number))
     return found

@@ -13,6 +13,8 @@ from small_sets.items import Item
 from small_sets.names import concept, mentions, share
 
 TRAIN_VENDORS = ("google", "emojione", "fluent", "fxemoji")
+MORE_VENDORS = ("fluent-flat", "noto-v1", "streamline")
+"""Drawings that only training has, in a file of their own, so that the other files stay as they are."""
 VAL_VENDOR = "openmoji"
 TEST_VENDOR = "twitter"
 VENDORS = (*TRAIN_VENDORS, VAL_VENDOR, TEST_VENDOR)
@@ -22,8 +24,11 @@ TEST_CONCEPTS = 0.11
 VAL_CONCEPTS = 0.10
 TEST_ART = 0.15
 
+TRAINING = ("train", "train_more")
+
 FILES = (
     "train",
+    "train_more",
     "val_style",
     "val_concepts",
     "test_style",
@@ -91,7 +96,9 @@ def split(items: Sequence[Item]) -> dict[str, list[Item]]:
     held_out = HeldOut.of(item for item in items if item.source in VENDORS)
     files: dict[str, list[Item]] = {name: [] for name in FILES}
     for item in sorted(items, key=lambda item: item.image):
-        if item.source in VENDORS:
+        if item.source in MORE_VENDORS:
+            name = "train_more" if side(item.group) == "seen" else None
+        elif item.source in VENDORS:
             name = emoji_file(item)
         else:
             name = "test_photos" if item.source == "tuxpaint-photo" else art_file(item, held_out)

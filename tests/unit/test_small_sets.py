@@ -103,9 +103,19 @@ def test_drawings_known_by_name_only(sets: dict[str, ModuleType], tmp_path: Path
     emoji = sets["emoji"].concepts([row("eggplant", "1F346", 0), row("alarm clock", "23F0", 2), row("fox", "1F98A", 0)], GROUPS)
     icons = {"width": 32, "height": 32, "icons": {"alarmclock": {"body": "<path/>"}, "aubergine": {"body": "<g/>", "width": 40}}}
     (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
-    found = sets["emoji"].fxemoji(tmp_path, emoji, tmp_path)
+    found = sets["emoji"].iconify("fxemoji", tmp_path, emoji, tmp_path)
     assert [item.captions for item in found] == [("alarm clock",), ("eggplant",)]
     assert 'viewBox="0 0 40 32"' in found[1].file.read_text(encoding="utf-8")
+
+
+def test_several_drawings_of_the_same_name(sets: dict[str, ModuleType], tmp_path: Path) -> None:
+    emoji = sets["emoji"].concepts([row("alarm clock", "23F0", 2)], GROUPS)
+    icons = {"icons": {name: {"body": f"<{name}/>"} for name in ("alarm-clock-2", "alarm-clock-1", "clock")}}
+    (tmp_path / "icons.json").write_text(json.dumps(icons), encoding="utf-8")
+    found = sets["emoji"].iconify("streamline", tmp_path, emoji, tmp_path)
+    assert [item.image for item in found] == ["images/streamline/23f0.png", "images/streamline/23f0_1.png"]
+    assert "<alarm-clock-2/>" in found[1].file.read_text(encoding="utf-8")
+    assert 'viewBox="0 0 16 16"' in found[1].file.read_text(encoding="utf-8")
 
 
 SVG = """<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" xmlns:cc="http://web.resource.org/cc/"
