@@ -148,6 +148,8 @@ class ModelPlan:
     """Whether the heads' word embeddings begin as the text network's."""
     start_bias: float = BIAS_AT_START
     """What the bias of each word begins with, in both heads."""
+    start_seed: int | None = None
+    """What random parameters are drawn by; None for the configuration's `seed`. Models that begin alike can be averaged."""
     pretrained: bool = True
     """Whether the backbones begin with their published weights."""
     teacher: str | None = None
@@ -163,6 +165,8 @@ class ModelPlan:
             raise UsageError(
                 f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json."
             )
+        if self.start_seed is not None and not 0 <= self.start_seed < 2**32:
+            raise UsageError(f"start_seed must be in 0..2^32, got {self.start_seed}", "Give a whole number that isn't negative.")
         if self.has_whole_words and self.text.tie:
             raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
 

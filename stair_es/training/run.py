@@ -71,7 +71,7 @@ def train(
     threads = threads or os.cpu_count() or 1
     share(range(config.batch.size), workers.rank, workers.count)  # an error now, not after the sets are read
     where = _device(device)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     learned = build.training_set(config, ears, threads)
     model = build.model(config, learned, ears).to(where)
     sampler = Sampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)

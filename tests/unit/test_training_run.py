@@ -127,6 +127,17 @@ def test_a_training_begins_with_the_bias_that_is_asked_for(folder: Path, tmp_pat
             assert torch.equal(asked[name], plain[name]), name
 
 
+def test_trainings_with_one_start_seed_begin_alike(folder: Path, tmp_path: Path) -> None:
+    still = {"optim.lr": 0.0, "optim.backbone_lr": 0.0, "optim.scale_lr": 0.0, "recipe.steps": 1}
+    begun = []
+    for name, changes in (("one", {"seed": 1}), ("two", {"seed": 2}), ("other", {"seed": 2, "model.start_seed": 3})):
+        train(tiny_training.read(folder, {**still, "model.start_seed": 1, **changes}), tmp_path / name, device="cpu")
+        begun.append(weights(tmp_path / name))
+    one, two, other = begun
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
 def test_tied_towers_share_one_table_that_learns_with_the_text_network(folder: Path, tmp_path: Path) -> None:
     (folder / "tiny.toml").write_text(tiny_training.CONFIG.replace("top_k = 8\n", "").replace("own_words = true\n", ""))
     widths = {"model.image.transform_dim": 32, "model.text.transform_dim": 32}
