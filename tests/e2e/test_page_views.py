@@ -119,8 +119,8 @@ def test_two_queries_side_by_side(site: Site, page: Page) -> None:
 def test_an_address_holds_all_that_is_seen(site: Site, page: Page, context: Contexts) -> None:
     asked(site, page)
     slider(page, "tree").fill("2.5")
-    page.locator(".query").get_by_role("button", name="Require tree").click()
-    page.locator(".query").get_by_role("button", name="Exclude bear").click()
+    page.locator(".query").get_by_role("button", name="Require tree", exact=True).click()
+    page.locator(".query").get_by_role("button", name="Exclude bear", exact=True).click()
     page.locator(".facet.words").get_by_role("button", name="animal").click()
     box = page.get_by_role("textbox", name="Filter")
     box.fill("width:>10")
