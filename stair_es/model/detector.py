@@ -56,12 +56,8 @@ def load_detector(backend: Backend, threads: int, precision: Precision = "fp32")
         ModelError: If the weights are missing or broken, the backend's name is unknown, or it lacks this precision.
         MissingExtra: If `torch` is asked for and isn't installed.
     """
-    if backend not in ("auto", "onnx", "torch"):
-        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
-    if backend == "torch" or (backend == "auto" and cuda.is_there()):
+    if cuda.choose_torch(backend, precision, cuda.is_there):
         return TorchDetector(threads, precision)
-    if precision != "fp32":
-        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
     return OnnxDetector(threads)
 
 

@@ -48,12 +48,8 @@ def load_network(backend: Backend, threads: int, precision: Precision = "fp32") 
         ModelError: The weights are missing or broken, the backend's name is unknown, or it has not this precision.
         MissingExtra: `torch` was asked for and isn't installed.
     """
-    if backend not in ("auto", "onnx", "torch"):
-        raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")
-    if backend == "torch" or (backend == "auto" and cuda_is_there()):
+    if cuda.choose_torch(backend, precision, cuda_is_there):
         return TorchNetwork(threads, precision)
-    if precision != "fp32":
-        raise ModelError(f"the onnx backend computes in fp32, not in {precision}", "Use --backend torch, or fp32.")
     return OnnxNetwork(threads)
 
 
