@@ -19,7 +19,7 @@ from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.colours import name_colours
 from stair_es.sources.costs import check_cost
-from stair_es.types import ImageSpec, Pixels, Resample
+from stair_es.types import Fit, ImageSpec, Pixels, Resample
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -142,9 +142,9 @@ def _shrink(width: int, height: int, spec: ImageSpec) -> float:
 
 
 def _fitted(rgb: PilImage, spec: ImageSpec) -> PilImage:
-    if spec.fit == "pad":
-        return _contain(rgb, spec.size_px, _FILTERS[spec.resample])
-    return _squash(rgb, spec.size_px, _FILTERS[spec.resample]) if spec.fit == "squash" else _filled(rgb, spec)
+    if spec.fit in ("pad", "squash"):
+        return _contain(rgb, spec.size_px, _FILTERS[spec.resample], spec.fit)
+    return _filled(rgb, spec)
 
 
 def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
@@ -154,22 +154,26 @@ def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixel
     return np.asarray(square)
 
 
-def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> PilImage:
-    scale = side_px / max(rgb.size)
-    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: Fit = "pad") -> PilImage:
+    size = contain_size(rgb.width, rgb.height, side_px, fit)
     return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
 
 
-def _squash(rgb: PilImage, side_px: int, resample: Image.Resampling) -> PilImage:
-    size = squash_size(rgb.width, rgb.height, side_px)
-    return rgb if size == rgb.size else rgb.resize(size, resample, reducing_gap=3.0)
+def contain_size(width: float, height: float, side_px: int, fit: Fit) -> tuple[int, int]:
+    """Return the size at which all of an image stands in a square.
 
-
-def squash_size(width: float, height: float, side_px: int) -> tuple[int, int]:
-    """Return the size of an image whose longer side is shortened by a factor of at most `MOST_SQUASHED`, to fit into a square."""
-    ratio = max(width, height) / min(width, height)
-    shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / ratio)))
-    return (side_px, shorter_px) if width >= height else (shorter_px, side_px)
+    Args:
+        width: Of the image.
+        height: Of the image.
+        side_px: Of the square.
+        fit: `squash` shortens the longer side by a factor of at most `MOST_SQUASHED` first, others keep the proportions.
+    """
+    longer, shorter = max(width, height), min(width, height)
+    if fit == "squash":
+        shorter_px = max(1, round(side_px * min(1.0, MOST_SQUASHED / (longer / shorter))))
+        return (side_px, shorter_px) if width >= height else (shorter_px, side_px)
+    scale = side_px / longer
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:

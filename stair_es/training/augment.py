@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from stair_es.errors import DecodeError, UsageError
-from stair_es.sources.decode import DecodeLimits, decode, squash_size
+from stair_es.sources.decode import DecodeLimits, contain_size, decode
 from stair_es.types import ImageSpec, Pixels
 
 _DRAWS = 14
@@ -109,7 +109,8 @@ def augmented(
         if how.rotation_deg:
             picture = picture.rotate(draws.angle_deg, Image.Resampling.BICUBIC, expand=True, fillcolor=background)
         part = draws.crop(*picture.size)
-        view = picture.resize(_fitted_size(part, spec), Image.Resampling.BICUBIC, part, reducing_gap=3.0)
+        size = contain_size(part[2] - part[0], part[3] - part[1], spec.size_px, spec.fit)
+        view = picture.resize(size, Image.Resampling.BICUBIC, part, reducing_gap=3.0)
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         square = _on_square(view, spec.size_px, background)
@@ -151,15 +152,6 @@ class _Draws:
             if most:
                 view = enhance(view).enhance(1 + most * (2 * value - 1))
         return view
-
-
-def _fitted_size(part: tuple[float, float, float, float], spec: ImageSpec) -> tuple[int, int]:
-    """Return the size in pixels at which a part of a picture stands on the square: whole, as `decode` would place it."""
-    wide, high = part[2] - part[0], part[3] - part[1]
-    if spec.fit == "squash":
-        return squash_size(wide, high, spec.size_px)
-    scale = spec.size_px / max(wide, high)
-    return max(1, round(wide * scale)), max(1, round(high * scale))
 
 
 def _on_square(view: Image.Image, side_px: int, background: tuple[int, int, int]) -> Image.Image:
