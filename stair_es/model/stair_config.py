@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from stair_es.errors import ModelError
-from stair_es.types import Fit
+from stair_es.types import Fit, ImageSpec
 
 FORMAT = "stair-es"
 VERSION = 1
@@ -85,6 +85,11 @@ class ImageTower:
             raise ModelError(f"image size_px must be 8 or more, got {self.size_px}")
         if self.backbone.kind == "package":
             _one_of("image package", self.backbone.name, IMAGE_PACKAGES)
+
+    @property
+    def image_spec(self) -> ImageSpec:
+        """Return the pixels that the tower wants."""
+        return ImageSpec(size_px=self.size_px, fit=self.fit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import Any
 from stair_es.model import stair_checkpoint
 from stair_es.model.encoder import Encoder, ModelCard, ModelSpec
 from stair_es.model.stair_config import FORMAT, StairConfig, read_config
-from stair_es.types import ImageSpec
 
 
 def claims(config: Mapping[str, Any]) -> bool:
@@ -39,7 +38,7 @@ class StairKind:
         self.card = ModelCard(
             name=name,
             model_id=stair_checkpoint.model_id(folder, config),
-            image_spec=ImageSpec(size_px=config.image.size_px, fit=config.image.fit),
+            image_spec=config.image.image_spec,
             description=f"STAIR checkpoint {config.name}: {config.image.backbone.name} and {config.text.backbone.name}",
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stair_es.errors import UsageError
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
-from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, SetOf, Watch
+from stair_es.training.config_tables import Batch, Data, ModelPlan, Optim, Recipe, SetOf, Watch, check_seed
 from stair_es.training.stages import Stage, model_defaults, read_stages, recipe
 from stair_es.training.toml import Reader, dump, parse
 
@@ -38,8 +38,7 @@ class TrainConfig:
         Raises:
             UsageError: Something doesn't.
         """
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed must be in 0..2^32, got {self.seed}", "Give a whole number that isn't negative.")
+        check_seed("seed", self.seed)
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
         if "words" not in self.model.heads and losses - {"contrastive", "distil"}:
             raise UsageError(f"the loss {min(losses - {'contrastive', 'distil'})} needs a word head", "Give heads = ['words'].")

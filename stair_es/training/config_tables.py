@@ -165,8 +165,8 @@ class ModelPlan:
             raise UsageError(
                 f"unknown vocabulary {self.vocabulary!r}", "Choose all, captions, or a file of words that ends in .json."
             )
-        if self.start_seed is not None and not 0 <= self.start_seed < 2**32:
-            raise UsageError(f"start_seed must be in 0..2^32, got {self.start_seed}", "Give a whole number that isn't negative.")
+        if self.start_seed is not None:
+            check_seed("start_seed", self.start_seed)
         if self.has_whole_words and self.text.tie:
             raise UsageError("text.tie shares the embeddings of tokens, but the vocabulary has whole words", "Give tie = false.")
 
@@ -199,6 +199,16 @@ class Recipe:
             raise UsageError(
                 f"unknown recipe {self.name!r}", f"Choose one of: {', '.join(sorted(recipes()))}; or write [[stages]]."
             )
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Check that a seed is one that numpy and PyTorch take.
+
+    Raises:
+        UsageError: It is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a whole number that isn't negative.")
 
 
 def _least(values: object, **least: float) -> None:

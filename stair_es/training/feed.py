@@ -24,7 +24,6 @@ from stair_es.training.loop import Teacher
 from stair_es.training.pairs import TrainingSet
 from stair_es.training.sampler import Draw
 from stair_es.training.validate import Validation
-from stair_es.types import ImageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
         StairError: A set or the teacher can't be had.
     """
     data = config.data
-    spec = ImageSpec(size_px=config.model.image.size_px, fit=config.model.image.fit)
+    spec = config.model.image.image_spec
     preset = augment.preset(data.augment)
     reader = features.Reader(pairs=learned, spec=spec, augment=preset, seed=_view_seed(config), problems=learned.problems)
     sets = [pairs.read_pairs([file_of(config, each)]) for each in data.validation]
