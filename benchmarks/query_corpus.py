@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from result import Result, Table
 
-from stair_es.model import stair_mini_files
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.stair_mini import StairMini, shrink_pixels, softmax
@@ -110,8 +109,8 @@ class Corpus:
             seed: Another one is another corpus.
             temperature: How unlike the classes of one posterior are.
         """
-        mini = stair_mini_files.read()
         self._encoder = StairMini(ModelSpec(name=KIND.card.name))
+        mini = self._encoder._mini
         self.vocabulary, self.classes, self.max_words = mini.vocabulary.words, mini.classes, mini.blend.image_words
         self.embeddings_KD = mini.arrays["embeddings.classes_KD"]
         self._ids = {word: place for place, word in enumerate(self.vocabulary)}

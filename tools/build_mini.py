@@ -218,8 +218,8 @@ def _heaviest(named: NamedClass) -> list[str]:
 def write_card(sets: Path, mini: Mini) -> str:
     """Return the model card, with the credit that each source asks for."""
     told = json.loads((sets / "sets.json").read_text(encoding="utf-8"))
-    sources = {name: count for file in LEARNED for name, count in told["files"][file]["sources"].items()}
-    sources = {name: count for name, count in sources.items() if not name.startswith(LEFT_OUT)}
+    counted = [each for file in LEARNED for each in told["files"][file]["sources"].items()]
+    sources = {name: count for name, count in counted if not name.startswith(LEFT_OUT)}
     learned = ", ".join(f"{count:,} of {name}" for name, count in sources.items())
     packages = [
         (each["name"], each["version"], each["credit"], each["licence"])

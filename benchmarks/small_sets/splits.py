@@ -71,6 +71,8 @@ class HeldOut:
 def emoji_file(item: Item) -> str | None:
     """The file of a vendor's drawing; None if it isn't used."""
     where = side(item.group)
+    if item.source in MORE_VENDORS:
+        return "train_more" if where == "seen" else None
     if where == "seen":
         return {VAL_VENDOR: "val_style", TEST_VENDOR: "test_style"}.get(item.source, "train")
     if item.source == VAL_VENDOR:
@@ -96,9 +98,7 @@ def split(items: Sequence[Item]) -> dict[str, list[Item]]:
     held_out = HeldOut.of(item for item in items if item.source in VENDORS)
     files: dict[str, list[Item]] = {name: [] for name in FILES}
     for item in sorted(items, key=lambda item: item.image):
-        if item.source in MORE_VENDORS:
-            name = "train_more" if side(item.group) == "seen" else None
-        elif item.source in VENDORS:
+        if item.source in (*VENDORS, *MORE_VENDORS):
             name = emoji_file(item)
         else:
             name = "test_photos" if item.source == "tuxpaint-photo" else art_file(item, held_out)
