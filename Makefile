@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.installed-test browser
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # What is compared with goes beside it: --no-deps, because its pins would take Ray's packages back.
 PEERS := ray-elasticsearch==1.1.4 'elasticsearch8<9' 'elastic-transport<9' resvg-py==0.5.0
@@ -92,5 +92,5 @@ $(VENV)/.installed-release: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV), with torch (some minutes the first time)"
-	@$(PIP) install --quiet -e '.[node,ray,torch,dev]'
+	@$(PIP) install --quiet --no-compile -e '.[node,ray,torch,dev]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-release

@@ -19,8 +19,19 @@ from stair_es.cluster.connect import Connection
 from stair_es.model import cuda
 
 
+LONGEST_FIRST = ("e2e", "docs", "integration")
+"""Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""
+
+
+def get_layer_rank(item: pytest.Item) -> int:
+    """Return the place of a test's layer in the order of the run."""
+    layer = item.path.parent.name
+    return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests of a GPU out where there is none."""
+    """Begin with the long files, and leave tests of a GPU out where there is none."""
+    items.sort(key=get_layer_rank)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_there():
         config.hook.pytest_deselected(items=marked)
