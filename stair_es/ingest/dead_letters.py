@@ -11,18 +11,20 @@ from typing import IO, Any
 
 from stair_es.config import Home
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
+from stair_es.folders import make_private
 from stair_es.ingest.batch import Outcome, now
 from stair_es.sources import places
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 
 _SIGNS = frozenset({"uri", "source", "stage", "reason", "place"})
+_FOLDER = "dead-letters"
 _LONGEST_LINE = 16 * 1024 * 1024
 
 
 def default_path(alias: str) -> Path:
     """Where the dead letters of a run into `alias` that begins now go, unless the user says."""
     at = datetime.now(timezone.utc)
-    return Home.from_env().path / "dead-letters" / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
+    return Home.from_env().path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 
 class DeadLetters:
@@ -47,6 +49,8 @@ class DeadLetters:
                 return  # /dev/null, a pipe: nothing to remove
             if self.path.is_file() and not _is_letters(self.path):
                 raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
+            if self.path.parent == Home.from_env().path / _FOLDER:
+                make_private(self.path.parent)  # captions and names of files are in it
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
             self.path.touch()

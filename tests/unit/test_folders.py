@@ -1,0 +1,64 @@
+"""Folders that their owner alone may enter, also where they were open before."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stair_es.folders import make_private
+from stair_es.ingest.dead_letters import DeadLetters, default_path
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX'")
+
+
+@pytest.fixture(autouse=True)
+def open_umask() -> Iterator[None]:
+    """What a shared machine may have."""
+    before = os.umask(0o002)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_new_folders_are_private_all_the_way_down(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    make_private(tmp_path / "home" / "node" / "data")
+    made = (tmp_path / "home", tmp_path / "home" / "node", tmp_path / "home" / "node" / "data")
+    assert [mode(folder) for folder in (tmp_path, *made)] == [0o755, 0o700, 0o700, 0o700]
+
+
+def test_open_folder_of_before_is_closed_and_the_one_above_is_not(tmp_path: Path) -> None:
+    (tmp_path / "home" / "node").mkdir(parents=True)
+    assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o775)
+    make_private(tmp_path / "home" / "node")
+    assert (mode(tmp_path / "home"), mode(tmp_path / "home" / "node")) == (0o775, 0o700)
+
+
+def test_folder_of_another_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    make_private(tmp_path / "theirs")
+    assert mode(tmp_path / "theirs") == 0o775
+
+
+def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "dead-letters").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    for path in (default_path("photos"), tmp_path / "mine" / "letters.jsonl"):
+        DeadLetters(path).prepare()
+    modes = [mode(folder) for folder in (tmp_path / "home", tmp_path / "home" / "dead-letters", tmp_path / "mine")]
+    assert modes == [0o775, 0o700, 0o775]
+
+
+def test_file_in_its_place_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "node").write_text("")
+    with pytest.raises(FileExistsError):
+        make_private(tmp_path / "node")
