@@ -31,7 +31,7 @@ def up(
             "--port",
             min=0,
             max=65535,
-            help="HTTP port, 0 for any free one. [env: STAIR_ES_NODE_PORT; default: the first free one from 19200 on]",
+            help="HTTP port, 0 for any free one. [env: STAIR_ES_NODE_PORT; default: one that is drawn once for the data folder]",
         ),
     ] = None,
     heap: Annotated[

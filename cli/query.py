@@ -20,6 +20,7 @@ from .remarks import say_left_out
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SERVERS_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
@@ -88,14 +89,15 @@ def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = N
 
 
 def _safe(url: str | None) -> str:
-    """The URL without credentials, or where the embedded node listens or last listened, or would."""
+    """The URL without credentials, or where the embedded node listens or will; before its first start, where search servers do."""
     if url:
         from stair_es.cluster.connect import Connection
 
         return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl asks one node
     from stair_es.node import state
-    from stair_es.node.spec import DEFAULT_PORT, NodeSpec
+    from stair_es.node.ports import read_port
+    from stair_es.node.spec import NodeSpec
 
     spec = NodeSpec.from_home()
     known = state.read(spec.state_file)
-    return (known and known.url) or f"http://127.0.0.1:{spec.port or DEFAULT_PORT}"
+    return (known and known.url) or f"http://127.0.0.1:{spec.port or read_port(spec.port_file) or _SERVERS_PORT}"

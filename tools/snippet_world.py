@@ -91,7 +91,7 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
                 "https://search-photos-abc.eu-central-1.es.amazonaws.com": secured.url,
                 "/etc/ssl/search-ca.pem": str(trusted),
                 "/run/secrets/search-api-key": str(api_key),
-                "http://127.0.0.1:19200": node_url,
+                "http://127.0.0.1:9200": node_url,
                 "http://localhost:5601": osd.url,
                 "https://dashboards:5601": osd.url,
                 "https://kibana.example.org": kibana.url,

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-
 from stair_es.errors import NodeError
 
 from .logs import START_MARK, tail
-from .spec import DEFAULT_PORT, ENV_PORT, LAST_DEFAULT_PORT, NodeSpec
+from .ports import port_taken
+from .spec import NodeSpec
 
 _SHOWN_LINES = 12
 _READ_LINES = 200
 _SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could not")
-
-
-def port_taken(port: int | None) -> NodeError:
-    """The error for a port that another program has."""
-    ports = f"ports {DEFAULT_PORT} to {LAST_DEFAULT_PORT} of 127.0.0.1 are" if port is None else f"port {port} of 127.0.0.1 is"
-    return NodeError(
-        f"{ports} taken by another program",
-        f"Choose another: stair-es node up --port N (0 takes a free one), or set {ENV_PORT}.",
-    )
-
-
-def refuse_taken_port(port: int | None) -> None:
-    """Nothing, if the port is free: said before the server needs seconds to find out.
-
-    Raises:
-        NodeError: It is taken.
-    """
-    if not port:
-        return
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            raise NodeError(f"port {port} needs the rights of root", "Choose one from 1024 on.") from None
-        except OSError:
-            raise port_taken(port) from None
 
 
 def explain(spec: NodeSpec) -> NodeError:

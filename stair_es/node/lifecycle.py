@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stair_es.config import Home
+from stair_es.folders import make_private
 
 from . import state as states
 from .answer import answer
-from .spec import DEFAULT_PORT, NodeSpec
+from .spec import NodeSpec
 from .state import NodeState
 
 Say = Callable[[str], None]
@@ -58,8 +59,12 @@ def up(spec: NodeSpec, *, say: Say) -> str:
         NodeError: It can't be fetched or started, or its port is taken.
         MissingExtra: The extra `node` isn't installed.
     """
-    from .exclusive import exclusive
+    from .exclusive import exclusive, unwritable
 
+    try:
+        make_private(spec.base)
+    except OSError as error:
+        raise unwritable(spec.base, error) from error
     with exclusive(spec.lock_file, say, "starts or stops the embedded node"):
         state = states.read(spec.state_file)
         if state is None or states.process(state) is None:
@@ -67,10 +72,7 @@ def up(spec: NodeSpec, *, say: Say) -> str:
         elif state.url:
             say(f"the embedded node runs already, at {state.url} with a heap of {state.heap}")
             return _finish(spec, state, say)
-        url = _finish(spec, state, say)
-        if spec.port is None and not url.endswith(f":{DEFAULT_PORT}"):
-            say(f"port {DEFAULT_PORT} is taken by another program, so the node took the next free one")
-        return url
+        return _finish(spec, state, say)
 
 
 def down(spec: NodeSpec, *, say: Say) -> bool:
@@ -132,7 +134,7 @@ def _start(spec: NodeSpec, say: Say) -> NodeState:
     lock = shipped()
     dist = ensure_layout(lock, spec.dist, say)
     say(f"starting the embedded node: OpenSearch {lock.opensearch}, heap {spec.heap}, data in {spec.data}")
-    return start(spec, dist=dist, opensearch=lock.opensearch)
+    return start(spec, dist=dist, opensearch=lock.opensearch, say=say)
 
 
 def _finish(spec: NodeSpec, state: NodeState, say: Say) -> str:

@@ -13,8 +13,6 @@ from stair_es.errors import UsageError
 
 ENV_PORT = "STAIR_ES_NODE_PORT"
 ENV_HEAP = "STAIR_ES_NODE_HEAP"
-DEFAULT_PORT = 19200
-LAST_DEFAULT_PORT = 19299
 DEFAULT_HEAP = "512m"
 
 _HEAP = re.compile(r"(\d+)([mMgG])")
@@ -34,7 +32,7 @@ class NodeSpec:
     base: Path
     """The node's own folder: data, settings, logs, state. One node each."""
     port: int | None = None
-    """HTTP port on the loopback interface; 0 takes any free one, `None` the first free one from 19200 on, as servers do."""
+    """HTTP port on the loopback interface; 0 takes any free one, `None` the one that was drawn for this folder."""
     heap: str = DEFAULT_HEAP
     """Java heap, `512m` or `2g`."""
     jit: Literal["quick", "full"] = "quick"
@@ -97,6 +95,11 @@ class NodeSpec:
     def state_file(self) -> Path:
         """Which process runs, if any."""
         return self.base / "state.json"
+
+    @property
+    def port_file(self) -> Path:
+        """Which port was drawn for the node; `down` keeps it."""
+        return self.base / "port"
 
     @property
     def lock_file(self) -> Path:

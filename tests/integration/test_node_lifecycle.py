@@ -7,25 +7,29 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from opensearchpy import OpenSearch
+from search_nodes import free_port
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import Home
 from stair_es.extras import need
-from stair_es.node import NodeSpec, ensure_running, status
+from stair_es.node import NodeSpec, ensure_running, launch, status
 from stair_es.node.answer import answer
 from stair_es.node.launch import command, prepare
 from stair_es.node.layout import ensure_layout
 from stair_es.node.lockfile import shipped
+from stair_es.node.state import NodeState
 
 psutil = need("psutil", "node")  # it ships no types
 
@@ -116,7 +120,8 @@ def test_up_status_logs_down_and_up_again_with_the_data(run: Run, home: Home) ->
     before = run("status")
     assert (before.returncode, "stopped" in before.stdout) == (3, True)
 
-    url = url_of(run("up"))
+    home.node.mkdir(mode=0o755)  # as earlier versions made it
+    url = url_of(run("up", STAIR_ES_NODE_PORT=""))
     found = answer(url, "/")
     assert found
     assert found["version"]["number"] == "3.8.0"
@@ -132,7 +137,13 @@ def test_up_status_logs_down_and_up_again_with_the_data(run: Run, home: Home) ->
     assert ended(facts["pid"])
     assert run("status").returncode == 3
     assert "was not running" in run("down").stderr
-    assert stored(url_of(run("up")), "kept") == "over down and up"
+    assert url_of(run("up", STAIR_ES_NODE_PORT="")) == url
+    assert answer(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
+    assert stored(url, "kept") == "over down and up"
+    assert stat.S_IMODE(home.node.stat().st_mode) == 0o700
+    files = [path for path in (home.node / "data").rglob("*") if path.is_file()]
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
 
 
 def test_acknowledged_document_survives_a_kill(run: Run) -> None:
@@ -189,17 +200,62 @@ def test_taken_port_is_told(run: Run) -> None:
     assert run("status").returncode == 3
 
 
-def test_two_homes_have_a_node_each_without_a_word_about_ports(run: Run) -> None:
+def test_port_of_before_that_is_taken_is_no_error(run: Run, home: Home) -> None:
     with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):  # taken already is as good
-            holder.bind(("127.0.0.1", 19200))
-            holder.listen()
+        holder.bind(("127.0.0.1", free_port()))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        home.node.mkdir()
+        (home.node / "port").write_text(f"{taken}\n")
         done = run("up", STAIR_ES_NODE_PORT="")
-    assert done.returncode == 0, done.stderr
-    port = int(done.stdout.splitlines()[-1].rpartition(":")[2])
-    assert 19200 < port < 19300
-    assert "port 19200 is taken" in done.stderr
+    port = int(url_of(done).rpartition(":")[2])
+    assert port != taken
+    assert f"port {taken} is taken by another program: from now on the embedded node has port {port}" in done.stderr
+
+
+def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the start took: a node that answers `red` is not ready before its patience ends."""
+    monkeypatch.setattr(launch, "_RECOVERY_S", 0.2)
+    spec = NodeSpec(dist=tmp_path, base=tmp_path)
+    spec.logs.mkdir()
+    said = list[str]()
+    me = psutil.Process()
+    state = NodeState(pid=me.pid, created_s=me.create_time(), url=None, opensearch="3.8.0", heap="512m")
+    with HealthServer(["red", "yellow"]) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        binding = threading.Timer(0.5, lambda: spec.ports_file.write_text(f"127.0.0.1:{server.server_port}\n"))
+        serving.start()
+        binding.start()
+        try:
+            ready = launch.wait_ready(spec, state, said.append)
+        finally:
+            binding.join()
+            server.shutdown()
+            serving.join()
+    assert ready.url == f"http://127.0.0.1:{server.server_port}"
+    assert (server.left, said) == ([], [])
+
+
+class HealthServer(ThreadingHTTPServer):
+    """Answers with one state of health after the other."""
+
+    def __init__(self, states: list[str]) -> None:
+        super().__init__(("127.0.0.1", 0), HealthHandler)
+        self.left = states
+
+
+class HealthHandler(BaseHTTPRequestHandler):
+    server: HealthServer
+
+    def do_GET(self) -> None:
+        body = json.dumps({"status": self.server.left.pop(0)}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
 
 
 def test_library_call_starts_once_and_says_so(home: Home) -> None:

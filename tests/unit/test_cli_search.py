@@ -239,7 +239,7 @@ def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
     vector = SparseVector.from_mapping({"it's": 3.0, '"; rm -rf $HOME `x` \\': 2.0, "\n[]": 1.0})
     body = request_body(Question(vector=vector), "rank_features", max_clauses=1024).body
-    words = shlex.split(curl(body, "http://127.0.0.1:19200", "images"))
+    words = shlex.split(curl(body, "http://127.0.0.1:9200", "images"))
     assert json.loads(words[-1]) == body
     echoed = subprocess.run(
         ["sh", "-c", "printf %s " + shlex.quote(words[-1])], capture_output=True, text=True, check=True, timeout=10

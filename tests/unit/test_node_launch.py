@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -9,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from opensearchpy import exceptions
 
+from stair_es.cluster.connect import Connection, translated
 from stair_es.config import Home
-from stair_es.errors import NodeError, UsageError
+from stair_es.errors import ClusterError, NodeError, UsageError
 from stair_es.extras import need
 from stair_es.node import NodeSpec, status
 from stair_es.node import state as states
 from stair_es.node.exclusive import exclusive
-from stair_es.node.failure import explain, refuse_taken_port
+from stair_es.node.failure import explain
 from stair_es.node.launch import command, settings, stop
 from stair_es.node.logs import START_MARK, follow, tail
 from stair_es.node.progress import Lines
@@ -70,9 +71,16 @@ def test_settings_bind_the_loopback_interface_only(spec: NodeSpec) -> None:
         "http.host": "127.0.0.1",
         "transport.host": "127.0.0.1",
     }
-    assert made["http.port"] == "19200-19299"
     assert settings(replace(spec, port=7))["http.port"] == 7
     assert "indices.query.bool.max_clause_count" not in made
+
+
+def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -> None:
+    made = settings(spec)
+    assert (made["http.cors.enabled"], made["http.cors.allow-origin"]) == (True, "")
+    marks = [made[f"cluster.routing.allocation.disk.watermark.{name}"] for name in ("low", "high", "flood_stage")]
+    assert marks == ["400mb", "300mb", "200mb"]
+    assert "cluster.routing.allocation.disk.threshold_enabled" not in made  # true unless it is said
 
 
 def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,22 +153,10 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
         assert psutil.Process(ours.pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_taken_port_is_told_with_what_to_do() -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = holder.getsockname()[1]
-        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 is taken") as caught:
-            refuse_taken_port(port)
-    assert "--port" in caught.value.remedy
-    refuse_taken_port(port)
-    refuse_taken_port(0)
-
-
 @pytest.mark.parametrize(
     ("printed", "telling"),
     [
-        ("BindHttpException: Failed to bind to 127.0.0.1:19200", "ports 19200 to 19299 .* taken"),
+        ("BindHttpException: Failed to bind to 127.0.0.1:20001", "the port of the embedded node is taken"),
         ("java.lang.IllegalStateException: failed to obtain node locks, tried [...]", "another process uses the data"),
         ("Error occurred during initialization of VM\nCould not reserve enough space for object heap", "memory"),
         ("[ERROR] SettingsException[bad thing]\n\tat org.x.Exception.y", "bad thing"),
@@ -228,3 +224,12 @@ def test_command_line_loads_nothing_of_the_node() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["cluster_block_exception", "index_create_block_exception"])
+def test_what_a_full_disk_forbids_is_no_matter_of_rights(kind: str) -> None:
+    refused = exceptions.AuthorizationException(403, kind, {"error": {"reason": "blocked by: [FORBIDDEN/10/...]"}})
+    with pytest.raises(ClusterError, match="blocked by") as caught, translated(Connection(url="http://127.0.0.1:1")):
+        raise refused
+    assert type(caught.value) is ClusterError
+    assert "stair-es doctor" in caught.value.remedy

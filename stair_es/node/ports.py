@@ -1,0 +1,83 @@
+"""The HTTP port of a node: drawn once for each data folder, so that its URL stays the same and no web page can guess it."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from stair_es.errors import NodeError
+
+from .spec import ENV_PORT
+
+_FIRST, _LAST = 10_000, 32_767
+"""Below the ports that systems give to outgoing connections, one of which could be in the way at the next start."""
+_REFUSED_BY_BROWSERS = 10_080
+_DRAWS = 100
+
+
+def own_port(path: Path, say: Callable[[str], None]) -> int:
+    """Return the port that the file names; drawn and written there first, also where another program has the one that it names.
+
+    Raises:
+        NodeError: No free port was found.
+        OSError: The file can't be written.
+    """
+    before = read_port(path)
+    if before is not None and is_free(before):
+        return before
+    port = _draw()
+    path.write_text(f"{port}\n", encoding="ascii")
+    if before is not None:
+        say(f"port {before} is taken by another program: from now on the embedded node has port {port}")
+    return port
+
+
+def read_port(path: Path) -> int | None:
+    """Return the port that was drawn, or None before the first start."""
+    try:
+        port = int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return port if _FIRST <= port <= _LAST else None
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback interface.
+
+    Raises:
+        NodeError: It needs the rights of root.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            raise NodeError(f"port {port} needs the rights of root", "Choose one from 1024 on.") from None
+        except OSError:
+            return False
+    return True
+
+
+def check_free(port: int | None) -> None:
+    """Raise NodeError if a port was asked for and is taken: said before the server needs seconds to find out."""
+    if port and not is_free(port):
+        raise port_taken(port)
+
+
+def port_taken(port: int | None) -> NodeError:
+    """Return the error for a port that another program has; None for the node's own."""
+    named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
+    return NodeError(
+        f"{named} is taken by another program",
+        f"Choose another: stair-es node up --port N (0 takes a free one), or set {ENV_PORT}.",
+    )
+
+
+def _draw() -> int:
+    for _ in range(_DRAWS):
+        port = _FIRST + secrets.randbelow(_LAST - _FIRST + 1)
+        if port != _REFUSED_BY_BROWSERS and is_free(port):
+            return port
+    raise port_taken(None)
