@@ -53,7 +53,7 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
         return _unreachable(error, where, connection)
     if error.status_code == 401:
         return AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGIN[connection.security.method])
-    if error.status_code == 403 and error.error == "cluster_block_exception":
+    if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(f"{where}: {reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block.")
     if error.status_code == 403:
         rights = _RIGHTS["aws" if connection.security.method == "aws" else "other"]
