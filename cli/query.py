@@ -89,7 +89,7 @@ def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = N
 
 
 def _safe(url: str | None) -> str:
-    """The URL without credentials, or where the embedded node listens or will; before its first start, where search servers do."""
+    """The URL without credentials, or where the embedded node listens or will; before its first start, where servers do."""
     if url:
         from stair_es.cluster.connect import Connection
 

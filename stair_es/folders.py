@@ -6,11 +6,8 @@ import os
 from pathlib import Path
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder for its owner alone (0700), and those above it that are missing likewise.
-
-    One that is there already and belongs to this user is closed to others; those above it stay as they are, since they may be
-    shared on purpose. Windows has no such modes: what holds there are the rights of the folder above.
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each for its owner alone (0700). Those that are there stay as they are.
 
     Raises:
         OSError: It can't be made.
@@ -18,6 +15,18 @@ def make_private(folder: Path) -> None:
     for missing in reversed([path for path in folder.parents if not os.path.lexists(path)]):
         missing.mkdir(mode=0o700, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder as `make_folder`, and close one that is there already and belongs to this user to others.
+
+    Only for folders that nobody but stair-es makes: another one may be shared on purpose. Windows has no such modes: what holds
+    there are the rights of the folder above.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    make_folder(folder)
     if hasattr(os, "geteuid"):
         seen = folder.stat()
         if seen.st_mode & 0o077 and seen.st_uid == os.geteuid():

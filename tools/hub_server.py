@@ -21,6 +21,9 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Asked)
         self.root = root
         self.fetched: list[str] = []
+        """Names of the files that went out."""
+        self.asked: list[str] = []
+        """The paths of all requests."""
         self.cut: set[str] = set()
         """Names of files whose bytes stop half-way, as when a connection breaks."""
 
@@ -47,6 +50,7 @@ class Asked(BaseHTTPRequestHandler):
         """Nothing."""
 
     def _answer(self, *, body: bool) -> None:
+        self.server.asked.append(self.path)
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         if parts[:2] == ["api", "models"]:
             folder, inside = self.server.root / "/".join(parts[2:4]), parts[4] if len(parts) > 4 else ""

@@ -26,6 +26,7 @@ from stair_es.ingest.cluster_words import Wish, begin, wish
 from stair_es.ingest.cluster_writer import ClusterWriter, client_of
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Completion, Coverage, Say, SinkPlan, WordsPlan
+from stair_es.model.used_folders import remember_folder
 from stair_es.policy import WordPolicy
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class Kind:
                 f"{opened.name}: a policy {opened.under_way} is under way there, or was interrupted: unless it still runs, say"
                 f" stair-es policy {opened.under_way} --index {plan.alias}"
             )
+        remember_folder(plan.identity.model_name)  # so that searches of this index take it without being told
         return _session(plan, asked, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:

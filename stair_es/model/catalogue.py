@@ -9,10 +9,11 @@ import re
 from pathlib import Path
 
 from stair_es import extras, plugins
-from stair_es.errors import UnknownModel
+from stair_es.errors import ModelNotFetched, UnknownModel
 from stair_es.model import hub_models
 from stair_es.model.checkpoint_kind import no_words
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
+from stair_es.model.used_folders import is_used_folder
 from stair_es.types import Fit
 
 LIBRARIES = ("huggingface_hub", "torch", "transformers")
@@ -82,6 +83,13 @@ def is_hub_id(name: str) -> bool:
     return plugins.named("encoders", name) is None and _folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
 
 
+def hub_id(name: str) -> str | None:
+    """Return the repository on the hub that a name stands for where no folder is called so. The disk isn't asked."""
+    public = hub_models.find(name)
+    wanted = public.hub_id if public is not None else name
+    return wanted if _HUB_ID.fullmatch(wanted) else None
+
+
 def check_extra(name: str) -> None:
     """Raise MissingExtra if a model of the hub is named whose libraries aren't installed: before a gigabyte is fetched."""
     if is_hub_id(name):
@@ -124,17 +132,23 @@ def load(spec: ModelSpec) -> Encoder:
 
 
 def load_local(spec: ModelSpec) -> Encoder:
-    """Return the encoder of a spec that nobody here has named: as `load`, but nothing is fetched.
+    """Return the encoder of a spec that only an index names: an entry point, a folder of an ingest here, or of the hub's cache.
 
     Raises:
-        ModelNotFetched: It is on the hub, and not whole in its cache.
+        ModelNotFetched: It is none of these: nothing is fetched, and no other folder is looked at.
         ModelError: As for `load`.
         MissingExtra: As for `load`.
     """
-    from stair_es.model.adapters import hub
+    from stair_es.model.adapters import formats, hub
 
     with hub.nothing_fetched():
-        return load(spec)
+        if plugins.named("encoders", spec.name) is not None or is_used_folder(spec.name):
+            return load(spec)
+        wanted = hub_id(spec.name)
+        if wanted is None:
+            raise ModelNotFetched("no installed model is called so, and no ingest with this STAIR_ES_HOME has used such a folder")
+        extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
+        return formats.kind(hub.fetched(wanted), wanted, spec.fit).load(spec)
 
 
 def uses_gpu(spec: ModelSpec) -> bool:

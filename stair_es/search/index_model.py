@@ -1,14 +1,16 @@
 """The model that an index names, for everything that asks an index: the command line, the page and Python.
 
-An index is data, and whoever may write it may name any model in it. So the model that it names is only loaded from what is on
-this machine already: an entry point, a folder, the cache of the hub. Nothing is fetched because an index says so, and no code of
-a checkpoint is trusted because of it (`STAIR_ES_TRUST_REMOTE_CODE` names models, and only the user sets it).
+An index is data, and whoever may write it may name any model in it. So the model that it names is only loaded from what this
+machine has already chosen: an entry point, a folder that an ingest here has used, the cache of the hub. Nothing is fetched and no
+other folder is looked at because an index says so, and no code of a checkpoint is trusted because of it
+(`STAIR_ES_TRUST_REMOTE_CODE` names models, and only the user sets it).
 """
 
 from __future__ import annotations
 
 import shlex
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stair_es.errors import ModelNotFetched, UnknownModel
@@ -42,7 +44,7 @@ def load_model(
         text_tower: Of the texts; that of an index of texts without one.
 
     Raises:
-        ModelNotFetched: The index names a model that isn't on this machine.
+        ModelNotFetched: The index names a model that isn't on this machine, or a folder that no ingest here has used.
         ModelError: The model is unknown or broken.
         MissingExtra: A library that it needs isn't installed.
     """
@@ -81,9 +83,14 @@ def load_model_of(
 
 
 def _remedy(name: str) -> str:
-    if catalogue.is_hub_id(name):
+    if catalogue.hub_id(name):
         return (
             f"To fetch it, name it with --model {shlex.quote(name)} (in Python: model=ModelSpec(name={name!r})). An index alone "
             "makes nothing be downloaded."
+        )
+    if Path(name).is_absolute():
+        return (
+            f"If that folder is yours, name it: --model {shlex.quote(name)}, or where it is now. It is read because of an index "
+            "only if an ingest here has used it."
         )
     return "Install the package that brings it, or name the folder that holds it now with --model FOLDER."

@@ -116,9 +116,10 @@ class Known:
 
 def add_fit(spec: ModelSpec, known: Known) -> ModelSpec:
     """Return the spec with the fit that the index was written with, if it is of the index's model and names none."""
-    if spec.fit is None and catalogue.absolute(spec.name) == known.model_name:
-        return replace(spec, fit=known.fit)
-    return spec
+    if spec.fit is not None:
+        return spec
+    own = spec.name == known.model_name  # compared first: the disk isn't asked for what only an index names
+    return replace(spec, fit=known.fit) if own or catalogue.absolute(spec.name) == known.model_name else spec
 
 
 def look(client: OpenSearch, connection: Connection, index: str) -> Known:

@@ -17,6 +17,7 @@ from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, w
 
 from stair_es.config import DEFAULT_MODEL
 from stair_es.model import catalogue
+from stair_es.model.used_folders import remember_folder
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -137,7 +138,25 @@ def test_a_model_that_an_index_names_is_never_fetched_unasked(
     assert done.returncode == 1, done.stdout
     assert f"the index '{index_name}' was written with org/tiny, which isn't installed here" in done.stderr
     assert "name it with --model org/tiny" in done.stderr
-    assert hub.fetched == []
+    assert hub.asked == []
+
+
+@pytest.mark.parametrize("command", [("search", "dog"), ("serve", "--port", "0")], ids=lambda command: str(command[0]))
+def test_a_folder_that_only_an_index_names_is_not_read(
+    run: Run, client: OpenSearch, folder: Path, index_name: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """What is said doesn't tell either whether the folder is there."""
+    make_index(client, index_name, str(folder))
+    planted = run(*command)
+    client.indices.delete(index=index_name)
+    gone = tmp_path / "absent"
+    make_index(client, index_name, str(gone))
+    absent = run(*command)
+    assert (planted.returncode, absent.returncode) == (1, 1)
+    assert "no ingest with this STAIR_ES_HOME has used such a folder" in planted.stderr
+    assert f"--model '{folder}'" in planted.stderr
+    said = [done.stderr.replace(f"'{path}'", "X").replace(str(path), "X") for done, path in ((planted, folder), (absent, gone))]
+    assert said[0] == said[1]
 
 
 def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path) -> None:
@@ -145,9 +164,9 @@ def test_what_is_in_the_cache_already_is_taken(run: Run, hub: Hub, client: OpenS
     fetched = run("encode", "--text", "dog", "--model", "org/tiny", "--json", **cache)
     words = answer(fetched)["tokens"]
     make_index(client, index_name, "org/tiny", catalogue.resolve(str(hub.root / "org" / "tiny")).model_id)
-    hub.fetched.clear()
+    hub.asked.clear()
     assert answer(run("encode", "--text", "dog", "--index", index_name, "--json", **cache))["tokens"] == words
-    assert hub.fetched == []
+    assert hub.asked == []
     assert answer(run("search", "dog", "--json"))["hits"][0]["id"] == "a"  # no hub is reached at all
 
 
@@ -155,11 +174,12 @@ def test_the_dense_model_of_a_folder_is_not_fetched_either(
     run: Run, hub: Hub, client: OpenSearch, index_name: str, tmp_path: Path
 ) -> None:
     head = write(tmp_path / "head", d2s_config("org/tiny"), d2s_weights())
+    remember_folder(str(head))
     make_index(client, index_name, str(head))
     done = run("search", "dog", **environment(hub.url, tmp_path / "hf"))
     assert done.returncode == 1
     assert "org/tiny isn't in the cache of the hub" in done.stderr
-    assert hub.fetched == []
+    assert hub.asked == []
 
 
 def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
@@ -167,6 +187,7 @@ def test_code_of_a_checkpoint_is_not_trusted_because_of_an_index(
 ) -> None:
     tiny_sparse.with_images(tmp_path / "own code")
     (tmp_path / "own code" / "tiny_splade.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    remember_folder(str(tmp_path / "own code"))
     make_index(client, index_name, str(tmp_path / "own code"))
     done = run("search", "dog")
     assert done.returncode == 1

@@ -1,0 +1,47 @@
+"""The folders of models that ingests on this machine have used: the only ones that are read because an index names them.
+
+An index is data. Whoever may write its mapping can name any folder of the machine that asks it, or a share of another machine;
+so what the mapping says is compared with this list before the file system is asked anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from stair_es.config import Home
+from stair_es.folders import make_folder
+
+_FILE = "model-folders.json"
+_MOST = 200
+"""The oldest ones are forgotten: naming one with `--model` works all the same."""
+
+
+def remember_folder(name: str) -> None:
+    """Note that an ingest used a model, if it is the absolute path of a folder. A list that can't be written stays as it is."""
+    if not Path(name).is_absolute() or not Path(name).is_dir():
+        return
+    home = Home.from_env().path
+    known = _read(home)
+    if known and known[-1] == name:
+        return
+    scratch = home / f"{_FILE}.{os.getpid()}"
+    with suppress(OSError):
+        make_folder(home)
+        scratch.write_text(json.dumps([*(other for other in known if other != name), name][-_MOST:], indent=1), encoding="utf-8")
+        scratch.replace(home / _FILE)
+
+
+def is_used_folder(name: str) -> bool:
+    """Whether an ingest on this machine has used the model with this absolute path."""
+    return name in _read(Home.from_env().path)
+
+
+def _read(home: Path) -> list[str]:
+    try:
+        value = json.loads((home / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []

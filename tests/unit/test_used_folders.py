@@ -1,0 +1,108 @@
+"""What an index may make this machine load: models that are here because somebody here wanted them, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import ModelError, ModelNotFetched
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.model.used_folders import is_used_folder, remember_folder
+from stair_es.search.index_model import load_model
+from stair_es.search.known import Known
+from stair_es.search.shapes import Fields
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An own one, and a hub's cache with nothing in it."""
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A folder that says what it was read for."""
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "config.json").write_text('{"model_type": "read"}')
+    return tmp_path / "planted"
+
+
+def known(name: str) -> Known:
+    return Known(fields={"i-1": Fields(tokens="rank_features")}, model="m-1", model_name=name)
+
+
+def test_a_folder_that_nobody_here_used_is_not_even_looked_for(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a look at a share sends a login to whoever has it."""
+    looked = list[str]()
+
+    def is_dir(path: Path) -> bool:
+        looked.append(str(path))
+        return False
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    for name in (str(planted), str(planted / "absent"), "\\\\evil.example\\share\\m", "../planted", "~/planted", "planted"):
+        with pytest.raises(ModelNotFetched, match="no ingest with this STAIR_ES_HOME has used such a folder"):
+            load_model(known(name), "i")
+    assert looked == []
+
+
+def test_a_folder_of_the_working_directory_does_not_stand_for_a_repository(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir()
+    planted.rename(tmp_path / "org" / "tiny")
+    with pytest.raises(ModelNotFetched, match="org/tiny isn't in the cache of the hub") as caught:
+        load_model(known("org/tiny"), "i")
+    assert "--model org/tiny" in caught.value.remedy
+
+
+def test_a_folder_that_an_ingest_used_is_read(planted: Path) -> None:
+    remember_folder(str(planted))
+    with pytest.raises(ModelError, match="read") as caught:
+        load_model(known(str(planted)), "i")
+    assert not isinstance(caught.value, ModelNotFetched)
+
+
+def test_an_entry_point_is_taken(home: Path) -> None:
+    assert catalogue.load_local(ModelSpec(name=DEFAULT_MODEL)).model_id.startswith(DEFAULT_MODEL)
+    assert not home.exists()
+
+
+def test_folders_are_remembered_once_and_the_oldest_forgotten(tmp_path: Path, home: Path) -> None:
+    folders = [tmp_path / f"m{number}" for number in range(203)]
+    for folder in folders:
+        folder.mkdir()
+        remember_folder(str(folder))
+    remember_folder(str(folders[-2]))
+    assert not any(is_used_folder(str(folder)) for folder in folders[:3])
+    assert all(is_used_folder(str(folder)) for folder in folders[3:])
+    assert [path.name for path in home.iterdir()] == ["model-folders.json"]
+
+
+def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    for name in (DEFAULT_MODEL, "org/tiny", "m", "./m", str(tmp_path / "absent")):
+        remember_folder(name)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "null", "[1, null]"])
+def test_a_broken_list_names_nothing_and_is_written_anew(tmp_path: Path, home: Path, text: str) -> None:
+    home.mkdir()
+    (home / "model-folders.json").write_text(text)
+    assert not is_used_folder(str(tmp_path))
+    remember_folder(str(tmp_path))
+    assert is_used_folder(str(tmp_path))
+
+
+def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, home: Path) -> None:
+    home.write_text("a file")
+    remember_folder(str(tmp_path))
+    assert not is_used_folder(str(tmp_path))
