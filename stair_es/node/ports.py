@@ -1,4 +1,4 @@
-"""The HTTP port of a node: drawn once for each data folder, so that its URL stays the same and no web page can guess it."""
+"""The HTTP port of a node: drawn once for each data folder, so that its URL stays the same and web pages don't know it."""
 
 from __future__ import annotations
 
