@@ -18,7 +18,6 @@ from search_nodes import elasticsearch7, elasticsearch9, embedded
 from stair_es.cluster.connect import Connection
 from stair_es.model import cuda
 
-
 LONGEST_FIRST = ("e2e", "docs", "integration")
 """Layers whose files take minutes. Workers that take them first end together; quick unit tests fill the gaps."""
 
