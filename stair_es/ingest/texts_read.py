@@ -19,7 +19,7 @@ from stair_es.sources.lines import numbered
 from stair_es.sources.opened import STDIN, files_at, opened
 from stair_es.sources.places import Inline
 from stair_es.sources.tables import Table
-from stair_es.sources.values import json_safe
+from stair_es.sources.values import check_fields_size, json_safe
 
 if TYPE_CHECKING:
     from stair_es.sources.files import Found
@@ -71,7 +71,9 @@ class _TextTable(Table):
         texts = _texts(row.get(column))
         if not texts:
             return Unlisted(where, self.uri, f"no text in column {column!r}")
-        return Item(where, self.uri, _Several(texts), None, _others(row, column))
+        fields = _others(row, column)
+        check_fields_size({**fields, "caption": max(texts, key=len)})
+        return Item(where, self.uri, _Several(texts), None, fields)
 
 
 class _JsonTexts(_TextTable, JsonLines):

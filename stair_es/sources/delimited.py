@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
 
 from stair_es.errors import UsageError
 from stair_es.sources.arguments import CSV, ends_with
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.limits import BLANK_BYTES, CSV_ROW_CHARS
+from stair_es.sources.lines import check_blank, skip_line
 from stair_es.sources.opened import files_at, opened
 from stair_es.sources.tables import Table, image_column
 
@@ -28,29 +29,31 @@ class Delimited(Table):
                 text.detach()  # what is open is closed where it was opened; standard input stays open
 
     def _parsed(self, text: io.TextIOWrapper, table: Found) -> Iterator[Item | Unlisted]:
-        first = text.readline(1 << 20)
+        lines = _Lines(text)
+        first = text.readline(CSV_ROW_CHARS)
         if not first.strip():
             raise UsageError(f"{table.uri} has no header line", "The first line must name the columns.")
         if "\0" in first or any("\udc80" <= letter <= "\udcff" for letter in first):
             raise UsageError(
                 f"the header line of {table.uri} isn't UTF-8", "Save it as CSV in UTF-8, or name its kind with --format."
             )
+        if not first.endswith(("\n", "\r")) and text.read(1):
+            raise UsageError(
+                f"the header line of {table.uri} has more than {CSV_ROW_CHARS:,} characters", "Look into the file: is it CSV?"
+            )
         delimiter = "\t" if table.uri.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t|", key=first.count)
         names = next(csv.reader([first], delimiter=delimiter))
         self._checked(names, table)
-        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        rows = csv.reader(lines, delimiter=delimiter, strict=True)
         column = image_column(names, self._options.image_column)
-        for _ in count():
-            line = rows.line_num + 2
+        while lines.begin_row():
+            line = lines.number
             try:
                 cells = next(rows)
-            except StopIteration:
-                return
             except csv.Error as error:
-                yield Unlisted(f"{table.uri}#line={line}", self.uri, f"not CSV, up to line {rows.line_num + 1}: {error}")
+                yield Unlisted(f"{table.uri}#line={line}", self.uri, f"not CSV, up to line {lines.number}: {error}")
                 continue
-            if cells:
-                yield self._row(names, cells, column, table, line)
+            yield self._row(names, cells, column, table, line)
 
     def _row(self, names: list[str], cells: list[str], column: str | None, table: Found, line: int) -> Item | Unlisted:
         where = f"{table.uri}#line={line}"
@@ -59,7 +62,51 @@ class Delimited(Table):
         if any("\udc80" <= letter <= "\udcff" for cell in cells if not cell.isascii() for letter in cell):
             return Unlisted(where, self.uri, "not UTF-8")
         row = dict(zip(names, cells, strict=True))
-        return self._item(row, column or image_column(row), table, f"line={line}")
+        return self._take(row, column or image_column(row), table, f"line={line}")
+
+
+class _Lines:
+    """The lines below the header for `csv.reader`, which has no limit of its own for the length and the cells of a row."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._first = ""
+        self._chars = 0
+        self.number = 1
+        """Of the line that was read last."""
+
+    def begin_row(self) -> bool:
+        """Go to the next line that isn't empty. Whether there is one.
+
+        Raises:
+            SourceError: Too many are empty.
+        """
+        blank = self._chars = 0
+        while (line := self._text.readline(CSV_ROW_CHARS)) in ("\n", "\r\n", "\r"):
+            self.number += 1
+            blank += len(line)
+            if blank > BLANK_BYTES:
+                check_blank(blank, self.number)
+        self.number += 1
+        self._first = line
+        return bool(line)
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if self._first:
+            line, self._first = self._first, ""
+        elif line := self._text.readline(CSV_ROW_CHARS):
+            self.number += 1
+        else:
+            raise StopIteration
+        self._chars += len(line)
+        if self._chars >= CSV_ROW_CHARS:
+            if not line.endswith(("\n", "\r")):
+                skip_line(self._text, self.number)
+            raise csv.Error(f"a row of more than {CSV_ROW_CHARS:,} characters")
+        return line
 
 
 @dataclass(frozen=True)

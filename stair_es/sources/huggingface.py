@@ -18,7 +18,7 @@ from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.references import refer
 from stair_es.sources.remote import AGAIN, reason_of
 from stair_es.sources.tables import image_column
-from stair_es.sources.values import chosen
+from stair_es.sources.values import chosen, explain
 
 _SCHEME = "hf-dataset"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -91,14 +91,20 @@ class Rows:
         column = image_column(names, self.options.image_column)
         for number, row in self._iterated(rows):
             where = f"{self.uri}#row={number}"
-            used = column or image_column(row, self.options.image_column)
-            referred = refer(row.get(used), base) if used else f"no column with an image; there are: {', '.join(row)[:300]}"
-            if isinstance(referred, str):
-                yield Unlisted(where, self.uri, referred)
-                continue
-            fields = chosen(row, self.options.columns, used)
             own = f"{version}#{number}" if version else None
-            yield Item(referred.uri or where, self.uri, referred.place, own if referred.uri is None else referred.version, fields)
+            try:
+                yield self._item(row, column or image_column(row, self.options.image_column), base, where, own)
+            except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+                yield Unlisted(where, self.uri, explain(error))
+
+    def _item(self, row: Mapping[str, Any], column: str | None, base: str, where: str, version: str | None) -> Item | Unlisted:
+        referred = refer(row.get(column), base) if column else f"no column with an image; there are: {', '.join(row)[:300]}"
+        if isinstance(referred, str):
+            return Unlisted(where, self.uri, referred)
+        fields = chosen(row, self.options.columns, column)
+        if referred.uri is None:
+            return Item(where, self.uri, referred.place, version, fields)
+        return Item(referred.uri, self.uri, referred.place, referred.version, fields)
 
     def _iterated(self, rows: Any) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: ANN401
         try:

@@ -11,9 +11,12 @@ from stair_es.sources.arguments import JSONL, ends_with
 from stair_es.sources.expected import Expected
 from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.limits import LINE_BYTES, LINE_MARKS
 from stair_es.sources.lines import numbered
 from stair_es.sources.opened import files_at, opened
 from stair_es.sources.tables import Table, image_column
+
+_MARKS = (b",", b":", b"[", b"{")
 
 
 class JsonLines(Table):
@@ -31,16 +34,18 @@ class JsonLines(Table):
         self._expected.check(self.uri, at_end=True)
 
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
-        longest = self._options.reading.max_bytes * 4 // 3 + (1 << 20)  # an image in base64, and its fields
+        in_base64 = self._options.reading.max_bytes * 4 // 3
+        longest = min(LINE_BYTES, in_base64 + (1 << 20))  # an image, and its fields
         with opened(table) as file:
             for number, line in numbered(file, longest):
-                if line is None or line.strip():
-                    yield self._row(line, number, table)
+                yield self._row(line, number, table)
 
     def _row(self, line: bytes | None, number: int, table: Found) -> Item | Unlisted:
         where = f"{table.uri}#line={number}"
         if line is None:
             return Unlisted(where, self.uri, "the line is too long")
+        if len(line) > LINE_MARKS and sum(map(line.count, _MARKS)) > LINE_MARKS:  # before a parser makes objects of them
+            return Unlisted(where, self.uri, f"more than {LINE_MARKS:,} commas, colons and brackets in one line")
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -49,7 +54,7 @@ class JsonLines(Table):
             return Unlisted(where, self.uri, f"not a JSON object but a {type(row).__name__}")
         self._expected.saw(row)
         column = image_column(row, self._options.image_column)
-        return self._item(row, column or self._options.image_column, table, f"line={number}")
+        return self._take(row, column or self._options.image_column, table, f"line={number}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from stair_es.errors import UsageError
 from stair_es.sources.arguments import LIST, ends_with, names_container, scheme_of
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.limits import LIST_LINE_BYTES
 from stair_es.sources.lines import numbered
 from stair_es.sources.opened import files_at, opened
 from stair_es.sources.remote import clean
@@ -16,15 +17,13 @@ from stair_es.sources.tables import Table
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.text import with_login
 
-_LONGEST = 1 << 16
-
 
 class Lines(Table):
     """URLs and paths, one a line; empty lines and those that begin with `#` are passed over."""
 
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         with opened(table) as file:
-            for number, line in numbered(file, _LONGEST):
+            for number, line in numbered(file, LIST_LINE_BYTES, comment=b"#"):
                 where = f"{table.uri}#line={number}"
                 if line is None:
                     yield Unlisted(where, self.uri, "the line is too long")
@@ -38,8 +37,8 @@ class Lines(Table):
                         ) from None
                     yield Unlisted(where, self.uri, "not UTF-8")
                     continue
-                if text and not text.startswith("#"):
-                    yield self._item({"image": text}, "image", table, f"line={number}")
+                if text:
+                    yield self._take({"image": text}, "image", table, f"line={number}")
 
 
 @dataclass(frozen=True)

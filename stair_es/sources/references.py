@@ -12,6 +12,7 @@ from typing import Any
 
 from stair_es.sources.arguments import scheme_of
 from stair_es.sources.item import Place
+from stair_es.sources.limits import REFERENCE_CHARS
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import file_version, path_of, uri_of
 from stair_es.sources.places import FileAt, Inline
@@ -41,8 +42,10 @@ def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of 
         base: URL of the folder of the table, without a slash at its end.
     """
     if isinstance(value, Mapping):
-        inner, path = value.get("bytes"), value.get("path")
-        return _decoded(inner) if isinstance(inner, str) and inner else refer(inner or path, base)
+        inner = value.get("bytes") or value.get("path")
+        if isinstance(inner, Mapping):
+            return "the image is an object in an object, not a path, a URL or bytes"
+        return _decoded(inner) if isinstance(inner, str) and value.get("bytes") else refer(inner, base)
     if isinstance(value, (bytes, bytearray)):
         return Referred(None, Inline(bytes(value))) if value else "the image is empty (0 bytes)"
     if value is None or value == "":
@@ -50,8 +53,13 @@ def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of 
     if not isinstance(value, str):
         return f"the image is of type {type(value).__name__}, not a path, a URL or bytes"
     text = value.strip()
-    if data := _DATA.match(text):
-        return _decoded(text[data.end() :])
+    data = _DATA.match(text)
+    return _decoded(text[data.end() :]) if data else _named(text, base)
+
+
+def _named(text: str, base: str) -> Referred | str:
+    if len(text) > REFERENCE_CHARS:
+        return f"a text of {len(text):,} characters, not a path, a URL or bytes"
     scheme = scheme_of(text)
     if scheme in ("http", "https"):
         return with_login(text) or Referred(clean(text), UrlAt(text))

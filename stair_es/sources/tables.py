@@ -14,7 +14,7 @@ from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.opened import STDIN
 from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
 from stair_es.sources.references import Referred, refer
-from stair_es.sources.values import chosen
+from stair_es.sources.values import chosen, explain
 
 IMAGE_COLUMNS = (
     *("image", "img", "image_bytes", "jpg", "jpeg", "png", "webp", "bytes"),
@@ -55,6 +55,13 @@ class Table(OfFiles, ABC):
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         """The images of one file."""
 
+    def _take(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
+        """As `_item`; whatever is wrong with a row, it is one entry that couldn't be listed."""
+        try:
+            return self._item(row, column, table, position)
+        except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+            return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
+
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
         """What a row becomes. `position`: `line=7`, the row's name in the file, for images that have no URI of their own."""
         where = f"{table.uri}#{position}"
@@ -94,7 +101,12 @@ def image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = Non
         return by_name
     suffixes = tuple(IMAGE_SUFFIXES)
     return next(
-        (str(name) for name, value in row.items() if str(value)[-300:].partition("?")[0].lower().endswith(suffixes)), None
+        (
+            str(name)
+            for name, value in row.items()
+            if isinstance(value, str) and value[-300:].partition("?")[0].lower().endswith(suffixes)
+        ),
+        None,
     )
 
 
