@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from stair_es.errors import StairError
+from stair_es.errors import ReadError, StairError
 from stair_es.sources.files import Found
 from stair_es.sources.item import Place
+from stair_es.sources.limits import TAR_GLOBAL_RECORDS, TAR_HEADER_BYTES, TEXT_BYTES
 from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.opened import raw
 from stair_es.sources.places import Inline
 from stair_es.sources.remote import reason_of
 
-TEXT_BYTES = 1 << 20
-"""The longest text member that is read into the fields of a sample."""
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_NO_NUMBER = b"0" * 256
+"""Longer than a file's name may be. Python before 3.11.10 takes time by the square of such a number (CVE-2024-6232)."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,66 @@ def members(tar: Found, max_bytes: int, is_text: Callable[[str], bool]) -> Itera
     """The files of a tar, one after another. A compressed one is unpacked as it comes, its members held in memory one by one."""
     packed = tar.uri.endswith((".gz", ".tgz"))
     try:
-        with raw(tar) as file, tarfile.open(fileobj=file, mode="r|gz" if packed else "r:") as opened:
-            while (info := opened.next()) is not None:
-                opened.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
-                if each := _member(opened, info, tar, max_bytes, is_text, packed=packed):
-                    yield each
-            if not packed and (reason := _unfinished(file, opened.offset)):
-                yield Broken("", reason)
+        with raw(tar) as file:
+            guarded = _Guarded(cast("BinaryIO", gzip.GzipFile(fileobj=file)) if packed else file)
+            with tarfile.open(fileobj=cast("BinaryIO", guarded), mode="r:") as archive:
+                while (info := archive.next()) is not None:
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                    guarded.begin_member(archive, info)
+                    if each := _member(archive, info, tar, max_bytes, is_text, packed=packed):
+                        yield each
+                    guarded.begin_header()
+                if reason := guarded.explain_end(archive.offset):
+                    yield Broken("", reason)
     except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have errors of their own
         reason = error.message if isinstance(error, StairError) else reason_of(error)
         yield Broken("", f"the rest of the tar can't be read: {reason}")
 
 
+class _Guarded:
+    """The file of a tar. Extended headers are as long as they claim, and tarfile reads them whole: here they have a limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = TAR_HEADER_BYTES
+        self._last = b""
+        self.seek, self.tell = file.seek, file.tell
+
+    def begin_header(self) -> None:
+        """What is read next are headers."""
+        self._left = TAR_HEADER_BYTES
+
+    def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        """What is read next are the bytes of a member.
+
+        Raises:
+            ReadError: The headers for all members have become too many, or the next member lies before this one.
+        """
+        if archive.offset <= info.offset:
+            raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
+        if len(archive.pax_headers) > TAR_GLOBAL_RECORDS:
+            raise ReadError(f"more than {TAR_GLOBAL_RECORDS} global pax records")
+        self._left = sys.maxsize
+
+    def read(self, size: int) -> bytes:
+        """For tarfile."""
+        if size > self._left:
+            raise ReadError(f"the headers of one member have more than {TAR_HEADER_BYTES:,} bytes")
+        self._left -= size
+        self._last = self._file.read(size)
+        if size > tarfile.BLOCKSIZE and self._left <= TAR_HEADER_BYTES and _NO_NUMBER in self._last.translate(_DIGITS):
+            raise ReadError(f"a number of {len(_NO_NUMBER)} digits in the headers of a member")
+        return self._last
+
+    def explain_end(self, offset: int) -> str | None:
+        """Why what stands where tarfile stopped isn't the end: it takes a broken header, and a cut between members, for one."""
+        if not self._last:
+            return "the tar has no end mark: the rest may be cut off"
+        return f"the rest of the tar can't be read: bad header at byte {offset}" if any(self._last) else None
+
+
 def _member(
-    opened: tarfile.TarFile, info: tarfile.TarInfo, tar: Found, max_bytes: int, is_text: Callable[[str], bool], *, packed: bool
+    archive: tarfile.TarFile, info: tarfile.TarInfo, tar: Found, max_bytes: int, is_text: Callable[[str], bool], *, packed: bool
 ) -> Member | Broken | None:
     if info.isdir():
         return None
@@ -64,7 +114,7 @@ def _member(
     text = is_text(name)
     if (text and info.size > TEXT_BYTES) or (packed and info.size > max_bytes):
         return Broken(name, f"{info.size} bytes exceed the limit of {TEXT_BYTES if text else max_bytes}")
-    data = _bytes(opened, info) if packed or text else None
+    data = _bytes(archive, info) if packed or text else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")
     if packed and data is not None:
@@ -73,16 +123,6 @@ def _member(
     return Member(name, MemberOf(tar.uri, info.offset_data, info.size, tar.version, secret), data)
 
 
-def _bytes(opened: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    file = opened.extractfile(info)
+def _bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
     return file.read() if file else b""
-
-
-def _unfinished(file: BinaryIO, offset: int) -> str | None:
-    """Why what stands where tarfile stopped isn't the end: it takes a broken header, and a cut between members, for one."""
-    file.seek(offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if not block:
-        file.seek(offset - tarfile.BLOCKSIZE)
-        return None if not any(file.read(tarfile.BLOCKSIZE)) else "the tar has no end mark: the rest may be cut off"
-    return f"the rest of the tar can't be read: bad header at byte {offset}" if any(block) else None

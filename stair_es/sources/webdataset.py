@@ -9,18 +9,20 @@ from urllib.parse import quote
 
 import orjson
 
-from stair_es.errors import SourceError, UsageError
+from stair_es.errors import ReadError, SourceError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import TAR, ends_with, scheme_of
 from stair_es.sources.expected import Expected
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.limits import MEMBER_COST, SAMPLE_BYTES, SAMPLE_IMAGES, SAMPLE_TEXT_BYTES, within
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.opened import files_at, not_stdin
 from stair_es.sources.paths import IMAGE_SUFFIXES
+from stair_es.sources.places import Inline
 from stair_es.sources.remote import clean
 from stair_es.sources.tar import Broken, Member, members
-from stair_es.sources.values import chosen
+from stair_es.sources.values import chosen, explain
 
 _TEXTS = ("txt", "text", "caption", "json", "cls")
 
@@ -32,6 +34,14 @@ class _Sample:
     key: str
     images: dict[str, Member] = field(default_factory=dict)
     columns: dict[str, Any] = field(default_factory=dict)
+    image_bytes: int = 0
+    """In memory."""
+    text_bytes: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """No more images should wait for the texts of the sample."""
+        return len(self.images) >= SAMPLE_IMAGES or self.image_bytes >= SAMPLE_BYTES
 
 
 class Tars:
@@ -83,6 +93,9 @@ class Tars:
             if key != sample.key:
                 yield from self._taken(sample, tar)
                 sample = _Sample(key=key)
+            elif sample.is_full:
+                yield from self._taken(sample, tar)
+                sample.images, sample.image_bytes = {}, 0
             reason = self._add(sample, suffix, each)
             if reason:
                 yield Unlisted(f"{tar.uri}#{quote(each.name)}", self.uri, reason)
@@ -94,10 +107,13 @@ class Tars:
             if suffix in sample.images:
                 return "the name comes twice in its sample"
             sample.images[suffix] = member
+            sample.image_bytes += len(member.place.data) if isinstance(member.place, Inline) else 0
         elif member.data is not None:
+            sample.text_bytes += len(member.data) + MEMBER_COST
             try:
+                within(sample.text_bytes, SAMPLE_TEXT_BYTES)
                 self._text(sample, suffix, member.data)
-            except ValueError as error:
+            except (ValueError, ReadError) as error:
                 return f"left out of its sample's fields: {error}"
         else:
             last = "." + suffix.rpartition(".")[2] if suffix else ""
@@ -114,12 +130,17 @@ class Tars:
         else:
             sample.columns[suffix] = value
 
-    def _taken(self, sample: _Sample, tar: Found) -> Iterator[Item]:
+    def _taken(self, sample: _Sample, tar: Found) -> Iterator[Item | Unlisted]:
         if not sample.images:
             return
         columns = {"__key__": sample.key, **sample.columns} if self._options.columns else sample.columns
         self._expected.saw(columns)
-        fields = chosen(columns, self._options.columns, None)
+        try:
+            fields = chosen(columns, self._options.columns, None)
+        except Exception as error:  # noqa: BLE001  the samples behind it must be taken
+            for member in sample.images.values():
+                yield Unlisted(f"{tar.uri}#{quote(member.name)}", self.uri, explain(error))
+            return
         for member in sample.images.values():
             version = f"{tar.version}#{member.name}" if tar.version else None
             yield Item(f"{tar.uri}#{quote(member.name)}", self.uri, member.place, version, fields)
