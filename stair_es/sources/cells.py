@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from stair_es.errors import ReadError
 from stair_es.extras import need
 from stair_es.sources.item import Read, Reading
-from stair_es.sources.limits import within
+from stair_es.sources.limits import CELL_BYTES, within
 from stair_es.sources.remote import reading as plainly
 
 if TYPE_CHECKING:
     from stair_es.types import Json
 
-_ROWS = 16
-"""Cells that are in memory at a time, for each of the last few stretches."""
-_STRETCHES = 3
-_CURSORS = 4
+_ROWS = 48
+"""Cells that are kept behind a cursor, if they aren't too large: threads come nearly in order."""
+_CURSORS = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class CellOf:
         from stair_es.sources.tables import base_of
 
         with plainly():
-            value = _cursor(self).at(self.row)
+            value = _value_of(self)
         if isinstance(value, bytes):
             within(len(value), reading.max_bytes)
         referred = refer(value, base_of(self.uri))
@@ -58,34 +57,55 @@ class CellOf:
         return {**whole, "column": self.column, "version": self.version}
 
 
+class _GoneBy(Exception):
+    """The cursor stands behind the row, and no longer has its value."""
+
+
 class _Cursor:
-    """A column of a row group, read forwards in stretches: rows come nearly in order, and a whole column may be gigabytes."""
+    """A column of a row group, read forwards row by row: a whole column may be gigabytes, and so may a few rows be."""
 
     def __init__(self, cell: CellOf) -> None:
         self._cell = cell
         self._lock = threading.Lock()
-        self._stretches: OrderedDict[int, Any] = OrderedDict()
+        self._values = OrderedDict[int, Any]()
+        self._bytes = 0
         self._open = ExitStack()
         self._batches: Iterator[Any] | None = None
         self._next = 0
 
-    def at(self, row: int) -> Any:  # noqa: ANN401  bytes or a struct
-        """The value of a row."""
-        wanted = row // _ROWS
+    def at(self, row: int, *, rewind: bool) -> Any:  # noqa: ANN401  bytes or a struct
+        """The value of a row.
+
+        Raises:
+            _GoneBy: It would take a rewind to have it.
+            ReadError: There is no such row.
+        """
         with self._lock:
-            if wanted not in self._stretches and (self._batches is None or wanted < self._next):
-                self._rewind()
-            while wanted not in self._stretches:
-                batch = next(self._batches, None) if self._batches else None
+            if row in self._values:
+                return self._values[row]
+            if row < self._next and not rewind:
+                raise _GoneBy
+            if self._batches is None or row < self._next:
+                self._batches = self._rewound()
+            value = None
+            while self._next <= row:
+                batch = next(self._batches, None)
                 if batch is None:
                     raise ReadError("the table has fewer rows than when it was listed")
-                self._stretches[self._next] = batch
+                if self._next + _ROWS > row:
+                    value = batch.column(0)[0].as_py()
+                    self._keep(self._next, value)
                 self._next += 1
-                while len(self._stretches) > _STRETCHES:
-                    self._stretches.popitem(last=False)
-            return self._stretches[wanted].column(0)[row % _ROWS].as_py()
+            return value
 
-    def _rewind(self) -> None:
+    def _keep(self, row: int, value: Any) -> None:  # noqa: ANN401
+        self._values[row] = value
+        self._bytes += _size(value)
+        while self._bytes > CELL_BYTES or len(self._values) > _ROWS:
+            self._bytes -= _size(self._values.popitem(last=False)[1])
+
+    def _rewound(self) -> Iterator[Any]:
+        from stair_es.sources.arrow_rows import check_dictionaries
         from stair_es.sources.files import Found
         from stair_es.sources.object_places import ObjectAt
         from stair_es.sources.opened import raw
@@ -97,24 +117,35 @@ class _Cursor:
         place = FileAt(cell.uri) if local else ObjectAt(cell.uri, None, cell.secret_url)
         file = self._open.enter_context(raw(Found(cell.uri, place)))
         whole = need("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
-        self._batches = iter(
-            whole.iter_batches(batch_size=_ROWS, row_groups=[cell.group], columns=[cell.column], use_threads=False)
-        )
+        check_dictionaries(whole, file, cell.group, [cell.column])
+        return iter(whole.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
         """Let go of the file."""
         self._open.close()
-        self._stretches.clear()
-        self._batches, self._next = None, 0
+        self._values.clear()
+        self._batches, self._next, self._bytes = None, 0, 0
 
 
-_cursors: OrderedDict[tuple[str, int, str, str | None], _Cursor] = OrderedDict()
+def _size(value: Any) -> int:  # noqa: ANN401
+    return len((value.get("bytes") if isinstance(value, dict) else value) or b"")
+
+
+_cursors: OrderedDict[tuple[object, ...], _Cursor] = OrderedDict()
 _guard = threading.Lock()
 
 
-def _cursor(cell: CellOf) -> _Cursor:
+def _value_of(cell: CellOf) -> Any:  # noqa: ANN401
+    """The value of a cell: by the cursor that all threads share; where that has gone by, by one of the thread's own."""
+    try:
+        return _cursor(cell, None).at(cell.row, rewind=False)
+    except _GoneBy:
+        return _cursor(cell, threading.get_ident()).at(cell.row, rewind=True)
+
+
+def _cursor(cell: CellOf, thread: int | None) -> _Cursor:
     """The process's cursor of the cell's column; only the last few are kept."""
-    key = (cell.uri, cell.group, cell.column, cell.version)
+    key = (cell.uri, cell.group, cell.column, cell.version, thread)
     with _guard:
         found = _cursors.pop(key, None) or _Cursor(cell)
         _cursors[key] = found

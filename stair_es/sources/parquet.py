@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import PARQUET, ends_with
+from stair_es.sources.arrow_rows import Row, reopened, rows_of
 from stair_es.sources.cells import CellOf
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.limits import FIELDS_BYTES, LINE_BYTES
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.opened import files_at, not_stdin, raw
+from stair_es.sources.references import Referred
 from stair_es.sources.remote import AGAIN, reason_of
 from stair_es.sources.tables import Table, image_column
-from stair_es.sources.values import chosen
-
-_ROWS = 1000
+from stair_es.sources.values import chosen, explain
 
 
 class Parquet(Table):
@@ -28,13 +29,13 @@ class Parquet(Table):
         parquet = need("pyarrow.parquet", "tables")
         try:
             with raw(table) as file:
-                yield from self._of(parquet.ParquetFile(file, pre_buffer=False), table)
+                yield from self._of(parquet.ParquetFile(file, pre_buffer=False), file, table)
         except StairError:
             raise
         except Exception as error:
             raise SourceError(f"{table.uri} can't be read on: {reason_of(error)}", AGAIN) from error
 
-    def _of(self, whole: Any, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
+    def _of(self, whole: Any, file: BinaryIO, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
         schema = whole.schema_arrow
         self._checked(schema.names, table)
         column = _image_column(schema, self._options.image_column)
@@ -44,35 +45,40 @@ class Parquet(Table):
             )
         in_cell = _holds_bytes(schema.field(column).type)
         names = [name for name in self._wanted(schema.names) if name != column and not _holds_bytes(schema.field(name).type)]
+        whole = reopened(whole, file)
+        limits = dict.fromkeys(names, FIELDS_BYTES) | ({} if in_cell else {column: LINE_BYTES})  # it may hold a data: URI
         first = 0
         for group in range(whole.num_row_groups):
-            for row, values in enumerate(_batches(whole, group, names if in_cell else [*names, column])):
-                position = f"row={first + row}"
-                if in_cell:
-                    yield self._cell(table, values, column, group, row, position)
-                else:
-                    yield self._item(values, column, table, position)
-            first += whole.metadata.row_group(group).num_rows
+            rows, taken = whole.metadata.row_group(group).num_rows, 0
+            try:
+                for values in rows_of(whole, file, group, limits):
+                    cell = self._cell_of(table, group, taken, column) if in_cell else None
+                    yield self._row(values, column, cell, table, f"row={first + taken}")
+                    taken += 1
+            except Exception as error:  # noqa: BLE001  the row groups behind it must be taken
+                lost = f"{table.uri}#rows={first + taken}-{first + rows - 1}"
+                yield Unlisted(lost, self.uri, f"these rows can't be read: {explain(error)}")
+            first += rows
 
     def _wanted(self, names: list[str]) -> list[str]:
         columns = set(self._options.columns.values() or ("caption", "text", "txt"))
         return [name for name in names if name in columns or "*" in columns]
 
-    def _cell(self, table: Found, values: dict[str, Any], column: str, group: int, row: int, position: str) -> Item:
-        place = table.place
-        secret = place.secret_url if isinstance(place, ObjectAt) else None
-        version = f"{table.version}#{position}" if table.version else None
-        cell = CellOf(table.uri, group, row, column, table.version, secret)
-        return Item(f"{table.uri}#{position}", self.uri, cell, version, chosen(values, self._options.columns, column))
+    def _row(self, values: Row, column: str, cell: CellOf | None, table: Found, position: str) -> Item | Unlisted:
+        if isinstance(values, str):
+            return Unlisted(f"{table.uri}#{position}", self.uri, values)
+        if cell is None:
+            return self._take(values, column, table, position)
+        try:
+            fields = chosen(values, self._options.columns, column)
+        except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+            return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
+        return self._made(Referred(None, cell), fields, f"{table.uri}#{position}", table)
 
-
-def _batches(whole: Any, group: int, names: list[str]) -> Iterator[dict[str, Any]]:  # noqa: ANN401
-    """The rows of a row group, with `names` alone."""
-    if not names:
-        yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
-        return
-    for batch in whole.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names):
-        yield from batch.to_pylist()
+    @staticmethod
+    def _cell_of(table: Found, group: int, row: int, column: str) -> CellOf:
+        secret = table.place.secret_url if isinstance(table.place, ObjectAt) else None
+        return CellOf(table.uri, group, row, column, table.version, secret)
 
 
 def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401

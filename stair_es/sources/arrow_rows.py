@@ -1,0 +1,149 @@
+"""Rows of a Parquet file, a bounded number of bytes at a time, however small the file is that they are packed into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, TypeAlias
+
+from stair_es.errors import ReadError
+from stair_es.extras import need
+from stair_es.sources.limits import DICTIONARY_BYTES, PARQUET_BATCH_BYTES, PARQUET_BATCH_ROWS
+
+Row: TypeAlias = "dict[str, Any] | str"
+"""Column -> value, or why the row can't be taken."""
+_VALUE_BYTES = 64
+_DICTIONARY_PAGE = 2
+
+
+def reopened(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
+    """The same `ParquetFile`, with texts in lists and objects as dictionaries: a row may hold a long one a million times."""
+    leaves = (whole.schema.column(number) for number in range(whole.metadata.num_columns))
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and _is_nested(leaf)]
+    parquet = need("pyarrow.parquet", "tables")
+    return parquet.ParquetFile(file, metadata=whole.metadata, read_dictionary=texts, pre_buffer=False)
+
+
+def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[Row]:  # noqa: ANN401  has no types
+    """The rows of a row group, with some of its columns.
+
+    Args:
+        whole: The `ParquetFile`.
+        file: What it reads from.
+        group: Which row group.
+        limits: Column -> the most that a value of it may take, in bytes; these columns are read.
+
+    Raises:
+        ReadError: A column's dictionary is too large.
+    """
+    if not limits:
+        yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
+        return
+    size = _rows_at_a_time(whole, check_dictionaries(whole, file, group, limits), group)
+    for batch in whole.iter_batches(batch_size=size, row_groups=[group], columns=list(limits), use_threads=False):
+        names = batch.schema.names
+        for values in zip(*(_values(batch.column(name), limits[name]) for name in names), strict=True):
+            row = dict(zip(names, values, strict=True))
+            wrong = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
+            yield wrong or row
+        del batch  # before the next one is made
+
+
+def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
+    """Number of each column of a row group that belongs to `names` -> bytes of its dictionary, 0 for none.
+
+    Raises:
+        ReadError: One has more than `DICTIONARY_BYTES`.
+    """
+    meta, found = whole.metadata.row_group(group), dict[int, int]()
+    for number in range(meta.num_columns):
+        column = meta.column(number)
+        path = column.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            found[number] = _dictionary_bytes(file, column)
+            if found[number] > DICTIONARY_BYTES:
+                raise ReadError(
+                    f"the dictionary of column {path!r} has {found[number]:,} bytes, the limit is {DICTIONARY_BYTES:,}"
+                )
+    return found
+
+
+def _rows_at_a_time(whole: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
+    """Return how many rows may be unpacked at once, should each value be as long as its column's dictionary."""
+    meta, row_bytes = whole.metadata.row_group(group), 0.0
+    for number, dictionary_bytes in dictionaries.items():
+        column, leaf = meta.column(number), whole.schema.column(number)
+        longest = max(0 if _is_nested(leaf) else dictionary_bytes, leaf.length, 8)
+        row_bytes += max(column.total_uncompressed_size, longest * column.num_values) / max(meta.num_rows, 1)
+    return int(min(max(PARQUET_BATCH_BYTES / max(row_bytes, 1), 1), PARQUET_BATCH_ROWS))
+
+
+def _is_nested(leaf: Any) -> bool:  # noqa: ANN401
+    return bool(leaf.path != leaf.name)
+
+
+def _dictionary_bytes(file: BinaryIO, column: Any) -> int:  # noqa: ANN401
+    """Return how large the dictionary of a column chunk is, unpacked: its header says so, the file's footer doesn't."""
+    start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
+    file.seek(start)
+    head = iter(file.read(16))
+    try:
+        kind, size = _int(head), _int(head)
+    except StopIteration:
+        return 0
+    return size if kind == _DICTIONARY_PAGE else 0
+
+
+def _int(head: Iterator[int]) -> int:
+    """Return the next field of a struct of integers in Thrift's compact protocol: a byte for the field, then a zigzag varint."""
+    next(head)
+    number = shift = 0
+    while True:
+        byte = next(head)
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return number >> 1
+
+
+def _values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
+    """The values of a column, a `ReadError` in the place of each that takes more than `most_bytes`."""
+    if _weigh(column) <= most_bytes:
+        yield from column.to_pylist()
+        return
+    for number, scalar in enumerate(column):
+        weight = _weigh_entry(scalar) if isinstance(scalar, _arrow().DictionaryScalar) else _weigh(column.slice(number, 1))
+        yield scalar.as_py() if weight <= most_bytes else ReadError(f"{weight:,} bytes, the limit is {most_bytes:,}")
+
+
+def _weigh(array: Any) -> int:  # noqa: ANN401
+    """Return about how many bytes the values of an Arrow array take as Python objects, at most."""
+    kind, types = array.type, _arrow().types
+    weight = len(array) * _VALUE_BYTES
+    if types.is_dictionary(kind):
+        compute = need("pyarrow.compute", "tables")
+        lengths = compute.binary_length(array.dictionary) if _is_text(array.dictionary) else None
+        return weight + (compute.sum(lengths.take(array.indices)).as_py() or 0) if lengths else weight
+    if types.is_struct(kind):
+        return weight + sum(map(_weigh, array.flatten()))
+    if types.is_fixed_size_list(kind):
+        return weight + _weigh(array.flatten())
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        children = [array.keys, array.items] if types.is_map(kind) else [array.values]
+        return weight + sum(_weigh(child.slice(first, last - first)) for child in children)
+    return weight + int(array.nbytes)
+
+
+def _is_text(array: Any) -> bool:  # noqa: ANN401
+    types, kind = _arrow().types, array.type
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _weigh_entry(scalar: Any) -> int:  # noqa: ANN401
+    entry = scalar.value
+    buffer = entry.as_buffer() if isinstance(entry, _arrow().BinaryScalar) else None
+    return _VALUE_BYTES + (buffer.size if buffer else 0)
+
+
+def _arrow() -> Any:  # noqa: ANN401
+    return need("pyarrow", "tables")
