@@ -18,6 +18,7 @@ from stair_es.cluster.ledger import Stored
 from stair_es.sources.decode import Decoded
 from stair_es.sources.item import Item, Unlisted
 from stair_es.sources.places import Inline
+from stair_es.sources.values import weigh
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class Batch:
 
 
 def bytes_of(listed: Item | Unlisted) -> int:
-    """What an image weighs before its bytes are read: nothing, unless it was listed with them."""
-    return len(listed.place.data) if isinstance(listed, Item) and isinstance(listed.place, Inline) else 0
+    """What an image weighs before its bytes are read: its fields, and its bytes if it was listed with them."""
+    if isinstance(listed, Unlisted):
+        return 0
+    return weigh(listed.fields) + (len(listed.place.data) if isinstance(listed.place, Inline) else 0)
 
 
 def now() -> str:

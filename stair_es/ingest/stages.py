@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Item, Read, Reading
+from stair_es.sources.limits import PREPARED_BYTES
 from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
@@ -77,27 +79,40 @@ def check_batch(batch: Batch, job: Job) -> Batch:
 
 
 def prepare_batch(batch: Batch, job: Job) -> Batch:
-    """Bytes, then pixels, then what the enrichers add."""
-    with batch.timed("read"):
-        for i, wanted in batch.of(Wanted):
-            go_on()
-            batch.images[i] = _read(wanted, job)
-        _skip_known_content(batch, job)
-    with batch.timed("decode"):
-        for i, loaded in batch.of(Loaded):
+    """Bytes, then pixels, then what the enrichers add; of large images not all of the batch at once."""
+    waiting = deque(batch.of(Wanted))
+    while waiting:
+        places, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
+        with batch.timed("read"):
+            while waiting and held_bytes < PREPARED_BYTES:
+                go_on()
+                place, wanted = waiting.popleft()
+                image = _read(wanted, job)
+                held_bytes += len(image.data) if isinstance(image, Loaded) else 0
+                places.append(place)
+                part.images.append(image)
+            _skip_known_content(part, job)
+        _prepare(part, job)
+        for place, state in zip(places, part.images, strict=True):
+            batch.images[place] = state
+    return batch
+
+
+def _prepare(part: Batch, job: Job) -> None:
+    with part.timed("decode"):
+        for i, loaded in part.of(Loaded):
             try:
                 decoded = decode(loaded.data, job.image_spec, job.limits, job.document.thumbnail_px)
             except DecodeError as error:
-                batch.images[i] = Outcome(loaded.item, "dead", "decode", error.message)
+                part.images[i] = Outcome(loaded.item, "dead", "decode", error.message)
                 continue
-            batch.images[i] = Ready(loaded, decoded, loaded.item.fields)
+            part.images[i] = Ready(loaded, decoded, loaded.item.fields)
     if job.enrichers:
-        with batch.timed("enrich"):
+        with part.timed("enrich"):
             for spec in job.enrichers:
-                _enrich(batch, spec)
-    for i, ready in batch.of(Ready):  # bytes and places have done their work: they needn't travel
-        batch.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
-    return batch
+                _enrich(part, spec)
+    for i, ready in part.of(Ready):  # bytes and places have done their work: they needn't travel
+        part.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
 
 
 def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Outcome:
