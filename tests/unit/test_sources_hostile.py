@@ -1,0 +1,196 @@
+"""Files that are meant to end a run, to hide the rest of a source, or to take all memory or time: each costs a failed entry."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import hostile_files
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from hostile_files import deep_object, member
+
+from stair_es.errors import UsageError
+from stair_es.sources import cells, lines
+from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.places import Inline
+from stair_es.sources.registry import open_source
+
+MOST_MB, MOST_S = 600, 20
+"""Of memory beyond what the process had before, and of CPU time, for each of the files."""
+EXPECTED = {
+    "long-name.tar.gz": (1, 1, "headers of one member"),
+    "pax-header.tar.gz": (1, 1, "headers of one member"),
+    "global-records.tar.gz": (1, 1, "global pax records"),
+    "sparse-map.tar.gz": (1, 1, "headers of one member"),
+    "digits.tar": (1, 1, "256 digits"),
+    "one-key.tar.gz": (8, 0, ""),
+    "texts-of-one-key.tar.gz": (0, 698, "exceed the limit"),
+    "objects.jsonl.gz": (1, 1, "commas, colons and brackets"),
+    "long-line.jsonl.gz": (1, 1, "too long"),
+    "emoji.jsonl.gz": (1, 1, "not a path"),
+    "line-ends.jsonl.gz": (1, 1, "empty lines"),
+    "line-ends.csv.gz": (1, 1, "empty lines"),
+    "commas.csv.gz": (2, 1, "a row of more than"),
+    "comments.txt.gz": (1, 1, "empty lines and comments"),
+    "captions-2.parquet": (0, 400, "the limit is"),
+    "captions-8.parquet": (0, 100, "the limit is"),
+    "lists.parquet": (0, 2, "the limit is"),
+    "nulls.parquet": (0, 1, "the limit is"),
+    "cells.parquet": (8, 0, ""),
+    "dictionary.parquet": (0, 1, "the dictionary of column 'caption'"),
+}
+"""Name -> images, failed entries, and what their reason says."""
+
+
+def _all(path: Path, **options: Any) -> list[Item | Unlisted]:  # noqa: ANN401
+    return list(open_source(str(path), SourceOptions(**options)).items())
+
+
+def _kinds(found: list[Item | Unlisted]) -> str:
+    return "".join("i" if isinstance(each, Item) else "f" for each in found)
+
+
+def test_no_file_takes_more_than_its_memory_and_time(tmp_path: Path) -> None:
+    assert set(EXPECTED) == set(hostile_files.FILES)
+    reader = subprocess.run([sys.executable, hostile_files.__file__, tmp_path], stdout=subprocess.PIPE, check=True, timeout=300)
+    told = {each["name"]: each for each in map(json.loads, reader.stdout.splitlines())}
+    assert {name: each["error"] for name, each in told.items() if "error" in each} == {}
+    outcomes = {name: (each.get("images", 0), each.get("failed", 0)) for name, each in told.items()}
+    assert outcomes == {name: (images, failed) for name, (images, failed, _) in EXPECTED.items()}
+    assert [name for name, (_, failed, reason) in EXPECTED.items() if failed and reason not in told[name]["reasons"][0]] == []
+    assert {name: each["mb"] for name, each in told.items() if each["mb"] > MOST_MB} == {}
+    assert {name: each["s"] for name, each in told.items() if each["s"] > MOST_S} == {}
+
+
+@pytest.mark.parametrize("columns", [{"x": "x"}, {"*": "*"}])
+def test_a_deep_member_costs_its_own_sample_alone(tmp_path: Path, columns: dict[str, str]) -> None:
+    deep = member("b.json", b'{"x": ' + deep_object() + b"}")
+    parts = [member("a.jpg", b"1"), member("b.jpg", b"2"), deep, member("c.jpg", b"3"), member("c.json", b'{"x": 1}')]
+    (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
+    found = _all(tmp_path / "x.tar", columns=columns)
+    assert _kinds(found) == "ifi"
+    assert found[1].uri.endswith("#b.jpg")
+    assert "nested too deeply" in found[1].reason  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"path": "b.jpg", "x": %s}' % deep_object(),
+        b'{"path": "b.jpg", "x": %s}' % deep_object(5000),
+        b'{"image": %s}' % deep_object().replace(b'"a"', b'"bytes"'),
+        b'{"nothing": %s}' % deep_object(),
+        b'{"path": "b.jpg", "x": [%s0]}' % (b"0," * 20_000),
+        b'{"path": "b.jpg", "x": "%s"}' % (b"x" * 2_000_000),
+    ],
+)
+def test_a_line_of_json_costs_itself_alone(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join([b'{"path": "a.jpg", "x": 1}', line, b'{"path": "c.jpg"}']))
+    found = _all(tmp_path / "x.jsonl", columns={"*": "*"})
+    assert _kinds(found) == "ifi"
+    assert found[1].uri.endswith("#line=2")
+
+
+def test_a_row_of_parquet_costs_itself_alone(tmp_path: Path) -> None:
+    long = ["one", "x" * 2_000_000, "three"]
+    for name, images in {"cells": [b"1", b"2", b"3"], "paths": ["a.jpg", "b.jpg", "c.jpg"]}.items():
+        pq.write_table(pa.table({"image": images, "caption": long, "tags": [["a"], ["b" * 2_000_000], None]}), tmp_path / name)
+        for columns in ({}, {"t": "tags"}, {"*": "*"}):
+            found = _all(tmp_path / name, columns=columns, format="parquet")
+            assert _kinds(found) == "ifi"
+            assert found[1].uri.endswith("#row=1")
+
+
+def test_images_in_texts_may_be_longer_than_fields(tmp_path: Path) -> None:
+    images = [b"x", b"y" * 3_000_000]
+    data = ["data:image/png;base64," + base64.b64encode(image).decode() for image in images]
+    pq.write_table(pa.table({"image": data, "caption": ["a", "b"]}), tmp_path / "x.parquet")
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"image": each}) for each in data))
+    for name in ("x.parquet", "x.jsonl"):
+        found = [each.place for each in _all(tmp_path / name) if isinstance(each, Item)]
+        assert found == [Inline(image) for image in images]
+
+
+def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "CELL_BYTES", 100)
+    images = [bytes([number]) * 60 for number in range(20)]
+    pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
+    places = [each.place for each in _all(tmp_path / "x.parquet") if isinstance(each, Item)]
+    for number in (0, 5, 1, 6, 2, 19, 7, 7, 0):
+        read = places[number].read(Reading())
+        assert read is not None
+        assert read.data == images[number]
+
+
+def test_a_damaged_row_group_costs_itself_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"path": [f"{number}.jpg" for number in range(90)]}), path, row_group_size=30, compression="zstd")
+    column, data = pq.ParquetFile(path).metadata.row_group(1).column(0), bytearray(path.read_bytes())
+    start = column.dictionary_page_offset
+    data[start + 20 : start + column.total_compressed_size] = bytes(column.total_compressed_size - 20)
+    path.write_bytes(data)
+    found = _all(path)
+    assert _kinds(found) == "i" * 30 + "f" + "i" * 30
+    assert found[30].uri.endswith("#rows=30-59")
+
+
+def test_texts_in_lists_come_as_they_were(tmp_path: Path) -> None:
+    tags = [["a", "b"], None, [], ["a", None, "a"]]
+    table = pa.table({"path": list("abcd"), "tags": tags, "kind": pa.array(list("xyxx")).dictionary_encode()})
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = [each.fields for each in _all(tmp_path / "x.parquet", columns={"*": "*"}) if isinstance(each, Item)]
+    assert found == [
+        {"tags": ["a", "b"], "kind": "x"},
+        {"kind": "y"},
+        {"tags": [], "kind": "x"},
+        {"tags": ["a", "a"], "kind": "x"},
+    ]
+
+
+def test_a_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "ENDLESS_BYTES", 3 << 20)
+    for name, head in {"x.txt": b"a.jpg\n", "x.csv": b"path\na.jpg\n"}.items():
+        (tmp_path / name).write_bytes(head + b"x" * (2 << 20) + b"\nb.jpg\n" + b"x" * (5 << 20) + b"\nc.jpg\n")
+        found = _all(tmp_path / name)
+        assert _kinds(found).startswith("ifi")
+        assert "c.jpg" not in found[-1].uri
+        assert isinstance(found[-1], Unlisted)
+        assert "has no end within" in found[-1].reason
+
+
+def test_a_header_without_end_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"path," * 300_000 + b"\na.jpg\n")
+    with pytest.raises(UsageError, match="header line"):
+        _all(tmp_path / "x.csv")
+
+
+def test_lines_keep_their_numbers_behind_empty_ones(tmp_path: Path) -> None:
+    for name, comment in {"x.txt": b"# c\n", "x.jsonl": b"\n"}.items():
+        bad = b"\xff\n" if name == "x.txt" else b"{\n"
+        (tmp_path / name).write_bytes(b"\n \t\n\r\n" + comment + bad + b"\n" * 70_000 + bad + b"\n  " + bad)
+        assert [each.uri.rpartition("#")[2] for each in _all(tmp_path / name)] == ["line=5", "line=70006", "line=70008"]
+
+
+def test_large_samples_are_taken_before_they_are_whole(tmp_path: Path) -> None:
+    parts = [member("k.txt", b"all")]
+    parts += [member(f"k.{number}.jpg", b"x") for number in range(1500)]
+    parts += [member("k.json", b'{"n": 1}')]
+    (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
+    items = [each for each in _all(tmp_path / "x.tar", columns={"*": "*"}) if isinstance(each, Item)]
+    assert len({item.uri for item in items}) == 1500
+    assert [item.fields.get("n") for item in (items[999], items[1000])] == [None, 1]
+    assert {item.fields["txt"] for item in items} == {"all"}
+
+
+def test_a_compressed_tar_with_a_broken_header_says_so(tmp_path: Path) -> None:
+    whole = member("a.jpg", b"1") + b"garbage!" * 64 + member("b.jpg", b"2") + bytes(2 * tarfile.BLOCKSIZE)
+    found = _all(hostile_files.pack(tmp_path / "x.tar.gz", (whole, 1)))
+    assert _kinds(found) == "if"
+    assert "bad header at byte 1024" in found[1].reason  # type: ignore[union-attr]
