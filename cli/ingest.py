@@ -45,8 +45,9 @@ def ingest(
         list[str] | None,
         typer.Option(
             "--map",
-            metavar="FIELD=COLUMN,...",
-            help="Columns to carry into the document; `*` for all of them. Without it the caption alone.",
+            metavar="FIELD[:TYPE]=COLUMN,...",
+            help="Columns to carry into the document; `*` for all of them. Without it the caption alone. "
+            "TYPE int or float makes numbers of text, as in CSV.",
             rich_help_panel=_SOURCES,
         ),
     ] = None,
@@ -297,24 +298,29 @@ def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_l
 
 
 def _columns(given: list[str]) -> dict[str, str]:
-    """Field -> column of `--map a=b,c=d --map e=f`; `*` stands for all.
+    """Field -> column of `--map a=b,c:float=d --map e=f`; `*` stands for all.
 
     Raises:
         UsageError: Not of that form, a field comes twice, or has the name of one of ours.
     """
     from stair_es.cluster.documents import check_fields
+    from stair_es.sources.values import NUMBERS, split_type
 
-    columns: dict[str, str] = {}
+    columns, names = dict[str, str](), set[str]()
     for part in (part.strip() for text in given for part in text.split(",")):
         field, equals, column = part.partition("=")
         if part == "*":
             field = column = "*"
         elif not (field and equals and column):
-            raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,licence=license or --map '*'.")
-        if field in columns:
-            raise UsageError(f"--map names the field {field!r} twice", "Give each field one column.")
+            raise UsageError(f"not a column mapping: {part!r}", "Write --map caption=text,price:float=cost or --map '*'.")
+        name = split_type(field)[0]
+        if ":" in name:
+            raise UsageError(f"no such type: {field!r}", f"Write NAME:TYPE=COLUMN with one of {', '.join(NUMBERS)}.")
+        if name in names:
+            raise UsageError(f"--map names the field {name!r} twice", "Give each field one column.")
         columns[field] = column
-    check_fields(set(columns) - {"*"})
+        names.add(name)
+    check_fields(names - {"*"})
     return columns
 
 

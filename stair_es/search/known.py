@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
+_QUOTED = re.compile(r'"[^"]*"')
+_RANGES = re.compile(r"(?<![\w.-])([\w.-]{1,255}):(?:[<>]=?|[\[{])\s*(?:\*\s+TO\s+)?(-?\d+(?:\.\d+)?)(?=[\s)\]}]|$)")
+"""Field and number of `price:>20`, `price:[20 TO 30]` in a query string."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class Known:
     """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
     """The fields of all indices together, at the top level."""
+    texts: frozenset[str] = frozenset()
+    """Those of them that are of the type text or keyword in any index."""
     ordered: bool = True
     """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
     policy: WordPolicy | None = None
@@ -77,17 +82,29 @@ class Known:
             excluded=[_in_words_of(becomes, word) for word in question.excluded],
         )
 
-    def check_caption(self, question: Question) -> None:
-        """Nothing, if the field that BM25 should search is there.
+    def check_fields(self, question: Question) -> None:
+        """Nothing, if the field that BM25 should search is there, and those that filters compare with numbers aren't texts.
 
         Raises:
-            QueryError: It isn't: the engine would find nothing, and say nothing.
+            QueryError: The engine would find nothing, or nonsense, and say nothing.
         """
+        for clause in question.filters:
+            if isinstance(asked := clause.get("query_string"), Mapping):
+                self._check_ranges(str(asked.get("query")))
         if question.caption.strip() and question.caption_field.partition(".")[0] not in self.names:
             raise QueryError(
                 f"no index that the name stands for has the field {question.caption_field!r}",
                 f"Fields: {', '.join(sorted(self.names))}.",
             )
+
+    def _check_ranges(self, query: str) -> None:
+        for field, bound in _RANGES.findall(_QUOTED.sub("", query)):
+            if field in self.texts:
+                raise QueryError(
+                    f"{field!r} holds texts in this index: a comparison with the number {bound} would compare letters",
+                    f"Make it a number in a new index, by --map {field}:float=COLUMN or --mapping. To compare letters, "
+                    f'write the filter as {{"range": {{"{field}": {{"gte": "{bound}"}}}}}}.',
+                )
 
     def check_model(self, model_id: str) -> None:
         """Nothing, if vectors of this model may be compared with those in the index.
@@ -155,6 +172,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         text_tower=_text_tower([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
         names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
+        texts=frozenset(name for found in answer.values() for name in _texts(found["mappings"])),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )
@@ -193,6 +211,10 @@ def _without_revision(model_id: str) -> str:
     `run-pad-0c61e1f0a2b3`, `mine` of `mine@2`.
     """
     return _REVISION.sub("", model_id)
+
+
+def _texts(mapping: Mapping[str, Any]) -> list[str]:
+    return [name for name, field in mapping.get("properties", {}).items() if field.get("type") in ("text", "keyword")]
 
 
 def _sortable(mapping: Mapping[str, Any]) -> bool:

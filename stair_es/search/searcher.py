@@ -158,7 +158,7 @@ class Searcher:
         """The engine's answer; asked again where the alias has moved since the last look."""
         for last in (False, True):
             target, known = self._ready()
-            known.check_caption(question)
+            known.check_fields(question)
             shape = choose(target, known.one, self._plugins, how.shape)
             asked = request_body(
                 known.asked_of(question),

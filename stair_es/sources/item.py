@@ -94,7 +94,9 @@ class SourceOptions:
     format: str | None = None
     """Name of a source kind (`stair-es plugins`); None to go by the argument."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Document field -> column of the table; `{"*": "*"}` for all columns by their own names; empty for the caption alone."""
+    """Document field -> column of the table; `{"*": "*"}` for all columns by their own names; empty for the caption alone.
+
+    A field `price:float` or `year:int` is called `price`, `year`, and holds numbers: columns of CSV are texts otherwise."""
     image_column: str | None = None
     """The column with the image's bytes, path or URL; None to find it by name and content."""
     reading: Reading = field(default_factory=Reading)

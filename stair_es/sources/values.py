@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from stair_es.sources.limits import FIELDS_BYTES
 if TYPE_CHECKING:
     from stair_es.types import Json
 
+NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
+"""Types that the fields of a table can be given, since all that CSV knows is text."""
 DEEPEST = 8
 _LONG = 2**63
 _VALUE_BYTES = 64
@@ -64,19 +66,35 @@ def chosen(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str
     """Document field -> value, as `SourceOptions.columns` says; empty ones are left out.
 
     Raises:
-        ReadError: They are more than a document should hold.
+        ReadError: They are more than a document should hold, or what was asked for as a number is none.
     """
     if not columns:
         caption = next((name for name in ("caption", "text", "txt") if isinstance(row.get(name), str) and row[name]), None)
         columns = {"caption": caption} if caption else {}
     wanted = {field: column for field, column in columns.items() if column != "*"}
     if "*" in columns.values():
-        taken = {image_column, *wanted.values(), *wanted}
+        taken = {image_column, *wanted.values(), *(split_type(field)[0] for field in wanted)}
         wanted |= {name: name for name in row if name not in taken}
-    made = ((field, json_safe(row.get(column))) for field, column in wanted.items())
+    made = (_made(field, column, row.get(column)) for field, column in wanted.items())
     fields: dict[str, Json] = {field: value for field, value in made if value is not None and value != ""}
     check_fields_size(fields)
     return fields
+
+
+def split_type(field: str) -> tuple[str, str]:
+    """Name and type of a field as `SourceOptions.columns` has it: `price:float`. The type is empty where none is asked for."""
+    name, _, kind = field.partition(":")
+    return (name, kind) if kind in NUMBERS else (field, "")
+
+
+def _made(field: str, column: str, value: Any) -> tuple[str, Json]:  # noqa: ANN401
+    name, kind = split_type(field)
+    if not kind or value is None or value == "":
+        return name, json_safe(value)
+    try:
+        return name, json_safe(NUMBERS[kind](value))
+    except (TypeError, ValueError, OverflowError):
+        raise ReadError(f"column {column!r} isn't of type {kind}: {str(value)[:80]!r}") from None
 
 
 def check_fields_size(fields: Mapping[str, Json]) -> None:

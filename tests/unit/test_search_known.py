@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from stair_es.errors import QueryError
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.known import Known, add_fit
+from stair_es.search.question import Question, parse_filter
 from stair_es.search.shapes import Fields
-from stair_es.types import Fit
+from stair_es.types import Fit, SparseVector
 
 
 def remedy(model: str, name: str, asked: str, fit: Fit | None = None) -> str:
@@ -56,3 +59,43 @@ def test_the_model_of_an_index_comes_with_its_fit() -> None:
     assert add_fit(ModelSpec(name="org/run"), known).fit == "pad"
     assert add_fit(ModelSpec(name="org/run", fit="crop"), known).fit == "crop"
     assert add_fit(ModelSpec(name="org/other"), known).fit is None
+
+
+SHOP = Known(
+    fields={},
+    model="m",
+    model_name="m",
+    names=frozenset({"price", "taken", "width"}),
+    texts=frozenset({"price", "taken", "caption"}),
+)
+
+
+def _filtered(text: str) -> Question:
+    return Question(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
+
+
+@pytest.mark.parametrize(
+    "text", ["price:>20", "price:<=-2.5", "width:>1 AND (price:[20 TO 30])", "price:{* TO 30}", "price:> 20"]
+)
+def test_numbers_are_not_compared_with_texts(text: str) -> None:
+    with pytest.raises(QueryError, match="'price' holds texts in this index") as wrong:
+        SHOP.check_fields(_filtered(text))
+    assert "--map price:float=COLUMN" in wrong.value.remedy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("width:>20", "price:20", "taken:[2024-01-01 TO 2024-12-31]", "price:>cheap", 'caption:"price:>20"'),
+        '{"range": {"price": {"gte": "20"}}}',
+    ],
+)
+def test_what_else_is_compared(text: str) -> None:
+    SHOP.check_fields(_filtered(text))
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000, '"\\"' * 100_000, "price:[" + " " * 200_000, "price:>" + "1" * 200_000 + "x"])
+def test_long_filters_are_looked_through_quickly(text: str) -> None:
+    start = time.process_time()
+    SHOP.check_fields(_filtered(text))
+    assert time.process_time() - start < 2

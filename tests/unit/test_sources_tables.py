@@ -317,6 +317,17 @@ def test_bytes_in_place_of_a_list_are_one_error(folder: Path) -> None:
     assert [type(each) for each in _all(folder / "t.txt")] == [Item, Unlisted]
 
 
+def test_columns_of_csv_become_numbers_where_they_are_asked_for(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,cost,year\na.jpg,3,1999\na.jpg, 2.5 ,\na.jpg,n/a,\na.jpg,nan,1.5\n")
+    found = _all(folder / "t.csv", columns={"price:float": "cost", "year:int": "year", "*": "*"})
+    first, second, third, last = found
+    assert (first.fields, second.fields) == ({"price": 3.0, "year": 1999}, {"price": 2.5})  # type: ignore[union-attr]
+    assert isinstance(first.fields["price"], float)  # type: ignore[union-attr]  # or the engine would map a whole number first
+    assert third.reason == "column 'cost' isn't of type float: 'n/a'"  # type: ignore[union-attr]
+    assert last.reason == "column 'year' isn't of type int: '1.5'"  # type: ignore[union-attr]
+    assert _good(folder / "t.csv", columns={"price": "cost"})[0].fields == {"price": "3"}
+
+
 def test_a_column_that_no_row_of_jsonl_has_is_wrong_usage(folder: Path) -> None:
     table = folder / "t.jsonl"
     table.write_text('{"path": "a.jpg"}\n{"path": "a.jpg", "alt": "x"}\n')
