@@ -1,0 +1,51 @@
+"""Tables and tars, from the file to the answer."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from hostile_files import deep_object, member
+from opensearchpy import OpenSearch
+
+from stair_es.cluster.connect import Connection
+from stair_es.errors import QueryError
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.known import look
+from stair_es.search.question import Question, parse_filter
+from stair_es.sources.item import SourceOptions
+from stair_es.sources.registry import open_source
+from stair_es.types import SparseVector
+
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))[:3]
+
+
+def test_a_run_goes_on_behind_a_deep_member_and_numbers_are_numbers(
+    node_url: str, index_name: str, client: OpenSearch, tmp_path: Path
+) -> None:
+    first, second, third = (photo.read_bytes() for photo in PHOTOS)
+    deep = member("b.json", b'{"code": ' + deep_object() + b"}")
+    parts = [member("a.jpg", first), member("a.json", b'{"code": "A"}'), member("b.jpg", second), deep, member("c.jpg", third)]
+    (tmp_path / "x.tar").write_bytes(b"".join(parts) + bytes(2 * tarfile.BLOCKSIZE))
+    rows = [f"{photo},{price},0{price}" for photo, price in zip(PHOTOS, ("3", "20.5", "100"), strict=True)]
+    (tmp_path / "x.csv").write_text("\n".join(["path,cost,code", *rows]))
+    of_tar = SourceOptions(columns={"code": "code"})
+    of_csv = SourceOptions(columns={"price:float": "cost", "code": "code"})
+    sources = [open_source(str(tmp_path / "x.tar"), of_tar), open_source(str(tmp_path / "x.csv"), of_csv)]
+    options = IngestOptions(alias=index_name, model=ModelSpec(name="stair-mini"), dead_letters=tmp_path / "dead.jsonl")
+    report = ingest(sources, Connection(url=node_url), options, say=lambda _: None, progress=lambda _: None)
+    assert (report.seen, report.written, report.dead) == (6, 5, 1)
+    assert '"list"' in (tmp_path / "dead.jsonl").read_text()
+
+    def asked(text: str) -> Question:
+        return Question(vector=SparseVector.from_pairs([("dog", 1.0)]), filters=[parse_filter(text)])
+
+    known = look(client, Connection(url=node_url), index_name)
+    known.check_fields(asked("price:>20"))
+    found = client.search(index=index_name, body={"query": parse_filter("price:>20"), "sort": ["price"]})["hits"]["hits"]
+    assert [hit["_source"]["price"] for hit in found] == [20.5, 100.0]
+    with pytest.raises(QueryError, match="'code' holds texts"):
+        known.check_fields(asked("code:>20"))
