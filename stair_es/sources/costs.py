@@ -1,50 +1,110 @@
-"""Files that take far longer to read than the number of their pixels says: refused before they are read. Pure."""
+"""Files that take far longer, or far more memory, to read than their pixels say: refused before or while they are read. Pure."""
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 
 from stair_es.errors import DecodeError
+from stair_es.sources.tiff import MAX_ENTRIES, Tiff
 
 MAX_SCANS = 64
 """Of a JPEG, all images in it together. A progressive one has about 10. Each goes over all pixels and may be 60 bytes long."""
 MAX_PIECES = 32_768
 """Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte however small it is."""
+MAX_NUMBERS = 1_000_000
+"""In the directories of a TIFF or an EXIF block. Pillow makes an object of each, some 33 bytes for one of 2."""
+MAX_BLOCK_BYTES = 64_000_000
+"""That the entries of an EXIF block may name together: several may name the same bytes, and each gets a copy."""
+MAX_READS = 1_000_000
+"""Calls with which a decoder takes the file in. They take large parts of it, except for headers, and except where a decoder
+is written in Python and takes one byte or pixel at a time: BMP with run lengths, PPM of other than 255 levels."""
+MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
+"""Of the rest that is decoded in Python, a fifth of a microsecond to a whole one for each: plain PNM, BMP with run lengths."""
+MAX_COMMENTS = 1_000
+"""In a plain PNM: each is cut out by a copy of what follows."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """What begins one. In data that is compressed no byte 255 comes before another one than 0."""
+_BLOCK = re.compile(rb"\xff[\xe1\xe2](..)(Exif\0\0|MPF\0)", re.DOTALL)
 _PLACES = (273, 324)
 """Tags of a TIFF: where its strips or tiles are."""
+_BELOW = (0x8769, 0x8825, 0xA005)
+"""Tags that lead to further directories, which Pillow reads whole: EXIF, GPS, interoperability."""
+_RUN_LENGTHS = (1, 2)
+"""Values of a BMP's compression."""
+
+
+class RationedBytes(io.BytesIO):
+    """A file in memory that takes `MAX_READS` calls, which bounds the time of every decoder that is written in Python."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As of any file.
+
+        Raises:
+            DecodeError: It was called too often.
+        """
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise DecodeError(f"would take too long: decoding it takes more than {MAX_READS:,} reads")
+        return super().read(size)
 
 
 def check_cost(data: bytes) -> None:
-    """Nothing, if the file can be read in a time that goes with its pixels.
+    """Nothing, if the file can be read in a time and a memory that go with its pixels.
 
     Raises:
         DecodeError: It can't.
     """
     if data.startswith(b"\xff\xd8"):
-        scans = sum(1 for _ in _SCAN.finditer(data))
-        if scans > MAX_SCANS:
-            raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
+        _check_jpeg(data)
     elif data.startswith((b"II", b"MM")):
-        ways = (False, True) if 43 in data[2:4] else (False,)  # of a large TIFF in the other order decoders think differently
-        pieces = max(_pieces(data, big=big) for big in ways)
+        _check_tiff(data)
+    elif data.startswith((b"P1", b"P2", b"P3")):
+        if len(data) > MAX_SLOW_BYTES:
+            raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
+        if (comments := data.count(b"#")) > MAX_COMMENTS:
+            raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_COMMENTS:,}")
+    elif data.startswith(b"BM") and len(data) >= 34:
+        width, height = struct.unpack_from("<ll", data, 18)
+        if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
+            raise DecodeError(
+                f"would take too long: {abs(width * height):,} pixels of BMP with run lengths exceed the limit of"
+                f" {MAX_SLOW_PIXELS:,}"
+            )
+
+
+def _check_jpeg(data: bytes) -> None:
+    scans = sum(1 for _ in _SCAN.finditer(data))
+    if scans > MAX_SCANS:
+        raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
+    parts: dict[bytes, list[bytes]] = {}
+    for found in _BLOCK.finditer(data):
+        size = int.from_bytes(found[1], "big") - 2 - len(found[2])
+        parts.setdefault(found[2], []).append(data[found.end() : found.end() + max(0, size)])
+    for of_a_kind in parts.values():  # Pillow joins them
+        _check_directories(Tiff(b"".join(of_a_kind)), MAX_BLOCK_BYTES)
+
+
+def _check_tiff(data: bytes) -> None:
+    for big in (False, True) if 43 in data[2:4] else (False,):  # of a large TIFF in the other order decoders think differently
+        tiff = Tiff(data, big=big)
+        pieces = sum(entry.values for entry in tiff.read_entries(tiff.first) if entry.tag in _PLACES)
         if pieces > MAX_PIECES:
             raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_PIECES:,}")
+        if (length := tiff.count_entries(tiff.first)) > MAX_ENTRIES and len([*tiff.read_entries(tiff.first)]) == MAX_ENTRIES:
+            raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")
+        _check_directories(tiff, max(MAX_BLOCK_BYTES, len(data)))
 
 
-def _pieces(data: bytes, *, big: bool) -> int:
-    """As the first directory says, so far as it can be read: the decoder makes do with that, too."""
-    order = "<" if data[:1] == b"I" else ">"
-    entry, found = struct.Struct(order + ("HHQ8x" if big else "HHL4x")), 0
-    try:
-        (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, 8 if big else 4)
-        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, at)
-        at += 8 if big else 2
-        for number in range(count):
-            tag, _, many = entry.unpack_from(data, at + number * entry.size)
-            found += many if tag in _PLACES else 0
-    except (struct.error, OverflowError):
-        pass
-    return found
+def _check_directories(tiff: Tiff, max_bytes: int) -> None:
+    """Check what Pillow makes of the first directory and of those below it, as far as they can be read."""
+    root = [*tiff.read_entries(tiff.first)]
+    below = [tiff.read_number(entry) for entry in root if entry.tag in _BELOW]
+    entries = [*root, *(entry for at in below if at is not None for entry in tiff.read_entries(at))]
+    numbers = sum(entry.numbers for entry in entries)
+    held = sum(entry.held for entry in entries)
+    if numbers > MAX_NUMBERS or held > max_bytes:
+        raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")

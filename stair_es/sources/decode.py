@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +18,18 @@ from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.colours import name_colours
 from stair_es.sources.costs import check_cost
+from stair_es.sources.decoders import open_image
+from stair_es.sources.exif import find_exif, read_exif, read_xmp_orientation
+from stair_es.sources.layers import flatten, replace_image, to_layer
 from stair_es.types import Fit, ImageSpec, Pixels, Resample
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
-_EXIF_IFD, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
+MAX_SIDE_PX = 1_000_000
+"""Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
+DOUBLE = ("WEBP", "AVIF")
+"""Formats of whose pixels half as many are taken: their decoders hold an image two or three times beside what they return."""
 _SIDEWAYS = (5, 6, 7, 8)
 _LONGEST = 100
 """How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
@@ -56,7 +60,7 @@ class DecodeLimits:
     """What an image may cost before it is refused."""
 
     max_pixels: int = MAX_PIXELS
-    """Width times height, checked before a pixel is decoded (decompression bombs)."""
+    """Width times height, checked before a pixel is decoded (decompression bombs); half as many in the formats `DOUBLE`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,20 +108,19 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
 
 
 def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int) -> Decoded:
-    Image.MAX_IMAGE_PIXELS = None  # our own limit, checked next, before any pixel is decoded, takes its place
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with open_image(data) as image:
+        _check_size(image, limits)
         width, height = image.size
-        if width * height > limits.max_pixels:
-            raise DecodeError(f"decompression bomb? {width} x {height} pixels exceed the limit of {limits.max_pixels}")
-        orientation, taken_at = _exif(image)
         # The same with and without a thumbnail: so are the pixels. 1 where they are to be those of another's preprocessing.
         shrink = _shrink(width, height, spec)
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller
         image.load()
-        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-        layer = _layer(upright, factor=max(1, int(1 / shrink)))
-        rgb = _flatten(layer, spec.background)
+        orientation, taken_at = _read_exif(image, data)
+        upright = replace_image(image, image.transpose(_TURNS[orientation]) if orientation in _TURNS else image)
+        layer = to_layer(upright, factor=max(1, int(1 / shrink)))
+        colours = name_colours(layer)
+        rgb = flatten(layer, spec.background)
         small = _fitted(rgb, spec)
         left, upper = (spec.size_px - small.width) // 2, (spec.size_px - small.height) // 2
         return Decoded(
@@ -127,11 +130,24 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
             height=width if orientation in _SIDEWAYS else height,
             format="JPEG" if image.format == "MPO" else str(image.format),
             taken_at=taken_at,
-            colours=name_colours(layer),
+            colours=colours,
             thumbnail=_thumbnail(small if thumbnail_px <= spec.size_px and spec.fit == "pad" else rgb, thumbnail_px)
             if thumbnail_px
             else None,
         )
+
+
+def _check_size(image: PilImage, limits: DecodeLimits) -> None:
+    width, height = image.size
+    double = image.format in DOUBLE
+    max_pixels = limits.max_pixels // 2 if double else limits.max_pixels
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"decompression bomb? {width} x {height} pixels exceed the limit of {max_pixels}"
+            + (f" for {image.format}, half of the limit for other formats" if double else "")
+        )
+    if max(width, height) > MAX_SIDE_PX:
+        raise DecodeError(f"decompression bomb? a side of {max(width, height)} pixels exceeds the limit of {MAX_SIDE_PX}")
 
 
 def _shrink(width: int, height: int, spec: ImageSpec) -> float:
@@ -190,55 +206,12 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
     return resized.crop((left, upper, left + spec.size_px, upper + spec.size_px))
 
 
-def _layer(image: PilImage, factor: int) -> PilImage:
-    """Return 8-bit RGB, or RGBA where there is transparency.
-
-    `factor`: by how much a transparent image may shrink on the way, so that a large one isn't copied at its full size.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image if image.mode == "RGBA" else image.convert("RGBA")
-        return layer.reduce(factor) if factor > 1 else layer
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _flatten(layer: PilImage, background: tuple[int, int, int]) -> PilImage:
-    """Return the layer as RGB, on the background where it is transparent."""
-    if layer.mode == "RGB":
-        return layer
-    flat = Image.new("RGBA", layer.size, (*background, 255))
-    flat.alpha_composite(layer)
-    return flat.convert("RGB")
-
-
-def _eight_bit(image: PilImage) -> PilImage:
-    """16-bit, 32-bit and float grey: Pillow's own conversion would clip them to white."""
-    values = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(values.min()), float(values.max())
-        values = (values - low) * (255.0 / (high - low)) if high > low else np.zeros_like(values)
-    elif values.max(initial=0) > 255:
-        values = np.clip(values, 0, 0xFFFF) >> 8
-    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-
-
-def _exif(image: PilImage) -> tuple[int, str | None]:
-    try:
-        exif = image.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
-        taken = exif.get_ifd(_EXIF_IFD).get(_DATE_TIME_ORIGINAL) or exif.get(_DATE_TIME)
-    except Exception:  # noqa: BLE001  broken metadata must not cost the picture
-        return 1, None
-    return orientation if isinstance(orientation, int) else 1, _iso(taken)
-
-
-def _iso(taken: object) -> str | None:
-    try:
-        return datetime.strptime(str(taken).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
-    except ValueError:
-        return None
+def _read_exif(image: PilImage, data: bytes) -> tuple[int, str | None]:
+    """Return how to turn the image, which is loaded, and when it was taken."""
+    if image.format == "TIFF":
+        return 1, read_exif(data)[1]  # Pillow has turned it
+    orientation, taken_at = read_exif(find_exif(image.info))
+    return orientation or read_xmp_orientation(image.info) or 1, taken_at
 
 
 def _thumbnail(rgb: PilImage, side_px: int) -> str:

@@ -13,7 +13,8 @@ from cachetools import TTLCache
 from PIL import Image
 
 from stair_es.sources.costs import check_cost
-from stair_es.sources.decode import FORMATS, DecodeLimits, decode
+from stair_es.sources.decode import DecodeLimits, decode
+from stair_es.sources.decoders import open_image
 from stair_es.types import ImageSpec
 
 Kind = Literal["WEBP", "JPEG"]
@@ -52,9 +53,8 @@ def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Pictur
 
 def _longer_side(data: bytes) -> int:
     """As the file's head says; 0 where it can't be read, which `decode` will say better."""
-    Image.MAX_IMAGE_PIXELS = None  # `decode` has a limit of its own
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_image(data) as image:
             return max(image.size)
     except Exception:  # noqa: BLE001  whatever a decoder makes of hostile bytes
         return 0

@@ -127,6 +127,7 @@ PHOTO = _saved(Image.effect_noise((300, 300), 80).convert("RGB"), "JPEG")
         (PHOTO[: len(PHOTO) // 2], "truncated"),
         (PHOTO[:20], "not an image|can't be decoded"),
         (_saved(RED, "PNG")[:60], "can't be decoded"),
+        (_saved(Image.effect_noise((99, 99), 80), "PNG")[:4000], "truncated"),
         (b"GIF89a" + b"\xff" * 30, "can't be decoded|not an image"),
         (b"%PDF-1.4\n", "not an image"),
     ],
@@ -146,8 +147,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     assert _decode(_saved(RED, "PNG"), max_pixels=5000)
 
 
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_becomes_upright(orientation: int) -> None:
+def test_every_orientation_becomes_upright(orientation: int, format_: str) -> None:
     upright = Image.new("RGB", (40, 80), (0, 0, 200))
     upright.paste((200, 0, 0), (0, 0, 40, 40))
     upright.paste((0, 200, 0), (0, 0, 20, 40))  # green, red; below them blue
@@ -163,13 +165,13 @@ def test_every_orientation_becomes_upright(orientation: int) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = _decode(_saved(stored, "PNG", exif=exif))
+    decoded = _decode(_saved(stored, format_, exif=exif, quality=95))
     assert (decoded.width, decoded.height) == (40, 80)
     corners = [decoded.pixels_HWC[y, x].tolist() for y, x in ((10, 22), (10, 42), (54, 32))]
-    assert all(_near(got, want) for got, want in zip(corners, [[0, 200, 0], [200, 0, 0], [0, 0, 200]], strict=True)), corners
+    assert all(_near(got, want, 12) for got, want in zip(corners, [[0, 200, 0], [200, 0, 0], [0, 0, 200]], strict=True)), corners
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow warns of it
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow's, which takes the resolution from it
 def test_broken_exif_does_not_cost_the_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -184,14 +186,15 @@ def test_broken_exif_does_not_cost_the_picture() -> None:
 
 
 def test_large_transparent_and_deep_images_are_not_copied_at_full_size() -> None:
-    """In a process of its own: at the default limit, 8 bytes a pixel and the interpreter have to do."""
+    """In a process of its own: 8 bytes a pixel and the interpreter have to do."""
     code = (
         "import io\nfrom pathlib import Path\nfrom PIL import Image\nfrom stair_es.sources.decode import DecodeLimits, decode\n"
         "from stair_es.types import ImageSpec\n"
-        "for mode in ('RGBA', 'I;16'):\n"
-        "    buffer = io.BytesIO(); Image.new(mode, (6000, 6000)).save(buffer, 'PNG', compress_level=1)\n"
-        "    decode(buffer.getvalue(), ImageSpec(size_px=64), DecodeLimits())\n"
+        "for mode in ('RGBA', 'LA', 'I;16'):\n"
+        "    buffer = io.BytesIO(); Image.new(mode, (4000, 4000)).save(buffer, 'PNG', compress_level=1)\n"
+        "    for fit in ('pad', 'crop'):\n"
+        "        decode(buffer.getvalue(), ImageSpec(size_px=64, fit=fit), DecodeLimits())\n"
         "print(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 1024 < 36_000_000 * 8 + 150_000_000
+    assert int(done.stdout) * 1024 < 16_000_000 * 8 + 150_000_000

@@ -5,12 +5,14 @@ import struct
 from pathlib import Path
 
 import pytest
+from image_zoo import animated_webp
 from PIL import Image
 
 from stair_es.errors import DecodeError
 from stair_es.sources.costs import MAX_PIECES, MAX_SCANS, check_cost
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import ImageSpec
+from stair_es.web.limits import Limits
 from stair_es.web.pictures import drawn
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -68,6 +70,15 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
         drawn(many, 32, "WEBP", DecodeLimits())
     with pytest.raises(DecodeError, match="scans"):
         decode(many, ImageSpec(size_px=32), DecodeLimits())
+
+
+def test_half_as_many_pixels_are_taken_of_formats_that_take_twice_the_memory() -> None:
+    dot, spec = animated_webp(100), ImageSpec(size_px=32)
+    assert decode(dot, spec, DecodeLimits(max_pixels=20_000)).width == 100
+    with pytest.raises(DecodeError, match=r"100 x 100 pixels exceed the limit of 9999 for WEBP, half of the limit"):
+        decode(dot, spec, DecodeLimits(max_pixels=19_999))
+    with pytest.raises(DecodeError, match="for WEBP"):
+        drawn(animated_webp(7_990), 32, "WEBP", Limits().decode)
 
 
 @pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])

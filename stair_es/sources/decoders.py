@@ -1,0 +1,42 @@
+"""Pillow's decoders: which of them are used, and that they keep to themselves what they have to say."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+from PIL import Image, _imaging
+
+from stair_es.sources.costs import RationedBytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+
+
+def _silence_decoders() -> None:
+    """Keep off stderr what Pillow and libtiff say of damaged files, by the thousand lines: a `DecodeError` says enough."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    try:
+        libtiff = ctypes.CDLL(_imaging.__file__)  # or a library that this one is linked with
+        for kind in ("Error", "Warning"):
+            getattr(libtiff, f"TIFFSet{kind}Handler")(None)
+    except (AttributeError, OSError):
+        pass  # built without libtiff, or with it inside and out of reach
+
+
+_silence_decoders()
+
+
+def open_image(data: bytes) -> PilImage:
+    """Return the image in a file of a known format; none of its pixels is decoded yet.
+
+    Raises:
+        Exception: Whatever a decoder makes of hostile bytes.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # our own limit, checked before any pixel is decoded, takes its place
+    return Image.open(RationedBytes(data), formats=FORMATS)

@@ -1,0 +1,64 @@
+"""What the EXIF block of an image says of it: how to turn it, and when it was taken.
+
+Pillow's own reader makes a number of every value of a block: blocks of 64 KiB whose entries share their values take gigabytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from stair_es.sources.tiff import Entry, Tiff
+
+_EXIF_DIRECTORY, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
+_PREFIX = re.compile(rb"(?:Exif\0\0)*")
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
+
+
+def find_exif(info: Mapping[Any, Any]) -> bytes:
+    """Return the EXIF block of what Pillow found in a file beside its pixels; empty if there is none."""
+    block = info.get("exif") or _from_hex(info.get("Raw profile type exif"))
+    return block[_PREFIX.match(block).end() :] if isinstance(block, bytes) else b""  # type: ignore[union-attr]  # may be empty
+
+
+def read_exif(block: bytes) -> tuple[int | None, str | None]:
+    """Return the orientation (1 to 8) and the local time (ISO 8601) in a TIFF or an EXIF block, each None if it isn't there."""
+    tiff = Tiff(block, big=block[2:4] in (b"+\0", b"\0+"))
+    root = _by_tag(tiff, tiff.first)
+    below = _by_tag(tiff, tiff.read_number(root[_EXIF_DIRECTORY]) or -1) if _EXIF_DIRECTORY in root else {}
+    orientation = tiff.read_number(root[_ORIENTATION]) if _ORIENTATION in root else None
+    dates = (
+        tiff.read_text(entries[tag]) for entries, tag in ((below, _DATE_TIME_ORIGINAL), (root, _DATE_TIME)) if tag in entries
+    )
+    return orientation if orientation in range(1, 9) else None, _iso(next(filter(None, dates), None))
+
+
+def read_xmp_orientation(info: Mapping[Any, Any]) -> int | None:
+    """Return the orientation that the XMP of a file says, for images without one in EXIF."""
+    for name in ("xmp", "XML:com.adobe.xmp"):
+        text = info.get(name, b"")
+        found = _XMP_ORIENTATION.search(text if isinstance(text, bytes) else str(text).encode(errors="replace"))
+        if found:
+            return int(found[1])
+    return None
+
+
+def _by_tag(tiff: Tiff, at: int) -> dict[int, Entry]:
+    return {entry.tag: entry for entry in reversed([*tiff.read_entries(at)])} if at >= 0 else {}  # of two with a tag, the first
+
+
+def _from_hex(text: object) -> bytes:
+    """What ImageMagick writes into a PNG: a name, a length, and the block in hexadecimal letters."""
+    try:
+        return bytes.fromhex("".join(str(text).split("\n")[3:])) if text else b""
+    except ValueError:
+        return b""
+
+
+def _iso(text: str | None) -> str | None:
+    try:
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").isoformat() if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,81 @@
+"""Images of every mode as 8-bit RGB or RGBA, strip by strip: beside an image and what becomes of it nothing large is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image as PilImage
+
+_STRIP_PX = 1 << 20
+"""Pixels that are converted at a time."""
+
+
+def replace_image(old: PilImage, new: PilImage) -> PilImage:
+    """Return the new image; the pixels of the old one are freed."""
+    if new is not old:
+        old.close()
+    return new
+
+
+def _strips(image: PilImage, factor: int = 1) -> Iterator[tuple[int, PilImage]]:
+    """Yield the image in strips, each with its upper edge; their heights, but for the last one's, are multiples of `factor`."""
+    rows = max(1, _STRIP_PX // image.width // factor) * factor
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def to_layer(image: PilImage, factor: int) -> PilImage:
+    """Return 8-bit RGB, or RGBA where there is transparency; another image than the given one is closed.
+
+    `factor`: by how much a transparent image may shrink on the way, so that a large one isn't copied at its full size.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        image = replace_image(image, _eight_bit(image))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        if image.mode == "RGBA" and factor == 1:
+            return image
+        layer = Image.new("RGBA", (-(-image.width // factor), -(-image.height // factor)))
+        for top, strip in _strips(image, factor):
+            whole = strip.convert("RGBA")
+            layer.paste(whole.reduce(factor) if factor > 1 else whole, (0, top // factor))
+        return replace_image(image, layer)
+    return image if image.mode == "RGB" else replace_image(image, image.convert("RGB"))
+
+
+def flatten(layer: PilImage, background: tuple[int, int, int]) -> PilImage:
+    """Return the layer as RGB, on the background where it is transparent."""
+    if layer.mode == "RGB":
+        return layer
+    flat = Image.new("RGB", layer.size)
+    for top, strip in _strips(layer):
+        below = Image.new("RGBA", strip.size, (*background, 255))
+        below.alpha_composite(strip)
+        flat.paste(below.convert("RGB"), (0, top))
+    return replace_image(layer, flat)
+
+
+def _eight_bit(image: PilImage) -> PilImage:
+    """16-bit, 32-bit and float grey: Pillow's own conversion would clip them to white."""
+    low, scale = 0.0, 1.0
+    if image.mode == "F":
+        ranges = [(values.min(), values.max()) for values in map(_numbers, (strip for _, strip in _strips(image)))]
+        low, high = float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))
+        scale = 255.0 / (high - low) if high > low else 0.0
+    elif max(int(np.asarray(strip).max(initial=0)) for _, strip in _strips(image)) > 255:
+        scale = 1 / 256
+    grey = Image.new("L", image.size)
+    for top, strip in _strips(image):
+        values = np.clip((_numbers(strip) - low) * scale, 0, 255)
+        grey.paste(Image.fromarray(values.astype(np.uint8)), (0, top))
+    return grey
+
+
+def _numbers(strip: PilImage) -> NDArray[np.float64]:
+    """As numbers of which each difference is one, too; what is none, or infinite, is 0."""
+    return np.nan_to_num(np.asarray(strip).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
