@@ -55,6 +55,12 @@ def ingest(
         str | None,
         typer.Option("--image-column", help="The column with bytes, path or URL of the image.", rich_help_panel=_SOURCES),
     ] = None,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Take files and folders with hidden names too.", rich_help_panel=_SOURCES)
+    ] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow links that lead out of a folder, too.", rich_help_panel=_SOURCES)
+    ] = False,
     retry: Annotated[
         Path | None,
         typer.Option(
@@ -236,7 +242,7 @@ def ingest(
     from stair_es.model.encoder import ModelSpec
     from stair_es.policy_file import read as read_policy
     from stair_es.sources.decode import DecodeLimits
-    from stair_es.sources.item import Reading, SourceOptions
+    from stair_es.sources.item import Reading, SourceOptions, Walk
     from stair_es.sources.web.policy import UrlPolicy
     from stair_es.telemetry.run import observing
 
@@ -248,6 +254,7 @@ def ingest(
             format=source_format,
             columns=_columns(columns or []),
             image_column=image_column,
+            walk=Walk(hidden=hidden, follow_links=follow_links),
             reading=Reading(max_bytes=max_bytes, urls=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s)),
         )
         chosen = IngestOptions(

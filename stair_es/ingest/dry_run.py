@@ -64,6 +64,8 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             counts["unlisted"] += len(fresh) - len(items)
             counts.update(_verdicts(items, job))
         found_gone = gone(session, manifest, streams, say, by_content=False) if session and options.resync else ()
+        if left_out := streams.describe_left_out():
+            say(left_out)
         return DryRun(
             seen=len(manifest),
             new=counts["new"],

@@ -140,6 +140,8 @@ class _Run:
     def _say_listed(self) -> None:
         ignored = sum(self.streams.ignored.values())
         self.say(f"{self.books.listed:,} images found" + (f", {ignored:,} other files ignored" if ignored else ""))
+        if left_out := self.streams.describe_left_out():
+            self.say(left_out)
         if self.streams.dropped:
             names = ", ".join(sorted(self.streams.dropped))
             self.say(f"columns left out, since documents can't have fields of these names: {names} (--map NAME=COLUMN)")
@@ -190,7 +192,9 @@ def _nothing_found(streams: Streams) -> IngestError:
     common = sorted(streams.ignored.items(), key=lambda pair: -pair[1])[:5]
     others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in common)
     return IngestError(
-        f"no images in {', '.join(streams.names)}" + (f" (other files: {others})" if others else " (nothing there)"),
+        f"no images in {', '.join(streams.names)}"
+        + (f" (other files: {others})" if others else " (nothing there)")
+        + (f"; {left_out}" if (left_out := streams.describe_left_out()) else ""),
         "Folders and globs give files that end like images (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
         " one (--image-column). A folder of tables wants --format, a saved data set hf-dataset:///FOLDER.",
     )

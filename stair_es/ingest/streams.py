@@ -12,6 +12,12 @@ from stair_es.errors import UsageError
 from stair_es.sources.item import Item, Source, Unlisted
 from stair_es.sources.opened import STDIN
 
+_LEFT_OUT = (
+    ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
+    ("links", "link out of the source", "links out of the source", "--follow-links"),
+)
+"""Reason, what it is about, one and several, and the option that takes it in."""
+
 
 class Streams:
     """Iterates over all items of all sources. Iterated in one thread; the rest may be asked from another."""
@@ -67,6 +73,18 @@ class Streams:
         for source in self._sources:
             total.update(source.ignored)
         return total
+
+    def describe_left_out(self) -> str:
+        """Return what was left out on purpose, and what takes it; empty if nothing was."""
+        total: Counter[str] = Counter()
+        for source in self._sources:
+            total.update(getattr(source, "left_out", {}))  # sources of plugins may have no such thing
+        said = [
+            f"{total[reason]:,} {one if total[reason] == 1 else several} left out (taken with {option})"
+            for reason, one, several, option in _LEFT_OUT
+            if total[reason]
+        ]
+        return ", ".join(said)
 
 
 def _named(found: Item | Unlisted) -> Item | Unlisted:

@@ -122,7 +122,7 @@ class DelimitedKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """The source; nothing is read yet."""
-        return Delimited(files_at(argument, CSV), options)
+        return Delimited(files_at(argument, CSV, options.walk), options)
 
 
 KIND = DelimitedKind()

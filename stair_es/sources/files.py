@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from stair_es.sources.item import Place, Unlisted
+
+LeftOut: TypeAlias = Literal["hidden", "links"]
+"""Why a file or a folder is left out: its name is hidden, or a link leads to it out of the source."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Files(Protocol):
     @property
     def ignored(self) -> Mapping[str, int]:
         """Suffix -> files passed over; grows while `found` runs."""
+
+    @property
+    def left_out(self) -> Mapping[LeftOut, int]:
+        """What was left out on purpose, by the reason; grows while `found` runs."""
 
     def found(self) -> Iterator[Found | Unlisted]:
         """The files, one after another.
@@ -54,3 +61,8 @@ class OfFiles:
     def ignored(self) -> Mapping[str, int]:
         """Suffix -> how many files were passed over."""
         return self._files.ignored
+
+    @property
+    def left_out(self) -> Mapping[LeftOut, int]:
+        """Reason -> how many files and folders were left out."""
+        return self._files.left_out

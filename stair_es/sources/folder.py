@@ -38,7 +38,7 @@ class FolderKind:
         Raises:
             UsageError: Nothing is there.
         """
-        files = LocalFiles(argument, IMAGE_SUFFIXES)
+        files = LocalFiles(argument, IMAGE_SUFFIXES, options.walk)
         files.check()
         return ImageFiles(files)
 

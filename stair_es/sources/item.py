@@ -88,6 +88,16 @@ class _Nowhere:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What is taken of the files below a folder, beside those that it holds in plain sight."""
+
+    hidden: bool = False
+    """Files and folders with hidden names (see `paths.is_hidden`)."""
+    follow_links: bool = False
+    """What links lead to that is outside of the folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """What the user said about the sources of a run."""
 
@@ -99,6 +109,7 @@ class SourceOptions:
     A field `price:float` or `year:int` is called `price`, `year`, and holds numbers: columns of CSV are texts otherwise."""
     image_column: str | None = None
     """The column with the image's bytes, path or URL; None to find it by name and content."""
+    walk: Walk = field(default_factory=Walk)
     reading: Reading = field(default_factory=Reading)
 
 

@@ -70,7 +70,7 @@ class JsonLinesKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """The source; nothing is read yet."""
-        return JsonLines(files_at(argument, JSONL), options)
+        return JsonLines(files_at(argument, JSONL, options.walk), options)
 
 
 KIND = JsonLinesKind()

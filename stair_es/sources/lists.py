@@ -79,7 +79,7 @@ class UrlsKind:
             if reason := with_login(argument):
                 raise UsageError(reason, "A password in a URL would end up in shell histories, reports and documents.")
             return OneUrl(argument)
-        return Lines(files_at(argument, LIST), options)
+        return Lines(files_at(argument, LIST, options.walk), options)
 
 
 KIND = UrlsKind()

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from stair_es.errors import UsageError
-from stair_es.sources.files import Found
-from stair_es.sources.item import Unlisted
-from stair_es.sources.paths import child_uri, file_version, has_suffix, path_of, suffix_of
+from stair_es.sources.files import Found, LeftOut
+from stair_es.sources.item import Unlisted, Walk
+from stair_es.sources.paths import child_uri, file_version, has_suffix, is_hidden, path_of, suffix_of
 from stair_es.sources.patterns import MAGIC, Pattern, States, split_glob
 from stair_es.sources.places import FileAt
 
@@ -24,19 +24,22 @@ _REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/
 class LocalFiles:
     """The files of a path: itself, all below it, or what a glob matches.
 
-    Links to folders are followed after the real folders, each real folder once: loops end, and a new link never gives an old
-    file a new URI. A file that is named by itself is taken whatever its suffix.
+    Hidden names and links that lead out of the folder are left out, unless `walk` says otherwise. Links to folders are followed
+    after the real folders, each real folder once: loops end, and a new link never gives an old file a new URI. A file that is
+    named by itself is taken whatever its suffix.
     """
 
-    def __init__(self, argument: str, suffixes: frozenset[str]) -> None:
-        self._argument = argument
+    def __init__(self, argument: str, suffixes: frozenset[str], walk: Walk | None = None) -> None:
+        self._argument, self._walk = argument, walk or Walk()
+        self.left_out = Counter[LeftOut]()
         self._suffixes = suffixes
         self.ignored = Counter[str]()
         text = str(path_of(argument)) if argument.startswith("file://") else os.path.expanduser(argument)  # noqa: PTH111
         self._path = os.path.abspath(text)  # noqa: PTH100  resolves `..` without following links
         named = bool(argument) and (os.path.lexists(self._path) or not MAGIC.search(text))
         self._folder, parts = (self._path, []) if named else split_glob(self._path)
-        self._pattern = None if named else Pattern(parts)
+        self._pattern = None if named else Pattern(parts, hidden=self._walk.hidden)
+        self._real = os.path.realpath(self._folder)
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
     def check(self) -> None:
@@ -55,16 +58,16 @@ class LocalFiles:
             if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
                 yield _found(Path(self._path).as_uri(), self._path)
                 return
-            yield from self._walk(None)
+            yield from self._below(None)
             return
         nothing = True
-        for each in self._walk(None if self._pattern.matched(self._pattern.start) else self._pattern.start):
+        for each in self._below(None if self._pattern.matched(self._pattern.start) else self._pattern.start):
             nothing = False
             yield each
-        if nothing and not self.ignored:
+        if nothing and not self.ignored and not self.left_out:
             raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
 
-    def _walk(self, states: States | None) -> Iterator[Found | Unlisted]:
+    def _below(self, states: States | None) -> Iterator[Found | Unlisted]:
         """`states`: of the pattern in a folder; None once all below is taken."""
         entered, unreadable = set[tuple[int, int, States | None]](), set[str]()
         folders: list[tuple[str, States | None]] = [(self._folder, states)]
@@ -96,12 +99,26 @@ class LocalFiles:
                     if after is not None and not after:
                         continue
                     whole = after is None or (self._pattern is not None and self._pattern.matched(after))
-                    if _is_folder(entry):
-                        (links if entry.is_symlink() else below).append((entry.path, None if whole else after))
-                    elif whole and has_suffix(entry.name, self._suffixes):
-                        yield _found(child_uri(folder_uri, entry.name), entry)
-                    elif whole:
+                    folder = _is_folder(entry)
+                    if not folder and not whole:
+                        continue
+                    if not folder and not has_suffix(entry.name, self._suffixes):
                         self.ignored[suffix_of(entry.name)] += 1
+                    elif reason := self._find_reason(entry, whole=after is None):
+                        self.left_out[reason] += 1
+                    elif folder:
+                        (links if entry.is_symlink() else below).append((entry.path, None if whole else after))
+                    else:
+                        yield _found(child_uri(folder_uri, entry.name), entry)
+
+    def _find_reason(self, entry: os.DirEntry[str], *, whole: bool) -> LeftOut | None:
+        """Why a file or folder is left out, if it is; `whole`: no part of a pattern names it."""
+        if whole and not self._walk.hidden and is_hidden(entry.name):
+            return "hidden"
+        if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
+            return None  # a link that leads nowhere: reading it says why
+        target = os.path.realpath(entry.path)
+        return None if os.path.commonpath((self._real, target)) == self._real else "links"
 
     def _after(self, states: States | None, name: str) -> States | None:
         return None if states is None or self._pattern is None else self._pattern.step(states, name)

@@ -26,7 +26,7 @@ class ObjectsKind:
 
     def open(self, argument: str, options: SourceOptions) -> Source:
         """The source; nothing is read yet."""
-        return ImageFiles(RemoteFiles(argument, IMAGE_SUFFIXES))
+        return ImageFiles(RemoteFiles(argument, IMAGE_SUFFIXES, options.walk))
 
 
 KIND = ObjectsKind()

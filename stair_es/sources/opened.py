@@ -11,8 +11,8 @@ from typing import BinaryIO, cast
 
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.sources.arguments import scheme_of
-from stair_es.sources.files import Files, Found
-from stair_es.sources.item import Unlisted
+from stair_es.sources.files import Files, Found, LeftOut
+from stair_es.sources.item import Unlisted, Walk
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.paths import path_of
@@ -31,6 +31,7 @@ class StdinFiles:
 
     def __init__(self) -> None:
         self.ignored: dict[str, int] = {}
+        self.left_out: dict[LeftOut, int] = {}
 
     def found(self) -> Iterator[Found | Unlisted]:
         """It."""
@@ -47,12 +48,13 @@ def not_stdin(argument: str, what: str) -> None:
         raise UsageError(f"{what} can't be read from standard input", "Write it into a file, and name that as SOURCE.")
 
 
-def files_at(argument: str, suffixes: frozenset[str], *, check: bool = True) -> Files:
+def files_at(argument: str, suffixes: frozenset[str], walk: Walk | None = None, *, check: bool = True) -> Files:
     """The files of a SOURCE argument: here, remote, or standard input for `-`.
 
     Args:
         argument: What the user wrote.
         suffixes: Of the files that are wanted.
+        walk: What else of a folder is wanted.
         check: Whether a local path must be there: better said now than after hours with the sources before it.
 
     Raises:
@@ -61,8 +63,8 @@ def files_at(argument: str, suffixes: frozenset[str], *, check: bool = True) -> 
     if argument == "-":
         return StdinFiles()
     if scheme_of(argument) not in ("", "file"):
-        return RemoteFiles(argument, suffixes)
-    files = LocalFiles(argument, suffixes)
+        return RemoteFiles(argument, suffixes, walk)
+    files = LocalFiles(argument, suffixes, walk)
     if check:
         files.check()
     return files

@@ -118,7 +118,7 @@ class ParquetKind:
         """
         not_stdin(argument, "Parquet")
         need("pyarrow", "tables")
-        return Parquet(files_at(argument, PARQUET), options)
+        return Parquet(files_at(argument, PARQUET, options.walk), options)
 
 
 KIND = ParquetKind()

@@ -11,6 +11,8 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
     | {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+_HIDDEN = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
+"""Folders of thumbnails, attributes and deleted files, of macOS, Synology and Windows."""
 SETTLED_NS = 2_000_000_000
 """How long ago a file must have changed until its time of change tells its versions apart (FAT keeps two seconds)."""
 
@@ -53,6 +55,11 @@ def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     """Whether `name` ends with one of `suffixes` (lower case, with the dot) and has something before it."""
     lower = name.lower()
     return any(lower.endswith(suffix) and not lower.endswith("/" + suffix) and lower != suffix for suffix in suffixes)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether it is a name with a dot before it, or one of those that systems keep things of their own under."""
+    return (name.startswith(".") and name not in (".", "..")) or name in _HIDDEN  # dots alone are parts of keys in object stores
 
 
 def suffix_of(name: str) -> str:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from stair_es.sources.paths import is_hidden
+
 MAGIC = re.compile(r"[*?\[]")
 
 States: TypeAlias = frozenset[int]
@@ -14,9 +16,13 @@ States: TypeAlias = frozenset[int]
 
 
 class Pattern:
-    """A glob below a folder: `*`, `?`, `[...]` within a name, `**` for any folders; dots are hidden as in a shell."""
+    """A glob below a folder: `*`, `?`, `[...]` within a name, `**` for any folders.
 
-    def __init__(self, parts: Sequence[str]) -> None:
+    Hidden names match only what begins with their first letter, as in a shell, unless `hidden`.
+    """
+
+    def __init__(self, parts: Sequence[str], *, hidden: bool = False) -> None:
+        self._hidden = hidden
         self._parts = [part for part in parts if part]
         self._matchers = [re.compile(fnmatch.translate(part)) for part in self._parts]
 
@@ -24,11 +30,6 @@ class Pattern:
     def start(self) -> States:
         """The states of the folder that the pattern is relative to."""
         return self._closed({0})
-
-    @property
-    def everything(self) -> bool:
-        """Whether it is `**` alone."""
-        return self._parts == ["**"]
 
     def matched(self, states: States) -> bool:
         """Whether the whole pattern is used up."""
@@ -40,10 +41,10 @@ class Pattern:
         for i in states:
             if i == len(self._parts):
                 continue
-            part, hidden = self._parts[i], name.startswith(".")
+            part, hidden = self._parts[i], not self._hidden and is_hidden(name)
             if part == "**":
                 after |= set() if hidden else {i}
-            elif self._matchers[i].match(name) and (not hidden or part.startswith(".")):
+            elif self._matchers[i].match(name) and (not hidden or part[0] == name[0]):
                 after.add(i + 1)
         return self._closed(after)
 

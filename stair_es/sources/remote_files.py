@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stair_es.errors import SourceError, StairError, UsageError
-from stair_es.sources.files import Found
-from stair_es.sources.item import Unlisted
+from stair_es.sources.files import Found, LeftOut
+from stair_es.sources.item import Unlisted, Walk
 from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.paths import has_suffix, suffix_of
+from stair_es.sources.paths import has_suffix, is_hidden, suffix_of
 from stair_es.sources.patterns import MAGIC, Pattern
 from stair_es.sources.remote import clean, file_system, names_nothing, reason_of, url_in, version_of
 
@@ -20,8 +20,10 @@ _PAGE = 1000
 class RemoteFiles:
     """The objects of a URL: itself, all below it, or what a glob matches. No byte of them is read."""
 
-    def __init__(self, argument: str, suffixes: frozenset[str]) -> None:
+    def __init__(self, argument: str, suffixes: frozenset[str], walk: Walk | None = None) -> None:
         self._argument = argument
+        self._hidden = bool(walk and walk.hidden)
+        self.left_out = Counter[LeftOut]()
         self._suffixes = suffixes
         self.ignored = Counter[str]()
         self.uri = clean(argument).rstrip("/")
@@ -41,7 +43,7 @@ class RemoteFiles:
             globbed = info is None and bool(MAGIC.search(path))
             parts = path.split("/")
             first = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts)) if globbed else len(parts)
-            top, pattern = "/".join(parts[:first]), Pattern(parts[first:] if globbed else ["**"])
+            top, pattern = "/".join(parts[:first]), Pattern(parts[first:] if globbed else ["**"], hidden=self._hidden)
             nothing = True
             for each in self._below(fs, top, pattern):
                 nothing = False
@@ -54,7 +56,7 @@ class RemoteFiles:
             raise SourceError(
                 f"{self.uri} can't be listed: {reason_of(error)}", "Check credentials, region and endpoint of the store."
             ) from error
-        if nothing and not self.ignored:
+        if nothing and not self.ignored and not self.left_out:
             raise UsageError(f"nothing at {self.uri!r}", "Look for a typing error in bucket and path.")
 
     def _below(self, fs: Any, top: str, pattern: Pattern) -> Iterator[Found | Unlisted]:  # noqa: ANN401
@@ -64,9 +66,14 @@ class RemoteFiles:
                 yield Unlisted(clean(url_in(self._argument, info[0])), self.uri, f"folder can't be listed: {info[1]}")
                 continue
             name = str(info["name"])
-            if not _matches(pattern, name[len(prefix) :] if name.startswith(prefix) else name):
+            parts = (name[len(prefix) :] if name.startswith(prefix) else name).split("/")
+            matched = _match(pattern, parts)
+            if matched is None:
                 continue
-            if has_suffix(name.rpartition("/")[2], self._suffixes):
+            wanted = has_suffix(parts[-1], self._suffixes)
+            if not self._hidden and any(map(is_hidden, parts[matched:])):
+                self.left_out["hidden"] += wanted
+            elif wanted:
                 yield self._one(fs, info)
             else:
                 self.ignored[suffix_of(name)] += 1
@@ -84,18 +91,14 @@ def _info(fs: Any, path: str) -> Mapping[str, Any] | None:  # noqa: ANN401
     return info
 
 
-def _matches(pattern: Pattern, name: str) -> bool:
-    """Whether the glob matches the object or a folder above it. Nothing is hidden from `**` alone: it stands for all."""
+def _match(pattern: Pattern, parts: Sequence[str]) -> int | None:
+    """Return how many parts of a name the glob takes, all of them or those of a folder above it; None if it doesn't match."""
     states = pattern.start
-    if pattern.everything:
-        return True
-    for part in name.split("/"):
-        states = pattern.step(states, part)
+    for i, part in enumerate(parts):
         if pattern.matched(states):
-            return True
-        if not states:
-            return False
-    return False
+            return i
+        states = pattern.step(states, part)
+    return len(parts) if pattern.matched(states) else None
 
 
 def _entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, str]]:  # noqa: ANN401

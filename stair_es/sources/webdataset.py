@@ -48,7 +48,7 @@ class Tars:
     """The samples of tars. `argument`: with its braces, `arguments` without."""
 
     def __init__(self, arguments: list[str], argument: str, options: SourceOptions) -> None:
-        self._files = [files_at(argument, TAR, check=len(arguments) == 1) for argument in arguments]
+        self._files = [files_at(argument, TAR, options.walk, check=len(arguments) == 1) for argument in arguments]
         self._options = options
         self._ignored: dict[str, int] = {}
         self._expected = Expected(options.columns.values())

@@ -77,7 +77,7 @@ def test_names_that_are_not_utf8_round_trip(tmp_path: Path) -> None:
     [
         ("*.jpg", ["a.jpg"]),
         ("**/*.jpg", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
-        ("**", ["a.jpg", ".hidden/e.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
+        ("**", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
         ("*", ["a.jpg", "sub/b.jpg", "sub/deep/d.jpg"]),
         ("s*b/[ab].jpg", ["sub/b.jpg"]),
         ("sub/?.*", ["sub/b.jpg"]),
@@ -107,11 +107,13 @@ def test_a_file_named_by_itself_is_taken_whatever_its_suffix(tmp_path: Path) -> 
 def test_a_link_loop_ends_and_linked_folders_are_read(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     _touch(photos / "a.jpg")
-    _touch(tmp_path / "elsewhere" / "b.jpg")
+    _touch(photos / "z" / "elsewhere" / "b.jpg")
     (photos / "loop").symlink_to(photos)
-    (photos / "more").symlink_to(tmp_path / "elsewhere")
-    assert _names(str(photos), photos) == ["a.jpg", "more/b.jpg"]
-    assert _names(f"{photos}/**/*.jpg", photos) == ["a.jpg", "more/b.jpg"]
+    (photos / "more").symlink_to(photos / "z" / "elsewhere")
+    assert _names(str(photos), photos) == ["a.jpg", "z/elsewhere/b.jpg"]
+    assert _names(f"{photos}/**/*.jpg", photos) == ["a.jpg", "z/elsewhere/b.jpg"]
+    assert _names(f"{photos}/more/*.jpg", photos) == ["more/b.jpg"]
+    assert _names(f"{photos}/[m]*/*.jpg", photos) == ["more/b.jpg"]
 
 
 def test_a_new_link_gives_no_image_a_new_uri(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""What a walk leaves out unless it is told otherwise: hidden names, and links that lead out of the folder."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+import fsspec  # type: ignore[import-untyped]
+import pytest
+
+from stair_es.ingest.streams import Streams
+from stair_es.sources.item import Item, Source, SourceOptions, Walk
+from stair_es.sources.opened import files_at
+from stair_es.sources.paths import is_hidden
+from stair_es.sources.registry import open_source
+
+HIDDEN = (".thumbnails/b.jpg", ".Trash-1000/files/c.jpg", "@eaDir/d.jpg", "__MACOSX/._a.jpg", "sub/.e.jpg", "sub/.git/x/f.jpg")
+ALL = sorted(["a.jpg", "sub/g.jpg", *HIDDEN])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with hidden files and folders, and links to what is in it and what isn't."""
+    for name in (*ALL, ".DS_Store"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret.jpg").write_bytes(b"x")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The same in an object store, below a prefix that is hidden itself."""
+    store = fsspec.filesystem("memory")
+    for name in (*ALL, ".DS_Store"):
+        store.pipe(f"/left-out/.old/{name}", b"x")
+    yield "memory://left-out/.old"
+    store.rm("/left-out", recursive=True)
+
+
+def listed(source: Source) -> list[str]:
+    items = list(source.items())
+    assert all(isinstance(each, Item) for each in items)
+    return sorted(unquote(re.split(r"/(?:photos|album|\.old)/", each.uri)[-1]) for each in items)
+
+
+def open_with(argument: object, **walk: bool) -> Source:
+    return open_source(str(argument), SourceOptions(walk=Walk(**walk)))
+
+
+def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None:
+    source = open_with(photos)
+    streams = Streams([source])
+    assert [item.uri for item in streams] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
+    assert source.ignored == {"": 1}
+    assert streams.describe_left_out() == "6 hidden files and folders left out (taken with --hidden)"
+    assert streams.complete == [source.uri]
+
+
+def test_hidden_files_and_folders_are_taken_when_asked_for(photos: Path) -> None:
+    assert listed(open_with(photos, hidden=True)) == ALL
+    assert listed(open_with(f"{photos}/**", hidden=True)) == ALL
+    assert listed(open_with(f"{photos}/*/*.jpg", hidden=True)) == [name for name in ALL if name.count("/") == 1]
+
+
+def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
+    assert listed(open_with(photos / ".thumbnails")) == [".thumbnails/b.jpg"]
+    assert [item.uri for item in open_with(photos / "sub" / ".e.jpg").items()] == [(photos / "sub" / ".e.jpg").as_uri()]
+    assert listed(open_with(f"{photos}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
+    assert listed(open_with(f"{photos}/@*/*.jpg")) == ["@eaDir/d.jpg"]
+    assert listed(open_with(f"{photos}/**/*.jpg")) == listed(open_with(f"{photos}/**")) == ["a.jpg", "sub/g.jpg"]
+
+
+def test_object_stores_hide_by_the_parts_of_a_key(bucket: str) -> None:
+    source = open_with(bucket)
+    assert listed(source) == ["a.jpg", "sub/g.jpg"]
+    assert Streams([source]).describe_left_out() == "6 hidden files and folders left out (taken with --hidden)"
+    assert listed(open_with(bucket, hidden=True)) == ALL
+    assert listed(open_with(f"{bucket}/*")) == ["a.jpg", "sub/g.jpg"]
+    assert listed(open_with(f"{bucket}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
+
+
+def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
+    for name in ("a.csv", ".hidden/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("image\nx.jpg\n")
+    assert [each.uri.rpartition("/")[2] for each in files_at(str(tmp_path), frozenset({".csv"})).found()] == ["a.csv"]
+    for hidden, count in ((False, 1), (True, 2)):
+        source = open_source(str(tmp_path), SourceOptions(format="csv", walk=Walk(hidden=hidden)))
+        assert len(list(source.items())) == count
+
+
+def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
+    (photos / "elsewhere").symlink_to(photos.parent / "private")
+    (photos / "above").symlink_to("..")
+    (photos / "one.jpg").symlink_to("../private/secret.jpg")
+    (photos / "inside.jpg").symlink_to(photos / "a.jpg")
+    source = open_with(photos)
+    assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
+    assert "3 links out of the source left out (taken with --follow-links)" in Streams([source]).describe_left_out()
+    assert listed(open_with(f"{photos}/*/*.jpg")) == ["sub/g.jpg"]
+    followed = listed(open_with(photos, follow_links=True))
+    assert set(followed) >= {"a.jpg", "one.jpg", "inside.jpg"}
+    assert sum(name.endswith("secret.jpg") for name in followed) == 1  # by the first link that leads there
+
+
+def test_a_folder_that_is_a_link_itself_is_taken_with_its_links_inside(photos: Path) -> None:
+    (photos / "inside.jpg").symlink_to(photos / "a.jpg")
+    (photos.parent / "album").symlink_to(photos)
+    source = open_with(photos.parent / "album")
+    assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
+
+
+def test_a_link_that_leads_nowhere_is_left_to_reading_which_says_why(photos: Path) -> None:
+    (photos / "gone.jpg").symlink_to(photos.parent / "private" / "nothing.jpg")
+    assert "gone.jpg" in listed(open_with(photos))
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"), [("a.jpg", False), (".a.jpg", True), ("@eaDir", True), ("@home", False), ("..", False)]
+)
+def test_hidden_names(name: str, hidden: bool) -> None:
+    assert is_hidden(name) == hidden
