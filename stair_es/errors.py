@@ -12,6 +12,7 @@
     |  `- UnknownModel             exit code 2
     |- NodeError
     |- ReadError
+    |  `- TryLater
     |- DecodeError
     |- QueryError
     |- SourceError
@@ -83,6 +84,17 @@ class NodeError(StairError):
 
 class ReadError(StairError):
     """The bytes of one image that can't be had."""
+
+
+class TryLater(ReadError):
+    """The bytes of one image that a host gives later: it asks to wait."""
+
+    def __init__(self, message: str, remedy: str = "", host: str = "", wait_s: float = 0.0) -> None:
+        super().__init__(message, remedy)
+        self.args = (message, remedy, host, wait_s)
+        self.host = host
+        """The host that asks: not that of the URL where a redirect led to another one."""
+        self.wait_s = wait_s
 
 
 class DecodeError(StairError):

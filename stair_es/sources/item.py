@@ -23,6 +23,8 @@ class Reading:
     max_bytes: int = MAX_BYTES
     """Larger objects are refused, before they are read where the store tells their size."""
     urls: UrlPolicy = field(default_factory=UrlPolicy)
+    defer: bool = False
+    """Raise `TryLater` where a host asks to wait, instead of waiting: the caller has other images to read meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Place(Protocol):
 
         Raises:
             ReadError: Gone, unreachable, forbidden or too large, with the reason.
+            TryLater: With `reading.defer`, a host asks to wait.
         """
 
     def to_json(self) -> dict[str, Json] | None:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trustme
 
-from stair_es.errors import ReadError
+from stair_es.errors import ReadError, TryLater
 from stair_es.sources.item import Read, Reading
 from stair_es.sources.web import guard
 from stair_es.sources.web.client import Fetcher
@@ -274,6 +274,20 @@ def test_a_host_that_asks_for_more_time_than_there_is_is_left_alone(wild: Wild) 
         fetcher.fetch(wild.url + "/b.jpg", 1 << 20)
     assert wild.paths() == ["/a.jpg"]
     fetcher.close()
+
+
+def test_a_caller_with_other_images_to_read_is_told_at_once_which_host_asks_to_wait(wild: Wild) -> None:
+    port = wild.server_address[1]
+    wild.answers["/a.jpg"] = in_turn(redirect(f"http://127.1:{port}/b.jpg"))
+    wild.answers["/b.jpg"] = in_turn(sends(head("503 Service Unavailable", Content_Length=0, Retry_After=3600)), FINE)
+    reading = Reading(defer=True, urls=UrlPolicy(allow_private=True, timeout_s=5.0))
+    with pytest.raises(TryLater) as told:
+        UrlAt(wild.url + "/a.jpg").read(reading)
+    assert (told.value.host, told.value.wait_s) == ("127.1", 3600.0)
+    assert told.value.message == "127.1 (redirected from 127.0.0.1): 503 Service Unavailable, asks to wait 3600 s"
+    got = UrlAt(wild.url + "/a.jpg").read(reading)  # when to come back is the caller's affair
+    assert got is not None
+    assert got.data == IMAGE
 
 
 def test_redirects_are_followed_to_their_end(wild: Wild) -> None:

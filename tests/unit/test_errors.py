@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from stair_es import errors
-from stair_es.errors import MissingExtra, StairError
+from stair_es.errors import MissingExtra, StairError, TryLater
 from stair_es.extras import need
 
 
@@ -16,6 +16,11 @@ def test_every_error_survives_pickling(kind: type[StairError]) -> None:
     back = pickle.loads(pickle.dumps(kind("what", "do this")))
     assert type(back) is kind
     assert (back.message, back.remedy, str(back)) == ("what", "do this", "what\ndo this")
+
+
+def test_what_a_host_asks_for_survives_pickling() -> None:
+    back = pickle.loads(pickle.dumps(TryLater("what", "do this", "images.test", 40.0)))
+    assert (back.message, back.host, back.wait_s) == ("what", "images.test", 40.0)
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

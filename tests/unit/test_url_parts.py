@@ -29,6 +29,14 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
 
 
 @pytest.mark.parametrize(
+    ("url", "host"),
+    [("https://Images.test:8443/a.jpg", "images.test"), ("http://[::1]/a", "::1"), ("http://[::1", ""), ("x", "")],
+)
+def test_a_place_knows_its_host(url: str, host: str) -> None:
+    assert UrlAt(url).host == host
+
+
+@pytest.mark.parametrize(
     ("url", "text"),
     [
         ("https://u:p@h.test:8443/a/b.jpg?token=1#f", "https://h.test:8443/a/b.jpg?..."),
@@ -68,6 +76,7 @@ def test_a_token_that_may_be_all_that_tells_two_images_apart_is_hidden_but_count
     [
         *({"schemes": ()}, {"schemes": ("https", "file")}, {"timeout_s": 0}, {"timeout_s": float("nan")}),
         *({"timeout_s": float("inf")}, {"max_redirects": -1}, {"per_host": 0}, {"attempts": 0}),
+        *({"patience_s": -1}, {"patience_s": float("nan")}),
     ],
 )
 def test_limits_that_cannot_be_kept_are_refused(wrong: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ import httpcore2
 import httpx2
 
 from stair_es._version import __version__
-from stair_es.errors import ReadError
+from stair_es.errors import ReadError, TryLater
 from stair_es.retry_after import seconds_of
 from stair_es.sources.item import Read
 from stair_es.sources.web.body import whole
@@ -51,17 +51,26 @@ class Fetcher:
         """Close all connections."""
         self._pool.close()
 
-    def fetch(self, url: str, max_bytes: int, known: str | None = None) -> Read | None:
+    def fetch(self, url: str, max_bytes: int, known: str | None = None, *, defer: bool = False) -> Read | None:
         """The bytes at `url`; None if the server says that they still are those of version `known`.
+
+        Args:
+            url: Where.
+            max_bytes: The most to read.
+            known: A version of earlier.
+            defer: Don't wait for a host that asks to wait.
 
         Raises:
             ReadError: Not allowed, or not to be had, with the reason.
+            TryLater: With `defer`, the host asks to wait.
         """
         start, clock = self._parsed(url), Clock(self._policy.timeout_s)
         for attempt in range(1, self._policy.attempts + 1):
             try:
-                return self._follow(start, max_bytes, known, clock)
+                return self._follow(start, max_bytes, known, clock, heed_pause=not defer)
             except Passing as passing:
+                if defer and passing.wait_s:
+                    raise TryLater(passing.reason, "Run again later.", passing.host, passing.wait_s) from passing
                 wait_s = max(passing.wait_s, min(_MAX_BACKOFF_S, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
                 if clock.remaining_s <= 0:
                     raise ReadError(f"{passing.reason}; not done within {self._policy.timeout_s:g} s") from passing
@@ -71,13 +80,13 @@ class Fetcher:
                 time.sleep(wait_s)
         raise AssertionError("a policy has one attempt at least")
 
-    def _follow(self, start: httpx2.URL, max_bytes: int, known: str | None, clock: Clock) -> Read | None:
+    def _follow(self, start: httpx2.URL, max_bytes: int, known: str | None, clock: Clock, *, heed_pause: bool) -> Read | None:
         url, seen = start, set[str]()
         for _ in range(self._policy.max_redirects + 1):
             seen.add(str(url))
             where = url.host if url.host == start.host else f"{url.host} (redirected from {start.host})"
-            with translated(where), self._hosts.turn(url.host, clock):
-                answer = self._get(url, max_bytes, known, clock)
+            with translated(where), self._hosts.turn(url.host, clock, heed_pause=heed_pause):
+                answer = self._get(url, max_bytes, known, clock, keep_pause=heed_pause)
             if not isinstance(answer, httpx2.URL):
                 return answer
             url = answer
@@ -85,7 +94,9 @@ class Fetcher:
                 raise ReadError(f"{where}: redirects in a circle")
         raise ReadError(f"{start.host}: more than {self._policy.max_redirects} redirects")
 
-    def _get(self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Clock) -> Read | httpx2.URL | None:
+    def _get(
+        self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Clock, *, keep_pause: bool
+    ) -> Read | httpx2.URL | None:
         """One request: the bytes, None if they are unchanged, or where they are instead."""
         conditional = conditions(str(url), known)
         raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
@@ -104,9 +115,10 @@ class Fetcher:
             return self._parsed(headers["location"], url)
         if status in _PASSING:
             wait_s = seconds_of(headers.get("retry-after", "")) or 0.0
-            if wait_s:
+            asked = f", asks to wait {wait_s:.0f} s" if wait_s else ""
+            if wait_s and keep_pause:
                 self._hosts.pause(url.host, wait_s)
-            raise Passing(status_text(status) + (f", asks to wait {wait_s:.0f} s" if wait_s else ""), wait_s)
+            raise Passing(status_text(status) + asked, wait_s, url.host)
         raise ReadError(status_text(status))
 
     def _parsed(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:

@@ -16,11 +16,13 @@ from stair_es.sources.web.body import CutOff
 class Passing(Exception):
     """An attempt failed with what may pass by itself."""
 
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0, host: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
         """What the server asked to wait."""
+        self.host = host
+        """Which server that was."""
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def translated(where: str) -> Iterator[None]:
     except ReadError as error:
         raise ReadError(f"{where}: {error.message}", error.remedy) from error
     except Passing as error:
-        raise Passing(f"{where}: {error.reason}", error.wait_s) from error
+        raise Passing(f"{where}: {error.reason}", error.wait_s, error.host) from error
     except httpcore2.TimeoutException as error:
         raise Passing(f"{where}: no answer in time") from error
     except httpcore2.ConnectError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from stair_es.extras import need
 from stair_es.sources.web.text import shown
@@ -22,17 +24,25 @@ class UrlAt:
     def __repr__(self) -> str:
         return f"UrlAt({shown(self.url)!r})"
 
+    @property
+    def host(self) -> str:
+        """Its host in lower case; empty for a malformed URL."""
+        with suppress(ValueError):
+            return urlsplit(self.url).hostname or ""
+        return ""
+
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
         """The bytes; None if the server says that they still are those of version `known`.
 
         Raises:
             ReadError: Not allowed, or not to be had, with the reason.
+            TryLater: With `reading.defer`, the host asks to wait.
             MissingExtra: The HTTP library isn't installed.
         """
         need("httpx2", "urls")
         from stair_es.sources.web.client import fetcher
 
-        return fetcher(reading.urls).fetch(self.url, reading.max_bytes, known)
+        return fetcher(reading.urls).fetch(self.url, reading.max_bytes, known, defer=reading.defer)
 
     def to_json(self) -> dict[str, Json]:
         """What `places.from_json` makes the same place of. Holds the whole URL, with its signature if it has one."""

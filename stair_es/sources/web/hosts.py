@@ -34,8 +34,13 @@ class Hosts:
         return len(self._hosts)
 
     @contextmanager
-    def turn(self, name: str, clock: Clock) -> Iterator[None]:
+    def turn(self, name: str, clock: Clock, *, heed_pause: bool = True) -> Iterator[None]:
         """Hold one of the host's slots. Waiting for it isn't charged to the clock; a pause that the host asked for is.
+
+        Args:
+            name: The host.
+            clock: Of the fetch.
+            heed_pause: Sleep through a pause. An ingest keeps the URLs of such a host back itself, and asks when it is time.
 
         Raises:
             ReadError: The host asked to be left alone for longer than the fetch may last.
@@ -47,7 +52,8 @@ class Hosts:
             asked = time.monotonic()
             with host.slots:
                 clock.stand_still(time.monotonic() - asked)
-                self._sit_out(host, clock)
+                if heed_pause:
+                    self._sit_out(host, clock)
                 yield
         finally:
             with self._lock:

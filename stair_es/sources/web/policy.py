@@ -25,12 +25,16 @@ class UrlPolicy:
     """Fetches from one host at a time and process."""
     attempts: int = 3
     """For what passes by itself: 429, 5xx, lost connections."""
+    patience_s: float = 600.0
+    """How long an ingest waits in total for a host that asks to wait (Retry-After), while it goes on with other hosts."""
 
     def __post_init__(self) -> None:
         if not self.schemes or not set(self.schemes) <= {"http", "https"}:
             raise UsageError(f"URL schemes {', '.join(self.schemes) or 'of an empty list'}", "Allow https, http or both.")
         if not 0 < self.timeout_s <= 86400:
             raise UsageError(f"URL time limit of {self.timeout_s:g} s", "Give more than 0 and at most a day.")
+        if not 0 <= self.patience_s <= 86400:
+            raise UsageError(f"URL patience of {self.patience_s:g} s", "Give from 0 to 86400 (a day).")
         if self.max_redirects < 0 or self.per_host < 1 or self.attempts < 1:
             raise UsageError(
                 f"URL limits: max_redirects {self.max_redirects}, per_host {self.per_host}, attempts {self.attempts}",
