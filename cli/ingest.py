@@ -81,6 +81,16 @@ def ingest(
     url_timeout_s: Annotated[
         float, typer.Option("--url-timeout", min=0.1, help="Seconds that fetching one URL may take.", rich_help_panel=_SOURCES)
     ] = 30.0,
+    url_patience_s: Annotated[
+        float,
+        typer.Option(
+            "--url-patience",
+            min=0.0,
+            max=86400.0,
+            help="Seconds to wait in total for a host that asks to wait (Retry-After), while others go on.",
+            rich_help_panel=_SOURCES,
+        ),
+    ] = 600.0,
     max_pixels: Annotated[
         int,
         typer.Option(
@@ -255,7 +265,10 @@ def ingest(
             columns=_columns(columns or []),
             image_column=image_column,
             walk=Walk(hidden=hidden, follow_links=follow_links),
-            reading=Reading(max_bytes=max_bytes, urls=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s)),
+            reading=Reading(
+                max_bytes=max_bytes,
+                urls=UrlPolicy(allow_private=allow_private_urls, timeout_s=url_timeout_s, patience_s=url_patience_s),
+            ),
         )
         chosen = IngestOptions(
             alias=index,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from .bars import visible
 from .output import note, stderr
 
 if TYPE_CHECKING:
@@ -45,16 +46,17 @@ def _bar(noun: str) -> Iterator[Callable[[Books], None]]:
         _Rate(noun),
         TextColumn("ETA"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=stderr) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def update(books: Books) -> None:
             dead = f"{books.kinds['dead']} dead" if books.kinds["dead"] else ""
-            listing = "" if books.listing_done else f"{books.listed:,} listed so far "
+            listing = "" if books.listing_done else f"{books.listed:,} listed so far"
             total = books.listed if books.listing_done else None
-            bar.update(task, completed=books.done, total=total, description=listing + dead, visible=True)
+            description = " ".join(filter(None, (listing, dead, visible(books.waiting))))
+            bar.update(task, completed=books.done, total=total, description=description, visible=True)
 
         yield update
 
@@ -71,12 +73,14 @@ def _lines(noun: str) -> Callable[[Books], None]:
             left = books.listed - books.done
             eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
             note(
-                f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead",
+                f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead"
+                + (f", {visible(books.waiting)}" if books.waiting else ""),
                 done=books.done,
                 listed=books.listed,
                 listing_done=books.listing_done,
                 dead=books.kinds["dead"],
                 per_s=round(rate, 1),
+                waiting=books.waiting,
             )
 
     return update

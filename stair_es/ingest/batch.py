@@ -19,6 +19,7 @@ from stair_es.sources.decode import Decoded
 from stair_es.sources.item import Item, Unlisted
 from stair_es.sources.places import Inline
 from stair_es.sources.values import weigh
+from stair_es.sources.web.fetch import UrlAt
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -36,6 +37,22 @@ class Wanted:
     item: Item
     stored: Stored | None = None
     """Its document, if the sink has one."""
+    waited_for: str = ""
+    """What it was kept back for, if it was: its host, or its own URI."""
+    refused_after: int | None = None
+    """How many answers its host had given when it was refused last; None if it never was."""
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """An image after `read` whose host asks to wait: it is to be read later."""
+
+    item: Item
+    host: str
+    wait_s: float
+    reason: str
+    asked: bool = True
+    """Whether it was asked for itself; else only others of its host."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +110,7 @@ class Outcome:
     """`_id` of its document, where it has one."""
 
 
-State: TypeAlias = "Item | Wanted | Touched | Loaded | Ready | Encoded | Outcome"
+State: TypeAlias = "Item | Wanted | Deferred | Touched | Loaded | Ready | Encoded | Outcome"
 _S = TypeVar("_S")
 
 
@@ -134,6 +151,11 @@ def bytes_of(listed: Item | Unlisted) -> int:
     if isinstance(listed, Unlisted):
         return 0
     return weigh(listed.fields) + (len(listed.place.data) if isinstance(listed.place, Inline) else 0)
+
+
+def host_of(item: Item) -> str:
+    """The host that an image is fetched from; empty for one that isn't behind a URL."""
+    return item.place.host if isinstance(item.place, UrlAt) else ""
 
 
 def now() -> str:

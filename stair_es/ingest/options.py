@@ -115,7 +115,7 @@ def job_of(options: IngestOptions, session: Session) -> Job:
         model_id=card.model_id,
         image_spec=card.image_spec,
         document=options.document,
-        reading=options.source.reading,
+        reading=replace(options.source.reading, defer=options.source.reading.urls.patience_s > 0),
         limits=options.limits,
         enrichers=options.enrichers,
         enricher_versions=_enricher_versions(options),

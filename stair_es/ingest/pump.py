@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -16,7 +16,9 @@ from stair_es.cluster.bulk import Sent
 from stair_es.cluster.pace import Pace
 from stair_es.errors import IngestError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Wanted, bytes_of
+from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, bytes_of
+from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.encoder_clock import EncoderClock
 from stair_es.ingest.lanes import Lanes, Task, WorkerDied
 from stair_es.ingest.report import Traffic
 from stair_es.ingest.stages import dead
@@ -34,6 +36,8 @@ cluster, and as much for a worker."""
 _GUESSED_DOCUMENT_BYTES = 4096
 _LOOK_S = 0.05
 """How often to look for newly listed images while tasks are under way."""
+_TELL_S = 1.0
+"""How often a run that only waits for hosts says so."""
 
 
 @dataclass
@@ -50,30 +54,6 @@ class _Unit:
 
 
 @dataclass
-class EncoderClock:
-    """How much of the time the encoders had work, from the first finished batch to the last: before it they load the model."""
-
-    encoders: int
-    busy_s: float = 0.0
-    _first: float | None = None
-    _last: float = 0.0
-
-    def finished(self, seconds: float) -> None:
-        """An encode took `seconds` and was seen to be over now."""
-        self._last = time.perf_counter()
-        if self._first is None:
-            self._first = self._last
-        else:
-            self.busy_s += seconds
-
-    @property
-    def idle_share(self) -> float | None:
-        """0..1; None where too little was encoded to tell."""
-        span = self._last - self._first if self._first is not None else 0.0
-        return max(0.0, 1.0 - self.busy_s / (span * self.encoders)) if span > 0 and self.busy_s > 0 else None
-
-
-@dataclass
 class Pump:
     """One run's traffic. `run` may be called once."""
 
@@ -84,10 +64,13 @@ class Pump:
     admit: Callable[[Item | Unlisted], Item | None]
     """Takes note of each thing that is listed; None for what has its outcome already."""
     traffic: Traffic = field(default_factory=Traffic)
+    deferred: DeferredImages = field(default_factory=DeferredImages)
     clock: EncoderClock = field(init=False)
     _checking: dict[Task, Batch] = field(default_factory=dict)
     _todo: deque[Wanted] = field(default_factory=deque)
     _todo_bytes: int = 0
+    _settled: list[Outcome] = field(default_factory=list)
+    """Of images that no stage will see."""
     _suspects: deque[Wanted] = field(default_factory=deque)
     _preparing: dict[Task, _Unit] = field(default_factory=dict)
     _prepared: deque[tuple[Task, _Unit]] = field(default_factory=deque)
@@ -100,22 +83,42 @@ class Pump:
         self.clock = EncoderClock(self.lanes.encoders)
 
     def run(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
-        """Batches of outcomes, as they get ready.
+        """Batches of outcomes, as they get ready; empty ones while it waits for hosts.
 
         Raises:
             StairError: A stage failed as a whole; what is under way is left to the lanes.
         """
         while True:
             self._start(items)
+            if self._settled:
+                yield Batch(list(self._settled))
+                self._settled.clear()
             tasks = [*self._checking, *self._preparing, *self._encoding, *self._writing]
             if not tasks:
-                if items.exhausted and not self._todo:
+                if items.exhausted and not (self._todo or self.deferred):
                     items.check()
                     return
-                self._admit(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+                yield from self._idle(items)
                 continue
-            for task in self.lanes.wait(tasks, None if self._is_full() or items.exhausted else _LOOK_S):
+            for task in self.lanes.wait(tasks, self._look_again_s(items)):
                 yield from self._finish(task)
+
+    def _idle(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
+        """Nothing is under way: wait for listed images, or for hosts."""
+        due_s = self.deferred.due_in_s
+        if due_s is not None:
+            yield Batch([])
+        if due_s is not None and (items.exhausted or self._is_full()):
+            time.sleep(min(_TELL_S, due_s))
+        else:
+            self._admit(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
+
+    def _look_again_s(self, items: Ahead[Item | Unlisted]) -> float | None:
+        """How long to wait for tasks before there may be others to start."""
+        due_s = self.deferred.due_in_s
+        if not (self._is_full() or items.exhausted):
+            return _LOOK_S
+        return None if due_s is None else max(_LOOK_S, due_s)
 
     def _start(self, items: Ahead[Item | Unlisted]) -> None:
         while not self._is_full() and len(self._checking) < _CHECKS:
@@ -123,16 +126,26 @@ class Pump:
             if not taken:
                 break
             self._admit(taken)
+        if not self._todo_is_full():
+            self._todo.extend(self.deferred.take_due(self.lanes.batch_images))
         self._start_preparing(last=items.exhausted and not self._checking)
         self._start_encoding()
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
 
     def _is_full(self) -> bool:
+        return self.deferred.is_full or self._todo_is_full()
+
+    def _todo_is_full(self) -> bool:
         return len(self._todo) >= CHECK_IMAGES + self.lanes.batch_images or self._todo_bytes >= _BACKLOG_BYTES
 
-    def _want(self, images: list[Wanted]) -> None:
-        self._todo.extend(images)
-        self._todo_bytes += sum(bytes_of(image.item) for image in images)
+    def _want(self, images: Iterable[Wanted]) -> None:
+        for image in images:
+            admitted = self.deferred.admit(image)
+            if isinstance(admitted, Outcome):
+                self._settled.append(admitted)
+            elif admitted is not None:
+                self._todo.append(admitted)
+                self._todo_bytes += bytes_of(image.item)
 
     def _admit(self, listed: list[Item | Unlisted]) -> None:
         items = [item for found in listed if (item := self.admit(found)) is not None]
@@ -217,10 +230,25 @@ class Pump:
             yield from self._died(units, error)
             return
         self._observe(sent)
-        for batch in batches:
+        for unit, batch in zip(units, batches, strict=True):
             if "encode" in batch.seconds:
                 self.clock.finished(batch.seconds["encode"])
-        yield from batches
+            yield self._without_deferred(unit, batch)
+
+    def _without_deferred(self, unit: _Unit, batch: Batch) -> Batch:
+        """The batch without the images that are to be read later."""
+        through, put_back = list[State](), False
+        for image, state in zip(unit.images, batch.images, strict=True):
+            if isinstance(state, Deferred):
+                through += self.deferred.defer(image, state)
+                put_back = True
+            else:
+                self.deferred.observe(image, state)
+                through.append(state)
+        if put_back:  # further ones of such a host may be about to be read
+            todo, self._todo, self._todo_bytes = self._todo, deque(), 0
+            self._want(todo)
+        return replace(batch, images=through)
 
     def _died(self, units: list[_Unit], error: WorkerDied) -> Iterator[Batch]:
         """Nobody knows which image it was: each is tried alone, and one that kills its worker again is dead."""

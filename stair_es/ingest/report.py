@@ -128,6 +128,8 @@ class Books:
     listed: int = 0
     """Images that the sources named so far."""
     listing_done: bool = False
+    waiting: str = ""
+    """What hosts are waited for now, for people."""
     _reasons: dict[tuple[Stage, str], DeadReason] = field(default_factory=dict)
 
     @property

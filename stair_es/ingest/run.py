@@ -14,6 +14,7 @@ from stair_es.errors import IngestError, StairError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Outcome, bytes_of, now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
+from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.lanes import Lanes
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
@@ -100,7 +101,8 @@ class _Run:
         policy = self.options.bulk
         try:
             with self.session.load(), _lanes(runner, job, self.options) as lanes:
-                pump = Pump(lanes, Pace(policy), job.fresh, self._admit, self.books.traffic)
+                deferred = DeferredImages(job.reading.urls.patience_s)
+                pump = Pump(lanes, Pace(policy), job.fresh, self._admit, self.books.traffic, deferred)
                 self._pump(pump, ahead)
             if self.emptied:
                 self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
@@ -126,6 +128,7 @@ class _Run:
             self.books.enter(batch)
             self.emptied += sum(outcome.reason == EMPTIED for outcome in batch.outcomes())
             self.books.listing_done, self.books.encoder_idle = ahead.exhausted, pump.clock.idle_share
+            self.books.waiting = pump.deferred.describe()
             self.through(batch)
             self.progress(self.books)
             if self.books.traffic.busy and not told_busy:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,17 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stair_es.cluster.bulk import Sent
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, content_id, document, document_id, fingerprint
-from stair_es.cluster.stop import go_on
-from stair_es.errors import DecodeError, ReadError, StairError
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint
+from stair_es.errors import DecodeError
 from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of, now
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
+from stair_es.ingest.read import read_parts
 from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits, decode
-from stair_es.sources.item import Item, Read, Reading
-from stair_es.sources.limits import PREPARED_BYTES
+from stair_es.sources.item import Item, Reading
 from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
@@ -80,18 +77,7 @@ def check_batch(batch: Batch, job: Job) -> Batch:
 
 def prepare_batch(batch: Batch, job: Job) -> Batch:
     """Bytes, then pixels, then what the enrichers add; of large images not all of the batch at once."""
-    waiting = deque(batch.of(Wanted))
-    while waiting:
-        places, part, held_bytes = list[int](), Batch([], batch.seconds, batch.began_ns), 0
-        with batch.timed("read"):
-            while waiting and held_bytes < PREPARED_BYTES:
-                go_on()
-                place, wanted = waiting.popleft()
-                image = _read(wanted, job)
-                held_bytes += len(image.data) if isinstance(image, Loaded) else 0
-                places.append(place)
-                part.images.append(image)
-            _skip_known_content(part, job)
+    for places, part in read_parts(batch, job):
         _prepare(part, job)
         for place, state in zip(places, part.images, strict=True):
             batch.images[place] = state
@@ -113,41 +99,6 @@ def _prepare(part: Batch, job: Job) -> None:
                 _enrich(part, spec)
     for i, ready in part.of(Ready):  # bytes and places have done their work: they needn't travel
         part.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
-
-
-def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Outcome:
-    item, stored = wanted.item, wanted.stored
-    known = stored if stored is not None and job.is_up_to_date(stored, item) else None
-    try:
-        read: Read | None = item.place.read(job.reading, known.version if known else None)
-    except ReadError as error:
-        return Outcome(item, "dead", "read", error.message)
-    except (StairError, ImportError):
-        raise
-    except Exception as error:  # noqa: BLE001  a plugin's place: one image must not take the run with it
-        return Outcome(item, "dead", "read", f"{type(error).__name__}: {error}")
-    if read is None:
-        return Outcome(item, "unchanged", "read", id=known.id if known else "")
-    sha256 = hashlib.sha256(read.data).hexdigest()
-    version = item.version or read.version
-    if known and known.sha256 == sha256:
-        if version is None or known.version == version:
-            return Outcome(item, "unchanged", "read", id=known.id)
-        return Touched(item, known.id, version)
-    id_ = content_id(sha256) if job.document.id == "content" else document_id(item.uri)
-    return Loaded(item, id_, read.data, version, sha256, job.fingerprint(sha256, item))
-
-
-def _skip_known_content(batch: Batch, job: Job) -> None:
-    """With ids by content, another URI's document may hold the same picture already."""
-    if job.document.id != "content" or job.fresh:
-        return
-    loaded = batch.of(Loaded)
-    stored = job.writer.stored_by_id([image.id for _, image in loaded])
-    for i, image in loaded:
-        known = stored.get(image.id)
-        if known and known.fingerprint == image.fingerprint and known.uri != image.item.uri:
-            batch.images[i] = Outcome(image.item, "unchanged", "read", id=known.id)
 
 
 def _enrich(batch: Batch, spec: EnricherSpec) -> None:

@@ -12,11 +12,13 @@ from stair_es.cluster.bulk import BulkPolicy, Sent
 from stair_es.cluster.pace import Pace
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.ahead import Ahead
-from stair_es.ingest.batch import Batch, Outcome, Wanted, item_of
+from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, item_of
+from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.lanes import Task, WorkerDied
 from stair_es.ingest.pump import Pump
 from stair_es.sources.item import Item, Unlisted
 from stair_es.sources.places import Inline
+from stair_es.sources.web.fetch import UrlAt
 
 
 @dataclass
@@ -97,13 +99,15 @@ def _items(count: int) -> Iterator[Item | Unlisted]:
         yield Item(f"mem:{i}", "mem:", Inline(b""))
 
 
-def _run(lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True) -> list[Outcome]:
+def _run(
+    lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True, deferred: DeferredImages | None = None
+) -> list[Outcome]:
     def admit(found: Item | Unlisted) -> Item | None:
         return found if isinstance(found, Item) else None
 
     with Ahead(items, room=100_000) as ahead:
         ahead.wait_for(100_000, 60.0)
-        pump = Pump(lanes, Pace(BulkPolicy()), fresh, admit)
+        pump = Pump(lanes, Pace(BulkPolicy()), fresh, admit, deferred=DeferredImages() if deferred is None else deferred)
         return [outcome for batch in pump.run(ahead) for outcome in batch.outcomes()]
 
 
@@ -168,3 +172,77 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
 def test_a_failed_write_fails_the_run() -> None:
     with pytest.raises(ClusterError, match="gone"):
         _run(Lanes(failing_writes=1), _items(10))
+
+
+class HostsThatAskToWait(Lanes):
+    """Each image of a.test is refused at first, and its host asks to wait; the clock moves when somebody sleeps."""
+
+    now = 0.0
+    refused = 0
+    always = False
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def deferred(self) -> DeferredImages:
+        return DeferredImages(600.0, lambda: self.now)
+
+    def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
+        batches, sent = super().written(task)
+        return [Batch([self._seen(item_of(state)) for state in batch.images], batch.seconds) for batch in batches], sent
+
+    def _seen(self, item: Item) -> State:
+        if "a.test" not in item.uri or not (self.always or self.now == 0.0):
+            return _written(item)
+        self.refused += 1
+        return Deferred(item, "a.test", 40.0, "a.test: 429 Too Many Requests, asks to wait 40 s")
+
+
+def _urls(count: int) -> Iterator[Item | Unlisted]:
+    for number in range(count):
+        url = f"https://{'ab'[number % 2]}.test/{number}.jpg"
+        yield Item(url, "list:", UrlAt(url))
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_images_of_a_host_that_asks_to_wait_come_last_and_all_of_them_come(monkeypatch: pytest.MonkeyPatch, fresh: bool) -> None:
+    lanes = HostsThatAskToWait()
+    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    outcomes = _run(lanes, _urls(5000), fresh=fresh, deferred=lanes.deferred())
+    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
+    assert {outcome.kind for outcome in outcomes} == {"written"}
+    assert all("b.test" in outcome.item.uri for outcome in outcomes[:2500])
+    assert lanes.now == pytest.approx(40.0)
+    assert lanes.refused < 300  # those that were under way before it was known
+
+
+def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = HostsThatAskToWait()
+    monkeypatch.setattr("stair_es.ingest.deferred.MAX_IMAGES", 100)
+    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    listed, at_rest = 0, 0
+
+    def admit(found: Item | Unlisted) -> Item | None:
+        nonlocal listed
+        listed += 1
+        return found if isinstance(found, Item) else None
+
+    with Ahead(_urls(5000), room=100_000) as ahead:
+        ahead.wait_for(5000, 60.0)
+        pump, seen = Pump(lanes, Pace(BulkPolicy()), fresh=True, admit=admit, deferred=lanes.deferred()), 0
+        for batch in pump.run(ahead):
+            seen += len(batch.outcomes())
+            if lanes.now == 0.0 and not batch.images:
+                at_rest = listed
+    assert 100 < at_rest < 2000
+    assert seen == 5000
+
+
+def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    lanes = HostsThatAskToWait()
+    lanes.always = True
+    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    outcomes = _run(lanes, _urls(5000), deferred=lanes.deferred())
+    assert sorted(outcome.item.uri for outcome in outcomes) == sorted(item.uri for item in _urls(5000))
+    assert {(outcome.kind, outcome.item.uri[8]) for outcome in outcomes} == {("dead", "a"), ("written", "b")}
+    assert lanes.now == pytest.approx(600.0)

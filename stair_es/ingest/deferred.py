@@ -1,0 +1,183 @@
+"""Images whose host asks to wait (Retry-After): they are kept back while others go on, and read when the time is over.
+
+A host isn't waited for without end: it has a patience, which its rests use up and its answers restore. When it is used up, an
+image fails with what the host says of it, while the others of the host are still tried; a host that says the same of many in a
+row is given up, and its images fail without being asked for. An image that is refused again although others were given meanwhile
+waits alone, with a patience of its own: on a host that strangers share it mustn't hold up the others again and again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from stair_es.ingest.batch import Deferred, Outcome, State, Wanted, host_of
+
+MAX_IMAGES = 20_000
+"""Images that may be kept back, at some hundred bytes each; with more, no further ones are taken from the sources."""
+MAX_REFUSALS = 20
+"""After so many refusals in a row a host without patience left is given up."""
+RESTORED_S = 10.0
+"""What each answer restores of the patience: a host that limits its rate is waited for as long as it gives images meanwhile."""
+_LEAST_REST_S = 1.0
+_PORTION = 16
+_MANY_HOSTS = 1024
+
+
+@dataclass
+class _Host:
+    """A host, or one image of it that waits alone."""
+
+    name: str
+    images: deque[Wanted] = field(default_factory=deque)
+    rests_until: float = 0.0
+    rests: int = 0
+    """In a row, without an answer."""
+    waited_s: float = 0.0
+    """How much of the patience is used up."""
+    answers: int = 0
+    refusals: int = 0
+    given_up: str = ""
+    """Why its images fail until `rests_until`."""
+
+
+class DeferredImages:
+    """All images that are kept back, by host. For one thread."""
+
+    def __init__(self, patience_s: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """None yet.
+
+        Args:
+            patience_s: How long a host is waited for in total.
+            clock: Tells the time in seconds.
+        """
+        self._patience_s = patience_s
+        self._clock = clock
+        self._hosts: dict[str, _Host] = {}
+        self._images = 0
+        self._next_due = math.inf
+
+    def __len__(self) -> int:
+        return self._images
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more images should be taken from the sources."""
+        return self._images >= MAX_IMAGES
+
+    def admit(self, image: Wanted) -> Wanted | Outcome | None:
+        """The image, if it can be read now; None if it is kept back; its outcome, if its host is given up."""
+        name = host_of(image.item)
+        host = self._hosts.get(name) if name else None
+        if host is None or host.rests_until <= self._clock():
+            return image
+        if host.given_up:
+            return Outcome(image.item, "dead", "read", host.given_up)
+        self._keep(host, image)
+        return None
+
+    def defer(self, image: Wanted, state: Deferred) -> list[Outcome]:
+        """Keep an image back that wasn't to be had; what comes of it (and of others of its host) if it isn't waited for."""
+        name = self._name_of(image, state)
+        host = self._hosts.get(name)
+        if host is None:
+            self._forget()
+            host = self._hosts[name] = _Host(state.host)
+        if state.asked:
+            image = replace(image, refused_after=host.answers)
+        now = self._clock()
+        if host.given_up and host.rests_until > now:
+            return [Outcome(image.item, "dead", "read", host.given_up)]
+        left_s = self._patience_s - host.waited_s
+        if host.rests_until > now or not state.asked:  # said already to another worker, or of another image
+            self._keep(host, image)
+            return []
+        if left_s < _LEAST_REST_S:
+            return self._refuse(host, image, state, now)
+        rest_s = min(max(state.wait_s, 2.0**host.rests), left_s)
+        host.rests_until, host.rests = now + rest_s, host.rests + 1
+        host.waited_s, host.refusals, host.given_up = host.waited_s + rest_s, 0, ""
+        self._keep(host, image)
+        return []
+
+    def observe(self, image: Wanted, state: State) -> None:
+        """Take note of an image that was read: its host answers, unless it is dead by that."""
+        if isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read":
+            return
+        for name in {image.waited_for, host_of(image.item)} - {""}:
+            host = self._hosts.get(name)
+            if host is not None:
+                host.rests = host.refusals = 0
+                host.answers += 1
+                host.waited_s = max(0.0, host.waited_s - RESTORED_S)
+        self._hosts.pop(image.item.uri, None)
+
+    def take_due(self, most: int) -> list[Wanted]:
+        """Up to `most` images whose host has had its time."""
+        now = self._clock()
+        if now < self._next_due:
+            return []
+        due: list[Wanted] = []
+        for name, host in self._hosts.items():
+            if host.rests_until <= now:
+                count = min(len(host.images), _PORTION, most - len(due))
+                due += [replace(host.images.popleft(), waited_for=name) for _ in range(count)]
+        self._images -= len(due)
+        self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
+        return due
+
+    @property
+    def due_in_s(self) -> float | None:
+        """How long until there is something to take; None if nothing is kept back."""
+        return max(0.0, self._next_due - self._clock()) if self._images else None
+
+    def describe(self) -> str:
+        """What is waited for, for people; empty if nothing is."""
+        now = self._clock()
+        resting = [host for host in self._hosts.values() if host.images and host.rests_until > now]
+        if not resting:
+            return ""
+        most = max(resting, key=lambda host: len(host.images))
+        hosts = len({host.name for host in resting})
+        more = f" and {hosts - 1:,} other hosts" if hosts > 1 else ""
+        urls = f"{len(most.images):,} URL{'s' if len(most.images) > 1 else ''}"
+        return f"waiting {math.ceil(most.rests_until - now)} s for {most.name} ({urls}){more}"
+
+    def _name_of(self, image: Wanted, state: Deferred) -> str:
+        """Whose time it is that the image has to wait: that of its host, or its own."""
+        host = self._hosts.get(state.host)
+        given_meanwhile = host is not None and image.refused_after is not None and host.answers > image.refused_after
+        alone = state.asked and (image.waited_for == image.item.uri or given_meanwhile)
+        return image.item.uri if alone else state.host
+
+    def _keep(self, host: _Host, image: Wanted) -> None:
+        host.images.append(image)
+        self._images += 1
+        self._next_due = min(self._next_due, host.rests_until)
+
+    def _refuse(self, host: _Host, image: Wanted, state: Deferred, now: float) -> list[Outcome]:
+        waited = f"after {host.waited_s:.0f} s of waiting for the host"
+        host.refusals += 1
+        self._hosts.pop(image.item.uri, None)
+        failed = [Outcome(image.item, "dead", "read", f"{state.reason}, {waited}")]
+        if host.refusals >= MAX_REFUSALS:
+            host.given_up = f"{host.name}: not asked for, since {host.refusals} others got {_status_of(state.reason)} {waited}"
+            failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
+            self._images -= len(host.images)
+            host.images.clear()
+            host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
+        return failed
+
+    def _forget(self) -> None:
+        """Lists name millions of hosts: keep those that are waited for, or were lately."""
+        if len(self._hosts) < _MANY_HOSTS:
+            return
+        since = self._clock() - self._patience_s
+        self._hosts = {name: host for name, host in self._hosts.items() if host.images or host.rests_until > since}
+
+
+def _status_of(reason: str) -> str:
+    return reason.partition(": ")[2].partition(",")[0] or reason

@@ -1,0 +1,157 @@
+"""Whole ingests from two hosts, of which one asks to wait: it is waited for while the other one goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from fault_proxy import Reply, Request, serve
+
+from stair_es.cluster.connect import Connection
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Books, Report
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
+from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.policy import UrlPolicy
+
+PHOTOS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
+Run = Callable[..., Report]
+
+
+@dataclass
+class Site:
+    """A server under two names; what it says under each is up to the test."""
+
+    asks_to_wait: Callable[[str, int], float | None] = lambda name, count: None
+    """Path and how many requests there were for the host before -> the Retry-After of the answer; None for the image."""
+    requests: list[tuple[float, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    url: str = ""
+
+    def answer(self, request: Request) -> Reply:
+        with self.lock:
+            host, path = request.path[1], request.path
+            wait_s = self.asks_to_wait(path, sum(asked[1] == host for _, asked in self.requests))
+            self.requests.append((time.monotonic(), path))
+        if wait_s is not None:
+            return Reply(status=429, headers={"retry-after": f"{wait_s:.0f}"})
+        return Reply(kind="image/jpeg", body=PHOTOS[int(path[2:-4])].read_bytes())
+
+    def items(self, host: Literal["a", "b"], count: int) -> list[Item | Unlisted]:
+        """The images of one host."""
+        base = self.url if host == "a" else self.url.replace("127.0.0.1", "127.1")
+        urls = [f"{base}/{host}{number}.jpg" for number in range(count)]
+        return [Item(url, "given:", UrlAt(url)) for url in urls]
+
+
+class Given:
+    """A source that names what it was given."""
+
+    uri = "given:"
+
+    def __init__(self, items: list[Item | Unlisted]) -> None:
+        self._items = items
+        self.ignored: dict[str, int] = {}
+
+    def items(self) -> Iterator[Item | Unlisted]:
+        yield from self._items
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    made = Site()
+    with serve(made.answer) as made.url:
+        yield made
+
+
+@pytest.fixture
+def options(index_name: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(
+        alias=index_name,
+        model=ModelSpec(name="stair-mini", backend="onnx"),
+        runner="local",
+        batch_images=4,
+        dead_letters=tmp_path / "letters.jsonl",
+    )
+
+
+@pytest.fixture
+def run(node_url: str, options: IngestOptions) -> Run:
+    def run_(
+        items: list[Item | Unlisted], patience_s: float, progress: Callable[[Books], None] = lambda _: None, **more: object
+    ) -> Report:
+        reading = Reading(urls=UrlPolicy(allow_private=True, patience_s=patience_s))
+        chosen = replace(options, source=SourceOptions(reading=reading), **more)  # type: ignore[arg-type]
+        return ingest([Given(items)], Connection(url=node_url), chosen, say=lambda _: None, progress=progress)
+
+    return run_
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_a_host_that_asks_to_wait_once_loses_no_image_and_holds_up_no_other_host(site: Site, run: Run, runner: str) -> None:
+    rest_s, began, waiting = 3.0, list[float](), list[str]()
+
+    def asks_to_wait(path: str, _: int) -> float | None:
+        if path.startswith("/a") and not began:
+            began.append(time.monotonic())
+        return rest_s if path.startswith("/a") and time.monotonic() - began[0] < rest_s else None
+
+    site.asks_to_wait = asks_to_wait
+    mixed = [item for pair in zip(site.items("a", 20), site.items("b", 20), strict=True) for item in pair]
+    report = run(mixed, 60.0, progress=lambda books: waiting.append(books.waiting), runner=runner)
+    assert (report.seen, report.written, report.dead) == (40, 40, 0)
+    early = [path for at, path in site.requests if at < began[0] + rest_s]
+    assert sum(path.startswith("/b") for path in early) == 20
+    assert sum(path.startswith("/a") for path in early) <= 10  # one of each batch that was under way
+    assert max(at for at, _ in site.requests) - began[0] < 20
+    assert any(text.startswith("waiting ") and " s for 127.0.0.1 (" in text for text in waiting)
+    assert waiting[-1] == ""
+
+
+def test_a_host_that_always_asks_to_wait_fails_after_the_patience_with_the_reason(site: Site, run: Run) -> None:
+    site.asks_to_wait = lambda path, _: 1.0 if path.startswith("/a") else None
+    report = run(site.items("a", 6) + site.items("b", 6), 3.0)
+    assert (report.seen, report.written, report.dead) == (12, 6, 6)
+    [reason] = report.dead_reasons
+    assert (reason.stage, reason.images) == ("read", 6)
+    assert reason.reason == "127.0.0.1: 429 Too Many Requests, asks to wait 1 s, after 3 s of waiting for the host"
+    asked = [at for at, path in site.requests if path.startswith("/a")]
+    assert 2.9 < max(asked) - min(asked) < 15
+
+    site.asks_to_wait = lambda path, _: None
+    again = run(site.items("a", 6) + site.items("b", 6), 3.0)
+    assert (again.written, again.unchanged, again.dead) == (6, 6, 0)
+
+
+def test_one_url_that_asks_for_a_thousand_years_takes_no_other_with_it(site: Site, run: Run) -> None:
+    site.asks_to_wait = lambda path, _: 99999999999 if path == "/a3.jpg" else None
+    report = run(site.items("a", 24), 2.0)
+    assert (report.seen, report.written, report.dead) == (24, 23, 1)
+    assert report.dead_reasons[0].reason == (
+        "127.0.0.1: 429 Too Many Requests, asks to wait 999999999 s, after 2 s of waiting for the host"
+    )
+
+
+def test_a_run_that_waits_for_a_host_can_be_interrupted(site: Site, run: Run) -> None:
+    site.asks_to_wait = lambda path, _: 600.0
+    timers: list[threading.Timer] = []
+
+    def interrupt_soon(books: Books) -> None:
+        if books.waiting and not timers:
+            timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
+            timers[0].start()
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(site.items("a", 10), 600.0, progress=interrupt_soon)
+    assert time.monotonic() - begun < 20
+    assert timers
