@@ -46,6 +46,7 @@ from . import (
     words,
 )
 from .json_log import lines_are_json
+from .minus import WordsCommand
 from .output import fail, log_as, note
 
 
@@ -98,15 +99,15 @@ app = typer.Typer(
 )
 app.command(name="ingest")(options.connected(telemetry.metered(ingest.ingest)))
 app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
-app.command(name="search")(options.connected(asking.asking(search.search)))
-app.command(name="explain")(options.connected(asking.asking(explain.explain)))
+app.command(name="search", cls=WordsCommand)(options.connected(asking.asking(search.search)))
+app.command(name="explain", cls=WordsCommand)(options.connected(asking.asking(explain.explain)))
 app.command(name="inspect")(options.connected(inspect.inspect))
 app.command(name="words")(options.connected(words.words))
 app.command(name="serve")(options.connected(serve.serve))
 app.add_typer(dashboards.app, name="dashboards")
 app.command(name="encode")(options.connected(encode.encode))
 app.add_typer(evaluate.app, name="evaluate")
-app.command(name="query")(options.connected(asking.asking(query.query)))
+app.command(name="query", cls=WordsCommand)(options.connected(asking.asking(query.query)))
 app.add_typer(config.app, name="config")
 app.command(name="doctor")(options.connected(doctor.doctor))
 app.command(name="models")(models.models)

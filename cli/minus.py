@@ -1,0 +1,62 @@
+"""A query that begins with a minus (`search -people beach`): a word for `search`, an unknown option for the parser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from typer.core import TyperCommand
+
+from stair_es.errors import UsageError
+
+_WORD = re.compile(r"-#*[^\W\d_].+", re.DOTALL)
+"""`-people`, as `wish.parse` reads it; of one letter alone nobody can tell whether an option was meant."""
+
+
+class WordsCommand(TyperCommand):
+    """A command whose last argument is words. Its short options don't take a value without a space, unless it is a number."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
+        """As click has it, with words that begin with a minus behind `--`.
+
+        Raises:
+            UsageError: One is the name of a long option.
+        """
+        if not ctx.resilient_parsing:
+            args = self._with_words_last(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if type(error).__name__ == "NoSuchOption" and not getattr(error, "option_name", "--").startswith("--"):
+                error.message += f". A word that begins with a minus stands behind `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
+            raise
+
+    def _with_words_last(self, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        places = list(self._places_of_words(args[:end]))
+        if not places:
+            return args
+        kept = [arg for i, arg in enumerate(args[:end]) if i not in places]
+        return [*kept, "--", *(args[i] for i in places), *args[end + 1 :]]
+
+    def _places_of_words(self, args: list[str]) -> Iterator[int]:
+        options = {name: param for param in self.params for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
+        value_follows = False
+        for i, arg in enumerate(args):
+            if value_follows:
+                value_follows = False
+            elif arg in options:
+                value_follows = not getattr(options[arg], "is_flag", False)
+            elif _WORD.fullmatch(arg) and not (arg[:2] in options and arg[2:].isdecimal()):
+                _check_no_option(arg, options)
+                yield i
+
+
+def _check_no_option(word: str, options: dict[str, Any]) -> None:
+    name = "-" + word.partition("=")[0]
+    if name in options or name == "--help":
+        raise UsageError(
+            f"{word!r} may be the option {name} or a word to leave out",
+            f"Write {name} for the option; a word that begins with a minus may stand behind `--`: -- {word}",
+        )
