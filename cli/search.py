@@ -59,6 +59,10 @@ def search(
 
     - `stair-es search "beach -people +dog^2" -k 3 --explain`
 
+    - `stair-es search -people beach`
+
+    - `stair-es search --image https://example.org/dog.jpg`
+
     - `stair-es search --image holiday.jpg --filter "width:>1000" --json`
 
     - `stair-es search "at night" --image street.jpg --weights 1,0.5`
@@ -73,16 +77,22 @@ def search(
     connection = options.connection(url)
     encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     from stair_es.search.inputs import question_of
+    from stair_es.search.nothing import explain_required
     from stair_es.search.searcher import Searcher
 
-    question = question_of(encoder, given)
+    question = question_of(encoder, given, asking.reading_given())
     with Searcher(connection, index, encoder.model_id) as searcher:
         result = searcher.search(question, k, after=cursor, how=how)
+        remarks = searcher.list_remarks(question)
+        why_nothing = "" if result.hits or cursor else explain_required(searcher, question, how)
     say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
     if not result.hits and cursor:
         note("no further hits")
     elif not result.hits:
-        note(f"nothing found: nothing in {index!r} has a word in common with the query and meets its conditions")
+        why = why_nothing or f"nothing in {index!r} has a word in common with the query and meets its conditions"
+        note(f"nothing found: {why}")
+    for remark in remarks:
+        note(remark)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
         return

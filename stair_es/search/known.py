@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,6 +19,7 @@ from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec, TextTower
 from stair_es.policy import WordPolicy
+from stair_es.search.filter_fields import FieldUse, list_fields
 from stair_es.search.question import Question, Spelling
 from stair_es.search.shapes import Fields
 from stair_es.types import FITS_ON_DEMAND, Fit
@@ -26,10 +29,10 @@ if TYPE_CHECKING:
 
 _FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
+_PARTS = ("properties", "runtime")
+"""Of a mapping: where it has fields."""
+_TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
-_QUOTED = re.compile(r'"[^"]*"')
-_RANGES = re.compile(r"(?<![\w.-])([\w.-]{1,255}):(?:[<>]=?|[\[{])\s*(?:\*\s+TO\s+)?(-?\d+(?:\.\d+)?)(?=[\s)\]}]|$)")
-"""Field and number of `price:>20`, `price:[20 TO 30]` in a query string."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,8 @@ class Known:
     """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
     names: frozenset[str] = frozenset()
     """The fields of all indices together, at the top level."""
-    texts: frozenset[str] = frozenset()
-    """Those of them that are of the type text or keyword in any index."""
+    types: Mapping[str, str] = field(default_factory=dict)
+    """Of the same fields, those whose type is the same in all indices."""
     ordered: bool = True
     """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
     policy: WordPolicy | None = None
@@ -82,29 +85,47 @@ class Known:
             excluded=[_in_words_of(becomes, word) for word in question.excluded],
         )
 
-    def check_fields(self, question: Question) -> None:
-        """Nothing, if the field that BM25 should search is there, and those that filters compare with numbers aren't texts.
+    def check_caption(self, question: Question) -> None:
+        """Nothing, if the field that BM25 should search is there.
 
         Raises:
-            QueryError: The engine would find nothing, or nonsense, and say nothing.
+            QueryError: It isn't: the engine would find nothing, and say nothing.
         """
-        for clause in question.filters:
-            if isinstance(asked := clause.get("query_string"), Mapping):
-                self._check_ranges(str(asked.get("query")))
         if question.caption.strip() and question.caption_field.partition(".")[0] not in self.names:
             raise QueryError(
                 f"no index that the name stands for has the field {question.caption_field!r}",
                 f"Fields: {', '.join(sorted(self.names))}.",
             )
 
-    def _check_ranges(self, query: str) -> None:
-        for field, bound in _RANGES.findall(_QUOTED.sub("", query)):
-            if field in self.texts:
+    def check_filters(self, question: Question) -> None:
+        """Nothing, if the fields that the filters name are there.
+
+        Raises:
+            QueryError: One isn't: the engine would find nothing, and say nothing.
+        """
+        for use in self._uses(question):
+            root = use.name.partition(".")[0]
+            if self.names and root not in self.names and not root.startswith("_"):
+                near = get_close_matches(root, self.names, n=3)
+                meant = f"Did you mean {' or '.join(near)}? " if near else ""
                 raise QueryError(
-                    f"{field!r} holds texts in this index: a comparison with the number {bound} would compare letters",
-                    f"Make it a number in a new index, by --map {field}:float=COLUMN or --mapping. To compare letters, "
-                    f'write the filter as {{"range": {{"{field}": {{"gte": "{bound}"}}}}}}.',
+                    f"the filter names the field {use.name!r}, which no index has that the name stands for",
+                    f"{meant}Fields: {', '.join(sorted(self.names))}.",
                 )
+
+    def list_remarks(self, question: Question) -> list[str]:
+        """What a filter does that its writer may not have meant."""
+        texts = dict.fromkeys(use.name for use in self._uses(question) if use.is_range and self.types.get(use.name) in _TEXTUAL)
+        return [
+            f"the filter compares {name!r} letter by letter, since it is a {self.types[name]} field: '3' is greater than '20'; "
+            f"an ingest into a new index with --map {name}:float=COLUMN makes it a number"
+            for name in texts
+        ]
+
+    @staticmethod
+    def _uses(question: Question) -> Iterator[FieldUse]:
+        for clause in question.filters:
+            yield from list_fields(clause)
 
     def check_model(self, model_id: str) -> None:
         """Nothing, if vectors of this model may be compared with those in the index.
@@ -171,8 +192,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         fit=_fit([meta for meta, _ in about.values()]),
         text_tower=_text_tower([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
-        names=frozenset(name for found in answer.values() for name in found["mappings"].get("properties", {})),
-        texts=frozenset(name for found in answer.values() for name in _texts(found["mappings"])),
+        names=frozenset(name for found in answer.values() for part in _PARTS for name in found["mappings"].get(part, {})),
+        types=_types(answer),
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )
@@ -188,6 +209,16 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
             "Choose another one with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
+
+
+def _types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """By field; without those that have several."""
+    found = defaultdict[str, set[str]](set)
+    for index in answer.values():
+        for part in _PARTS:
+            for name, about in index["mappings"].get(part, {}).items():
+                found[name].add(str(about.get("type", "object")))
+    return {name: next(iter(types)) for name, types in found.items() if len(types) == 1}
 
 
 def _fit(abouts: Sequence[Mapping[str, Any]]) -> Fit | None:
@@ -211,10 +242,6 @@ def _without_revision(model_id: str) -> str:
     `run-pad-0c61e1f0a2b3`, `mine` of `mine@2`.
     """
     return _REVISION.sub("", model_id)
-
-
-def _texts(mapping: Mapping[str, Any]) -> list[str]:
-    return [name for name, field in mapping.get("properties", {}).items() if field.get("type") in ("text", "keyword")]
 
 
 def _sortable(mapping: Mapping[str, Any]) -> bool:

@@ -94,6 +94,14 @@ class Searcher:
         """
         return self._ready()[1].asked_of(question)
 
+    def list_remarks(self, question: Question) -> list[str]:
+        """What the index makes of the question that its writer may not have meant.
+
+        Raises:
+            ClusterError: As for `search`.
+        """
+        return self._ready()[1].list_remarks(question)
+
     def count(self, question: Question, *, how: How | None = None) -> int:
         """How many documents match: all that are found by the words that are sent, in one phase.
 
@@ -158,7 +166,8 @@ class Searcher:
         """The engine's answer; asked again where the alias has moved since the last look."""
         for last in (False, True):
             target, known = self._ready()
-            known.check_fields(question)
+            known.check_caption(question)
+            known.check_filters(question)
             shape = choose(target, known.one, self._plugins, how.shape)
             asked = request_body(
                 known.asked_of(question),

@@ -180,7 +180,7 @@ class Engine:
         image = self._stored(view, asked.like) if asked.like and asked.method != "bm25" else None
         made = weighed(asked, view.wording, lambda text: self._encoded(view, text), image.vector if image else None)
         if asked.method == "bm25":
-            view.known.check_fields(made.question)
+            view.known.check_caption(made.question)
             if not self._counts()[1]:
                 raise QueryError("bm25 compares captions, and no image of this index has one", "Take another method.")
         return made

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
 
 from stair_es.config import DEFAULT_MODEL
+from stair_es.errors import StairError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.inputs import image_vector, text_vector
@@ -128,3 +131,26 @@ def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:
     done = run("search", "cat", "--json")
     assert (done.returncode, done.stdout) == (1, "")
     assert "stair-es ingest FOLDER" in done.stderr
+
+
+def test_what_leaves_nothing_is_told(
+    images: dict[str, SparseVector], node_url: str, index_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", node_url)
+    monkeypatch.setenv("STAIR_ES_INDEX", index_name)
+
+    def ask(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["search", *arguments, "--model", DEFAULT_MODEL])
+        return result.exit_code, str(result.exception) if isinstance(result.exception, StairError) else result.stderr
+
+    code, said = ask("cat", "--filter", "urii:x")
+    assert code == 1
+    assert "the filter names the field 'urii', which no index has that the name stands for\nDid you mean uri?" in said
+    code, said = ask("dog +submarine +cat")
+    assert (code, "nothing found: no image has +submarine\n" in said) == (0, True)
+    code, said = ask("+tabby +spaniel")
+    assert (code, "nothing found: no image has all of +tabby (1), +spaniel (1)\n" in said) == (0, True)
+    code, said = ask("+cat", "--min-score", "9")
+    assert "has a word in common with the query and meets its conditions" in said
+    code, said = ask("cat", "--filter", "uri:>a")
+    assert "the filter compares 'uri' letter by letter, since it is a keyword field" in said

@@ -1,0 +1,74 @@
+"""Which fields a filter names, and what is said of those that an index lacks or has as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from stair_es.errors import QueryError
+from stair_es.search.filter_fields import FieldUse, list_fields
+from stair_es.search.known import Known
+from stair_es.search.queries import rank_features_query
+from stair_es.search.question import Question, parse_filter
+from stair_es.types import SparseVector
+
+VECTOR = SparseVector.from_mapping({"dog": 1.0})
+TYPES = {
+    "width": "integer",
+    "price": "keyword",
+    "caption": "text",
+    "format": "keyword",
+    "brand": "object",
+    "tokens": "rank_features",
+}
+KNOWN = Known(fields={}, model="m", model_name="m", names=frozenset(TYPES), types=TYPES)
+
+
+def _asked(*filters: str) -> Question:
+    return Question(vector=VECTOR, filters=[parse_filter(text) for text in filters])
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("width:>800 AND format:JPEG", ["width>", "format"]),
+        ("(width:[800 TO *] OR -price:{1 TO 2}) +brand.name:x", ["width>", "price>", "brand.name"]),
+        ('uri:"file:///a b:c.jpg"', ["uri"]),
+        ("uri:*Camera%202023*", ["uri"]),
+        ("_exists_:price AND NOT (_exists_:size)", ["price", "size"]),
+        ("a dog", []),
+        ("capt*:dog", []),
+        ("caption:/file:x/", ["caption"]),
+        ('{"term": {"price": {"value": 3, "boost": 2}}}', ["price"]),
+        ('{"terms": {"price": [1, 2], "boost": 2}}', ["price"]),
+        ('{"range": {"width": {"gte": 800}}}', ["width>"]),
+        ('{"exists": {"field": "price"}}', ["price"]),
+        (
+            '{"bool": {"filter": [{"term": {"a": 1}}, {"query_string": {"query": "b:c"}}], "must_not": {"range": {"d": {}}}}}',
+            ["a", "b", "d>"],
+        ),
+        ('{"constant_score": {"filter": {"prefix": {"a": "x"}}}}', ["a"]),
+        ('{"ids": {"values": ["x"]}}', []),
+        ('{"script": {"script": {"source": "x"}}}', []),
+    ],
+)
+def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
+    expected = [FieldUse(name.rstrip(">"), name.endswith(">")) for name in fields]
+    assert list(list_fields(parse_filter(text))) == expected
+
+
+def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None:
+    with pytest.raises(QueryError) as refused:
+        KNOWN.check_filters(_asked("widht:>800"))
+    assert refused.value.message == "the filter names the field 'widht', which no index has that the name stands for"
+    assert refused.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
+    for fine in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
+        KNOWN.check_filters(_asked(fine))
+
+
+def test_a_range_of_a_keyword_is_remarked_once_and_one_of_a_number_is_not() -> None:
+    [remark] = KNOWN.list_remarks(_asked("price:>20", "price:<9 AND width:>800", "format:JPEG"))
+    assert remark.startswith("the filter compares 'price' letter by letter, since it is a keyword field: '3' is greater than '20'")
+
+
+def test_filters_of_our_own_queries_are_no_fields_of_the_index() -> None:
+    KNOWN.check_filters(Question(vector=VECTOR, filters=[rank_features_query(VECTOR).clause]))
