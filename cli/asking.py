@@ -10,8 +10,10 @@ import typer
 
 from stair_es.errors import UsageError
 
+from . import options
 from .injected import Injected
-from .inputs import readable
+from .inputs import check_images, readable, reading_of
+from .remarks import say_no_operators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from stair_es.search.body import TwoPhase
     from stair_es.search.how import How
     from stair_es.search.inputs import Inputs
+    from stair_es.sources.item import Reading
 
 _WHAT, _WHO, _HOW = "What is looked for", "Who takes part", "How it is asked"
 
@@ -32,11 +35,12 @@ _Many = list[str] | None
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "image": (
         Annotated[
-            list[Path] | None,
-            _option("image", "Look for what is on this image; may be given several times.", _WHAT, exists=True, dir_okay=False),
+            _Many,
+            _option("image", "Look for what is on this image; may be given several times.", _WHAT, metavar="FILE|URL"),
         ],
         None,
     ),
+    "allow_private_urls": (options.AllowPrivateUrls, False),
     "text": (Annotated[_Many, _option("text", "A further text, taken literally.", _WHAT)], None),
     "weights": (
         Annotated[
@@ -113,7 +117,9 @@ def inputs_given(words: Sequence[str], example: str) -> Inputs:
     given = _asking.given
     typed = readable(" ".join(words).strip())
     texts = [readable(text) for text in given["text"] or [] if text.strip()]
-    images = given["image"] or []
+    images = check_images("--image", given["image"] or [])
+    if not given["literal"]:
+        say_no_operators(typed)
     if not (typed or texts or images or given["caption"].strip()):
         raise UsageError("nothing to look for: no words, no --text, no --image", f"Give one of them: {example}")
     return Inputs(
@@ -133,6 +139,11 @@ def inputs_given(words: Sequence[str], example: str) -> Inputs:
         caption_field=given["caption_field"],
         min_score=given["min_score"],
     )
+
+
+def reading_given() -> Reading:
+    """What reading an image may cost, and which addresses its URL may lead to."""
+    return reading_of(allow_private=_asking.given["allow_private_urls"])
 
 
 def how_given(*, engine_explain: bool = False) -> How:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,15 +15,14 @@ from .output import emit_json, fail, stdout
 
 if TYPE_CHECKING:
     from stair_es.model.encoder import Backend, Encoder, TextTower
+    from stair_es.sources.item import Reading
     from stair_es.types import Fit, SparseVector
 
 
 def encode(
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="Image files."),
-    ] = None,
+    images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Image files, or http(s) URLs of images.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
+    allow_private_urls: options.AllowPrivateUrls = False,
     as_json: options.Json = False,
     index: Annotated[
         str | None,
@@ -54,12 +52,13 @@ def encode(
     if not images and not (text and text.strip()):
         raise UsageError("neither IMAGE nor --text given", f"Give one of them: {example}")
     inputs.readable(text or "")
+    images = inputs.check_images("IMAGE", images or [])
     if index is None:
         encoder = inputs.load_encoder(model or DEFAULT_MODEL, fit, backend, text_tower or "full")
     else:
         encoder = _encoder_of(index, url, model, fit, backend, text_tower)
     if images:
-        _encode_images(encoder, images, as_json)
+        _encode_images(encoder, images, inputs.reading_of(allow_private=allow_private_urls), as_json)
     elif text:
         from stair_es.search.inputs import text_vector
 
@@ -83,22 +82,23 @@ def _encoder_of(
     return encoder
 
 
-def _encode_images(encoder: Encoder, images: list[Path], as_json: bool) -> None:
+def _encode_images(encoder: Encoder, images: list[str], reading: Reading, as_json: bool) -> None:
     """Encode what can be decoded, say what can't, and fail at the end if there was any."""
-    from stair_es.search.inputs import image_vector
+    from stair_es.search.inputs import image_vector, is_url
     from stair_es.sources.paths import uri_of
+    from stair_es.sources.web.text import public_uri
 
     failed = 0
-    for path in images:
+    for image in images:
         try:
-            vector = image_vector(encoder, path)
+            vector = image_vector(encoder, image, reading)
         except DecodeError as error:
             if len(images) == 1:
                 raise
             fail(error)
             failed += 1
             continue
-        _show("uri", uri_of(path), vector, as_json)
+        _show("uri", public_uri(image) if is_url(image) else uri_of(image), vector, as_json)
     if failed:
         raise DecodeError(f"{failed} of {len(images)} images could not be decoded")
 

@@ -48,7 +48,7 @@ def explain(
     from stair_es.search.placing import near_miss
     from stair_es.search.searcher import Searcher
 
-    question = question_of(encoder, given)
+    question = question_of(encoder, given, asking.reading_given())
     with Searcher(connection, index, encoder.model_id) as searcher:
         found = near_miss(searcher, question, reference(document), k=k, how=how)
     if as_json:

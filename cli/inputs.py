@@ -15,9 +15,12 @@ from . import options
 from .output import note
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Backend, Encoder, TextTower
     from stair_es.search.known import Known
+    from stair_es.sources.item import Reading
     from stair_es.types import Fit
 
 _PATIENCE_S = 3.0
@@ -93,6 +96,34 @@ def _seen(url: str | None, index: str) -> Known | None:
     except StairError as error:
         note(f"the words are those of {DEFAULT_MODEL}, since the index can't be asked for its model: {error.message}")
         return None
+
+
+def check_images(name: str, given: Sequence[str]) -> list[str]:
+    """Return the images, if each is a file that is there, or a URL.
+
+    Raises:
+        UsageError: One is neither, or is a URL with a password.
+    """
+    from pathlib import Path
+
+    from stair_es.search.inputs import is_url
+    from stair_es.sources.web.text import with_login
+
+    for image in map(readable, given):
+        why = with_login(image) if is_url(image) else None
+        if why is not None:
+            raise UsageError(f"{name}: {why}")
+        if not is_url(image) and not Path(image).is_file():
+            raise UsageError(f"{name} {image!r}: there is no such file", "Name an image file, or the http(s) URL of an image.")
+    return list(given)
+
+
+def reading_of(*, allow_private: bool) -> Reading:
+    """Return what reading one image may cost, and which addresses its URL may lead to."""
+    from stair_es.sources.item import Reading
+    from stair_es.sources.web.policy import UrlPolicy
+
+    return Reading(urls=UrlPolicy(allow_private=allow_private))
 
 
 def readable(text: str) -> str:

@@ -98,6 +98,10 @@ IndexTextTower = Annotated[
 ]
 """The same for a command that takes the text tower of an index where none is given."""
 
+AllowPrivateUrls = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Fetch from loopback, private and link-local addresses too.")
+]
+
 
 _PANEL = "Secure connection"
 

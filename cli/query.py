@@ -63,7 +63,7 @@ def query(
     from stair_es.search.inputs import question_of
     from stair_es.search.prune import pruned
 
-    question = question_of(encoder, given)
+    question = question_of(encoder, given, asking.reading_given())
     shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
     question = replace(question, vector=parts.kept)
     ordered = not how.pipeline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .output import note
@@ -11,6 +12,17 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
 _NAMED = 8
+_PHRASE = re.compile(r'"[^"]+"')
+
+
+def say_no_operators(words: str) -> None:
+    """That words are plain text, where they look like the language of a query string."""
+    operators = [word for word in ("AND", "OR", "NOT") if word in words.split()]
+    if operators and not words.isupper():
+        named = ", ".join(operators)
+        note(f"{named} is read as a word: +word must be there, -word mustn't; --filter takes AND, OR and NOT")
+    if _PHRASE.search(words):
+        note("quotes are read as text: no phrase is looked for (--filter 'caption:\"red car\"' finds one in captions)")
 
 
 def say_left_out(cut: SparseVector, dropped: SparseVector, shape: Shape, limit: str) -> None:

@@ -17,6 +17,7 @@ from stair_es.search.inputs import Inputs, question_of
 from stair_es.search.placing import near_miss
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
+from stair_es.sources.item import Reading
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from stair_es.search.near import NearMiss
 
 Asking: TypeAlias = "str | Path | Inputs | Question | SparseVector"
-"""Words with their wishes, the file of an image, both and more as `Inputs`, or what was made of them already."""
+"""Words with their wishes, the file of an image, both and more (URLs of images, too) as `Inputs`, or what was made of them."""
 
 
 class ImageSearch:
@@ -43,6 +44,7 @@ class ImageSearch:
         url: str | None = None,
         connection: Connection | None = None,
         model: ModelSpec | None = None,
+        reading: Reading | None = None,
     ) -> None:
         """A search; nothing is asked yet.
 
@@ -52,6 +54,7 @@ class ImageSearch:
                 so does that: `STAIR_ES_URL`.
             connection: In place of `url`, with everything in it.
             model: The model; the one that the index names if there is none here.
+            reading: The limits of images that are looked for, and which addresses their URLs may lead to.
 
         Raises:
             UsageError: There is neither a URL nor a connection, or something doesn't go together.
@@ -59,6 +62,7 @@ class ImageSearch:
         self._index = index
         self._connection = connection or Connection.from_env(url)
         self._model = model
+        self._reading = reading
 
     def __enter__(self) -> ImageSearch:
         return self
@@ -109,7 +113,7 @@ class ImageSearch:
             raise QueryError(
                 f"can't look for a {type(asking).__name__}", "Give words, a Path, Inputs, a Question or a SparseVector."
             )
-        return question_of(self.encoder, asking)
+        return question_of(self.encoder, asking, self._reading)
 
     def search(self, asking: Asking, k: int = 10, *, after: After | None = None, how: How | None = None) -> Result:
         """The `k` best documents.

@@ -14,10 +14,13 @@ from stair_es.search.clauses import sendable
 from stair_es.search.combine import boosted, combined, muted
 from stair_es.search.question import NOTHING, Question, Spelling, parse_filter
 from stair_es.search.wish import Wish, parse
+from stair_es.sources.arguments import scheme_of
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
 from stair_es.sources.paths import uri_of
 from stair_es.sources.places import FileAt
+from stair_es.sources.web.fetch import UrlAt
+from stair_es.sources.web.text import shown
 
 if TYPE_CHECKING:
     from stair_es.model.encoder import Encoder
@@ -32,8 +35,8 @@ class Inputs:
     """Plain words, with wishes: `beach -people +dog^2` (see `wish.parse`)."""
     texts: Sequence[str] = ()
     """Further texts, taken literally."""
-    images: Sequence[Path] = ()
-    """Files of images."""
+    images: Sequence[Path | str] = ()
+    """Files of images, by path; a text may also be an http(s) URL, which is fetched by the rules for URLs (`Reading.urls`)."""
     weights: Sequence[float] = ()
     """One for each input: `words` (if there are), then `texts`, then `images`; 1 each if empty. A negative one takes away."""
     literal: bool = False
@@ -70,6 +73,7 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
     Raises:
         QueryError: Nothing is looked for, the model knows none of the words or sees nothing that it knows, or wishes can't be.
         DecodeError: An image can't be read; the message names it.
+        MissingExtra: An image is at a URL, and the HTTP library isn't installed.
     """
     wish = Wish(text=inputs.words.strip()) if inputs.literal else parse(inputs.words)
     vectors = [text_vector(encoder, text) for text in (wish.text, *inputs.texts) if text.strip()]
@@ -132,18 +136,34 @@ def text_vector(encoder: Encoder, text: str) -> SparseVector:
     return vector
 
 
-def image_vector(encoder: Encoder, path: Path, reading: Reading | None = None) -> SparseVector:
-    """The vector of an image file; empty if the model sees nothing that it knows.
+def image_vector(encoder: Encoder, image: Path | str, reading: Reading | None = None) -> SparseVector:
+    """The vector of an image; empty if the model sees nothing that it knows.
+
+    Args:
+        encoder: The model.
+        image: A file, or the http(s) URL of one.
+        reading: The limits, of the addresses that a URL may lead to as well.
 
     Raises:
-        DecodeError: The file can't be read, is too large or is not an image; the message names it.
+        DecodeError: It can't be read, is too large or is not an image; the message names it.
+        MissingExtra: It is a URL, and the HTTP library isn't installed.
     """
+    place = UrlAt(image) if isinstance(image, str) and is_url(image) else FileAt(uri_of(image))
     try:
-        read = FileAt(uri_of(path)).read(reading or Reading())
+        read = place.read(reading or Reading())
         pixels_HWC = decode(read.data if read else b"", encoder.image_spec, DecodeLimits()).pixels_HWC
     except (ReadError, DecodeError) as error:
-        raise DecodeError(f"{str(path)!r}: {error.message}") from error
+        raise DecodeError(f"{_shown(image)!r}: {error.message}", error.remedy) from error
     return encoder.encode_images(pixels_HWC[None])[0]
+
+
+def is_url(text: str) -> bool:
+    """Whether it is the URL of an image that is fetched, not a path."""
+    return scheme_of(text) in ("http", "https")
+
+
+def _shown(image: Path | str) -> str:
+    return shown(image) if isinstance(image, str) and is_url(image) else str(image)
 
 
 def _check_characters(text: str) -> None:
@@ -151,10 +171,10 @@ def _check_characters(text: str) -> None:
         raise QueryError(f"{text[:80]!r} is no text: it has half a surrogate pair, which is no character", "Type it anew.")
 
 
-def _seen(encoder: Encoder, path: Path, reading: Reading | None) -> SparseVector:
-    vector = image_vector(encoder, path, reading)
+def _seen(encoder: Encoder, image: Path | str, reading: Reading | None) -> SparseVector:
+    vector = image_vector(encoder, image, reading)
     if not len(vector):
-        raise QueryError(f"the model {encoder.model_id} has no word for what is on {str(path)!r}", "Try another image.")
+        raise QueryError(f"the model {encoder.model_id} has no word for what is on {_shown(image)!r}", "Try another image.")
     return vector
 
 

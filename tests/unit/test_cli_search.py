@@ -327,3 +327,63 @@ def test_a_fit_that_a_model_does_not_take_says_so(photo: Path, monkeypatch: pyte
     for command in (["encode", str(photo)], ["query", "dog"], ["search", "dog", "--url", "http://127.0.0.1:9"]):
         assert "not 'stretch'" in run(*command, "--model", DEFAULT_MODEL)[2]
     assert run("encode", str(photo), "--fit", "zoom")[0] == 2
+
+
+@pytest.mark.usefixtures("lengths")
+def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
+    expected = run("query", "--json", "--", "beach -people -indoor")
+    assert expected[0] == 0
+    assert expected[1].count("must_not") == 1
+    for given in (
+        ("-people", "-indoor", "beach", "--json"),
+        ("-people -indoor beach", "--json"),
+        ("--json", "-k", "10", "-people", "beach", "-indoor"),
+        ("-k10", "-people", "--json", "--", "beach", "-indoor"),
+    ):
+        assert json.loads(run("query", *given)[1])["query"] == json.loads(expected[1])["query"], given
+    assert run("query", "beach", "--text", "-people", "--json") == run("query", "beach", "--text=-people", "--json")
+    assert run("query", "cat", "--weights", "-1", "--json")[0] == 1  # a number, of the option before it
+
+
+@pytest.mark.usefixtures("lengths")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--indx", "photos", "beach"), "No such option: --indx"),
+        (("-index", "photos", "beach"), "'-index' may be the option --index or a word to leave out"),
+        (("-json", "beach"), "'-json' may be the option --json"),
+        (("-x", "beach"), "stands behind `--`"),
+    ],
+)
+def test_a_mistyped_option_is_no_word(wrong: tuple[str, ...], said: str) -> None:
+    code, out, told = run("query", *wrong)
+    assert (code, out) == (2, "")
+    assert said in " ".join(told.replace("│", " ").split())
+
+
+@pytest.mark.usefixtures("lengths")
+def test_the_language_of_query_strings_is_remarked_in_words() -> None:
+    assert "AND is read as a word" in run("query", "tiger AND lion")[2]
+    assert "OR, NOT is read" in run("query", "tiger OR NOT lion")[2]
+    assert "quotes are read as text" in run("query", '"red car"')[2]
+    for plain in ("tiger and lion", "ROCK AND ROLL", "5'10\" tall"):
+        assert "read as" not in run("query", plain)[2]
+    assert "read as" not in run("query", "tiger AND lion", "--literal")[2]
+
+
+@pytest.mark.usefixtures("lengths")
+@pytest.mark.parametrize("command", [("query", "--image"), ("search", "--image"), ("encode",)])
+@pytest.mark.parametrize("image", ["gone.jpg", ".", "https://anna:hunter2@images.test/a.jpg", "ftp://images.test/a.jpg"])
+def test_an_image_that_is_neither_a_file_nor_a_url_is_wrong_usage(command: tuple[str, ...], image: str) -> None:
+    code, out, said = run(*command, image)
+    assert (code, out) == (2, "")
+    assert "hunter2" not in said
+
+
+@pytest.mark.usefixtures("lengths")
+@pytest.mark.parametrize("command", [("query", "--image"), ("encode",)])
+def test_a_url_into_this_machine_is_refused(command: tuple[str, ...]) -> None:
+    code, out, said = run(*command, "http://127.0.0.1:9/a.jpg?token=hunter2")
+    assert (code, out) == (1, "")
+    assert "refused: the address is loopback (--allow-private-urls)" in said
+    assert "hunter2" not in said

@@ -1,0 +1,81 @@
+"""`--image URL` over real HTTP: the bytes, the limits, and whose addresses are allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fault_proxy import Reply, Request, serve
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es.errors import DecodeError
+from stair_es.model import catalogue
+from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.search.inputs import Inputs, image_vector, question_of
+from stair_es.sources.item import Reading
+from stair_es.sources.web.policy import UrlPolicy
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
+LOCAL = UrlPolicy(allow_private=True, attempts=1, timeout_s=10.0)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return catalogue.load(ModelSpec(name="stair-mini", backend="onnx"))
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    answers = {
+        "/cat.jpg": Reply(kind="image/jpeg", body=PHOTO.read_bytes()),
+        "/page": Reply(kind="text/html", body=b"<html>"),
+        "/moved": Reply(status=302, headers={"location": "http://169.254.169.254/latest/meta-data"}),
+    }
+
+    def answer(request: Request) -> Reply:
+        return answers.get(request.path.partition("?")[0], Reply(status=404))
+
+    with serve(answer) as served:
+        yield served
+
+
+def test_a_url_is_looked_for_as_the_file_is(encoder: Encoder, url: str) -> None:
+    reading = Reading(urls=LOCAL)
+    file = question_of(encoder, Inputs(images=[PHOTO]))
+    assert question_of(encoder, Inputs(images=[f"{url}/cat.jpg"]), reading) == file
+    assert question_of(encoder, Inputs(images=[str(PHOTO)])) == file
+
+
+@pytest.mark.parametrize(
+    ("path", "reading", "reason"),
+    [
+        ("/cat.jpg?sig=hunter2", Reading(), "refused: the address is loopback"),
+        ("/cat.jpg", Reading(urls=LOCAL, max_bytes=1000), "exceed the limit of 1000"),
+        ("/gone.jpg", Reading(urls=LOCAL), "404 Not Found"),
+        ("/page", Reading(urls=LOCAL), "not an image"),
+        ("/moved", Reading(urls=LOCAL), "metadata service"),
+    ],
+)
+def test_what_a_url_must_not_or_does_not_give_is_told(
+    encoder: Encoder, url: str, path: str, reading: Reading, reason: str
+) -> None:
+    with pytest.raises(DecodeError) as failed:
+        image_vector(encoder, url + path, reading)
+    assert reason in failed.value.message
+    assert failed.value.message.startswith(f"'{url}{path.partition('?')[0]}")
+    assert "hunter2" not in str(failed.value)
+
+
+def test_the_commands_take_urls_with_the_option_of_ingest(url: str) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments, "--model", "stair-mini", "--backend", "onnx", "--json"])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    shown = json.loads(run("encode", f"{url}/cat.jpg?sig=hunter2", "--allow-private-urls"))
+    assert shown["uri"] == f"{url}/cat.jpg"
+    assert shown["tokens"] == json.loads(run("encode", str(PHOTO)))["tokens"]
+    assert run("query", "--image", f"{url}/cat.jpg", "--allow-private-urls") == run("query", "--image", str(PHOTO))
