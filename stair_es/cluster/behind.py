@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy.exceptions import NotFoundError
 
 from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.retry import FIRST_LOOK, is_busy, repeated
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -22,7 +24,8 @@ def mappings_of(client: OpenSearch, connection: Connection, name: str) -> dict[s
         return {}
     with translated(connection):
         try:
-            answer: dict[str, Any] = client.indices.get_mapping(index=name)
+            call = partial(client.indices.get_mapping, index=name)
+            answer: dict[str, Any] = repeated(call, connection, FIRST_LOOK, on=is_busy)
         except NotFoundError:
             return {}
     return answer

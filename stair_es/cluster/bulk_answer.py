@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.retry import BUSY, passes
+from stair_es.cluster.failures import BUSY
+from stair_es.cluster.retry import passes
 
 Fate: TypeAlias = Literal["done", "dead", "busy", "forbidden", "closed"]
 """`forbidden` and `closed` are no fault of the document and don't pass by waiting."""

@@ -17,7 +17,7 @@ from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict,
 from stair_es.cluster.bulk_lines import Lines, Sent, chunks, probe, size_of
 from stair_es.cluster.connect import translated
 from stair_es.cluster.retry import tell, wait_s
-from stair_es.errors import AuthenticationFailed, ClusterError
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
 
 if TYPE_CHECKING:
     from stair_es.cluster.bulk import BulkWriter, Written
@@ -189,7 +189,8 @@ class Load:
                 raise answer.error or exceptions.SerializationError("no answer")
         except ClusterError as ours:
             tried = f" (tried {self.attempt} times)" if self.attempt else ""
-            remedy = _UNBLOCK if BLOCKED in str(answer.error) else ours.remedy or _CONTINUE
+            busy = answer.failure == "busy" and not isinstance(ours, ClusterUnreachable)
+            remedy = _UNBLOCK if BLOCKED in str(answer.error) else _CONTINUE if busy else ours.remedy or _CONTINUE
             return type(ours)(f"{ours.message}{tried}", remedy)
 
     def _too_long(self, busy: list[Lines], answer: _Answer) -> ClusterError:

@@ -38,6 +38,7 @@ def _mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str])
     docs = client.mget(body={"ids": ids}, index=index, params=params)["docs"]
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)
     if failed is not None:  # a shard that can't be asked isn't as if the documents weren't there
-        status = 404 if "not_found" in str(failed.get("type")) else 503
+        kind = str(failed.get("type"))
+        status = 404 if "not_found" in kind else 400 if kind == "index_closed_exception" else 503
         raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
     return [doc for doc in docs if doc.get("found")]

@@ -15,6 +15,7 @@ from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachab
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
+BUSY = frozenset({429, 502, 503, 504})
 _LOGIN = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
     "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
@@ -65,7 +66,15 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
         return _plain_to_tls(where)
-    return ClusterError(f"{where} answered {error.status_code}: {reason(error, connection)}")
+    return ClusterError(f"{where} answered {error.status_code}: {reason(error, connection)}", _remedy(error))
+
+
+def _remedy(error: exceptions.TransportError) -> str:
+    if error.error == "index_closed_exception":
+        return "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed."
+    if error.status_code in BUSY:
+        return "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong."
+    return ""
 
 
 def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:

@@ -163,6 +163,10 @@ def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
         raise IndexMismatch(f"alias {alias!r} stands for {name}, the words index of another one", _OTHER_NAME)
     if not ours(index):
         raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
+    if index["settings"]["index"].get("verified_before_close") == "true":
+        raise IndexMismatch(
+            f"index {name!r} behind alias {alias!r} is closed", f"Open it, and run this again: POST /{name}/_open"
+        )
     return name, index
 
 

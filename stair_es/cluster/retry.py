@@ -6,16 +6,18 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from opensearchpy import exceptions
 
 from stair_es.cluster import tls
-from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.failures import BUSY, translated
 from stair_es.cluster.stop import pause
 from stair_es.retry_after import seconds_of
 
-BUSY = frozenset({429, 502, 503, 504})
+if TYPE_CHECKING:
+    from stair_es.cluster.connect import Connection
+
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -32,10 +34,22 @@ class RetryPolicy:
     """How long at most a server may make us wait by `Retry-After`."""
 
 
+FIRST_LOOK = RetryPolicy(attempts=4, max_retry_after_s=2.0)
+"""For commands that somebody waits for: a few seconds."""
+
+
 def passes(error: exceptions.TransportError) -> bool:
     """Whether the same request may succeed later: the cluster is busy, restarting, or out of reach."""
     if isinstance(error, exceptions.ConnectionError):
         return not tls.lasting(error)
+    return error.status_code in BUSY
+
+
+def is_busy(error: exceptions.TransportError) -> bool:
+    """Return whether a cluster, or what stands before it, answers that it can't at the moment.
+
+    Unlike `passes`, not where nothing answers: before the first answer that is a wrong URL more often than a restart.
+    """
     return error.status_code in BUSY
 
 
@@ -79,13 +93,28 @@ def persistently(
     Raises:
         ClusterError: It failed to the last attempt, or with what doesn't pass.
     """
-    policy = policy or RetryPolicy()
+    with translated(connection):
+        return repeated(call, connection, policy or RetryPolicy(), sleep)
+
+
+def repeated(
+    call: Callable[[], _T],
+    connection: Connection,
+    policy: RetryPolicy,
+    sleep: Callable[[float], None] = pause,
+    on: Callable[[exceptions.TransportError], bool] = passes,
+) -> _T:
+    """Return the answer of `call`, repeated while it fails with an error that `on` holds for.
+
+    Raises:
+        TransportError: As the client raises it, of the last attempt.
+    """
     for attempt in range(1, policy.attempts):
         try:
-            with translated(connection, but=passes):
-                return call()
+            return call()
         except exceptions.TransportError as error:
+            if not on(error):
+                raise
             tell(connection, error, attempt)
             sleep(wait_s(attempt, policy, error))
-    with translated(connection):
-        return call()
+    return call()

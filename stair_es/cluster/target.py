@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from opensearchpy import exceptions
 
-from stair_es.cluster.failures import reason, translated
+from stair_es.cluster.failures import BUSY, reason, translated
+from stair_es.cluster.retry import FIRST_LOOK, RetryPolicy, is_busy, repeated
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import AuthenticationFailed, ClusterError, NotASearchCluster, QueryError, UnsupportedTarget
 
@@ -69,8 +70,13 @@ class Target:
         return self.distribution == "opensearch" and self.version >= (2, 10)
 
 
-def probe(client: OpenSearch, connection: Connection) -> Target:
+def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FIRST_LOOK) -> Target:
     """What is at the other end.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        patience: With a cluster that is too busy, or not yet well enough, to say so.
 
     Raises:
         ClusterUnreachable: Nothing answers.
@@ -78,7 +84,7 @@ def probe(client: OpenSearch, connection: Connection) -> Target:
         NotASearchCluster: Something else answers.
         UnsupportedTarget: Too old for `rank_feature` with `linear`.
     """
-    told = _root(client, connection)
+    told = _root(client, connection, patience)
     if told is None and connection.security.aws_service == "aoss":
         return Target(distribution="opensearch", version=(), max_clauses=MAX_CLAUSES)
     if told is None or told == ("elasticsearch", _COMPATIBLE):
@@ -118,11 +124,11 @@ def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
     return frozenset.intersection(*found) if found else frozenset()
 
 
-def _root(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
+def _root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
     """What `GET /` says; None where it is missing or forbidden."""
     try:
         with translated(connection, but=lambda error: error.status_code in _SILENT or _no_cluster(error)):
-            answer = client.info()
+            answer = repeated(client.info, connection, patience, on=is_busy)
     except NotASearchCluster:
         return None
     except exceptions.TransportError as error:
@@ -141,9 +147,7 @@ def _root(client: OpenSearch, connection: Connection) -> tuple[Distribution, tup
 def _no_cluster(error: exceptions.TransportError) -> bool:
     """An answer that a cluster doesn't give to its first question, and no redirect, whose remedy is another."""
     status = error.status_code
-    return (
-        isinstance(status, int) and status >= 400 and status not in (401, 429, 502, 503, 504) and not isinstance(error.info, dict)
-    )
+    return isinstance(status, int) and status >= 400 and status not in {401, *BUSY} and not isinstance(error.info, dict)
 
 
 def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:

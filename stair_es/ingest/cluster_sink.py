@@ -19,6 +19,7 @@ from stair_es.cluster.index import OpenIndex
 from stair_es.cluster.ledger import Entry
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.policy_state import policy_of
+from stair_es.cluster.retry import RetryPolicy
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.cluster_options import ClusterOptions
@@ -196,7 +197,7 @@ class Kind:
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
         options, client = ClusterOptions.of(plan.options), client_of(plan.connection)
-        target = probe(client, plan.connection)
+        target = probe(client, plan.connection, RetryPolicy())
         indices.check_alias(plan.alias)
         body = index_body(target, plan.document, override=options.mapping)
         fields = body.get("mappings", {}).get("properties", {})

@@ -1,0 +1,129 @@
+"""The first request of a command: how long it waits for a cluster that isn't well yet, and what it says when that was in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from fault_proxy import Answer, FaultProxy, Reply, Request, serve, unavailable
+from opensearchpy import OpenSearch
+
+from stair_es import SparseVector, resources
+from stair_es.cluster import ledger
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.identity import Identity
+from stair_es.cluster.index import open_index
+from stair_es.cluster.retry import RetryPolicy
+from stair_es.errors import ClusterError, ClusterUnreachable, IndexMismatch
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.run import ingest
+from stair_es.model.encoder import ModelSpec
+from stair_es.search.searcher import Searcher
+from stair_es.sources.registry import open_source
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+WORD = SparseVector.from_mapping({"dog": 1.0})
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that somebody would have waited."""
+    waited: list[float] = []
+    monkeypatch.setattr("stair_es.cluster.stop.time.sleep", waited.append)
+    return waited
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[tuple[OpenSearch, Connection]]:
+    connection = Connection(url=url, timeout_s=5)
+    client = connection.client()
+    try:
+        yield client, connection
+    finally:
+        client.close()
+
+
+def _options(alias: str, tmp_path: Path) -> IngestOptions:
+    return IngestOptions(alias=alias, model=ModelSpec(name="stair-mini"), runner="local", dead_letters=tmp_path / "dead.jsonl")
+
+
+def _ingest(url: str, options: IngestOptions) -> None:
+    ingest([open_source(str(PHOTOS / "*.jpg"))], Connection(url=url), options, say=lambda _: None, progress=lambda _: None)
+
+
+def _search(url: str, index: str) -> None:
+    with Searcher(Connection(url=url), index, "m-1") as searcher:
+        searcher.search(WORD)
+
+
+def _make(client: OpenSearch, connection: Connection, alias: str) -> str:
+    identity = Identity(model_name="m", model_id="m-1", settings={})
+    return open_index(client, connection, alias, resources.load("mappings", "image"), identity, lambda _: None).name
+
+
+def test_a_search_waits_some_seconds_for_a_cluster_that_starts(
+    node_url: str, client: OpenSearch, index_name: str, waits: list[float]
+) -> None:
+    _make(client, Connection(url=node_url), index_name)
+    busy = {"/": 2, f"/{index_name}/_mapping": 3}
+
+    def starts(request: Request) -> bool:
+        path = request.path.partition("?")[0]
+        busy[path] = busy.get(path, 0) - 1
+        return busy[path] >= 0
+
+    with FaultProxy(node_url, lambda request: unavailable() if starts(request) else None) as proxy:
+        _search(proxy.url, index_name)
+    assert len(waits) == 5
+    assert sum(waits) < 8
+
+
+@pytest.mark.parametrize(
+    ("run", "least", "most"),
+    [
+        (lambda url, tmp_path: _search(url, "photos"), 3, 5),
+        (lambda url, tmp_path: _ingest(url, _options("photos", tmp_path)), 7, 60),
+    ],
+    ids=["search", "ingest"],
+)
+def test_a_cluster_that_stays_busy_is_told_of_with_a_remedy(
+    run: Callable[[str, Path], None], least: int, most: float, waits: list[float], tmp_path: Path
+) -> None:
+    def refuse(_: Request) -> Answer:
+        return Reply.json({}, 503)
+
+    with serve(refuse) as url, pytest.raises(ClusterError, match="answered 503") as caught:
+        run(url, tmp_path)
+    assert len(waits) == least
+    assert sum(waits) < most
+    assert "run it again later" in caught.value.remedy
+
+
+def test_nobody_is_waited_for_where_nothing_ever_answered(waits: list[float]) -> None:
+    with serve(lambda _: None) as url:
+        pass
+    with _connected(url) as (client, connection), pytest.raises(ClusterUnreachable, match="no search cluster answers"):
+        probe(client, connection, RetryPolicy())
+    assert waits == []
+
+
+def test_a_closed_index_is_named_at_once_with_what_opens_it(
+    node_url: str, client: OpenSearch, index_name: str, waits: list[float], tmp_path: Path
+) -> None:
+    connection = Connection(url=node_url)
+    name = _make(client, connection, index_name)
+    client.indices.close(index=name)
+    with pytest.raises(IndexMismatch, match=f"'{name}' behind alias '{index_name}' is closed") as mismatch:
+        _ingest(node_url, _options(index_name, tmp_path))
+    assert f"POST /{name}/_open" in mismatch.value.remedy
+    calls: list[Callable[[], object]] = [
+        lambda: _search(node_url, index_name),
+        lambda: ledger.by_id(client, connection, name, ["1"]),
+    ]
+    for call in calls:
+        with pytest.raises(ClusterError, match="closed") as caught:
+            call()
+        assert "_open" in caught.value.remedy
+    assert waits == []
