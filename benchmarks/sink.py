@@ -35,6 +35,7 @@ from stair_es import resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
 from stair_es.cluster.bulk_lines import chunks, operation
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
+from stair_es.cluster.identity import write_alias
 from stair_es.cluster.pace import Pace
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
@@ -172,7 +173,7 @@ def measure(client: OpenSearch, name: str, ways: Mapping[str, Way], count: int, 
             order[(turn + 1) % len(order) :] + order[: (turn + 1) % len(order)]
         ):  # whoever else uses the machine disturbs each of them in turn
             index = f"{name}-{turn + 1}"
-            client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {f"{index}-alias": {}}})
+            client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {write_alias(index): {}}})
             start = time.perf_counter()
             way(index)
             seconds = time.perf_counter() - start
@@ -204,7 +205,7 @@ def main() -> None:
     with node(arguments.url) as (connection, client, name), ThreadPoolExecutor(arguments.threads) as pool:
 
         def writer(index: str, policy: BulkPolicy) -> BulkWriter:
-            return BulkWriter(client=client, connection=connection, alias=f"{index}-alias", policy=policy)
+            return BulkWriter(client=client, connection=connection, index=index, policy=policy)
 
         def at_pace(index: str) -> None:
             pace = paced(writer(index, many), docs, pool, size)

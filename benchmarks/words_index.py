@@ -86,7 +86,7 @@ def _measure(client: OpenSearch, connection: Connection, alias: str, images: int
     settings, target = DocumentSettings(), probe(client, connection)
     identity = Identity(model_name=_MODEL, model_id=_MODEL, settings=dict(asdict(settings)))
     opened = open_index(client, connection, alias, index_body(target, settings), identity, lambda _: None)
-    writer = BulkWriter(client=client, connection=connection, alias=alias)
+    writer = BulkWriter(client=client, connection=connection, index=opened.name)
     for start in range(0, images, _BATCH):
         writer.write(list(_images(start, min(_BATCH, images - start))))
     refresh(client, connection, opened.name)

@@ -37,13 +37,14 @@ def by_stair_es(task: dict[str, Any]) -> Hits:
     """As `stair-es` does it: its connection, its bulk path."""
     from stair_es.cluster.bulk import BulkPolicy, BulkWriter
     from stair_es.cluster.connect import Connection, probe
+    from stair_es.cluster.identity import write_alias
     from stair_es.cluster.retry import persistently
 
     connection = Connection.from_env(task["url"])
     client = connection.client()
     probe(client, connection)
-    client.indices.create(index=f"{task['index']}-1", body={**task["body"], "aliases": {task["index"]: {}}})
-    writer = BulkWriter(client=client, connection=connection, alias=task["index"], policy=BulkPolicy())
+    client.indices.create(index=task["index"], body={**task["body"], "aliases": {write_alias(task["index"]): {}}})
+    writer = BulkWriter(client=client, connection=connection, index=task["index"], policy=BulkPolicy())
     outcomes = writer.write([(id_, document) for id_, document in task["documents"]]).outcomes
     assert not any(outcomes.values()), outcomes
     client.indices.refresh(index=task["index"])

@@ -10,6 +10,7 @@ The rules. A document is dead only by a fault of its own; what is wrong with the
 the cluster says                           then
 =========================================  =====================================================================================
 stored; deleted or missing (`delete`)      done
+stored in another index                    the run stops: somebody moved the alias that the index is written through
 4xx for one document                       that one is dead; but 404, a closed index, a missing pipeline, 401 and 403 stop the run
 429, 409, 5xx, a block, no word of it      that one is sent again after a wait, the others go on
 429, 5xx, lost, time-out, no JSON          all of the request are sent again after a wait: through another node, if there are
@@ -71,12 +72,12 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class BulkWriter:
-    """Writes documents into the index behind one alias. Calls may run in several threads at once."""
+    """Writes documents into one index, and into no other. Calls may run in several threads at once."""
 
     client: OpenSearch
     connection: Connection
-    alias: str
-    """Must be an alias: a name that somebody deleted must not come to life again as an index of guessed types."""
+    index: str
+    """Its own name. It is written through `identity.write_alias`, and each answer has to name it."""
     policy: BulkPolicy = BulkPolicy()
     sleep: Callable[[float], None] = pause
     clock: Callable[[], float] = time.monotonic
@@ -87,6 +88,7 @@ class BulkWriter:
         Raises:
             ClusterError: The cluster as a whole can't be written to (unreachable or busy for too long, login refused,
                 alias gone). What was stored stays stored.
+            IndexMismatch: Documents arrived in another index.
         """
         return self._run(operation, documents, chunk_bytes)
 

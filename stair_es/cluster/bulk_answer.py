@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 from opensearchpy import exceptions
 
 from stair_es.cluster.failures import BUSY
+from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import passes
 
-Fate: TypeAlias = Literal["done", "dead", "busy", "forbidden", "closed"]
-"""`forbidden` and `closed` are no fault of the document and don't pass by waiting."""
+Fate: TypeAlias = Literal["done", "dead", "busy", "forbidden", "closed", "astray"]
+"""`forbidden`, `closed` and `astray` are no fault of the document and don't pass by waiting."""
 
 Failure: TypeAlias = Literal["busy", "too large", "poison", "fatal"]
 """Of a whole request. `poison`: something in it can't be read, perhaps one document."""
@@ -30,31 +31,34 @@ class Verdict:
 
     fate: Fate
     reason: str = ""
+    """Of `astray`: the index that it went to."""
 
 
 UNMENTIONED = Verdict("busy", "the answer doesn't mention it")
+UNPLACED = Verdict("busy", "the answer doesn't say in which index it is")
 
 
-def verdicts(answer: object) -> dict[str, Verdict]:
-    """`{_id: Verdict}` of all that an answer mentions; nothing if it is no answer of a bulk request."""
+def verdicts(answer: object, index: str) -> dict[str, Verdict]:
+    """`{_id: Verdict}` of all that an answer mentions; nothing if it is no answer of a bulk request to `index`."""
     items = answer.get("items") if isinstance(answer, dict) else None
     result = {}
     for item in items if isinstance(items, list) else ():
         for kind, outcome in item.items() if isinstance(item, dict) else ():
             if isinstance(outcome, dict) and isinstance(outcome.get("status"), int) and "_id" in outcome:
-                result[str(outcome["_id"])] = judge(kind, outcome)
+                result[str(outcome["_id"])] = judge(kind, outcome, index)
     return result
 
 
-def judge(kind: str, outcome: Mapping[str, Any]) -> Verdict:
-    """What one item of the answer to an `index`, `update` or `delete` says."""
+def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
+    """What one item of the answer to an `index`, `update` or `delete` says, if it was meant for `index`."""
     status: int = outcome["status"]
-    error = outcome.get("error")
-    if status < 300:
-        return Verdict("done")
+    error, place = outcome.get("error"), outcome.get("_index")
+    if place not in (None, index, write_alias(index)):  # an operation that fails early is told with the name of the alias
+        return Verdict("astray", str(place))
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
-    if status == 404 and ((kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")):
-        return Verdict("done")
+    missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
+    if status < 300 or (status == 404 and missing):
+        return Verdict("done") if place == index else UNPLACED
     reason = f"HTTP {status}: {described(error)}"
     if type_ == BLOCKED or status in BUSY or status >= 500 or status == 409:
         return Verdict("busy", reason)

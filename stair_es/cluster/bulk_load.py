@@ -16,13 +16,14 @@ from opensearchpy import exceptions
 from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, described, failure, verdicts
 from stair_es.cluster.bulk_lines import Lines, Sent, chunks, probe, size_of
 from stair_es.cluster.connect import translated
+from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import tell, wait_s
-from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
 
 if TYPE_CHECKING:
     from stair_es.cluster.bulk import BulkWriter, Written
 
-_ANSWER = "items.*._id,items.*.status,items.*.error"
+_ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
 _MOST_ON_TRIAL = 20
 _CONTINUE = "What was stored stays. Run the same command again when the cluster is well: it goes on where this run stopped."
@@ -91,9 +92,9 @@ class Load:
         return answer
 
     def _request(self, body: bytes) -> _Answer:
-        params = {"filter_path": _ANSWER, "require_alias": "true"}
+        params, index = {"filter_path": _ANSWER, "require_alias": "true"}, self.writer.index
         try:
-            return _Answer(verdicts(self.writer.client.bulk(body=body, index=self.writer.alias, params=params)))
+            return _Answer(verdicts(self.writer.client.bulk(body=body, index=write_alias(index), params=params), index))
         except exceptions.TransportError as error:
             what = failure(error)
             if what == "fatal":
@@ -155,7 +156,7 @@ class Load:
                 return
             if control.failure:
                 raise self._failed(answer)
-            if control.of(lines).fate in ("forbidden", "closed"):
+            if control.of(lines).fate in ("forbidden", "closed", "astray"):
                 raise self._stopped(control.of(lines))
             self.sound = True
         if len(piece) == 1:
@@ -201,11 +202,16 @@ class Load:
         )
 
     def _stopped(self, verdict: Verdict) -> ClusterError:
-        url, alias = self.writer.connection.safe_url, self.writer.alias
+        url, index = self.writer.connection.safe_url, self.writer.index
+        if verdict.fate == "astray":
+            return IndexMismatch(
+                f"{url}: what was meant for {index!r} arrived in {verdict.reason!r}: the alias {write_alias(index)!r} was moved",
+                f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
+            )
         if verdict.fate == "forbidden":
-            return AuthenticationFailed(f"{url} forbids writing into {alias!r}: {verdict.reason}")
+            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}")
         if "not_found" in verdict.reason:
             return ClusterError(
-                f"{url} has no alias {alias!r} any more: its index was deleted, or taken into use by another run", _ANEW
+                f"{url} has no alias {write_alias(index)!r} any more: the index was deleted, or the alias taken away", _ANEW
             )
-        return ClusterError(f"{url} takes no documents for {alias!r}: {verdict.reason}", _CONTINUE)
+        return ClusterError(f"{url} takes no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 LONGEST_NAME = 255
 WORDS_SUFFIX, WRITE_SUFFIX = ".words", ".write"
-"""What the words index of an index is called, and the alias to write it through: see `words_index`."""
+"""What the words index of an index is called (see `words_index`), and the alias that each index is written through."""
 _ADDED_LATER = frozenset({"policy", "policy_undo"})
 """An index from before there were policies lacks these fields; it gets them with its first policy."""
 
@@ -50,8 +50,6 @@ class OpenIndex:
     """An index that documents of one identity may be written into."""
 
     name: str
-    write_alias: str
-    """Where to write: the alias, or the build alias of an index that isn't in use yet."""
     created: bool
     """By this call: then it is empty, and no document in it can be up to date."""
     live: str | None
@@ -60,6 +58,11 @@ class OpenIndex:
     """That of the index: all documents in it go through it."""
     under_way: str | None = None
     """`apply` or `rollback`, if that of the policy has not ended: some documents may still be as they were before."""
+
+    @property
+    def write_alias(self) -> str:
+        """See the function of this name."""
+        return write_alias(self.name)
 
 
 def check_alias(alias: str) -> None:
@@ -78,6 +81,19 @@ def check_alias(alias: str) -> None:
 def build_prefix(alias: str) -> str:
     """How the aliases begin by which builds for `alias` are found again; the digest of what is built follows."""
     return f"{alias}.building-"
+
+
+def write_alias(index: str) -> str:
+    """Return the alias that one index is written through for all its life, whatever the alias that people search stands for.
+
+    An alias, since `require_alias` keeps an index that was deleted from coming to life again with guessed types.
+    """
+    return f"{index}{WRITE_SUFFIX}"
+
+
+def other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
+    """Return the aliases of an index, as the cluster describes it, without the one that it is written through."""
+    return set(described.get("aliases", {})) - {write_alias(index)}
 
 
 def index_name(alias: str, model_id: str, now: datetime) -> str:

@@ -24,11 +24,13 @@ from stair_es.cluster.identity import (
     ours,
     with_meta,
     words_of,
+    write_alias,
 )
+from stair_es.cluster.own_alias import WRITTEN, ensure_write_alias
 from stair_es.cluster.policy_state import check_asked, state_of, with_policy
 from stair_es.cluster.relax import relaxed
 from stair_es.cluster.retry import persistently
-from stair_es.cluster.swap import prune, stands_for, swap
+from stair_es.cluster.swap import check_stands_for, prune, stands_for, swap
 from stair_es.errors import IndexMismatch
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ __all__ = [
     "Identity",
     "OpenIndex",
     "check_alias",
+    "check_stands_for",
     "find_index",
     "open_index",
     "prune",
@@ -65,7 +68,8 @@ def open_index(
 ) -> OpenIndex:
     """The index to write into: the one behind `alias`, a new one, or the build of the next one (see `swap`).
 
-    Runs that start together get the same index, and an interrupted build is found again.
+    Runs that start together get the same index, and an interrupted build is found again. An index that has lost the alias that
+    it is written through gets it back.
 
     Args:
         client: Of the cluster.
@@ -79,7 +83,7 @@ def open_index(
     Raises:
         UsageError: Not a name for an alias.
         IndexMismatch: The name is taken by something that isn't ours, or an unfinished build has another mapping, or the index
-            has another policy than the one asked for, or holds texts where images come, or the other way round.
+            has another policy than the one asked for, or holds texts where images come, or the other way round, or is closed.
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
@@ -87,6 +91,8 @@ def open_index(
     if why is not None:
         doing = "building" if opened.created else "going on with"
         say(f"{opened.live} {why}: {doing} {opened.name}, the alias moves when it is complete")
+    if not opened.created:
+        ensure_write_alias(client, connection, opened.name)
     return opened
 
 
@@ -113,7 +119,7 @@ def _open(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordP
     """One attempt, and why it is a build, if it is one: an index that an attempt before this one has made is found again."""
     created = None if client.indices.exists(index=alias) else _create(client, alias, alias, with_policy(made, policy))
     if created:
-        return OpenIndex(name=created, write_alias=alias, created=True, live=None, policy=policy), None
+        return OpenIndex(name=created, created=True, live=None, policy=policy), None
     live, why = _live(client, alias, made, policy)
     if why is None:
         return live, None
@@ -141,7 +147,7 @@ def refresh(client: OpenSearch, connection: Connection, name: str) -> None:
 def _create(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:
     """The name of the new index; None where another run was quicker: an alias has one write index, so the engine lets one win."""
     name = index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
-    aliases = {**body.get("aliases", {}), behind: {"is_write_index": True}}
+    aliases = {**body.get("aliases", {}), behind: WRITTEN, write_alias(name): WRITTEN}
     try:
         client.indices.create(index=name, body={**body, "aliases": aliases})
     except exceptions.TransportError:
@@ -175,7 +181,7 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: Wor
     name, index = _only(client, alias)
     state = state_of(index, name)
     check_asked(policy, state, name, alias)
-    live = OpenIndex(name=name, write_alias=alias, created=False, live=None, policy=state.policy, under_way=state.under_way)
+    live = OpenIndex(name=name, created=False, live=None, policy=state.policy, under_way=state.under_way)
     theirs, own = ours(index), wanted["mappings"]["_meta"]["stair_es"]
     holds, brings = holds_of(theirs), holds_of(own)
     if holds != brings:
@@ -204,7 +210,7 @@ def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
             f"Delete the index {name} to begin anew, or take the mapping that it was begun with.",
         )
     state = state_of(index, name)
-    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=state.policy, under_way=state.under_way)
+    return OpenIndex(name=name, created=False, live=live.name, policy=state.policy, under_way=state.under_way)
 
 
 def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live: OpenIndex) -> OpenIndex:
@@ -214,6 +220,6 @@ def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
     behind = _build_alias(alias, wanted)
     created = _create(client, alias, behind, wanted)
     if created:
-        return OpenIndex(name=created, write_alias=behind, created=True, live=live.name, policy=live.policy)
+        return OpenIndex(name=created, created=True, live=live.name, policy=live.policy)
     [name] = client.indices.get_alias(name=behind)
-    return OpenIndex(name=name, write_alias=behind, created=False, live=live.name, policy=live.policy)
+    return OpenIndex(name=name, created=False, live=live.name, policy=live.policy)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.identity import ours
+from stair_es.cluster.identity import build_prefix, other_aliases, ours
+from stair_es.cluster.own_alias import WRITTEN
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.words_index import delete_orphans, look_once, moves
 from stair_es.errors import IndexMismatch, UsageError
@@ -40,11 +41,41 @@ def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: R
     return persistently(partial(_behind, client, alias), connection, policy)
 
 
+def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:
+    """Return the index that `alias` stands for, if a run that has written into `own` may end well with it.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        alias: What people search.
+        own: Where the run has written.
+        live: The index that `own` is to replace later; None if the alias has to stand for `own`.
+
+    Raises:
+        IndexMismatch: It stands for another index by now, for several, or for none.
+        ClusterError: The cluster failed the request.
+    """
+    behind = stands_for(client, connection, alias)
+    if behind in ([own], [live]):
+        return behind[0]
+    if own in behind:
+        raise IndexMismatch(
+            f"alias {alias!r} stands for several indices by now: {', '.join(behind)}. What this run wrote is in {own}",
+            f"Take the alias away from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
+        )
+    raise IndexMismatch(
+        f"alias {alias!r} stands for {', '.join(behind) or 'no index'} by now. What this run wrote is in {own}, where a search of"
+        f" {alias!r} doesn't find it",
+        "Run the same command again: it takes up what the alias stands for by then. If somebody moved the alias by hand, move it"
+        " back before.",
+    )
+
+
 def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
     """Delete the indices of `alias` that nothing stands for any more, all but the `keep` newest; returns their names.
 
-    An index that has any alias is in use or being built; one that `_meta.stair_es.alias` doesn't name is someone else's. Words
-    indices go with those that they are of.
+    An index that has any alias but the one that it is written through is in use or being built; one that `_meta.stair_es.alias`
+    doesn't name is someone else's. Words indices go with those that they are of.
 
     Raises:
         UsageError: `keep` is below 0.
@@ -56,7 +87,7 @@ def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> 
     retired = [
         (int(index["settings"]["index"]["creation_date"]), name)
         for name, index in found.items()
-        if not index.get("aliases") and ours(index).get("alias") == alias
+        if not other_aliases(name, index) and ours(index).get("alias") == alias
     ]
     names = [name for _, name in sorted(retired, reverse=True)[keep:]]
     for name in names:
@@ -80,6 +111,6 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
             "Run it again: it looks at what stands there by then.",
         )
     actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
-    actions.append({"add": {"index": opened.name, "alias": alias, "is_write_index": True}})
-    actions.append({"remove": {"index": opened.name, "alias": opened.write_alias}})
+    actions.append({"add": {"index": opened.name, "alias": alias, **WRITTEN}})
+    actions.append({"remove": {"index": opened.name, "alias": f"{build_prefix(alias)}*"}})
     client.indices.update_aliases(body={"actions": [*actions, *moves(look_once(client, alias), opened.name)]})

@@ -1,7 +1,6 @@
 """The words index of an alias: `X.words` behind `A-words` for the index X behind A. Looked for, made, brought in place, deleted.
 
-Each has an alias of its own to be written through (`X.words.write`): one that was deleted can't come to life again with guessed
-types, and who writes need not know whether it is searched already.
+Each is written through an alias of its own, `X.words.write`, as the index of the images is: see `identity.write_alias`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from opensearchpy import exceptions
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.identity import LONGEST_NAME, WORDS_SUFFIX, WRITE_SUFFIX, with_meta, words_of
+from stair_es.cluster.identity import LONGEST_NAME, WORDS_SUFFIX, with_meta, words_of, write_alias
+from stair_es.cluster.own_alias import WRITTEN
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.words_read import check_mapping
 from stair_es.errors import IndexMismatch
@@ -32,11 +32,6 @@ def words_alias(alias: str) -> str:
 def words_name(index: str) -> str:
     """The words index of one index."""
     return f"{index}{WORDS_SUFFIX}"
-
-
-def write_alias(index: str) -> str:
-    """The alias to write the words of one index through."""
-    return f"{words_name(index)}{WRITE_SUFFIX}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +100,7 @@ def make(client: OpenSearch, connection: Connection, alias: str, index: str) -> 
         IndexMismatch: One of its name is someone else's, the name is too long, or the images can't be read page by page.
     """
     name = words_name(index)
-    if len(write_alias(index).encode()) > LONGEST_NAME:
+    if len(write_alias(name).encode()) > LONGEST_NAME:
         raise IndexMismatch(f"the name of the words index {name!r} would be too long", "Ingest under a shorter name: --index.")
     return persistently(partial(_make, client, alias, index), connection)
 
@@ -132,7 +127,11 @@ def _body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
     check_mapping(described["mappings"].get("properties", {}), f"index {index!r}")
     body = with_meta(resources.load("mappings", "words"), {"words_of": index, "alias": alias})
     shards = {"number_of_shards": described["settings"]["index.number_of_shards"]}
-    return {**body, "settings": {"index": {**body["settings"]["index"], **shards}}, "aliases": {write_alias(index): {}}}
+    return {
+        **body,
+        "settings": {"index": {**body["settings"]["index"], **shards}},
+        "aliases": {write_alias(words_name(index)): WRITTEN},
+    }
 
 
 def publish(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:

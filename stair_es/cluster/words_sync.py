@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.connect import Connection
+from stair_es.cluster.own_alias import ensure_write_alias
 from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer_body import Layout
-from stair_es.cluster.words_index import delete_orphans, look, make, publish, words_name, write_alias
+from stair_es.cluster.words_index import delete_orphans, look, make, publish, words_name
 from stair_es.cluster.words_plan import outdated, superfluous
 from stair_es.cluster.words_read import Asked, MainSide, WordsSide
 from stair_es.cluster.words_settle import Settler
@@ -80,6 +81,7 @@ def reconcile(
     if name not in state.of:
         make(client, connection, alias, index)
     try:
+        ensure_write_alias(client, connection, name)
         report = _synced(client, connection, index, say, policy or BulkPolicy())
         publish(client, connection, alias, index)
     except ClusterError:
@@ -119,7 +121,7 @@ def _synced(
         writer=BulkWriter(
             client=client,
             connection=connection,
-            alias=write_alias(index),
+            index=name,
             policy=replace(policy, max_chunk_docs=_DOCUMENTS_AT_ONCE),
         ),
         top_words=Layout.of(described, 0).top_words,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stair_es.cluster.identity import build_prefix, ours, words_of
+from stair_es.cluster.identity import build_prefix, other_aliases, ours, words_of
 from stair_es.cluster.words_index import words_alias, words_name
 from stair_es.config import KEEP
 from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
@@ -111,7 +111,7 @@ def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
     left = [
         name
         for name, told in facts.indices.items()
-        if not told.get("aliases") and ours(told).get("alias") == facts.name and name != facts.name
+        if not other_aliases(name, told) and ours(told).get("alias") == facts.name and name != facts.name
     ]
     left.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
     listed = ", ".join(f"{name} ({size(facts.sizes.get(name, (0, 0))[1])})" for name in left)

@@ -98,7 +98,7 @@ def trial(
     alias = f"{run}-{corpus.name}"
     try:
         opened = open_index(client, connection, alias, corpus.body, identity, say)
-        writer = BulkWriter(client=client, connection=connection, alias=alias)
+        writer = BulkWriter(client=client, connection=connection, index=opened.name)
         for part in in_parts(enumerate(corpus.documents()), _DOCUMENTS_AT_ONCE):
             written = writer.write([(str(position), document) for position, document in part])
             refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}

@@ -78,12 +78,17 @@ class ClusterSession:
         """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists.
 
         The words index is brought in step before, so that both aliases move at once.
+
+        Raises:
+            IndexMismatch: The alias stands for another index by now, of another run or of somebody else.
         """
         client = client_of(self._connection)
         indices.refresh(client, self._connection, self.index)
         self._compare_policy(client)
         words = self._words(client)
-        return replace(self._take_over(client, coverage), words_index=words)
+        completion = self._take_over(client, coverage)
+        self._check_alias(client, self.opened.live if completion.unfinished else None)
+        return replace(completion, words_index=words)
 
     def _words(self, client: OpenSearch) -> WordsReport | None:
         if not self.words:
@@ -92,7 +97,7 @@ class ClusterSession:
 
     def _take_over(self, client: OpenSearch, coverage: Coverage) -> Completion:
         live = self.opened.live
-        if live is None or self.index in indices.stands_for(client, self._connection, self.alias):
+        if live is None or self._check_alias(client, live) == self.index:
             return Completion()  # by a run beside this one, perhaps
         reason = self._another_policy(client, live)
         if not reason and self.options.swap != "always":
@@ -101,6 +106,9 @@ class ClusterSession:
             return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
+
+    def _check_alias(self, client: OpenSearch, live: str | None) -> str:
+        return indices.check_stands_for(client, self._connection, self.alias, self.index, live)
 
     def _compare_policy(self, client: OpenSearch) -> None:
         now = policy_of(client, self._connection, self.index)
@@ -217,9 +225,7 @@ class _Asked:
 
 
 def _session(plan: SinkPlan, asked: _Asked, opened: OpenIndex, say: Say) -> ClusterSession:
-    writer = ClusterWriter(
-        connection=asked.connection, index=opened.name, alias=plan.alias, write_alias=opened.write_alias, policy=plan.bulk
-    )
+    writer = ClusterWriter(connection=asked.connection, index=opened.name, policy=plan.bulk)
     return ClusterSession(
         writer=writer,
         index=opened.name,

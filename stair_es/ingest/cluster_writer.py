@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from stair_es.cluster import index as indices
 from stair_es.cluster import ledger
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.ledger import Stored
-from stair_es.cluster.retry import RetryPolicy
-from stair_es.errors import ClusterError
 from stair_es.ingest.sink import Documents
 
 if TYPE_CHECKING:
@@ -35,9 +32,6 @@ class ClusterWriter:
 
     connection: Connection
     index: str
-    alias: str
-    write_alias: str
-    """`alias`, or the build alias of an index that isn't in use yet."""
     policy: BulkPolicy
 
     def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
@@ -50,32 +44,16 @@ class ClusterWriter:
 
     def write(self, documents: Documents, chunk_bytes: int) -> Written:
         """See `Writer`."""
-        return self._through(lambda bulk: bulk.write(documents, chunk_bytes))
+        return self._bulk.write(documents, chunk_bytes)
 
     def update(self, documents: Documents) -> Written:
         """See `Writer`."""
-        return self._through(lambda bulk: bulk.update(documents))
+        return self._bulk.update(documents)
 
     def delete(self, ids: Sequence[str]) -> Written:
         """See `Writer`."""
-        return self._through(lambda bulk: bulk.delete(ids))
+        return self._bulk.delete(ids)
 
-    def _through(self, call: Callable[[BulkWriter], Written]) -> Written:
-        """Through the build alias; once a run beside this one has finished the same build, through the alias itself."""
-        try:
-            return call(self._bulk(self.write_alias))
-        except ClusterError:
-            if self.write_alias == self.alias or not self._is_live():
-                raise
-        return call(self._bulk(self.alias))
-
-    def _is_live(self) -> bool:
-        try:
-            return indices.stands_for(client_of(self.connection), self.connection, self.alias, RetryPolicy(attempts=1)) == [
-                self.index
-            ]
-        except ClusterError:  # the first error says more
-            return False
-
-    def _bulk(self, alias: str) -> BulkWriter:
-        return BulkWriter(client=client_of(self.connection), connection=self.connection, alias=alias, policy=self.policy)
+    @property
+    def _bulk(self) -> BulkWriter:
+        return BulkWriter(client=client_of(self.connection), connection=self.connection, index=self.index, policy=self.policy)

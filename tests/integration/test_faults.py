@@ -37,6 +37,7 @@ from opensearchpy import OpenSearch
 from stair_es import SparseVector, resources
 from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.errors import (
     AuthenticationFailed,
@@ -122,8 +123,8 @@ def test_a_login_is_taken_from_the_url_and_never_shown(node_url: str) -> None:
             assert "hunter2" not in str(caught.value)
 
 
-def _create(client: OpenSearch, alias: str) -> None:
-    client.indices.create(index=f"{alias}-1", body={**resources.load("mappings", "image"), "aliases": {alias: {}}})
+def _create(client: OpenSearch, index: str) -> None:
+    client.indices.create(index=index, body={**resources.load("mappings", "image"), "aliases": {write_alias(index): {}}})
 
 
 def _documents(count: int) -> list[tuple[str, dict[str, Any]]]:
@@ -142,7 +143,7 @@ def _writer(
         client = connection.client()
         try:
             writer = BulkWriter(
-                client=client, connection=connection, alias=index, policy=policy or BulkPolicy(), sleep=waits.append
+                client=client, connection=connection, index=index, policy=policy or BulkPolicy(), sleep=waits.append
             )
             yield writer, waits, proxy.counts
         finally:
@@ -341,7 +342,7 @@ def test_patience_ends_in_time_too(node_url: str, index_name: str) -> None:
         writer = BulkWriter(
             client=connection.client(),
             connection=connection,
-            alias=index_name,
+            index=index_name,
             policy=BulkPolicy(attempts=10**6, patience_s=60),
             sleep=sleep,
             clock=lambda: now_s,
@@ -399,7 +400,7 @@ def test_a_full_disk_is_waited_for(node_url: str, client: OpenSearch, index_name
             if len(waits) == 3:
                 _block(client, index_name, None)
 
-        patient = BulkWriter(client=writer.client, connection=writer.connection, alias=index_name, sleep=sleep)
+        patient = BulkWriter(client=writer.client, connection=writer.connection, index=index_name, sleep=sleep)
         assert patient.write(_documents(30)).outcomes == {f"{i:03}": None for i in range(30)}
     assert len(waits) == 3
     assert len(_stored(client, index_name)) == 30
@@ -443,7 +444,7 @@ def test_a_node_that_is_away_is_left_for_another(node_url: str, client: OpenSear
         connection = Connection(url=f"{away},{sleepy},{node_url}", timeout_s=0.8)
         cluster = connection.client()
         stack.callback(cluster.close)
-        writer = BulkWriter(client=cluster, connection=connection, alias=index_name, sleep=lambda _: None)
+        writer = BulkWriter(client=cluster, connection=connection, index=index_name, sleep=lambda _: None)
         written = writer.write(documents, chunk_bytes=2000)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
@@ -454,11 +455,11 @@ def test_a_deleted_index_does_not_come_back_as_another(node_url: str, client: Op
     _create(client, index_name)
     with _writer(node_url, index_name, _pass) as (writer, _, _):
         writer.write(_documents(3))
-        client.indices.delete(index=f"{index_name}-1")
+        client.indices.delete(index=index_name)
         for call in (partial(writer.write, _documents(3)), partial(writer.delete, ["001"])):
-            with pytest.raises(ClusterError, match=f"no alias '{index_name}' any more"):
+            with pytest.raises(ClusterError, match=f"no alias '{index_name}.write' any more"):
                 call()
-    assert not client.indices.exists(index=index_name)
+    assert not client.indices.exists(index=f"{index_name}*", params={"allow_no_indices": "false"})
 
 
 def test_operations_of_a_body_are_told_apart() -> None:

@@ -259,7 +259,7 @@ def test_ray_gives_the_same_documents_as_the_local_runner(
 
 def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
     return Job(
-        writer=ClusterWriter(connection=connection, index="no", alias="no", write_alias="no", policy=policy or BulkPolicy()),
+        writer=ClusterWriter(connection=connection, index="no", policy=policy or BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="stair-mini", backend="onnx"),
         model_id="stair-mini-2",

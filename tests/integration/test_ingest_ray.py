@@ -109,9 +109,7 @@ def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options:
 
 
 def _job(node_url: str, model: str) -> Job:
-    writer = ClusterWriter(
-        connection=Connection(url=node_url), index="none", alias="none", write_alias="none", policy=BulkPolicy()
-    )
+    writer = ClusterWriter(connection=Connection(url=node_url), index="none", policy=BulkPolicy())
     return Job(
         writer=writer,
         fresh=True,

@@ -89,8 +89,12 @@ class Cluster:
 
     def write(self, vectors: dict[str, SparseVector], policy: WordPolicy | None = None, to: str = "") -> None:
         documents = [(id_, _document(id_, vector, policy, self.settings)) for id_, vector in vectors.items()]
-        written = BulkWriter(client=self.client, connection=self.connection, alias=to or self.alias).write(documents)
+        written = BulkWriter(client=self.client, connection=self.connection, index=to or self.live()).write(documents)
         assert set(written.outcomes.values()) <= {None}
+
+    def live(self) -> str:
+        [name] = self.client.indices.get_alias(name=self.alias)
+        return str(name)
 
     def stored(self, index: str = "") -> Stored:
         self.client.indices.refresh(index=index or self.alias)
@@ -416,7 +420,7 @@ def test_a_build_beside_the_index_is_steered_with_it_and_inherits(cluster: Clust
     cluster.write(vectors, first)
     build = cluster.open(model="m-2")
     assert (build.live, build.policy) == (live.name, first)
-    cluster.write(vectors, first, to=build.write_alias)
+    cluster.write(vectors, first, to=build.name)
     assert {name: counts.changed for name, counts in cluster.apply(second).items()} == {live.name: 1, build.name: 1}
     for name in (live.name, build.name):
         _same(cluster.stored(name), vectors, second)
@@ -439,7 +443,7 @@ def test_a_build_that_began_while_a_policy_was_applied_is_steered_too(cluster: C
             found = super().places()
             if not builds:
                 builds.append(cluster.open(model="m-2"))
-                cluster.write(vectors, to=builds[0].write_alias)
+                cluster.write(vectors, to=builds[0].name)
             return found
 
     done = Late(cluster.client, cluster.connection, cluster.alias).apply(policy, Speed(), cluster.said.append, lambda _: None)

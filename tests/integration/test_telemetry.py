@@ -87,7 +87,7 @@ def _check_spans(collector: Collector, index: str) -> None:
         assert batch.end_time_unix_nano == stages[-1].end_time_unix_nano <= run.end_time_unix_nano
     requests = [span for span in collector.below(run) if span.kind == span.SPAN_KIND_CLIENT]
     assert len(requests) + len(batches) == len(collector.below(run))
-    [bulk, *_] = [span for span in requests if span.name == f"bulk {index}"]
+    [bulk, *_] = [span for span in requests if re.fullmatch(rf"bulk {index}-.+\.write", span.name)]
     assert attributes(bulk.attributes)["db.system.name"] == "opensearch"
 
 

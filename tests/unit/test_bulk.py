@@ -4,7 +4,7 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es.cluster.bulk import BulkPolicy
-from stair_es.cluster.bulk_answer import failure, judge, verdicts
+from stair_es.cluster.bulk_answer import Verdict, failure, judge, verdicts
 from stair_es.cluster.bulk_lines import chunks, deletion, operation, probe, size_of, update
 from stair_es.cluster.retry import backoff_s
 
@@ -65,17 +65,31 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
     ],
 )
 def test_a_document_is_dead_only_by_a_fault_of_its_own(kind: str, status: int, error: str | None, fate: str) -> None:
-    assert judge(kind, {"status": status, "error": error and {"type": error, "reason": "why"}}).fate == fate
+    outcome = {"_index": "x", "status": status, "error": error and {"type": error, "reason": "why"}}
+    assert judge(kind, outcome, "x").fate == fate
+
+
+@pytest.mark.parametrize(("kind", "status"), [("index", 201), ("update", 200), ("delete", 404), ("index", 400)])
+def test_what_is_told_of_another_index_went_astray(kind: str, status: int) -> None:
+    assert judge(kind, {"_index": "y", "status": status}, "x") == Verdict("astray", "y")
+
+
+def test_a_document_is_stored_only_once_the_answer_says_in_which_index() -> None:
+    for outcome in ({"status": 201}, {"_index": "x.write", "status": 201}):
+        assert judge("index", outcome, "x").fate == "busy"
+    assert (
+        judge("index", {"_index": "x.write", "status": 404, "error": {"type": "index_not_found_exception"}}, "x").fate == "closed"
+    )
 
 
 def test_a_missing_pipeline_is_no_fault_of_the_document() -> None:
     error = {"type": "illegal_argument_exception", "reason": "pipeline with id [prune] does not exist"}
-    assert judge("index", {"status": 400, "error": error}).fate == "closed"
+    assert judge("index", {"status": 400, "error": error}, "x").fate == "closed"
 
 
 def test_a_reason_names_type_reason_and_cause() -> None:
     error = {"type": "mapper_parsing_exception", "reason": "failed to parse", "caused_by": {"reason": "no number"}}
-    assert judge("index", {"status": 400, "error": error}).reason == (
+    assert judge("index", {"status": 400, "error": error}, "x").reason == (
         "HTTP 400: mapper_parsing_exception: failed to parse (no number)"
     )
 
@@ -84,7 +98,7 @@ def test_a_reason_names_type_reason_and_cause() -> None:
     "answer", [None, [], {}, {"items": None}, {"items": 3}, "page", {"items": [3, {"index": 3}, {"index": {"_id": "a"}}]}]
 )
 def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
-    assert verdicts(answer) == {}
+    assert verdicts(answer, "x") == {}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, refuse_words, words_of
+from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, refuse_words, words_of, write_alias
 from stair_es.cluster.words_documents import Write, stamp, word_documents
-from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name, write_alias
+from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name
 from stair_es.cluster.words_plan import Found, outdated, superfluous
 from stair_es.cluster.words_read import check_mapping
 from stair_es.errors import IndexMismatch
@@ -103,7 +103,7 @@ def test_whatever_two_sides_hold_settling_the_differences_makes_them_equal() -> 
 def test_names() -> None:
     identity = Identity(model_name="m", model_id="m" * 300, settings={})
     name = index_name("a" * 200, identity.model_id, datetime(2026, 1, 1, tzinfo=timezone.utc))
-    assert len(write_alias(name)) == LONGEST_NAME
+    assert len(write_alias(words_name(name))) == LONGEST_NAME
     assert (words_alias("photos"), words_name("photos-m-1")) == ("photos-words", "photos-m-1.words")
 
 

@@ -1,0 +1,46 @@
+"""The alias that an index is written through (`identity.write_alias`), put back where it is missing."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from opensearchpy import exceptions
+
+from stair_es.cluster.identity import write_alias
+from stair_es.cluster.retry import persistently
+from stair_es.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+
+WRITTEN = {"is_write_index": True}
+"""Of an alias: writes go to this index, even if somebody gives the alias to another one, too."""
+
+
+def ensure_write_alias(client: OpenSearch, connection: Connection, index: str) -> None:
+    """Give an index its alias, unless it has it.
+
+    Raises:
+        IndexMismatch: Writes through the alias go to another index.
+        ClusterError: The cluster failed a request, or there is no such index.
+    """
+    persistently(partial(_ensure, client, index), connection)
+
+
+def _ensure(client: OpenSearch, index: str) -> None:
+    alias = write_alias(index)
+    there = client.indices.get_alias(index=index)[index]["aliases"].get(alias, {})
+    if there.get("is_write_index"):
+        return
+    try:
+        client.indices.put_alias(index=index, name=alias, body=WRITTEN)
+    except exceptions.TransportError as error:
+        if "more than one write index" not in str(error):
+            raise
+        raise IndexMismatch(
+            f"{index!r} can't be written: somebody gave its alias {alias!r} to another index",
+            f"GET /_alias/{alias} names that index. Take the alias away from it and run this again: DELETE /INDEX/_alias/{alias}",
+        ) from None

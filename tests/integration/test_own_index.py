@@ -1,0 +1,221 @@
+"""A run writes into its own index and into no other, whatever becomes of the alias meanwhile, and never calls that a success."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_proxy import FaultProxy, Request
+from held_runs import COUNT, Meanwhile, Photos, Runs, two_models
+
+from stair_es import resources
+from stair_es.cluster.bulk import BulkPolicy
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.identity import Identity, write_alias
+from stair_es.cluster.index import find_index
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Speed
+from stair_es.errors import IndexMismatch
+from stair_es.ingest.cluster_writer import ClusterWriter
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.texts import TextOptions, ingest_texts
+from stair_es.ingest.texts_read import text_source
+from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+
+@pytest.fixture
+def runs(client: OpenSearch, node_url: str, index_name: str, tmp_path: Path) -> Iterator[Runs]:
+    options = IngestOptions(
+        alias=index_name,
+        model=ModelSpec(name="first"),
+        runner="local",
+        batch_images=2,
+        document=DocumentSettings(thumbnail_px=0),
+        dead_letters=tmp_path / "dead.jsonl",
+    )
+    with two_models(tmp_path):
+        yield Runs(client, node_url, options)
+
+
+def _deletes(request: Request) -> bool:
+    return request.is_bulk and request.body.startswith(b'{"delete"')
+
+
+def test_another_model_s_run_swaps_the_alias(runs: Runs) -> None:
+    own = runs.run(photos=Photos(0, 2)).index
+    with pytest.raises(IndexMismatch, match=f"What this run wrote is in {own}") as caught:
+        runs.run_behind(Meanwhile(lambda: runs.run("second", Photos(0, 2)), skip=1))
+    assert runs.live() in caught.value.message
+    runs.check(runs.live(), 2, "second-1")
+    runs.check(own, COUNT, "first-1")
+    assert runs.run().swapped
+    runs.check(runs.live(), COUNT, "first-1")
+
+
+def test_two_models_into_a_new_name_at_once(runs: Runs) -> None:
+    """The first has made the index behind the alias, which is empty yet, when the second one comes, and swaps."""
+    with pytest.raises(IndexMismatch, match="by now"):
+        runs.run_behind(Meanwhile(lambda: runs.run("second")))
+    runs.check(runs.live(), COUNT, "second-1")
+    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    runs.check(own, COUNT, "first-1")
+
+
+def test_the_alias_is_moved_to_a_foreign_index(runs: Runs) -> None:
+    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+    with pytest.raises(IndexMismatch, match=f"stands for {foreign} by now. What this run wrote is in {own}"):
+        runs.run_behind(Meanwhile(lambda: runs.move(runs.alias, foreign), skip=1))
+    runs.check(own, COUNT, "first-1")
+    with pytest.raises(IndexMismatch, match="not made by stair-es"):
+        runs.run()
+    runs.check_foreign(foreign)
+    runs.move(runs.alias, own)
+    assert runs.run().unchanged == COUNT
+    runs.check_foreign(foreign)
+
+
+@pytest.mark.parametrize("swap", ["auto", "never"])
+def test_the_alias_is_moved_while_the_next_index_is_built(runs: Runs, swap: str) -> None:
+    live, foreign = runs.run("second", Photos(0, 2)).index, runs.make_foreign()
+    plan = Meanwhile(lambda: runs.move(runs.alias, foreign))
+    with pytest.raises(IndexMismatch, match=f"stands for {foreign} by now"):
+        runs.run_behind(plan, sink_options={"swap": swap})
+    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    runs.check(own, COUNT, "first-1")
+    runs.check(live, 2, "second-1")
+    runs.check_foreign(foreign)
+
+
+def test_the_alias_is_taken_away_or_given_to_another_index_too(runs: Runs) -> None:
+    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+    add = {"actions": [{"add": {"index": foreign, "alias": runs.alias}}]}
+    with pytest.raises(IndexMismatch, match="stands for several indices by now") as caught:
+        runs.run_behind(Meanwhile(lambda: runs.client.indices.update_aliases(body=add)), Photos(0, 4))
+    assert foreign in caught.value.message
+    runs.client.indices.delete_alias(index=foreign, name=runs.alias)
+    with pytest.raises(IndexMismatch, match="stands for no index by now"):
+        runs.run_behind(Meanwhile(lambda: runs.client.indices.delete_alias(index=own, name=runs.alias)))
+    runs.check(own, COUNT, "first-1")
+    runs.check_foreign(foreign)
+
+
+def test_a_resync_deletes_nothing_elsewhere(runs: Runs) -> None:
+    own = runs.run().index
+    ids = tuple(sorted(runs.stored(own)))
+    foreign = runs.make_foreign(ids)
+    with pytest.raises(IndexMismatch, match=f"What this run wrote is in {own}"):
+        runs.run_behind(Meanwhile(lambda: runs.move(runs.alias, foreign), _deletes), Photos(0, 3), resync=True)
+    runs.check(own, 3, "first-1")
+    runs.check_foreign(foreign, ids)
+
+
+def test_a_resync_while_another_model_s_run_swaps(runs: Runs) -> None:
+    own = runs.run().index
+    with pytest.raises(IndexMismatch, match="by now"):
+        runs.run_behind(Meanwhile(lambda: runs.run("second"), _deletes), Photos(0, 3), resync=True)
+    runs.check(own, 3, "first-1")
+    runs.check(runs.live(), COUNT, "second-1")
+
+
+def test_the_index_s_own_alias_is_moved_by_hand(runs: Runs) -> None:
+    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+    with pytest.raises(IndexMismatch, match=f"meant for '{own}' arrived in '{foreign}'"):
+        runs.run_behind(Meanwhile(lambda: runs.move(write_alias(own), foreign)), Photos(0, 3))
+    strangers = {id_ for id_ in runs.stored(foreign) if len(id_) > 1}
+    assert 0 < len(strangers) <= 2  # what was on its way
+    assert runs.run(photos=Photos(0, 3)).written == 2
+    runs.check(own, 3, "first-1")
+    runs.move(write_alias(own), foreign, is_write_index=True)
+    with pytest.raises(IndexMismatch, match=f"'{own}' can't be written"):
+        runs.run()
+    assert {id_ for id_ in runs.stored(foreign) if len(id_) > 1} == strangers
+
+
+@pytest.mark.parametrize("call", ["write", "update", "delete"])
+def test_every_kind_of_write_notices_where_it_went(runs: Runs, call: str) -> None:
+    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+    runs.move(write_alias(own), foreign)
+    writer = ClusterWriter(connection=Connection(url=runs.url), index=own, policy=BulkPolicy())
+    calls: dict[str, Callable[[], object]] = {
+        "write": lambda: writer.write([("new", {"mine": "x"})], 1000),
+        "update": lambda: writer.update([("missing", {"mine": "x"})]),
+        "delete": lambda: writer.delete(["missing"]),
+    }
+    with pytest.raises(IndexMismatch, match=f"meant for '{own}' arrived in '{foreign}'"):
+        calls[call]()
+
+
+def test_texts_stay_in_their_index(runs: Runs, tmp_path: Path) -> None:
+    (file := tmp_path / "texts.txt").write_text("".join(f"a {word} bus\n" for word in ("red", "blue", "green")))
+    foreign = runs.make_foreign()
+    options = TextOptions(alias=runs.alias, model=ModelSpec(name="first"), dead_letters=tmp_path / "texts.jsonl")
+
+    def run(url: str) -> None:
+        ingest_texts([text_source(str(file))], Connection(url=url), options, say=runs.said.append, progress=lambda _: None)
+
+    with (
+        FaultProxy(runs.url, Meanwhile(lambda: runs.move(runs.alias, foreign))) as proxy,
+        pytest.raises(IndexMismatch, match=f"stands for {foreign} by now"),
+    ):
+        run(proxy.url)
+    [own] = set(runs.client.indices.get(index=f"{runs.alias}-first-*"))
+    assert len(runs.stored(own)) == 3
+    runs.check_foreign(foreign)
+
+
+def test_words_stay_in_theirs(runs: Runs) -> None:
+    own, foreign = runs.run(photos=Photos(0, 1)).index, runs.make_foreign()
+
+    def is_of_words(request: Request) -> bool:
+        return request.is_bulk and ".words" in request.path
+
+    plan = Meanwhile(lambda: runs.move(runs.alias, foreign), is_of_words)
+    with pytest.raises(IndexMismatch, match=f"stands for {foreign} by now"):
+        runs.run_behind(plan, sink_options={"words_index": "yes"})
+    assert len(runs.stored(f"{own}.words")) > COUNT
+    runs.check_foreign(foreign)
+    assert not runs.client.indices.exists_alias(name=f"{runs.alias}-words")
+    runs.move(runs.alias, own)
+    plan = Meanwhile(lambda: runs.move(f"{own}.words.write", foreign), is_of_words)
+    with pytest.raises(IndexMismatch, match=f"what was meant for '{own}.words' arrived in '{foreign}'"):
+        runs.run_behind(plan, Photos(0, COUNT + 2))
+    strangers = len(runs.stored(foreign))
+    report = runs.run(photos=Photos(0, COUNT + 2)).words_index
+    assert report
+    assert report.images == COUNT + 2
+    assert len(runs.stored(foreign)) == strangers
+
+
+def test_a_policy_changes_no_foreign_documents(runs: Runs) -> None:
+    own, foreign = runs.run().index, runs.make_foreign()
+    steering = Steering(runs.client, Connection(url=runs.url), runs.alias)
+    moved: list[str] = []
+
+    def move(_: object) -> None:
+        if not moved:
+            runs.move(runs.alias, foreign)
+            moved.append(foreign)
+
+    with pytest.raises(IndexMismatch, match="not made by stair-es"):
+        steering.apply(WordPolicy(mute=("blue",)), Speed(), runs.said.append, move)
+    assert moved
+    assert not any("blue" in source["tokens"] for source in runs.stored(own).values())
+    runs.check_foreign(foreign)
+
+
+def test_an_index_without_an_alias_of_its_own_gets_one_and_a_look_gives_none(runs: Runs) -> None:
+    own = runs.run(photos=Photos(0, 1)).index
+    runs.client.indices.delete_alias(index=own, name=write_alias(own))
+    body, connection = resources.load("mappings", "image"), Connection(url=runs.url)
+    identity = Identity(model_name="m", model_id="m-1", settings={})
+    find_index(runs.client, connection, runs.alias, body, identity)
+    assert not runs.client.indices.exists_alias(name=write_alias(own))
+    assert runs.run(photos=Photos(0, 2)).written == 1
+    assert list(runs.client.indices.get_alias(name=write_alias(own))) == [own]
