@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
@@ -30,33 +31,59 @@ def default_path(alias: str) -> Path:
 class DeadLetters:
     """The JSONL file of a run; made with the first letter.
 
-    A line has `uri`, `source`, `stage`, `reason`, `at`, and what another try needs: `place`, `version`, `fields`.
+    A line has `uri`, `source`, `stage`, `reason`, `at`, and what another try needs: `index`, `place`, `version`, `fields`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, alias: str) -> None:
+        """No file yet.
+
+        Args:
+            path: Where it will be.
+            alias: What the run writes into: the `index` of each line.
+        """
         self.path = path
+        self.alias = alias
         self.count = 0
         self._file: IO[str] | None = None
 
-    def prepare(self) -> None:
-        """Make its folder and remove the letters of an earlier run, before there is one to write.
+    def check(self) -> None:
+        """Make its folder, and see that the file can be written. An earlier run's letters stay.
 
         Raises:
-            IngestError: The file couldn't be written, or holds something else.
+            IngestError: It can't, or it holds something else.
         """
         try:
-            if self.path.exists() and not self.path.is_file() and not self.path.is_dir():
-                return  # /dev/null, a pipe: nothing to remove
+            if self._is_special():
+                return
             if self.path.is_file() and not _is_letters(self.path):
                 raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
             if self.path.parent == Home.from_env().path / _FOLDER:
                 make_private(self.path.parent)  # captions and names of files are in it
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.unlink(missing_ok=True)
-            self.path.touch()
-            self.path.unlink(missing_ok=True)
+            new = not os.path.lexists(self.path)
+            if new or self.path.exists():  # through a dangling link it would make a file elsewhere
+                self._open().close()
+            if new:
+                self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def prepare(self) -> None:
+        """As `check`, and remove the letters of an earlier run.
+
+        Raises:
+            IngestError: The file can't be written, or holds something else.
+        """
+        self.check()
+        try:
+            if not self._is_special():
+                self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _is_special(self) -> bool:
+        """Whether it is a device or a pipe: there is nothing to check or to remove."""
+        return self.path.exists() and not self.path.is_file() and not self.path.is_dir()
 
     def add(self, outcome: Outcome) -> None:
         """Write one line, at once: it must survive the death of this process.
@@ -71,26 +98,54 @@ class DeadLetters:
             "stage": outcome.stage,
             "reason": outcome.reason,
             "at": now(),
+            "index": self.alias,
             "place": item.place.to_json(),
             "version": item.version,
             "fields": dict(item.fields),
         }
         try:
             if self._file is None:
-                self._file = open(self.path, "w", encoding="utf-8", opener=_private)  # noqa: SIM115  closed by `close`
+                self._file = self._open()
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
+            with suppress(IngestError):  # it would try to write the same line
+                self.close()
             raise self._unwritable(error) from error
         self.count += 1
 
+    def _open(self) -> IO[str]:
+        return open(self.path, "a", encoding="utf-8", opener=_private)
+
     def _unwritable(self, error: OSError) -> IngestError:
-        return IngestError(f"can't write dead letters to {self.path}: {error.strerror}", "Use --dead-letters FILE.")
+        return IngestError(
+            f"can't write dead letters to {self.path}: {error.strerror or error}",
+            "Free some space or mend the folder's permissions there, or name another file: --dead-letters FILE",
+        )
 
     def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
+        """Close the file, if there is one.
+
+        Raises:
+            IngestError: It couldn't be written to its end.
+        """
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+
+def alias_of(path: Path) -> str | None:
+    """What the run that left these dead letters wrote into; None if they don't say."""
+    try:
+        with path.open("rb") as file:
+            letter = json.loads(file.readline(_LONGEST_LINE))
+        alias = letter.get("index")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return alias if isinstance(alias, str) else None
 
 
 def _private(path: str, flags: int) -> int:

@@ -16,6 +16,8 @@ from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
 
 _NUMBERS = re.compile(r"\d+")
+_HOST = re.compile(r"\S+: ")
+"""What a failed request begins with: numbers in it tell hosts apart."""
 _MOST_REASONS = 1000
 """More different ones are not told apart: memory must not grow with what strangers answer."""
 
@@ -28,6 +30,8 @@ class DeadReason:
     reason: str
     """Of the first of them: others may name other numbers."""
     images: int
+    example: str
+    """URI of the first of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,20 +172,27 @@ class Books:
                 self.dead_letters.add(outcome)
 
     def _count_reason(self, outcome: Outcome) -> None:
-        key = (outcome.stage, _NUMBERS.sub("#", outcome.reason)[:200])
+        key = (outcome.stage, _without_numbers(outcome.reason)[:200])
         known = self._reasons.get(key)
         if known is None and len(self._reasons) < _MOST_REASONS:
-            known = DeadReason(stage=outcome.stage, reason=outcome.reason, images=0)
+            known = DeadReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
         if known is not None:
             self._reasons[key] = replace(known, images=known.images + 1)
 
     def dead_reasons(self, most: int = 3) -> tuple[DeadReason, ...]:
-        """The commonest reasons why images are dead; those that differ in numbers alone are one."""
+        """The commonest reasons why images are dead; those that differ in numbers alone, but not in the host, are one."""
         return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:most])
 
     def counts(self) -> dict[str, int]:
         """`{kind: images}` and `seen`: for reports, of failed runs too."""
         return {"seen": self.listed, **{kind: self.kinds[kind] for kind in ("written", "unchanged", "dead")}}
+
+    def say_stopped(self, noun: str) -> str:
+        """What a run that failed left behind, for people; `noun` is what it takes in, in the plural."""
+        stored = self.kinds["written"] + self.kinds["unchanged"]
+        if not stored:
+            return f"the run stopped; none of {self.listed:,} {noun} was stored"
+        return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run goes on from there"
 
     def close(self) -> None:
         """Check the sums.
@@ -193,3 +204,9 @@ class Books:
         unsettled = self.manifest.unsettled()
         if unsettled or self.done != self.listed:
             raise IngestError(f"the counts don't add up: {self.counts()}, {unsettled} images without an outcome")
+
+
+def _without_numbers(reason: str) -> str:
+    host = _HOST.match(reason)
+    begin = host.end() if host else 0
+    return reason[:begin] + _NUMBERS.sub("#", reason[begin:])

@@ -22,7 +22,7 @@ from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.resync import remove_gone
 from stair_es.ingest.run_local import local_lanes
-from stair_es.ingest.run_ray import ray_lanes
+from stair_es.ingest.run_ray import ray_lanes, ray_started
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
 from stair_es.ingest.stages import EMPTIED, Job
 from stair_es.ingest.streams import Streams
@@ -63,8 +63,9 @@ def ingest(
     """
     with ExitStack() as stack:
         manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
-        kept = Books(manifest, DeadLetters(options.dead_letters or default_path(options.alias)))
+        kept = Books(manifest, DeadLetters(options.dead_letters or default_path(options.alias), options.alias))
         books(kept)
+        kept.dead_letters.check()
         began, streams = now(), Streams(sources)
         ahead = stack.enter_context(Ahead(streams, _LIST_AHEAD, bytes_of, _LIST_AHEAD_BYTES))
         ready, over = ahead.wait_for(RAY_FROM_IMAGES if options.runner == "auto" else 1, PEEK_S)
@@ -75,6 +76,8 @@ def ingest(
         say(f"runner: {runner} ({why})")
         if runner == "local" and options.ray.address:
             say(f"the Ray cluster at {options.ray.address} is not used")
+        if runner == "ray":
+            stack.enter_context(ray_started(options.ray))  # before an index is made: it may fail
         session = sink_kind(options).open(plan(options, connection, began), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
@@ -108,9 +111,7 @@ class _Run:
                 self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
             self.books.removed = self._remove_gone() if self.options.resync else 0
         except StairError:
-            self.say(
-                f"the run stopped with {self.books.done:,} of {self.books.listed:,} images done; the next one goes on from there"
-            )
+            self.say(self.books.say_stopped("images"))
             raise
         finally:
             self.books.dead_letters.close()
@@ -147,7 +148,10 @@ class _Run:
             self.say(left_out)
         if self.streams.dropped:
             names = ", ".join(sorted(self.streams.dropped))
-            self.say(f"columns left out, since documents can't have fields of these names: {names} (--map NAME=COLUMN)")
+            self.say(
+                f"left out the columns {names}: stair-es has fields of these names, or the cluster can't have them."
+                " To keep one, give its field another name: --map FIELD=COLUMN"
+            )
 
     def _admit(self, found: Item | Unlisted) -> Item | None:
         """The image, if it is the first time that the run comes across it; what couldn't be listed is dead at once."""

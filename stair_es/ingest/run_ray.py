@@ -45,6 +45,19 @@ class RayOptions:
 
 
 @contextmanager
+def ray_started(options: RayOptions) -> Iterator[Any]:
+    """The module `ray` in a session that ends with the block, unless there was one before.
+
+    Raises:
+        MissingExtra: Ray isn't installed.
+        IngestError: Ray can't be started, or reached at the address.
+    """
+    ray = need("ray", "ray")
+    with ray_session.session(ray, options.address, error=IngestError, instead="Use --runner local"):
+        yield ray
+
+
+@contextmanager
 def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[Lanes]:
     """Lanes of Ray tasks and actors, in a session that ends with them unless the caller had one already.
 
@@ -53,8 +66,7 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
         UsageError: The cluster has not the GPUs that were asked for.
         IngestError: Ray can't be started, or reached at the address.
     """
-    ray = need("ray", "ray")
-    with ray_session.session(ray, options.address, error=IngestError, instead="Use --runner local"):
+    with ray_started(options) as ray:
         lanes = _RayLanes(ray, job, options, batch_images)
         try:
             yield lanes

@@ -78,9 +78,10 @@ def ingest_texts(
     """
     check_alias(options.alias)
     with ExitStack() as stack:
-        letters = DeadLetters(options.dead_letters or default_path(options.alias))
+        letters = DeadLetters(options.dead_letters or default_path(options.alias), options.alias)
         kept = Books(stack.enter_context(Manifest()), letters)
         books(kept)
+        letters.check()
         streams = Streams(sources)
         found = iter(streams)
         first = next(found, None)  # before an index is made: a wrong column comes up here

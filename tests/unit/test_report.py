@@ -25,7 +25,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make_(*items: Item) -> Books:
-            books = Books(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl"))
+            books = Books(stack.enter_context(Manifest(tmp_path)), DeadLetters(tmp_path / "dead.jsonl", "photos"))
             for item in items:
                 assert books.list(item.uri, item.source)
             return books
@@ -52,7 +52,7 @@ def test_each_image_once_and_dead_ones_as_lines(make: Make, tmp_path: Path) -> N
 
 
 def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
-    letters = DeadLetters(tmp_path / "dead.jsonl")
+    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
     inline, hole = Item("mem:1", "mem:", Inline(b"x")), Unlisted("file:///d", "file:///", "forbidden")
     for item in (A, inline, hole.as_item()):
         letters.add(Outcome(item, "dead", "read", "why"))
@@ -102,10 +102,10 @@ def test_an_image_left_in_a_stage_fails_the_run(make: Make, tmp_path: Path) -> N
 def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tmp_path: Path) -> None:
     path = tmp_path / "dead.jsonl"
     path.write_text("\n")
-    DeadLetters(path).prepare()
+    DeadLetters(path, "photos").prepare()
     assert not path.exists()
     with pytest.raises(IngestError, match="can't write dead letters"):
-        DeadLetters(tmp_path).prepare()
+        DeadLetters(tmp_path, "photos").prepare()
 
 
 def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
@@ -124,22 +124,22 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
     for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
         table.write_text(content)
         with pytest.raises(IngestError, match="something else"):
-            DeadLetters(table).prepare()
+            DeadLetters(table, "photos").prepare()
         assert table.read_text() == content
-    letters = DeadLetters(tmp_path / "dead.jsonl")
+    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
     letters.close()
-    DeadLetters(letters.path).prepare()
+    DeadLetters(letters.path, "photos").prepare()
     assert not letters.path.exists()
 
 
 def test_a_device_or_a_pipe_stays_what_it_is(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    DeadLetters(pipe).prepare()
+    DeadLetters(pipe, "photos").prepare()
     assert pipe.is_fifo()
-    letters = DeadLetters(Path(os.devnull))
+    letters = DeadLetters(Path(os.devnull), "photos")
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
 
@@ -157,3 +157,32 @@ def test_the_commonest_reasons_are_told_and_numbers_make_no_new_one(make: Make) 
     first, *others = books.dead_reasons()
     assert (first.images, first.reason) == (30, "0 bytes exceed the limit")
     assert len(others) == 2
+
+
+def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None:
+    reasons = [
+        "127.0.0.1: 404 Not Found",
+        "10.255.255.1: 404 Not Found",
+        "10.255.255.1: 404 Not Found",
+        "cut off: 3 bytes",
+        "cut off: 4 bytes",
+    ]
+    items = [Item(f"file:///{i}", "file:///", FileAt(f"file:///{i}")) for i in range(len(reasons))]
+    books = make(*items)
+    books.enter(Batch([Outcome(item, "dead", "read", reason) for item, reason in zip(items, reasons, strict=True)]))
+    found = {(why.reason, why.images, why.example) for why in books.dead_reasons()}
+    assert found == {
+        ("127.0.0.1: 404 Not Found", 1, "file:///0"),
+        ("10.255.255.1: 404 Not Found", 2, "file:///1"),
+        ("cut off: 3 bytes", 2, "file:///3"),
+    }
+    books.close()
+
+
+def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
+    books = make(A, B, C)
+    books.enter(Batch([Outcome(A, "dead", "list", "why")]))
+    assert books.say_stopped("images") == "the run stopped; none of 3 images was stored"
+    books.enter(Batch([Outcome(B, "written", "write", id="1")]))
+    assert books.say_stopped("images") == "the run stopped with 1 of 3 images stored; the next run goes on from there"
+    books.dead_letters.close()

@@ -61,7 +61,7 @@ def quiet(_: str) -> None:
 @pytest.fixture
 def books(tmp_path: Path) -> Iterator[Books]:
     with Manifest(tmp_path) as manifest:
-        made = Books(manifest, DeadLetters(tmp_path / "dead.jsonl"))
+        made = Books(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
         made.dead_letters.prepare()
         items = [Item(f"mem:{i}", "mem:", Inline(b"x")) for i in range(4)]
         for item in items:

@@ -1,0 +1,97 @@
+"""What an ingest says of a disk that is full, and what it leaves there."""
+
+from __future__ import annotations
+
+import resource
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from stair_es.errors import IngestError
+from stair_es.ingest import manifest as manifests
+from stair_es.ingest.batch import Outcome
+from stair_es.ingest.dead_letters import DeadLetters
+from stair_es.ingest.manifest import Manifest
+from stair_es.sources.item import Item
+from stair_es.sources.places import FileAt
+
+A = Item("file:///a", "file:///", FileAt("file:///a"))
+FULL = Path("/dev/full")
+on_linux = pytest.mark.skipif(not FULL.exists(), reason="/dev/full and /proc are Linux's")
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(autouse=True)
+def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifests, "_CACHE_KIB", 16)
+
+
+def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest, largest_file(64 * 1024), pytest.raises(IngestError) as failed:
+        deque((manifest.add(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
+    assert str(tmp_path) in failed.value.message
+    assert "TMPDIR" in failed.value.remedy
+    with largest_file(1024), pytest.raises(IngestError, match="temporary file"):
+        Manifest(tmp_path)
+    with pytest.raises(IngestError, match="temporary file"):
+        Manifest(tmp_path / "none")
+
+
+@on_linux
+def test_a_manifest_leaves_nothing_even_if_its_process_is_killed(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        for number in range(2_000):
+            manifest.add(f"file:///{number}", "file:///")
+        assert list(tmp_path.iterdir()) == []
+        links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        assert [link for link in links if link.startswith(str(tmp_path)) and link.endswith("(deleted)")]  # it is on the disk
+        manifest.settle((f"file:///{number}", f"id{number}") for number in range(2_000))
+        assert (len(manifest), manifest.documents(), manifest.unsettled()) == (2_000, 2_000, 0)
+
+
+@on_linux
+def test_dead_letters_that_find_no_room_name_their_file_and_the_option() -> None:
+    letters = DeadLetters(FULL, "photos")
+    letters.prepare()
+    with pytest.raises(IngestError, match="/dev/full: No space left") as failed:
+        letters.add(Outcome(A, "dead", "read", "why"))
+    assert "--dead-letters" in failed.value.remedy
+    letters.close()  # says nothing more
+    assert letters.count == 0
+
+
+def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters.prepare()
+    letters.add(Outcome(A, "dead", "read", "why"))
+    written = letters.path.read_text()
+    with largest_file(len(written) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
+        letters.add(Outcome(A, "dead", "read", "why"))
+    letters.close()
+    assert letters.path.read_text().startswith(written)
+
+
+def test_the_check_of_dead_letters_keeps_what_is_there_and_leaves_nothing_new(tmp_path: Path) -> None:
+    letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
+    letters.check()
+    assert list(tmp_path.iterdir()) == []
+    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.close()
+    DeadLetters(letters.path, "photos").check()
+    assert letters.path.read_text()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    DeadLetters(tmp_path / "link", "photos").check()
+    assert not (tmp_path / "elsewhere").exists()
