@@ -47,7 +47,7 @@ from . import (
 )
 from .json_log import lines_are_json
 from .minus import WordsCommand
-from .output import fail, log_as, note
+from .output import fail, log_as, note, of_file
 
 
 class _Root(TyperGroup):
@@ -163,7 +163,7 @@ def _root(
         fail(taken.error)
 
 
-_ENDED = {130: "interrupted", 143: "ended by SIGTERM"}
+_ENDED = {129: "ended by SIGHUP", 130: "interrupted", 143: "ended by SIGTERM"}
 """Exit code -> what is said."""
 
 
@@ -171,9 +171,31 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)  # as an exception: what was relaxed or begun is put in order on the way out
 
 
-def main() -> None:
-    """Run the command line; exit with 0, 1 (failed), 2 (wrong usage), 3 (some images dead), 130 (interrupted) or 143 (ended)."""
+def _handle_signals() -> None:
+    """End in good order on SIGTERM, and when the terminal is closed; not on the latter under nohup, which has it ignored."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return
+    terminals = [number for number in (1, 2) if os.isatty(number)]
+
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel may both send it
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for terminal in terminals:  # writing to a closed one fails, in the middle of putting things in order
+            os.dup2(nowhere, terminal)
+        os.close(nowhere)
+        _terminate(number, frame)
+
+    signal.signal(signal.SIGHUP, hang_up)
+
+
+def main() -> None:
+    """Run the command line.
+
+    It exits with 0, 1 (failed), 2 (wrong usage), 3 (some images failed), 129 (the terminal was closed), 130 (interrupted) or
+    143 (ended).
+    """
+    _handle_signals()
     try:
         app()
     except StairError as error:
@@ -187,12 +209,5 @@ def main() -> None:
         note(_ENDED[130])
         sys.exit(130)
     except OSError as error:
-        fail(_of_file(error))
+        fail(of_file(error))
         sys.exit(1)
-
-
-def _of_file(error: OSError) -> Exception:
-    """The system's words for a file, without its number."""
-    if error.filename is None or not error.strerror:
-        return error
-    return StairError(f"{error.filename}: {error.strerror}", "Check the path, and whether you may use it so.")

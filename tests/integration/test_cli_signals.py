@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 import os
+import pty
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+SCRIPT = str(Path(sys.executable).with_name("stair-es"))
 
-@pytest.mark.parametrize(
-    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "ended by SIGTERM")]
-)
-def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number: int, code: int, said: str) -> None:
+
+@contextmanager
+def waiting(
+    tmp_path: Path, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, *, before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """An ingest that has asked its cluster and waits for the answer."""
     (tmp_path / "a.jpg").write_bytes(b"x")
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(30)
-        command = [
-            str(Path(sys.executable).with_name("stair-es")),
-            *("ingest", str(tmp_path / "a.jpg"), "--json", "--url", f"http://127.0.0.1:{server.getsockname()[1]}"),
-        ]
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        command = [*before, SCRIPT, "ingest", str(tmp_path / "a.jpg"), "--json", "--url", url]
         environment = os.environ | {"STAIR_ES_HOME": str(tmp_path / "home"), "STAIR_ES_URL": ""}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        stdin = stdout if stdout > 0 else subprocess.DEVNULL
+        with subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, text=True, env=environment) as running:
             try:
                 asked, _ = server.accept()
                 with asked:
-                    running.send_signal(number)
-                    out, told = running.communicate(timeout=30)
+                    yield running
+                    running.wait(30)
             finally:
                 running.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+    ],
+)
+def test_a_signal_ends_a_command_with_its_code_and_a_word(tmp_path: Path, number: int, code: int, said: str) -> None:
+    with waiting(tmp_path) as running:
+        running.send_signal(number)
+        out, told = running.communicate(timeout=30)
     assert (running.returncode, out) == (code, "")
     assert told.strip().splitlines()[-1] == said
     assert "Traceback" not in told
+
+
+def test_under_nohup_a_command_goes_on(tmp_path: Path) -> None:
+    with waiting(tmp_path, before=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")) as running:
+        running.send_signal(signal.SIGHUP)
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=30)
+    assert running.returncode == 143
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) makes the terminal the command's own")
+def test_a_command_whose_terminal_is_closed_ends_in_good_order(tmp_path: Path) -> None:
+    ours, terminal = pty.openpty()
+    with waiting(tmp_path, terminal, terminal, before=("setsid", "--ctty")) as running:
+        os.close(terminal)
+        os.close(ours)
+    assert running.returncode == 129  # and not that of an error while it wrote to a terminal that isn't there
