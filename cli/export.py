@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stair_es.errors import StairError
-
 from . import options
-from .output import emit_json, note, plain
+from .output import emit_json, failure_as_json, note, plain
 
 
 def export(
@@ -35,12 +33,8 @@ def export(
 
     if not as_json:
         note(f"exporting {folder} (a minute or two for a large model)")
-    try:
+    with failure_as_json(as_json):
         made = export(folder)
-    except StairError as error:
-        if as_json:
-            emit_json({"error": error.message, "remedy": error.remedy})
-        raise
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}
         emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.difference})

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, KEEP, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
-from stair_es.errors import SOME_DEAD, StairError, UsageError
+from stair_es.errors import SOME_DEAD, UsageError
 
 from . import options, telemetry
 from .ingest_report import print_dry_run, print_report, say_default_model
-from .output import emit_json, note
+from .json_log import lines_are_json
+from .output import emit_json, failure_as_json, note
 from .progress import books_progress
+from .retry import check_index, retry_command
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
@@ -222,6 +224,16 @@ def ingest(
         Literal["fp32", "bf16", "fp16"],
         typer.Option("--precision", help="Of the torch backend; bf16 and fp16 are for GPUs.", rich_help_panel=_RUN),
     ] = "fp32",
+    allow_failed: Annotated[
+        bool,
+        typer.Option(
+            "--allow-failed",
+            envvar="STAIR_ES_ALLOW_FAILED",
+            show_envvar=True,
+            help="Exit with 0, not 3, when some images failed: for containers and jobs.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Encode images and write them into the search cluster.
@@ -240,8 +252,8 @@ def ingest(
 
     `stair-es ingest --retry dead.jsonl --index photos`
 
-    **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters) or some words could not be written, 1 when the
-    run failed, 2 on wrong usage.
+    **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters; 0 with --allow-failed) or some words could not
+    be written, 1 when the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
@@ -258,6 +270,8 @@ def ingest(
 
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)
+        if retry is not None:
+            check_index(retry, index, options.running_context())
         if runner != "ray" and ray_address is None:  # else the workers run the model, and may have more than this machine
             check_extra(model or DEFAULT_MODEL)
         place = SourceOptions(
@@ -287,20 +301,17 @@ def ingest(
         )
         if dry_run:
             return _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
-        with observing(index, telemetry.outlets(), note) as observer:
+        with observing(index, telemetry.outlets(), note, some_failed=0 if allow_failed else SOME_DEAD) as observer:
             report = _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
         if model is None and report.written and not as_json:
             say_default_model(DEFAULT_MODEL)
         return report.incomplete
 
+    as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    try:
-        some_dead = go(said)
-    except StairError as error:
-        if as_json:
-            emit_json({"error": error.message, "remedy": error.remedy, **said})
-        raise
-    if some_dead:
+    with failure_as_json(as_json, said):
+        some_failed = go(said)
+    if some_failed and not allow_failed:
         raise typer.Exit(SOME_DEAD)
 
 
@@ -384,7 +395,7 @@ def _run(
             connection = options.connection(url) if chosen.sink == "cluster" or url else None
             report = run(opened, connection, chosen, say=note, progress=progress, books=keep, through=observer.through)
             observer.done(report)
-    except StairError:
+    except Exception:
         if kept:
             said.update(kept[0].counts())
         raise
@@ -395,7 +406,7 @@ def _run(
     if as_json:
         emit_json(report.to_dict())
     else:
-        print_report(report)
+        print_report(report, retry_command(report.dead_letters or "", report.alias, options.running_context()))
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .bars import visible
@@ -12,8 +13,16 @@ if TYPE_CHECKING:
     from stair_es.ingest.report import Report
 
 
-def print_report(report: Report) -> None:
-    """The counts, the time of each stage, the index, and what a person may have to do."""
+_MOST_GONE = 20
+
+
+def print_report(report: Report, retry: str) -> None:
+    """The counts, the time of each stage, the index, and what a person may have to do.
+
+    Args:
+        report: Of the run.
+        retry: The command that takes up its dead letters.
+    """
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
     stdout.print(
@@ -34,7 +43,9 @@ def print_report(report: Report) -> None:
         )
     if 0 < report.documents < report.seen - report.dead:
         stdout.print(f"documents: {report.documents:,} (the same content is one document)")
-    print_end(report, again=" (again: --retry FILE)")
+    print_end(report)
+    if report.dead_letters:
+        stdout.print(f"take them up again: {visible(retry)}", markup=False, emoji=False, style="yellow")
 
 
 def print_dry_run(would: DryRun, alias: str) -> None:
@@ -52,10 +63,19 @@ def print_dry_run(would: DryRun, alias: str) -> None:
     for name, count, what in rows:
         if count:
             stdout.print(f"  {name:10} {count:12,}  {what}")
+            if name == "gone":
+                _print_gone(would)
     if would.words_index:
         fates = {"create": "would be made", "update": "would be brought in step", "delete": "would be deleted"}
         name = f" {would.words_index.index}" if would.words_index.index else ""
         stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
+
+
+def _print_gone(would: DryRun) -> None:
+    for uri in would.gone_uris[:_MOST_GONE]:
+        stdout.print(f"    {visible(uri)}", markup=False, emoji=False)
+    if would.gone > _MOST_GONE:
+        stdout.print(f"    and {would.gone - _MOST_GONE:,} more (--json has all of them)")
 
 
 def say_default_model(name: str) -> None:
@@ -66,17 +86,25 @@ def say_default_model(name: str) -> None:
     )
 
 
-def print_end(report: Report, *, again: str = "") -> None:
-    """Where the documents are now, and what became of the dead; `again` says how to try those once more."""
+def print_end(report: Report) -> None:
+    """Where the documents are now, and what became of the images that failed."""
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
         gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
         stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
     if report.unfinished:
         stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
-    for reason in report.dead_reasons:
-        stdout.print(
-            f"  dead in {reason.stage}, {reason.images:,}: {visible(reason.reason)}", markup=False, emoji=False, style="yellow"
-        )
+    for line in _failures(report):
+        stdout.print(f"  {visible(line)}", markup=False, emoji=False, style="yellow")
     if report.dead_letters:
-        stdout.print(f"dead letters: {report.dead_letters}{again}", markup=False, emoji=False, style="yellow")
+        stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
+
+
+def _failures(report: Report) -> Iterator[str]:
+    """A line for each of the commonest reasons, and how many have others."""
+    for reason in report.dead_reasons:
+        such_as = "such as " if reason.images > 1 else ""
+        yield f"dead in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"
+    others = report.dead - sum(reason.images for reason in report.dead_reasons)
+    if others:
+        yield f"and {others:,} more for other reasons"

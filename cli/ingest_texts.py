@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stair_es.config import DEFAULT_MODEL, KEEP
-from stair_es.errors import SOME_DEAD, StairError
+from stair_es.errors import SOME_DEAD
 
 from . import options
 from .ingest import words_option
 from .ingest_report import print_end
-from .output import emit_json, note, stdout
+from .json_log import lines_are_json
+from .output import emit_json, failure_as_json, note, stdout
 from .progress import books_progress
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def ingest_texts(
     from stair_es.model.catalogue import check_extra
     from stair_es.model.encoder import ModelSpec
 
+    as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    try:
+    with failure_as_json(as_json, said):
         check_alias(index)
         check_extra(model)
         sources = [text_source(file, text_format, text_column) for file in files]
@@ -99,10 +101,6 @@ def ingest_texts(
             dead_letters=dead_letters,
         )
         report = _run(sources, url, chosen, said)
-    except StairError as error:
-        if as_json:
-            emit_json({"error": error.message, "remedy": error.remedy, **said})
-        raise
     if as_json:
         emit_json(to_json(report))
     else:
@@ -131,7 +129,7 @@ def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict
     try:
         with books_progress("texts") as progress:
             return run(sources, options.connection(url), chosen, say=note, progress=progress, books=kept.append)
-    except StairError:
+    except Exception:
         if kept:
             said.update(kept[0].counts())
         raise

@@ -125,6 +125,12 @@ connected = _connected.into
 """The command with the options of a secure connection besides its own; `connection` finds them by itself."""
 
 
+def running_context() -> typer.Context | None:
+    """Of the running `connected` command; None outside of one."""
+    context: typer.Context | None = _connected.given["context"]
+    return context
+
+
 def connection(url: str | None) -> Connection:
     """The connection to `url`, or to the embedded node, which is started where it isn't running (stderr says so).
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from rich.console import Console
+
+from stair_es.errors import StairError
 
 from .bars import visible
 from .json_log import LOG, json_text, lines_are_json, to_json_lines
@@ -45,6 +49,26 @@ def note(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
     """One JSON value on one line of stdout."""
     plain(json_text(value))
+
+
+@contextmanager
+def failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Around a command: if it fails, stdout has an object with `error`, `remedy` and what is `known` by then, if `wanted`."""
+    try:
+        yield
+    except Exception as error:
+        if wanted:
+            told = of_file(error) if isinstance(error, OSError) else error
+            message = told.message if isinstance(told, StairError) else f"{type(told).__name__}: {told}"
+            emit_json({"error": message, "remedy": getattr(told, "remedy", ""), **(known or {})})
+        raise
+
+
+def of_file(error: OSError) -> Exception:
+    """The system's words for a file, without its number."""
+    if error.filename is None or not error.strerror:
+        return error
+    return StairError(f"{error.filename}: {error.strerror}", "Check the path, and whether you may use it so.")
 
 
 def plain(text: str) -> None:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stair_es.errors import StairError, UsageError
+from stair_es.errors import UsageError
 
 from . import options
-from .output import emit_json, note, plain, stderr
+from .output import emit_json, failure_as_json, note, plain, stderr
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
@@ -82,19 +82,19 @@ def train(
 
     `stair-es ingest photos --model models/coco`
     """
+    from stair_es.extras import check_installed
     from stair_es.training.config import read_train_config
-    from stair_es.training.run import make_room
 
     folder = out or Path(config.stem)
     try:
-        read = read_train_config(config, dict(map(_change, changes or ())))
-        if make_room(folder, restart=restart):
-            note(f"going on with the training in {folder}")
-        trained = _run(read, folder, device, workers, ray_address)
-    except StairError as error:
-        if as_json:
-            emit_json({"error": error.message, "remedy": error.remedy})
-        raise
+        with failure_as_json(as_json):
+            check_installed("torch", extra="train")
+            from stair_es.training.run import make_room
+
+            read = read_train_config(config, dict(map(_change, changes or ())))
+            if make_room(folder, restart=restart):
+                note(f"going on with the training in {folder}")
+            trained = _run(read, folder, device, workers, ray_address)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.state import STATE_FILE
 

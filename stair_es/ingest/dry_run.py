@@ -37,6 +37,8 @@ class DryRun:
     """Places that can't be listed."""
     gone: int
     """Documents that `--resync` would remove; 0 without it. With ids by content only reading tells all, and what was moved."""
+    gone_uris: tuple[str, ...]
+    """The images of those documents."""
     index: str | None
     """Where they would go; None for a new index."""
     words_index: WordsPlan | None = None
@@ -63,7 +65,8 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             items = [found for found in fresh if isinstance(found, Item)]
             counts["unlisted"] += len(fresh) - len(items)
             counts.update(_verdicts(items, job))
-        found_gone = gone(session, manifest, streams, say, by_content=False) if session and options.resync else ()
+        found = gone(session, manifest, streams, say, by_content=False) if session and options.resync else ()
+        removed = tuple(one.uri for one in found if one.found_at is None)
         if left_out := streams.describe_left_out():
             say(left_out)
         return DryRun(
@@ -73,7 +76,8 @@ def dry_run(sources: Sequence[Source], connection: Connection | None, options: I
             unchanged=counts["unchanged"],
             unknown=counts["unknown"],
             unlisted=counts["unlisted"],
-            gone=sum(one.found_at is None for one in found_gone),
+            gone=len(removed),
+            gone_uris=removed,
             index=session.index if session else None,
             words_index=kind.words(asked) if isinstance(kind, HasWords) else None,
         )

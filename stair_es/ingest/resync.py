@@ -19,6 +19,8 @@ class Gone:
     """A document whose image is no longer where the document says."""
 
     id: str
+    uri: str
+    """Of the image, as the document says."""
     found_at: tuple[str, str] | None = None
     """URI and source of another image of the same bytes, which keeps the document alive."""
 
@@ -44,9 +46,9 @@ def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by
         fate = manifest.fate(entry.uri)
         if manifest.has_document(entry.id):
             if fate == "unseen" and (image := manifest.image_of(entry.id)):
-                yield Gone(entry.id, image)
+                yield Gone(entry.id, entry.uri, image)
         elif fate == "unseen" or (by_content and fate == "taken"):
-            yield Gone(entry.id)
+            yield Gone(entry.id, entry.uri)
 
 
 def _tell_spared(streams: Streams, say: Say) -> None:

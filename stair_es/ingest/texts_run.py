@@ -76,7 +76,7 @@ class TextRun:
             self.books.listing_done = True
             progress(self.books)
         except StairError:
-            say(f"the run stopped with {self.books.done:,} of {self.books.listed:,} texts done; the next one goes on from there")
+            say(self.books.say_stopped("texts"))
             raise
         finally:
             self.books.dead_letters.close()

@@ -9,7 +9,7 @@ from stair_es.errors import UsageError
 _ROWS = 1000
 """After so many rows without a column it is taken for a typing error: a corpus without its captions is worse than a stop."""
 _SHOWN = 500
-OPTIONS = "Columns: --map, --image-column."
+OPTIONS = "Name columns with --map FIELD=COLUMN and --image-column COLUMN."
 """How an ingest of images names columns; others put their own in its place."""
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deploy_files import parse
+from stair_es.cli import retry
 from stair_es.cli.main import app
+from stair_es.cli.output import failure_as_json
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from stair_es.errors import StairError, UsageError
@@ -48,7 +55,7 @@ def photos(tmp_path: Path) -> str:
         (["{photos}", "-i", "a", "--sink", "cluster:colour=red"], "no option colour"),
         (["{photos}", "-i", "a", "--model", "unheard-of"], "unknown model"),
         (["{photos}/nothing", "-i", "a"], "nothing"),
-        (["{photos}", "-i", "a", "--runner", "ray", "--ray-address", "nonsense"], "127.0.0.1:1|not a Ray address"),
+        (["{photos}", "-i", "a", "--runner", "ray", "--ray-address", "nonsense"], "not a Ray address"),
     ],
 )
 def test_wrong_usage_is_told_with_what_was_wrong(photos: str, arguments: list[str], message: str) -> None:
@@ -78,3 +85,84 @@ def test_a_failed_run_is_json_too(photos: str) -> None:
     value = json.loads(result.stdout.strip().splitlines()[-1])
     assert "127.0.0.1:1" in value["error"]
     assert value["seen"] == value["written"] == 0
+
+
+def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
+    photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    result = RUNNER.invoke(app, ["ingest", photos, "-i", "a", "--json"], env=NOWHERE)
+    value = json.loads(result.stdout.strip().splitlines()[-1])
+    assert str(tmp_path / "none") in value["error"]
+    assert "TMPDIR" in value["remedy"]
+    for failure, told in (
+        (ZeroDivisionError("no"), "ZeroDivisionError: no"),
+        (OSError(28, "No space", "f.txt"), "f.txt: No space"),
+    ):
+        with pytest.raises(type(failure)), failure_as_json(True, {"seen": 3}):
+            raise failure
+        value = json.loads(capsys.readouterr().out)
+        assert (value["error"], value["seen"]) == (told, 3)
+
+
+def test_dead_letters_that_can_t_be_written_are_told_before_the_cluster_is_asked(photos: str, tmp_path: Path) -> None:
+    error = _fails(photos, "-i", "a", "--dead-letters", str(tmp_path))
+    assert f"can't write dead letters to {tmp_path}" in error.message
+
+
+def _letters(folder: Path, **more: str) -> str:
+    letter = {"uri": "file:///a", "source": "file:///", "stage": "read", "reason": "why", "place": None, **more}
+    path = folder / "dead letters.jsonl"
+    path.write_text(json.dumps(letter) + "\n")
+    return str(path)
+
+
+def test_a_retry_into_another_index_must_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = _letters(tmp_path, index="photos")
+    error = _fails("--retry", letters)
+    assert "belong to the index 'photos', and this run would write into 'images'" in error.message
+    assert "--index photos" in error.remedy
+    for arguments in (["--index", "photos"], ["--index", "others"]):
+        assert "127.0.0.1:1" in _fails("--retry", letters, *arguments).message
+    assert "127.0.0.1:1" in _fails("--retry", _letters(tmp_path)).message  # they don't say
+    monkeypatch.setitem(NOWHERE, "STAIR_ES_INDEX", "others")
+    assert "would write into 'others'" in _fails("--retry", _letters(tmp_path, index="photos")).message
+
+
+def test_the_command_that_takes_dead_letters_up_again_has_the_options_of_the_run(tmp_path: Path) -> None:
+    root: Any = get_command(app)
+    above = root.make_context("stair-es", ["--config", "my file.toml", "ingest"])
+    given = [
+        "pictures",
+        "--format",
+        "csv",
+        "--map",
+        "a=b",
+        "--resync",
+        "--json",
+        "--impacts",
+        "--no-words-index",
+        "-m",
+        "starter",
+    ]
+    given += [
+        "--enrich",
+        "filename",
+        "--enrich",
+        "more:a=b",
+        "--sink",
+        "mine:key=secret",
+        "--url-timeout",
+        "5",
+        "--url",
+        "http://h:9200",
+    ]
+    context = root.commands["ingest"].make_context("ingest", given, parent=above)
+    command = retry.retry_command(_letters(tmp_path), "photos", context)
+    assert shlex.split(command) == [
+        *("stair-es", "--config", "my file.toml", "ingest", "--retry", str(tmp_path / "dead letters.jsonl"), "--index", "photos"),
+        *("--url", "http://h:9200", "--url-timeout", "5.0", "--model", "starter", "--enrich", "filename", "--enrich", "more:a=b"),
+        *("--impacts", "--no-words-index", "--sink", "mine:..."),
+    ]
+    parse(shlex.split(command)[3:])
+    assert retry.retry_command("f", "i", None) == "stair-es ingest --retry f --index i"
