@@ -1,0 +1,39 @@
+"""What a container may take of its machine, as the cgroup says: version 2, and version 1 where it is still in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+_UNLIMITED_BYTES = 1 << 60
+"""Version 1 says so by a number that no machine has."""
+
+
+def granted_cores(root: Path = ROOT) -> float | None:
+    """How many cores' worth of time the quota allows; None without a quota."""
+    for quota_us, period_us in _quotas(root):
+        if quota_us > 0 and period_us > 0:
+            return quota_us / period_us
+    return None
+
+
+def granted_memory_bytes(root: Path = ROOT) -> int | None:
+    """The limit of the memory; None without one."""
+    for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            limit = int(path.read_text())
+            if limit < _UNLIMITED_BYTES:
+                return limit
+    return None
+
+
+def _quotas(root: Path) -> Iterator[tuple[int, int]]:
+    """Quota and period, each in microseconds."""
+    with suppress(OSError, ValueError):
+        quota_us, period_us = map(int, (root / "cpu.max").read_text().split())
+        yield quota_us, period_us
+    with suppress(OSError, ValueError):
+        old = root / "cpu"
+        yield int((old / "cpu.cfs_quota_us").read_text()), int((old / "cpu.cfs_period_us").read_text())
