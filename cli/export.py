@@ -21,7 +21,8 @@ def export(
     """Write a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
 
     --backend onnx runs them in onnxruntime, without PyTorch; auto takes them too where CUDA isn't there. Vectors and the model's
-    id stay the same: each weight is compared with PyTorch's before anything is written.
+    id stay the same: each weight is compared with PyTorch's before anything is written. A checkpoint over packaged backbones
+    needs no graphs, and gets none.
 
     **Examples**
 
@@ -38,6 +39,9 @@ def export(
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}
         emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.difference})
+        return
+    if not made.files:
+        plain(f"{folder} needs no graphs: its networks run in onnxruntime and numpy as they are")
         return
     for path in made.files:
         plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")

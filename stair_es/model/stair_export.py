@@ -43,7 +43,8 @@ class Exported:
 
     model_id: str
     files: tuple[Path, ...]
-    difference: float
+    """None for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy as they are."""
+    difference: float | None
     """The largest between onnxruntime's and PyTorch's weights, over some images of noise and some texts."""
 
 
@@ -51,16 +52,13 @@ def export(folder: Path) -> Exported:
     """Write the graphs of a checkpoint, once onnxruntime has shown that they compute what PyTorch does.
 
     Raises:
-        ModelError: The checkpoint is broken or needs no graphs, or a tower can't be exported.
+        ModelError: The checkpoint is broken, or a tower can't be exported.
         MissingExtra: PyTorch or onnxscript isn't installed.
         OSError: The folder can't be written.
     """
     config = read_config(folder)
     if config.packaged:
-        raise ModelError(
-            f"{folder} needs no graphs: its networks run in onnxruntime and numpy as they are",
-            "Use it with --backend onnx, or auto.",
-        )
+        return Exported(model_id=stair_checkpoint.model_id(folder, config), files=(), difference=None)
     for module in ("torch", "onnxscript"):
         need(module, "models")
     if not os.access(folder, os.W_OK):

@@ -1,0 +1,31 @@
+"""`stair-es export` of a checkpoint that needs no graphs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
+
+
+def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_no_failure(tmp_path: Path) -> None:
+    image = Backbone(kind="package", name="efficientnet-lite2")
+    config = StairConfig(
+        name="mine",
+        image=ImageTower(backbone=image, size_px=260, mean=(0.5,) * 3, std=(0.5,) * 3, pool="mean"),
+        text=TextTower(backbone=Backbone(kind="package", name="all-minilm-l6-v2"), pool="mean"),
+    )
+    (tmp_path / "config.json").write_text(config.to_json())
+    for name in ("model.safetensors", "tokenizer.json"):
+        (tmp_path / name).write_bytes(b"")
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(app, ["export", str(tmp_path)])
+    assert (done.exit_code, "needs no graphs" in done.stdout) == (0, True), done.output
+    done = CliRunner().invoke(app, ["export", str(tmp_path), "--json"])
+    value = json.loads(done.stdout)
+    assert value["model"].startswith("mine-")
+    assert (value["bytes"], value["difference"]) == ({}, None)
+    assert sorted(tmp_path.iterdir()) == before

