@@ -35,7 +35,7 @@ def ingest(
             " (shards-{000..099}.tar); .txt lists of URLs; hf-dataset://NAME; - for stdin.",
         ),
     ] = None,
-    index: options.Index = DEFAULT_INDEX,
+    index: options.WrittenIndex = DEFAULT_INDEX,
     url: options.Url = None,
     source_format: Annotated[
         str | None,

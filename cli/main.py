@@ -56,6 +56,7 @@ class _Root(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
         """As click has it; what goes to stderr is JSON from here on, if options or environment say so."""
         log_as("json" if _json_wanted(args) else "text")
+        _hide_types_of_switches(self, typer.Context(self, help_option_names=list(_HELP)))
         helped = not _HELP.isdisjoint(takewhile(lambda each: each != "--", args))
         with _usage(info_name, None):
             context = super().make_context(info_name, args, *others, **extra)
@@ -66,6 +67,15 @@ class _Root(TyperGroup):
         """As click has it."""
         with _usage(ctx.info_name, ctx):
             return super().invoke(ctx)
+
+
+def _hide_types_of_switches(command: Any, context: typer.Context) -> None:  # noqa: ANN401
+    """In help, `--json <bool>` reads as if the switch took a value."""
+    for option in command.get_params(context):
+        if getattr(option, "is_flag", False):
+            option.metavar = ""
+    for child in getattr(command, "commands", {}).values():
+        _hide_types_of_switches(child, context)
 
 
 @contextmanager

@@ -39,7 +39,12 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in short_names() if name.startswith(incomplete)]
 
 
-Index = Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help="The alias to write or search.")]
+def _index(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
+    return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help=help_text)]
+
+
+WrittenIndex = _index("The index to write, by its alias.")
+Index = _index("The index, by its alias.")
 _MODEL_HELP = (
     "A model by name (`stair-es models` lists them), the folder of a checkpoint, or its id on the Hugging Face hub (org/name)."
 )

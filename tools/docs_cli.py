@@ -28,15 +28,20 @@ def _below(path: str, command: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN40
             yield from _below(f"{path} {name}", child)
 
 
-def reference() -> str:
-    """The page."""
-    return "\n".join(line for path, command in commands() for line in _command(path, command))
+def reference(*, directives: bool = True) -> str:
+    """The page.
+
+    Args:
+        directives: With Sphinx's for programs and options, so that each can be linked; without them it is plain Markdown.
+    """
+    return "\n".join(line for path, command in commands() for line in _command(path, command, directives=directives))
 
 
-def _command(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401
+def _command(path: str, command: Any, *, directives: bool) -> Iterator[str]:  # noqa: ANN401
     children = {name: child for name, child in getattr(command, "commands", {}).items() if not child.hidden}
     yield f"## {path}\n"
-    yield f"```{{program}} {path}\n```\n"
+    if directives:
+        yield f"```{{program}} {path}\n```\n"
     yield _prose(command.help or "") + "\n"
     if children:
         links = [f"[`{name}`](#{f'{path} {name}'.replace(' ', '-')})" for name in children]
@@ -45,14 +50,17 @@ def _command(path: str, command: Any) -> Iterator[str]:  # noqa: ANN401
     panels: dict[str, list[Any]] = {}
     for param in command.params:
         if param.param_type_name == "argument":
-            yield f"`{param.metavar or param.name}`{'' if param.required else ' (may be left out)'}"
-            yield f": {_about(param, metas)}\n"
+            name = f"`{param.metavar or param.name}`{'' if param.required else ' (may be left out)'}"
+            yield f"{name}\n: {_about(param, metas)}\n" if directives else f"- {name}: {_about(param, metas)}\n"
         elif not getattr(param, "hidden", False):
             panels.setdefault(getattr(param, "rich_help_panel", None) or _MAIN_PANEL, []).append(param)
     for panel, params in panels.items():
         yield f"**{panel}**\n"
-        for param in params:
-            yield f"```{{option}} {_signature(param, metas)}\n{_about(param, metas)}\n```\n"
+        if directives:
+            yield from (f"```{{option}} {_signature(param, metas)}\n{_about(param, metas)}\n```\n" for param in params)
+        else:
+            yield from (f"- `{_signature(param, metas)}`: {_about(param, metas)}" for param in params)
+            yield ""
 
 
 def _prose(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Parts of the pages that are made from the code when the site is built: a page says `<!-- generated: NAME -->` for one."""
+"""Parts of the pages that are made from the code: a page says `<!-- generated: NAME -->` for one.
+
+They are made anew when the site is built. Those that end with `<!-- end: NAME -->` are in the repository, too, for whoever reads
+the pages there: `python tools/docs_generated.py` writes them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ from stair_es import errors
 FROM_THE_ROOT = {"contributing": "CONTRIBUTING.md", "security": "SECURITY.md", "changelog": "CHANGELOG.md"}
 """Pages of the site that are files at the root of the repository."""
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)\s]+)\)")
-_PLACE = re.compile(r"<!-- generated: ([a-z-]+) -->")
+_PLACE = re.compile(r"<!-- generated: ([a-z-]+) -->(?:\n.*?<!-- end: \1 -->)?", re.DOTALL)
+_WRITTEN = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end: \2 -->)", re.DOTALL)
 
 
 def error_table() -> str:
@@ -58,6 +63,15 @@ MAKERS: dict[str, Callable[[], str]] = {
 }
 
 
+IN_THE_REPOSITORY: dict[str, Callable[[], str]] = {**MAKERS, "cli": partial(docs_cli.reference, directives=False)}
+"""The same, as Markdown that needs no Sphinx."""
+
+
+def written(text: str) -> str:
+    """A page with its parts as they are now, where it has them."""
+    return _WRITTEN.sub(lambda found: f"{found[1]}{IN_THE_REPOSITORY[found[2]]()}\n{found[3]}", text)
+
+
 def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = _PLACE.sub(lambda found: MAKERS[found[1]](), source[0])
 
@@ -66,3 +80,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register with Sphinx."""
     app.connect("source-read", _fill)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+if __name__ == "__main__":
+    for page in (ROOT / "docs").rglob("*.md"):
+        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")

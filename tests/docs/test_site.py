@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote, urlsplit
 
+import docs_generated
 import docs_pictures
 import pytest
 import typer
@@ -192,6 +193,14 @@ def test_the_messages_are_those_of_the_code() -> None:
 def test_the_picture_of_the_layers_is_up_to_date() -> None:
     drawn = (DOCS / "images" / "layers.svg").read_text()
     assert drawn == docs_pictures.layers(), "run: python tools/docs_pictures.py layers"
+
+
+@pytest.mark.parametrize("name", ["cli", "errors"])
+def test_the_parts_that_are_made_from_the_code_are_in_the_repository_as_they_are_now(name: str) -> None:
+    page = (DOCS / "reference" / f"{name}.md").read_text()
+    assert len(page) > 2000
+    assert f"<!-- end: {name} -->" in page
+    assert page == docs_generated.written(page), "run: python tools/docs_generated.py"
 
 
 def test_every_json_body_is_shown() -> None:
