@@ -44,7 +44,7 @@ class Exported:
     model_id: str
     files: tuple[Path, ...]
     """None for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy as they are."""
-    difference: float | None
+    difference: float
     """The largest between onnxruntime's and PyTorch's weights, over some images of noise and some texts."""
 
 
@@ -58,7 +58,7 @@ def export(folder: Path) -> Exported:
     """
     config = read_config(folder)
     if config.packaged:
-        return Exported(model_id=stair_checkpoint.model_id(folder, config), files=(), difference=None)
+        return Exported(model_id=stair_checkpoint.model_id(folder, config), files=(), difference=0.0)
     for module in ("torch", "onnxscript"):
         need(module, "models")
     if not os.access(folder, os.W_OK):

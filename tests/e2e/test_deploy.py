@@ -118,8 +118,10 @@ def running(process: Process, healthy: Callable[[], bool], end: signal.Signals =
                 time.sleep(0.2)
             yield
         finally:
-            os.killpg(started.pid, end)
+            started.send_signal(end)  # to the first process alone, as an engine does
             started.wait(30)
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)  # so do engines with what is left of a container
 
 
 def documents(client: OpenSearch, index: str) -> int:

@@ -27,5 +27,5 @@ def test_a_checkpoint_over_packaged_backbones_is_told_to_need_none_and_that_is_n
     done = CliRunner().invoke(app, ["export", str(tmp_path), "--json"])
     value = json.loads(done.stdout)
     assert value["model"].startswith("mine-")
-    assert (value["bytes"], value["difference"]) == ({}, None)
+    assert (value["bytes"], value["difference"]) == ({}, 0.0)
     assert sorted(tmp_path.iterdir()) == before

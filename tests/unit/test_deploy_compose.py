@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,7 +81,7 @@ def test_our_containers_can_write_and_do_next_to_nothing(service: Service) -> No
     assert "user" not in service  # the image's, which isn't root
     photos = [volume for volume in service["volumes"] if ":/photos" in volume]
     assert [volume.rpartition(":")[2] for volume in photos] == ["ro"]
-    assert f"FROM runtime AS {service['build']['target']}\n" in DOCKERFILE.read_text()
+    assert f"-packages AS {service['build']['target']}\n" in DOCKERFILE.read_text()
     context = ROOT / ("deploy" if service["build"]["context"] == ".." else "") / service["build"]["context"]
     assert (context / service["build"]["dockerfile"]).resolve() == DOCKERFILE
 
@@ -142,3 +144,45 @@ def test_an_ingest_on_ray_joins_the_head_that_the_others_join() -> None:
         assert "--address=ray-head:6379" in " ".join(of_service(services[name]).argv)
         assert services[name]["environment"]["RAY_AUTH_TOKEN_PATH"] == services["ray-head"]["environment"]["RAY_AUTH_TOKEN_PATH"]
     assert "--head --port=6379" in " ".join(of_service(services["ray-head"]).argv)
+
+
+INGESTS = [
+    pytest.param(service, id=f"{file}-{name}")
+    for file, services in BOTH.items()
+    for name, service in services.items()
+    if "ingest" in name
+]
+
+
+@pytest.mark.parametrize("service", INGESTS)
+def test_an_ingest_that_is_stopped_gets_the_signal_itself_and_has_time_to_end(service: Service, tmp_path: Path) -> None:
+    """An engine sends SIGTERM to the first process alone, and kills the others when that one has ended."""
+    program = tmp_path / "stair-es"
+    program.write_text("#!/bin/sh\ntrap 'echo ended in good order; exit 143' TERM\necho begun\nsleep 60 & wait\n")
+    program.chmod(0o755)
+    process = of_service(service)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    with subprocess.Popen(
+        process.argv,
+        executable=None if process.argv[0] == "sh" else program,
+        env={**process.environment, "PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == "begun\n"
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(30) == 143
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+        assert running.stdout.read() == "ended in good order\n"
+    assert "--allow-failed" in " ".join(process.argv)
+    assert service["stop_grace_period"] == "60s"
+
+
+def test_ports_of_the_machine_can_be_others() -> None:
+    services = compose(COMPOSE, {"PAGE_PORT": "8099", "OPENSEARCH_PORT": "9299"})
+    assert services["page"]["ports"] == ["127.0.0.1:8099:8077"]
+    assert services["opensearch"]["ports"] == ["127.0.0.1:9299:9200"]

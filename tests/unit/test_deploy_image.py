@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -32,16 +33,44 @@ def test_hadolint_finds_nothing(tmp_path: Path) -> None:
     assert subprocess.run([HADOLINT, tmp_path / "Dockerfile"], capture_output=True, check=False).returncode == 1
 
 
-def test_an_image_is_the_bare_base_with_a_finished_environment_and_a_user() -> None:
+def test_the_images_share_the_layers_of_packages_and_the_code_is_the_last_one() -> None:
     stages = _stages()
     for name in ("cpu", "ray", "cuda"):
-        assert stages[name].startswith(f"runtime AS {name}\n")
+        assert stages[name].startswith(f"{name}-packages AS {name}\n")
         assert [line for line in stages[name].splitlines() if line.startswith(("COPY", "RUN", "USER"))] == [
-            f"COPY --from={name}-venv /opt/stair-es /opt/stair-es"
+            "COPY --from=package /package /opt/stair-es",
+            "USER 1000:1000",
         ]
-    assert "USER 1000:1000" in stages["runtime"]
-    assert "pip" not in stages["runtime"].replace("pip has no business", "")
+    below = {name: stages[f"{name}-packages"].split()[0] for name in ("cpu", "ray", "cuda")}
+    assert below == {"cpu": "base", "ray": "cpu-packages", "cuda": "ray-packages"}
+    for name in ("base", "cpu-packages", "ray-packages", "cuda-packages"):
+        copied = re.findall(r"^COPY (.+)$", stages[name], re.MULTILINE)
+        assert all(re.search(r"(requirements/\w+|text-network)\.txt /opt/requirements/$", line) for line in copied)  # no code
     assert list(stages)[-1] == "cpu"  # what a build without --target makes
+
+
+def test_nothing_in_the_image_reports_its_use_and_its_folders_are_writable_for_group_0() -> None:
+    base = _stages()["base"]
+    for setting in ("ORT_DISABLE_TELEMETRY=1", "RAY_USAGE_STATS_ENABLED=0", "HF_HUB_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"):
+        assert f" {setting}" in base
+    assert "--group=0 --mode=0775 /var/lib/stair-es" in base
+    assert "HOME=/tmp" in base  # writable on a read-only root too
+
+
+def test_the_environment_gets_what_the_wheel_says_and_has_no_pip(tmp_path: Path) -> None:
+    metadata = (
+        "Metadata-Version: 2.1\nName: Stair_ES\nRequires-Dist: numpy>=1\nRequires-Dist: tomli>=2; python_version < '3'\n"
+        "Requires-Dist: pyarrow>=14; extra == 'tables'\nRequires-Dist: stair-es[tables]; extra == 'all'\n"
+        "Requires-Dist: torch>=2; extra == 'torch'\n\nText\n"
+    )
+    wheel = tmp_path / "stair_es-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("stair_es-1.dist-info/METADATA", metadata)
+    for extras, expected in (("all", ["numpy>=1", "pyarrow>=14"]), ("torch", ["numpy>=1", "torch>=2"])):
+        command = [sys.executable, str(ROOT / "deploy" / "image" / "requirements.py"), str(wheel), extras]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == expected
+    assert "python -m venv --without-pip" in TEXT
+    assert "SOURCE_DATE_EPOCH=" in _stages()["wheel"]
 
 
 def test_extras_exist_and_versions_agree() -> None:
@@ -66,7 +95,7 @@ def test_images_are_called_by_this_version_everywhere() -> None:
 
 def test_what_is_copied_is_what_building_needs(tmp_path: Path) -> None:
     """The build context, as .dockerignore leaves it, gives a whole wheel."""
-    ignored = DOCKERFILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
     allowed = [line[1:] for line in ignored if line.startswith("!")]
     assert [name for name in allowed if not (ROOT / name).exists()] == []
     assert "*" in ignored
@@ -79,5 +108,6 @@ def test_what_is_copied_is_what_building_needs(tmp_path: Path) -> None:
     places = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
     for package in setup["options"]["packages"].split():
         assert (tmp_path / places.get(package, package.replace(".", "/"))).is_dir(), package
-    for line in re.findall(r"^COPY (?!--from)(\S+) ", TEXT, re.MULTILINE):
-        assert (tmp_path / line).exists()
+    for line in re.findall(r"^COPY (?!--from)(\S+) |python (deploy/\S+)", TEXT, re.MULTILINE):
+        assert (tmp_path / "".join(line)).exists()
+    assert "secrets/" in (ROOT / ".gitignore").read_text().splitlines()  # where docs/howto/docker.md puts API keys

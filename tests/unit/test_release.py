@@ -31,7 +31,7 @@ SOURCE = {
     *(".py", ".sh", ".toml", ".typed", ".yaml", ".yml", ".in"),
 }
 """Endings of what is written by hand; all else has come from somewhere."""
-BY_HAND = {".ci/run", ".gitignore", "LICENSE", "Makefile", "NOTICE", "deploy/image/text-network.txt"}
+BY_HAND = {".ci/run", ".dockerignore", ".gitignore", "LICENSE", "Makefile", "NOTICE", "deploy/image/text-network.txt"}
 CHANGELOG = "# Changelog\n\nText.\n\n## Unreleased\n\n### Added\n\n- One.\n"
 
 

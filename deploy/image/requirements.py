@@ -1,0 +1,45 @@
+"""Write what a wheel needs with some extras, a line each: `python requirements.py some.whl serve,tables`.
+
+The image installs these first, in a layer of their own: it stays as it is when only the code has changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Iterator
+from email.parser import HeaderParser
+from pathlib import Path
+
+from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.utils import canonicalize_name
+
+
+def metadata_of(wheel: Path) -> str:
+    """The text of its METADATA."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return archive.read(name).decode()
+
+
+def needed(metadata: str, extras: set[str]) -> set[str]:
+    """Requirements that hold here, without markers; the package's own extras are resolved."""
+    headers = HeaderParser().parsestr(metadata)
+    own, given = canonicalize_name(headers["Name"]), [Requirement(line) for line in headers.get_all("Requires-Dist", [])]
+
+    def of(wanted: set[str]) -> Iterator[str]:
+        for requirement in given:
+            if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in wanted | {""}):
+                continue
+            if canonicalize_name(requirement.name) == own:
+                yield from of(requirement.extras)
+            else:
+                requirement.marker = None
+                yield str(requirement)
+
+    return set(of(extras))
+
+
+if __name__ == "__main__":
+    lines = needed(metadata_of(Path(sys.argv[1])), set(sys.argv[2].split(",")))
+    sys.stdout.write("".join(f"{line}\n" for line in sorted(lines)))
