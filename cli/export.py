@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import emit_json, failure_as_json, note, plain
+from .output import emit_json, tell_failure_as_json, note, plain
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
 
     if not as_json:
         note(f"exporting {folder} (a minute or two for a large model)")
-    with failure_as_json(as_json):
+    with tell_failure_as_json(as_json):
         made = export(folder)
     if as_json:
         files = {path.name: path.stat().st_size for path in made.files}

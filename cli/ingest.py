@@ -13,9 +13,9 @@ from stair_es.errors import SOME_DEAD, UsageError
 from . import options, telemetry
 from .ingest_report import print_dry_run, print_report, say_default_model
 from .json_log import lines_are_json
-from .output import emit_json, failure_as_json, note
+from .output import emit_json, tell_failure_as_json, note
 from .progress import books_progress
-from .retry import check_index, retry_command
+from .retry import check_index, build_retry_command
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
@@ -271,7 +271,7 @@ def ingest(
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)
         if retry is not None:
-            check_index(retry, index, options.running_context())
+            check_index(retry, index, options.get_context())
         if runner != "ray" and ray_address is None:  # else the workers run the model, and may have more than this machine
             check_extra(model or DEFAULT_MODEL)
         place = SourceOptions(
@@ -309,7 +309,7 @@ def ingest(
 
     as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    with failure_as_json(as_json, said):
+    with tell_failure_as_json(as_json, said):
         some_failed = go(said)
     if some_failed and not allow_failed:
         raise typer.Exit(SOME_DEAD)
@@ -406,7 +406,7 @@ def _run(
     if as_json:
         emit_json(report.to_dict())
     else:
-        print_report(report, retry_command(report.dead_letters or "", report.alias, options.running_context()))
+        print_report(report, build_retry_command(report.dead_letters or "", report.alias, options.get_context()))
     return report
 
 

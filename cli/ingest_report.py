@@ -94,13 +94,13 @@ def print_end(report: Report) -> None:
         stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
     if report.unfinished:
         stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
-    for line in _failures(report):
+    for line in _describe_failures(report):
         stdout.print(f"  {visible(line)}", markup=False, emoji=False, style="yellow")
     if report.dead_letters:
         stdout.print(f"dead letters: {report.dead_letters}", markup=False, emoji=False, style="yellow")
 
 
-def _failures(report: Report) -> Iterator[str]:
+def _describe_failures(report: Report) -> Iterator[str]:
     """A line for each of the commonest reasons, and how many have others."""
     for reason in report.dead_reasons:
         such_as = "such as " if reason.images > 1 else ""

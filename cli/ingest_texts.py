@@ -14,7 +14,7 @@ from . import options
 from .ingest import words_option
 from .ingest_report import print_end
 from .json_log import lines_are_json
-from .output import emit_json, failure_as_json, note, stdout
+from .output import emit_json, tell_failure_as_json, note, stdout
 from .progress import books_progress
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def ingest_texts(
 
     as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
-    with failure_as_json(as_json, said):
+    with tell_failure_as_json(as_json, said):
         check_alias(index)
         check_extra(model)
         sources = [text_source(file, text_format, text_column) for file in files]

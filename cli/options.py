@@ -130,7 +130,7 @@ connected = _connected.into
 """The command with the options of a secure connection besides its own; `connection` finds them by itself."""
 
 
-def running_context() -> typer.Context | None:
+def get_context() -> typer.Context | None:
     """Of the running `connected` command; None outside of one."""
     context: typer.Context | None = _connected.given["context"]
     return context

@@ -52,7 +52,7 @@ def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
 
 
 @contextmanager
-def failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
+def tell_failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Around a command: if it fails, stdout has an object with `error`, `remedy` and what is `known` by then, if `wanted`."""
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ _OF_THE_FIRST_RUN = frozenset(
 )
 """Options that a retry doesn't need: letters hold what they decided, or they are about all images of a source."""
 
+_LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
+
 
 def check_index(letters: Path, index: str, context: Context) -> None:
     """Nothing, if the dead letters came from a run into this index, or the command line names the index.
@@ -27,10 +30,10 @@ def check_index(letters: Path, index: str, context: Context) -> None:
     Raises:
         UsageError: They belong to another index.
     """
-    from stair_es.ingest.dead_letters import alias_of
+    from stair_es.ingest.dead_letters import read_alias
 
-    theirs = alias_of(letters)
-    if theirs is None or theirs == index or _was_typed(context, "index"):
+    theirs = read_alias(letters)
+    if theirs is None or theirs == index or _is_typed(context, "index"):
         return
     raise UsageError(
         f"the dead letters in {letters} belong to the index {theirs!r}, and this run would write into {index!r}",
@@ -38,32 +41,31 @@ def check_index(letters: Path, index: str, context: Context) -> None:
     )
 
 
-def retry_command(letters: str, index: str, context: Context) -> str:
+def build_retry_command(letters: str, index: str, context: Context) -> str:
     """The command line that takes up the dead letters of a run into `index`, with the options that the run was given."""
-    above = _typed(context.parent) if context is not None else ()
-    return shlex.join(["stair-es", *above, "ingest", "--retry", letters, "--index", index, *_typed(context)])
+    above = _list_typed(context.parent) if context is not None else ()
+    return shlex.join(["stair-es", *above, "ingest", "--retry", letters, "--index", index, *_list_typed(context)])
 
 
-def _typed(context: Context) -> Iterator[str]:
+def _list_typed(context: Context) -> Iterator[str]:
     """The options of the command line that a retry needs, as they can be typed again."""
     for parameter in context.command.params if context is not None else ():
         name = parameter.name or ""
-        if parameter.param_type_name != "option" or name in _OF_THE_FIRST_RUN or not _was_typed(context, name):
+        if parameter.param_type_name != "option" or name in _OF_THE_FIRST_RUN or not _is_typed(context, name):
             continue
         value = context.params.get(name)
         if isinstance(value, bool):
             yield (parameter.opts if value else parameter.secondary_opts)[0]
             continue
         for each in value if isinstance(value, (list, tuple)) else [value]:
-            yield from (parameter.opts[0], _shown(name, str(each)))
+            yield from (parameter.opts[0], _mask_secrets(name, str(each)))
 
 
-def _shown(name: str, value: str) -> str:
-    """Options of a sink may hold what nobody else should read."""
-    kind, colon, _ = value.partition(":")
-    return f"{kind}:..." if name == "sink" and colon else value
+def _mask_secrets(name: str, value: str) -> str:
+    """A login in a URL, and what options of plugins are set to, may be nobody else's business."""
+    return _VALUE.sub("=...", value) if name in ("sink", "enrich") else _LOGIN.sub("//...@", value)
 
 
-def _was_typed(context: Context, name: str) -> bool:
+def _is_typed(context: Context, name: str) -> bool:
     source = context.get_parameter_source(name) if context is not None else None
     return source is not None and source.name == "COMMANDLINE"

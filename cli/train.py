@@ -12,7 +12,7 @@ import typer
 from stair_es.errors import UsageError
 
 from . import options
-from .output import emit_json, failure_as_json, note, plain, stderr
+from .output import emit_json, tell_failure_as_json, note, plain, stderr
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
@@ -87,7 +87,7 @@ def train(
 
     folder = out or Path(config.stem)
     try:
-        with failure_as_json(as_json):
+        with tell_failure_as_json(as_json):
             check_installed("torch", extra="train")
             from stair_es.training.run import make_room
 

@@ -11,15 +11,15 @@ _UNLIMITED_BYTES = 1 << 60
 """Version 1 says so by a number that no machine has."""
 
 
-def granted_cores(root: Path = ROOT) -> float | None:
+def read_core_limit(root: Path = ROOT) -> float | None:
     """How many cores' worth of time the quota allows; None without a quota."""
-    for quota_us, period_us in _quotas(root):
+    for quota_us, period_us in _read_quotas(root):
         if quota_us > 0 and period_us > 0:
             return quota_us / period_us
     return None
 
 
-def granted_memory_bytes(root: Path = ROOT) -> int | None:
+def read_memory_limit_bytes(root: Path = ROOT) -> int | None:
     """The limit of the memory; None without one."""
     for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such file, or "max"
@@ -29,7 +29,7 @@ def granted_memory_bytes(root: Path = ROOT) -> int | None:
     return None
 
 
-def _quotas(root: Path) -> Iterator[tuple[int, int]]:
+def _read_quotas(root: Path) -> Iterator[tuple[int, int]]:
     """Quota and period, each in microseconds."""
     with suppress(OSError, ValueError):
         quota_us, period_us = map(int, (root / "cpu.max").read_text().split())

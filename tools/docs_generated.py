@@ -67,7 +67,7 @@ IN_THE_REPOSITORY: dict[str, Callable[[], str]] = {**MAKERS, "cli": partial(docs
 """The same, as Markdown that needs no Sphinx."""
 
 
-def written(text: str) -> str:
+def fill_in(text: str) -> str:
     """A page with its parts as they are now, where it has them."""
     return _WRITTEN.sub(lambda found: f"{found[1]}{IN_THE_REPOSITORY[found[2]]()}\n{found[3]}", text)
 
@@ -84,4 +84,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 if __name__ == "__main__":
     for page in (ROOT / "docs").rglob("*.md"):
-        page.write_text(written(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(fill_in(page.read_text(encoding="utf-8")), encoding="utf-8")

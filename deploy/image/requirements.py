@@ -15,31 +15,31 @@ from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name
 
 
-def metadata_of(wheel: Path) -> str:
+def read_metadata(wheel: Path) -> str:
     """The text of its METADATA."""
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return archive.read(name).decode()
 
 
-def needed(metadata: str, extras: set[str]) -> set[str]:
+def resolve_requirements(metadata: str, extras: set[str]) -> set[str]:
     """Requirements that hold here, without markers; the package's own extras are resolved."""
     headers = HeaderParser().parsestr(metadata)
     own, given = canonicalize_name(headers["Name"]), [Requirement(line) for line in headers.get_all("Requires-Dist", [])]
 
-    def of(wanted: set[str]) -> Iterator[str]:
+    def resolve(wanted: set[str]) -> Iterator[str]:
         for requirement in given:
             if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in wanted | {""}):
                 continue
             if canonicalize_name(requirement.name) == own:
-                yield from of(requirement.extras)
+                yield from resolve(requirement.extras)
             else:
                 requirement.marker = None
                 yield str(requirement)
 
-    return set(of(extras))
+    return set(resolve(extras))
 
 
 if __name__ == "__main__":
-    lines = needed(metadata_of(Path(sys.argv[1])), set(sys.argv[2].split(",")))
+    lines = resolve_requirements(read_metadata(Path(sys.argv[1])), set(sys.argv[2].split(",")))
     sys.stdout.write("".join(f"{line}\n" for line in sorted(lines)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stair_es.cgroup import ROOT, granted_memory_bytes
+from stair_es.cgroup import ROOT, read_memory_limit_bytes
 from stair_es.config import ENV_HOME, Home
 from stair_es.cores import usable_cores
 from stair_es.doctor.finding import Finding, fail, ok, size, warn
@@ -26,7 +26,7 @@ def machine_here() -> Iterator[Finding]:
 
 def memory_bytes(cgroup: Path = ROOT) -> int | None:
     """Of this machine, or what a container may take of it; None where the system doesn't tell."""
-    granted = granted_memory_bytes(cgroup)
+    granted = read_memory_limit_bytes(cgroup)
     with suppress(ValueError, OSError, AttributeError):
         of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return of_all if granted is None else min(of_all, granted)

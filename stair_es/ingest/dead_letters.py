@@ -137,7 +137,7 @@ class DeadLetters:
                 raise self._unwritable(error) from error
 
 
-def alias_of(path: Path) -> str | None:
+def read_alias(path: Path) -> str | None:
     """What the run that left these dead letters wrote into; None if they don't say."""
     try:
         with path.open("rb") as file:

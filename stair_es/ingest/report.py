@@ -172,7 +172,7 @@ class Books:
                 self.dead_letters.add(outcome)
 
     def _count_reason(self, outcome: Outcome) -> None:
-        key = (outcome.stage, _without_numbers(outcome.reason)[:200])
+        key = (outcome.stage, _mask_numbers(outcome.reason)[:200])
         known = self._reasons.get(key)
         if known is None and len(self._reasons) < _MOST_REASONS:
             known = DeadReason(stage=outcome.stage, reason=outcome.reason, images=0, example=outcome.item.uri)
@@ -187,7 +187,7 @@ class Books:
         """`{kind: images}` and `seen`: for reports, of failed runs too."""
         return {"seen": self.listed, **{kind: self.kinds[kind] for kind in ("written", "unchanged", "dead")}}
 
-    def say_stopped(self, noun: str) -> str:
+    def describe_stop(self, noun: str) -> str:
         """What a run that failed left behind, for people; `noun` is what it takes in, in the plural."""
         stored = self.kinds["written"] + self.kinds["unchanged"]
         if not stored:
@@ -206,7 +206,7 @@ class Books:
             raise IngestError(f"the counts don't add up: {self.counts()}, {unsettled} images without an outcome")
 
 
-def _without_numbers(reason: str) -> str:
+def _mask_numbers(reason: str) -> str:
     host = _HOST.match(reason)
     begin = host.end() if host else 0
     return reason[:begin] + _NUMBERS.sub("#", reason[begin:])

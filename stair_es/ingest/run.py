@@ -22,7 +22,7 @@ from stair_es.ingest.pump import Pump
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.resync import remove_gone
 from stair_es.ingest.run_local import local_lanes
-from stair_es.ingest.run_ray import ray_lanes, ray_started
+from stair_es.ingest.run_ray import ray_lanes, start_ray
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
 from stair_es.ingest.stages import EMPTIED, Job
 from stair_es.ingest.streams import Streams
@@ -77,7 +77,7 @@ def ingest(
         if runner == "local" and options.ray.address:
             say(f"the Ray cluster at {options.ray.address} is not used")
         if runner == "ray":
-            stack.enter_context(ray_started(options.ray))  # before an index is made: it may fail
+            stack.enter_context(start_ray(options.ray))  # before an index is made: it may fail
         session = sink_kind(options).open(plan(options, connection, began), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
@@ -111,7 +111,7 @@ class _Run:
                 self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
             self.books.removed = self._remove_gone() if self.options.resync else 0
         except StairError:
-            self.say(self.books.say_stopped("images"))
+            self.say(self.books.describe_stop("images"))
             raise
         finally:
             self.books.dead_letters.close()

@@ -45,7 +45,7 @@ class RayOptions:
 
 
 @contextmanager
-def ray_started(options: RayOptions) -> Iterator[Any]:
+def start_ray(options: RayOptions) -> Iterator[Any]:
     """The module `ray` in a session that ends with the block, unless there was one before.
 
     Raises:
@@ -66,7 +66,7 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
         UsageError: The cluster has not the GPUs that were asked for.
         IngestError: Ray can't be started, or reached at the address.
     """
-    with ray_started(options) as ray:
+    with start_ray(options) as ray:
         lanes = _RayLanes(ray, job, options, batch_images)
         try:
             yield lanes

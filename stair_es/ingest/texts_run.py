@@ -76,7 +76,7 @@ class TextRun:
             self.books.listing_done = True
             progress(self.books)
         except StairError:
-            say(self.books.say_stopped("texts"))
+            say(self.books.describe_stop("texts"))
             raise
         finally:
             self.books.dead_letters.close()

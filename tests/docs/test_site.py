@@ -200,7 +200,7 @@ def test_the_parts_that_are_made_from_the_code_are_in_the_repository_as_they_are
     page = (DOCS / "reference" / f"{name}.md").read_text()
     assert len(page) > 2000
     assert f"<!-- end: {name} -->" in page
-    assert page == docs_generated.written(page), "run: python tools/docs_generated.py"
+    assert page == docs_generated.fill_in(page), "run: python tools/docs_generated.py"
 
 
 def test_every_json_body_is_shown() -> None:

@@ -12,7 +12,7 @@ import pytest
 from deploy_files import parse
 from stair_es.cli import retry
 from stair_es.cli.main import app
-from stair_es.cli.output import failure_as_json
+from stair_es.cli.output import tell_failure_as_json
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -99,7 +99,7 @@ def test_a_full_temporary_folder_and_a_broken_plugin_are_json_too(
         (ZeroDivisionError("no"), "ZeroDivisionError: no"),
         (OSError(28, "No space", "f.txt"), "f.txt: No space"),
     ):
-        with pytest.raises(type(failure)), failure_as_json(True, {"seen": 3}):
+        with pytest.raises(type(failure)), tell_failure_as_json(True, {"seen": 3}):
             raise failure
         value = json.loads(capsys.readouterr().out)
         assert (value["error"], value["seen"]) == (told, 3)
@@ -132,37 +132,16 @@ def test_a_retry_into_another_index_must_be_asked_for(tmp_path: Path, monkeypatc
 def test_the_command_that_takes_dead_letters_up_again_has_the_options_of_the_run(tmp_path: Path) -> None:
     root: Any = get_command(app)
     above = root.make_context("stair-es", ["--config", "my file.toml", "ingest"])
-    given = [
-        "pictures",
-        "--format",
-        "csv",
-        "--map",
-        "a=b",
-        "--resync",
-        "--json",
-        "--impacts",
-        "--no-words-index",
-        "-m",
-        "starter",
-    ]
-    given += [
-        "--enrich",
-        "filename",
-        "--enrich",
-        "more:a=b",
-        "--sink",
-        "mine:key=secret",
-        "--url-timeout",
-        "5",
-        "--url",
-        "http://h:9200",
-    ]
+    taken = "--format csv --map a=b --resync --json --impacts --no-words-index -m starter --url-timeout 5 --url http://h:9200"
+    plugins = "--enrich filename --enrich more:a=b --sink mine:key=secret,b=c --ray-address ray://u:p@h:1"
+    given = ["pictures", *taken.split(), *plugins.split()]
     context = root.commands["ingest"].make_context("ingest", given, parent=above)
-    command = retry.retry_command(_letters(tmp_path), "photos", context)
-    assert shlex.split(command) == [
-        *("stair-es", "--config", "my file.toml", "ingest", "--retry", str(tmp_path / "dead letters.jsonl"), "--index", "photos"),
-        *("--url", "http://h:9200", "--url-timeout", "5.0", "--model", "starter", "--enrich", "filename", "--enrich", "more:a=b"),
-        *("--impacts", "--no-words-index", "--sink", "mine:..."),
-    ]
-    parse(shlex.split(command)[3:])
-    assert retry.retry_command("f", "i", None) == "stair-es ingest --retry f --index i"
+    command = retry.build_retry_command(_letters(tmp_path), "photos", context)
+    letters, words = tmp_path / "dead letters.jsonl", shlex.split(command)
+    assert words[:7] == ["stair-es", "--config", "my file.toml", "ingest", "--retry", str(letters), "--index"]
+    assert " ".join(words[7:]) == (
+        "photos --url http://h:9200 --url-timeout 5.0 --model starter --enrich filename --enrich more:a=... --impacts"
+        " --no-words-index --sink mine:key=...,b=... --ray-address ray://...@h:1"
+    )
+    parse(words[3:])
+    assert retry.build_retry_command("f", "i", None) == "stair-es ingest --retry f --index i"

@@ -24,7 +24,7 @@ on_linux = pytest.mark.skipif(not FULL.exists(), reason="/dev/full and /proc are
 
 
 @contextmanager
-def largest_file(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """No file of this process may grow beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -40,11 +40,11 @@ def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_manifest_that_finds_no_room_names_its_folder_and_the_variable(tmp_path: Path) -> None:
-    with Manifest(tmp_path) as manifest, largest_file(64 * 1024), pytest.raises(IngestError) as failed:
+    with Manifest(tmp_path) as manifest, limit_file_size(64 * 1024), pytest.raises(IngestError) as failed:
         deque((manifest.add(f"file:///{number}", "file:///") for number in range(20_000)), maxlen=0)
     assert str(tmp_path) in failed.value.message
     assert "TMPDIR" in failed.value.remedy
-    with largest_file(1024), pytest.raises(IngestError, match="temporary file"):
+    with limit_file_size(1024), pytest.raises(IngestError, match="temporary file"):
         Manifest(tmp_path)
     with pytest.raises(IngestError, match="temporary file"):
         Manifest(tmp_path / "none")
@@ -78,7 +78,7 @@ def test_letters_that_are_there_survive_a_disk_that_is_full(tmp_path: Path) -> N
     letters.prepare()
     letters.add(Outcome(A, "dead", "read", "why"))
     written = letters.path.read_text()
-    with largest_file(len(written) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
+    with limit_file_size(len(written) + 10), pytest.raises(IngestError, match=r"dead\.jsonl: File too large"):
         letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
     assert letters.path.read_text().startswith(written)

@@ -182,7 +182,7 @@ def test_hosts_are_told_apart_and_each_reason_has_an_example(make: Make) -> None
 def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: Make) -> None:
     books = make(A, B, C)
     books.enter(Batch([Outcome(A, "dead", "list", "why")]))
-    assert books.say_stopped("images") == "the run stopped; none of 3 images was stored"
+    assert books.describe_stop("images") == "the run stopped; none of 3 images was stored"
     books.enter(Batch([Outcome(B, "written", "write", id="1")]))
-    assert books.say_stopped("images") == "the run stopped with 1 of 3 images stored; the next run goes on from there"
+    assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run goes on from there"
     books.dead_letters.close()

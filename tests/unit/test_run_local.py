@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cgroup import granted_memory_bytes
+from stair_es.cgroup import read_memory_limit_bytes
 from stair_es.cores import usable_cores
 from stair_es.doctor.machine import memory_bytes
 
@@ -39,5 +39,5 @@ def test_a_limit_of_the_container_s_memory_counts(tmp_path: Path) -> None:
         assert memory_bytes(limited) == 1 << 30
     for name, text in (("memory.max", "max\n"), ("memory/memory.limit_in_bytes", "9223372036854771712\n")):
         unlimited = _write(tmp_path / "unlimited", {name: text})
-        assert granted_memory_bytes(unlimited) is None
+        assert read_memory_limit_bytes(unlimited) is None
         assert memory_bytes(unlimited) == of_all
