@@ -32,9 +32,11 @@ def reference(*, directives: bool = True) -> str:
     """The page.
 
     Args:
-        directives: With Sphinx's for programs and options, so that each can be linked; without them it is plain Markdown.
+        directives: With Sphinx's for programs and options, so that each can be linked; without them it is plain Markdown, with
+            examples that only show (the tests run the blocks of a shell in the repository's pages).
     """
-    return "\n".join(line for path, command in commands() for line in _command(path, command, directives=directives))
+    page = "\n".join(line for path, command in commands() for line in _command(path, command, directives=directives))
+    return page if directives else page.replace("```sh\n", "```text\n")
 
 
 def _command(path: str, command: Any, *, directives: bool) -> Iterator[str]:  # noqa: ANN401
