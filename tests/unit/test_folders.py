@@ -53,7 +53,7 @@ def test_dead_letters_are_private_where_the_folder_is_ours(tmp_path: Path, monke
     (tmp_path / "home" / "dead-letters").mkdir(parents=True)
     (tmp_path / "mine").mkdir()
     for path in (default_path("photos"), tmp_path / "mine" / "letters.jsonl"):
-        DeadLetters(path).prepare()
+        DeadLetters(path, "photos").prepare()
     modes = [mode(folder) for folder in (tmp_path / "home", tmp_path / "home" / "dead-letters", tmp_path / "mine")]
     assert modes == [0o775, 0o700, 0o775]
 
