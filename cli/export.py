@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .output import emit_json, tell_failure_as_json, note, plain
+from .output import emit_json, note, plain, tell_failure_as_json
 
 
 def export(

@@ -13,9 +13,9 @@ from stair_es.errors import SOME_DEAD, UsageError
 from . import options, telemetry
 from .ingest_report import print_dry_run, print_report, say_default_model
 from .json_log import lines_are_json
-from .output import emit_json, tell_failure_as_json, note
+from .output import emit_json, note, tell_failure_as_json
 from .progress import books_progress
-from .retry import check_index, build_retry_command
+from .retry import build_retry_command, check_index
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions

@@ -14,7 +14,7 @@ from . import options
 from .ingest import words_option
 from .ingest_report import print_end
 from .json_log import lines_are_json
-from .output import emit_json, tell_failure_as_json, note, stdout
+from .output import emit_json, note, stdout, tell_failure_as_json
 from .progress import books_progress
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ Context: TypeAlias = Any
 
 _OF_THE_FIRST_RUN = frozenset(
     {
-        *("source_format", "columns", "image_column", "retry", "index"),
+        *("source_format", "columns", "image_column", "hidden", "follow_links", "retry", "index"),
         *("resync", "dry_run", "swap", "keep", "dead_letters", "as_json", "metrics_file", "metrics_port", "metrics_host"),
     }
 )

@@ -12,7 +12,7 @@ import typer
 from stair_es.errors import UsageError
 
 from . import options
-from .output import emit_json, tell_failure_as_json, note, plain, stderr
+from .output import emit_json, note, plain, stderr, tell_failure_as_json
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
