@@ -1,6 +1,11 @@
 """Sparse, word-labelled image vectors for OpenSearch and Elasticsearch."""
 
+import os
+
 from stair_es._version import __version__
 from stair_es.types import SparseVector
+from stair_es.usage_reports import switch_off_usage_reports
+
+switch_off_usage_reports(os.environ)
 
 __all__ = ["SparseVector", "__version__"]

@@ -1,0 +1,40 @@
+"""What a run asks the outside for: nothing that it wasn't told to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stair_es.usage_reports import SWITCHES
+
+ROOT = Path(__file__).parents[2]
+PHOTO = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[0]
+WATCHED_S = 12
+"""onnxruntime's first report comes after nine seconds. Only waiting shows that it doesn't come."""
+_ENCODE = f"""
+import time
+from stair_es.cli.main import app
+app(["encode", {str(PHOTO)!r}], standalone_mode=False)
+time.sleep({WATCHED_S})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs the namespaces of Linux")
+def test_encoding_looks_no_name_up(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in {*SWITCHES, "CI"}}
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "name_queries.py", sys.executable, "-c", _ENCODE],
+        env={**kept, "HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert PHOTO.name in done.stderr
+    assert done.stdout.split() == []
