@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from stair_es.doctor.finding import Finding, failed, ok, warn
 from stair_es.errors import StairError
 from stair_es.model import cuda
-from stair_es.ray_session import knock
+from stair_es.ray_session import knock, mask_address
 
 _SMI_TIMEOUT_S = 10.0
 
@@ -50,7 +50,9 @@ def ray_here(address: str | None) -> Iterator[Finding]:
         installed = version("ray")
     except PackageNotFoundError:
         if address:
-            yield warn("ray", f"the address of Ray is {address}, but Ray isn't installed", "pip install 'stair-es[ray]'")
+            yield warn(
+                "ray", f"the address of Ray is {mask_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'"
+            )
         else:
             yield ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return

@@ -1,4 +1,4 @@
-"""The stages on Ray, on every core and GPU that it has. The only file here that imports ray.
+"""The stages on Ray, on every core and GPU that it has. The only file here that uses Ray.
 
 Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
 store: a prepared one goes from the worker that made it to the encoder, and this process sees outcomes only. Ray repeats a
@@ -16,7 +16,6 @@ from typing import Any
 from stair_es import ray_session
 from stair_es.cluster.bulk import Sent
 from stair_es.errors import IngestError, StairError, UsageError
-from stair_es.extras import need
 from stair_es.ingest.batch import Batch
 from stair_es.ingest.lanes import Lanes, Task, WorkerDied
 from stair_es.ingest.run_local import CPU_BATCH, GPU_BATCH
@@ -52,8 +51,7 @@ def start_ray(options: RayOptions) -> Iterator[Any]:
         MissingExtra: Ray isn't installed.
         IngestError: Ray can't be started, or reached at the address.
     """
-    ray = need("ray", "ray")
-    with ray_session.session(ray, options.address, error=IngestError, instead="Use --runner local"):
+    with ray_session.session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
         yield ray
 
 

@@ -51,11 +51,13 @@ def train_together(
         UsageError: The batch can't be divided, or the cluster has too few GPUs or cores.
         StairError: Ray can't be reached, or the training failed.
     """
-    ray = need("ray", "train")
     share(range(config.batch.size), 0, workers)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    with ray_session.session(ray, address, error=StairError, instead="Train with one worker"), TemporaryDirectory() as kept:
+    with (
+        ray_session.session("train", address, error=StairError, instead="Train with one worker") as ray,
+        TemporaryDirectory() as kept,
+    ):
         on_gpu = _on_gpu(ray, device, workers)
         ear = ray.remote(num_cpus=0)(Relay).remote()
         told = {"config": config, "out": out.absolute(), "ear": ear, "on_gpu": on_gpu}

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
-from stair_es.extras import need
 from stair_es.training.ears import DEAF, Ears, Moment
 from stair_es.training.ray_train import train_together
 from stair_es.training.run import train
@@ -33,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def _session() -> Iterator[None]:
-    with ray_session.session(need("ray", "train"), None, error=StairError, instead=""):
+    with ray_session.session("train", None, error=StairError, instead=""):
         yield
 
 

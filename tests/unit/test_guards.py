@@ -80,13 +80,13 @@ def test_the_base_imports_no_layer_and_nothing_heavy() -> None:
         assert not heavy | layers, path
 
 
-def test_one_file_of_ingest_and_one_of_training_import_ray() -> None:
+def test_two_files_import_ray() -> None:
     importing = {
         path.relative_to(ROOT).as_posix()
         for path in (*_files(ROOT / "stair_es"), *_files(ROOT / "cli"))
         if any(name.split(".")[0] == "ray" for name in _imports(path)) or 'need("ray"' in path.read_text()
     }
-    assert importing == {"stair_es/ingest/run_ray.py", "stair_es/training/ray_train.py"}
+    assert importing == {"stair_es/ray_session.py", "stair_es/training/ray_train.py"}
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,0 +1,88 @@
+"""Ray on this machine is nobody else's: who can reach it, read it or run something on it; and what it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+_OWNER = """
+import json, os, signal, sys
+from pathlib import Path
+from stair_es import ray_session
+from stair_es.errors import StairError
+
+def die_once(path):
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.environ["RAY_USAGE_STATS_ENABLED"]
+
+with ray_session.session("ray", None, error=StairError, instead="") as ray:
+    [node] = ray.nodes()
+    folder = Path(node["ObjectStoreSocketName"]).parents[3]
+    answered = ray.get(ray.remote(max_retries=3)(die_once).remote(folder / "died"))
+    address = ray.get_runtime_context().gcs_address
+    print(json.dumps({"address": address, "folder": str(folder), "reports": answered}), flush=True)
+    sys.stdin.read()
+"""
+_STRANGER = """
+import sys
+import ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False)
+except ray.exceptions.AuthenticationError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def owner() -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """A process with a session of its own, and what it says of it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**environment, "RAY_USAGE_STATS_ENABLED": "0"},
+    ) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate()[1])
+        yield process, json.loads(line)
+
+
+def test_a_session_of_this_machine_is_closed_to_others(owner: tuple[subprocess.Popen[str], dict[str, Any]]) -> None:
+    process, said = owner
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    heard = {each.laddr.ip for one in family for each in one.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    assert heard
+    assert heard <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert Path(said["folder"]).stat().st_mode & 0o077 == 0, "spilled pictures and logs lie there"
+
+    stranger = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    for login in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}):
+        tried = subprocess.run(
+            [sys.executable, "-c", _STRANGER, said["address"]],
+            env={**stranger, **login},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert tried.returncode == 1
+        assert "refused: " in tried.stderr
+
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert (out, err) == ("", ""), "a worker died and was replaced, which is Ray's business"
+    assert not Path(said["folder"]).exists()
