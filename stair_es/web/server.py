@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ PORT = 8077
 _TRIED = 20
 _CONNECTIONS = 256
 _GRACE_S = 3
+_HEAD_TIMEOUT_S = 10.0
+"""How long a request's head may take; connections that never send a whole one would take all places."""
 
 
 @contextmanager
@@ -66,6 +69,41 @@ def url_of(host: str, port: int) -> str:
     return f"http://{named}:{port}/"
 
 
+def _make_protocol() -> type[asyncio.Protocol]:
+    """Build the HTTP protocol of uvicorn with what it lacks: a limit for the time that a head takes."""
+    import h11
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Impatient(H11Protocol):
+        head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+            super().connection_made(transport)
+            self.time_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE:
+                self.time_head()
+            else:
+                self.stop_timer()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.stop_timer()
+            super().connection_lost(exc)
+
+        def time_head(self) -> None:
+            if self.head_timer is None:
+                self.head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self.transport.close)
+
+        def stop_timer(self) -> None:
+            if self.head_timer is not None:
+                self.head_timer.cancel()
+                self.head_timer = None
+
+    return Impatient
+
+
 def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
     """A server that isn't started: `run(sockets=[...])` serves until a signal, or `should_exit`, ends it.
 
@@ -83,7 +121,7 @@ def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
     return Ready(
         uvicorn.Config(
             app,
-            http="h11",
+            http=_make_protocol(),
             ws="none",
             lifespan="off",
             log_config=None,  # as Python's logging is set up, which the command line may have turned to JSON
