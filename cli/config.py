@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
+from pathlib import Path
 from typing import Any
 
 import typer
 
+from stair_es.cluster.urls import MASK, mask_urls
 from stair_es.profiles import SECRETS, default_path
+from stair_es.ray_session import mask_address
 
 from . import settings
 from .bars import visible
 from .options import Json
 from .output import emit_json, note, stdout
+
+_CLIENT_FILES = ("client_cert", "client_key", "dashboards_client_cert", "dashboards_client_key")
+_SECRET_FILES = frozenset({*_CLIENT_FILES, *(f"{name}_file" for name in SECRETS)})
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,16 +66,27 @@ def _rows(context: typer.Context, found: settings.Settings) -> list[dict[str, An
         in_file = found.values.get(key)
         in_environment = os.environ.get(variable) if variable else None
         if in_environment and key not in found.exported:
-            rows.append({"key": key[0], "value": _masked(key[0], in_environment), "from": f"environment {variable}"})
+            rows.append({"key": key[0], "value": _mask(key[0], in_environment), "from": f"environment {variable}"})
         elif in_file is not None and (len(key) > 1 or key in found.holds):
-            rows.append({"key": ".".join(key), "value": _masked(key[-1], in_file.value), "from": in_file.where})
+            rows.append({"key": ".".join(key), "value": _mask(key[-1], in_file.value), "from": in_file.where})
     return rows
 
 
-def _masked(name: str, value: Any) -> Any:  # noqa: ANN401
+def _mask(name: str, value: Any) -> Any:  # noqa: ANN401
+    """The value, without what is secret or may be: a password may have been written where its file or a URL belongs."""
     if name in SECRETS:
-        return "***"
-    if name.endswith("url") and "@" in str(value):
-        scheme = "".join(re.findall(r"^https?://", str(value)))
-        return f"{scheme}***@{str(value).rpartition('@')[2]}"
+        return MASK
+    if name.endswith("url"):
+        return mask_urls(str(value))
+    if name == "ray_address":
+        return mask_address(str(value))
+    if name in _SECRET_FILES and not _is_file(str(value)):
+        return f"{MASK} (no such file)"
     return value
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # what is no path may be too long for one
+        return False

@@ -135,17 +135,21 @@ def _name(written: str) -> str:
 
 
 def _token(path: Path | None) -> str:
-    from stair_es.cluster.security import secret
+    """The token; no error shows it, nor the name of a file that isn't there: that may be the token itself."""
+    from stair_es.cluster.security import is_utf8, secret
 
     if path is None:
         token = secret(ENV_TOKEN) or ""
     else:
         try:
             token = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"can't read the token from {str(path)!r}: {error}", "Name a text file with the token.") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
+            raise UsageError(f"--token-file: can't read the token: {reason}", "Name a text file with the token.") from None
         if not token:
-            raise UsageError(f"{str(path)!r} is empty", "Write the token into it.")
+            raise UsageError("--token-file: the file is empty", "Write the token into it.")
+    if not is_utf8(token):
+        raise UsageError("the token isn't UTF-8", "Make one: openssl rand -hex 24")
     if token and len(token) < _SHORTEST:
         raise UsageError(f"the token has {len(token)} characters, {_SHORTEST} are the least", "Make one: openssl rand -hex 24")
     return token

@@ -105,10 +105,9 @@ def of(context: typer.Context | None) -> Settings:
 
 def known(context: typer.Context) -> dict[Key, Kind]:
     """All that a file may set: each option in the table of its command, and above the tables what several commands share."""
-    found: dict[Key, Kind] = {("node_port",): Kind(check=_whole), ("profile",): Kind(check=_text)}
-    found |= {(name,): Kind(check=_text) for name in _TEXTS}
-    found[("log_format",)] = Kind(check=_log_format)
-    found |= {(name,): Kind(check=_text, path=True) for name in _PATHS}
+    found: dict[Key, Kind] = {("node_port",): _WHOLE_NUMBER, ("profile",): _STRING, ("log_format",): _LOG_FORMAT}
+    found |= {(name,): _STRING for name in _TEXTS}
+    found |= {(name,): replace(_STRING, path=True) for name in _PATHS}
     for path, name, option, hint in _options(context.find_root().command):
         kind = _kind(context, name, option, hint)
         found[(*path, name)] = kind
@@ -193,39 +192,50 @@ def _kind(context: typer.Context, name: str, option: Any, hint: Any) -> Kind:  #
     is_path = Path in (hint, *get_args(hint)) or any(Path in get_args(each) for each in get_args(hint))
     is_path = is_path or name.endswith(("_file", "client_cert", "client_key"))
 
-    def check(value: Any) -> None:  # noqa: ANN401
+    def accepts(value: Any) -> bool:  # noqa: ANN401
         values = value if isinstance(value, list) and option.multiple else [value]
-        for each in values:
-            if option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)):
-                raise ValueError("true or false is wanted" if option.is_flag else "this isn't the kind of value that it takes")
-            if is_path:
-                _text(each)  # whether it is there is asked when it is used
-        if not is_path:
-            _converted(context, option, values if option.multiple else value)
+        if any(option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)) for each in values):
+            return False
+        if is_path:  # whether it is there is asked when it is used
+            return all(isinstance(each, str) for each in values)
+        return _converts(context, option, values if option.multiple else value)
 
-    return Kind(check=check, path=is_path)
+    return Kind(accepts=accepts, wanted=_describe(option, hint, is_path), path=is_path)
 
 
-def _converted(context: typer.Context, option: Any, value: Any) -> None:  # noqa: ANN401
+def _converts(context: typer.Context, option: Any, value: Any) -> bool:  # noqa: ANN401
     try:
         option.process_value(context, value)
-    except typer.BadParameter as error:
-        raise ValueError(error.message) from None
+    except typer.BadParameter:
+        return False
+    return True
 
 
-def _text(value: object) -> None:
-    if not isinstance(value, str):
-        raise ValueError("a text is wanted")
+def _describe(option: Any, hint: Any, is_path: bool) -> str:  # noqa: ANN401
+    """What the option takes, in words."""
+    if option.is_flag:
+        return "true or false"
+    kinds = {each for part in (hint, *get_args(hint)) for each in (part, *get_args(part))}
+    choices = [each for each in kinds if isinstance(each, str)]
+    if choices:
+        described = f"one of {', '.join(sorted(choices))}"
+    elif kinds & {int, float}:
+        described = "a whole number" if int in kinds else "a number"
+    else:
+        described = "a path" if is_path else "a string"
+    low, high = _bound(option, "min"), _bound(option, "max")
+    described += f", at least {low}" * (low is not None) + f", at most {high}" * (high is not None)
+    return f"{described}, or a list of these" if option.multiple else described
 
 
-def _log_format(value: object) -> None:
-    if value not in LOG_FORMATS:
-        raise ValueError(f"one of {', '.join(LOG_FORMATS)} is wanted")
+def _bound(option: Any, name: str) -> Any:  # noqa: ANN401
+    """`min` or `max` of an option; where Typer keeps it depends on its version."""
+    return getattr(option, name, getattr(getattr(option, "type", None), name, None))
 
 
-def _whole(value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("a whole number is wanted")
+_STRING = Kind(accepts=lambda value: isinstance(value, str), wanted="a string")
+_WHOLE_NUMBER = Kind(accepts=lambda value: isinstance(value, int) and not isinstance(value, bool), wanted="a whole number")
+_LOG_FORMAT = Kind(accepts=lambda value: value in LOG_FORMATS, wanted=f"one of {', '.join(LOG_FORMATS)}")
 
 
 def _source(context: typer.Context, name: str) -> str:

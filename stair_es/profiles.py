@@ -35,8 +35,10 @@ _SEE = "See docs/configuration.md, or --help of the command."
 class Kind:
     """What a value may be."""
 
-    check: Callable[[Any], object]
-    """Raises a ValueError for a value that it can't have."""
+    accepts: Callable[[Any], bool]
+    """Whether it may have this value."""
+    wanted: str
+    """What it must be, in words: `a string`. Errors say this and never the value, which may be a secret in the wrong place."""
     path: bool = False
     """Whether it names a file or folder."""
 
@@ -74,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} isn't TOML: {error}", remedy) from None
+        raise UsageError(f"{path} isn't TOML: not UTF-8 at byte {error.start}", remedy) from None
 
 
 def profiles(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,9 +149,7 @@ def _flat(path: Path, table: Mapping[str, Any], where: str, known: Known, above:
         elif isinstance(value, dict) and any(each[: len(key)] == key for each in known):
             yield from _flat(path, value, where, known, key)
         elif any(each[: len(key)] == key for each in known):
-            raise UsageError(
-                f"{place}: {written} can't be {value!r}: it is a table", f"Write [{'.'.join(key)}] and keys below it."
-            )
+            raise UsageError(f"{place}: {written} must be a table", f"Write [{'.'.join(key)}] and keys below it.")
         else:
             there = {each[len(above)] for each in known if each[: len(above)] == above}
             raise UsageError(f"{place}: unknown key {written!r}", _nearest(key[-1], there, _SEE))
@@ -157,10 +157,10 @@ def _flat(path: Path, table: Mapping[str, Any], where: str, known: Known, above:
 
 def _checked(path: Path, place: str, name: str, value: Any, kind: Kind) -> Any:  # noqa: ANN401
     resolved = _resolved(path, value, kind)
-    try:
-        kind.check(resolved)
-    except ValueError as error:
-        raise UsageError(f"{place}: {name} can't be {value!r}: {error}", _SEE) from None
+    if name == "profile" and isinstance(value, dict):
+        raise UsageError(f"{place}: profile must be {kind.wanted}", "Did you mean [profiles.NAME], for a profile of its own?")
+    if not kind.accepts(resolved):
+        raise UsageError(f"{place}: {name} must be {kind.wanted}", _SEE)
     if name.endswith("url") and holds_password(resolved):
         prefix = name.removesuffix("url")
         raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = beside it.")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from opensearchpy import OpenSearch
 
@@ -17,6 +16,7 @@ from stair_es.cluster.failures import translated
 from stair_es.cluster.security import Security, secret, security_from_env
 from stair_es.cluster.target import Target, probe
 from stair_es.cluster.transport import NodeConnection
+from stair_es.cluster.urls import parse_url, split_nodes, without_login
 from stair_es.config import ENV_URL
 from stair_es.errors import UsageError
 
@@ -25,6 +25,10 @@ __all__ = ["Connection", "Security", "Target", "probe", "translated"]
 # How many requests to one node may be under way without a new TCP and TLS handshake for each.
 _POOL = 32
 _NO_SECURITY = Security()
+_URL_REMEDY = (
+    "Write it like http://localhost:9200 or https://user:password@host:9200 "
+    "(in a password, write characters like / ? # @ as %2F %3F %23 %40)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         login = None
-        for part in map(_usable, _split(self.url)):
+        for part in (parse_url(each, "a cluster URL", _URL_REMEDY) for each in split_nodes(self.url)):
             if part.username is None:
                 continue
             found = (unquote(part.username), unquote(part.password or ""))
@@ -81,7 +85,7 @@ class Connection:
     @property
     def nodes(self) -> list[str]:
         """The URL of each node, without credentials."""
-        return [_without_login(part) for part in _split(self.url)]
+        return [without_login(part) for part in split_nodes(self.url)]
 
     @property
     def safe_url(self) -> str:
@@ -125,29 +129,3 @@ class Connection:
             retry_on_timeout=len(nodes) > 1,
             **options,
         )
-
-
-def _split(url: str) -> list[str]:
-    """One URL a node. A comma may also stand in a password."""
-    return re.split(r"\s*,\s*(?=https?://)", url.strip())
-
-
-def _usable(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        odd = parts.query or parts.fragment or "@" in parts.path or parts.port == 0  # .port may raise
-        if parts.scheme in ("http", "https") and parts.hostname and not odd:
-            return parts
-    except ValueError:
-        pass
-    shown = url.rpartition("@")[2]
-    remedy = (
-        "Write it like http://localhost:9200 or https://user:password@host:9200 "
-        "(in a password, write characters like / ? # @ as %2F %3F %23 %40)"
-    )
-    raise UsageError(f"not a cluster URL: {shown!r}", remedy)
-
-
-def _without_login(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

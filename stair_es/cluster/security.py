@@ -33,6 +33,7 @@ OPTIONS = {
 Method = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
 """Shorter ones stand in half the words of any message, and guard nothing."""
+_BARE_FILE = "Name a text file with the bare value. What the variable says isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -72,10 +73,7 @@ class Security:
         if (self.user is None) != (self.password is None):
             missing = "password" if self.password is None else "user"
             raise UsageError(f"the login has no {missing}", f"Set {SECRETS[missing]} (or {SECRETS[missing]}_FILE).")
-        for name in ("api_key", "bearer_token"):
-            value = getattr(self, name)
-            if value is not None and not _TOKEN.fullmatch(value):  # said without the value: a header refuses it with it
-                raise UsageError(f"{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
+        self._check_texts()
         if self.client_key is not None and self.client_cert is None:
             raise UsageError("a client key without its certificate", "Give --client-cert too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
@@ -86,6 +84,18 @@ class Security:
             raise UsageError("an AWS region without a service", "Give --aws-service es (or aoss) too, or leave both out.")
         if self.ca_fingerprint is not None:
             object.__setattr__(self, "ca_fingerprint", fingerprint(self.ca_fingerprint))
+
+    def _check_texts(self) -> None:
+        """What a header can't carry is refused here: an error of the client would show it."""
+        for name in ("api_key", "bearer_token"):
+            value = getattr(self, name)
+            if value is not None and not _TOKEN.fullmatch(value):
+                raise UsageError(f"{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
+        for name in ("user", "password"):
+            if not is_utf8(getattr(self, name) or ""):
+                raise UsageError(
+                    f"{SECRETS[name]} isn't UTF-8", f"Write it in UTF-8, for example in a file: {SECRETS[name]}_FILE."
+                )
 
     @property
     def method(self) -> Method:
@@ -146,9 +156,18 @@ def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None
         raise UsageError(f"{variable} and {variable}_FILE are both set", "Keep one of them.")
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise UsageError(f"{variable}_FILE: can't read {path}: {reason}", "Name a text file with the bare value.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
+        raise UsageError(f"{variable}_FILE: can't read the file that it names: {reason}", _BARE_FILE) from None
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text can be encoded: bytes of the environment that aren't UTF-8 become characters that can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fingerprint(text: str) -> str:
@@ -160,7 +179,7 @@ def fingerprint(text: str) -> str:
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise UsageError(
-            f"not a SHA-256 fingerprint: {text!r}",
+            "not a SHA-256 fingerprint: --ca-fingerprint",
             "It has 64 hex digits: openssl x509 -in ca.crt -noout -fingerprint -sha256",
         )
     return digits

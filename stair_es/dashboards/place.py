@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from stair_es.cluster.security import Security, secret
+from stair_es.cluster.security import Security, is_utf8, secret
+from stair_es.cluster.urls import parse_url
 from stair_es.dashboards.corpus import Product
 from stair_es.errors import UsageError
 
@@ -21,6 +22,7 @@ OPTIONS = {"ca_file": "CA_FILE", "ca_fingerprint": "CA_FINGERPRINT", "client_cer
 
 _PRIVATE_TENANT = {"private": "__user__"}
 _NO_SECURITY = Security()
+_URL_REMEDY = "Write it like http://localhost:5601 or https://host/_dashboards, without what follows in the browser (/app/...)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Place:
     security: Security = _NO_SECURITY
 
     def __post_init__(self) -> None:
-        parts = _parts(self.url)
+        parts = parse_url(self.url.strip(), "the address of a product", _URL_REMEDY)
         if parts.username is not None:
             if self.security.method != "none":
                 raise UsageError(
@@ -150,22 +152,10 @@ def _check_login(values: Mapping[str, str | None]) -> None:
         raise UsageError(
             f"the login for the dashboards has no {missing.lower()}", f"Set {PREFIX}{missing} (or {PREFIX}{missing}_FILE)."
         )
+    for name in ("user", "password"):
+        if not is_utf8(values[name] or ""):
+            raise UsageError(f"{PREFIX}{SECRETS[name]} isn't UTF-8", f"Write it in UTF-8: {PREFIX}{SECRETS[name]}_FILE.")
     for name in ("api_key", "bearer_token"):
         value = values[name]
         if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
             raise UsageError(f"{PREFIX}{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
-
-
-def _parts(url: str) -> Any:  # noqa: ANN401  what urlsplit returns
-    try:
-        parts = urlsplit(url.strip())
-        odd = parts.query or parts.fragment or "@" in parts.path or parts.port == 0  # .port may raise
-        if parts.scheme in ("http", "https") and parts.hostname and not odd:
-            return parts
-    except ValueError:
-        pass
-    shown = url.rpartition("@")[2].partition("#")[0]
-    raise UsageError(
-        f"not the address of a product: {shown!r}",
-        "Write it like http://localhost:5601 or https://host/_dashboards, without what follows in the browser (/app/...).",
-    )

@@ -1,0 +1,216 @@
+"""A secret is in no output, wherever it was written by mistake: each way to give one, and each wrong shape of each key."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import typer
+from stair_es.cli import settings
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es import ray_session
+from stair_es.cluster import security
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.security import security_from_env
+from stair_es.cluster.urls import mask_urls
+from stair_es.dashboards import place
+from stair_es.dashboards.place import PREFIX, Place, place_from_env
+from stair_es.errors import StairError
+from stair_es.profiles import SECRETS, chosen
+from stair_es.ray_session import mask_address
+
+SECRET = 'hunter2/Ä"x%7'
+PLAIN = "hunter2xyz"
+FORMS = {
+    "hunter2",
+    base64.b64encode(SECRET.encode()).decode()[:9],
+    base64.b64encode(PLAIN.encode()).decode()[:9],
+    base64.b64encode(b"anna:" + PLAIN.encode()).decode(),
+}
+"""Percent-encoded, in JSON and as a `repr` both still begin with the first one."""
+NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("STAIR_ES_", "RAY_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("STAIR_ES_HOME", str(tmp_path / "home"))
+
+
+def _say(*arguments: str) -> str:
+    """All that a command says, its error included, as the program prints it."""
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, (StairError, SystemExit)):
+        raise result.exception
+    return result.output + (str(result.exception) if isinstance(result.exception, StairError) else "")
+
+
+def _hear(called: Callable[[], object]) -> str:
+    """What a person would see of a call: its error, or the text that it makes."""
+    try:
+        made = called()
+        return made if isinstance(made, str) else repr(made) if isinstance(made, (Connection, Place)) else ""
+    except StairError as error:
+        return f"{error} {error.__cause__!r}"
+
+
+def _check_unseen(said: str, way: object) -> None:
+    assert not [form for form in FORMS if form in said], f"{way}: {said}"
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """A configuration file that only its owner may read."""
+    path = tmp_path / "stair-es.toml"
+    path.touch(mode=0o600)
+    return path
+
+
+def _shape(secret: str) -> Iterator[Any]:
+    yield from ([secret], [[secret]], {"a": secret}, [{"a": secret}], {"a": {"b": [secret]}}, {"password": secret})
+
+
+@pytest.mark.parametrize("secret", [SECRET, PLAIN])
+def test_no_key_shows_what_it_can_not_take(private: Path, secret: str) -> None:
+    known = settings.known(typer.Context(typer.main.get_command(app)))
+    tried = 0
+    for key, shape in product([*known, ("profiles",), ("search",), ("unknown",)], _shape(secret)):
+        values: dict[str, Any] = {key[-1]: shape}
+        for table in reversed(key[:-1]):
+            values = {table: values}
+        for whole in (values, {"profiles": {"x": values}}):
+            said = _hear(partial(chosen, private, whole, "x", known))
+            _check_unseen(said, whole)
+            tried += 1
+    assert tried > 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[profile.x]\npassword = "{PLAIN}"',
+        f'[profile]\nx = {{api_key = "{PLAIN}"}}',
+        f'[search]\npassword = "{PLAIN}"',
+        f'[passwords]\nx = "{PLAIN}"',
+        f'search = "{PLAIN}"',
+        f'profiles = "{PLAIN}"',
+        f'[profiles]\nx = "{PLAIN}"',
+        f'pasword = "{PLAIN}"',
+        f'password.value = "{PLAIN}"',
+        f'profiles.x.password.v = "{PLAIN}"',
+        f"password = {PLAIN}",
+        f'password = "{PLAIN}',
+        f'password = "{PLAIN}"\npassword = "{PLAIN}"',
+        f'password = "{PLAIN}"',
+        f'user = "anna"\npassword = "{PLAIN}"',
+        f'api_key = "{PLAIN}"\nuser = "anna"',
+        f'password_file = "{PLAIN}"',
+        f'password_file = "{PLAIN}"\nuser = "anna"\nurl = "http://{NOWHERE}"',
+        f'client_key = "{PLAIN}"\nclient_cert = "{PLAIN}"\nurl = "https://{NOWHERE}"',
+        f"password = {{{PLAIN} = 1}}",
+        f'ray_address = "ray://anna:{PLAIN}@{NOWHERE}"',
+        f'url = "http://{NOWHERE}/?api_key={PLAIN}"',
+        f'url = "http://{NOWHERE}/#{PLAIN}"',
+        f'url = "http://anna:{PLAIN}@{NOWHERE}"',
+        f'url = "{PLAIN}"',
+        f'url = "http://anna:{PLAIN}/@{NOWHERE}"',
+        f'dashboards_url = "http://{NOWHERE}/?{PLAIN}"',
+    ],
+)
+def test_no_slip_in_the_file_shows_it(private: Path, text: str) -> None:
+    private.write_text(text + "\n", encoding="utf-8")
+    _check_unseen(_say("--config", str(private), "config", "show"), text)
+
+
+_URLS = ["http://anna:{}@" + NOWHERE, "http://" + NOWHERE + "/?api_key={}", "http://" + NOWHERE + "/#{}", "{}", "anna:{}@h"]
+_URLS += ["http://anna:{}?x@h", "http://h/?a={}@b", "http://anna:{}@h:99999", "http://[{}", "http://h:{}", "ftp://anna:{}@h"]
+_URLS += ["http:{}", "http://anna:{}@a,http://anna:{}@[", "ray://anna:{}@h:1", "//anna:{}@h", "http://anna:{}\udcff@h"]
+
+
+@pytest.mark.parametrize("secret", [PLAIN, SECRET, quote(SECRET, safe="")])
+def test_no_error_about_a_url_shows_it(secret: str) -> None:
+    for pattern in _URLS:
+        url = pattern.replace("{}", secret)
+        calls: list[Callable[[], object]] = [
+            partial(Connection, url=url),
+            partial(Place, url=url),
+            partial(Connection.from_env, environ={"STAIR_ES_URL": url}),
+            partial(place_from_env, None, {}, {"STAIR_ES_DASHBOARDS_URL": url}),
+            partial(mask_urls, url),
+            partial(mask_address, url),
+            partial(ray_session.knock, url.replace("@h:1", "@127.0.0.1:1"), StairError, "don't"),
+        ]
+        for call in calls:
+            _check_unseen(_hear(call), (url, call))
+
+
+def test_a_url_is_shown_without_its_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", f"http://anna:{PLAIN}@{NOWHERE}")
+    monkeypatch.setenv("RAY_ADDRESS", f"ray://anna:{PLAIN}@{NOWHERE}")
+    for arguments in (["config", "show"], ["doctor"], ["doctor", "--json"], ["words"], ["--log-format", "json", "words"]):
+        _check_unseen(_say(*arguments), arguments)
+
+
+def test_no_variable_of_a_secret_or_of_its_file_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_cluster = {"url": "STAIR_ES_URL", **security.SECRETS}
+    of_product = {"url": "STAIR_ES_DASHBOARDS_URL", **{name: PREFIX + end for name, end in place.SECRETS.items()}}
+    for names, made in ((of_cluster, security_from_env), (of_product, lambda _, environ: place_from_env(None, {}, environ))):
+        for variable, end in product(names.values(), ("", "_FILE")):
+            for secret in (SECRET, PLAIN, PLAIN * 100, PLAIN + "\udcff", f"-----BEGIN KEY-----\n{PLAIN}", f"{PLAIN}\0"):
+                environ = {names["url"]: f"http://{NOWHERE}", names["user"]: "anna", f"{variable}{end}": secret}
+                _check_unseen(_hear(partial(made, {}, environ)), environ)
+    for name in SECRETS:
+        monkeypatch.setenv(f"STAIR_ES_{name.upper()}", SECRET)
+    _check_unseen(_say("config", "show"), "all of them")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--token-file", PLAIN],
+        ["serve", "--token-file", PLAIN * 100],
+        ["words", "--url", f"http://anna:{PLAIN}@h"],
+        ["words", "--url", f"http://h/?api_key={PLAIN}"],
+        ["words", "--url", "https://h", "--client-key", PLAIN, "--client-cert", PLAIN],
+        ["words", "--url", "https://h", "--ca-fingerprint", PLAIN],
+        ["words", "--password", PLAIN],
+        ["words", f"--api-key={PLAIN}"],
+    ],
+)
+def test_no_option_shows_it(arguments: list[str]) -> None:
+    _check_unseen(_say(*arguments), arguments)
+
+
+@pytest.mark.parametrize("variable", ["STAIR_ES_PASSWORD", "STAIR_ES_DASHBOARDS_PASSWORD"])
+def test_a_password_that_is_not_utf8_is_refused(variable: str) -> None:
+    """In a process of its own: the bytes come from the environment."""
+    prefix = variable.removesuffix("PASSWORD")
+    command = ["words"] if "DASH" not in variable else ["dashboards", "publish", "--url", f"http://{NOWHERE}"]
+    done = subprocess.run(
+        [Path(sys.executable).parent / "stair-es", *command],
+        env={
+            **os.environb,
+            os.fsencode(variable): PLAIN.encode() + b"\xff",
+            os.fsencode(f"{prefix}USER"): b"anna",
+            os.fsencode(f"{prefix}URL"): f"http://{NOWHERE}".encode(),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"{variable} isn't UTF-8" in done.stderr
+    assert "hunter2" not in done.stderr
