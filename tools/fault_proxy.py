@@ -1,16 +1,17 @@
 """A node behind a bad network: an HTTP proxy that makes faults on purpose, over real sockets on loopback.
 
-    with FaultProxy(node_url, Storm(seed=1)) as proxy:
+    with FaultProxy(node_url, Storm(seed=1, faults=bulk_faults.every_fault())) as proxy:
         ...  # a client that talks to proxy.url
     print(proxy.counts)
 
 A plan says of each request which fault it meets, if any. A fault is a function of the request and of the way to the node: it
-may answer itself, change what goes on or what comes back, or cut the connection.
+may answer itself, change what goes on or what comes back, or cut the connection. `bulk_faults` has those of bulk requests.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections import Counter
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 from types import TracebackType
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -39,6 +42,11 @@ class Request:
         """Whether it writes documents."""
         return self.path.partition("?")[0].endswith("_bulk")
 
+    @property
+    def is_search(self) -> bool:
+        """Whether it searches or counts documents."""
+        return self.path.partition("?")[0].endswith(("_search", "_count"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
@@ -50,6 +58,12 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     sent: int | None = None
     """So many bytes of the body are sent, then the connection is cut; `None`: all."""
+    announced: int | None = None
+    """What Content-Length says; `None`: the truth. All of the body is sent, and the connection stays open."""
+    continues: bool = False
+    """Whether `100 Continue` comes before the answer."""
+    is_reset: bool = False
+    """Nothing is sent, and the connection ends with RST rather than FIN."""
 
     @classmethod
     def json(cls, value: object, status: int = 200) -> Reply:
@@ -85,11 +99,18 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             reply = answer(Request(method=self.command, path=self.path, headers=headers, body=body))
-            if reply is None:
+            if reply is None or reply.is_reset:
                 self.close_connection = True
+                if reply:
+                    self.connection.setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+                    os.close(self.connection.detach())  # the server would send FIN first
                 return
+            if reply.continues:
+                self.send_response_only(100)
+                self.end_headers()
             self.send_response(reply.status)
-            for name, value in {"content-type": reply.kind, **reply.headers, "content-length": str(len(reply.body))}.items():
+            length = len(reply.body) if reply.announced is None else reply.announced
+            for name, value in {"content-type": reply.kind, **reply.headers, "content-length": str(length)}.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
@@ -170,9 +191,9 @@ class Storm:
     Faults come as cards from a shuffled deck: none a second time before each had its turn.
     """
 
-    def __init__(self, seed: int, share: float = 0.5, run: int = 3, faults: Sequence[Fault] | None = None) -> None:
+    def __init__(self, seed: int, faults: Sequence[Fault], share: float = 0.5, run: int = 3) -> None:
         self._random, self._share, self._run = random.Random(seed), share, run
-        self._faults = tuple(faults if faults is not None else every_fault())
+        self._faults = tuple(faults)
         self._deck: list[Fault] = []
         self._row = 0
 
@@ -187,8 +208,8 @@ class Storm:
         return self._deck.pop()
 
 
-def first(faults: Sequence[Fault]) -> Plan:
-    """A plan: one after the other for the first bulk requests, then none."""
+def first(faults: Sequence[Fault | None]) -> Plan:
+    """A plan: one after the other for the first bulk requests (`None`: that one passes), then none."""
     left = iter(faults)
     return lambda request: next(left, None) if request.is_bulk else None
 
@@ -196,140 +217,3 @@ def first(faults: Sequence[Fault]) -> Plan:
 def always(fault: Fault) -> Plan:
     """A plan: each bulk request meets `fault`."""
     return lambda request: fault if request.is_bulk else None
-
-
-# --- the faults ---
-
-
-def busy(retry_after_s: int | None = None) -> Fault:
-    """429 for the whole request, nothing is written."""
-    headers = {} if retry_after_s is None else {"retry-after": str(retry_after_s)}
-    reply = Reply(status=429, body=b'{"error": {"type": "rejected", "reason": "too many requests"}}', headers=headers)
-    return Fault("429" if retry_after_s is None else "429 with Retry-After", lambda request, send: reply)
-
-
-def unavailable(status: int = 503) -> Fault:
-    """A gateway's page, nothing is written."""
-    return Fault(str(status), lambda request, send: Reply(status=status, kind="text/html", body=b"<h1>upstream gone</h1>"))
-
-
-def too_large(limit: int) -> Fault:
-    """413 for bodies above `limit` bytes."""
-    refusal = Reply(status=413, kind="text/plain", body=b"too large")
-    return Fault("413", lambda request, send: refusal if len(request.body) > limit else send(request))
-
-
-def cut_before() -> Fault:
-    """The connection ends before the node gets the request."""
-    return Fault("cut before", lambda request, send: None)
-
-
-def cut_after() -> Fault:
-    """The connection ends after the node has done the work."""
-
-    def act(request: Request, send: Send) -> Answer:
-        send(request)
-        return None
-
-    return Fault("cut after", act)
-
-
-def half_response() -> Fault:
-    """The node has done the work, half of its answer arrives; content-length says more."""
-
-    def act(request: Request, send: Send) -> Answer:
-        reply = send(request)
-        return Reply(status=reply.status, kind=reply.kind, body=reply.body, sent=len(reply.body) // 2)
-
-    return Fault("half a response", act)
-
-
-def slow(seconds: float) -> Fault:
-    """The node has done the work, the answer comes after `seconds`: meant to be longer than the client waits."""
-
-    def act(request: Request, send: Send) -> Answer:
-        reply = send(request)
-        threading.Event().wait(seconds)
-        return reply
-
-    return Fault("slow", act)
-
-
-def page() -> Fault:
-    """A gateway's page with 200 that even says to be JSON; nothing is written."""
-    return Fault("page with 200", lambda request, send: Reply(body=b"<html>one moment please</html>"))
-
-
-def html() -> Fault:
-    """The same, honest about its type."""
-    reply = Reply(kind="text/html", body=b"<html>one moment please</html>")
-    return Fault("html with 200", lambda request, send: reply)
-
-
-def items_refused(
-    chosen: Callable[[int, str], bool] = lambda i, _: i % 2 == 1,
-    status: int = 429,
-    error: Mapping[str, str] | None = None,
-) -> Fault:
-    """An answer that is else good: of the documents, those for which `chosen(position, _id)` are refused and not written."""
-    reason = dict(error or {"type": "rejected", "reason": "queue full"})
-
-    def act(request: Request, send: Send) -> Answer:
-        lines = list(operations(request.body))
-        refused = [chosen(i, id_) for i, (_, id_, _) in enumerate(lines)]
-        good = b"".join(line for (_, _, line), no in zip(lines, refused, strict=True) if not no)
-        reply = send(_with(request, good)) if good else Reply.json({"items": []})
-        if reply.status >= 300:
-            return reply
-        taken = iter(json.loads(reply.body).get("items", ()))
-        return Reply.json(
-            {
-                "items": [
-                    {kind: {"_id": id_, "status": status, "error": reason}} if no else next(taken)
-                    for (kind, id_, _), no in zip(lines, refused, strict=True)
-                ]
-            }
-        )
-
-    return Fault(f"items with {status}", act)
-
-
-def half_mentioned() -> Fault:
-    """Everything is written, the answer mentions the first half of it."""
-
-    def act(request: Request, send: Send) -> Answer:
-        items = json.loads(send(request).body)["items"]
-        return Reply.json({"items": items[: len(items) // 2]})
-
-    return Fault("half mentioned", act)
-
-
-def every_fault(slow_s: float = 1.5, limit: int = 20_000) -> tuple[Fault, ...]:
-    """One of each kind."""
-    return (
-        busy(),
-        busy(retry_after_s=1),
-        unavailable(),
-        unavailable(502),
-        too_large(limit),
-        cut_before(),
-        cut_after(),
-        half_response(),
-        slow(slow_s),
-        page(),
-        html(),
-        items_refused(),
-        half_mentioned(),
-    )
-
-
-def operations(body: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """`(kind, _id, lines)` of each operation of a bulk request."""
-    lines = iter(body.splitlines(keepends=True))
-    for line in lines:
-        [(kind, meta)] = json.loads(line).items()
-        yield kind, meta["_id"], line if kind == "delete" else line + next(lines)
-
-
-def _with(request: Request, body: bytes) -> Request:
-    return Request(method=request.method, path=request.path, headers=request.headers, body=body)

@@ -13,25 +13,18 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fault_proxy import (
-    Answer,
-    Fault,
-    FaultProxy,
-    Plan,
-    Reply,
-    Request,
-    Storm,
-    always,
+from bulk_faults import (
     busy,
     every_fault,
-    first,
-    forward,
+    harmless_faults,
     items_refused,
     operations,
-    serve,
+    repeated_faults,
     slow,
+    stopping_faults,
     too_large,
 )
+from fault_proxy import Answer, Fault, FaultProxy, Plan, Reply, Request, Storm, always, first, forward, serve
 from opensearchpy import OpenSearch
 
 from stair_es import SparseVector, resources
@@ -170,25 +163,47 @@ def _uris(documents: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     return {id_: source["uri"] for id_, source in documents}
 
 
-_LIST = Fault("list", lambda request, send: Reply.json([]))
-_TEXT = Fault("503 with a JSON string", lambda request, send: Reply.json("one moment", 503))
-PASSING = [fault for fault in every_fault(slow_s=1.2) if fault.name != "413"] + [_LIST, _TEXT]
-
-
-@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", repeated_faults(slow_s=0.4), ids=lambda fault: fault.name)
 @pytest.mark.parametrize("times", [1, 3])
 def test_faults_that_pass_lose_nothing_and_double_nothing(
     fault: Fault, times: int, node_url: str, client: OpenSearch, index_name: str
 ) -> None:
     _create(client, index_name)
     documents = _documents(50)
-    timeout_s = 1 if fault.name == "slow" else 10
+    timeout_s = 0.3 if fault.name == "slow" else 10
     with _writer(node_url, index_name, first([fault] * times), BulkPolicy(max_chunk_docs=20), timeout_s) as (writer, waits, met):
         written = writer.write(documents)
     assert written.outcomes == _names(documents)
     assert _stored(client, index_name) == _uris(documents)
     assert len(waits) == times == met[fault.name] == sum(sent.busy for sent in written.sent)
     assert len(written.sent) == met.total()
+
+
+@pytest.mark.parametrize("fault", harmless_faults(), ids=lambda fault: fault.name)
+def test_odd_answers_that_say_all_are_taken_at_their_word(
+    fault: Fault, node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    _create(client, index_name)
+    documents = _documents(50)
+    with _writer(node_url, index_name, always(fault), BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
+        assert writer.write(documents).outcomes == _names(documents)
+    assert _stored(client, index_name) == _uris(documents)
+    assert (waits, met) == ([], {fault.name: 3})
+
+
+@pytest.mark.parametrize("fault", stopping_faults(), ids=lambda fault: fault.name)
+def test_what_waiting_does_not_mend_stops_the_run_at_once(
+    fault: Fault, node_url: str, client: OpenSearch, index_name: str
+) -> None:
+    _create(client, index_name)
+    documents = _documents(50)
+    plan = first([None, fault])
+    with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20)) as (writer, waits, met):
+        with pytest.raises(ClusterError, match=fault.name):
+            writer.write(documents)
+        assert (waits, met) == ([], {"passed": 1, fault.name: 1})
+        assert writer.write(documents).outcomes == _names(documents)
+    assert _stored(client, index_name) == _uris(documents)
 
 
 @pytest.mark.parametrize(("seed", "threads"), [(1, 1), (2, 3)])
@@ -201,13 +216,13 @@ def test_a_storm_of_all_faults_loses_nothing_doubles_nothing_and_blames_the_righ
     for position in map(int, poison):
         documents[position][1]["width"] = "wide"
     faults = every_fault(slow_s=0.8, limit=800)
-    plan = Storm(seed, share=0.6, faults=faults)
+    plan = Storm(seed, share=0.8, faults=faults)
     start = time.perf_counter()
     with _writer(node_url, index_name, plan, BulkPolicy(max_chunk_docs=20), timeout_s=0.6) as (writer, _, met):
         outcomes: dict[str, str | None] = {}
         parts = [documents[begin : begin + 100] for begin in range(0, len(documents), 100)]
         with ThreadPoolExecutor(threads) as pool:
-            for written in pool.map(lambda part: writer.write(part, chunk_bytes=1500), parts):
+            for written in pool.map(lambda part: writer.write(part, chunk_bytes=1000), parts):
                 outcomes |= written.outcomes
         removed = writer.delete([f"{i:03}" for i in range(100)]).outcomes
     with capsys.disabled():

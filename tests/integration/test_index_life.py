@@ -9,7 +9,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fault_proxy import FaultProxy, unavailable
+from bulk_faults import unavailable
+from fault_proxy import FaultProxy
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
-from fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm, every_fault
+from bulk_faults import every_fault
+from fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 from words_oracle import expected_words, stored_words
 
 from stair_es.cluster import words_read, words_settle, words_sync
