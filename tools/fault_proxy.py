@@ -140,8 +140,8 @@ def serve(answer: Callable[[Request], Answer]) -> Iterator[str]:
         server.server_close()
 
 
-def forward(node_url: str) -> Send:
-    """The way to the node; a node that is away is a 502, as any gateway would say."""
+def forward(node_url: str, away: Reply | None = None) -> Send:
+    """The way to the node; for a node that is away it answers `away`, or 502, as any gateway would say."""
     parts = urlsplit(node_url)
 
     def send(request: Request) -> Reply:
@@ -153,7 +153,7 @@ def forward(node_url: str) -> Send:
             kind = response.getheader("content-type") or "application/json"
             return Reply(status=response.status, kind=kind, body=response.read())
         except (OSError, HTTPException) as error:
-            return Reply(status=502, kind="text/plain", body=f"no node: {error!r}".encode())
+            return away or Reply(status=502, kind="text/plain", body=f"no node: {error!r}".encode())
         finally:
             connection.close()
 
@@ -163,10 +163,10 @@ def forward(node_url: str) -> Send:
 class FaultProxy:
     """The proxy; `counts` says how many requests met each fault (`passed`: none)."""
 
-    def __init__(self, node_url: str, plan: Plan) -> None:
+    def __init__(self, node_url: str, plan: Plan, away: Reply | None = None) -> None:
         self.counts: Counter[str] = Counter()
         self.url = ""
-        self._plan, self._send, self._lock = plan, forward(node_url), threading.Lock()
+        self._plan, self._send, self._lock = plan, forward(node_url, away), threading.Lock()
         self._server = serve(self._answer)
 
     def _answer(self, request: Request) -> Answer:
@@ -186,12 +186,21 @@ class FaultProxy:
 
 
 class Storm:
-    """A plan by seed: each bulk request meets one of `faults` with a chance of `share`, but at most `run` in a row do.
+    """A plan by seed: each bulk request, or what else is chosen, meets one of `faults` with a chance of `share`, but at most
+    `run` in a row do.
 
     Faults come as cards from a shuffled deck: none a second time before each had its turn.
     """
 
-    def __init__(self, seed: int, faults: Sequence[Fault], share: float = 0.5, run: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        faults: Sequence[Fault],
+        share: float = 0.5,
+        run: int = 3,
+        is_chosen: Callable[[Request], bool] = lambda request: request.is_bulk,
+    ) -> None:
+        self._is_chosen = is_chosen
         self._random, self._share, self._run = random.Random(seed), share, run
         self._faults = tuple(faults)
         self._deck: list[Fault] = []
@@ -199,7 +208,7 @@ class Storm:
 
     def __call__(self, request: Request) -> Fault | None:
         """The fault that this request meets."""
-        if not request.is_bulk or self._row >= self._run or self._random.random() >= self._share:
+        if not self._is_chosen(request) or self._row >= self._run or self._random.random() >= self._share:
             self._row = 0
             return None
         self._row += 1

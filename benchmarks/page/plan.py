@@ -133,10 +133,10 @@ RUNS = (
     Run(
         name="faults",
         group=INGEST,
-        shows="Deaths at random moments, and a network full of faults",
+        shows="Deaths, bad networks, moved aliases and full disks in the middle of an ingest ([what they are](faults.md))",
         script="faults",
-        short="--rounds 1 --images 100",
-        long="--rounds 100 --images 3000",
+        short="--rounds 1 --images 60",
+        long="--rounds 100",
     ),
     Run(
         name="memory",

@@ -1,0 +1,80 @@
+"""What is ingested: small pictures, files that are none, and a model that costs nothing, so that a round is about the writing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from common import PHOTOS
+from PIL import Image
+
+MODEL, MODEL_ID = "colours", "colours-1"
+OTHER_MODEL = "other-colours"
+_PLUGIN = PHOTOS.parent / "plugin" / "src"
+_PX = 96
+_BROKEN = 40
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Files in a folder."""
+
+    images: Path
+    """A folder of images, all different."""
+    broken: Path
+    """A folder of files with the names of images."""
+    packages: Path
+    """A folder for PYTHONPATH: the metadata of the example plugin, whose model is `MODEL`."""
+
+    @property
+    def wanted(self) -> set[str]:
+        """The URIs of the images."""
+        return {path.as_uri() for path in self.images.iterdir()}
+
+    @property
+    def some(self) -> str:
+        """A glob of some of the images, a tenth or more."""
+        return f"{self.images}/*0.jpg"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a command that knows `MODEL`, and nothing of the user's."""
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("STAIR_ES_")}
+        path = (str(self.packages), str(_PLUGIN), mine.get("PYTHONPATH"))
+        return {**mine, "STAIR_ES_HOME": str(self.packages.parent / "home"), "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+def make_corpus(folder: Path, images: int) -> Corpus:
+    """Write it, and make both models known to this process."""
+    made = Corpus(folder / "images", folder / "broken", folder / "packages")
+    for each in (made.images, made.broken, made.packages):
+        each.mkdir()
+    small = [_shrink(photo) for photo in sorted(PHOTOS.glob("*.jpg"))]
+    for i in range(images):
+        (made.images / f"{i:06}.jpg").write_bytes(small[i % len(small)] + i.to_bytes(8, "big"))
+    for i in range(_BROKEN):
+        (made.broken / f"{i:06}.jpg").write_bytes(b"not an image")
+    own = folder / "own-packages"
+    _announce(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
+    _announce(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
+    sys.path += [str(made.packages), str(_PLUGIN), str(own)]
+    return made
+
+
+def _shrink(photo: Path) -> bytes:
+    into = BytesIO()
+    with Image.open(photo) as image:
+        image.thumbnail((_PX, _PX))
+        image.save(into, "JPEG")
+    return into.getvalue()
+
+
+def _announce(folder: Path, package: str, encoder: str) -> None:
+    """Entry points are read from metadata, which an installation would write."""
+    info = folder / f"{package}-1.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0.0\n")
+    (info / "entry_points.txt").write_text(f"[stair_es.encoders]\n{encoder}\n")

@@ -1,0 +1,76 @@
+"""A Ray cluster for all rounds of a lane: starting one takes most of the time of a short run."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+_CODE = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+_TRIES = 3
+"""On a busy machine Ray gives up its start after 30 seconds."""
+_STAGES = ("ray::_RayEncoder", "ray::prepare_batch", "ray::check_batch", "ray::_write")
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """One that runs."""
+
+    pid: int
+    """Of the process that all others descend from."""
+    environment: Mapping[str, str]
+    """For a command that joins it."""
+
+    def stage_workers(self) -> list[psutil.Process]:
+        """Those that run a stage of an ingest: Ray names a worker after the task or actor that it runs."""
+        found = []
+        for child in psutil.Process(self.pid).children(recursive=True):
+            try:
+                title = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            if title.startswith(_STAGES):
+                found.append(child)
+        return found
+
+
+@contextmanager
+def ray_cluster(environment: Mapping[str, str]) -> Iterator[RayCluster]:
+    """Start it, with a token of its own.
+
+    Raises:
+        RuntimeError: It didn't start, several times.
+    """
+    login = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for _ in range(_TRIES):
+        with subprocess.Popen(
+            [sys.executable, "-c", _CODE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**environment, **login},
+        ) as process:
+            if process.stdout is None:
+                raise RuntimeError("no pipe")
+            address = next((line.split()[1] for line in process.stdout if line.startswith("address")), None)
+            if address is None:
+                continue
+            try:
+                yield RayCluster(process.pid, {**login, "RAY_ADDRESS": address})
+            finally:
+                process.communicate("")
+            return
+    raise RuntimeError(f"Ray didn't start, {_TRIES} times")

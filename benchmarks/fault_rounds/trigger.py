@@ -1,0 +1,66 @@
+"""Something happens at a chosen request of a run: moments are counted, not timed, so that each step has its turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from fault_proxy import Answer, Fault, Request, Send
+
+from .command import Command
+
+Moment: TypeAlias = Literal["before", "after"]
+_POLL_S = 0.05
+
+
+class At:
+    """A plan for `FaultProxy`: at request `number`, `act` is called.
+
+    Args:
+        number: From 1; a run that makes fewer requests is left alone.
+        act: What happens.
+        moment: Before the node gets the request, and then all others wait too; or when it has done the work, and the answer is
+            not yet sent.
+        is_counted: Which requests count.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        act: Callable[[], None],
+        moment: Moment = "before",
+        is_counted: Callable[[Request], bool] = lambda _: True,
+    ) -> None:
+        self.number, self.seen = number, 0
+        self.done = threading.Event()
+        """Set when `act` has returned."""
+        self._begun = False
+        self._act, self._moment, self._is_counted = act, moment, is_counted
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Request) -> Fault | None:
+        """None, but for the request whose number it is."""
+        with self._lock:
+            self.seen += self._is_counted(request)
+            if self.seen < self.number or self._begun:
+                return None
+            self._begun = True
+            if self._moment == "before":
+                self._happen()
+                return None
+            return Fault("after", self._after)
+
+    def wait_while(self, command: Command) -> None:
+        """Wait until it has happened, or the command has ended without."""
+        while command.runs and not self.done.wait(_POLL_S):
+            pass
+
+    def _after(self, request: Request, send: Send) -> Answer:
+        reply = send(request)
+        self._happen()
+        return reply
+
+    def _happen(self) -> None:
+        self._act()
+        self.done.set()
