@@ -9,7 +9,8 @@ from .command import Command
 from .disk import small_disk
 
 _PAGE = 4096
-_FULL_FOR_S = 2.0
+_FULL_FOR_S = (1.0, 12.0)
+"""The node looks every 10 s: in some rounds writes fail before it blocks its indices, in some after."""
 
 
 def fill_tmpdir(place: Place, index: str, turn: int) -> Disturbed:
@@ -35,7 +36,7 @@ def fill_dead_letters(place: Place, index: str, turn: int) -> Disturbed:
 
 
 def fill_node(place: Place, index: str, turn: int) -> Disturbed:
-    """The disk of the only node is full, and has room again some seconds later."""
+    """The disk of the only node is full, and has room again 1 to 12 seconds later."""
     [node], disk = place.nodes, place.disk
     if disk is None:
         raise RuntimeError("this node's disk is not small")
@@ -43,7 +44,7 @@ def fill_node(place: Place, index: str, turn: int) -> Disturbed:
     with place.between(plan) as url:
         running = place.start(url, index)
         plan.wait_while(running)
-        time.sleep(_FULL_FOR_S)
+        time.sleep(place.random.uniform(*_FULL_FOR_S))
         disk.empty()
         if not node.running:
             node.start()

@@ -38,5 +38,5 @@ KINDS = {
     "swap": Kind(swap_by_another, "shared", "another model's run swaps the alias between two bulks"),
     "tmpdir": Kind(fill_tmpdir, "shared", "TMPDIR of 4 to 32 KiB"),
     "dead-letters": Kind(fill_dead_letters, "shared", "the dead letters or STAIR_ES_HOME on a disk of 4 or 8 KiB"),
-    "node-disk": Kind(fill_node, "own", "the node's disk is full for 2 s, from any bulk on", small_disk=True),
+    "node-disk": Kind(fill_node, "own", "the node's disk is full for 1 to 12 s, from any bulk on", small_disk=True),
 }

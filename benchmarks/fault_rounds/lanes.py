@@ -23,7 +23,8 @@ from .ray_cluster import ray_cluster
 from .truth import Cluster
 
 _HEAP = "256m"
-_NODE_DISK_BYTES = 96 * 2**20
+_NODE_DISK_BYTES = 640 * 2**20
+"""Above the 400 MB that the embedded node wants to have free; only what is written takes memory."""
 
 Report = Callable[[str, int, Round], None]
 """Gets the kind, the number of the round from 1, and the round."""
