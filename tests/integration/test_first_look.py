@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from fault_proxy import Answer, FaultProxy, Reply, Request, serve, unavailable
+from bulk_faults import unavailable
+from fault_proxy import Answer, FaultProxy, Reply, Request, serve
 from opensearchpy import OpenSearch
 
 from stair_es import SparseVector, resources

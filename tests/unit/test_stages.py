@@ -43,7 +43,7 @@ class _Padded:
 def test_large_images_are_decoded_before_all_are_read() -> None:
     connection = Connection(url="http://127.0.0.1:1")
     job = Job(
-        writer=ClusterWriter(connection=connection, index="no", alias="no", write_alias="no", policy=BulkPolicy()),
+        writer=ClusterWriter(connection=connection, index="no", policy=BulkPolicy()),
         fresh=True,
         model=ModelSpec(name="stair-mini"),
         model_id="stair-mini-2",
