@@ -19,7 +19,7 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "note", lambda text, **facts: said.append((text, facts["waiting"])))
     with Manifest() as manifest, progress.books_progress() as update:
-        books = Books(manifest, DeadLetters(tmp_path / "dead.jsonl"))
+        books = Books(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
         update(books)
         books.waiting = "waiting 40 s for a\x1b[1m.test (12 URLs)"
         update(books)
