@@ -75,12 +75,6 @@ def test_what_the_user_set_stays() -> None:
     assert environ == {**SWITCHES, "RAY_USAGE_STATS_ENABLED": "1"}
 
 
-def test_the_image_says_the_same_to_what_is_no_program_of_ours() -> None:
-    text = (ROOT / "deploy" / "Dockerfile").read_text()
-    runtime = text.partition(" AS runtime\n")[2].partition("\nUSER ")[0]
-    assert all(f" {name}={value}" in runtime for name, value in SWITCHES.items()), "`ray start` imports nothing of ours"
-
-
 @pytest.mark.parametrize("folder", ["tools", "benchmarks", "tests", "examples"])
 def test_whoever_imports_onnxruntime_imports_the_package_first(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
