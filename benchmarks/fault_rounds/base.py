@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,7 +19,7 @@ from stair_es.ingest.report import Report
 from .command import Command, Ended, run_within
 from .corpus import MODEL_ID, Corpus
 from .disk import Disk
-from .ray_cluster import RayCluster
+from .ray_cluster import RayCluster, ray_cluster
 from .trigger import At, Moment
 from .truth import Cluster, Counts, compare
 
@@ -39,11 +40,17 @@ class Place:
     """Those that may be killed; none where the cluster isn't ours."""
     disk: Disk | None = None
     """What the node's data lie on, if that is small."""
-    ray: RayCluster | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+    """What ends with the lane."""
     requests: int = 0
     """How many an undisturbed run makes."""
     bulks: int = 0
     """How many of them write documents."""
+
+    @cached_property
+    def ray(self) -> RayCluster:
+        """A Ray cluster, started for the first round that wants it."""
+        return self.stack.enter_context(ray_cluster(self.corpus.environment))
 
     def pick(self, highest: int) -> int:
         """A number from 1."""

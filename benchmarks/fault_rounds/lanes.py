@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,6 @@ from .command import Ended, run_within
 from .corpus import Corpus
 from .disk import can_mount, small_disk
 from .kinds import KINDS, Lane
-from .ray_cluster import ray_cluster
 from .truth import Cluster
 
 _HEAP = "256m"
@@ -58,10 +57,7 @@ def play_all(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
 def _play_lane(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
     """In one thread, with which the nodes that it started end."""
     scratch.mkdir()
-    with ExitStack() as stack:
-        place = stack.enter_context(_open(lane, plan, corpus, scratch))
-        if "worker" in plan.of(lane):
-            place.ray = stack.enter_context(ray_cluster(corpus.environment))
+    with _open(lane, plan, corpus, scratch) as place, place.stack:
         _measure(place)
         for turn in range(plan.rounds):
             for kind in plan.of(lane):
