@@ -301,17 +301,17 @@ def ingest(
         )
         if dry_run:
             return _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
-        with observing(index, telemetry.outlets(), note, some_failed=0 if allow_failed else SOME_DEAD) as observer:
+        with observing(index, telemetry.outlets(), note, allow_failed=allow_failed) as observer:
             report = _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
         if model is None and report.written and not as_json:
             say_default_model(DEFAULT_MODEL)
-        return report.incomplete
+        return report.is_complete(allow_failed=allow_failed)
 
     as_json = as_json or lines_are_json()  # a container's stdout and stderr are one stream
     said: dict[str, Any] = {}
     with tell_failure_as_json(as_json, said):
-        some_failed = go(said)
-    if some_failed and not allow_failed:
+        complete = go(said)
+    if not complete:
         raise typer.Exit(SOME_DEAD)
 
 

@@ -105,7 +105,7 @@ def ingest_texts(
         emit_json(to_json(report))
     else:
         _print(report)
-    if report.incomplete:
+    if not report.is_complete():
         raise typer.Exit(SOME_DEAD)
 
 

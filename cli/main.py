@@ -184,8 +184,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _handle_signals() -> None:
     """End in good order on SIGTERM, and when the terminal is closed; not on the latter under nohup, which has it ignored."""
     signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        return
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return  # the first: on Windows
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def hang_up(number: int, frame: FrameType | None) -> None:

@@ -63,6 +63,10 @@ def _list_typed(context: Context) -> Iterator[str]:
 
 def _mask_secrets(name: str, value: str) -> str:
     """A login in a URL, and what options of plugins are set to, may be nobody else's business."""
+    if name == "ray_address":
+        from stair_es.ray_session import mask_address
+
+        return mask_address(value)
     return _VALUE.sub("=...", value) if name in ("sink", "enrich") else _LOGIN.sub("//...@", value)
 
 

@@ -20,14 +20,14 @@ def make_folder(folder: Path) -> None:
 def make_private(folder: Path) -> None:
     """Make a folder as `make_folder`, and close one that is there already and belongs to this user to others.
 
-    Only for folders that nobody but stair-es makes: another one may be shared on purpose. Windows has no such modes: what holds
-    there are the rights of the folder above.
+    Only for folders that nobody but stair-es makes: another one may be shared on purpose, as what a link leads to may be, which
+    stays as it is. Windows has no such modes: what holds there are the rights of the folder above.
 
     Raises:
         OSError: It can't be made.
     """
     make_folder(folder)
-    if hasattr(os, "geteuid"):
+    if hasattr(os, "geteuid") and not folder.is_symlink():
         seen = folder.stat()
         if seen.st_mode & 0o077 and seen.st_uid == os.geteuid():
             folder.chmod(0o700)

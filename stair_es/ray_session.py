@@ -50,17 +50,17 @@ def session(extra: str, address: str | None, *, error: type[StairError], instead
         UsageError: That is no address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address:
+    if address and address != "local":
         joining: AbstractContextManager[dict[str, Any]] = nullcontext({"address": address})
         what = f"join the Ray cluster at {mask_address(address)}"
     else:
-        joining, what = _private(), "start Ray on this machine"
+        joining, what = _private(error, instead), "start Ray on this machine"
     with joining as options:
         ray = need("ray", extra)
         if ray.is_initialized():
             yield ray
             return
-        if address:
+        if address and address != "local":
             knock(address, error, instead)
         with _quiet(ray), _connected(ray, options, what, error, instead):
             yield ray
@@ -80,15 +80,22 @@ def _connected(ray: Any, options: dict[str, Any], what: str, error: type[StairEr
 
 
 @contextmanager
-def _private() -> Iterator[dict[str, Any]]:
+def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
     """Options of a session on this machine, closed to others. To be entered before Ray is imported, and reads the variables."""
-    above = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    asked = os.environ.get("RAY_TMPDIR")
+    above = asked or tempfile.gettempdir()
     if len(above) > _LONGEST_FOLDER:
+        if asked:
+            raise error(
+                f"RAY_TMPDIR has {len(above)} characters, and Ray's sockets leave room for {_LONGEST_FOLDER}",
+                "Name a shorter folder.",
+            )
         above = "/tmp"
-    with (
-        tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True) as folder,
-        _environment(_closing(os.environ, imported="ray" in sys.modules)),
-    ):
+    try:
+        made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
+    except OSError as failed:
+        raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
+    with made as folder, _environment(_closing(os.environ, imported="ray" in sys.modules)):
         yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}  # Ray opens that one to all
 
 

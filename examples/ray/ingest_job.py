@@ -79,7 +79,7 @@ def main() -> int:
         log(f"error: {error.message}\n{error.remedy}")
         return 1
     print(json.dumps(report.to_dict()))
-    return 3 if report.incomplete else 0
+    return 0 if report.is_complete() else 3
 
 
 if __name__ == "__main__":

@@ -42,22 +42,25 @@ def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: R
 
 
 def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:
-    """Return the index that `alias` stands for, if a run that has written into `own` may end well with it.
+    """Return the index that `alias` stands for, if a run that has written into `own` may end well with it; none is "".
 
     Args:
         client: Of the cluster.
         connection: Of that client.
         alias: What people search.
         own: Where the run has written.
-        live: The index that `own` is to replace later; None if the alias has to stand for `own`.
+        live: The index that `own` is to replace; None if the alias has to stand for `own`. Where that one or its alias was
+            removed, nothing is in the way of `own`.
 
     Raises:
-        IndexMismatch: It stands for another index by now, for several, or for none.
+        IndexMismatch: It stands for another index by now, for several, or for none without `live`.
         ClusterError: The cluster failed the request.
     """
     behind = stands_for(client, connection, alias)
     if behind in ([own], [live]):
         return behind[0]
+    if not behind and live is not None:
+        return ""
     if own in behind:
         raise IndexMismatch(
             f"alias {alias!r} stands for several indices by now: {', '.join(behind)}. What this run wrote is in {own}",
@@ -67,7 +70,9 @@ def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own
         f"alias {alias!r} stands for {', '.join(behind) or 'no index'} by now. What this run wrote is in {own}, where a search of"
         f" {alias!r} doesn't find it",
         "Run the same command again: it takes up what the alias stands for by then. If somebody moved the alias by hand, move it"
-        " back before.",
+        " back before."
+        if behind
+        else f"Give the index its alias back: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
     )
 
 

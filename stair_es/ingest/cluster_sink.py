@@ -97,10 +97,13 @@ class ClusterSession:
 
     def _take_over(self, client: OpenSearch, coverage: Coverage) -> Completion:
         live = self.opened.live
-        if live is None or self._check_alias(client, live) == self.index:
+        if live is None:
+            return Completion()
+        behind = self._check_alias(client, live)
+        if behind == self.index:
             return Completion()  # by a run beside this one, perhaps
-        reason = self._another_policy(client, live)
-        if not reason and self.options.swap != "always":
+        reason = self._another_policy(client, live) if behind else ""  # with no index behind it nobody loses one
+        if not reason and behind and self.options.swap != "always":
             reason = self._unfinished(live, coverage)
         if reason:
             return Completion(unfinished=reason)

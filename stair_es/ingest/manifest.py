@@ -7,6 +7,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,21 +44,35 @@ class Manifest:
             file, path = tempfile.mkstemp(prefix="stair-es-manifest-", dir=folder)
         except OSError as error:
             raise self._unwritable(error.strerror or str(error)) from error
+        os.close(file)
+        self._path = Path(path)
         try:
-            os.close(file)
             self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            self._unlink()
+            raise self._unwritable(str(error)) from error
+        try:
             for pragma in ("journal_mode=off", "synchronous=off", f"cache_size=-{_CACHE_KIB}", "locking_mode=exclusive"):
                 self._execute(f"pragma {pragma}")
             for statement in _SCHEMA:
                 self._execute(statement)
+        except IngestError:
+            self._db.close()
+            raise
         finally:
-            Path(path).unlink()  # SQLite has it open, and opens no other
+            self._unlink()  # SQLite has it open, and opens no other
 
     def __enter__(self) -> Manifest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._db.close()
+        self._unlink()
+
+    def _unlink(self) -> None:
+        """Remove the name of the file, if it is there still; Windows does that only once nobody has the file open."""
+        with suppress(FileNotFoundError, PermissionError):
+            self._path.unlink()
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -66,7 +81,10 @@ class Manifest:
             raise self._unwritable(str(error)) from error
 
     def _first(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401  a row
-        return self._execute(statement, values).fetchone()
+        try:
+            return self._execute(statement, values).fetchone()
+        except sqlite3.Error as error:
+            raise self._unwritable(str(error)) from error
 
     def _unwritable(self, why: str) -> IngestError:
         folder = self._folder or tempfile.gettempdir()

@@ -73,10 +73,9 @@ class Report:
     words_index: WordsReport | None = None
     """What was done to the words index, where there is one."""
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether some images are dead, or some words couldn't be written into the words index."""
-        return bool(self.dead or (self.words_index and self.words_index.failed))
+    def is_complete(self, *, allow_failed: bool = False) -> bool:
+        """Whether all tokens are in the index of tokens, where there is one, and no image failed (or that is allowed)."""
+        return not ((self.dead and not allow_failed) or (self.words_index and self.words_index.failed))
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -63,7 +63,7 @@ def _tell_spared(streams: Streams, say: Say) -> None:
 
 
 def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> int:
-    """Remove what `gone` names; how many documents that were.
+    """Remove what `gone` names; return how many documents that were. Those that the sink refuses to change are said.
 
     Raises:
         StairError: The sink can't be written to.
@@ -72,9 +72,10 @@ def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say
     for part in in_parts(gone(session, manifest, streams, say, by_content=by_content), _PART):
         remove = [one.id for one in part if one.found_at is None]
         moved = [(one.id, {"uri": one.found_at[0], "source": one.found_at[1]}) for one in part if one.found_at]
-        if remove:
-            session.writer.delete(remove)
-        if moved:
-            session.writer.update(moved)
-        removed += len(remove)
+        outcomes = session.writer.delete(remove).outcomes if remove else {}
+        removed += sum(reason is None for reason in outcomes.values())
+        changed = session.writer.update(moved).outcomes if moved else {}
+        for id_, reason in (*outcomes.items(), *changed.items()):
+            if reason is not None:
+                say(f"--resync: the document {id_} stays as it is: {reason}")
     return removed

@@ -26,6 +26,7 @@ from stair_es.ingest.run_ray import ray_lanes, start_ray
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
 from stair_es.ingest.stages import EMPTIED, Job
 from stair_es.ingest.streams import Streams
+from stair_es.ray_session import mask_address
 from stair_es.sources.item import Item, Source, Unlisted
 
 _LIST_AHEAD = 20_000
@@ -75,7 +76,7 @@ def ingest(
         runner, why = choose_runner(options, ready, all_listed=over)
         say(f"runner: {runner} ({why})")
         if runner == "local" and options.ray.address:
-            say(f"the Ray cluster at {options.ray.address} is not used")
+            say(f"the Ray cluster at {mask_address(options.ray.address)} is not used")
         if runner == "ray":
             stack.enter_context(start_ray(options.ray))  # before an index is made: it may fail
         session = sink_kind(options).open(plan(options, connection, began), say)

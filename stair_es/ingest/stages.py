@@ -177,10 +177,12 @@ def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple
             for batch in batches:
                 _settle(batch, written.outcomes, emptied)
         if touched:
-            job.writer.update([(image.id, {"version": image.version}) for image in touched])
+            updated = job.writer.update([(image.id, {"version": image.version}) for image in touched])
             for batch in batches:
                 for i, image in batch.of(Touched):
-                    batch.images[i] = Outcome(image.item, "unchanged", "read", id=image.id)
+                    reason = updated.outcomes.get(image.id)
+                    kept = Outcome(image.item, "unchanged", "read", id=image.id)
+                    batch.images[i] = kept if reason is None else Outcome(image.item, "dead", "write", reason)
     return list(batches), sent
 
 

@@ -11,6 +11,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock
+
 from stair_es.config import Home
 from stair_es.folders import make_folder
 
@@ -24,14 +26,15 @@ def remember_folder(name: str) -> None:
     if not Path(name).is_absolute() or not Path(name).is_dir():
         return
     home = Home.from_env().path
-    known = _read(home)
-    if known and known[-1] == name:
+    if _read(home)[-1:] == [name]:
         return
     scratch = home / f"{_FILE}.{os.getpid()}"
     with suppress(OSError):
         make_folder(home)
-        scratch.write_text(json.dumps([*(other for other in known if other != name), name][-_MOST:], indent=1), encoding="utf-8")
-        scratch.replace(home / _FILE)
+        with FileLock(home / f"{_FILE}.lock"):
+            names = [*(other for other in _read(home) if other != name), name]
+            scratch.write_text(json.dumps(names[-_MOST:], indent=1), encoding="utf-8")
+            scratch.replace(home / _FILE)
 
 
 def is_used_folder(name: str) -> bool:

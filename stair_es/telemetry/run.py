@@ -64,14 +64,14 @@ class Observer:
 
 
 @contextmanager
-def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, some_failed: int = SOME_DEAD) -> Iterator[Observer]:
+def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, allow_failed: bool = False) -> Iterator[Observer]:
     """An observer of one ingest into `index`; nothing is imported for what isn't asked for.
 
     Args:
         index: The alias.
         outlets: Where the metrics go.
         say: Gets remarks for people.
-        some_failed: What the command exits with when some images failed.
+        allow_failed: The command exits with 0 though some images failed.
 
     Raises:
         MissingExtra: Metrics are asked for, and the library isn't there.
@@ -79,7 +79,7 @@ def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, some_
     """
     with ExitStack() as stack:
         tracer = stack.enter_context(tracing(say))
-        observer = stack.enter_context(_metered(index, outlets, say, some_failed)) if outlets else Observer()
+        observer = stack.enter_context(_metered(index, outlets, say, allow_failed)) if outlets else Observer()
         if tracer is not None:
             from stair_es.telemetry.run_spans import run_spans
 
@@ -88,7 +88,7 @@ def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, some_
 
 
 @contextmanager
-def _metered(index: str, outlets: Outlets, say: Callable[[str], None], some_failed: int) -> Iterator[Observer]:
+def _metered(index: str, outlets: Outlets, say: Callable[[str], None], allow_failed: bool) -> Iterator[Observer]:
     need("prometheus_client", "metrics")
     from stair_es.telemetry.run_metrics import Run
     from stair_es.telemetry.run_outlets import Textfile, served
@@ -105,7 +105,7 @@ def _metered(index: str, outlets: Outlets, say: Callable[[str], None], some_fail
         observer = Observer(metrics=run, file=Textfile(outlets.file, run, say) if outlets.file else None)
         try:
             yield observer
-            _close(run, observer.report, some_failed)
+            _close(run, observer.report, allow_failed)
         except BaseException as error:
             run.end_s, run.exit_code = time.time(), _code_of(error)
             raise
@@ -114,9 +114,9 @@ def _metered(index: str, outlets: Outlets, say: Callable[[str], None], some_fail
                 observer.file.write()
 
 
-def _close(run: Run, report: Report | None, some_failed: int) -> None:
+def _close(run: Run, report: Report | None, allow_failed: bool) -> None:
     run.end_s = run.success_s = time.time()
-    run.exit_code = some_failed if report and report.incomplete else 0
+    run.exit_code = 0 if report is None or report.is_complete(allow_failed=allow_failed) else SOME_DEAD
     run.swap_pending = bool(report and report.unfinished)
 
 

@@ -106,6 +106,20 @@ def test_the_alias_is_taken_away_or_given_to_another_index_too(runs: Runs) -> No
     runs.check_foreign(foreign)
 
 
+@pytest.mark.parametrize("gone", ["alias", "index"])
+def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: Runs, gone: str) -> None:
+    live = runs.run("second", Photos(0, 2)).index
+
+    def remove() -> None:
+        if gone == "alias":
+            runs.client.indices.delete_alias(index=live, name=runs.alias)
+        else:
+            runs.client.indices.delete(index=live)
+
+    assert runs.run_behind(Meanwhile(remove)).swapped
+    runs.check(runs.live(), COUNT, "first-1")
+
+
 def test_a_resync_deletes_nothing_elsewhere(runs: Runs) -> None:
     own = runs.run().index
     ids = tuple(sorted(runs.stored(own)))

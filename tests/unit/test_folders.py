@@ -62,3 +62,12 @@ def test_file_in_its_place_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "node").write_text("")
     with pytest.raises(FileExistsError):
         make_private(tmp_path / "node")
+
+
+def test_what_a_link_leads_to_stays_open(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    shared.chmod(0o755)
+    (tmp_path / "node").symlink_to(shared)
+    make_private(tmp_path / "node")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from stair_es.cluster.words_sync import WordsReport
 from stair_es.errors import IngestError, UsageError
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import KIND, DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Books
+from stair_es.ingest.report import Books, Report
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.places import FileAt, Inline
 
@@ -186,3 +187,22 @@ def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: 
     books.enter(Batch([Outcome(B, "written", "write", id="1")]))
     assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run goes on from there"
     books.dead_letters.close()
+
+
+@pytest.mark.parametrize(
+    ("dead", "words", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
+)
+def test_failed_images_may_be_allowed_and_failed_words_not(dead: int, words: int, complete: bool, allowed: bool) -> None:
+    numbers = dict.fromkeys(("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_busy"), 0)
+    report = Report(
+        **numbers,
+        dead=dead,
+        stage_seconds={},
+        encoder_idle=None,
+        **dict.fromkeys(("index", "alias", "unfinished", "model", "runner"), ""),
+        swapped=False,
+        pruned=(),
+        dead_letters=None,
+        words_index=WordsReport(index="", written=0, deleted=0, failed=words, images=0),
+    )
+    assert (report.is_complete(), report.is_complete(allow_failed=True)) == (complete, allowed)

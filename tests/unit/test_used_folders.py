@@ -82,7 +82,7 @@ def test_folders_are_remembered_once_and_the_oldest_forgotten(tmp_path: Path, ho
     remember_folder(str(folders[-2]))
     assert not any(is_used_folder(str(folder)) for folder in folders[:3])
     assert all(is_used_folder(str(folder)) for folder in folders[3:])
-    assert [path.name for path in home.iterdir()] == ["model-folders.json"]
+    assert {path.name for path in home.iterdir()} == {"model-folders.json", "model-folders.json.lock"}
 
 
 def test_names_that_are_no_folders_are_not_remembered(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
