@@ -70,7 +70,7 @@ class DeferredImages:
 
     def admit(self, image: Wanted) -> Wanted | Outcome | None:
         """The image, if it can be read now; None if it is kept back; its outcome, if its host is given up."""
-        name = host_of(image.item)
+        name = host_of(image.item) if self._hosts else ""
         host = self._hosts.get(name) if name else None
         if host is None or host.rests_until <= self._clock():
             return image
@@ -105,7 +105,7 @@ class DeferredImages:
 
     def observe(self, image: Wanted, state: State) -> None:
         """Take note of an image that was read: its host answers, unless it is dead by that."""
-        if isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read":
+        if not self._hosts or (isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read"):
             return
         for name in {image.waited_for, host_of(image.item)} - {""}:
             host = self._hosts.get(name)

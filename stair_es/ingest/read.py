@@ -32,7 +32,7 @@ def read_parts(batch: Batch, job: Job) -> Iterator[tuple[list[int], Batch]]:
             while waiting and held_bytes < PREPARED_BYTES:
                 go_on()
                 place, wanted = waiting.popleft()
-                said = resting.get(host_of(wanted.item))
+                said = resting.get(host_of(wanted.item)) if resting else None
                 state = _read(wanted, job) if said is None else replace(said, item=wanted.item, asked=False)
                 if isinstance(state, Deferred) and state.host:
                     resting[state.host] = state

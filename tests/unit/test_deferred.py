@@ -48,6 +48,14 @@ def test_a_host_that_asks_to_wait_is_left_alone_and_no_other() -> None:
     assert kept.admit(_image(3)) == _image(3)
 
 
+def test_a_host_is_one_by_its_name_and_by_its_punycode() -> None:
+    kept = DeferredImages(600.0, Clock())
+    first = _image(1, "xn--bcher-kva.example")
+    kept.defer(first, _says(first, host="bücher.example"))
+    assert kept.admit(_image(2, "xn--bcher-kva.example")) is None
+    assert kept.admit(_image(3, "bücher.example")) is None
+
+
 def test_what_several_workers_are_told_is_one_rest() -> None:
     clock = Clock()
     kept = DeferredImages(600.0, clock)

@@ -10,6 +10,7 @@ import pytest
 from stair_es.errors import ReadError, UsageError
 from stair_es.retry_after import seconds_of
 from stair_es.sources.web.body import CutOff, whole
+from stair_es.sources.web.client import Fetcher
 from stair_es.sources.web.clock import Clock
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.hosts import Hosts
@@ -30,10 +31,23 @@ def test_a_place_survives_the_way_to_a_worker_and_hides_what_is_secret() -> None
 
 @pytest.mark.parametrize(
     ("url", "host"),
-    [("https://Images.test:8443/a.jpg", "images.test"), ("http://[::1]/a", "::1"), ("http://[::1", ""), ("x", "")],
+    [
+        ("https://Images.test:8443/a.jpg", "images.test"),
+        ("http://[::1]/a", "::1"),
+        ("http://xn--bcher-kva.example/a", "bücher.example"),
+        ("http://XN--BCHER-KVA.example/a", "bücher.example"),
+        ("http://Bücher.example/a", "bücher.example"),
+    ],
 )
-def test_a_place_knows_its_host(url: str, host: str) -> None:
-    assert UrlAt(url).host == host
+def test_a_place_calls_its_host_as_the_fetcher_does(url: str, host: str) -> None:
+    assert UrlAt(url).host == host == Fetcher(UrlPolicy(schemes=("http", "https")))._parsed(url).host
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h..xn--a/", "http://xn--é.test/", "http://h.test/\t", "http://"])
+def test_a_malformed_url_has_no_host_and_is_refused(url: str) -> None:
+    assert UrlAt(url).host == ""
+    with pytest.raises(ReadError, match="can't fetch a malformed URL"):
+        Fetcher(UrlPolicy(schemes=("http", "https")))._parsed(url)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class Fetcher:
         verb = "redirects to" if base is not None else "can't fetch"
         try:
             url = (base.join(text) if base is not None else httpx2.URL(text)).copy_with(fragment=None)
+            host = url.host  # decodes Punycode, which may be malformed itself
         except (httpx2.InvalidURL, ValueError) as error:
             raise ReadError(f"{verb} a malformed URL: {shown(text)}") from error
         if url.scheme not in self._policy.schemes:
@@ -134,7 +135,7 @@ class Fetcher:
         if url.userinfo:
             remedy = "Use signed URLs: a password in a URL would end up in documents and reports."
             raise ReadError(f"{verb} a URL with a user name or password: {shown(str(url))}", remedy)
-        if not url.host or b"%" in url.raw_host or not 0 < (1 if url.port is None else url.port) < 65536:
+        if not host or b"%" in url.raw_host or not 0 < (1 if url.port is None else url.port) < 65536:
             raise ReadError(f"{verb} a malformed URL: {shown(str(url))}")
         return url
 

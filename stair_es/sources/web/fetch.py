@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from stair_es.extras import need
 from stair_es.sources.web.text import shown
@@ -26,9 +25,16 @@ class UrlAt:
 
     @property
     def host(self) -> str:
-        """Its host in lower case; empty for a malformed URL."""
-        with suppress(ValueError):
-            return urlsplit(self.url).hostname or ""
+        """Its host, by the name that the fetcher gives it: in lower case, Punycode decoded; empty for a malformed URL.
+
+        Raises:
+            MissingExtra: The HTTP library isn't installed.
+        """
+        need("httpx2", "urls")
+        import httpx2
+
+        with suppress(httpx2.InvalidURL, ValueError):
+            return httpx2.URL(self.url).host
         return ""
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
