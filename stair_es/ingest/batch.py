@@ -17,7 +17,6 @@ from stair_es.cluster.documents import ImageFacts
 from stair_es.cluster.ledger import Stored
 from stair_es.sources.decode import Decoded
 from stair_es.sources.item import Item, Unlisted
-from stair_es.sources.places import Inline
 from stair_es.sources.values import weigh
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.types import SparseVector
@@ -147,10 +146,11 @@ class Batch:
 
 
 def bytes_of(listed: Item | Unlisted) -> int:
-    """What an image weighs before its bytes are read: its fields, and its bytes if it was listed with them."""
+    """What an image weighs before its bytes are read: its fields, its names, and its bytes if it was listed with them."""
     if isinstance(listed, Unlisted):
-        return 0
-    return weigh(listed.fields) + (len(listed.place.data) if isinstance(listed.place, Inline) else 0)
+        return len(listed.uri) + len(listed.reason)
+    place = getattr(listed.place, "__dict__", {}).values()
+    return weigh(listed.fields) + len(listed.uri) + sum(len(value) for value in place if isinstance(value, (str, bytes)))
 
 
 def host_of(item: Item) -> str:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from stair_es.ingest.batch import Deferred, Outcome, State, Wanted, host_of
+from stair_es.ingest.batch import Deferred, Outcome, State, Wanted, bytes_of, host_of
 
 MAX_IMAGES = 20_000
-"""Images that may be kept back, at some hundred bytes each; with more, no further ones are taken from the sources."""
+"""Images that may be kept back; with more, no further ones are taken from the sources."""
+MAX_BYTES = 128 * 1024 * 1024
+"""The same by what they weigh: an image can have long URLs, and a megabyte of fields."""
 MAX_REFUSALS = 20
 """After so many refusals in a row a host without patience left is given up."""
 RESTORED_S = 10.0
@@ -57,7 +59,7 @@ class DeferredImages:
         self._patience_s = patience_s
         self._clock = clock
         self._hosts: dict[str, _Host] = {}
-        self._images = 0
+        self._images = self._bytes = 0
         self._next_due = math.inf
 
     def __len__(self) -> int:
@@ -66,7 +68,7 @@ class DeferredImages:
     @property
     def is_full(self) -> bool:
         """Whether no more images should be taken from the sources."""
-        return self._images >= MAX_IMAGES
+        return self._images >= MAX_IMAGES or self._bytes >= MAX_BYTES
 
     def admit(self, image: Wanted) -> Wanted | Outcome | None:
         """The image, if it can be read now; None if it is kept back; its outcome, if its host is given up."""
@@ -125,7 +127,7 @@ class DeferredImages:
             if host.rests_until <= now:
                 count = min(len(host.images), _PORTION, most - len(due))
                 due += [replace(host.images.popleft(), waited_for=name) for _ in range(count)]
-        self._images -= len(due)
+        self._release(due)
         self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
         return due
 
@@ -156,7 +158,13 @@ class DeferredImages:
     def _keep(self, host: _Host, image: Wanted) -> None:
         host.images.append(image)
         self._images += 1
+        self._bytes += bytes_of(image.item)
         self._next_due = min(self._next_due, host.rests_until)
+
+    def _release(self, images: Collection[Wanted]) -> None:
+        """Make room for others: these are no longer kept back."""
+        self._images -= len(images)
+        self._bytes -= sum(bytes_of(image.item) for image in images)
 
     def _refuse(self, host: _Host, image: Wanted, state: Deferred, now: float) -> list[Outcome]:
         waited = f"after {host.waited_s:.0f} s of waiting for the host"
@@ -166,7 +174,7 @@ class DeferredImages:
         if host.refusals >= MAX_REFUSALS:
             host.given_up = f"{host.name}: not asked for, since {host.refusals} others got {_status_of(state.reason)} {waited}"
             failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
-            self._images -= len(host.images)
+            self._release(host.images)
             host.images.clear()
             host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
         return failed

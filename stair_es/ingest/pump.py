@@ -31,7 +31,7 @@ _PER_ENCODER = 2
 _BACKLOG_IMAGES = 4096
 """Encoded images that may wait for a slow cluster, at a few kilobytes each."""
 _BACKLOG_BYTES = 128 * 1024 * 1024
-"""Of images that were listed with their bytes: such bytes stay until their image has its outcome. So much may wait for a slow
+"""What images weigh as they were listed (`bytes_of`): it stays until they have their outcome. So much may wait for a slow
 cluster, and as much for a worker."""
 _GUESSED_DOCUMENT_BYTES = 4096
 _LOOK_S = 0.05
@@ -127,7 +127,7 @@ class Pump:
                 break
             self._admit(taken)
         if not self._todo_is_full():
-            self._todo.extend(self.deferred.take_due(self.lanes.batch_images))
+            self._put(self.deferred.take_due(self.lanes.batch_images))
         self._start_preparing(last=items.exhausted and not self._checking)
         self._start_encoding()
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
@@ -144,8 +144,13 @@ class Pump:
             if isinstance(admitted, Outcome):
                 self._settled.append(admitted)
             elif admitted is not None:
-                self._todo.append(admitted)
-                self._todo_bytes += bytes_of(image.item)
+                self._put([admitted])
+
+    def _put(self, images: Iterable[Wanted]) -> None:
+        """Line images up for `prepare`."""
+        for image in images:
+            self._todo.append(image)
+            self._todo_bytes += bytes_of(image.item)
 
     def _admit(self, listed: list[Item | Unlisted]) -> None:
         items = [item for found in listed if (item := self.admit(found)) is not None]

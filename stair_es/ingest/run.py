@@ -30,9 +30,9 @@ from stair_es.ray_session import mask_address
 from stair_es.sources.item import Item, Source, Unlisted
 
 _LIST_AHEAD = 20_000
-"""Images that listing may be ahead of the stages, at some hundred bytes each."""
+"""Images that listing may be ahead of the stages."""
 _LIST_AHEAD_BYTES = 256 * 1024 * 1024
-"""The same for images that are listed with their bytes, from streams that can't be asked twice."""
+"""The same by what they weigh: fields, long URLs, and bytes that come from streams that can't be asked twice."""
 
 
 Progress: TypeAlias = Callable[[Books], None]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import pytest
 
 from stair_es.ingest import deferred
 from stair_es.ingest.batch import Deferred, Outcome, Wanted
@@ -177,3 +179,21 @@ def test_memory_is_bounded_in_images_and_in_hosts() -> None:
     for number in range(deferred.MAX_IMAGES):
         kept.defer(_image(number), _says(_image(number)))
     assert kept.is_full
+
+
+def test_memory_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deferred, "MAX_BYTES", 1 << 20)
+    clock = Clock()
+    kept = DeferredImages(60.0, clock)
+    images = [replace(image, item=replace(image.item, fields={"caption": "x" * 100_000})) for image in map(_image, range(11))]
+    for image in images:
+        assert not kept.is_full
+        kept.defer(image, _says(image, 60.0))
+    assert kept.is_full
+    clock.now += 60
+    [bad] = kept.take_due(1)
+    assert not kept.is_full
+    for number in range(MAX_REFUSALS):
+        failed = kept.defer(bad, _says(_image(number)))
+    assert len(failed) == 11
+    assert (len(kept), kept._bytes) == (0, 0)

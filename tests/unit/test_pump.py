@@ -99,15 +99,16 @@ def _items(count: int) -> Iterator[Item | Unlisted]:
         yield Item(f"mem:{i}", "mem:", Inline(b""))
 
 
+def _only_items(found: Item | Unlisted) -> Item | None:
+    return found if isinstance(found, Item) else None
+
+
 def _run(
     lanes: Lanes, items: Iterator[Item | Unlisted], *, fresh: bool = True, deferred: DeferredImages | None = None
 ) -> list[Outcome]:
-    def admit(found: Item | Unlisted) -> Item | None:
-        return found if isinstance(found, Item) else None
-
     with Ahead(items, room=100_000) as ahead:
         ahead.wait_for(100_000, 60.0)
-        pump = Pump(lanes, Pace(BulkPolicy()), fresh, admit, deferred=DeferredImages() if deferred is None else deferred)
+        pump = Pump(lanes, Pace(BulkPolicy()), fresh, _only_items, deferred=DeferredImages() if deferred is None else deferred)
         return [outcome for batch in pump.run(ahead) for outcome in batch.outcomes()]
 
 
@@ -163,7 +164,7 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
 
     seen: list[Outcome] = []
     with Ahead(breaking(), room=100) as ahead:
-        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=lambda found: found if isinstance(found, Item) else None)
+        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=_only_items)
         with pytest.raises(SourceError, match="went away"):
             seen.extend(outcome for batch in pump.run(ahead) for outcome in batch.outcomes())
     assert len(seen) == 10
@@ -236,6 +237,20 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
                 at_rest = listed
     assert 100 < at_rest < 2000
     assert seen == 5000
+
+
+def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneHost(HostsThatAskToWait):
+        def prepare(self, batch: Batch) -> Task:
+            lightest.append(pump._todo_bytes)
+            return super().prepare(batch)
+
+    lanes, lightest = OneHost(), list[int]()
+    monkeypatch.setattr("stair_es.ingest.pump.time.sleep", lanes.sleep)
+    with Ahead(_urls(1000), room=100_000) as ahead:
+        pump = Pump(lanes, Pace(BulkPolicy()), fresh=True, admit=_only_items, deferred=lanes.deferred())
+        assert sum(len(batch.outcomes()) for batch in pump.run(ahead)) == 1000
+    assert (min(lightest), pump._todo_bytes) == (0, 0)
 
 
 def test_a_host_that_always_asks_to_wait_costs_its_images_and_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,10 @@ from stair_es.ingest.stages import Job, prepare_batch
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits
-from stair_es.sources.item import Item, Read, Reading
+from stair_es.sources.item import Item, Read, Reading, Unlisted
 from stair_es.sources.limits import PREPARED_BYTES
 from stair_es.sources.places import Inline
+from stair_es.sources.web.fetch import UrlAt
 
 IMAGES, MB = 6, 1 << 20
 
@@ -67,3 +68,9 @@ def test_large_images_are_decoded_before_all_are_read() -> None:
 def test_what_waits_weighs_its_fields_too() -> None:
     item = Item("file:///a.png", "file:///", Inline(b"x" * 1000), fields={"caption": "x" * 10_000, "tags": ["a"] * 100})
     assert 17_000 < bytes_of(item) < 20_000
+
+
+def test_what_waits_weighs_its_names_too() -> None:
+    url = "https://images.test/" + "x" * 10_000
+    assert 20_000 < bytes_of(Item(url, "list:", UrlAt(url))) < 21_000
+    assert 10_000 < bytes_of(Unlisted(url, "list:", "line 7 isn't UTF-8")) < 11_000
