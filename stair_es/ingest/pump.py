@@ -25,6 +25,8 @@ from stair_es.ingest.stages import dead
 from stair_es.sources.item import Item, Unlisted
 
 CHECK_IMAGES = 256
+TAKES = 4
+"""So often that many are taken before the tasks under way are looked at."""
 _CHECKS = 2
 _PER_ENCODER = 2
 """One batch that is worked on, and one that waits at its side."""
@@ -89,7 +91,8 @@ class Pump:
             StairError: A stage failed as a whole; what is under way is left to the lanes.
         """
         while True:
-            self._start(items)
+            more = self._take(items)
+            self._start(last=items.exhausted and not self._checking)
             if self._settled:
                 yield Batch(list(self._settled))
                 self._settled.clear()
@@ -100,7 +103,7 @@ class Pump:
                     return
                 yield from self._idle(items)
                 continue
-            for task in self.lanes.wait(tasks, self._look_again_s(items)):
+            for task in self.lanes.wait(tasks, 0.0 if more else self._look_again_s(items)):
                 yield from self._finish(task)
 
     def _idle(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
@@ -120,15 +123,27 @@ class Pump:
             return _LOOK_S
         return None if due_s is None else max(_LOOK_S, due_s)
 
-    def _start(self, items: Ahead[Item | Unlisted]) -> None:
-        while not self._is_full() and len(self._checking) < _CHECKS:
+    def _take(self, items: Ahead[Item | Unlisted]) -> bool:
+        """Take listed images; whether there may be more to take at once.
+
+        Those without work to do (duplicates, images of a host that was given up) fill no queue: they are taken a few at a time,
+        so that the others go on meanwhile.
+        """
+        for _ in range(TAKES):
+            if len(self._settled) >= CHECK_IMAGES:
+                break
+            if self._is_full() or len(self._checking) >= _CHECKS:
+                return False
             taken = items.take(CHECK_IMAGES)
             if not taken:
-                break
+                return False
             self._admit(taken)
+        return True
+
+    def _start(self, *, last: bool) -> None:
         if not self._todo_is_full():
             self._put(self.deferred.take_due(self.lanes.batch_images))
-        self._start_preparing(last=items.exhausted and not self._checking)
+        self._start_preparing(last=last)
         self._start_encoding()
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice, pairwise
 
 import pytest
 
@@ -13,9 +14,9 @@ from stair_es.cluster.pace import Pace
 from stair_es.errors import ClusterError, SourceError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, item_of
-from stair_es.ingest.deferred import DeferredImages
+from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.ingest.lanes import Task, WorkerDied
-from stair_es.ingest.pump import Pump
+from stair_es.ingest.pump import CHECK_IMAGES, TAKES, Pump
 from stair_es.sources.item import Item, Unlisted
 from stair_es.sources.places import Inline
 from stair_es.sources.web.fetch import UrlAt
@@ -170,6 +171,29 @@ def test_a_source_that_breaks_off_fails_the_run_after_what_it_had_named() -> Non
     assert len(seen) == 10
 
 
+def test_things_that_are_listed_twice_hold_up_no_others() -> None:
+    class Watched(Lanes):
+        def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
+            taken.append(listed)
+            return super().wait(tasks, timeout_s)
+
+    listed, taken, known = 0, [0], set[str]()
+
+    def admit(found: Item | Unlisted) -> Item | None:
+        nonlocal listed
+        listed += 1
+        first = found.uri not in known
+        known.add(found.uri)
+        return _only_items(found) if first else None
+
+    with Ahead(chain.from_iterable(_items(100) for _ in range(201)), room=100_000) as ahead:
+        ahead.wait_for(100_000, 60.0)
+        pump = Pump(Watched(), Pace(BulkPolicy()), fresh=True, admit=admit)
+        assert sum(len(batch.outcomes()) for batch in pump.run(ahead)) == 100
+    assert listed == 20_100
+    assert max(after - before for before, after in pairwise(taken)) <= TAKES * CHECK_IMAGES
+
+
 def test_a_failed_write_fails_the_run() -> None:
     with pytest.raises(ClusterError, match="gone"):
         _run(Lanes(failing_writes=1), _items(10))
@@ -237,6 +261,22 @@ def test_a_full_room_of_waiting_images_stops_the_listing(monkeypatch: pytest.Mon
                 at_rest = listed
     assert 100 < at_rest < 2000
     assert seen == 5000
+
+
+def test_images_of_a_host_that_was_given_up_hold_up_no_others() -> None:
+    deferred = DeferredImages(0.5, lambda: 1.0)
+    for found in islice(_urls(100), 0, 2 * MAX_REFUSALS, 2):
+        assert isinstance(found, Item)
+        deferred.defer(Wanted(found), Deferred(found, "a.test", 40.0, "a.test: 429 Too Many Requests"))
+    gone = (found for found in _urls(20_000) if "a.test" in found.uri)
+    with Ahead(chain(_urls(200), gone), room=100_000) as ahead:
+        ahead.wait_for(100_000, 60.0)
+        pump = Pump(Lanes(), Pace(BulkPolicy()), fresh=True, admit=_only_items, deferred=deferred)
+        kinds = [[outcome.kind for outcome in batch.outcomes()] for batch in pump.run(ahead)]
+    in_order = list(chain.from_iterable(kinds))
+    assert (in_order.count("written"), in_order.count("dead")) == (100, 10_100)
+    assert max(map(len, kinds)) < 2 * CHECK_IMAGES
+    assert in_order.index("written") < 5_000
 
 
 def test_images_that_were_kept_back_count_against_the_room_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
