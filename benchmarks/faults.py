@@ -12,8 +12,8 @@ Anything lost, doubled, foreign or else wrong makes the exit code 1. Ctrl-C ends
 
 from __future__ import annotations
 
+import argparse
 import random
-import shlex
 import signal
 import sys
 import tempfile
@@ -76,6 +76,8 @@ def main() -> None:
     wanted = [name.strip() for name in given.kinds.split(",")]
     if set(wanted) - set(KINDS):
         parser.error(f"--kinds takes some of: {', '.join(KINDS)}")
+    if given.page and not given.page.is_file():
+        parser.error(f"there is no {given.page}")
     kinds = [name for name in KINDS if name in wanted and (can_mount() or not KINDS[name].small_disk)]
     seed = given.seed if given.seed is not None else random.randrange(1 << 30)
     is_over = _end(given.minutes)
@@ -89,8 +91,7 @@ def main() -> None:
     result = make_result(progress.tallies, about, remarks, {"seed": seed, "began": began, "ended": _now()})
     publish(result, given.json)
     if given.page:
-        command = shlex.join(["benchmarks/faults.py", *sys.argv[1:]])
-        write_page(given.page, result, command, machine, (before, load()))
+        write_page(given.page, result, _command(given, kinds, seed), machine, (before, load()))
     if not is_clean(progress.tallies):
         raise SystemExit(1)
 
@@ -106,6 +107,13 @@ def _end(minutes: float | None) -> Callable[[], bool]:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     return lambda: stopped.is_set() or (minutes is not None and time.monotonic() > start + 60 * minutes)
+
+
+def _command(given: argparse.Namespace, kinds: list[str], seed: int) -> str:
+    """What gives the same rounds again, without the files of this machine."""
+    minutes = "" if given.minutes is None else f" --minutes {given.minutes:g}"
+    some = "" if kinds == list(KINDS) else f" --kinds {','.join(kinds)}"
+    return f"benchmarks/faults.py --rounds {given.rounds}{minutes}{some} --images {given.images} --seed {seed}"
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,6 @@ def _measured(result: Result, command: str, machine: Mapping[str, Any], load: tu
             f"`python {command}`",
             f"{result.figures['began']} to {result.figures['ended']} (UTC), commit {machine['commit']}; {where};"
             f" load {load[0]:.1f} to {load[1]:.1f}; {versions}.",
-            result.markdown(level=3),
+            replace(result, ratios=()).markdown(level=3),  # `about` has the sums
         )
     )

@@ -48,7 +48,7 @@ def make_result(tallies: Mapping[str, Tally], about: str, remarks: Sequence[str]
     wrong = [f"{name}: {what}" for name, tally in tallies.items() for what in tally.wrong]
     sums = {"lost": total.lost, "doubled": total.doubled, "foreign": total.foreign, "other failed checks": len(wrong)}
     return Result(
-        about=about,
+        about=f"{rounds} rounds: **{', '.join(f'{value} {what}' for what, value in sums.items())}**; {about}",
         tables=(Table(head=HEAD, rows=tuple(tally.cells(name) for name, tally in tallies.items())),),
         ratios=tuple(
             Ratio(what=f"{what}, in {rounds} rounds", against="", value=value, goal=0, at_most=True)
