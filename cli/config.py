@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from stair_es.cluster.urls import MASK, mask_urls
 from stair_es.profiles import SECRETS, default_path
 from stair_es.ray_session import mask_address
+from stair_es.urls import MASK, mask_urls
 
 from . import settings
 from .bars import visible

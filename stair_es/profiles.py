@@ -18,6 +18,7 @@ from platformdirs import user_config_path
 
 from stair_es import toml_text
 from stair_es.errors import UsageError
+from stair_es.urls import split_nodes
 
 Key: TypeAlias = tuple[str, ...]
 """The tables above a value, and its name: `("ingest", "batch_size")`."""
@@ -177,9 +178,9 @@ def _resolved(path: Path, value: Any, kind: Kind) -> Any:  # noqa: ANN401
 
 
 def holds_password(url: str) -> bool:
-    """Whether one of the URLs, with commas between, has a password in it."""
+    """Whether one of the URLs, with commas between, has a password in it; that may have commas, too."""
     try:
-        return any(urlsplit(part).password for part in url.split(","))
+        return any(urlsplit(part).password for part in split_nodes(url))
     except ValueError:
         return False  # whoever parses it says what is wrong
 

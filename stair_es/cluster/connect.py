@@ -16,9 +16,9 @@ from stair_es.cluster.failures import translated
 from stair_es.cluster.security import Security, secret, security_from_env
 from stair_es.cluster.target import Target, probe
 from stair_es.cluster.transport import NodeConnection
-from stair_es.cluster.urls import parse_url, split_nodes, without_login
 from stair_es.config import ENV_URL
 from stair_es.errors import UsageError
+from stair_es.urls import parse_url, split_nodes, without_login
 
 __all__ = ["Connection", "Security", "Target", "probe", "translated"]
 

@@ -9,9 +9,9 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from stair_es.cluster.security import Security, is_utf8, secret
-from stair_es.cluster.urls import parse_url
 from stair_es.dashboards.corpus import Product
 from stair_es.errors import UsageError
+from stair_es.urls import parse_url
 
 PREFIX = "STAIR_ES_DASHBOARDS_"
 ENV_URL = f"{PREFIX}URL"

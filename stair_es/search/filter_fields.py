@@ -12,10 +12,15 @@ _BY_FIELD = frozenset(
     | {"fuzzy", "range"}
 )
 """Clauses whose body has the field as its key."""
+_COMPARING = frozenset("><[{")
 _BESIDE_A_FIELD = frozenset({"boost", "_name"})
 _COMPOUND = frozenset({"bool", "constant_score", "dis_max", "nested"})
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])*/', re.DOTALL)
-_NAMED = re.compile(r"(?:^|(?<=[\s(+\-!]))(?P<field>[A-Za-z_][\w.@-]*):(?P<value>\S*)")
+_NAMED = re.compile(
+    r"(?:^|(?<=[\s(+\-!]))(?P<field>(?:\\.|[A-Za-z_])(?:\\.|[\w.@-]){0,254}):\s*(?P<value>(?:\\.|[^\s\\])*)", re.DOTALL
+)
+"""Of a query string. A backslash takes the meaning from the letter behind it: `Photo\\ Credit:anna`."""
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ def list_fields(clause: Mapping[str, Any]) -> Iterator[FieldUse]:
 
 def _list_in_query_string(text: str) -> Iterator[FieldUse]:
     for match in _NAMED.finditer(_QUOTED.sub('""', text)):
-        name, value = match["field"], match["value"]
-        if name == "_exists_":
-            yield FieldUse(value.rstrip(")"))
-        else:
-            yield FieldUse(name, value.startswith((">", "<", "[", "{")))
+        name, value = _ESCAPED.sub(r"\1", match["field"]), match["value"]
+        use = FieldUse(_ESCAPED.sub(r"\1", value.rstrip(")"))) if name == "_exists_" else FieldUse(name, value[:1] in _COMPARING)
+        if use.name and "*" not in use.name:
+            yield use

@@ -139,6 +139,7 @@ def test_nothing_stays_behind(tmp_path: Path) -> None:
         ("user = 3", "user must be a string", "--help"),
         ("log_format = 'xml'", "one of text, json", "--help"),
         ("url = 'https://anna:hunter2@search:9200'", "url holds a password", "password_file"),
+        ("url = 'https://anna:hunter,2@search:9200'", "url holds a password", "password_file"),
         ("password = 'hunter2'", "holds a secret (password)", "chmod 600"),
         ("[profile.prod]\nurl = 'http://h'", "profile must be a string", "[profiles.NAME]"),
         ("profiles = 3", "profiles must be a table", "[profiles.NAME]"),

@@ -3,6 +3,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,13 +194,13 @@ def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: 
     ("dead", "words", "complete", "allowed"), [(0, 0, True, True), (1, 0, False, True), (0, 1, False, False)]
 )
 def test_failed_images_may_be_allowed_and_failed_words_not(dead: int, words: int, complete: bool, allowed: bool) -> None:
-    numbers = dict.fromkeys(("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_busy"), 0)
+    numbers = ("seen", "written", "unchanged", "removed", "documents", "seconds", "bulk_requests", "bulk_busy")
+    rest: dict[str, Any] = {**dict.fromkeys(numbers, 0), **dict.fromkeys(("index", "alias", "unfinished", "model", "runner"), "")}
     report = Report(
-        **numbers,
+        **rest,
         dead=dead,
         stage_seconds={},
         encoder_idle=None,
-        **dict.fromkeys(("index", "alias", "unfinished", "model", "runner"), ""),
         swapped=False,
         pruned=(),
         dead_letters=None,

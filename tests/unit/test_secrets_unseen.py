@@ -23,12 +23,12 @@ from stair_es import ray_session
 from stair_es.cluster import security
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.security import security_from_env
-from stair_es.cluster.urls import mask_urls
 from stair_es.dashboards import place
 from stair_es.dashboards.place import PREFIX, Place, place_from_env
 from stair_es.errors import StairError
 from stair_es.profiles import SECRETS, chosen
 from stair_es.ray_session import mask_address
+from stair_es.urls import mask_urls
 
 SECRET = 'hunter2/Ä"x%7'
 PLAIN = "hunter2xyz"

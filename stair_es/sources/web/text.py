@@ -17,7 +17,7 @@ _SIGNED = tuple(
     )
 )
 # Secrets, or what tells two images apart: who knows. A digest is enough for the latter.
-_MAYBE = re.compile(r"token|auth|signature|password", re.IGNORECASE)
+_MAYBE = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key).*", re.IGNORECASE)
 
 
 def shown(url: str) -> str:
