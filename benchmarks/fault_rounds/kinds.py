@@ -10,8 +10,8 @@ from .deaths import bad_network, kill_driver, kill_node, kill_one_of_three, kill
 from .full_disks import fill_dead_letters, fill_node, fill_tmpdir
 from .takeovers import move_alias, swap_by_another
 
-Lane: TypeAlias = Literal["shared", "own", "three"]
-"""A node that nobody kills, one that is killed and whose disk is small, a cluster of three. Lanes run side by side."""
+Lane: TypeAlias = Literal["shared", "ray", "own", "three"]
+"""A node that nobody kills, such a node and a Ray cluster, a node that is killed and whose disk is small, a cluster of three."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Kind:
 
 KINDS = {
     "driver": Kind(kill_driver, "shared", "`kill -9` of the command at any request"),
-    "worker": Kind(kill_worker, "shared", "`kill -9` of one of Ray's workers during a bulk request"),
+    "worker": Kind(kill_worker, "ray", "`kill -9` of one of Ray's workers during a bulk request"),
     "node": Kind(kill_node, "own", "`kill -9` of the only node at any request, started again within 2 s"),
     "one-of-three": Kind(kill_one_of_three, "three", "`kill -9` of one node of three (one replica) at any request"),
     "proxy": Kind(bad_network, "shared", "a proxy that refuses, delays, cuts and changes answers to bulk requests and searches"),

@@ -48,7 +48,7 @@ class Plan:
 
 def play_all(plan: Plan, corpus: Corpus, scratch: Path, report: Report) -> None:
     """All rounds of all kinds."""
-    lanes: list[Lane] = [lane for lane in ("three", "own", "shared") if plan.of(lane)]
+    lanes: list[Lane] = [lane for lane in ("three", "own", "ray", "shared") if plan.of(lane)]
     with ThreadPoolExecutor(len(lanes)) as pool:
         for ended in [pool.submit(_play_lane, lane, plan, corpus, scratch / lane, report) for lane in lanes]:
             ended.result()
@@ -80,7 +80,7 @@ def _timed(kind: str, place: Place, turn: int) -> Round:
 @contextmanager
 def _open(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Place]:
     lot = random.Random(f"{plan.seed} {lane}")
-    if lane == "shared" and plan.url:
+    if lane in ("shared", "ray") and plan.url:
         yield Place(corpus, scratch, lot, Cluster(plan.url))
     elif lane == "own" and can_mount():
         with small_disk(scratch / "disk", _NODE_DISK_BYTES) as disk, opensearch_cluster(disk.folder, size=1, heap=_HEAP) as own:
@@ -92,7 +92,7 @@ def _open(lane: Lane, plan: Plan, corpus: Corpus, scratch: Path) -> Iterator[Pla
 
 def _measure(place: Place) -> None:
     """Count the requests of an undisturbed run."""
-    seen, bulks = count(), count()
+    seen, bulks, index = count(), count(), f"undisturbed-{place.scratch.name}"
 
     def look(request: Request) -> None:
         next(seen)
@@ -100,7 +100,7 @@ def _measure(place: Place) -> None:
             next(bulks)
 
     with FaultProxy(place.cluster.url, look) as proxy:
-        run_within([place.corpus.images], proxy.url, "undisturbed", place.scratch / "undisturbed.jsonl")
+        run_within([place.corpus.images], proxy.url, index, place.scratch / f"{index}.jsonl")
     place.requests, place.bulks = next(seen), next(bulks)
     with suppress(RuntimeError):
-        place.cluster.delete(place.cluster.indices_of("undisturbed"))
+        place.cluster.delete(place.cluster.indices_of(index))
