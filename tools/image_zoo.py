@@ -201,6 +201,9 @@ def _jpeg() -> Iterator[Beast]:
     sized = plain.index(b"\xff\xc0") + 5
     yield Beast("JPEG that says 65535 x 65535", plain[:sized] + b"\xff\xff\xff\xff" + plain[sized + 4 :], "exceed the limit")
     yield Beast("JPEG that says 6000 x 6000", plain[:sized] + struct.pack(">HH", 6000, 6000) + plain[sized + 4 :])
+    yield Beast("JPEG of EXIF in EXIF", b"\xff\xd8" + b"\xff\xe1\xff\xffExif\0\0" * 20_000 + bytes(1 << 16), " ")
+    empty = plain[:2] + b"\xff\xe0\0\2" * 5_000_000 + plain[2:]
+    yield Beast("JPEG of 5 million empty segments", empty, "reads")
     yield Beast("JPEG twice", plain + plain, None)
 
 

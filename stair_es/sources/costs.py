@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import re
 import struct
+from itertools import islice
 
 from stair_es.errors import DecodeError
+from stair_es.sources.jpeg import APP1, APP2, read_segments
 from stair_es.sources.tiff import MAX_ENTRIES, Tiff
 
 MAX_SCANS = 64
@@ -17,6 +19,8 @@ MAX_NUMBERS = 1_000_000
 """In the directories of a TIFF or an EXIF block. Pillow makes an object of each, some 33 bytes for one of 2."""
 MAX_BLOCK_BYTES = 64_000_000
 """That the entries of an EXIF block may name together: several may name the same bytes, and each gets a copy."""
+MAX_BLOCKS = 64
+"""Of EXIF in a JPEG, 65,533 bytes each: Pillow copies those before for each. Also how often one may say that it is EXIF."""
 MAX_READS = 1_000_000
 """Calls with which a decoder takes the file in. They take large parts of it, except for headers, and except where a decoder
 is written in Python and takes one byte or pixel at a time: BMP with run lengths, PPM of other than 255 levels."""
@@ -26,7 +30,8 @@ MAX_COMMENTS = 1_000
 """In a plain PNM: each is cut out by a copy of what follows."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """What begins one. In data that is compressed no byte 255 comes before another one than 0."""
-_BLOCK = re.compile(rb"\xff[\xe1\xe2](..)(Exif\0\0|MPF\0)", re.DOTALL)
+_EXIF, _MPF = b"Exif\0\0", b"MPF\0"
+_REPEATED = re.compile(rb"(?:Exif\0\0){0,%d}" % (MAX_BLOCKS + 1))
 _PLACES = (273, 324)
 """Tags of a TIFF: where its strips or tiles are."""
 _BELOW = (0x8769, 0x8825, 0xA005)
@@ -80,12 +85,24 @@ def _check_jpeg(data: bytes) -> None:
     scans = sum(1 for _ in _SCAN.finditer(data))
     if scans > MAX_SCANS:
         raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
-    parts: dict[bytes, list[bytes]] = {}
-    for found in _BLOCK.finditer(data):
-        size = int.from_bytes(found[1], "big") - 2 - len(found[2])
-        parts.setdefault(found[2], []).append(data[found.end() : found.end() + max(0, size)])
-    for of_a_kind in parts.values():  # Pillow joins them
-        _check_directories(Tiff(b"".join(of_a_kind)), MAX_BLOCK_BYTES)
+    exif, mpf = [], b""
+    for marker, begins, ends in islice(read_segments(data), MAX_READS):
+        if marker == APP1 and data.startswith(_EXIF, begins, ends):
+            exif.append(data[begins + len(_EXIF) : ends])
+            if len(exif) > MAX_BLOCKS:
+                raise DecodeError(f"decompression bomb? more than {MAX_BLOCKS} EXIF segments")
+        elif marker == APP2 and data.startswith(_MPF, begins, ends):
+            mpf = data[begins + len(_MPF) : ends]
+    _check_directories(Tiff(_without_heads(b"".join(exif))), MAX_BLOCK_BYTES)  # Pillow joins them
+    _check_directories(Tiff(mpf), MAX_BLOCK_BYTES)  # and takes the last of these
+
+
+def _without_heads(block: bytes) -> bytes:
+    """Return a block of EXIF from where Pillow reads its directory: it goes over what says again that it is EXIF."""
+    heads = len(_REPEATED.match(block)[0])  # type: ignore[index]  # may be empty
+    if heads > MAX_BLOCKS * len(_EXIF):
+        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_BLOCKS} times")
+    return block[heads:]
 
 
 def _check_tiff(data: bytes) -> None:
@@ -94,8 +111,6 @@ def _check_tiff(data: bytes) -> None:
         pieces = sum(entry.values for entry in tiff.read_entries(tiff.first) if entry.tag in _PLACES)
         if pieces > MAX_PIECES:
             raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_PIECES:,}")
-        if (length := tiff.count_entries(tiff.first)) > MAX_ENTRIES and len([*tiff.read_entries(tiff.first)]) == MAX_ENTRIES:
-            raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")
         _check_directories(tiff, max(MAX_BLOCK_BYTES, len(data)))
 
 
@@ -108,3 +123,5 @@ def _check_directories(tiff: Tiff, max_bytes: int) -> None:
     held = sum(entry.held for entry in entries)
     if numbers > MAX_NUMBERS or held > max_bytes:
         raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")
+    if (length := tiff.count_entries(tiff.first)) > MAX_ENTRIES and len(root) == MAX_ENTRIES:
+        raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")

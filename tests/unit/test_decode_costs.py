@@ -2,10 +2,11 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from image_zoo import animated_webp
+from image_zoo import animated_webp, shared_values
 from PIL import Image
 
 from stair_es.errors import DecodeError
@@ -70,6 +71,53 @@ def test_a_jpeg_of_many_scans_is_refused() -> None:
         drawn(many, 32, "WEBP", DecodeLimits())
     with pytest.raises(DecodeError, match="scans"):
         decode(many, ImageSpec(size_px=32), DecodeLimits())
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 255, marker, len(data) + 2) + data
+
+
+def test_a_jpeg_of_overlapping_blocks_takes_no_memory() -> None:
+    bomb = b"\xff\xd8" + b"\xff\xe1\xff\xffExif\0\0" * 20_000 + bytes(1 << 16)  # 1.3 GB, were each of them a segment
+    tracemalloc.start()
+    check_cost(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        segment(0xFE, segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\0\0")),
+        segment(0xFE, segment(0xE2, b"MPF\0II*\0\x08\0\0\0\0\0")),
+        b"junk\xff\0junk\xff\xff\xff",
+        b"\xff\xd0\xff\xe0\0\0\xff\xe0\0\1",
+    ],
+)
+@pytest.mark.parametrize(("marker", "head"), [(0xE1, b"Exif\0\0"), (0xE1, b"Exif\0\0" * 2), (0xE2, b"MPF\0")])
+def test_the_directory_that_pillow_reads_is_checked(before: bytes, marker: int, head: bytes) -> None:
+    shared = segment(marker, head + shared_values(5_000, 65_000))
+    with pytest.raises(DecodeError, match="numbers"):
+        check_cost(b"\xff\xd8" + before + shared + saved("JPEG")[2:])
+
+
+def test_segments_of_exif_are_joined() -> None:
+    block, plain = shared_values(5_000, 65_000), saved("JPEG")
+    parts = b"".join(segment(0xE1, b"Exif\0\0" + block[at : at + 1000]) for at in range(0, len(block), 1000))
+    with Image.open(io.BytesIO(plain[:2] + parts[: 3 * 1010] + plain[2:])) as image:
+        assert image.info["exif"] == b"Exif\0\0" + block[:3000]
+    with pytest.raises(DecodeError, match="segments"):
+        check_cost(plain[:2] + parts + plain[2:])
+    parts = segment(0xE1, b"Exif\0\0" + block[:30_000]) + segment(0xE1, b"Exif\0\0" + block[30_000:])
+    with pytest.raises(DecodeError, match="numbers"):
+        check_cost(plain[:2] + parts + plain[2:])
+    with pytest.raises(DecodeError, match="begins"):
+        check_cost(plain[:2] + segment(0xE1, b"Exif\0\0" * 100) + plain[2:])
+    harmless = b"".join(struct.pack("<HHLL", i, 3, 1, 1) for i in range(5_000))
+    with pytest.raises(DecodeError, match="tags"):
+        check_cost(plain[:2] + segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + harmless) + plain[2:])
 
 
 def test_half_as_many_pixels_are_taken_of_formats_that_take_twice_the_memory() -> None:
