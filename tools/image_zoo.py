@@ -176,6 +176,13 @@ def _tiff() -> Iterator[Beast]:
     yield Beast(
         "TIFF of a tile of 60000 x 60000", tiff((322, 4, 1, 60_000), (323, 4, 1, 60_000), (324, 4, 1, 400), (325, 4, 1, 9))
     )
+    zeros = zlib.compress(bytes(26_000 * 26_000 // 16))  # a sixteenth of it takes no memory of the test
+    tile = ((322, 4, 1, 26_000), (323, 4, 1, 26_000), (324, 4, 1, 400), (325, 4, 1, len(zeros)), (259, 3, 1, 8))
+    yield Beast("TIFF of a packed tile of 26000 x 26000", tiff(*tile, side_px=16, body=zeros), "tiles of 26000 x 26000")
+    tile = ((322, 4, 1, 4_096), (323, 4, 1, 4_096), (324, 4, 1, 400), (325, 4, 1, len(zeros)), (259, 3, 1, 8))
+    yield Beast("TIFF of a tile as large as is taken", tiff(*tile, side_px=16, body=zeros), None)
+    rows = ((278, 4, 1, 676_000_000 // 16), (279, 4, 1, len(zeros)), (259, 3, 1, 8))
+    yield Beast("TIFF of a packed strip of 42 million rows", tiff(*rows, side_px=16, body=zeros))
     big = b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, 500_000)
     yield Beast(
         "BigTIFF of 500,000 tags",

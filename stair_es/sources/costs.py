@@ -7,6 +7,7 @@ import re
 import struct
 from itertools import islice
 
+from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
 from stair_es.sources.jpeg import APP1, APP2, read_segments
 from stair_es.sources.tiff import MAX_ENTRIES, Tiff
@@ -15,6 +16,10 @@ MAX_SCANS = 64
 """Of a JPEG, all images in it together. A progressive one has about 10. Each goes over all pixels and may be 60 bytes long."""
 MAX_PIECES = 32_768
 """Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte however small it is."""
+MAX_TILE_PIXELS = 1 << 24
+"""Of a tile of a TIFF: libtiff makes each whole, however small the image is."""
+MAX_TIMES = 4
+"""How many times as many pixels as an image may have all tiles of a TIFF together may have: they reach over its edges."""
 MAX_NUMBERS = 1_000_000
 """In the directories of a TIFF or an EXIF block. Pillow makes an object of each, some 33 bytes for one of 2."""
 MAX_BLOCK_BYTES = 64_000_000
@@ -34,6 +39,8 @@ _EXIF, _MPF = b"Exif\0\0", b"MPF\0"
 _REPEATED = re.compile(rb"(?:Exif\0\0){0,%d}" % (MAX_BLOCKS + 1))
 _PLACES = (273, 324)
 """Tags of a TIFF: where its strips or tiles are."""
+_SIDES = (322, 323)
+"""Tags of a TIFF: width and length of its tiles."""
 _BELOW = (0x8769, 0x8825, 0xA005)
 """Tags that lead to further directories, which Pillow reads whole: EXIF, GPS, interoperability."""
 _RUN_LENGTHS = (1, 2)
@@ -57,8 +64,12 @@ class RationedBytes(io.BytesIO):
         return super().read(size)
 
 
-def check_cost(data: bytes) -> None:
+def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Nothing, if the file can be read in a time and a memory that go with its pixels.
+
+    Args:
+        data: The file.
+        max_pixels: That an image may have.
 
     Raises:
         DecodeError: It can't.
@@ -66,7 +77,7 @@ def check_cost(data: bytes) -> None:
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
     elif data.startswith((b"II", b"MM")):
-        _check_tiff(data)
+        _check_tiff(data, max_pixels)
     elif data.startswith((b"P1", b"P2", b"P3")):
         if len(data) > MAX_SLOW_BYTES:
             raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
@@ -105,12 +116,18 @@ def _without_heads(block: bytes) -> bytes:
     return block[heads:]
 
 
-def _check_tiff(data: bytes) -> None:
+def _check_tiff(data: bytes, max_pixels: int) -> None:
     for big in (False, True) if 43 in data[2:4] else (False,):  # of a large TIFF in the other order decoders think differently
         tiff = Tiff(data, big=big)
-        pieces = sum(entry.values for entry in tiff.read_entries(tiff.first) if entry.tag in _PLACES)
+        root = [*tiff.read_entries(tiff.first)]
+        pieces = sum(entry.values for entry in root if entry.tag in _PLACES)
         if pieces > MAX_PIECES:
             raise DecodeError(f"decompression bomb? {pieces:,} strips or tiles exceed the limit of {MAX_PIECES:,}")
+        width, length = (max((tiff.read_number(each) or 0 for each in root if each.tag == tag), default=0) for tag in _SIDES)
+        if width * length > MAX_TILE_PIXELS:
+            raise DecodeError(f"decompression bomb? tiles of {width} x {length} pixels exceed the limit of {MAX_TILE_PIXELS:,}")
+        if (all_pixels := pieces * width * length) > (most := max(MAX_TILE_PIXELS, MAX_TIMES * max_pixels)):
+            raise DecodeError(f"decompression bomb? {all_pixels:,} pixels of tiles exceed the limit of {most:,}")
         _check_directories(tiff, max(MAX_BLOCK_BYTES, len(data)))
 
 

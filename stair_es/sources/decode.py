@@ -96,7 +96,7 @@ def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
-    check_cost(data)
+    check_cost(data, limits.max_pixels)
     try:
         return _decode(data, spec, limits, thumbnail_px)
     except DecodeError:

@@ -12,7 +12,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 """Type -> bytes of one value."""
 _TEXTS = (1, 2, 6, 7)
 """Types of bytes, which readers keep as they are; each value of another type becomes a number."""
-_NUMBERS = {3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
+_NUMBERS = {3: "H", 4: "L", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 _LONGEST = 64
 """Characters of a text that are read."""
 

@@ -37,7 +37,7 @@ def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Pictur
     Raises:
         DecodeError: It is none, or too large.
     """
-    check_cost(data)
+    check_cost(data, limits.max_pixels)
     side_px = min(side_px, _longer_side(data) or side_px)
     decoded = decode(data, ImageSpec(size_px=side_px), limits)
     left, upper, right, lower = decoded.box

@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from image_zoo import animated_webp, shared_values
+from image_zoo import animated_webp, shared_values, tiff
 from PIL import Image
 
 from stair_es.errors import DecodeError
@@ -138,3 +138,21 @@ def test_a_tiff_of_many_strips_is_refused(order: str, big: bool) -> None:
     for odd in (strips(MAX_PIECES + 1, order, big), strips(MAX_PIECES + 1, order, big, missing=30)):
         with pytest.raises(DecodeError, match="strips"):
             check_cost(odd)
+
+
+def test_tiles_that_are_larger_than_their_image_are_refused() -> None:
+    def tiles(width: int, length: int, kind: int = 4, count: int = 1) -> bytes:
+        return tiff((322, kind, 1, width), (323, kind, 1, length), (324, 4, count, 400), (325, 4, count, 400))
+
+    check_cost(tiles(4_096, 4_096))
+    check_cost(tiles(4_096, 4_096, count=29))  # with the strip that it names too
+    for kind in (4, 9):
+        with pytest.raises(DecodeError, match="tiles of 26000 x 26000 pixels"):
+            check_cost(tiles(26_000, 26_000, kind))
+    with pytest.raises(DecodeError, match="656,000,000 pixels of tiles"):
+        check_cost(tiles(1_000_000, 16, count=40))
+    check_cost(tiles(1_000_000, 16, count=40), max_pixels=200_000_000)
+    twice = tiff((322, 4, 1, 26_000), (323, 4, 1, 26_000), (324, 4, 1, 400), (0x8000, 4, 1, 0))
+    twice = twice.replace(struct.pack("<HHLL", 0x8000, 4, 1, 0), struct.pack("<HHLL", 322, 4, 1, 16))
+    with pytest.raises(DecodeError, match="tiles of 26000"):
+        check_cost(twice)
