@@ -43,6 +43,8 @@ _SIDES = (322, 323)
 """Tags of a TIFF: width and length of its tiles."""
 _BELOW = (0x8769, 0x8825, 0xA005)
 """Tags that lead to further directories, which Pillow reads whole: EXIF, GPS, interoperability."""
+_OS2_HEADER = struct.pack("<L", 12)
+"""Its length, the first thing in it. It has shorter sides and no compression; pixels may be where those are in others."""
 _RUN_LENGTHS = (1, 2)
 """Values of a BMP's compression."""
 
@@ -83,7 +85,7 @@ def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
             raise DecodeError(f"would take too long: {len(data):,} bytes of plain PNM exceed the limit of {MAX_SLOW_BYTES:,}")
         if (comments := data.count(b"#")) > MAX_COMMENTS:
             raise DecodeError(f"would take too long: {comments:,} comments exceed the limit of {MAX_COMMENTS:,}")
-    elif data.startswith(b"BM") and len(data) >= 34:
+    elif data.startswith(b"BM") and len(data) >= 34 and data[14:18] != _OS2_HEADER:
         width, height = struct.unpack_from("<ll", data, 18)
         if data[30] in _RUN_LENGTHS and abs(width * height) > MAX_SLOW_PIXELS:
             raise DecodeError(

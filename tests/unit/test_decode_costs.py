@@ -156,3 +156,11 @@ def test_tiles_that_are_larger_than_their_image_are_refused() -> None:
     twice = twice.replace(struct.pack("<HHLL", 0x8000, 4, 1, 0), struct.pack("<HHLL", 322, 4, 1, 16))
     with pytest.raises(DecodeError, match="tiles of 26000"):
         check_cost(twice)
+
+
+def test_a_bmp_of_os2_is_read() -> None:
+    row = bytes([1, 2, 3] * 8)
+    bmp = b"BM" + struct.pack("<LHHLLHHHH", 26 + 8 * len(row), 0, 0, 26, 12, 8, 8, 1, 24) + row * 8
+    assert decode(bmp, ImageSpec(size_px=32), DecodeLimits()).width == 8
+    bmp = bmp[:26] + b"\xff\xff\xff\x7f\1" + bmp[31:]  # which say run lengths in other headers
+    assert decode(bmp, ImageSpec(size_px=32), DecodeLimits()).width == 8
