@@ -117,8 +117,7 @@ class LocalFiles:
             return "hidden"
         if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
             return None  # a link that leads nowhere: reading it says why
-        target = os.path.realpath(entry.path)
-        return None if os.path.commonpath((self._real, target)) == self._real else "links"
+        return None if Path(os.path.realpath(entry.path)).is_relative_to(self._real) else "links"
 
     def _after(self, states: States | None, name: str) -> States | None:
         return None if states is None or self._pattern is None else self._pattern.step(states, name)

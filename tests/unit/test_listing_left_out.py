@@ -1,5 +1,7 @@
 """What a walk leaves out unless it is told otherwise: hidden names, and links that lead out of the folder."""
 
+import ntpath
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +106,18 @@ def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
     followed = listed(open_with(photos, follow_links=True))
     assert set(followed) >= {"a.jpg", "one.jpg", "inside.jpg"}
     assert sum(name.endswith("secret.jpg") for name in followed) == 1  # by the first link that leads there
+
+
+def test_links_to_another_drive_lead_out_of_the_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("inside.jpg", "other.jpg"):
+        (photos / name).symlink_to(photos / "a.jpg")
+    real = os.path.realpath
+    with monkeypatch.context() as windows:
+        windows.setattr(os.path, "commonpath", ntpath.commonpath)
+        windows.setattr(
+            os.path, "realpath", lambda path, **how: ("D:" if str(path).endswith("other.jpg") else "C:") + real(path, **how)
+        )
+        assert listed(open_with(photos)) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
 
 
 def test_a_folder_that_is_a_link_itself_is_taken_with_its_links_inside(photos: Path) -> None:
