@@ -116,6 +116,8 @@ def _png() -> Iterator[Beast]:
     yield Beast("PNG, zTXt of 200 MB", png(8, 8, _chunk(b"zTXt", b"x\0\0" + bomb)))
     yield Beast("PNG of 600,000 chunks", png(8, 8, *[_chunk(b"abCd", b"")] * 600_000), "reads")
     yield Beast("PNG, EXIF whose entries share their values", png(8, 8, _chunk(b"eXIf", shared_values(5_000, 300_000))), None)
+    lines = _chunk(b"tEXt", b"Raw profile type exif\0" + b"\n" * 20_000_000)
+    yield Beast("PNG, EXIF of 20 million empty lines", png(8, 8, lines), None)
     yield Beast("PNG, 16 bit RGBA, interlaced", png(6_000, 6_000, bits=16, kind=6, interlaced=1, data=_zeros(300 << 20)), None)
 
 

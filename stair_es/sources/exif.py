@@ -13,7 +13,10 @@ from typing import Any
 from stair_es.sources.tiff import Entry, Tiff
 
 _EXIF_DIRECTORY, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
-_PREFIX = re.compile(rb"(?:Exif\0\0)*")
+_PREFIX = re.compile(rb"(?:Exif\0\0){0,64}")
+"""A limit, since each time takes 11 bytes beside it."""
+_LONGEST_HEX = 1 << 20
+"""Characters: eight times as many as the longest block of a JPEG has."""
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
@@ -51,8 +54,10 @@ def _by_tag(tiff: Tiff, at: int) -> dict[int, Entry]:
 
 def _from_hex(text: object) -> bytes:
     """What ImageMagick writes into a PNG: a name, a length, and the block in hexadecimal letters."""
+    if not isinstance(text, str) or len(text) > _LONGEST_HEX:
+        return b""
     try:
-        return bytes.fromhex("".join(str(text).split("\n")[3:])) if text else b""
+        return bytes.fromhex("".join(text.split("\n", 3)[3:]))  # which passes over the ends of lines
     except ValueError:
         return b""
 

@@ -1,6 +1,7 @@
 """Orientation and date are read without Pillow's reader, and as it reads them."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def test_what_other_programs_write_is_read() -> None:
     assert read_exif(big_endian) == (8, None)
     assert read_exif(find_exif({"exif": b"Exif\0\0Exif\0\0" + big_endian})) == (8, None)
     assert read_exif(find_exif({"Raw profile type exif": "\nexif\n  26\n" + big_endian.hex()})) == (8, None)
+    wrapped = "\n".join(big_endian.hex()[at : at + 20] for at in range(0, 60, 20))
+    assert read_exif(find_exif({"Raw profile type exif": f"\nexif\n  26\n{wrapped}\n"})) == (8, None)
     xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
     assert read_xmp_orientation({"xmp": xmp}) == read_xmp_orientation({"XML:com.adobe.xmp": xmp.decode()}) == 3
     assert read_xmp_orientation({}) is None
@@ -76,3 +79,15 @@ def test_photos_say_what_pillow_reads_in_them() -> None:
     for path in sorted(PHOTOS.glob("*.jpg"))[:50]:
         with Image.open(path) as image:
             assert (read_exif(find_exif(image.info))[0] or 1) == image.getexif().get(0x0112, 1)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [{"Raw profile type exif": "\n" * 4_000_000}, {"Raw profile type exif": "\n" * 1_000_000}, {"exif": b"Exif\0\0" * 400_000}],
+)
+def test_blocks_of_nothing_take_no_memory(info: dict[str, str | bytes]) -> None:
+    tracemalloc.start()
+    find_exif(info)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
