@@ -136,11 +136,13 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
 def _check_directories(tiff: Tiff, max_bytes: int) -> None:
     """Check what Pillow makes of the first directory and of those below it, as far as they can be read."""
     root = [*tiff.read_entries(tiff.first)]
-    below = [tiff.read_number(entry) for entry in root if entry.tag in _BELOW]
-    entries = [*root, *(entry for at in below if at is not None for entry in tiff.read_entries(at))]
+    below = [at for entry in root if entry.tag in _BELOW and (at := tiff.read_number(entry)) is not None]
+    directories = {tiff.first: root, **{at: [*tiff.read_entries(at)] for at in below}}
+    entries = [*root, *(entry for at in below for entry in directories[at])]
     numbers = sum(entry.numbers for entry in entries)
     held = sum(entry.held for entry in entries)
     if numbers > MAX_NUMBERS or held > max_bytes:
         raise DecodeError(f"decompression bomb? its tags hold {numbers:,} numbers and {held:,} bytes")
-    if (length := tiff.count_entries(tiff.first)) > MAX_ENTRIES and len(root) == MAX_ENTRIES:
-        raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")
+    for at, listed in directories.items():
+        if (length := tiff.count_entries(at)) > MAX_ENTRIES and len(listed) == MAX_ENTRIES:
+            raise DecodeError(f"decompression bomb? {length:,} tags exceed the limit of {MAX_ENTRIES:,}")

@@ -158,6 +158,13 @@ def test_tiles_that_are_larger_than_their_image_are_refused() -> None:
         check_cost(twice)
 
 
+def test_a_directory_below_of_many_tags_is_refused() -> None:
+    harmless = b"".join(struct.pack("<HHLL", i, 3, 1, 1) for i in range(4_096))
+    below = struct.pack("<H", 4_100) + harmless + struct.pack("<HHLL", 0x9000, 3, 3_000_000, 400) * 4  # 12 million numbers
+    with pytest.raises(DecodeError, match="tags"):
+        check_cost(tiff((0x8769, 4, 1, 400), body=below + bytes(6_000_000)))
+
+
 def test_a_bmp_of_os2_is_read() -> None:
     row = bytes([1, 2, 3] * 8)
     bmp = b"BM" + struct.pack("<LHHLLHHHH", 26 + 8 * len(row), 0, 0, 26, 12, 8, 8, 1, 24) + row * 8
