@@ -55,25 +55,25 @@ def deep_object(levels: int = DEEP) -> bytes:
     return b'{"a":' * levels + b"1" + b"}" * levels
 
 
-_END = bytes(2 * tarfile.BLOCKSIZE)
+END = bytes(2 * tarfile.BLOCKSIZE)
 _IMAGE = member("first.jpg", b"x")
 
 
 def _long_header(kind: bytes) -> Callable[[Path], Path]:
     size = 704 * MB // 2**20 * 2**20
     return lambda path: pack(
-        path, (_IMAGE + member("x", size=size, kind=kind), 1), (b"n" * 2**20, size >> 20), (member("last.jpg", b"x") + _END, 1)
+        path, (_IMAGE + member("x", size=size, kind=kind), 1), (b"n" * 2**20, size >> 20), (member("last.jpg", b"x") + END, 1)
     )
 
 
 def _one_key(path: Path) -> Path:
     parts = [part for number in range(8) for part in ((member(f"k.{number}.jpg", size=100 << 20), 1), (bytes(2**20), 100))]
-    return pack(path, *parts, (_END, 1))
+    return pack(path, *parts, (END, 1))
 
 
 def _texts_of_one_key(path: Path) -> Path:
     parts = [part for number in range(700) for part in ((member(f"k.{number}.txt", size=1 << 20), 1), (b"t" * 2**20, 1))]
-    return pack(path, (member("k.jpg", b"x"), 1), *parts, (_END, 1))
+    return pack(path, (member("k.jpg", b"x"), 1), *parts, (END, 1))
 
 
 def _sparse_map(path: Path) -> Path:
@@ -88,11 +88,11 @@ def _sparse_map(path: Path) -> Path:
 def _global_records(path: Path) -> Path:
     records = [b"%d %s=%s\n" % (17 + 200_000, b"key%05d" % number, b"v" * 200_000) for number in range(1000)]
     parts = [(member("g", record, kind=tarfile.XGLTYPE) + member("x.txt", b"x"), 1) for record in records]
-    return pack(path, (_IMAGE, 1), *parts, (_END, 1))
+    return pack(path, (_IMAGE, 1), *parts, (END, 1))
 
 
 def _digits(path: Path) -> Path:
-    path.write_bytes(_IMAGE + member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + member("last.jpg", b"x") + _END)
+    path.write_bytes(_IMAGE + member("x", b"1" * 200_000, kind=tarfile.XHDTYPE) + member("last.jpg", b"x") + END)
     return path
 
 

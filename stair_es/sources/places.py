@@ -80,7 +80,13 @@ def from_json(value: Mapping[str, Json]) -> Place:
             return UrlAt(url)
         case {"kind": "object", "uri": str(uri), "size": int() | None as size}:
             return ObjectAt(uri, size)
-        case {"kind": "member", "uri": str(uri), "offset": int(offset), "size": int(size), "version": str() | None as version}:
+        case {
+            "kind": "member",
+            "uri": str(uri),
+            "offset": int(offset),
+            "size": int(size),
+            "version": str() | None as version,
+        } if offset >= 0 and size >= 0:
             return MemberOf(uri, offset, size, version)
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
             return CellOf(uri, group, row, column)

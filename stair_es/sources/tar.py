@@ -109,6 +109,8 @@ def _member(
     if info.isdir():
         return None
     name = info.name.removeprefix("./")
+    if info.size < 0:
+        return Broken(name, "its size is negative")
     if not info.isreg() or info.issparse():
         return Broken(name, "a link or a special file, not a file with bytes of its own")
     text = is_text(name)

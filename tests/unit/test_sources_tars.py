@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hostile_files import END, member, pack
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
@@ -109,6 +110,25 @@ def test_links_are_reported(tmp_path: Path) -> None:
     [only] = _all(tmp_path / "s.tar")
     assert isinstance(only, Unlisted)
     assert "link" in only.reason
+
+
+def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
+    parts = [member(f"{size}.{suffix}", size=-size) for size in (1, 511) for suffix in ("jpg", "txt")]
+    whole = b"".join(parts) + member("a.jpg", b"a") + END
+    (tmp_path / "s.tar").write_bytes(whole)
+    for tar in (tmp_path / "s.tar", pack(tmp_path / "s.tar.gz", (whole, 1))):
+        found = _all(tar)
+        reasons = [each.reason for each in found if isinstance(each, Unlisted)]
+        assert reasons == ["its size is negative"] * 4
+        assert _data(found[-1]) == b"a"
+
+
+@pytest.mark.parametrize("wrong", [{"size": -1}, {"offset": -1}])
+def test_a_dead_letter_with_a_negative_number_is_refused(wrong: dict[str, int]) -> None:
+    right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
+    assert from_json(right)
+    with pytest.raises(UsageError, match="not the place of an image"):
+        from_json(right | wrong)
 
 
 def _folder(name: str) -> tarfile.TarInfo:
