@@ -20,6 +20,8 @@ class Found:
     place: Place
     size: int | None = None
     version: str | None = None
+    named: bool = False
+    """SOURCE names this file on this machine itself: it may be a pipe."""
 
 
 class Files(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
@@ -56,7 +57,7 @@ class LocalFiles:
         self.check()
         if self._pattern is None:
             if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
-                yield _found(Path(self._path).as_uri(), self._path)
+                yield replace(_found(Path(self._path).as_uri(), self._path), named=True)
                 return
             yield from self._below(None)
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stair_es.errors import ReadError
 from stair_es.sources.item import Read, Reading
 from stair_es.sources.limits import within
-from stair_es.sources.paths import file_version, path_of
+from stair_es.sources.paths import file_version, open_regular
 from stair_es.sources.remote import clean, file_system, version_of
 from stair_es.sources.remote import reading as plainly
 
@@ -83,7 +83,7 @@ class MemberOf:
         return {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size, "version": self.version}
 
     def _local(self) -> bytes:
-        with path_of(self.uri).open("rb") as file:
+        with open_regular(self.uri) as file:
             if self.version is not None and file_version(os.fstat(file.fileno())) != self.version:
                 raise ReadError("the file around it has changed since it was listed")
             file.seek(self.offset)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from stair_es.errors import SourceError, StairError, UsageError
+from stair_es.errors import ReadError, SourceError, StairError, UsageError
 from stair_es.sources.arguments import scheme_of
 from stair_es.sources.files import Files, Found, LeftOut
 from stair_es.sources.item import Unlisted, Walk
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.paths import path_of
+from stair_es.sources.paths import open_regular, path_of
 from stair_es.sources.places import FileAt
 from stair_es.sources.remote import AGAIN, file_system, reason_of
 from stair_es.sources.remote_files import RemoteFiles
@@ -108,5 +108,13 @@ def raw(found: Found) -> Iterator[BinaryIO]:
         with file, io.BufferedReader(file, 1 << 16) as buffered:  # files of fsspec know no readline of a certain length
             yield buffered
     else:
-        with path_of(found.uri).open("rb") as local:
+        with path_of(found.uri).open("rb") if found.named else _open_listed(found.uri) as local:
             yield local
+
+
+def _open_listed(uri: str) -> BinaryIO:
+    """Open a file that was found in a folder: there nobody waits for the writer of a named pipe."""
+    try:
+        return open_regular(uri)
+    except ReadError as error:
+        raise SourceError(f"{uri} can't be read: {error.message}", "Name it as SOURCE itself if it is a pipe.") from None

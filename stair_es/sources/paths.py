@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from stair_es.errors import ReadError
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
@@ -16,6 +20,9 @@ _HIDDEN = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 SETTLED_NS = 2_000_000_000
 """How long ago a file must have changed until its time of change tells its versions apart (FAT keeps two seconds)."""
 
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""O_NONBLOCK: opening a named pipe must not wait for somebody to write into it."""
+
 
 def uri_of(path: str | Path) -> str:
     """The `file://` URI of a local path, links in it left as they are."""
@@ -25,6 +32,20 @@ def uri_of(path: str | Path) -> str:
 def path_of(uri: str) -> Path:
     """The local path of a `file://` URI, whatever bytes are in its name."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+
+
+def open_regular(uri: str) -> BinaryIO:
+    """Open the regular file of a `file://` URI, without waiting for the writer of a named pipe.
+
+    Raises:
+        ReadError: It isn't a regular file.
+        OSError: It can't be opened.
+    """
+    file = os.fdopen(os.open(path_of(uri), _FLAGS), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ReadError("not a regular file")
+    return file
 
 
 def file_at(named: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -13,14 +12,11 @@ from stair_es.sources.cells import CellOf
 from stair_es.sources.item import Place, Read, Reading
 from stair_es.sources.limits import within
 from stair_es.sources.object_places import MemberOf, ObjectAt
-from stair_es.sources.paths import file_version, path_of
+from stair_es.sources.paths import file_version, open_regular
 from stair_es.sources.web.fetch import UrlAt
 
 if TYPE_CHECKING:
     from stair_es.types import Json
-
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-"""O_NONBLOCK: opening a named pipe must not wait for somebody to write into it."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +28,8 @@ class FileAt:
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
         """The file's bytes; see `Place.read`."""
         try:
-            with os.fdopen(os.open(path_of(self.uri), _FLAGS), "rb") as file:
+            with open_regular(self.uri) as file:
                 status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise ReadError("not a regular file")
                 version = file_version(status)
                 if known is not None and version == known:
                     return None

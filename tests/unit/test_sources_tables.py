@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import sys
+import threading
 import time
 from datetime import date, datetime
 from decimal import Decimal
@@ -110,6 +111,18 @@ def test_bad_rows_of_jsonl_are_reported_with_their_line(folder: Path) -> None:
     lines = [each.uri.rpartition("#")[2] for each in found if isinstance(each, Unlisted)]
     assert lines == [f"line={i}" for i in range(2, 13)]
     assert all(each.reason for each in found if isinstance(each, Unlisted))
+
+
+def test_a_pipe_is_read_where_source_names_it_and_stops_no_folder(folder: Path) -> None:
+    for name in ("a.csv", "b.tar", "c.parquet", "d.txt"):
+        os.mkfifo(folder / name)
+        [found] = _all(f"{folder}/*{Path(name).suffix}")
+        assert isinstance(found, Unlisted)
+        assert found.reason.endswith(f"{name} can't be read: not a regular file")
+    writer = threading.Thread(target=(folder / "a.csv").write_text, args=("path\nsub/b c.jpg\n",))
+    writer.start()
+    assert _bytes(_good(folder / "a.csv")[0]) == b"B"
+    writer.join()
 
 
 def test_csv_and_tsv_with_their_odd_forms(folder: Path) -> None:
