@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _ROWS = 48
 """Cells that are kept behind a cursor, if they aren't too large: threads come nearly in order."""
-_CURSORS = 8
+_CURSORS = 2
+"""That are kept: each holds a column chunk, that is the column of a whole row group, until it has come to its end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Cursor:
         self._bytes = 0
         self._open = ExitStack()
         self._batches: Iterator[Any] | None = None
-        self._next = 0
+        self._next = self._rows = 0
 
     def at(self, row: int, *, rewind: bool) -> Any:  # noqa: ANN401  bytes or a struct
         """The value of a row.
@@ -96,6 +97,8 @@ class _Cursor:
                     value = batch.column(0)[0].as_py()
                     self._keep(self._next, value)
                 self._next += 1
+            if self._next == self._rows:
+                self._release()  # what is kept serves the threads that are a little behind
             return value
 
     def _keep(self, row: int, value: Any) -> None:  # noqa: ANN401
@@ -117,14 +120,19 @@ class _Cursor:
         place = FileAt(cell.uri) if local else ObjectAt(cell.uri, None, cell.secret_url)
         file = self._open.enter_context(raw(Found(cell.uri, place)))
         whole = need("pyarrow.parquet", "tables").ParquetFile(file, pre_buffer=False)
+        self._rows = whole.metadata.row_group(cell.group).num_rows
         check_dictionaries(whole, file, cell.group, [cell.column])
         return iter(whole.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._open.close()
+        """Let go of the file and of the values."""
+        self._release()
         self._values.clear()
-        self._batches, self._next, self._bytes = None, 0, 0
+        self._next = self._bytes = 0
+
+    def _release(self) -> None:
+        self._batches = None
+        self._open.close()
 
 
 def _size(value: Any) -> int:  # noqa: ANN401

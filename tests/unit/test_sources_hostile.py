@@ -129,6 +129,24 @@ def test_large_cells_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.M
         assert read.data == images[number]
 
 
+def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
+    images = [bytes([number]) * 60 for number in range(90)]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": images}), path, row_group_size=30)
+    places = [each.place for each in _all(path) if isinstance(each, Item)]
+    order = [*range(29), 30, 29, *range(31, 90), 31, 60]
+    read = [places[number].read(Reading()) for number in order]
+    assert [each.data for each in read if each] == [images[number] for number in order]
+    assert _count_open(path) == 0
+    assert places[0].read(Reading()) == read[0]
+    assert _count_open(path) == 1  # a reader of this thread's own: row 0 has gone by
+
+
+def _count_open(path: Path) -> int:
+    links = list(Path("/proc/self/fd").iterdir())
+    return sum(link.is_symlink() and link.readlink() == path for link in links)
+
+
 def test_a_damaged_row_group_costs_itself_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"path": [f"{number}.jpg" for number in range(90)]}), path, row_group_size=30, compression="zstd")
