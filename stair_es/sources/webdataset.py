@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +14,12 @@ from stair_es.errors import ReadError, SourceError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import TAR, ends_with, scheme_of
 from stair_es.sources.expected import Expected
-from stair_es.sources.files import Found
+from stair_es.sources.files import Found, LeftOut
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import MEMBER_COST, SAMPLE_BYTES, SAMPLE_IMAGES, SAMPLE_TEXT_BYTES, within
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.opened import files_at, not_stdin
-from stair_es.sources.paths import IMAGE_SUFFIXES
+from stair_es.sources.paths import IMAGE_SUFFIXES, is_hidden
 from stair_es.sources.places import Inline
 from stair_es.sources.remote import clean
 from stair_es.sources.tar import Broken, Member, members
@@ -51,6 +52,7 @@ class Tars:
         self._files = [files_at(argument, TAR, options.walk, check=len(arguments) == 1) for argument in arguments]
         self._options = options
         self._ignored: dict[str, int] = {}
+        self._hidden = 0
         self._expected = Expected(options.columns.values())
         self.uri = _uri_of(argument) if len(arguments) > 1 else self._files[0].uri
 
@@ -61,6 +63,14 @@ class Tars:
         for files in self._files:
             for suffix, count in files.ignored.items():
                 total[suffix] = total.get(suffix, 0) + count
+        return total
+
+    @property
+    def left_out(self) -> Mapping[LeftOut, int]:
+        """Reason -> how many files, folders and members were left out."""
+        total = Counter[LeftOut]({"hidden": self._hidden})
+        for files in self._files:
+            total.update(files.left_out)
         return total
 
     def items(self) -> Iterator[Item | Unlisted]:
@@ -83,6 +93,8 @@ class Tars:
     def _samples(self, tar: Found) -> Iterator[Item | Unlisted]:
         sample = _Sample(key="")
         for each in members(tar, self._options.reading.max_bytes, self._is_text):
+            if self._is_left_out(each.name):
+                continue
             if isinstance(each, Broken):
                 if not each.name:
                     yield from self._taken(sample, tar)
@@ -116,8 +128,7 @@ class Tars:
             except (ValueError, ReadError) as error:
                 return f"left out of its sample's fields: {error}"
         else:
-            last = "." + suffix.rpartition(".")[2] if suffix else ""
-            self._ignored[last] = self._ignored.get(last, 0) + 1
+            self._ignore(suffix)
         return None
 
     def _text(self, sample: _Sample, suffix: str, data: bytes) -> None:
@@ -144,6 +155,21 @@ class Tars:
         for member in sample.images.values():
             version = f"{tar.version}#{member.name}" if tar.version else None
             yield Item(f"{tar.uri}#{quote(member.name)}", self.uri, member.place, version, fields)
+
+    def _is_left_out(self, name: str) -> bool:
+        """Whether a member is hidden; counted if it would be of use."""
+        if self._options.walk.hidden or not any(map(is_hidden, name.split("/"))):
+            return False
+        suffix = split_key(name)[1]
+        if self._is_image(suffix) or self._is_text(name):
+            self._hidden += 1
+        else:
+            self._ignore(suffix)
+        return True
+
+    def _ignore(self, suffix: str) -> None:
+        last = "." + suffix.rpartition(".")[2] if suffix else ""
+        self._ignored[last] = self._ignored.get(last, 0) + 1
 
     def _is_image(self, suffix: str) -> bool:
         if self._options.image_column:

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import fsspec  # type: ignore[import-untyped]
 import pytest
+from hostile_files import END, member
 
 from stair_es.ingest.streams import Streams
 from stair_es.sources.item import Item, Source, SourceOptions, Walk
@@ -92,6 +93,20 @@ def test_folders_of_tables_hide_as_well(tmp_path: Path) -> None:
     for hidden, count in ((False, 1), (True, 2)):
         source = open_source(str(tmp_path), SourceOptions(format="csv", walk=Walk(hidden=hidden)))
         assert len(list(source.items())) == count
+
+
+def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None:
+    hidden = ["__MACOSX/0.jpg", "./a/._0.jpg", "a/._0.txt", ".x/0.jpg", ".DS_Store"]
+    parts = [member("./a/0.jpg", b"x"), *(member(name, b"\xff") for name in hidden), member("a/0.txt", b"text"), END]
+    (tmp_path / "s.tar").write_bytes(b"".join(parts))
+    source = open_with(f"{tmp_path}/*.tar")
+    streams = Streams([source])
+    [item] = streams
+    assert item.uri.endswith("#a/0.jpg")
+    assert item.fields == {"caption": "text"}  # the members between them don't part the sample
+    assert source.ignored == {".ds_store": 1}
+    assert streams.describe_left_out() == "4 hidden files and folders left out (taken with --hidden)"
+    assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).items() if isinstance(each, Item)]) == 4
 
 
 def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
