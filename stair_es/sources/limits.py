@@ -31,6 +31,8 @@ TAR_HEADER_BYTES = 1 << 18
 """All headers of one member of a tar: long names, pax records, maps of sparse files."""
 TAR_GLOBAL_RECORDS = 100
 """Pax records that hold for all members of a tar."""
+TAR_PADDING_BYTES = 1 << 20
+"""What is read behind the end mark of a tar, to see whether more follows. GNU tar fills up to 10 KiB."""
 PARQUET_BATCH_ROWS, PARQUET_BATCH_BYTES = 1000, 64 << 20
 """What is unpacked of a Parquet table at a time, at least one row. Values count as much as their column's dictionary."""
 DICTIONARY_BYTES = 128 << 20

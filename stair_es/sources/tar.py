@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from stair_es.errors import ReadError, StairError
 from stair_es.sources.files import Found
 from stair_es.sources.item import Place
-from stair_es.sources.limits import TAR_GLOBAL_RECORDS, TAR_HEADER_BYTES, TEXT_BYTES
+from stair_es.sources.limits import TAR_GLOBAL_RECORDS, TAR_HEADER_BYTES, TAR_PADDING_BYTES, TEXT_BYTES
 from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.opened import raw
 from stair_es.sources.places import Inline
@@ -21,6 +21,7 @@ from stair_es.sources.remote import reason_of
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _NO_NUMBER = b"0" * 256
 """Longer than a file's name may be. Python before 3.11.10 takes time by the square of such a number (CVE-2024-6232)."""
+_PADDING_READ = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,24 @@ class _Guarded:
         return self._last
 
     def explain_end(self, offset: int) -> str | None:
-        """Why what stands where tarfile stopped isn't the end: it takes a broken header, and a cut between members, for one."""
+        """Why what stands where tarfile stopped isn't the end: it takes a broken header, and a cut between members, for one.
+
+        Behind an end mark there is padding. That much is read on: joined tars are seen, and the checksum of a gzip file checked.
+
+        Raises:
+            Exception: The padding can't be read.
+        """
         if not self._last:
             return "the tar has no end mark: the rest may be cut off"
-        return f"the rest of the tar can't be read: bad header at byte {offset}" if any(self._last) else None
+        if any(self._last):
+            return f"the rest of the tar can't be read: bad header at byte {offset}"
+        left = TAR_PADDING_BYTES
+        while left > 0 and (block := self._file.read(min(left, _PADDING_READ))):
+            if more := block.lstrip(b"\0"):
+                at = self._file.tell() - len(more)
+                return f"the rest of the tar isn't read: more follows the end mark, at byte {at:,}. Are these joined tars?"
+            left -= len(block)
+        return None
 
 
 def _member(

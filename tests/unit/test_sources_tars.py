@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pickle
@@ -161,6 +162,32 @@ def test_a_cut_between_members_and_a_broken_header_are_seen(tmp_path: Path) -> N
     for other in (b"", b"no tar at all" * 100):
         tar.write_bytes(other)
         assert [type(each) for each in _all(tar)] == [Unlisted]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_follows_the_end_mark_is_said(tmp_path: Path, packed: bool) -> None:
+    parts = [
+        gzip.compress(each) if packed else each
+        for each in (member("a.jpg", b"a") + END + bytes(7000), member("b.jpg", b"b") + END)
+    ]
+    tar = tmp_path / ("s.tar.gz" if packed else "s.tar")
+    tar.write_bytes(parts[0])
+    assert [type(each) for each in _all(tar)] == [Item]
+    tar.write_bytes(b"".join(parts))
+    first, rest = _all(tar)
+    assert _data(first) == b"a"
+    assert isinstance(rest, Unlisted)
+    assert "more follows the end mark, at byte 9,048" in rest.reason
+
+
+def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
+    whole, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
+    for damaged, reason in ((whole[:-8] + bytes(8), "CRC"), (whole[:-6], "EOFError"), (whole + b"more", "Not a gzipped file")):
+        tar.write_bytes(damaged)
+        first, rest = _all(tar)
+        assert _data(first) == b"a"
+        assert isinstance(rest, Unlisted)
+        assert reason in rest.reason
 
 
 def test_braces_name_many_tars_and_a_missing_one_is_reported(tmp_path: Path) -> None:
