@@ -7,7 +7,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, TypeAlias, cast
 
 from stair_es.errors import ReadError, StairError
 from stair_es.sources.files import Found
@@ -18,6 +18,7 @@ from stair_es.sources.opened import raw
 from stair_es.sources.places import Inline
 from stair_es.sources.remote import reason_of
 
+MemberKind: TypeAlias = Literal["image", "text"]
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _NO_NUMBER = b"0" * 256
 """Longer than a file's name may be. Python before 3.11.10 takes time by the square of such a number (CVE-2024-6232)."""
@@ -42,8 +43,14 @@ class Broken:
     reason: str
 
 
-def members(tar: Found, max_bytes: int, is_text: Callable[[str], bool]) -> Iterator[Member | Broken]:
-    """The files of a tar, one after another. A compressed one is unpacked as it comes, its members held in memory one by one."""
+def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | None]) -> Iterator[Member | Broken]:
+    """The files of a tar, one after another. A compressed one is unpacked as it comes, its members held in memory one by one.
+
+    Args:
+        tar: It.
+        max_bytes: The most that an image may have.
+        kind_of: What a member is, by its name. Nothing is read of one that is neither, and it may have any size.
+    """
     packed = tar.uri.endswith((".gz", ".tgz"))
     try:
         with raw(tar) as file:
@@ -52,7 +59,7 @@ def members(tar: Found, max_bytes: int, is_text: Callable[[str], bool]) -> Itera
                 while (info := archive.next()) is not None:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
                     guarded.begin_member(archive, info)
-                    if each := _member(archive, info, tar, max_bytes, is_text, packed=packed):
+                    if each := _member(archive, info, tar, max_bytes, kind_of, packed=packed):
                         yield each
                     guarded.begin_header()
                 if reason := guarded.explain_end(archive.offset):
@@ -119,7 +126,13 @@ class _Guarded:
 
 
 def _member(
-    archive: tarfile.TarFile, info: tarfile.TarInfo, tar: Found, max_bytes: int, is_text: Callable[[str], bool], *, packed: bool
+    archive: tarfile.TarFile,
+    info: tarfile.TarInfo,
+    tar: Found,
+    max_bytes: int,
+    kind_of: Callable[[str], MemberKind | None],
+    *,
+    packed: bool,
 ) -> Member | Broken | None:
     if info.isdir():
         return None
@@ -128,9 +141,13 @@ def _member(
         return Broken(name, "its size is negative")
     if not info.isreg() or info.issparse():
         return Broken(name, "a link or a special file, not a file with bytes of its own")
-    text = is_text(name)
-    if (text and info.size > TEXT_BYTES) or (packed and info.size > max_bytes):
-        return Broken(name, f"{info.size} bytes exceed the limit of {TEXT_BYTES if text else max_bytes}")
+    kind = kind_of(name)
+    if kind is None:
+        return Member(name, Inline(b""), None)
+    text = kind == "text"
+    limit = TEXT_BYTES if text else max_bytes
+    if (text or packed) and info.size > limit:
+        return Broken(name, f"{info.size} bytes exceed the limit of {limit}")
     data = _bytes(archive, info) if packed or text else None
     if data is not None and len(data) < info.size:
         raise tarfile.ReadError("unexpected end of data")

@@ -22,7 +22,7 @@ from stair_es.sources.opened import files_at, not_stdin
 from stair_es.sources.paths import IMAGE_SUFFIXES, is_hidden
 from stair_es.sources.places import Inline
 from stair_es.sources.remote import clean
-from stair_es.sources.tar import Broken, Member, members
+from stair_es.sources.tar import Broken, Member, MemberKind, members
 from stair_es.sources.values import chosen, explain
 
 _TEXTS = ("txt", "text", "caption", "json", "cls")
@@ -92,7 +92,7 @@ class Tars:
 
     def _samples(self, tar: Found) -> Iterator[Item | Unlisted]:
         sample = _Sample(key="")
-        for each in members(tar, self._options.reading.max_bytes, self._is_text):
+        for each in members(tar, self._options.reading.max_bytes, self._kind_of):
             if self._is_left_out(each.name):
                 continue
             if isinstance(each, Broken):
@@ -161,7 +161,7 @@ class Tars:
         if self._options.walk.hidden or not any(map(is_hidden, name.split("/"))):
             return False
         suffix = split_key(name)[1]
-        if self._is_image(suffix) or self._is_text(name):
+        if self._kind_of(name):
             self._hidden += 1
         else:
             self._ignore(suffix)
@@ -176,8 +176,11 @@ class Tars:
             return suffix == self._options.image_column.lower().lstrip(".")
         return "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
-    def _is_text(self, name: str) -> bool:
-        return split_key(name)[1].rpartition(".")[2] in _TEXTS
+    def _kind_of(self, name: str) -> MemberKind | None:
+        suffix = split_key(name)[1]
+        if self._is_image(suffix):
+            return "image"
+        return "text" if suffix.rpartition(".")[2] in _TEXTS else None
 
 
 def _uri_of(argument: str) -> str:

@@ -180,6 +180,17 @@ def test_what_follows_the_end_mark_is_said(tmp_path: Path, packed: bool) -> None
     assert "more follows the end mark, at byte 9,048" in rest.reason
 
 
+@pytest.mark.parametrize("name", ["s.tar", "s.tar.gz"])
+def test_what_is_neither_image_nor_text_may_have_any_size(tmp_path: Path, name: str) -> None:
+    path = _tar(
+        tmp_path / name, [("a.mp4", b"m" * 3000), ("a.jpg", b"a"), ("b.jpg", b"b" * 3000)], "w:gz" if "gz" in name else "w"
+    )
+    source = open_source(str(path), SourceOptions(reading=Reading(max_bytes=2000)))
+    found = {each.uri[-5:]: type(each) for each in source.items()}
+    assert found == {"a.jpg": Item, "b.jpg": Unlisted if "gz" in name else Item}
+    assert source.ignored == {".mp4": 1}
+
+
 def test_a_gzip_file_is_checked_to_its_end(tmp_path: Path) -> None:
     whole, tar = gzip.compress(member("a.jpg", b"a") + END), tmp_path / "s.tar.gz"
     for damaged, reason in ((whole[:-8] + bytes(8), "CRC"), (whole[:-6], "EOFError"), (whole + b"more", "Not a gzipped file")):
