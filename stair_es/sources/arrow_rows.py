@@ -40,12 +40,13 @@ def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -
         return
     size = _rows_at_a_time(whole, check_dictionaries(whole, file, group, limits), group)
     for batch in whole.iter_batches(batch_size=size, row_groups=[group], columns=list(limits), use_threads=False):
-        names = batch.schema.names
-        for values in zip(*(_values(batch.column(name), limits[name]) for name in names), strict=True):
+        names = list(dict.fromkeys(batch.schema.names))
+        columns = [batch.column(batch.schema.names.index(name)) for name in names]  # of columns of one name the first
+        for values in zip(*map(_values, columns, [limits[name] for name in names]), strict=True):
             row = dict(zip(names, values, strict=True))
             wrong = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
             yield wrong or row
-        del batch  # before the next one is made
+        del batch, columns  # before the next one is made
 
 
 def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401

@@ -142,6 +142,20 @@ def test_a_row_group_is_let_go_of_once_it_is_read(tmp_path: Path) -> None:
     assert _count_open(path) == 1  # a reader of this thread's own: row 0 has gone by
 
 
+@pytest.mark.parametrize("images", [["a.jpg", "b.jpg"], [b"a", b"b"]])
+def test_of_columns_of_one_name_the_first_is_taken(tmp_path: Path, images: list[Any]) -> None:
+    columns = {"image": images, "text": ["one", "two"], "other": [1, 2], "x": [b"c", b"d"]}
+    table = pa.table(columns).rename_columns(["image", "text", "text", "image"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    for which in ({"*": "*"}, {}):
+        found = _all(tmp_path / "x.parquet", columns=which)
+        assert _kinds(found) == "ii"
+        assert [list(each.fields.values()) for each in found if isinstance(each, Item)] == [["one"], ["two"]]
+    if isinstance(images[0], bytes):
+        read = [each.place.read(Reading()) for each in found if isinstance(each, Item)]
+        assert [each.data for each in read if each] == images
+
+
 def _count_open(path: Path) -> int:
     links = list(Path("/proc/self/fd").iterdir())
     return sum(link.is_symlink() and link.readlink() == path for link in links)
