@@ -102,6 +102,7 @@ def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None
     source = open_with(f"{tmp_path}/*.tar")
     streams = Streams([source])
     [item] = streams
+    assert isinstance(item, Item)
     assert item.uri.endswith("#a/0.jpg")
     assert item.fields == {"caption": "text"}  # the members between them don't part the sample
     assert source.ignored == {".ds_store": 1}
