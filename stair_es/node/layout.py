@@ -74,7 +74,7 @@ def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -
     for module in lock.modules:
         descriptor = scratch / "modules" / module.name / "plugin-descriptor.properties"
         descriptor.write_text(module.descriptor(lock.opensearch), encoding="utf-8")
-    for folder in ("config", "plugins"):  # the server wants them to be there
+    for folder in ("bin", "config", "plugins"):  # the server makes those that are missing, for its own user alone
         (scratch / folder).mkdir()
     home = dist / lock.folder
     if home.exists():

@@ -18,6 +18,14 @@ import pytest
 SCRIPT = str(Path(sys.executable).with_name("stair-es"))
 
 
+@pytest.fixture(autouse=True)
+def _closed_terminals_are_told() -> Iterator[None]:
+    """Commands inherit what is ignored, and a suite that runs under nohup has SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @contextmanager
 def waiting(
     tmp_path: Path, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, *, before: tuple[str, ...] = ()

@@ -200,5 +200,5 @@ def test_our_own_path_with_older_clients(node_url: str, requirement: str) -> Non
     _check(task, hits)
     assert busy[0] < 0, "it was busy twice, and asked again"
     client = OpenSearch([node_url])
-    client.indices.delete(index=f"{task.values['index']}-1")
+    client.indices.delete(index=task.values["index"])
     client.close()
