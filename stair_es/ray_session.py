@@ -95,7 +95,8 @@ def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
         made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
     except OSError as failed:
         raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
-    with made as folder, _environment(_closing(os.environ, imported="ray" in sys.modules)):
+    os.environ.update(_closing(os.environ, imported="ray" in sys.modules))  # for good: see `_token`
+    with made as folder:
         yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}  # Ray opens that one to all
 
 
@@ -114,19 +115,8 @@ def _closing(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
 
 @cache
 def _token() -> str:
-    """One for the process: Ray remembers the first one that it reads."""
+    """One for the process, and its variables stay set: Ray remembers the first token that it reads, for all later sessions."""
     return secrets.token_hex(32)
-
-
-@contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """Variables that aren't set yet, until the end of the `with`."""
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        for name in more:
-            os.environ.pop(name, None)
 
 
 @contextmanager
