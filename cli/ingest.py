@@ -300,7 +300,8 @@ def ingest(
             dead_letters=dead_letters,
         )
         if dry_run:
-            return _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
+            _dry(_open(sources or [], place, retry, dead_letters), url, chosen, as_json)
+            return True
         with observing(index, telemetry.outlets(), note, allow_failed=allow_failed) as observer:
             report = _run(_open(sources or [], place, retry, dead_letters), url, chosen, as_json, said, observer)
         if model is None and report.written and not as_json:
@@ -410,7 +411,7 @@ def _run(
     return report
 
 
-def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> bool:
+def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> None:
     from stair_es.ingest.dry_run import dry_run
 
     connection = options.connection(url) if chosen.sink == "cluster" or url else None
@@ -419,4 +420,3 @@ def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: 
         emit_json(would.to_dict())
     else:
         print_dry_run(would, chosen.alias)
-    return False
