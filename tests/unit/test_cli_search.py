@@ -190,7 +190,8 @@ def test_encode_for_people_draws_bars() -> None:
 
 @pytest.mark.usefixtures("lengths")
 @pytest.mark.parametrize("command", [("search",), ("query",), ("encode", "--text")])
-def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...]) -> None:
+def test_words_that_the_model_does_not_know_fail(command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_URL", "http://127.0.0.1:9")  # without a URL the embedded node would be started
     code, out, said = run(*command, "unknown")
     assert (code, out) == (1, "")
     assert "none of the words of 'unknown'" in said
