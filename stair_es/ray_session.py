@@ -10,13 +10,14 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from stair_es.errors import StairError, UsageError
 from stair_es.extras import need
+from stair_es.urls import MASK
 
 _CONNECT_TIMEOUT_S = 10.0
 _AUTH_MODE = "RAY_AUTH_MODE"
@@ -50,18 +51,16 @@ def session(extra: str, address: str | None, *, error: type[StairError], instead
         UsageError: That is no address.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address and address != "local":
-        joining: AbstractContextManager[dict[str, Any]] = nullcontext({"address": address})
-        what = f"join the Ray cluster at {mask_address(address)}"
-    else:
-        joining, what = _private(error, instead), "start Ray on this machine"
-    with joining as options:
+    running = sys.modules.get("ray")
+    if running is not None and running.is_initialized():
+        yield running
+        return
+    cluster = None if address == "local" else address
+    what = f"join the Ray cluster at {mask_address(cluster)}" if cluster else "start Ray on this machine"
+    with nullcontext({"address": cluster}) if cluster else _private(error, instead) as options:
         ray = need("ray", extra)
-        if ray.is_initialized():
-            yield ray
-            return
-        if address and address != "local":
-            knock(address, error, instead)
+        if cluster:
+            knock(cluster, error, instead)
         with _quiet(ray), _connected(ray, options, what, error, instead):
             yield ray
 
@@ -139,7 +138,7 @@ def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
 
 def mask_address(address: str) -> str:
     """The address, or `***` if it is none: it may hold a login, or be a secret itself."""
-    return address if _ADDRESS.fullmatch(address) else "***"
+    return address if _ADDRESS.fullmatch(address) else MASK
 
 
 def knock(address: str, error: type[StairError], instead: str) -> None:
