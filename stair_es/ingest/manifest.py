@@ -6,8 +6,8 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,10 +47,13 @@ class Manifest:
         os.close(file)
         self._path = Path(path)
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-        except sqlite3.Error as error:
-            self._unlink()
-            raise self._unwritable(str(error)) from error
+            with self._translated():
+                self._db = sqlite3.connect(path, isolation_level=None)
+            self._set_up()
+        finally:
+            self._unlink()  # SQLite has it open, and opens no other
+
+    def _set_up(self) -> None:
         try:
             for pragma in ("journal_mode=off", "synchronous=off", f"cache_size=-{_CACHE_KIB}", "locking_mode=exclusive"):
                 self._execute(f"pragma {pragma}")
@@ -59,8 +62,6 @@ class Manifest:
         except IngestError:
             self._db.close()
             raise
-        finally:
-            self._unlink()  # SQLite has it open, and opens no other
 
     def __enter__(self) -> Manifest:
         return self
@@ -75,14 +76,17 @@ class Manifest:
             self._path.unlink()
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        try:
+        with self._translated():
             return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise self._unwritable(str(error)) from error
 
     def _first(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401  a row
+        with self._translated():
+            return self._db.execute(statement, values).fetchone()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            return self._execute(statement, values).fetchone()
+            yield
         except sqlite3.Error as error:
             raise self._unwritable(str(error)) from error
 
