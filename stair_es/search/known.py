@@ -185,6 +185,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         )
     model, name = min(models)
     holds = {holds_of(meta) for meta, _ in about.values()}
+    types = _collect_types(answer)
     return Known(
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
@@ -192,8 +193,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         fit=_fit([meta for meta, _ in about.values()]),
         text_tower=_text_tower([meta for meta, _ in about.values()]),
         holds=holds.pop() if len(holds) == 1 else "documents",
-        names=frozenset(name for found in answer.values() for part in _PARTS for name in found["mappings"].get(part, {})),
-        types=_types(answer),
+        names=frozenset(types),
+        types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
     )
@@ -211,14 +212,14 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
     return meta, fields
 
 
-def _types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """By field; without those that have several."""
+def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return the types of each field of all indices together."""
     found = defaultdict[str, set[str]](set)
     for index in answer.values():
         for part in _PARTS:
             for name, about in index["mappings"].get(part, {}).items():
                 found[name].add(str(about.get("type", "object")))
-    return {name: next(iter(types)) for name, types in found.items() if len(types) == 1}
+    return found
 
 
 def _fit(abouts: Sequence[Mapping[str, Any]]) -> Fit | None:
