@@ -42,7 +42,7 @@ def passes(error: exceptions.TransportError) -> bool:
     """Whether the same request may succeed later: the cluster is busy, restarting, or out of reach."""
     if isinstance(error, exceptions.ConnectionError):
         return not tls.lasting(error)
-    return error.status_code in BUSY
+    return is_busy(error)
 
 
 def is_busy(error: exceptions.TransportError) -> bool:

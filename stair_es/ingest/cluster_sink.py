@@ -102,11 +102,12 @@ class ClusterSession:
         behind = self._check_alias(client, live)
         if behind == self.index:
             return Completion()  # by a run beside this one, perhaps
-        reason = self._another_policy(client, live) if behind else ""  # with no index behind it nobody loses one
-        if not reason and behind and self.options.swap != "always":
-            reason = self._unfinished(live, coverage)
-        if reason:
-            return Completion(unfinished=reason)
+        if behind:  # with no index behind it nobody loses one
+            reason = self._another_policy(client, live)
+            if not reason and self.options.swap != "always":
+                reason = self._unfinished(live, coverage)
+            if reason:
+                return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
 
