@@ -136,7 +136,7 @@ def _name(written: str) -> str:
 
 def _token(path: Path | None) -> str:
     """The token; no error shows it, nor the name of a file that isn't there: that may be the token itself."""
-    from stair_es.cluster.security import is_utf8, secret
+    from stair_es.cluster.security import explain_unread, is_utf8, secret
 
     if path is None:
         token = secret(ENV_TOKEN) or ""
@@ -144,8 +144,8 @@ def _token(path: Path | None) -> str:
         try:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
-            raise UsageError(f"--token-file: can't read the token: {reason}", "Name a text file with the token.") from None
+            why = explain_unread(error)
+            raise UsageError(f"--token-file: can't read the token: {why}", "Name a text file with the token.") from None
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):

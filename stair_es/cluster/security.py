@@ -92,10 +92,7 @@ class Security:
             if value is not None and not _TOKEN.fullmatch(value):
                 raise UsageError(f"{SECRETS[name]} holds spaces, line breaks or non-ASCII characters", "Give the bare value.")
         for name in ("user", "password"):
-            if not is_utf8(getattr(self, name) or ""):
-                raise UsageError(
-                    f"{SECRETS[name]} isn't UTF-8", f"Write it in UTF-8, for example in a file: {SECRETS[name]}_FILE."
-                )
+            check_utf8(SECRETS[name], getattr(self, name) or "")
 
     @property
     def method(self) -> Method:
@@ -157,8 +154,22 @@ def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None
     try:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n") or None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
-        raise UsageError(f"{variable}_FILE: can't read the file that it names: {reason}", _BARE_FILE) from None
+        raise UsageError(f"{variable}_FILE: can't read the file that it names: {explain_unread(error)}", _BARE_FILE) from None
+
+
+def explain_unread(error: OSError | ValueError) -> str:
+    """Return why a file of a secret can't be read, without its name: it may be the secret itself."""
+    return error.strerror or "" if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
+
+
+def check_utf8(variable: str, text: str) -> None:
+    """Check that the value of an environment variable can be encoded.
+
+    Raises:
+        UsageError: It can't; the value isn't shown.
+    """
+    if not is_utf8(text):
+        raise UsageError(f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.")
 
 
 def is_utf8(text: str) -> bool:

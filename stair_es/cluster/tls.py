@@ -6,7 +6,6 @@ import hashlib
 import os
 import socket
 import ssl
-from pathlib import Path
 from typing import Any
 
 import certifi
@@ -55,20 +54,14 @@ def _show(made: ssl.SSLContext, cert: str, key: str | None) -> None:
 
     for option, path in (("--client-cert", cert), ("--client-key", key)):
         if path is not None and not os.access(path, os.R_OK):
-            reason = f"{path} isn't readable" if _is_there(path) else "no such file"  # not named: it may be the key itself
+            there = os.path.exists(path)  # noqa: PTH110  Path.exists raises for what is too long for a path
+            reason = f"{path} isn't readable" if there else "no such file"  # not named: it may be the key itself
             raise UsageError(f"{option}: {reason}", "Give the path of a PEM file. Every worker needs it at this path.")
     try:
         made.load_cert_chain(cert, key, password=ask)
     except (ssl.SSLError, OSError) as error:
         hint = "Both are PEM files; without --client-key the certificate's file holds the key too."
         raise UsageError(f"--client-cert: {cert} and its key can't be used: {reason_of(error)}", hint) from None
-
-
-def _is_there(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # what is no path may be too long for one
-        return False
 
 
 def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from stair_es.cluster.security import Security, is_utf8, secret
+from stair_es.cluster.security import Security, check_utf8, secret
 from stair_es.dashboards.corpus import Product
 from stair_es.errors import UsageError
 from stair_es.urls import parse_url
@@ -153,8 +153,7 @@ def _check_login(values: Mapping[str, str | None]) -> None:
             f"the login for the dashboards has no {missing.lower()}", f"Set {PREFIX}{missing} (or {PREFIX}{missing}_FILE)."
         )
     for name in ("user", "password"):
-        if not is_utf8(values[name] or ""):
-            raise UsageError(f"{PREFIX}{SECRETS[name]} isn't UTF-8", f"Write it in UTF-8: {PREFIX}{SECRETS[name]}_FILE.")
+        check_utf8(f"{PREFIX}{SECRETS[name]}", values[name] or "")
     for name in ("api_key", "bearer_token"):
         value = values[name]
         if value is not None and not (value.isascii() and value.isprintable() and " " not in value):
