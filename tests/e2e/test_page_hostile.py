@@ -52,8 +52,8 @@ def test_hits_show_names_and_captions_as_they_are(hostile: Site, page: Page) -> 
         assert any(text and caption.startswith(text) for text in captions), caption[:60]
     expect(page.locator(".found .picture .none")).to_have_count(len(NAMES))  # no thumbnails, no broken images
     assert strange(page) == []
-    assert page.evaluate("document.title") == TITLE
-    assert page.locator("#title").inner_text() == TITLE
+    expect(page.locator("#title")).to_have_text(TITLE)
+    expect(page).to_have_title(TITLE)
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
     shot(page, "hostile")
 

@@ -40,8 +40,10 @@ def test_an_image_has_all_its_words(site: Site, page: Page) -> None:
     assert shown == sorted(shown, key=str.casefold)
     page.get_by_role("searchbox", name="find").fill("an")
     expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+    expect(page).to_have_title("giant-panda.jpg · page-photos")
     page.reload()
     expect(bars).to_have_count(sum("an" in word for word, _ in image["words"]))
+    expect(page).to_have_title("giant-panda.jpg · page-photos")
 
 
 def test_searching_with_an_image_s_words_all_or_chosen(site: Site, page: Page) -> None:

@@ -28,6 +28,7 @@ export function imageView(app) {
     route = next;
     if (!other) return drawWords();
     image = null;
+    app.drawTitle();
     parts.problem.replaceChildren();
     load();
   }
@@ -71,7 +72,7 @@ export function imageView(app) {
   function draw() {
     const name = visible(image.name);
     say(parts.name, name);
-    document.title = `${name} · ${app.title}`;
+    app.drawTitle();
     say(parts.caption, image.caption ? visible(image.caption) : "");
     parts.caption.hidden = !image.caption;
     parts.figure.replaceChildren(
@@ -116,7 +117,7 @@ export function imageView(app) {
   parts.find.addEventListener("input", () => change({ find: parts.find.value }, "find"));
   parts.sort.addEventListener("change", () => change({ sort: parts.sort.value }));
   parts.clear.addEventListener("click", () => change({ picked: [] }));
-  return { element: parts.element, show, grid: parts.near };
+  return { element: parts.element, show, grid: parts.near, name: () => (image ? visible(image.name) : "") };
 }
 
 const bare = (name) => name.replace(/^##/, "");

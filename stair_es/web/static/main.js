@@ -16,7 +16,7 @@ const byId = (id) => document.getElementById(id);
 const shell = document.body;
 const main = byId("main");
 const met = new Map(); // id -> name and thumbnail of the images that were seen: what a chip shows of one
-const app = { about: null, title: "stair-es", corpus: null, trouble: null, shell, go, know, meet };
+const app = { about: null, title: "stair-es", corpus: null, trouble: null, shell, go, know, meet, drawTitle };
 const views = { search: searchView(app), image: imageView(app), compare: compareView(app) };
 let route = null;
 let merged = "";
@@ -56,12 +56,18 @@ function show() {
 function drawShell() {
   const query = route.view === "search" ? route.query : NOTHING;
   put(byId("text"), query.text);
-  document.title = [route.view === "compare" ? "Compare" : visible(query.text), app.title].filter(Boolean).join(" · ");
+  drawTitle();
   for (const link of document.querySelectorAll("[data-nav]")) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
     set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
   }
   drawChips(query);
+}
+
+/** The tab's title: what is looked at, and the page's own. */
+function drawTitle() {
+  const looked = { search: () => visible(route.query.text), image: views.image.name, compare: () => "Compare" };
+  document.title = [looked[route.view](), app.title].filter(Boolean).join(" · ");
 }
 
 function drawChips(query) {
@@ -230,6 +236,7 @@ async function know() {
     app.about = await api.about();
     app.title = visible(app.about.title);
     byId("title").textContent = app.title;
+    drawTitle();
     app.corpus = await api.facets({});
   } catch (error) {
     app.trouble = error;
