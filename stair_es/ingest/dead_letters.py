@@ -10,6 +10,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from stair_es.config import Home
 from stair_es.errors import IngestError, SourceError, StairError, UsageError
 from stair_es.folders import make_private
@@ -52,6 +57,17 @@ class DeadLetters:
         Raises:
             IngestError: It can't, or it holds something else.
         """
+        self._try_place(remove=False)
+
+    def prepare(self) -> None:
+        """As `check`, and remove the letters of an earlier run.
+
+        Raises:
+            IngestError: The file can't be written, holds something else, or another run is writing it.
+        """
+        self._try_place(remove=True)
+
+    def _try_place(self, *, remove: bool) -> None:
         try:
             if self._is_special():
                 return
@@ -61,23 +77,17 @@ class DeadLetters:
                 make_private(self.path.parent)  # captions and names of files are in it
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not os.path.lexists(self.path)
-            if new or self.path.exists():  # through a dangling link it would make a file elsewhere
-                self._open().close()
-            if new:
-                self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def prepare(self) -> None:
-        """As `check`, and remove the letters of an earlier run.
-
-        Raises:
-            IngestError: The file can't be written, or holds something else.
-        """
-        self.check()
-        try:
-            if not self._is_special():
-                self.path.unlink(missing_ok=True)
+            if not (new or self.path.exists()):  # a dangling link: writing through it would make a file elsewhere
+                return self.path.unlink() if remove else None
+            with self._open() as file:
+                alone = _lock(file, alone=True)
+                if remove and not alone:
+                    raise IngestError(
+                        f"another run is writing dead letters to {self.path}",
+                        "Wait for it to end, or name another --dead-letters FILE.",
+                    )
+                if alone and (new or remove):
+                    self.path.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -115,7 +125,12 @@ class DeadLetters:
         self.count += 1
 
     def _open(self) -> IO[str]:
-        return open(self.path, "a", encoding="utf-8", opener=_private)
+        """Open the file to append, and hold it: no other run removes it meanwhile."""
+        while True:
+            file = _append(self.path)
+            if not _lock(file, alone=False) or os.fstat(file.fileno()).st_nlink:
+                return file
+            file.close()  # removed between the two steps: letters in it would be lost
 
     def _unwritable(self, error: OSError) -> IngestError:
         return IngestError(
@@ -146,6 +161,28 @@ def read_alias(path: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return alias if isinstance(alias, str) else None
+
+
+def _lock(file: IO[str], *, alone: bool) -> bool:
+    """Lock an open file with others or, without waiting, alone.
+
+    Returns:
+        Whether it is locked. Where there are no such locks (Windows, some network file systems), a lock with others isn't, and
+        one alone is taken as given.
+    """
+    if fcntl is None:
+        return alone
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return alone
+    return True
+
+
+def _append(path: Path) -> IO[str]:
+    return open(path, "a", encoding="utf-8", opener=_private)
 
 
 def _private(path: str, flags: int) -> int:

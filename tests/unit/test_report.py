@@ -3,12 +3,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from stair_es.cluster.words_sync import WordsReport
 from stair_es.errors import IngestError, UsageError
+from stair_es.ingest import dead_letters
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import KIND, DeadLetters
 from stair_es.ingest.manifest import Manifest
@@ -108,6 +109,37 @@ def test_letters_of_an_earlier_run_go_and_an_unwritable_place_is_told_at_once(tm
     assert not path.exists()
     with pytest.raises(IngestError, match="can't write dead letters"):
         DeadLetters(tmp_path, "photos").prepare()
+
+
+def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Path) -> None:
+    first, second = (DeadLetters(tmp_path / "dead.jsonl", "photos") for _ in range(2))
+    first.prepare()
+    second.prepare()  # neither has a letter yet: they will share the file
+    first.add(Outcome(A, "dead", "read", "why"))
+    second.check()
+    with pytest.raises(IngestError, match=r"another run is writing dead letters to .*dead\.jsonl"):
+        second.prepare()
+    second.add(Outcome(A, "dead", "read", "another"))
+    first.close()
+    second.close()
+    assert [json.loads(line)["reason"] for line in first.path.read_text().splitlines()] == ["why", "another"]
+    second.prepare()
+    assert not first.path.exists()
+
+
+def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is removed by another run between its opening and its lock."""
+    letters, locked = DeadLetters(tmp_path / "dead.jsonl", "photos"), dead_letters._lock
+
+    def lock_late(file: IO[str], *, alone: bool) -> bool:
+        monkeypatch.setattr(dead_letters, "_lock", locked)
+        letters.path.unlink()
+        return locked(file, alone=alone)
+
+    monkeypatch.setattr(dead_letters, "_lock", lock_late)
+    letters.add(Outcome(A, "dead", "read", "why"))
+    letters.close()
+    assert len(letters.path.read_text().splitlines()) == 1
 
 
 def test_the_manifest_keeps_uris_only_where_asked(tmp_path: Path) -> None:
