@@ -102,14 +102,25 @@ class ClusterSession:
         behind = self._check_alias(client, live)
         if behind == self.index:
             return Completion()  # by a run beside this one, perhaps
-        if behind:  # with no index behind it nobody loses one
-            reason = self._another_policy(client, live)
-            if not reason and self.options.swap != "always":
-                reason = self._unfinished(live, coverage)
-            if reason:
-                return Completion(unfinished=reason)
+        reason = self._stay_aside(client, coverage, live) if behind else self._stay_unsearched()
+        if reason:
+            return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
+
+    def _stay_aside(self, client: OpenSearch, coverage: Coverage, live: str) -> str:
+        """Why the build must not take the place of the index that is searched; "" if it may."""
+        reason = self._another_policy(client, live)
+        return reason or ("" if self.options.swap == "always" else self._unfinished(live, coverage))
+
+    def _stay_unsearched(self) -> str:
+        """Why the build must not take the alias that nothing stands behind any more, so that nobody loses an index."""
+        if self.options.swap != "never":
+            return ""
+        return (
+            f"--swap never: alias {self.alias} stands for no index any more. To let it stand for this one:"
+            f" PUT /{self.index}/_alias/{self.alias}"
+        )
 
     def _check_alias(self, client: OpenSearch, live: str | None) -> str:
         return indices.check_stands_for(client, self._connection, self.alias, self.index, live)

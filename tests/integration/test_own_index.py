@@ -120,6 +120,17 @@ def test_a_build_takes_the_place_of_an_index_that_was_removed_meanwhile(runs: Ru
     runs.check(runs.live(), COUNT, "first-1")
 
 
+def test_a_build_that_must_not_swap_stays_aside_where_the_index_was_removed(runs: Runs) -> None:
+    live = runs.run("second", Photos(0, 2)).index
+    report = runs.run_behind(Meanwhile(lambda: runs.client.indices.delete(index=live)), sink_options={"swap": "never"})
+    assert not report.swapped
+    assert report.unfinished.endswith(f"PUT /{report.index}/_alias/{runs.alias}")
+    assert not runs.client.indices.exists_alias(name=runs.alias)
+    runs.check(report.index, COUNT, "first-1")
+    runs.client.indices.put_alias(index=report.index, name=runs.alias)
+    assert runs.run().unchanged == COUNT
+
+
 def test_a_resync_deletes_nothing_elsewhere(runs: Runs) -> None:
     own = runs.run().index
     ids = tuple(sorted(runs.stored(own)))
