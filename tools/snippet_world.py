@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import ssl
 import sys
@@ -31,6 +32,8 @@ _TIMEOUT_S = 60
 _REGION = "eu-central-1"
 _CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
 """What pages use of a clone: copied, so that no page changes ours."""
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _STORE = {
     "AWS_ACCESS_KEY_ID": "testing",
@@ -102,6 +105,7 @@ def world(node_url: str, folder: Path) -> Iterator[World]:
                 "LANG": "C.UTF-8",
                 "COLUMNS": "100",
                 "BROWSER": "true",
+                **{name: os.environ[name] for name in _THREADS if name in os.environ},
                 "STAIR_ES_URL": node_url,
                 "AWS_ENDPOINT_URL": endpoint,
                 "SSL_CERT_FILE": str(trusted),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hub_server import Hub, environment, serving
 from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from warm_commands import run_warm
 
 from stair_es.model import catalogue
 from stair_es.model.hub_models import HUB_MODELS, HubModel
@@ -178,6 +179,4 @@ def test_encode_takes_a_short_name_from_the_environment(public: Hub, tmp_path: P
 
 
 def _stair_es(*arguments: str, url: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    script = Path(sys.executable).parent / "stair-es"
-    given = {**os.environ, **environment(url, home), **more}
-    return subprocess.run([str(script), *arguments], capture_output=True, text=True, check=False, env=given, timeout=120)
+    return run_warm(arguments, env={**os.environ, **environment(url, home), **more})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import pytest
 import tiny_sparse
 from hub_server import Hub, environment, serving
 from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
+from warm_commands import run_warm
 
 from stair_es.config import DEFAULT_MODEL
 from stair_es.model import catalogue
@@ -25,20 +25,17 @@ if TYPE_CHECKING:
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "tabby-cat.jpg"
-SCRIPT = Path(sys.executable).parent / "stair-es"
 NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture
 def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
-    """Run the console script, which learns of node and index from the environment; its hub can't be reached."""
+    """Run the command, which learns of node and index from the environment; its hub can't be reached."""
     kept = {name: value for name, value in os.environ.items() if name != "STAIR_ES_MODEL"}
     given = {**kept, **environment(NOWHERE, tmp_path / "hf"), "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
 
     def script(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(SCRIPT), *arguments], capture_output=True, text=True, check=False, timeout=240, env={**given, **more}
-        )
+        return run_warm(arguments, env={**given, **more})
 
     return script
 

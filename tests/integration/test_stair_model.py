@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_stair
+from warm_commands import run_warm
 
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.inputs import image_vector
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
-SCRIPT = Path(sys.executable).with_name("stair-es")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _stair_es(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [str(SCRIPT), *map(str, arguments)]
-    found = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=found)
+    return run_warm([*map(str, arguments)], env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
 
 
 def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:

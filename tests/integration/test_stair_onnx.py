@@ -16,6 +16,7 @@ import onnx
 import pytest
 import tiny_stair
 from numpy.typing import NDArray
+from warm_commands import run_warm
 
 from stair_es.errors import ModelError
 from stair_es.model import catalogue
@@ -165,8 +166,7 @@ def test_narrow_precision_is_not_for_graphs(folder: Path) -> None:
 
 
 def _stair_es(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("stair-es")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return run_warm(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_the_command(tmp_path: Path) -> None:
