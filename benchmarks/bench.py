@@ -2,7 +2,7 @@
 
     python benchmarks/bench.py                       # the short form: minutes on two cores
     python benchmarks/bench.py --form long           # hours: for a machine of one's own
-    python benchmarks/bench.py --only ingest sink    # the others' sections stay as they are
+    python benchmarks/bench.py --only ingest sink    # the others' sections stay, if their records are here
     python benchmarks/bench.py --render              # the page alone, of what is kept
 
 Each benchmark is a process of its own with `--json`; what it found is kept below `build/bench`, with its output. One that fails
@@ -52,6 +52,12 @@ def main() -> int:
     given = parser.parse_args()
     wanted = [] if given.render else [run for run in RUNS if not given.only or run.name in given.only]
     kept = given.kept / given.form
+    unknown = [run.name for run in RUNS if run not in wanted and not (kept / f"{run.name}.json").is_file()]
+    if unknown and given.out.is_file():
+        parser.error(
+            f"{given.out} would lose the sections of {', '.join(unknown)}: there is no record of them in {kept}. "
+            "Run these too, or name another page: --out FILE"
+        )
     with own_node(needed=bool(wanted)):
         done = run_all(wanted, given.form, kept)
     records = {run.name: Record.read(file) for run in RUNS if (file := kept / f"{run.name}.json").is_file()}

@@ -181,3 +181,16 @@ def test_real_runs_are_kept_and_shown(bench: dict[str, ModuleType], tmp_path: Pa
     assert "| jsonl   | 10      |" in section(page.read_text(), "### listing")
     assert "`python benchmarks/listing.py --entries 10 --tree-entries 10`" in page.read_text()
     assert bad.reason in section(page.read_text(), "### shell")
+
+
+def test_a_page_loses_no_section_for_want_of_a_record(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("measured long ago")
+    program = [sys.executable, str(ROOT / "benchmarks" / "bench.py"), "--render", "--kept", str(tmp_path), "--out", str(page)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "would lose the sections of query, " in done.stderr
+    assert page.read_text() == "measured long ago"
+    page.unlink()
+    subprocess.run(program, capture_output=True, check=True)
+    assert "not run" in page.read_text()
