@@ -15,7 +15,8 @@ from .record import Record
 _TARGET = {"short": "make bench", "long": "make bench BENCH=long"}
 _HEAD = """# Benchmarks
 
-`{target}` runs all of [`benchmarks/`](../benchmarks) and wrote this page; `make bench ONLY="ingest sink"` renews a part of it, where the records of the others are kept (`build/bench`).
+`{target}` runs all of [`benchmarks/`](../benchmarks) and wrote this page; `make bench ONLY="ingest sink"` renews a part of it,
+where the records of the others are kept (`build/bench`).
 This is the {form} form{other}. A ratio is ours over theirs, both measured in the same run; "at most" stands where less is better.
 Ratios say more than times and rates, which are this machine's. Where nothing else was set as a goal, it is to be as good as the
 other: 1."""
