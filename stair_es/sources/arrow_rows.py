@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, BinaryIO, TypeAlias
 
 from stair_es.errors import ReadError
@@ -40,13 +41,20 @@ def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -
         return
     size = _rows_at_a_time(whole, check_dictionaries(whole, file, group, limits), group)
     for batch in whole.iter_batches(batch_size=size, row_groups=[group], columns=list(limits), use_threads=False):
-        names = list(dict.fromkeys(batch.schema.names))
-        columns = [batch.column(batch.schema.names.index(name)) for name in names]  # of columns of one name the first
-        for values in zip(*map(_values, columns, [limits[name] for name in names]), strict=True):
-            row = dict(zip(names, values, strict=True))
+        columns = {name: batch.column(place) for name, place in find_places(batch.schema.names).items()}
+        for values in zip(*(_values(column, limits[name]) for name, column in columns.items()), strict=True):
+            row = dict(zip(columns, values, strict=True))
             wrong = next((f"column {name!r}: {value}" for name, value in row.items() if isinstance(value, ReadError)), None)
             yield wrong or row
         del batch, columns  # before the next one is made
+
+
+def find_places(names: list[str]) -> dict[str, int]:
+    """Return the place of each column name, of columns of one name that of the first."""
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, place)
+    return places
 
 
 def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
@@ -55,11 +63,11 @@ def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[s
     Raises:
         ReadError: One has more than `DICTIONARY_BYTES`.
     """
-    meta, found = whole.metadata.row_group(group), dict[int, int]()
+    meta, wanted, found = whole.metadata.row_group(group), frozenset(names), dict[int, int]()
     for number in range(meta.num_columns):
         column = meta.column(number)
         path = column.path_in_schema
-        if any(path == name or path.startswith(f"{name}.") for name in names):
+        if not wanted.isdisjoint(accumulate(path.split("."), "{}.{}".format)):
             found[number] = _dictionary_bytes(file, column)
             if found[number] > DICTIONARY_BYTES:
                 raise ReadError(

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.extras import need
 from stair_es.sources.arguments import PARQUET, ends_with
-from stair_es.sources.arrow_rows import Row, reopened, rows_of
+from stair_es.sources.arrow_rows import Row, find_places, reopened, rows_of
 from stair_es.sources.cells import CellOf
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
@@ -43,8 +43,10 @@ class Parquet(Table):
             raise UsageError(
                 f"{table.uri} has no column with an image", f"Name one of {', '.join(schema.names)}: --image-column."
             )
-        in_cell = _holds_bytes(_type_of(schema, column))
-        names = [name for name in self._wanted(schema.names) if name != column and not _holds_bytes(_type_of(schema, name))]
+        types = schema.types
+        binary = {name for name, place in find_places(schema.names).items() if _holds_bytes(types[place])}
+        in_cell = column in binary
+        names = [name for name in self._wanted(schema.names) if name != column and name not in binary]
         whole = reopened(whole, file)
         limits = dict.fromkeys(names, FIELDS_BYTES) | ({} if in_cell else {column: LINE_BYTES})  # it may hold a data: URI
         first = 0
@@ -88,11 +90,6 @@ def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
         return by_name
     binary = [field.name for field in schema if _holds_bytes(field.type)]
     return str(binary[0]) if len(binary) == 1 else None
-
-
-def _type_of(schema: Any, name: str) -> Any:  # noqa: ANN401
-    """Return the type of a column, of those of one name the first."""
-    return schema.field(schema.names.index(name)).type
 
 
 def _holds_bytes(kind: Any) -> bool:  # noqa: ANN401
