@@ -9,6 +9,7 @@ from itertools import islice
 
 from stair_es.config import MAX_PIXELS
 from stair_es.errors import DecodeError
+from stair_es.sources.exif import HEAD, MAX_HEADS, skip_heads
 from stair_es.sources.jpeg import APP1, APP2, read_segments
 from stair_es.sources.tiff import MAX_ENTRIES, Tiff
 
@@ -25,7 +26,7 @@ MAX_NUMBERS = 1_000_000
 MAX_BLOCK_BYTES = 64_000_000
 """That the entries of an EXIF block may name together: several may name the same bytes, and each gets a copy."""
 MAX_BLOCKS = 64
-"""Of EXIF in a JPEG, 65,533 bytes each: Pillow copies those before for each. Also how often one may say that it is EXIF."""
+"""Of EXIF in a JPEG, 65,533 bytes each: Pillow copies those before for each."""
 MAX_READS = 1_000_000
 """Calls with which a decoder takes the file in. They take large parts of it, except for headers, and except where a decoder
 is written in Python and takes one byte or pixel at a time: BMP with run lengths, PPM of other than 255 levels."""
@@ -35,8 +36,7 @@ MAX_COMMENTS = 1_000
 """In a plain PNM: each is cut out by a copy of what follows."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 """What begins one. In data that is compressed no byte 255 comes before another one than 0."""
-_EXIF, _MPF = b"Exif\0\0", b"MPF\0"
-_REPEATED = re.compile(rb"(?:Exif\0\0){0,%d}" % (MAX_BLOCKS + 1))
+_MPF = b"MPF\0"
 _PLACES = (273, 324)
 """Tags of a TIFF: where its strips or tiles are."""
 _SIDES = (322, 323)
@@ -100,22 +100,17 @@ def _check_jpeg(data: bytes) -> None:
         raise DecodeError(f"decompression bomb? {scans:,} scans exceed the limit of {MAX_SCANS}")
     exif, mpf = [], b""
     for marker, begins, ends in islice(read_segments(data), MAX_READS):
-        if marker == APP1 and data.startswith(_EXIF, begins, ends):
-            exif.append(data[begins + len(_EXIF) : ends])
+        if marker == APP1 and data.startswith(HEAD, begins, ends):
+            exif.append(data[begins + len(HEAD) : ends])
             if len(exif) > MAX_BLOCKS:
                 raise DecodeError(f"decompression bomb? more than {MAX_BLOCKS} EXIF segments")
         elif marker == APP2 and data.startswith(_MPF, begins, ends):
             mpf = data[begins + len(_MPF) : ends]
-    _check_directories(Tiff(_without_heads(b"".join(exif))), MAX_BLOCK_BYTES)  # Pillow joins them
-    _check_directories(Tiff(mpf), MAX_BLOCK_BYTES)  # and takes the last of these
-
-
-def _without_heads(block: bytes) -> bytes:
-    """Return a block of EXIF from where Pillow reads its directory: it goes over what says again that it is EXIF."""
-    heads = len(_REPEATED.match(block)[0])  # type: ignore[index]  # may be empty
-    if heads > MAX_BLOCKS * len(_EXIF):
-        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_BLOCKS} times")
-    return block[heads:]
+    block = skip_heads(b"".join(exif))  # Pillow joins them
+    if block.startswith(HEAD):
+        raise DecodeError(f"decompression bomb? its EXIF begins more than {MAX_HEADS} times")
+    _check_directories(Tiff(block), MAX_BLOCK_BYTES)
+    _check_directories(Tiff(mpf), MAX_BLOCK_BYTES)  # Pillow takes the last of these
 
 
 def _check_tiff(data: bytes, max_pixels: int) -> None:

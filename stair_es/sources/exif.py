@@ -13,8 +13,10 @@ from typing import Any
 from stair_es.sources.tiff import Entry, Tiff
 
 _EXIF_DIRECTORY, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
-_PREFIX = re.compile(rb"(?:Exif\0\0){0,64}")
-"""A limit, since each time takes 11 bytes beside it."""
+HEAD = b"Exif\0\0"
+MAX_HEADS = 64
+"""How often a block may say that it is EXIF: going over one takes 11 bytes beside it."""
+_HEADS = re.compile(rb"(?:Exif\0\0){0,%d}" % MAX_HEADS)
 _LONGEST_HEX = 1 << 20
 """Characters: eight times as many as the longest block of a JPEG has."""
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
@@ -23,7 +25,12 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 def find_exif(info: Mapping[Any, Any]) -> bytes:
     """Return the EXIF block of what Pillow found in a file beside its pixels; empty if there is none."""
     block = info.get("exif") or _from_hex(info.get("Raw profile type exif"))
-    return block[_PREFIX.match(block).end() :] if isinstance(block, bytes) else b""  # type: ignore[union-attr]  # may be empty
+    return skip_heads(block) if isinstance(block, bytes) else b""
+
+
+def skip_heads(block: bytes) -> bytes:
+    """Return a block from behind what says that it is EXIF, at most `MAX_HEADS` times: Pillow goes over all of them."""
+    return block[_HEADS.match(block).end() :]  # type: ignore[union-attr]  # may be empty
 
 
 def read_exif(block: bytes) -> tuple[int | None, str | None]:

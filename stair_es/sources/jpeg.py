@@ -15,7 +15,7 @@ _FIRST = 0xC0
 
 
 def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """The segments of a file before its first scan: marker, where its bytes begin after the length, and where they end."""
+    """Yield the segments of a file before its first scan: marker, where its bytes begin after the length, and where they end."""
     at = 2
     while (found := _MARKER.search(data, at)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
         begins = found.end() + 2
