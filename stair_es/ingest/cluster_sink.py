@@ -102,25 +102,29 @@ class ClusterSession:
         behind = self._check_alias(client, live)
         if behind == self.index:
             return Completion()  # by a run beside this one, perhaps
-        reason = self._stay_aside(client, coverage, live) if behind else self._stay_unsearched()
-        if reason:
+        if reason := self._explain_unfinished(client, coverage, behind):
             return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
 
-    def _stay_aside(self, client: OpenSearch, coverage: Coverage, live: str) -> str:
-        """Why the build must not take the place of the index that is searched; "" if it may."""
-        reason = self._another_policy(client, live)
-        return reason or ("" if self.options.swap == "always" else self._unfinished(live, coverage))
+    def _explain_unfinished(self, client: OpenSearch, coverage: Coverage, behind: str) -> str:
+        """Return why the build must not take the alias; "" if it may.
 
-    def _stay_unsearched(self) -> str:
-        """Why the build must not take the alias that nothing stands behind any more, so that nobody loses an index."""
-        if self.options.swap != "never":
-            return ""
-        return (
-            f"--swap never: alias {self.alias} stands for no index any more. To let it stand for this one:"
-            f" PUT /{self.index}/_alias/{self.alias}"
-        )
+        Args:
+            client: Of the cluster.
+            coverage: Of this run.
+            behind: The index that the alias stands for; "" if it was removed meanwhile, so that nobody loses one.
+        """
+        swap = self.options.swap
+        if not behind:
+            how = f"To let it stand for this one: PUT /{self.index}/_alias/{self.alias}"
+            return f"--swap never: alias {self.alias} stands for no index any more. {how}" if swap == "never" else ""
+        reason = self._another_policy(client, behind)
+        if reason or swap == "always":
+            return reason
+        if swap == "never":
+            return f"--swap never: alias {self.alias} still stands for {behind}"
+        return self._explain_missing(behind, coverage)
 
     def _check_alias(self, client: OpenSearch, live: str | None) -> str:
         return indices.check_stands_for(client, self._connection, self.alias, self.index, live)
@@ -144,9 +148,7 @@ class ClusterSession:
             f" policy {'apply' if theirs else 'rollback'} --index {self.alias}, and run again"
         )
 
-    def _unfinished(self, live: str, coverage: Coverage) -> str:
-        if self.options.swap == "never":
-            return f"--swap never: alias {self.alias} still stands for {live}"
+    def _explain_missing(self, live: str, coverage: Coverage) -> str:
         others, dead = self._missing(live, coverage)
         if others:
             some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))

@@ -57,17 +57,17 @@ class DeadLetters:
         Raises:
             IngestError: It can't, or it holds something else.
         """
-        self._try_place(remove=False)
+        self._check_place(remove=False)
 
     def prepare(self) -> None:
-        """As `check`, and remove the letters of an earlier run.
+        """Remove the letters of an earlier run, after all that `check` does.
 
         Raises:
             IngestError: The file can't be written, holds something else, or another run is writing it.
         """
-        self._try_place(remove=True)
+        self._check_place(remove=True)
 
-    def _try_place(self, *, remove: bool) -> None:
+    def _check_place(self, *, remove: bool) -> None:
         try:
             if self._is_special():
                 return
@@ -79,8 +79,8 @@ class DeadLetters:
             new = not os.path.lexists(self.path)
             if not (new or self.path.exists()):  # a dangling link: writing through it would make a file elsewhere
                 return self.path.unlink() if remove else None
-            with self._open() as file:
-                alone = _lock(file, alone=True)
+            with self._open_held() as file:
+                alone = _lock_file(file, alone=True)
                 if remove and not alone:
                     raise IngestError(
                         f"another run is writing dead letters to {self.path}",
@@ -115,7 +115,7 @@ class DeadLetters:
         }
         try:
             if self._file is None:
-                self._file = self._open()
+                self._file = self._open_held()
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
@@ -124,11 +124,11 @@ class DeadLetters:
             raise self._unwritable(error) from error
         self.count += 1
 
-    def _open(self) -> IO[str]:
+    def _open_held(self) -> IO[str]:
         """Open the file to append, and hold it: no other run removes it meanwhile."""
         while True:
-            file = _append(self.path)
-            if not _lock(file, alone=False) or os.fstat(file.fileno()).st_nlink:
+            file = _open_to_append(self.path)
+            if not _lock_file(file, alone=False) or os.fstat(file.fileno()).st_nlink:
                 return file
             file.close()  # removed between the two steps: letters in it would be lost
 
@@ -163,7 +163,7 @@ def read_alias(path: Path) -> str | None:
     return alias if isinstance(alias, str) else None
 
 
-def _lock(file: IO[str], *, alone: bool) -> bool:
+def _lock_file(file: IO[str], *, alone: bool) -> bool:
     """Lock an open file with others or, without waiting, alone.
 
     Returns:
@@ -181,7 +181,7 @@ def _lock(file: IO[str], *, alone: bool) -> bool:
     return True
 
 
-def _append(path: Path) -> IO[str]:
+def _open_to_append(path: Path) -> IO[str]:
     return open(path, "a", encoding="utf-8", opener=_private)
 
 

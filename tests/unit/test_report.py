@@ -129,14 +129,14 @@ def test_a_run_does_not_remove_the_letters_that_another_is_writing(tmp_path: Pat
 
 def test_a_letter_never_goes_into_a_file_that_was_just_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is removed by another run between its opening and its lock."""
-    letters, locked = DeadLetters(tmp_path / "dead.jsonl", "photos"), dead_letters._lock
+    letters, locked = DeadLetters(tmp_path / "dead.jsonl", "photos"), dead_letters._lock_file
 
     def lock_late(file: IO[str], *, alone: bool) -> bool:
-        monkeypatch.setattr(dead_letters, "_lock", locked)
+        monkeypatch.setattr(dead_letters, "_lock_file", locked)
         letters.path.unlink()
         return locked(file, alone=alone)
 
-    monkeypatch.setattr(dead_letters, "_lock", lock_late)
+    monkeypatch.setattr(dead_letters, "_lock_file", lock_late)
     letters.add(Outcome(A, "dead", "read", "why"))
     letters.close()
     assert len(letters.path.read_text().splitlines()) == 1
