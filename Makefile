@@ -22,7 +22,7 @@ help:
 demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
-# Threads that wait for their like by spinning take the cores that the other worker's tests need.
+# BLAS threads spin while they wait, and would take the cores that the tests of the other worker need.
 test: export OMP_NUM_THREADS := 1
 test: export OPENBLAS_NUM_THREADS := 1
 test: $(VENV)/.installed-test browser

@@ -34,6 +34,7 @@ _CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose
 """What pages use of a clone: copied, so that no page changes ours."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Taken from the tests: see the Makefile."""
 
 _STORE = {
     "AWS_ACCESS_KEY_ID": "testing",

@@ -179,4 +179,4 @@ def test_encode_takes_a_short_name_from_the_environment(public: Hub, tmp_path: P
 
 
 def _stair_es(*arguments: str, url: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return run_warm(arguments, env={**os.environ, **environment(url, home), **more})
+    return run_warm(arguments, {**os.environ, **environment(url, home), **more})

@@ -35,7 +35,7 @@ def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
     given = {**kept, **environment(NOWHERE, tmp_path / "hf"), "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name}
 
     def script(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return run_warm(arguments, env={**given, **more})
+        return run_warm(arguments, {**given, **more})
 
     return script
 

@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _stair_es(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return run_warm([*map(str, arguments)], env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    return run_warm([*map(str, arguments)], {**os.environ, **environment})
 
 
 def test_encode_shows_the_words_of_images_and_texts(folder: Path) -> None:

@@ -166,7 +166,7 @@ def test_narrow_precision_is_not_for_graphs(folder: Path) -> None:
 
 
 def _stair_es(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return run_warm(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return run_warm(arguments, os.environ)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ export function imageView(app) {
     route = next;
     if (!other) return drawWords();
     image = null;
-    app.drawTitle();
     parts.problem.replaceChildren();
     load();
   }

@@ -48,6 +48,7 @@ function show() {
   for (const [name, view] of Object.entries(views)) view.element.hidden = name !== route.view;
   drawShell();
   views[route.view].show(route);
+  drawTitle();
   if (!app.corpus && !app.trouble && !knowing) know();
   if (moved && main.contains(document.activeElement) === false && document.activeElement === document.body)
     main.focus({ preventScroll: true });
@@ -56,7 +57,6 @@ function show() {
 function drawShell() {
   const query = route.view === "search" ? route.query : NOTHING;
   put(byId("text"), query.text);
-  drawTitle();
   for (const link of document.querySelectorAll("[data-nav]")) {
     if (link.dataset.nav === "back" || link.dataset.nav === "search") link.href = lastSearch;
     set(link, { "aria-current": link.dataset.nav === route.view ? "page" : null });
