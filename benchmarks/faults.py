@@ -91,7 +91,7 @@ def main() -> None:
     result = make_result(progress.tallies, about, remarks, {"seed": seed, "began": began, "ended": _now()})
     publish(result, given.json)
     if given.page:
-        write_page(given.page, result, _command(given, kinds, seed), machine, (before, load()))
+        write_page(given.page, result, _describe_command(given, kinds, seed), machine, (before, load()))
     if not is_clean(progress.tallies):
         raise SystemExit(1)
 
@@ -109,7 +109,7 @@ def _end(minutes: float | None) -> Callable[[], bool]:
     return lambda: stopped.is_set() or (minutes is not None and time.monotonic() > start + 60 * minutes)
 
 
-def _command(given: argparse.Namespace, kinds: list[str], seed: int) -> str:
+def _describe_command(given: argparse.Namespace, kinds: list[str], seed: int) -> str:
     """What gives the same rounds again, without the files of this machine."""
     minutes = "" if given.minutes is None else f" --minutes {given.minutes:g}"
     some = "" if kinds == list(KINDS) else f" --kinds {','.join(kinds)}"

@@ -127,7 +127,7 @@ class DeferredImages:
             if host.rests_until <= now:
                 count = min(len(host.images), _PORTION, most - len(due))
                 due += [replace(host.images.popleft(), waited_for=name) for _ in range(count)]
-        self._release(due)
+        self._release_images(due)
         self._next_due = min((host.rests_until for host in self._hosts.values() if host.images), default=math.inf)
         return due
 
@@ -161,7 +161,7 @@ class DeferredImages:
         self._bytes += bytes_of(image.item)
         self._next_due = min(self._next_due, host.rests_until)
 
-    def _release(self, images: Collection[Wanted]) -> None:
+    def _release_images(self, images: Collection[Wanted]) -> None:
         """Make room for others: these are no longer kept back."""
         self._images -= len(images)
         self._bytes -= sum(bytes_of(image.item) for image in images)
@@ -174,7 +174,7 @@ class DeferredImages:
         if host.refusals >= MAX_REFUSALS:
             host.given_up = f"{host.name}: not asked for, since {host.refusals} others got {_status_of(state.reason)} {waited}"
             failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
-            self._release(host.images)
+            self._release_images(host.images)
             host.images.clear()
             host.rests_until, host.waited_s, host.refusals, host.rests = now + self._patience_s, 0.0, 0, 0
         return failed

@@ -47,7 +47,7 @@ class Manifest:
         os.close(file)
         self._path = Path(path)
         try:
-            with self._translated():
+            with self._translate_errors():
                 self._db = sqlite3.connect(path, isolation_level=None)
             self._set_up()
         finally:
@@ -76,15 +76,15 @@ class Manifest:
             self._path.unlink()
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        with self._translated():
+        with self._translate_errors():
             return self._db.execute(statement, values)
 
     def _first(self, statement: str, values: tuple[object, ...] = ()) -> Any:  # noqa: ANN401  a row
-        with self._translated():
+        with self._translate_errors():
             return self._db.execute(statement, values).fetchone()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:

@@ -91,7 +91,7 @@ class Pump:
             StairError: A stage failed as a whole; what is under way is left to the lanes.
         """
         while True:
-            more = self._take(items)
+            more = self._take_listed(items)
             self._start(last=items.exhausted and not self._checking)
             if self._settled:
                 yield Batch(list(self._settled))
@@ -123,7 +123,7 @@ class Pump:
             return _LOOK_S
         return None if due_s is None else max(_LOOK_S, due_s)
 
-    def _take(self, items: Ahead[Item | Unlisted]) -> bool:
+    def _take_listed(self, items: Ahead[Item | Unlisted]) -> bool:
         """Take listed images; whether there may be more to take at once.
 
         Those without work to do (duplicates, images of a host that was given up) fill no queue: they are taken a few at a time,
@@ -142,7 +142,7 @@ class Pump:
 
     def _start(self, *, last: bool) -> None:
         if not self._todo_is_full():
-            self._put(self.deferred.take_due(self.lanes.batch_images))
+            self._line_up(self.deferred.take_due(self.lanes.batch_images))
         self._start_preparing(last=last)
         self._start_encoding()
         self._start_writing(last=not (self._todo or self._preparing or self._prepared or self._encoding))
@@ -159,9 +159,9 @@ class Pump:
             if isinstance(admitted, Outcome):
                 self._settled.append(admitted)
             elif admitted is not None:
-                self._put([admitted])
+                self._line_up([admitted])
 
-    def _put(self, images: Iterable[Wanted]) -> None:
+    def _line_up(self, images: Iterable[Wanted]) -> None:
         """Line images up for `prepare`."""
         for image in images:
             self._todo.append(image)

@@ -98,7 +98,7 @@ class _Cursor:
                     self._keep(self._next, value)
                 self._next += 1
             if self._next == self._rows:
-                self._release()  # what is kept serves the threads that are a little behind
+                self._close_file()  # what is kept serves the threads that are a little behind
             return value
 
     def _keep(self, row: int, value: Any) -> None:  # noqa: ANN401
@@ -126,11 +126,11 @@ class _Cursor:
 
     def close(self) -> None:
         """Let go of the file and of the values."""
-        self._release()
+        self._close_file()
         self._values.clear()
         self._next = self._bytes = 0
 
-    def _release(self) -> None:
+    def _close_file(self) -> None:
         self._batches = None
         self._open.close()
 

@@ -67,7 +67,7 @@ class RationedBytes(io.BytesIO):
 
 
 def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Nothing, if the file can be read in a time and a memory that go with its pixels.
+    """Check that a file can be read in a time and a memory that go with its pixels.
 
     Args:
         data: The file.

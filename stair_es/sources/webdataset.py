@@ -92,7 +92,7 @@ class Tars:
 
     def _samples(self, tar: Found) -> Iterator[Item | Unlisted]:
         sample = _Sample(key="")
-        for each in members(tar, self._options.reading.max_bytes, self._kind_of):
+        for each in members(tar, self._options.reading.max_bytes, self._find_kind):
             if self._is_left_out(each.name):
                 continue
             if isinstance(each, Broken):
@@ -128,7 +128,7 @@ class Tars:
             except (ValueError, ReadError) as error:
                 return f"left out of its sample's fields: {error}"
         else:
-            self._ignore(suffix)
+            self._count_ignored(suffix)
         return None
 
     def _text(self, sample: _Sample, suffix: str, data: bytes) -> None:
@@ -161,13 +161,13 @@ class Tars:
         if self._options.walk.hidden or not any(map(is_hidden, name.split("/"))):
             return False
         suffix = split_key(name)[1]
-        if self._kind_of(name):
+        if self._find_kind(name):
             self._hidden += 1
         else:
-            self._ignore(suffix)
+            self._count_ignored(suffix)
         return True
 
-    def _ignore(self, suffix: str) -> None:
+    def _count_ignored(self, suffix: str) -> None:
         last = "." + suffix.rpartition(".")[2] if suffix else ""
         self._ignored[last] = self._ignored.get(last, 0) + 1
 
@@ -176,7 +176,7 @@ class Tars:
             return suffix == self._options.image_column.lower().lstrip(".")
         return "." + suffix.rpartition(".")[2] in IMAGE_SUFFIXES
 
-    def _kind_of(self, name: str) -> MemberKind | None:
+    def _find_kind(self, name: str) -> MemberKind | None:
         suffix = split_key(name)[1]
         if self._is_image(suffix):
             return "image"
