@@ -48,5 +48,6 @@ def fill_node(place: Place, index: str, turn: int) -> Disturbed:
         disk.empty()
         if not node.running:
             node.start()
+        node.wait(lambda _: True)  # without room a node may give up being the cluster manager
         place.cluster.ask("POST", "/_cluster/reroute?retry_failed=true")
         return Disturbed(running.wait())
