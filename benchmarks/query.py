@@ -118,9 +118,9 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
             http.close()
         elif given.knn:
             sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-            from knn_node import knn_node
+            from opensearch_nodes import plugin_node
 
-            with knn_node(Path(folder), heap=given.heap, full_jit=True) as knn:
+            with plugin_node(Path(folder), heap=given.heap, full_jit=True) as knn:
                 http = Http(knn.url)
                 yield http
                 http.close()

@@ -12,7 +12,7 @@ import hashlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,12 +81,12 @@ def server(context: MavenContext, version: str) -> list[Artifact]:
     return found
 
 
-def plan(context: MavenContext, version: str) -> Iterable[tuple[str, Artifact]]:
+def plan(context: MavenContext, version: str, modules: Mapping[str, Module]) -> Iterable[tuple[str, Artifact]]:
     """Folder and artifact of every jar. A module gets what neither `lib` nor a module that it extends has ("jar hell")."""
     core = {key(a): a for a in server(context, version)}
     yield from (("lib", artifact) for artifact in core.values())
-    trees = {m.name: {key(a): a for a in resolve(context, MODULE, name, version)} for name, m in MODULES.items()}
-    for module in MODULES.values():
+    trees = {m.name: {key(a): a for a in resolve(context, MODULE, name, version)} for name, m in modules.items()}
+    for module in modules.values():
         seen = set(core).union(*(trees[name] for name in module.extends))
         yield from ((f"modules/{module.name}", a) for name, a in trees[module.name].items() if name not in seen)
 
@@ -115,9 +115,9 @@ def pin(entry: tuple[str, Artifact]) -> Jar:
     )
 
 
-def check_classes(entries: list[tuple[str, Artifact]]) -> None:
+def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, Module]) -> None:
     """Every module's class is in one of its jars, or the run ends."""
-    for module in MODULES.values():
+    for module in modules.values():
         wanted = module.classname.replace(".", "/") + ".class"
         jars = [artifact.resolve() for folder, artifact in entries if folder == f"modules/{module.name}"]
         if not any(wanted in zipfile.ZipFile(jar).namelist() for jar in jars):
@@ -133,11 +133,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=args.cache or Path(scratch), timeout=60)
-        entries = list(plan(context, args.version))
+        entries = list(plan(context, args.version, MODULES))
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda artifact: artifact.resolve(), {str(a): a for _, a in entries}.values()))
         jars = [pin(entry) for entry in entries]
-        check_classes(entries)
+        check_classes(entries, MODULES)
     modules = tuple(sorted(MODULES.values(), key=lambda m: m.name))
     lock = Lock(opensearch=args.version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
     args.out.write_text(lock.to_json(), encoding="utf-8")

@@ -221,5 +221,5 @@ def _open_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
     created = _create(client, alias, behind, wanted)
     if created:
         return OpenIndex(name=created, created=True, live=live.name, policy=live.policy)
-    [name] = client.indices.get_alias(name=behind)
+    [name] = client.indices.get_alias(index=behind, name=behind)
     return OpenIndex(name=name, created=False, live=live.name, policy=live.policy)

@@ -102,7 +102,9 @@ def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> 
 
 
 def _behind(client: OpenSearch, alias: str) -> list[str]:
-    return sorted(client.indices.get_alias(name=alias)) if client.indices.exists_alias(name=alias) else []
+    # With the alias as the index, too: without an index the right to read the aliases of all indices would be asked for.
+    found = client.indices.get_alias(index=alias, name=alias, ignore=[404])
+    return sorted(name for name, index in found.items() if isinstance(index, dict) and index.get("aliases"))
 
 
 def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from knn_node import knn_node
+from opensearch_nodes import plugin_node
 from opensearchpy import OpenSearch
 from PIL import Image
 
@@ -97,7 +97,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
 
 @pytest.fixture(scope="module")
 def knn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with knn_node(tmp_path_factory.mktemp("knn")) as node:
+    with plugin_node(tmp_path_factory.mktemp("knn")) as node:
         yield node.url
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from knn_node import knn_node
+from opensearch_nodes import plugin_node
 
 from stair_es.cluster.connect import Connection
 
@@ -13,7 +13,7 @@ TOKENS = {"near": {"dog": 0.1}, "middle": {"dog": 0.2}, "far": {"dog": 0.9}}
 
 
 def test_dense_and_sparse_are_ranked_in_one_node(tmp_path: Path) -> None:
-    with knn_node(tmp_path) as node:
+    with plugin_node(tmp_path) as node:
         client = Connection(url=node.url).client()
         dense = {
             "type": "knn_vector",

@@ -1,0 +1,215 @@
+"""OpenSearch as production has it, for tests and benchmarks: with the security plugin, or with k-NN and neural-search.
+
+::
+
+    with plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
+        print(node.url)
+    with secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
+        node.put_role("photos_reader", {...})
+        node.put_user("reader", "a long secret", ["photos_reader"])
+
+Always map `knn_vector` with `"engine": "lucene"`: the plugin's default, faiss, wants native code that isn't there, and the first
+document that is written to such a field ends the node.
+
+What they are made of is pinned in `opensearch_locks`. Everything listens on 127.0.0.1 and is fetched once a machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import ssl
+import zipfile
+from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+import opensearch_locks
+import trustme
+from cryptography.hazmat.primitives import serialization
+from java_tools import JRE
+from jgo.maven import MavenContext
+from node_process import SearchNode
+from opensearch_locks import Plugin
+from search_nodes import free_port
+
+from stair_es.config import Home
+from stair_es.errors import NodeError
+from stair_es.node.exclusive import exclusive
+from stair_es.node.launch import command, prepare, settings
+from stair_es.node.layout import ensure_layout
+from stair_es.node.lockfile import Jar, Lock
+from stair_es.node.resolve import defect, fetch, maven
+from stair_es.node.spec import NodeSpec
+
+__all__ = ["ADMIN", "SecuredNode", "plugin_node", "secured_node"]
+
+ADMIN = ("admin", "admin")
+"""Name and password of the user that the security plugin's example configuration brings, who may do everything."""
+
+_REST_TIMEOUT_S = 30.0
+
+
+def plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+    """Return OpenSearch with k-NN and neural-search; not started yet.
+
+    Args:
+        base: The node's folder.
+        heap: Of the JVM.
+        full_jit: Whether to compile as a server that runs for long does; otherwise it starts quicker, as tests want it.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    version, port = opensearch_locks.SPARSE, free_port()
+    argv = _prepare(version, base, port, {}, heap=heap, full_jit=full_jit)
+    return SearchNode(f"OpenSearch {version} with neural-search", argv, port, base)
+
+
+def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
+    """Return OpenSearch with the security plugin, TLS and its example users; not started yet.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    version, port = opensearch_locks.SECURED, free_port()
+    config = _spec(base, port, heap=heap, full_jit=False).config
+    config.mkdir(parents=True, exist_ok=True)
+    authority = _write_certificates(config)
+    home = _lay_out(version)
+    shutil.copytree(home / "plugins" / "opensearch-security" / "config", config / "opensearch-security", dirs_exist_ok=True)
+    argv = _prepare(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
+    return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
+
+
+class SecuredNode(SearchNode):
+    """A node that asks for a login over TLS."""
+
+    def __init__(self, name: str, argv: list[str], port: int, base: Path, ca_file: Path) -> None:
+        """See `SearchNode`; `ca_file` is what a client has to trust."""
+        super().__init__(name, argv, port, base)
+        self.url = f"https://127.0.0.1:{port}"
+        self.ca_file = ca_file
+        context = ssl.create_default_context(cafile=str(ca_file))
+        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
+
+    def put_role(self, name: str, role: Mapping[str, Any]) -> None:
+        """Make or replace a role."""
+        self.ask("PUT", f"/_plugins/_security/api/roles/{name}", role)
+
+    def put_user(self, name: str, password: str, roles: list[str]) -> None:
+        """Make or replace a user. The plugin refuses a password that resembles the name."""
+        self.ask(
+            "PUT", f"/_plugins/_security/api/internalusers/{name}", {"password": password, "opendistro_security_roles": roles}
+        )
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
+        """Send a request by a client that isn't ours; return the JSON of the answer.
+
+        Raises:
+            OSError: No answer, or a status from 400 on.
+        """
+        token = b64encode(":".join(login).encode()).decode()
+        headers = {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with self._opener.open(Request(self.url + path, data, headers, method=method), timeout=_REST_TIMEOUT_S) as answer:
+            return json.load(answer)
+
+    def ask_health(self) -> dict[str, Any] | None:
+        """See `SearchNode`; None until the security index is there."""
+        try:
+            health: dict[str, Any] = self.ask("GET", "/_cluster/health")
+        except (OSError, ValueError):
+            return None
+        return health
+
+
+_SECURITY_SETTINGS: Mapping[str, Any] = {
+    "plugins.security.ssl.transport.pemcert_filepath": "node.pem",
+    "plugins.security.ssl.transport.pemkey_filepath": "node.key",
+    "plugins.security.ssl.transport.pemtrustedcas_filepath": "ca.pem",
+    "plugins.security.ssl.transport.enforce_hostname_verification": False,
+    "plugins.security.ssl.http.enabled": True,
+    "plugins.security.ssl.http.pemcert_filepath": "node.pem",
+    "plugins.security.ssl.http.pemkey_filepath": "node.key",
+    "plugins.security.ssl.http.pemtrustedcas_filepath": "ca.pem",
+    "plugins.security.allow_default_init_securityindex": True,
+    "plugins.security.restapi.roles_enabled": ["all_access"],
+}
+
+
+def _write_certificates(folder: Path) -> Path:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    (folder / "node.pem").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
+    pkcs8 = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )  # the plugin reads no other form
+    (folder / "node.key").write_bytes(pkcs8)
+    return folder / "ca.pem"
+
+
+def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
+    return NodeSpec(dist=_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
+
+
+def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
+    """Write the configuration; return the command line."""
+    dist = _lay_out(version)
+    spec = _spec(base, port, heap=heap, full_jit=full_jit)
+    prepare(spec)
+    values = {**settings(spec), "node.name": "test", **own}
+    text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+    (spec.config / "opensearch.yml").write_text(text, encoding="utf-8")
+    return command(spec, dist=dist, java=JRE, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+
+
+def _cache() -> Path:
+    return Home.from_env().path / "test-nodes"
+
+
+def _lay_out(version: str) -> Path:
+    """Return the distribution of a version, with its plugins."""
+    cache = _cache()
+    dist = ensure_layout(opensearch_locks.read(version), cache, print)
+    with exclusive(cache / ".lock", print, "unpacks plugins"):
+        for plugin in opensearch_locks.RELEASES[version].plugins:
+            if not (dist / "plugins" / plugin.folder).is_dir():
+                _unpack(plugin, dist / "plugins", cache)
+    return dist
+
+
+def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
+    """Build the plugin beside its place, and rename it into it."""
+    scratch = folder / f".tmp-{secrets.token_hex(4)}"
+    try:
+        with zipfile.ZipFile(_fetch_zip(plugin.archive, cache)) as archive:
+            archive.extractall(scratch)
+        if plugin.standalone:
+            descriptor = scratch / "plugin-descriptor.properties"
+            lines = descriptor.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if not line.startswith("extended.plugins=")]
+            descriptor.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        files = fetch(Lock(opensearch="", modules=(), jars=plugin.jars), maven(cache / ".jars"), lambda _count: None)
+        for jar in plugin.jars:
+            shutil.copyfile(files[jar.coordinates], scratch / jar.name)
+        scratch.rename(folder / plugin.folder)
+    finally:
+        # the server takes every folder beside it for a plugin
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fetch_zip(wanted: Jar, cache: Path) -> Path:
+    context = MavenContext(repo_cache=cache / ".jars", timeout=60)
+    path = Path(context.project(wanted.group, wanted.artifact).at_version(wanted.version).artifact(packaging="zip").resolve())
+    wrong = defect(path, wanted)
+    if wrong:
+        path.unlink(missing_ok=True)
+        raise NodeError(f"{wanted.coordinates}: {wrong}", "Try again; if it stays so, something on the way alters it.")
+    return path
