@@ -21,7 +21,7 @@ import numpy as np
 from common import options, publish
 from query import node
 from query_corpus import BATCH, load
-from query_load import Http, store_bytes, uri
+from query_load import FRESH_STATS, Http, store_bytes, uri
 from query_variants import Body, Variant, variants
 from result import Ratio, Result, Table
 
@@ -87,7 +87,7 @@ def measure(http: Http, vectors: list[SparseVector], variant: Variant) -> Size:
         layer = resources.load("mappings", "impacts")
         body["settings"]["index"].update(layer["settings"]["index"])
         body["mappings"]["properties"].update(layer["mappings"]["properties"])
-    body["settings"]["index"].update({"refresh_interval": "-1", "merge.policy.floor_segment": "2mb"})
+    body["settings"]["index"].update({"refresh_interval": "-1", "merge.policy.floor_segment": "2mb", **FRESH_STATS})
     for change in variant.index:
         change(body)
     http.ask("PUT", f"/{index}", body)

@@ -22,7 +22,17 @@ Body = dict[str, Any]
 DIMENSIONS = 384
 TIMEOUT_S, BUSY = 3600.0, 429
 
-_SETTINGS: Body = {"index": {"number_of_shards": 1, "number_of_replicas": 0, "refresh_interval": "30s"}}
+FRESH_STATS: Body = {"store.stats_refresh_interval": "0ms"}
+"""Setting below `index`. Without it `_stats/store` gives sizes of up to ten seconds ago."""
+
+_SETTINGS: Body = {
+    "index": {
+        "number_of_shards": 1,
+        "number_of_replicas": 0,
+        "refresh_interval": "30s",
+        **FRESH_STATS,
+    }
+}
 _URI: Body = {"uri": {"type": "keyword"}}
 _DENSE: Body = {
     "type": "knn_vector",
