@@ -20,6 +20,9 @@ from .remarks import say_left_out
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stair_es.cluster.token_ids import TokenIds
+    from stair_es.search.question import Question
+
 _SERVERS_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
@@ -40,6 +43,8 @@ def query(
     text_tower: options.TextTowerOption = "full",
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
+
+    But for `--shape seismic`: its keys are ids, and the index has them.
 
     The words are those of the model that you name, else of the model that the index names, else (no cluster answers) of the
     default model. The clauses are `rank_feature` unless `--shape` says what the cluster has.
@@ -66,8 +71,17 @@ def query(
     question = question_of(encoder, given, asking.reading_given())
     shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
     question = replace(question, vector=parts.kept)
-    ordered = not how.pipeline
-    asked = request_body(question, shape, max_clauses=max_clauses, k=k, after=cursor, two_phase=how.two_phase, ordered=ordered)
+    question, token_ids = _number(question, url, index) if shape == "seismic" else (question, None)
+    asked = request_body(
+        question,
+        shape,
+        max_clauses=max_clauses,
+        k=k,
+        after=cursor,
+        two_phase=how.two_phase,
+        ordered=not how.pipeline,
+        token_ids=token_ids,
+    )
     say_left_out(asked.cut, parts.dropped, shape, "--max-clauses")
     if as_json:
         emit_json(asked.body)
@@ -75,6 +89,18 @@ def query(
     plain(curl(asked.body, _safe(url), index, how.pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
         note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
+
+
+def _number(question: Question, url: str | None, index: str) -> tuple[Question, TokenIds]:
+    """Return the question in the words of the index, and its token ids."""
+    from contextlib import closing
+
+    from stair_es.search.known import look
+
+    connection = options.connection(url)
+    with closing(connection.client()) as client:
+        known = look(client, connection, index)
+    return known.asked_of(question), known.token_ids
 
 
 def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:

@@ -37,6 +37,8 @@ class Identity:
     """Everything else that makes documents differ."""
     fit: Fit | None = None
     """How images became squares, for queries by image to do the same; the id of the model counts it already."""
+    tokens: tuple[str, ...] = ()
+    """All tokens that vectors of the model can have, for an index that keeps their ids (see `token_ids`)."""
 
     @property
     def digest(self) -> str:
@@ -113,6 +115,7 @@ def about(identity: Identity, alias: str) -> dict[str, Any]:
         "settings": dict(identity.settings),
         "digest": identity.digest,
         "alias": alias,
+        **({"token_ids": list(identity.tokens)} if identity.tokens else {}),
     }
 
 

@@ -26,6 +26,8 @@ _FIRST_ELASTICSEARCH_ONLY = 7
 _COMPATIBLE = (7, 10, 2)
 _HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
 _SILENT = (403, 404, 405)
+NEURAL_SEARCH = "opensearch-neural-search"
+"""What the plugin calls itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,18 +112,44 @@ def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
         ClusterError: The cluster can't be asked.
     """
     try:
-        with translated(connection):
-            answer = client.transport.perform_request(
-                "GET", "/_nodes/plugins", params={"filter_path": "nodes.*.name,nodes.*.plugins.name"}
-            )
+        found = [names for _, names in _plugins_by_node(client, connection)]
     except AuthenticationFailed as error:
         raise QueryError(
             f"can't tell which plugins the cluster has: {error.message}",
             "Grant `cluster:monitor/nodes/info` to the user, or leave --shape out.",
         ) from None
-    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
-    found = [frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ())) for node in nodes]
     return frozenset.intersection(*found) if found else frozenset()
+
+
+def check_neural_search(client: OpenSearch, connection: Connection, target: Target) -> None:
+    """Raise UnsupportedTarget if a node lacks the plugin neural-search, as far as the user may know.
+
+    Raises:
+        UnsupportedTarget: If a node lacks it.
+        ClusterError: If the cluster can't be asked.
+    """
+    if not target.version:  # Serverless has it, and lists no plugins
+        return
+    try:
+        nodes = _plugins_by_node(client, connection)
+    except AuthenticationFailed:
+        return  # creating the index tells
+    lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
+    if lacking:
+        some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+        raise UnsupportedTarget(
+            f"{target.label} at {connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node: {some} lacks it",
+            "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
+        )
+
+
+def _plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[str, frozenset[str]]]:
+    """Return name and plugins of each node."""
+    params = {"filter_path": "nodes.*.name,nodes.*.plugins.name"}
+    with translated(connection):
+        answer = client.transport.perform_request("GET", "/_nodes/plugins", params=params)
+    nodes = answer.get("nodes", {}).values() if isinstance(answer, dict) else ()
+    return [(str(node.get("name")), frozenset(str(plugin.get("name")) for plugin in node.get("plugins", ()))) for node in nodes]
 
 
 def _root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from stair_es.errors import ModelNotFetched, StairError, UnknownModel
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
+from stair_es.model.wordpiece import load_vocabulary
 from stair_es.policy import WordPolicy
-from stair_es.search import vocabulary
 from stair_es.types import Fit
 
 BERT = "BERT, uncased"
@@ -61,7 +61,7 @@ def dead(known: ModelWords, seen: Iterable[str], policy: WordPolicy | None) -> t
 
 
 def _bert(why: str) -> ModelWords:
-    return ModelWords(words=_without_special(vocabulary.load().words), of=BERT, why=why)
+    return ModelWords(words=_without_special(load_vocabulary().words), of=BERT, why=why)
 
 
 def _without_special(words: Iterable[str]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stair_es.cluster.documents import IMPACT_SCALE
+from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
 from stair_es.search.cursor import ORDER, After, checked
@@ -18,7 +19,7 @@ from stair_es.types import SparseVector
 
 Clause = dict[str, Any]
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-UNREAD = ["thumbnail", "policy_undo"]
+UNREAD = ["thumbnail", "policy_undo", IDS_FIELD]
 """Large or internal: hits come without them."""
 
 
@@ -62,8 +63,8 @@ def request_body(
     k: int = 10,
     after: After | None = None,
     two_phase: TwoPhase | None = None,
-    explain: bool = False,
     ordered: bool = True,
+    token_ids: TokenIds | None = None,
 ) -> Asked:
     """The body of a `_search` request for the `k` best documents.
 
@@ -77,9 +78,9 @@ def request_body(
         after: Go on after the page whose cursor this is.
         two_phase: Find with few words first; takes the place of the total order, so that it goes with neither `after` nor
             `min_score`.
-        explain: Ask the engine to explain each score.
         ordered: In a total order, which takes `uri` and `sha256` as keywords, and no search pipeline that rescores; without it
             there are no pages.
+        token_ids: Those of the index, for the shape seismic.
 
     Raises:
         QueryError: As the builder of the shape, the options exclude each other, or `after` is no cursor.
@@ -94,7 +95,9 @@ def request_body(
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-        more = {"k": k} if shape == "seismic" else {}  # an approximate query has to know how many it should look for
+        more = (
+            {"k": k, "token_ids": token_ids} if shape == "seismic" else {}
+        )  # an approximate query has to know how many it should look for
         query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rest: Clause | None = None
@@ -113,8 +116,6 @@ def request_body(
         body |= _pages(after, ordered=ordered)
     if question.min_score is not None:
         body["min_score"] = question.min_score
-    if explain:
-        body["explain"] = True
     return Asked(body=body, sent=sent, cut=cut)
 
 

@@ -15,6 +15,7 @@ from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
+from stair_es.cluster.token_ids import TokenIds, no_table, tokens_of
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec, TextTower
@@ -58,6 +59,8 @@ class Known:
     """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
     policy: WordPolicy | None = None
     """The word policy of the index, if all that the name stands for have the same."""
+    tokens: tuple[str, ...] | None = None
+    """The table of token ids, if all that the name stands for have the same."""
 
     @cached_property
     def one(self) -> Fields:
@@ -72,6 +75,17 @@ class Known:
                 f"the name stands for indices of several field types ({found}): their queries differ", "Name one of the indices."
             )
         return next(iter(self.fields.values()))
+
+    @cached_property
+    def token_ids(self) -> TokenIds:
+        """The ids that documents have for tokens.
+
+        Raises:
+            IndexMismatch: There is no table of them, or not the same in all indices.
+        """
+        if self.tokens is None:
+            raise no_table(", ".join(sorted(self.fields)))
+        return TokenIds.from_tokens(self.tokens).under(self.policy)
 
     def asked_of(self, question: Question) -> Question:
         """The question in the words of the index: they become what its policy made of them in the documents."""
@@ -197,6 +211,7 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
         policy=_policy(answer),
+        tokens=_tokens(answer),
     )
 
 
@@ -254,6 +269,12 @@ def _policy(answer: Mapping[str, Mapping[str, Any]]) -> WordPolicy | None:
     """Of all indices; None where they differ, and each word is then looked for as it is."""
     policies = [state_of(found, name).policy for name, found in answer.items()]
     return policies[0] if len({policy and policy.digest for policy in policies}) == 1 else None
+
+
+def _tokens(answer: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...] | None:
+    """Of all indices; None where they differ, or one has none."""
+    tables = {tokens_of(found) for found in answer.values()}
+    return tables.pop() if len(tables) == 1 else None
 
 
 def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:

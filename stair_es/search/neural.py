@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
-from stair_es.search import vocabulary
 from stair_es.search.fit import SparseQuery, fit, made
 from stair_es.search.queries import TOKENS_FIELD
-from stair_es.search.vocabulary import Vocabulary
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
 MAX_TOKEN_WEIGHT = 64.0
 """Lucene's limit for the weight of a linear feature query, which the plugin hands on as it is."""
-IDS_FIELD = "token_ids"
-"""The field of `mappings/seismic.json`."""
 SEARCH_CEILING = 16.0
 """`quantization_ceiling_search` of that mapping, and its default: the plugin cuts heavier query weights down to it."""
 _LEAST = 2.0**-120
@@ -54,7 +51,7 @@ def seismic_query(
     field: str = IDS_FIELD,
     max_clauses: int = MAX_CLAUSES,
     k: int = 10,
-    words: Vocabulary | None = None,
+    token_ids: TokenIds | None = None,
 ) -> SparseQuery:
     """The approximate dot product by SEISMIC (OpenSearch 3.3 with the plugin), for a `sparse_vector` whose keys are numbers.
 
@@ -65,31 +62,33 @@ def seismic_query(
         field: The `sparse_vector` field.
         max_clauses: Only that many of the heaviest words are kept: small segments are asked with a clause each.
         k: How many hits are wanted: the plugin looks for no more in a segment.
-        words: The vocabulary that the documents were written with; BERT's if None.
+        token_ids: Those of the index, which has them in its mapping.
 
     Raises:
-        QueryError: As for `rank_features_query`, or a word has no number.
+        QueryError: As for `rank_features_query`, or a token has no id.
     """
     if k < 1:
         raise QueryError(f"k must be at least 1, got {k}")
     kept = fit(vector, max_clauses)
     scale = _power(kept[0][1] / SEARCH_CEILING)
     kept = _scalable(kept, scale)
-    ids = (words or vocabulary.load()).ids([word for word, _ in kept])
-    tokens = {str(number): boost / scale for number, (_, boost) in zip(ids, kept, strict=True)}
+    tokens = {str(number): boost / scale for number, (_, boost) in zip(_ids_of(kept, token_ids), kept, strict=True)}
     parameters = {"k": k, "top_n": len(tokens), "heap_factor": 1.0}
     inner = {"query_tokens": tokens, "method_parameters": parameters, **_boost(scale)}
     return made({"neural_sparse": {field: inner}}, kept, vector, scale=scale)
 
 
-def numbered(vector: SparseVector, words: Vocabulary | None = None) -> dict[str, float]:
-    """A document's vector for the field `token_ids`: numbers for words. Keep the words in `tokens`, to read them.
-
-    Raises:
-        QueryError: A word has no number.
-    """
-    ids = (words or vocabulary.load()).ids(vector.features)
-    return {str(number): weight for number, weight in zip(ids, vector.weights, strict=True)}
+def _ids_of(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[int]:
+    if token_ids is None:
+        raise QueryError("the shape seismic needs the token ids of the index", "Give token_ids, or search with a `Searcher`.")
+    unknown = token_ids.list_unknown(token for token, _ in kept)
+    if unknown:
+        named = ", ".join(repr(token) for token in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        raise QueryError(
+            f"the index has no id for {named}, so SEISMIC can't look for it",
+            "Take tokens of the model that wrote the index, or search exactly: leave --shape seismic out.",
+        )
+    return [token_ids.ids[token] for token, _ in kept]
 
 
 def _power(ratio: float) -> float:

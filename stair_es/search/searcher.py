@@ -176,11 +176,12 @@ class Searcher:
                 k=k,
                 after=after,
                 two_phase=how.two_phase,
-                explain=how.engine_explain,
                 ordered=known.ordered and not how.pipeline,  # the two-phase processor rescores: no sort beside it
+                token_ids=known.token_ids if shape == "seismic" else None,
             )
             try:
-                answer = self._send({**asked.body, "track_total_hits": total}, how.pipeline)
+                about = {"track_total_hits": total, **({"explain": True} if how.engine_explain else {})}
+                answer = self._send({**asked.body, **about}, how.pipeline)
             except ClusterUnreachable:
                 raise
             except ClusterError as error:  # a `rank_feature` clause on a `sparse_vector` field, for one

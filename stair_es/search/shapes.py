@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from stair_es.cluster.target import NEURAL_SEARCH
+from stair_es.cluster.token_ids import IDS_FIELD
 from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.search.impacts import IMPACTS_FIELD, impacts_query
-from stair_es.search.neural import IDS_FIELD, neural_sparse_query, seismic_query
+from stair_es.search.neural import neural_sparse_query, seismic_query
 from stair_es.search.queries import TOKENS_FIELD, rank_features_query, sparse_vector_query, weighted_tokens_query
 
 if TYPE_CHECKING:
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
 
 Shape = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "weighted_tokens", "impacts"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
-
-NEURAL_SEARCH = "opensearch-neural-search"
-"""What the plugin calls itself."""
 
 _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
     "rank_features": rank_features_query,
@@ -92,7 +91,7 @@ def build(shape: Shape, vector: SparseVector, *, max_clauses: int = MAX_CLAUSES,
         shape: The form.
         vector: The words of the query.
         max_clauses: What the engine takes at most.
-        more: What the shape's own builder takes besides: `field`, and for `seismic` `k` and `words`.
+        more: What the shape's own builder takes besides: `field`, and for `seismic` `k` and `token_ids`.
 
     Raises:
         QueryError: There is no such shape, the vector is empty, or a weight or a word is beyond an engine.
@@ -124,7 +123,7 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
     if not able:
         return f"it takes {needs}, and this is {target.label}"
     if shape == "seismic" and fields.seismic is None:
-        return f"the index has no field `{IDS_FIELD}` with the method seismic (mappings/seismic.json)"
+        return f"the index has no field `{IDS_FIELD}` with the method seismic (ingest with --vector seismic)"
     if shape == "impacts" and not fields.impacts:
         return "the index has no field `impacts` (ingest with --impacts)"
     if types is not None and fields.tokens not in types:

@@ -18,9 +18,9 @@ from opensearchpy import RequestError
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
 from stair_es.cluster.mapping import index_body
-from stair_es.cluster.target import plugins
+from stair_es.cluster.target import NEURAL_SEARCH, plugins
 from stair_es.errors import QueryError
-from stair_es.search.shapes import NEURAL_SEARCH, Fields, Shape, build, choose
+from stair_es.search.shapes import Fields, Shape, build, choose
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

@@ -200,7 +200,7 @@ def test_hostile_values_stay_where_they_are(site: Site) -> None:
             "from": nasty,
             "min_score": nasty,
             "track_total_hits": False,
-            "_source": {"excludes": ["thumbnail", "policy_undo"]},
+            "_source": {"excludes": ["thumbnail", "policy_undo", "token_ids"]},
             "sort": ORDER,
             "query": {"bool": {"should": [inner, caption], "minimum_should_match": 1, "filter": []}},
         }

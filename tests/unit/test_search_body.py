@@ -34,7 +34,7 @@ def test_a_vector_alone_is_the_clause_of_its_shape_in_a_total_order() -> None:
     assert body(Question(vector=VECTOR), k=3) == {
         "size": 3,
         "track_total_hits": False,
-        "_source": {"excludes": ["thumbnail", "policy_undo"]},
+        "_source": {"excludes": ["thumbnail", "policy_undo", "token_ids"]},
         "query": SPARSE,
         "sort": [
             {"_score": {"order": "desc"}},

@@ -11,24 +11,26 @@ import numpy as np
 import pytest
 
 from stair_es import resources
-from stair_es.cluster.target import Distribution, Target
-from stair_es.errors import QueryError, ResourceError
-from stair_es.search import vocabulary
+from stair_es.cluster.target import NEURAL_SEARCH, Distribution, Target
+from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
+from stair_es.errors import QueryError
+from stair_es.model.wordpiece import load_vocabulary
+from stair_es.search.fit import SparseQuery
 from stair_es.search.impacts import impacts_query, match_query
-from stair_es.search.neural import (
-    IDS_FIELD,
-    MAX_TOKEN_WEIGHT,
-    SEARCH_CEILING,
-    neural_sparse_query,
-    numbered,
-    seismic_query,
-)
-from stair_es.search.shapes import NEURAL_SEARCH, SHAPES, Fields, Shape, build, choose
-from stair_es.search.vocabulary import MAX_IDS, Vocabulary
+from stair_es.search.neural import MAX_TOKEN_WEIGHT, SEARCH_CEILING, neural_sparse_query, seismic_query
+from stair_es.search.shapes import SHAPES, Fields, Shape, build, choose
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("shape_*.json"))
-WORDS = [word for word in vocabulary.load().words if word.isalpha() and word.isascii() and word.islower()][:2000]
+BERT = load_vocabulary().words
+IDS = TokenIds.from_tokens(BERT)
+WORDS = [word for word in BERT if word.isalpha() and word.isascii() and word.islower()][:2000]
+
+
+def build_any(shape: Shape, vector: SparseVector, **more: Any) -> SparseQuery:  # noqa: ANN401
+    """The query of any shape; that of SEISMIC with BERT's ids."""
+    given: dict[str, Any] = {**more, "token_ids": IDS} if shape == "seismic" else more
+    return build(shape, vector, **given)
 
 
 def case(path: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def test_every_shape_has_a_golden_body() -> None:
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_golden_bodies(path: Path) -> None:
     golden = case(path)
-    query = build(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
+    query = build_any(golden["shape"], SparseVector.from_mapping(golden["vector"]), max_clauses=1024, **golden["options"])
     assert query.clause == golden["clause"]
     assert query.scale == golden["scale"]
     assert golden["documentation"]
@@ -69,66 +71,66 @@ class TestEveryShape:
     def test_the_weights_are_those_of_the_vector(self, shape: Shape) -> None:
         rng = np.random.default_rng(5)
         vector = SparseVector.from_pairs(zip(WORDS[:300], np.exp(rng.normal(0, 4, 300)).tolist(), strict=True))
-        query = build(shape, vector, max_clauses=1024)
+        query = build_any(shape, vector, max_clauses=1024)
         asked = weights(query.clause)
-        keys = {w: str(vocabulary.load().id(w)) if shape == "seismic" else w for w in vector.features}
+        keys = {w: str(IDS.ids[w]) if shape == "seismic" else w for w in vector.features}
         assert asked == {keys[word]: pytest.approx(weight, rel=1e-6) for word, weight in vector}
         assert query.sent.features == vector.features
         assert not len(query.cut)
 
     def test_the_lightest_words_are_cut_and_reported(self, shape: Shape) -> None:
         vector = SparseVector.from_pairs((word, 1 + i / 7) for i, word in enumerate(WORDS))
-        query = build(shape, vector, max_clauses=50)
+        query = build_any(shape, vector, max_clauses=50)
         assert len(weights(query.clause)) == 50
         assert query.sent.features == vector.features[:50]
         assert query.cut == SparseVector(vector.features[50:], vector.weights[50:])
 
     def test_the_limit_is_that_of_every_engine_unless_told_otherwise(self, shape: Shape) -> None:
-        assert len(build(shape, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).sent) == 1024
+        assert len(build_any(shape, SparseVector.from_mapping(dict.fromkeys(WORDS, 1.0))).sent) == 1024
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_below_1_is_refused(self, shape: Shape, limit: int) -> None:
         with pytest.raises(QueryError, match="max_clauses"):
-            build(shape, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
+            build_any(shape, SparseVector.from_mapping({"car": 1.0}), max_clauses=limit)
 
     def test_an_empty_vector_is_refused(self, shape: Shape) -> None:
         with pytest.raises(QueryError, match="no word"):
-            build(shape, SparseVector((), ()))
+            build_any(shape, SparseVector((), ()))
 
     @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e31, 1e39, 1e308])
     def test_weights_that_no_engine_multiplies_rightly_are_refused(self, shape: Shape, weight: float) -> None:
         with pytest.raises(QueryError, match="'car'"):
-            build(shape, SparseVector(("dog", "car"), (1.0, weight)))
+            build_any(shape, SparseVector(("dog", "car"), (1.0, weight)))
 
     def test_dust_is_cut_and_reported(self, shape: Shape) -> None:
-        query = build(shape, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
+        query = build_any(shape, SparseVector.from_mapping({"car": 1.0, "dust": 1e-60}))
         assert query.sent.features == ("car",)
         assert query.cut.features == ("dust",)
         with pytest.raises(QueryError, match="no word"):
-            build(shape, SparseVector.from_mapping({"dust": 1e-60}))
+            build_any(shape, SparseVector.from_mapping({"dust": 1e-60}))
 
     @pytest.mark.parametrize("word", ["\ud800", "x" * 40_000, "é" * 20_000])
     def test_words_that_no_engine_takes_are_refused(self, shape: Shape, word: str) -> None:
         with pytest.raises(QueryError, match="no engine takes the word"):
-            build(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
+            build_any(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
 
     def test_a_word_that_comes_twice_is_refused(self, shape: Shape) -> None:
         with pytest.raises(QueryError, match="twice"):
-            build(shape, SparseVector(("car", "car"), (1.0, 1.0)))
+            build_any(shape, SparseVector(("car", "car"), (1.0, 1.0)))
 
     def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, shape: Shape) -> None:
-        query = build(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
+        query = build_any(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
         assert query.sent.features == ("dog", "red")
         assert query.cut.features == ("car",)
 
     @pytest.mark.parametrize("weight", [2.0**-100, 1e-25, 2.0**100])
     def test_no_single_weight_makes_a_clause_without_words(self, shape: Shape, weight: float) -> None:
-        query = build(shape, SparseVector.from_mapping({"car": weight}))
+        query = build_any(shape, SparseVector.from_mapping({"car": weight}))
         assert list(weights(query.clause).values()) == [pytest.approx(weight)]
         assert query.sent.features == ("car",)
 
     def test_the_heaviest_and_the_lightest_possible_weights_stay_what_they_are(self, shape: Shape) -> None:
-        query = build(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
+        query = build_any(shape, SparseVector.from_mapping({"car": 2.0**100, "dog": 1.0}))
         asked = sorted(weights(query.clause).values())
         assert asked == pytest.approx([1.0, 2.0**100] if len(query.sent) == 2 else [2.0**100])
         assert {*query.sent.features, *query.cut.features} == {"car", "dog"}
@@ -155,12 +157,12 @@ def test_neural_sparse_order_is_that_of_the_vector_even_for_neighbouring_floats(
 
 def test_seismic_fills_the_upper_half_of_the_quantisation_and_drops_no_word_of_its_own() -> None:
     for heaviest in (0.001, 0.3, 1.0, 16.0, 17.0, 5000.0):
-        query = seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25)
+        query = seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25, token_ids=IDS)
         inner = query.clause["neural_sparse"][IDS_FIELD]
         assert SEARCH_CEILING / 2 < max(inner["query_tokens"].values()) <= SEARCH_CEILING
         assert inner["method_parameters"] == {"k": 25, "top_n": 2, "heap_factor": 1.0}
     with pytest.raises(QueryError, match="k must"):
-        seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0)
+        seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0, token_ids=IDS)
 
 
 def test_seismic_mapping_has_the_ceiling_that_queries_count_on_and_the_documented_form() -> None:
@@ -182,37 +184,14 @@ def test_two_phase_pipeline_is_written_as_documented() -> None:
     assert inner["tag"] == "stair-es-two-phase"
 
 
-def test_vocabulary_there_and_back() -> None:
-    words = vocabulary.load()
-    assert len(words.words) == 30_522
-    assert all(words.word(number) == word for number, word in enumerate(words.words) if words.id(word) == number)
-    assert numbered(SparseVector.from_mapping({"dog": 1.5, "##ing": 0.5})) == {"3899": 1.5, "2075": 0.5}
-
-
-def test_vocabulary_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "v.txt").write_text("red\ncar\n\u2028\n", encoding="utf-8")
-    words = vocabulary.load(tmp_path / "v.txt")
-    assert words == Vocabulary(("red", "car", "\u2028"))
-    assert seismic_query(SparseVector.from_mapping({"car": 1.0}), words=words).clause["neural_sparse"][IDS_FIELD][
-        "query_tokens"
-    ] == {"1": 16.0}
-    for number in (-1, 3):
-        with pytest.raises(QueryError, match="no number"):
-            words.word(number)
-    with pytest.raises(ResourceError, match=r"missing\.txt"):
-        vocabulary.load(tmp_path / "missing.txt")
-    with pytest.raises(ResourceError, match="twice"):
-        Vocabulary(("a", "a"))
-    with pytest.raises(ResourceError, match="numbers apart"):
-        Vocabulary(tuple(map(str, range(MAX_IDS + 1))))
-
-
-def test_unknown_words_are_named() -> None:
-    with pytest.raises(QueryError, match="'hundd', 'qqzz'") as failure:
-        seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}))
-    assert "vocabulary of the model" in failure.value.remedy
+def test_tokens_without_an_id_are_named() -> None:
+    with pytest.raises(QueryError, match="no id for 'hundd', 'qqzz', so") as failure:
+        seismic_query(SparseVector.from_mapping({"hundd": 2.0, "qqzz": 1.0, "dog": 1.0}), token_ids=IDS)
+    assert "leave --shape seismic out" in failure.value.remedy
     with pytest.raises(QueryError, match="and 2 more"):
-        numbered(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}))
+        seismic_query(SparseVector.from_mapping({f"unknown{i}": 1.0 for i in range(7)}), token_ids=IDS)
+    with pytest.raises(QueryError, match="needs the token ids"):
+        seismic_query(SparseVector.from_mapping({"dog": 1.0}))
 
 
 def test_impacts_leave_out_what_the_field_can_t_have_and_say_so() -> None:

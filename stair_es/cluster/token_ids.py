@@ -1,0 +1,89 @@
+"""Ids of tokens, for the field `token_ids`: OpenSearch's `sparse_vector` takes numbers for keys.
+
+The table is kept in the index, in `_meta.stair_es.token_ids`: a list of tokens whose position is the id. It comes with the
+request that creates the index and never changes, so that runs that start together agree on it, and snapshots carry it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stair_es.cluster.identity import ours
+from stair_es.cluster.retry import persistently
+from stair_es.errors import IndexMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.cluster.connect import Connection
+    from stair_es.policy import WordPolicy
+
+IDS_FIELD = "token_ids"
+"""The field of the documents, and the key of the table in `_meta.stair_es`."""
+MAX_IDS = 32_768
+"""The plugin keeps an id as a signed 16-bit number: larger ones would fall together or be negative."""
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """The id of each token of an index."""
+
+    ids: Mapping[str, int]
+
+    @classmethod
+    def from_tokens(cls, tokens: Sequence[str]) -> TokenIds:
+        """Build the table in which the position of a token is its id."""
+        return cls({token: position for position, token in enumerate(tokens)})
+
+    def under(self, policy: WordPolicy | None) -> TokenIds:
+        """Return the ids that documents under a policy have.
+
+        A new name that the table lacks takes the lowest id of the tokens that become it, since no document under the policy has
+        those any more. So a policy needs no change of the table.
+        """
+        added: dict[str, int] = {}
+        for token, target in (policy.becomes if policy else {}).items():
+            if token in self.ids and target not in self.ids:
+                added[target] = min(self.ids[token], added.get(target, MAX_IDS))
+        return TokenIds({**self.ids, **added}) if added else self
+
+    def convert(self, weights: Iterable[tuple[str, float]]) -> dict[str, float]:
+        """Return the weights of tokens by id, as JSON has it; tokens without an id are left out."""
+        return {str(self.ids[token]): weight for token, weight in weights if token in self.ids}
+
+    def list_unknown(self, tokens: Iterable[str]) -> list[str]:
+        """Return the tokens that have no id."""
+        return [token for token in tokens if token not in self.ids]
+
+
+def tokens_of(index: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the table of an index as the cluster describes it; None where there is none that can be read."""
+    tokens = ours(index).get(IDS_FIELD)
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        return None
+    return tuple(tokens) if len(set(tokens)) == len(tokens) <= MAX_IDS else None
+
+
+def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> TokenIds:
+    """Return the table of one index.
+
+    Raises:
+        IndexMismatch: It has none.
+        ClusterError: The cluster failed the request.
+    """
+    found = persistently(lambda: client.indices.get_mapping(index=name), connection)
+    tokens = tokens_of(found[name])
+    if tokens is None:
+        raise no_table(name)
+    return TokenIds.from_tokens(tokens)
+
+
+def no_table(name: str) -> IndexMismatch:
+    """Return the error for an index whose ids nobody can tell."""
+    return IndexMismatch(
+        f"index {name!r} has no table of token ids (`_meta.stair_es.{IDS_FIELD}`)",
+        "Build a new index: stair-es ingest SOURCE --vector seismic --index NEW",
+    )
