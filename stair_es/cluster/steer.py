@@ -20,6 +20,7 @@ from stair_es.cluster.retry import persistently
 from stair_es.cluster.steer_body import Layout, affected, script
 from stair_es.cluster.steer_task import Pass, Speed, Task
 from stair_es.cluster.swap import stands_for
+from stair_es.cluster.token_ids import IDS_FIELD, no_table
 from stair_es.cluster.words_index import look
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, IndexMismatch, UsageError
@@ -151,6 +152,8 @@ class Steering:
         while places:
             for place in places:
                 missing_fields(place.properties, f"index {place.name!r}")
+                if IDS_FIELD in place.properties and place.layout.token_ids is None:
+                    raise no_table(place.name)  # the field would go on saying what `tokens` doesn't any more
             done |= {place.name: self._steer(place, policy, speed, say, progress) for place in places}
             places = [place for place in self.places() if place.name not in done]
         return self._followed(done, say)
@@ -177,7 +180,7 @@ class Steering:
         fields = missing_fields(place.properties, f"index {place.name!r}") if policy else {}
         task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress)
         task.call_off()
-        task.check(script(policy, place.layout.top_words))
+        task.check(script(policy, place.layout))
         self._note(place.name, PolicyState(policy=policy, under_way="apply" if policy else "rollback"), fields)
         counts = self._passes(task, policy, place.layout)
         persistently(partial(self.client.indices.refresh, index=place.name), self.connection)
@@ -188,9 +191,9 @@ class Steering:
     @staticmethod
     def _passes(task: Task, policy: WordPolicy | None, layout: Layout) -> Counts:
         """Again and again until a pass went through without a conflict: then every document has been seen as it is."""
-        changed, vain, failed = 0, 0, dict[str, str]()
+        changed, vain, failed, steers = 0, 0, dict[str, str](), script(policy, layout)
         while True:
-            done = task.run({"query": affected(policy, layout, failed), "script": script(policy, layout.top_words)})
+            done = task.run({"query": affected(policy, layout, failed), "script": steers})
             changed += done.changed
             failed.update(done.failed)
             if done.complete and not done.conflicts:

@@ -11,6 +11,7 @@ from typing import Any
 from stair_es import vocab
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.identity import ours
+from stair_es.cluster.token_ids import TokenIds, tokens_of
 from stair_es.policy import WordPolicy
 
 _BESIDE = 8
@@ -27,6 +28,8 @@ class Layout:
     """Length of `top_tokens`."""
     max_clauses: int
     """What one query may have."""
+    token_ids: TokenIds | None = None
+    """Those of an index with the field `token_ids`, without a policy."""
 
     @classmethod
     def of(cls, index: Mapping[str, Any], max_clauses: int) -> Layout:
@@ -34,11 +37,21 @@ class Layout:
         tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
         settings = ours(index).get("settings", {})
         top_words = settings.get("top_words", DocumentSettings().top_words)
-        return cls(vector=tokens.get("type", "rank_features"), top_words=int(top_words), max_clauses=max_clauses)
+        table = tokens_of(index)
+        return cls(
+            vector=tokens.get("type", "rank_features"),
+            top_words=int(top_words),
+            max_clauses=max_clauses,
+            token_ids=None if table is None else TokenIds.from_tokens(table),
+        )
 
 
-def script(policy: WordPolicy | None, top_words: int) -> dict[str, Any]:
-    """The script that gives a document `policy`, or takes away what it has."""
+def script(policy: WordPolicy | None, layout: Layout) -> dict[str, Any]:
+    """The script that gives a document `policy`, or takes away what it has.
+
+    It gets the ids of all tokens, where there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
+    earlier policy.
+    """
     policy_params: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}}
     if policy:
         policy_params = {
@@ -47,7 +60,10 @@ def script(policy: WordPolicy | None, top_words: int) -> dict[str, Any]:
             "mute": {vocab.escape(word): True for word in policy.mute},
             "cap": {vocab.escape(word): most for word, most in policy.cap.items()},
         }
-    return {"lang": "painless", "source": _source(), "params": {**policy_params, "top_words": top_words}}
+    ids = layout.token_ids.under(policy).ids if layout.token_ids else None
+    token_ids = None if ids is None else {vocab.escape(token): str(id_) for token, id_ in ids.items()}
+    params = {**policy_params, "top_words": layout.top_words, "token_ids": token_ids}
+    return {"lang": "painless", "source": _source(), "params": params}
 
 
 @cache

@@ -11,6 +11,7 @@ from stair_es.cluster.identity import Identity, about, with_meta
 from stair_es.cluster.policy_state import PolicyState, check_asked, missing_fields, state_of, with_policy
 from stair_es.cluster.steer_body import Layout, affected, script
 from stair_es.cluster.steer_task import Pass, Speed
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import IndexMismatch, ResourceError
 from stair_es.policy import WordPolicy
 
@@ -18,8 +19,8 @@ POLICY = WordPolicy(name="p", mute=("a.b",), cap={"": 0.5}, merge={"dog": ("100%
 FEATURES = Layout(vector="rank_features", top_words=16, max_clauses=1024)
 
 
-def made(settings: dict[str, Any] | None = None) -> dict[str, Any]:
-    identity = Identity(model_name="m", model_id="m-1", settings=settings or {})
+def made(settings: dict[str, Any] | None = None, tokens: tuple[str, ...] = ()) -> dict[str, Any]:
+    identity = Identity(model_name="m", model_id="m-1", settings=settings or {}, tokens=tokens)
     return with_meta(resources.load("mappings", "image"), about(identity, "photos"))
 
 
@@ -50,10 +51,18 @@ def test_a_policy_of_more_words_than_clauses_goes_through_all_documents() -> Non
 
 
 def test_the_script_gets_escaped_words_and_no_policy_is_none() -> None:
-    params = {"digest": POLICY.digest, "becomes": {"100%25": "dog"}, "mute": {"a%2Eb": True}, "cap": {"%": 0.5}, "top_words": 3}
-    assert script(POLICY, 3)["params"] == params
-    assert script(None, 3)["params"] == {"digest": None, "becomes": {}, "mute": {}, "cap": {}, "top_words": 3}
-    assert len(script(POLICY, 3)["source"]) < 65_535  # what a cluster takes
+    params = {"becomes": {"100%25": "dog"}, "mute": {"a%2Eb": True}, "cap": {"%": 0.5}, "top_words": 16, "token_ids": None}
+    assert script(POLICY, FEATURES)["params"] == {"digest": POLICY.digest, **params}
+    none: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}, "top_words": 16, "token_ids": None}
+    assert script(None, FEATURES)["params"] == none
+    assert len(script(POLICY, FEATURES)["source"]) < 65_535  # what a cluster takes
+
+
+def test_the_script_gets_the_ids_that_documents_have_under_the_policy() -> None:
+    numbered = Layout.of(made(tokens=("a.b", "cat", "100%")), 1024)
+    assert numbered.token_ids == TokenIds({"a.b": 0, "cat": 1, "100%": 2})
+    assert script(None, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2"}
+    assert script(POLICY, numbered)["params"]["token_ids"] == {"a%2Eb": "0", "cat": "1", "100%25": "2", "dog": "2"}
 
 
 def test_the_layout_is_that_of_the_index() -> None:
