@@ -135,8 +135,13 @@ def ingest(
         ),
     ] = False,
     vector: Annotated[
-        Literal["rank_features", "sparse_vector"],
-        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's.", rich_help_panel=_DOCUMENTS),
+        Literal["rank_features", "sparse_vector", "seismic"],
+        typer.Option(
+            "--vector",
+            help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
+            " as well (OpenSearch 3.3 with neural-search).",
+            rich_help_panel=_DOCUMENTS,
+        ),
     ] = "rank_features",
     id_by: Annotated[
         Literal["uri", "content"],

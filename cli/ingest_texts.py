@@ -44,8 +44,12 @@ def ingest_texts(
     fit: options.FitOption = None,
     text_tower: options.TextTowerOption = "full",
     vector: Annotated[
-        Literal["rank_features", "sparse_vector"],
-        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
+        Literal["rank_features", "sparse_vector", "seismic"],
+        typer.Option(
+            "--vector",
+            help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
+            " as well (OpenSearch 3.3 with neural-search).",
+        ),
     ] = "rank_features",
     words_index: Annotated[
         bool | None,

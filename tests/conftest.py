@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+from opensearch_nodes import plugin_node
 from opensearchpy import OpenSearch
 from search_nodes import elasticsearch7, elasticsearch9, embedded
 
@@ -61,6 +62,13 @@ def elasticsearch9_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
             raise
         pytest.skip(str(error))
     with made as node:
+        yield node.url
+
+
+@pytest.fixture(scope="session")
+def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC. Its tests are of the xdist group `plugin_node`."""
+    with plugin_node(tmp_path_factory.mktemp("plugin-node")) as node:
         yield node.url
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stair_es.eval.dense import DenseEncoder
     from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
     from stair_es.ingest.sink import Completion, Coverage, Documents, Say, Session, SinkKind, SinkPlan, Writer
-    from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller
+    from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
     from stair_es.plugins import API_VERSION
     from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
     from stair_es.types import ImageSpec, Json, Pixels, SparseVector
@@ -69,6 +69,7 @@ __all__ = [
     "Stored",
     "Unlisted",
     "UsageError",
+    "Vocabulary",
     "Writer",
     "Written",
 ]
@@ -89,7 +90,7 @@ _HOMES = {
     "eval.dense": ("DenseEncoder",),
     "ingest.enrich": ("Candidate", "Enricher", "EnricherKind", "Enrichment"),
     "ingest.sink": ("Completion", "Coverage", "Documents", "Say", "Session", "SinkKind", "SinkPlan", "Writer"),
-    "model.encoder": ("Encoder", "EncoderKind", "ModelCard", "ModelSpec", "Speller"),
+    "model.encoder": ("Encoder", "EncoderKind", "ModelCard", "ModelSpec", "Speller", "Vocabulary"),
     "plugins": ("API_VERSION",),
     "sources.item": ("Item", "Place", "Read", "Reading", "Source", "SourceKind", "SourceOptions", "Unlisted"),
     "types": ("ImageSpec", "Json", "Pixels", "SparseVector"),

@@ -16,6 +16,7 @@ from stair_es.policy import Undo, WordPolicy
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
+    from stair_es.cluster.token_ids import TokenIds
     from stair_es.types import Json
 
 DOCUMENT_VERSION = 3
@@ -27,6 +28,7 @@ IMPACT_SCALE = 1000
 RESERVED = frozenset(
     {
         "tokens",
+        "token_ids",
         "top_tokens",
         "impacts",
         "uri",
@@ -66,8 +68,14 @@ class DocumentSettings:
     """What makes two images the same document: where they are, or their bytes."""
     impacts: bool = False
     """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
-    vector: Literal["rank_features", "sparse_vector"] = "rank_features"
-    """Field type of `tokens`; `sparse_vector` is Elasticsearch's."""
+    vector: Literal["rank_features", "sparse_vector", "seismic"] = "rank_features"
+    """Field type of `tokens`: `sparse_vector` is Elasticsearch's; `seismic` has `rank_features`, and beside them the field
+    `token_ids` for the approximate search of OpenSearch's plugin neural-search."""
+
+    @property
+    def tokens_type(self) -> Literal["rank_features", "sparse_vector"]:
+        """Type of the field `tokens`."""
+        return "sparse_vector" if self.vector == "sparse_vector" else "rank_features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +181,19 @@ def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: Word
         **({"impacts": impacts(vector)} if settings.impacts else {}),
         **({"policy": policy.digest, "policy_undo": _undo_field(undo)} if policy and undo else {}),
     }
+
+
+def with_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
+    """Return a document with the field `token_ids` beside `tokens`, for an index that keeps ids.
+
+    Tokens without an id are left out. A document without any lacks the field: an empty one makes the plugin refuse all others.
+
+    Args:
+        document: As it is without the field.
+        token_ids: Those under the policy that the document went through; None for an index without the field.
+    """
+    ids = token_ids.convert(stored_words(document["tokens"]).items()) if token_ids else {}
+    return {**document, **({"token_ids": ids} if ids else {})}
 
 
 def _undo_field(undo: Undo) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stair_es import resources
+from stair_es.cluster.token_ids import IDS_FIELD
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 if TYPE_CHECKING:
@@ -22,13 +23,16 @@ _LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
 """What the ledger searches and sorts by."""
 
 
-def index_body(target: Target, settings: DocumentSettings, *, override: Path | None = None) -> dict[str, Any]:
+def index_body(
+    target: Target, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
+) -> dict[str, Any]:
     """The body for `settings` on `target`, or the user's own, which is taken as it is.
 
     Args:
         target: What the cluster is.
         settings: What documents hold.
         override: A file with the user's own body.
+        largest_weight: That a token of a document can have; None where nobody knows.
 
     Raises:
         UnsupportedTarget: The cluster doesn't have a field type that `settings` ask for.
@@ -41,6 +45,8 @@ def index_body(target: Target, settings: DocumentSettings, *, override: Path | N
         return body
     if settings.vector == "sparse_vector":
         body = merged(body, sparse_vector(resources.load("mappings", "sparse-vector"), target.version))
+    if settings.vector == "seismic":
+        body = merged(body, seismic(resources.load("mappings", "seismic"), largest_weight))
     if settings.impacts:
         body = merged(body, resources.load("mappings", "impacts"))
     return body
@@ -56,6 +62,12 @@ def check_target(target: Target, settings: DocumentSettings) -> None:
         raise UnsupportedTarget(
             f"{target.label} has no `sparse_vector` field that stair-es can use: it takes Elasticsearch 8.15 or newer",
             "Leave --vector out: `rank_features` give the same scores on every cluster.",
+        )
+    if settings.vector == "seismic" and not target.supports_seismic:
+        raise UnsupportedTarget(
+            f"{target.label} has no approximate search over sparse vectors: it takes OpenSearch 3.3 or newer with the plugins"
+            " opensearch-knn and opensearch-neural-search",
+            "Leave --vector out: `rank_features` are searched exactly on every cluster.",
         )
     if settings.impacts and not target.supports_impacts:
         raise UnsupportedTarget(
@@ -73,6 +85,17 @@ def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[st
     return {**body, "settings": layer["settings"]} if version >= _VECTORS_HIDDEN else body
 
 
+def seismic(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
+    """Return the layer for SEISMIC. Pure.
+
+    The plugin keeps weights in 255 steps up to a ceiling, so this is best the largest weight that there is.
+    """
+    if largest_weight is None:
+        return dict(layer)
+    parameters = {"quantization_ceiling_ingest": largest_weight}
+    return merged(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": parameters}}}}})
+
+
 def merged(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     """`body` with `layer` laid over it, object by object. Pure."""
     return {
@@ -85,11 +108,13 @@ def merged(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_own(body: Mapping[str, Any], settings: DocumentSettings, path: Path) -> None:
-    needed = {"tokens": settings.vector, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
+    needed = {"tokens": settings.tokens_type, **_LEDGER, **({"impacts": "text"} if settings.impacts else {})}
+    needed |= {IDS_FIELD: "sparse_vector"} if settings.vector == "seismic" else {}
     fields = body.get("mappings", {}).get("properties", {})
     wrong = [f"{name}: {type_}" for name, type_ in needed.items() if fields.get(name, {}).get("type") != type_]
     if wrong:
+        layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
         raise ResourceError(
             f"mapping {path} lacks fields that ingest can't do without: {', '.join(wrong)}",
-            "Begin with mappings/image.json and add to it.",
+            f"Begin with mappings/image.json{layers}, and add to it.",
         )

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 from stair_es.errors import MissingExtra, ModelError, UsageError
 from stair_es.eval.dense import DenseEncoder, dense_of
 from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.encoder import Encoder, ModelSpec, Speller, Vocabulary
 from stair_es.model.stair_mini import StairMini
 from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.wordpiece import Vocabulary as WordPieces
 from stair_es.model.wordpiece import load_vocabulary
 
 _T = TypeVar("_T")
-
-
-@runtime_checkable
-class Vocabulary(Protocol):
-    """An encoder may tell which words its vectors can have."""
-
-    @property
-    def features(self) -> Sequence[str]:
-        """All of them, each once."""
 
 
 @dataclass(frozen=True, kw_only=True)

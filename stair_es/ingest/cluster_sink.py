@@ -20,6 +20,8 @@ from stair_es.cluster.ledger import Entry
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.policy_state import policy_of
 from stair_es.cluster.retry import RetryPolicy
+from stair_es.cluster.target import check_neural_search
+from stair_es.cluster.token_ids import TokenIds, read_token_ids
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, UsageError
 from stair_es.ingest.cluster_options import ClusterOptions
@@ -51,6 +53,8 @@ class ClusterSession:
     say: Say
     policy: WordPolicy | None
     """That of the index when the run began."""
+    token_ids: TokenIds | None
+    """Those of the index under that policy; None for one that keeps none."""
     words: bool
     """Whether the index has a words index."""
 
@@ -224,7 +228,9 @@ class Kind:
         options, client = ClusterOptions.of(plan.options), client_of(plan.connection)
         target = probe(client, plan.connection, RetryPolicy())
         indices.check_alias(plan.alias)
-        body = index_body(target, plan.document, override=options.mapping)
+        body = index_body(target, plan.document, override=options.mapping, largest_weight=plan.largest_weight)
+        if plan.document.vector == "seismic":
+            check_neural_search(client, plan.connection, target)
         fields = body.get("mappings", {}).get("properties", {})
         words = wish(client, plan.connection, plan.alias, options.words_index, fields)
         return _Asked(options=options, connection=plan.connection, target=target, body=body, words=words)
@@ -243,6 +249,9 @@ class _Asked:
 
 def _session(plan: SinkPlan, asked: _Asked, opened: OpenIndex, say: Say) -> ClusterSession:
     writer = ClusterWriter(connection=asked.connection, index=opened.name, policy=plan.bulk)
+    token_ids = None
+    if plan.document.vector == "seismic":
+        token_ids = read_token_ids(client_of(asked.connection), asked.connection, opened.name).under(opened.policy)
     return ClusterSession(
         writer=writer,
         index=opened.name,
@@ -254,6 +263,7 @@ def _session(plan: SinkPlan, asked: _Asked, opened: OpenIndex, say: Say) -> Clus
         began=plan.began,
         say=say,
         policy=opened.policy,
+        token_ids=token_ids,
         words=asked.words.on,
     )
 

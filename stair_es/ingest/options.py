@@ -16,8 +16,9 @@ from stair_es.cluster.index import Identity
 from stair_es.errors import ResourceError, UsageError
 from stair_es.ingest.enrich import EnricherSpec, build
 from stair_es.ingest.run_ray import RayOptions
-from stair_es.ingest.sink import HasPolicy, Session, SinkKind, SinkPlan
+from stair_es.ingest.sink import HasPolicy, HasTokenIds, Session, SinkKind, SinkPlan
 from stair_es.ingest.stages import Job
+from stair_es.ingest.vocabulary import find_tokens
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
@@ -73,8 +74,16 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
 
 
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
-    """What a run with these options that began at `began` (see `batch.now`) wants of its sink."""
+    """What a run with these options that began at `began` (see `batch.now`) wants of its sink.
+
+    Raises:
+        UsageError: Ids of tokens are asked of a sink that isn't the built-in one.
+        ModelError: The tokens of the model can't have ids, or the model is broken.
+    """
+    if options.document.vector == "seismic" and options.sink != "cluster":
+        raise UsageError(f"the sink {options.sink!r} keeps no ids of tokens", "Leave --vector seismic out.")
     card = catalogue.indexable(options.model.name, options.model.fit)
+    known = find_tokens(options.model, options.document)
     settings: dict[str, Json] = {
         **asdict(options.document),
         "enrichers": [*_enricher_versions(options)],
@@ -87,12 +96,14 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
             model_id=card.model_id,
             fit=card.image_spec.fit,
             settings=settings,
+            tokens=known.tokens,
         ),
         document=options.document,
         bulk=options.bulk,
         connection=connection,
         options=options.sink_options,
         policy=options.policy,
+        largest_weight=known.largest_weight,
         began=began,
     )
 
@@ -120,6 +131,7 @@ def job_of(options: IngestOptions, session: Session) -> Job:
         enrichers=options.enrichers,
         enricher_versions=_enricher_versions(options),
         policy=session.policy if isinstance(session, HasPolicy) else options.policy,
+        token_ids=session.token_ids if isinstance(session, HasTokenIds) else None,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from stair_es.cluster.connect import Connection
@@ -16,6 +17,7 @@ from stair_es.ingest.batch import Batch, Outcome, bytes_of, now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.lanes import Lanes
+from stair_es.ingest.losses import describe_losses
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
 from stair_es.ingest.pump import Pump
@@ -24,7 +26,7 @@ from stair_es.ingest.resync import remove_gone
 from stair_es.ingest.run_local import local_lanes
 from stair_es.ingest.run_ray import ray_lanes, start_ray
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
-from stair_es.ingest.stages import EMPTIED, Job
+from stair_es.ingest.stages import Job
 from stair_es.ingest.streams import Streams
 from stair_es.ray_session import mask_address
 from stair_es.sources.item import Item, Source, Unlisted
@@ -94,8 +96,8 @@ class _Run:
     say: Say
     progress: Progress
     through: Callable[[Batch], None]
-    emptied: int = 0
-    """Images that a word policy left no word."""
+    losses: Counter[str] = field(default_factory=Counter)
+    """Images by what searches won't find of them; see `describe_loss`."""
 
     def work(self, runner: Literal["local", "ray"], ahead: Ahead[Item | Unlisted]) -> Report:
         start = time.perf_counter()
@@ -108,8 +110,8 @@ class _Run:
                 deferred = DeferredImages(job.reading.urls.patience_s)
                 pump = Pump(lanes, Pace(policy), job.fresh, self._admit, self.books.traffic, deferred)
                 self._pump(pump, ahead)
-            if self.emptied:
-                self.say(f"the word policy leaves {self.emptied:,} images no word: they are stored, but no query finds them")
+            for sentence in describe_losses(self.losses, "images"):
+                self.say(sentence)
             self.books.removed = self._remove_gone() if self.options.resync else 0
         except StairError:
             self.say(self.books.describe_stop("images"))
@@ -128,7 +130,7 @@ class _Run:
         told_busy = told_listed = False
         for batch in pump.run(ahead):
             self.books.enter(batch)
-            self.emptied += sum(outcome.reason == EMPTIED for outcome in batch.outcomes())
+            self.losses.update(outcome.reason for outcome in batch.outcomes() if outcome.kind == "written" and outcome.reason)
             self.books.listing_done, self.books.encoder_idle = ahead.exhausted, pump.clock.idle_share
             self.books.waiting = pump.deferred.describe()
             self.through(batch)

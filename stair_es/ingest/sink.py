@@ -12,6 +12,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import Identity
 from stair_es.cluster.ledger import Entry, Stored
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.cluster.words_sync import WordsReport
 from stair_es.policy import WordPolicy
 
@@ -35,6 +36,8 @@ class SinkPlan:
     """The sink's own options; for the built-in one see `cluster_sink`."""
     policy: WordPolicy | None = None
     """What documents are to go through; None for what the sink has of its own (see `HasPolicy`)."""
+    largest_weight: float | None = None
+    """That a token of a document can have; None where nobody knows, or nothing depends on it."""
     began: str = ""
     """When the run began to list, as `ingested_at` has it: what was stored later, by a run beside it, it can't call gone."""
 
@@ -114,6 +117,14 @@ class HasPolicy(Protocol):
     """A session whose sink keeps a word policy: that is the one that documents go through."""
 
     policy: WordPolicy | None
+
+
+@runtime_checkable
+class HasTokenIds(Protocol):
+    """A session whose sink keeps ids of tokens, if it was asked to: documents get those."""
+
+    token_ids: TokenIds | None
+    """Those under the policy of the sink."""
 
 
 @dataclass(frozen=True, kw_only=True)

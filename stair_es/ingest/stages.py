@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stair_es.cluster.bulk import Sent
-from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint
+from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint, with_token_ids
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import DecodeError
 from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of, now
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
+from stair_es.ingest.losses import describe_loss
 from stair_es.ingest.read import read_parts
 from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
@@ -23,9 +25,6 @@ from stair_es.types import ImageSpec
 
 if TYPE_CHECKING:
     from stair_es.cluster.ledger import Stored
-
-EMPTIED = "the word policy leaves it no word"
-"""Reason of an image that is written, though no query will find it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +45,8 @@ class Job:
     """Asked once, on the driver: part of each fingerprint."""
     policy: WordPolicy | None = None
     """What documents' vectors go through; no part of the fingerprint."""
+    token_ids: TokenIds | None = None
+    """Those of the index under its policy, if it keeps any."""
 
     def fingerprint(self, sha256: str, item: Item) -> str:
         """What the document of these bytes and this item has as fingerprint."""
@@ -171,11 +172,11 @@ def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple
             documents = {
                 image.id: _document(image, job, written_at) for image in encoded
             }  # the same content twice is one document
-            emptied = {image.id for image in encoded if len(image.vector) and not documents[image.id]["tokens"]}
+            losses = {image.id: describe_loss(image.vector, documents[image.id], job.token_ids) for image in encoded}
             written = job.writer.write(list(documents.items()), chunk_bytes)
             sent = written.sent
             for batch in batches:
-                _settle(batch, written.outcomes, emptied)
+                _settle(batch, written.outcomes, losses)
         if touched:
             updated = job.writer.update([(image.id, {"version": image.version}) for image in touched])
             for batch in batches:
@@ -187,7 +188,7 @@ def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple
 
 
 def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
-    return document(
+    made = document(
         image.vector,
         image.facts,
         fields=image.fields,
@@ -197,13 +198,14 @@ def _document(image: Encoded, job: Job, written_at: str) -> dict[str, object]:
         settings=job.document,
         policy=job.policy,
     )
+    return with_token_ids(made, job.token_ids)
 
 
-def _settle(batch: Batch, refused: dict[str, str | None], emptied: set[str]) -> None:
+def _settle(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, str]) -> None:
     for i, image in batch.of(Encoded):
         reason = refused[image.id]
         if reason is None:
-            batch.images[i] = Outcome(image.item, "written", "write", EMPTIED if image.id in emptied else "", id=image.id)
+            batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
         else:
             batch.images[i] = Outcome(image.item, "dead", "write", reason)
 

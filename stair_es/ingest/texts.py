@@ -25,6 +25,7 @@ from stair_es.ingest.report import Books, Report
 from stair_es.ingest.sink import Say, SinkPlan
 from stair_es.ingest.streams import Streams
 from stair_es.ingest.texts_run import TextRun
+from stair_es.ingest.vocabulary import find_tokens
 from stair_es.model import catalogue
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def ingest_texts(
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
         card = catalogue.indexable(options.model.name, options.model.fit)
+        known = find_tokens(options.model, options.document)
         plan = SinkPlan(
             alias=options.alias,
             identity=Identity(
@@ -95,11 +97,13 @@ def ingest_texts(
                 model_id=card.model_id,
                 fit=card.image_spec.fit,
                 settings=options.settings,
+                tokens=known.tokens,
             ),
             document=options.document,
             bulk=options.bulk,
             connection=connection,
             options=options.sink_options,
+            largest_weight=known.largest_weight,
             began=now(),
         )
         session = cluster_sink.KIND.open(plan, say)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stair_es.cluster.documents import with_token_ids
 from stair_es.errors import StairError
 from stair_es.ingest.batch import Kind, Outcome, Stage, now
+from stair_es.ingest.losses import describe_loss, describe_losses
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.report import Books, Report
 from stair_es.ingest.sink import Coverage, Say
@@ -54,8 +57,8 @@ class TextRun:
     encoder: Encoder
     requests: int = 0
     busy: int = 0
-    emptied: int = 0
-    """Texts that a word policy left no word."""
+    losses: Counter[str] = field(default_factory=Counter)
+    """Texts by what searches won't find of them; see `describe_loss`."""
 
     def through(self, say: Say, progress: Callable[[Books], None]) -> Report:
         """Take all texts in.
@@ -81,8 +84,8 @@ class TextRun:
         finally:
             self.books.dead_letters.close()
         self.books.close()
-        if self.emptied:
-            say(f"the word policy leaves {self.emptied:,} texts no word: they are stored, but no query finds them")
+        for sentence in describe_losses(self.losses, "texts"):
+            say(sentence)
         if self.streams.dropped:
             say(f"columns left out, since documents can't have fields of these names: {', '.join(sorted(self.streams.dropped))}")
         return self._report(start)
@@ -119,10 +122,11 @@ class TextRun:
         wanted = [text for text in texts if text.id not in up_to_date]
         with self._timed("encode"):
             vectors = self.encoder.encode_texts([text.text for text in wanted]) if wanted else []
-        documents = {}
+        documents, losses = {}, {}
         for text, vector in zip(wanted, vectors, strict=True):
             if len(vector):
-                documents[text.id] = self._document(text, vector)
+                documents[text.id] = document = self._document(text, vector)
+                losses[text.id] = describe_loss(vector, document, self.session.token_ids)
             else:
                 fates[text.id] = _Fate("dead", "encode", NO_WORDS)
         if documents:
@@ -132,11 +136,12 @@ class TextRun:
             self.busy += sum(sent.busy for sent in written.sent)
             for id_, reason in written.outcomes.items():
                 fates[id_] = _Fate("written", "write") if reason is None else _Fate("dead", "write", reason)
-                self.emptied += reason is None and not documents[id_]["tokens"]
+                if reason is None and losses[id_]:
+                    self.losses[losses[id_]] += 1
         return fates
 
     def _document(self, text: Text, vector: SparseVector) -> dict[str, Any]:
-        return text_document(
+        made = text_document(
             text,
             vector,
             model_id=self.encoder.model_id,
@@ -144,6 +149,7 @@ class TextRun:
             settings=self.document,
             policy=self.session.policy,
         )
+        return with_token_ids(made, self.session.token_ids)
 
     @contextmanager
     def _timed(self, stage: Stage) -> Iterator[None]:

@@ -40,6 +40,15 @@ class Speller(Protocol):
         """The features of a word as people write it: itself, or its pieces; empty for what no vector has."""
 
 
+@runtime_checkable
+class Vocabulary(Protocol):
+    """An encoder that tells which tokens its vectors can have. One whose vectors have length 1 says so by `unit_length`."""
+
+    @property
+    def features(self) -> Sequence[str]:
+        """All of them, each once."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
     """What `stair-es models` says of a model, for people. What nobody knows is `unknown`."""

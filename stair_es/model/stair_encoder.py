@@ -115,6 +115,11 @@ class StairEncoder(OfCard):
         return _there(self._towers_of("dense").texts(texts)[1])
 
     @property
+    def unit_length(self) -> bool:
+        """Whether vectors have length 1, so that no weight is above 1."""
+        return self._config.similarity == "cosine"
+
+    @property
     def features(self) -> tuple[str, ...]:
         """All words that a vector may have."""
         with self._lock:

@@ -89,6 +89,11 @@ class StairMini(OfCard):
         return tuple(vocabulary.words[place] for place in dict.fromkeys(places))
 
     @property
+    def unit_length(self) -> bool:
+        """Whether vectors have length 1, so that no weight is above 1."""
+        return True
+
+    @property
     def features(self) -> tuple[str, ...]:
         """All words that a vector may have."""
         return self._mini.vocabulary.words

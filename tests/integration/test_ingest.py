@@ -20,7 +20,7 @@ from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id
 from stair_es.cluster.pace import Pace
-from stair_es.errors import ClusterError, IndexMismatch, IngestError
+from stair_es.errors import ClusterError, IndexMismatch, IngestError, UnsupportedTarget
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Wanted
 from stair_es.ingest.cluster_writer import ClusterWriter
@@ -296,3 +296,12 @@ def test_an_interrupt_calls_off_the_wait_for_a_cluster_that_is_away(tmp_path: Pa
             raise KeyboardInterrupt
         with pytest.raises(IngestError, match="called off"):
             lanes.written(task)
+
+
+def test_seismic_is_refused_without_its_plugin_before_an_index_is_made(
+    run: Run, client: OpenSearch, options: IngestOptions, index_name: str
+) -> None:
+    with pytest.raises(UnsupportedTarget, match="doesn't have the plugin opensearch-neural-search on every node") as caught:
+        run(replace(options, document=DocumentSettings(vector="seismic")), PHOTOS / "tabby-cat.jpg")
+    assert "--vector seismic" in caught.value.remedy
+    assert not client.indices.get(index=f"{index_name}*")

@@ -82,7 +82,7 @@ def test_document_has_escaped_tokens_top_words_columns_and_known_facts_only() ->
 
 def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), WordPolicy(cap={"dog": 0.5}))
-    assert set(body) == RESERVED
+    assert {*body, "token_ids"} == RESERVED
     assert body["colours"] == ["red", "white"]
     layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
     assert set(layers[0]) | set(layers[1]) == RESERVED | {"caption"}

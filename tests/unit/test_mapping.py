@@ -14,6 +14,7 @@ from stair_es.cluster.relax import loading, seconds
 from stair_es.errors import ResourceError, UnsupportedTarget
 
 SPARSE = DocumentSettings(vector="sparse_vector")
+SEISMIC = DocumentSettings(vector="seismic")
 IMPACTS = DocumentSettings(impacts=True)
 
 
@@ -64,6 +65,33 @@ def test_sparse_vector_is_refused_where_there_is_none(there: Target) -> None:
     with pytest.raises(UnsupportedTarget, match=there.label) as caught:
         index_body(there, SPARSE)
     assert "--vector" in caught.value.remedy
+
+
+@pytest.mark.parametrize("there", [target("opensearch", 3, 2, 0), *ALL[:2], *ALL[3:]], ids=lambda there: there.label)
+def test_seismic_is_refused_where_no_plugin_has_it(there: Target) -> None:
+    with pytest.raises(UnsupportedTarget, match=rf"{there.label} .*OpenSearch 3\.3 or newer") as caught:
+        index_body(there, SEISMIC)
+    assert "--vector" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("largest_weight", "ceiling"), [(None, 3), (1.0, 1.0)])
+def test_seismic_comes_beside_the_exact_field(largest_weight: float | None, ceiling: float) -> None:
+    body, plain = index_body(ALL[2], SEISMIC, largest_weight=largest_weight), resources.load("mappings", "image")
+    fields = dict(body["mappings"]["properties"])
+    method = fields.pop("token_ids")["method"]
+    assert fields == plain["mappings"]["properties"]
+    assert method["parameters"]["quantization_ceiling_ingest"] == ceiling
+    assert body["settings"]["index"] == {**plain["settings"]["index"], "sparse": True}
+
+
+def test_a_user_s_own_method_is_taken_as_it_is(tmp_path: Path) -> None:
+    method = {"name": "seismic", "parameters": {"quantization_ceiling_ingest": 2}, "engine": "one that is to come"}
+    file = own(tmp_path, {"mappings": {"properties": {"token_ids": {"type": "sparse_vector", "method": method}}}})
+    body = index_body(ALL[2], SEISMIC, override=file, largest_weight=1.0)
+    assert body["mappings"]["properties"]["token_ids"]["method"] == method
+    with pytest.raises(ResourceError, match="token_ids: sparse_vector") as caught:
+        index_body(ALL[2], SEISMIC, override=own(tmp_path, {}))
+    assert "seismic.json" in caught.value.remedy
 
 
 @pytest.mark.parametrize("there", [target("opensearch", 2, 9, 0), ALL[0], ALL[4], ALL[5]], ids=lambda there: there.label)

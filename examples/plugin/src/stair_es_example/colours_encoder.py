@@ -47,6 +47,11 @@ class Colours:
         """See `Encoder`."""
         return self._card.image_spec
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """See `Vocabulary`: all words that a vector can have."""
+        return WORDS
+
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
         """Each image by itself: its vector mustn't depend on its neighbours in the batch."""
         return [self._image(pixels_HWC) for pixels_HWC in pixels_BHWC]

@@ -1,0 +1,280 @@
+"""SEISMIC on a real node with neural-search: ids beside tokens, their table in the index, and searches through them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import tiny_checkpoints
+from stair_es.cli.main import app
+from typer.testing import CliRunner
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings, stored_words
+from stair_es.cluster.mapping import merged
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Speed
+from stair_es.cluster.token_ids import TokenIds, read_token_ids
+from stair_es.errors import IndexMismatch
+from stair_es.ingest.dry_run import dry_run
+from stair_es.ingest.options import IngestOptions
+from stair_es.ingest.report import Report
+from stair_es.ingest.run import ingest
+from stair_es.ingest.texts import TextOptions, ingest_texts
+from stair_es.ingest.texts_read import text_source
+from stair_es.model import catalogue
+from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
+from stair_es.search.how import How
+from stair_es.search.inputs import image_vector, text_vector
+from stair_es.search.searcher import Searcher
+from stair_es.sources.registry import open_source
+from stair_es.types import SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opensearchpy import OpenSearch
+
+    from stair_es.model.encoder import Encoder
+
+pytestmark = pytest.mark.xdist_group("plugin_node")
+
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+SEISMIC = DocumentSettings(vector="seismic", thumbnail_px=0)
+MINI = ModelSpec(name="stair-mini", text_tower="table")
+CATS = ("tabby-cat.jpg", "kitten-with-yarn.jpg", "dairy-cow.jpg")
+POLICY = WordPolicy(name="quiet", mute=("tabby",), cap={"cat": 0.25}, rename={"kitten": "young.cat"})
+"""`young.cat` is no token of the model."""
+APPROXIMATE = {"token_ids": {"method": {"parameters": {"approximate_threshold": 5, "quantization_ceiling_ingest": 1}}}}
+
+
+@dataclass(frozen=True)
+class Place:
+    """An alias on the node, and what the functions under test take."""
+
+    client: OpenSearch
+    connection: Connection
+    alias: str
+    dead_letters: Path
+
+    def options(self, **more: Any) -> IngestOptions:  # noqa: ANN401
+        given = {"document": SEISMIC, "model": MINI, **more}
+        return IngestOptions(alias=self.alias, dead_letters=self.dead_letters, runner="local", **given)
+
+    def ingest(self, *sources: str, say: Callable[[str], None] = lambda _: None, **more: Any) -> Report:  # noqa: ANN401
+        opened = [open_source(str(PHOTOS / source)) for source in sources]
+        return ingest(opened, self.connection, self.options(**more), say=say, progress=lambda _: None)
+
+    def table(self) -> TokenIds:
+        [name] = self.client.indices.get_alias(name=self.alias)
+        return read_token_ids(self.client, self.connection, name)
+
+    def documents(self) -> list[dict[str, Any]]:
+        self.client.indices.refresh(index=self.alias)
+        hits = self.client.search(index=self.alias, body={"size": 1000})["hits"]["hits"]
+        return [hit["_source"] for hit in hits]
+
+    def steer(self, policy: WordPolicy | None) -> None:
+        steering = Steering(self.client, self.connection, self.alias)
+        if policy:
+            steering.apply(policy, Speed(), print, lambda _: None)
+        else:
+            steering.rollback(Speed(), print, lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def client(plugin_url: str) -> Iterator[OpenSearch]:
+    made = Connection(url=plugin_url).client()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def place(client: OpenSearch, plugin_url: str, index_on: Callable[[str], str], tmp_path: Path) -> Place:
+    return Place(client, Connection(url=plugin_url), index_on(plugin_url), tmp_path / "dead.jsonl")
+
+
+@pytest.fixture(scope="module")
+def photos(client: OpenSearch, plugin_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The bundled photos, in an index that is searched approximately: tests only read it."""
+    folder = tmp_path_factory.mktemp("photos")
+    made = Place(client, Connection(url=plugin_url), f"test-{uuid.uuid4().hex[:12]}", folder / "dead.jsonl")
+    body = merged(resources.load("mappings", "image"), resources.load("mappings", "seismic"))
+    (own := folder / "own.json").write_text(json.dumps(merged(body, {"mappings": {"properties": APPROXIMATE}})))
+    report = made.ingest("*.jpg", sink_options={"mapping": str(own)})
+    assert (report.dead, report.written) == (0, report.seen)
+    client.indices.forcemerge(index=made.alias, params={"max_num_segments": "1"})
+    yield made
+    client.indices.delete(index=f"{made.alias}*")
+
+
+@pytest.fixture(scope="module")
+def mini() -> Encoder:
+    return catalogue.load(MINI)
+
+
+def check_ids(place: Place, policy: WordPolicy | None = None) -> None:
+    """Each document has the weights of its tokens once more, by the ids that they have under the policy."""
+    ids = place.table().under(policy)
+    for source in place.documents():
+        assert source.get("token_ids", {}) == ids.convert(stored_words(source["tokens"]).items())
+        assert len(source["tokens"]) == len(source.get("token_ids", {}))
+        assert "token_ids" not in source or source["token_ids"]
+
+
+def test_documents_have_the_ids_that_the_index_keeps(photos: Place, mini: Encoder) -> None:
+    [about] = photos.client.indices.get_mapping(index=photos.alias).values()
+    told = about["mappings"]["_meta"]["stair_es"]
+    assert tuple(told["token_ids"]) == tuple(mini.features)  # type: ignore[attr-defined]
+    assert about["mappings"]["properties"]["token_ids"]["type"] == "sparse_vector"
+    check_ids(photos)
+    assert len(photos.documents()) == 40
+
+
+def test_a_second_run_changes_nothing(photos: Place) -> None:
+    [own] = photos.dead_letters.parent.glob("own.json")
+    again = photos.ingest("*.jpg", sink_options={"mapping": str(own)})
+    assert (again.written, again.unchanged, again.swapped) == (0, 40, False)
+    would = dry_run([open_source(str(PHOTOS))], photos.connection, photos.options(sink_options={"mapping": str(own)}), say=print)
+    assert (would.new, would.unchanged) == (0, 40)
+
+
+@pytest.mark.parametrize("text", ["a kitten", "a red car on a street", "mountains"])
+def test_a_text_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, text: str) -> None:
+    _check_found(photos, mini, text_vector(mini, text))
+
+
+@pytest.mark.parametrize("name", ["tabby-cat.jpg", "bee-in-flight.jpg"])
+def test_an_image_finds_what_an_exact_search_finds(photos: Place, mini: Encoder, name: str) -> None:
+    _check_found(photos, mini, image_vector(mini, PHOTOS / name))
+
+
+def _check_found(place: Place, encoder: Encoder, vector: SparseVector) -> None:
+    with Searcher(place.connection, place.alias, encoder.model_id) as searcher:
+        exact = searcher.search(vector, 5).hits
+        found = searcher.search(vector, 5, how=How(shape="seismic")).hits
+    assert found
+    assert found[0].uri == exact[0].uri
+    assert len({hit.uri for hit in found} & {hit.uri for hit in exact}) >= len(exact) - 1
+    assert found[0].score == pytest.approx(exact[0].score, rel=0.03)
+    assert "token_ids" not in found[0].source
+
+
+def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: str) -> None:
+    arguments = ["query", "a kitten", "--shape", "seismic", "--json", "--url", plugin_url, "--index", photos.alias]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    tokens = json.loads(done.stdout)["query"]["neural_sparse"]["token_ids"]["query_tokens"]
+    assert set(map(int, tokens)) <= set(photos.table().ids.values())
+    found = photos.client.search(index=photos.alias, body=json.loads(done.stdout))["hits"]["hits"]
+    assert found[0]["_source"]["uri"].endswith("tabby-cat.jpg")
+
+
+def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Place, mini: Encoder) -> None:
+    place.ingest(*CATS)
+    before, table = place.documents(), place.table()
+    place.steer(POLICY)
+    assert [source["tokens"] for source in place.documents()] != [source["tokens"] for source in before]
+    check_ids(place, POLICY)
+    assert place.table() == table
+    assert table.under(POLICY).ids["young.cat"] == table.ids["kitten"]
+    with Searcher(place.connection, place.alias, mini.model_id) as searcher:
+        for word in ("kitten", "cat"):
+            asked = SparseVector.from_mapping({word: 1.0})
+            exact = searcher.search(asked).hits
+            assert exact
+            assert [hit.uri for hit in searcher.search(asked, how=How(shape="seismic")).hits] == [hit.uri for hit in exact]
+
+    everything = WordPolicy(mute=tuple(stored_words(before[0]["tokens"])))
+    place.steer(everything)  # at least one document loses all: it must not have an empty field
+    assert any("token_ids" not in source for source in place.documents())
+    check_ids(place, everything)
+    assert place.ingest("astronaut.jpg").written == 1  # the node still takes documents
+
+    place.steer(None)
+    after = {source["uri"]: source for source in place.documents()}
+    assert [after[source["uri"]] for source in before] == before
+
+
+def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) -> None:
+    place.ingest(CATS[0])
+    place.steer(POLICY)
+    [steered] = place.documents()
+    place.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
+    place.ingest(CATS[0])
+    [written] = place.documents()
+    assert written | {"ingested_at": ""} == steered | {"ingested_at": ""}
+
+
+def test_an_index_whose_table_is_gone_is_not_steered(place: Place) -> None:
+    place.ingest(CATS[0])
+    [(name, index)] = place.client.indices.get_mapping(index=place.alias).items()
+    about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
+    place.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
+    [before] = place.documents()
+    for attempt in (lambda: place.steer(POLICY), lambda: place.ingest(CATS[0]), lambda: search_by_ids(place)):
+        with pytest.raises(IndexMismatch, match="no table of token ids") as caught:
+            attempt()
+        assert "--vector seismic" in caught.value.remedy
+    assert place.documents() == [before]
+
+
+def search_by_ids(place: Place) -> None:
+    with Searcher(place.connection, place.alias, catalogue.load(MINI).model_id) as searcher:
+        searcher.search(SparseVector.from_mapping({"cat": 1.0}), how=How(shape="seismic"))
+
+
+def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
+    first = place.ingest(*CATS, document=DocumentSettings(thumbnail_px=0))
+    said: list[str] = []
+    second = place.ingest(*CATS, say=said.append)
+    assert second.swapped
+    assert second.index != first.index
+    assert any("was made with other settings" in line for line in said)
+    check_ids(place)
+
+    tiny = ModelSpec(
+        name=str(tiny_checkpoints.write(tmp_path / "tiny", tiny_checkpoints.vdr_config(), tiny_checkpoints.vdr_weights()))
+    )
+    third = place.ingest(*CATS, model=tiny)
+    assert third.swapped
+    assert tuple(place.table().ids) == tuple(catalogue.load(tiny).features)  # type: ignore[attr-defined]
+    check_ids(place)
+    [about] = place.client.indices.get_mapping(index=place.alias).values()
+    parameters = about["mappings"]["properties"]["token_ids"]["method"]["parameters"]
+    assert parameters["quantization_ceiling_ingest"] == 3  # its weights may be above 1
+
+
+def test_the_words_index_has_no_ids_and_texts_have_them(place: Place, tmp_path: Path) -> None:
+    (file := tmp_path / "captions.txt").write_text("a brown dog\na cat on a sofa\n")
+    chosen = TextOptions(
+        alias=place.alias,
+        model=MINI,
+        document=replace(SEISMIC, id="content"),
+        sink_options={"words_index": "yes"},
+        dead_letters=place.dead_letters,
+    )
+    for written in (2, 0):
+        report = ingest_texts([text_source(str(file))], place.connection, chosen, say=print, progress=lambda _: None)
+        assert (report.written, report.dead) == (written, 0)
+    check_ids(place)
+    hits = place.client.search(index=f"{place.alias}-words", body={"size": 100})["hits"]["hits"]
+    assert hits
+    assert not any("token_ids" in hit["_source"] for hit in hits)
+
+
+def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(catalogue.load(MINI)), "features", ("cat", "sofa"))
+    said: list[str] = []
+    place.ingest(CATS[0], say=said.append)
+    [source] = place.documents()
+    assert set(source["token_ids"]) <= {"0", "1"}
+    assert len(source["tokens"]) > len(source["token_ids"])
+    assert [line for line in said if "no id for tokens of 1 images" in line]
