@@ -9,6 +9,7 @@ import pytest
 from gate_proxy import Asked, GateProxy, Said
 
 from stair_es.cluster.connect import Connection, Security, Target, probe
+from stair_es.cluster.target import NEURAL_SEARCH, check_neural_search
 from stair_es.errors import NotASearchCluster, UnsupportedTarget
 
 
@@ -105,3 +106,32 @@ def test_serverless_has_neither_root_nor_nodes(monkeypatch: pytest.MonkeyPatch) 
         assert (target.label, target.distribution) == ("OpenSearch Serverless", "opensearch")
         with pytest.raises(NotASearchCluster):
             _probe(proxy.url, Security(aws_service="es", aws_region="eu-central-1"))
+
+
+def _check_neural_search(said: Said | None, version: tuple[int, ...] = (3, 8, 0)) -> None:
+    with GateProxy(None, gate=lambda asked: said if asked.target.startswith("/_nodes/plugins") else Said(status=500)) as proxy:
+        connection = Connection(url=proxy.url)
+        client = connection.client()
+        try:
+            check_neural_search(client, connection, Target(distribution="opensearch", version=version, max_clauses=1024))
+        finally:
+            client.close()
+
+
+def _plugins(**of_nodes: list[str]) -> Said:
+    nodes = {name: {"name": name, "plugins": [{"name": plugin} for plugin in found]} for name, found in of_nodes.items()}
+    return Said(status=200, body=json.dumps({"nodes": nodes}).encode())
+
+
+def test_the_nodes_without_neural_search_are_named() -> None:
+    _check_neural_search(_plugins(data=["opensearch-knn", NEURAL_SEARCH], ingest=[NEURAL_SEARCH]))
+    with pytest.raises(UnsupportedTarget, match=r"OpenSearch 3\.8\.0 .* missing on ingest, search\n") as caught:
+        _check_neural_search(_plugins(data=[NEURAL_SEARCH], search=["opensearch-knn"], ingest=[]))
+    assert "--vector seismic" in caught.value.remedy
+    with pytest.raises(UnsupportedTarget, match="missing on a, b, c and 2 more"):
+        _check_neural_search(_plugins(a=[], b=[], c=[], d=[], e=[]))
+
+
+def test_who_may_not_ask_for_plugins_goes_on() -> None:
+    _check_neural_search(Said(status=403))
+    _check_neural_search(None, version=())  # Serverless isn't asked

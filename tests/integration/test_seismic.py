@@ -204,12 +204,14 @@ def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Pla
 
 
 def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) -> None:
-    place.ingest(CATS[0])
+    both = replace(SEISMIC, impacts=True)
+    place.ingest(CATS[0], document=both)
     place.steer(POLICY)
     [steered] = place.documents()
     place.client.delete_by_query(index=place.alias, body={"query": {"match_all": {}}}, params={"refresh": "true"})
-    place.ingest(CATS[0])
+    place.ingest(CATS[0], document=both)
     [written] = place.documents()
+    assert written["impacts"]
     assert written | {"ingested_at": ""} == steered | {"ingested_at": ""}
 
 

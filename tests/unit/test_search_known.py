@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from stair_es.errors import QueryError
+from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model.encoder import ModelSpec
+from stair_es.policy import WordPolicy
 from stair_es.search.known import Known, add_fit
 from stair_es.search.question import Question, parse_filter
 from stair_es.search.shapes import Fields
@@ -91,3 +93,12 @@ def test_long_filters_are_looked_through_quickly(text: str) -> None:
     start = time.process_time()
     SHOP.list_remarks(_filtered(text))
     assert time.process_time() - start < 2
+
+
+def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
+    known = Known(fields={"images-1": Fields(tokens="rank_features")}, model="m", model_name="m", tokens=("cat", "kitten"))
+    assert known.token_ids.ids == {"cat": 0, "kitten": 1}
+    steered = replace(known, policy=WordPolicy(rename={"kitten": "young"}))
+    assert steered.token_ids.ids["young"] == 1
+    with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
+        replace(known, tokens=None).token_ids  # noqa: B018  the property is the check
