@@ -84,8 +84,8 @@ def test_the_fields_of_our_own_are_reserved_and_mapped() -> None:
     body = made({"dog": 1.0}, FULL, {}, DocumentSettings(impacts=True), WordPolicy(cap={"dog": 0.5}))
     assert {*body, "token_ids"} == RESERVED
     assert body["colours"] == ["red", "white"]
-    layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts")]
-    assert set(layers[0]) | set(layers[1]) == RESERVED | {"caption"}
+    layers = [resources.load("mappings", name)["mappings"]["properties"] for name in ("image", "impacts", "seismic")]
+    assert set().union(*layers) == RESERVED | {"caption"}
 
 
 def test_a_policy_steers_all_that_comes_from_the_vector_and_leaves_the_way_back() -> None:
