@@ -138,7 +138,8 @@ def check_neural_search(client: OpenSearch, connection: Connection, target: Targ
     if lacking:
         some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
         raise UnsupportedTarget(
-            f"{target.label} at {connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node: it is missing on {some}",
+            f"{target.label} at {connection.safe_url} doesn't have the plugin {NEURAL_SEARCH} on every node:"
+            f" it is missing on {some}",
             "Install it on each node (bin/opensearch-plugin install), or leave --vector seismic out.",
         )
 

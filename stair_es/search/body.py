@@ -95,9 +95,8 @@ def request_body(
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-        more = (
-            {"k": k, "token_ids": token_ids} if shape == "seismic" else {}
-        )  # an approximate query has to know how many it should look for
+        # an approximate query has to know how many it should look for, and asks by ids
+        more: dict[str, Any] = {"k": k, "token_ids": token_ids} if shape == "seismic" else {}
         query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rest: Clause | None = None

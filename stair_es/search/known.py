@@ -219,6 +219,8 @@ def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fi
     refuse_words(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = Fields.from_mapping(mapping.get("properties", {}))
+    if fields.seismic and tokens_of({"mappings": mapping}) is None:
+        fields = replace(fields, seismic=None)  # nobody can tell its ids
     if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
         raise IndexMismatch(
             f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of word weights (`tokens`)",

@@ -123,7 +123,9 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
     if not able:
         return f"it takes {needs}, and this is {target.label}"
     if shape == "seismic" and fields.seismic is None:
-        return f"the index has no field `{IDS_FIELD}` with the method seismic (ingest with --vector seismic)"
+        return (
+            f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
+        )
     if shape == "impacts" and not fields.impacts:
         return "the index has no field `impacts` (ingest with --impacts)"
     if types is not None and fields.tokens not in types:

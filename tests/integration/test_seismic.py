@@ -21,7 +21,7 @@ from stair_es.cluster.mapping import merged
 from stair_es.cluster.steer import Steering
 from stair_es.cluster.steer_task import Speed
 from stair_es.cluster.token_ids import TokenIds, read_token_ids
-from stair_es.errors import IndexMismatch
+from stair_es.errors import IndexMismatch, QueryError
 from stair_es.ingest.dry_run import dry_run
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
@@ -215,22 +215,22 @@ def test_an_ingest_under_a_policy_writes_what_applying_it_gives(place: Place) ->
     assert written | {"ingested_at": ""} == steered | {"ingested_at": ""}
 
 
-def test_an_index_whose_table_is_gone_is_not_steered(place: Place) -> None:
+def test_an_index_whose_table_is_gone_is_only_searched_exactly(place: Place, mini: Encoder) -> None:
     place.ingest(CATS[0])
     [(name, index)] = place.client.indices.get_mapping(index=place.alias).items()
     about = {key: value for key, value in index["mappings"]["_meta"]["stair_es"].items() if key != "token_ids"}
     place.client.indices.put_mapping(index=name, body={"_meta": {"stair_es": about}})
     [before] = place.documents()
-    for attempt in (lambda: place.steer(POLICY), lambda: place.ingest(CATS[0]), lambda: search_by_ids(place)):
+    for attempt in (lambda: place.steer(POLICY), lambda: place.ingest(CATS[0])):
         with pytest.raises(IndexMismatch, match="no table of token ids") as caught:
             attempt()
         assert "--vector seismic" in caught.value.remedy
     assert place.documents() == [before]
-
-
-def search_by_ids(place: Place) -> None:
-    with Searcher(place.connection, place.alias, catalogue.load(MINI).model_id) as searcher:
-        searcher.search(SparseVector.from_mapping({"cat": 1.0}), how=How(shape="seismic"))
+    with Searcher(place.connection, place.alias, mini.model_id) as searcher:
+        asked = SparseVector.from_mapping({"cat": 1.0})
+        assert searcher.search(asked).hits
+        with pytest.raises(QueryError, match="no field `token_ids` with the method seismic and a table of its ids"):
+            searcher.search(asked, how=How(shape="seismic"))
 
 
 def test_another_vector_and_another_model_are_built_beside_and_swapped_in(place: Place, tmp_path: Path) -> None:
