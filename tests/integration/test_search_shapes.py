@@ -19,6 +19,7 @@ from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import NEURAL_SEARCH, plugins
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.shapes import Fields, Shape, build, choose
 from stair_es.types import SparseVector
@@ -234,8 +235,9 @@ def test_what_the_node_has_no_plugin_for_is_refused_and_the_node_agrees(
     with pytest.raises(QueryError, match=NEURAL_SEARCH):
         choose(probe(client, connection), fields, lambda: plugins(client, connection), shape)
     client.indices.create(index=index_name)
+    more: dict[str, Any] = {"token_ids": TokenIds({"dog": 0})} if shape == "seismic" else {}
     with pytest.raises(RequestError, match="unknown query"):
-        scores(client, index_name, build(shape, SparseVector.from_mapping({"dog": 1.0})).clause)
+        scores(client, index_name, build(shape, SparseVector.from_mapping({"dog": 1.0}), **more).clause)
 
 
 def lists(*plugins_of_nodes: list[str]) -> Callable[[Asked], Said | None]:
