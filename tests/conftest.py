@@ -30,8 +30,14 @@ def get_layer_rank(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long files, and leave tests of a GPU out where there is none."""
+    """Begin with the long files, each on one worker, and leave tests of a GPU out where there is none.
+
+    Tests of several files share a worker, and so a node, by a mark of their own: `pytest.mark.xdist_group`.
+    """
     items.sort(key=get_layer_rank)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_there():
         config.hook.pytest_deselected(items=marked)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from opensearch_nodes import plugin_node
 from opensearchpy import OpenSearch
 from PIL import Image
 
@@ -93,12 +92,6 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> CaptionSet:
     broken.write_bytes(b"no image")
     images.append(Captioned(name=broken.name, place=FileAt(uri_of(broken)), captions=("nothing",)))
     return CaptionSet(name="drawn", form="drawn", images=tuple(images))
-
-
-@pytest.fixture(scope="module")
-def knn_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with plugin_node(tmp_path_factory.mktemp("knn")) as node:
-        yield node.url
 
 
 def run(url: str, captions: CaptionSet, options: EvalOptions | None = None) -> Evaluation:
@@ -191,12 +184,13 @@ def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: st
     assert left_behind(elasticsearch9_url) == []
 
 
-def test_dense_vectors_with_the_knn_plugin(knn_url: str, captions: CaptionSet) -> None:
-    found = run(knn_url, captions)
+@pytest.mark.xdist_group("plugin_node")
+def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionSet) -> None:
+    found = run(plugin_url, captions)
     check_words(found)
     check_dense(found)
     check_rank_eval(found)
-    assert left_behind(knn_url) == []
+    assert left_behind(plugin_url) == []
 
 
 def test_kept_indices_can_be_searched(node_url: str, client: OpenSearch, captions: CaptionSet) -> None:

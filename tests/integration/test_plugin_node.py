@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
+from typing import TYPE_CHECKING
 
-from opensearch_nodes import plugin_node
+import pytest
 
 from stair_es.cluster.connect import Connection
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.xdist_group("plugin_node")
 VECTORS = {"near": [0.9, 0.1], "middle": [0.5, 0.5], "far": [0.1, 0.9]}
 TOKENS = {"near": {"dog": 0.1}, "middle": {"dog": 0.2}, "far": {"dog": 0.9}}
 
 
-def test_dense_and_sparse_are_ranked_in_one_node(tmp_path: Path) -> None:
-    with plugin_node(tmp_path) as node:
-        client = Connection(url=node.url).client()
-        dense = {
-            "type": "knn_vector",
-            "dimension": 2,
-            "method": {"name": "hnsw", "engine": "lucene", "space_type": "innerproduct"},
-        }
-        fields = {"dense": dense, "tokens": {"type": "rank_features"}}
-        client.indices.create(index="both", body={"settings": {"index": {"knn": True}}, "mappings": {"properties": fields}})
+def test_dense_and_sparse_are_ranked_in_one_node(plugin_url: str, index_on: Callable[[str], str]) -> None:
+    index = index_on(plugin_url)
+    dense = {
+        "type": "knn_vector",
+        "dimension": 2,
+        "method": {"name": "hnsw", "engine": "lucene", "space_type": "innerproduct"},
+    }
+    fields = {"dense": dense, "tokens": {"type": "rank_features"}}
+    with closing(Connection(url=plugin_url).client()) as client:
+        client.indices.create(index=index, body={"settings": {"index": {"knn": True}}, "mappings": {"properties": fields}})
         for id_, vector in VECTORS.items():
-            client.index(index="both", id=id_, body={"dense": vector, "tokens": TOKENS[id_]})
-        client.indices.refresh(index="both")
+            client.index(index=index, id=id_, body={"dense": vector, "tokens": TOKENS[id_]})
+        client.indices.refresh(index=index)
         asked = {
             ("near", "middle", "far"): {"knn": {"dense": {"vector": [1, 0], "k": 3}}},
             ("far", "middle", "near"): {"rank_feature": {"field": "tokens.dog", "linear": {}}},
         }
         for order, query in asked.items():
-            hits = client.search(index="both", body={"query": query})["hits"]["hits"]
+            hits = client.search(index=index, body={"query": query})["hits"]["hits"]
             assert tuple(hit["_id"] for hit in hits) == order
-        client.close()
