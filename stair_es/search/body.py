@@ -158,15 +158,16 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     """What scores, with everything around it that only decides who takes part."""
     if not scoring:
         raise QueryError("the query is empty: nothing in it has a weight", "Try other words, or a caption weight above 0.")
-    score = scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
     must = [has_word(word, shape, least=question.least) for word in question.required]
     must_not = [has_word(word, shape, least=question.least) for word in question.excluded]
     filters: list[Mapping[str, Any]] = [*question.filters, *must]
     if not filters and not must_not:
-        return score
-    # In `must`: beside a filter a `should` would be optional, and what matches the filter alone would be found.
-    around = {"must": [score], "filter": filters, "must_not": must_not}
-    return {"bool": {name: clauses for name, clauses in around.items() if clauses}}
+        return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
+    # In `should`, for the two-phase processor of neural-search looks nowhere else. At least one: beside a filter it would be
+    # optional, and what matches the filter alone would be found.
+    around = {"filter": filters, "must_not": must_not}
+    conditions = {name: clauses for name, clauses in around.items() if clauses}
+    return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
 def _check_two_phase(question: Question, shape: Shape, after: After | None) -> None:

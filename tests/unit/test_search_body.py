@@ -49,7 +49,8 @@ def test_what_only_restricts_never_makes_the_words_optional() -> None:
     made = body(Question(vector=VECTOR, filters=[PNG], required=[("dog",)], excluded=[("tab", "##by")]))
     assert made["query"] == {
         "bool": {
-            "must": [SPARSE],
+            "should": [SPARSE],
+            "minimum_should_match": 1,
             "filter": [PNG, has_word(("dog",), "rank_features")],
             "must_not": [{"bool": {"filter": [has_word(("tab",), "rank_features"), has_word(("##by",), "rank_features")]}}],
         }
@@ -95,7 +96,8 @@ def test_an_index_without_keywords_has_hits_and_no_pages() -> None:
 def test_two_phases_find_with_the_heavy_words_and_add_the_light_ones() -> None:
     made = body(Question(vector=VECTOR, filters=[PNG]), k=10, two_phase=TwoPhase(heavy=1, window=5))
     [dog, *light] = SPARSE["bool"]["should"]
-    assert made["query"] == {"bool": {"must": [{"bool": {"should": [dog]}}], "filter": [PNG]}}
+    heavy = {"bool": {"should": [dog]}}
+    assert made["query"] == {"bool": {"should": [heavy], "minimum_should_match": 1, "filter": [PNG]}}
     assert made["rescore"] == {"window_size": 10, "query": {"rescore_query": {"bool": {"should": light}}}}
     assert "sort" not in made
     assert "rescore" not in body(Question(vector=VECTOR), two_phase=TwoPhase(heavy=3))
