@@ -1,7 +1,4 @@
-"""Each shape that a node at hand can run gives the exact dot product, within what the field keeps of a weight.
-
-The plugin neural-search can't be had here: `neural_sparse` and `seismic` are only compared with their documentation (unit tests).
-"""
+"""Each shape gives the exact dot product, within what the field keeps of a weight. SEISMIC: `test_neural_search.py`."""
 
 from __future__ import annotations
 
@@ -10,16 +7,15 @@ import math
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 from opensearchpy import RequestError
+from search_oracle import ROUNDING, TRUNCATION
+from strange_vectors import draw_images, draw_queries, fill
 
 from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable
 from stair_es.cluster.target import NEURAL_SEARCH, plugins
-from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.shapes import Fields, Shape, build, choose
 from stair_es.types import SparseVector
@@ -29,64 +25,15 @@ if TYPE_CHECKING:
 
     from opensearchpy import OpenSearch
 
-STRANGE = ("a.b", ".", "##ing", "100%", "%", "%2E", "", "café", "犬", "a b", "x\x00y", 'say "x"', "\u2028", "🐕", "w|x", "[PAD]")
-
-
-def surrogate(character: str) -> bool:
-    """Half of a pair: no character, and refused."""
-    return "\ud800" <= character <= "\udfff"
-
-
-def fuzz(count: int) -> list[str]:
-    """Words of random characters of the whole of Unicode; no capitals, which `impacts` doesn't tell apart."""
-    rng = np.random.default_rng(49)
-    points = np.exp(rng.uniform(0, np.log(0x110000), (count, 8))).astype(int)
-    lengths = rng.integers(1, 9, count)
-    words = ("".join(map(chr, row[:length])) for row, length in zip(points, lengths, strict=True))
-    return sorted({word for word in words if word == word.lower() and not any(map(surrogate, word))} - {*STRANGE})
-
-
-WORDS = [*(f"word{i}" for i in range(500)), *STRANGE, *fuzz(300)]
-TRUNCATION = 2**-8
-"""9 significant bits of a weight, one of them implied, cut off."""
-ROUNDING = 1e-6
-"""float32."""
-
-
-def drawn(rng: np.random.Generator, size: int) -> SparseVector:
-    chosen = rng.choice(len(WORDS), size, replace=False)
-    weights = np.exp(rng.normal(-1.5, 1.2, size))
-    return SparseVector.from_pairs((WORDS[i], float(w)) for i, w in zip(chosen, weights, strict=True))
-
 
 @pytest.fixture(scope="module")
 def images() -> dict[str, SparseVector]:
-    rng = np.random.default_rng(50)
-    return {f"{number:03}": drawn(rng, 50) for number in range(200)}
+    return draw_images()
 
 
 @pytest.fixture(scope="module")
 def queries() -> list[SparseVector]:
-    rng = np.random.default_rng(51)
-    rare = [SparseVector.from_mapping({word: 0.7}) for word in STRANGE]
-    extreme = [SparseVector.from_mapping({"word1": 2.0**100, "word2": 2.0**99}), SparseVector.from_mapping({"word1": 2.0**-99})]
-    return [*(drawn(rng, int(size)) for size in rng.integers(1, 80, 30)), *rare, *extreme]
-
-
-def fill(client: OpenSearch, index: str, settings: DocumentSettings, url: str, images: Mapping[str, SparseVector]) -> Fields:
-    """An index as ingest makes it; what can be asked in it."""
-    client.indices.create(index=index, body=index_body(probe(client, Connection(url=url)), settings))
-    lines: list[dict[str, Any]] = []
-    for name, vector in images.items():
-        facts = ImageFacts(
-            uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
-        )
-        at = "2026-01-01T00:00:00Z"
-        body = document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=settings)
-        lines += [{"index": {"_id": name}}, body]
-    answer = client.bulk(body=lines, index=index, params={"refresh": "true"})
-    assert not answer["errors"], answer
-    return Fields.from_mapping(client.indices.get_mapping(index=index)[index]["mappings"]["properties"])
+    return draw_queries()
 
 
 def scores(client: OpenSearch, index: str, clause: Mapping[str, Any]) -> dict[str, float]:
@@ -119,6 +66,19 @@ def test_rank_features(
     connection = Connection(url=rank_features_url)
     assert choose(probe(engine, connection), fields, lambda: plugins(engine, connection)) == "rank_features"
     agree(engine, engine_index, "rank_features", images, queries)
+
+
+@pytest.mark.xdist_group("plugin_node")
+def test_neural_sparse(
+    plugin_url: str, index_on: Callable[[str], str], images: Mapping[str, SparseVector], queries: list[SparseVector]
+) -> None:
+    index, connection = index_on(plugin_url), Connection(url=plugin_url)
+    with closing(connection.client()) as plugged:
+        fields = fill(plugged, index, DocumentSettings(), plugin_url, images)
+        assert (
+            choose(probe(plugged, connection), fields, lambda: plugins(plugged, connection), "neural_sparse") == "neural_sparse"
+        )
+        agree(plugged, index, "neural_sparse", images, queries)
 
 
 @pytest.fixture
