@@ -146,8 +146,12 @@ def reading_given() -> Reading:
     return reading_of(allow_private=_asking.given["allow_private_urls"])
 
 
-def how_given(*, engine_explain: bool = False) -> How:
+def how_given(*, engine_explain: bool = False, approximate: bool = True) -> How:
     """How to ask, by the options.
+
+    Args:
+        engine_explain: Let the engine explain the scores.
+        approximate: Whether SEISMIC may be taken unasked.
 
     Raises:
         UsageError: An option can't be read.
@@ -159,6 +163,7 @@ def how_given(*, engine_explain: bool = False) -> How:
     given = _asking.given
     return How(
         shape=given["shape"],
+        approximate=approximate,
         pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",

@@ -70,10 +70,12 @@ def search(
     - `stair-es search "black cat" --hybrid rrf`
     """
     given = asking.inputs_given(words or [], EXAMPLE)
-    how = asking.how_given(engine_explain=engine_explain)
+    how = asking.how_given(engine_explain=engine_explain, approximate=not after)
     cursor = asking.cursor(after)
-    if after and (how.two_phase or how.fusion == "rrf"):
-        raise UsageError("neither --two-phase nor --hybrid rrf has further pages", "Leave --after out, and ask for a larger -k.")
+    if after and (how.two_phase or how.fusion == "rrf" or how.shape == "seismic"):
+        raise UsageError(
+            "--two-phase, --hybrid rrf and --shape seismic have no further pages", "Leave --after out, and ask for a larger -k."
+        )
     connection = options.connection(url)
     encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     from stair_es.search.inputs import question_of
@@ -91,7 +93,7 @@ def search(
     elif not result.hits:
         why = why_nothing or f"nothing in {index!r} has a word in common with the query and meets its conditions"
         note(f"nothing found: {why}")
-    for remark in remarks:
+    for remark in (*result.remarks, *remarks):
         note(remark)
     if as_json:
         emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))

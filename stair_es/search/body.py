@@ -12,7 +12,9 @@ from stair_es.cluster.documents import IMPACT_SCALE
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
+from stair_es.search.approximate import find_obstacle
 from stair_es.search.cursor import ORDER, After, checked
+from stair_es.search.neural import count_candidates
 from stair_es.search.question import NOTHING, Question, Spelling
 from stair_es.search.shapes import Shape, build
 from stair_es.types import SparseVector
@@ -68,7 +70,8 @@ def request_body(
 ) -> Asked:
     """The body of a `_search` request for the `k` best documents.
 
-    The total isn't counted, so that the engine may skip documents that can't get among the best `k`.
+    The total isn't counted, so that the engine may skip documents that can't get among the best `k`. By `seismic` candidates are
+    found, and `rank_features` scores them: the scores are exact, and a document that wasn't found is missing.
 
     Args:
         question: What is looked for.
@@ -83,8 +86,12 @@ def request_body(
         token_ids: Those of the index, for the shape seismic.
 
     Raises:
-        QueryError: As the builder of the shape, the options exclude each other, or `after` is no cursor.
+        QueryError: As the builder of the shape, the options exclude each other, `seismic` can't answer the question, or `after`
+            is no cursor.
     """
+    approximate = shape == "seismic" and bool(len(question.vector))
+    if approximate:
+        _check_approximate(question, after, two_phase)
     beside = question.clauses_beside_the_vector
     if beside > max_clauses - bool(len(question.vector)):
         raise QueryError(
@@ -95,27 +102,35 @@ def request_body(
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
+<<<<<<< /tmp/o
         # an approximate query has to know how many it should look for, and asks by ids
         more: dict[str, Any] = {"k": k, "token_ids": token_ids} if shape == "seismic" else {}
+=======
+        more = {"k": k, "token_ids": token_ids} if approximate else {}  # it has to know how many it should look for
+>>>>>>> /tmp/t
         query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
         scoring, sent, cut = [query.clause], query.sent, query.cut
-    rest: Clause | None = None
-    if two_phase and len(sent) > two_phase.heavy:
-        _check_two_phase(question, shape, after)
+    rescore: Clause | None = None
+    if approximate:
+        exact = build("rank_features", sent, max_clauses=max_clauses).clause
+        rescore = _rescored(exact, count_candidates(k), query_weight=0.0)
+    elif two_phase and len(sent) > two_phase.heavy:
+        _check_two_phase(question, after)
         scoring = [build(shape, sent.top(two_phase.heavy), max_clauses=max_clauses).clause]
         light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
-        rest = build(shape, light, max_clauses=max_clauses).clause
+        rescore = _rescored(build(shape, light, max_clauses=max_clauses).clause, max(two_phase.window, k))
     if question.caption.strip() and question.caption_weight > 0:
         scoring.append({"match": {question.caption_field: {"query": question.caption, "boost": question.caption_weight}}})
     body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
     body["query"] = _restricted(scoring, question, shape)
-    if rest is not None and two_phase:
-        body["rescore"] = {"window_size": max(two_phase.window, k), "query": {"rescore_query": rest}}
-    else:
-        body |= _pages(after, ordered=ordered)
+    body |= _pages(after, ordered=ordered) if rescore is None else {"rescore": rescore}
     if question.min_score is not None:
         body["min_score"] = question.min_score
     return Asked(body=body, sent=sent, cut=cut)
+
+
+def _rescored(query: Clause, window: int, **weights: float) -> Clause:
+    return {"window_size": window, "query": {"rescore_query": query, **weights}}
 
 
 def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
@@ -170,11 +185,15 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
-def _check_two_phase(question: Question, shape: Shape, after: After | None) -> None:
-    if shape == "seismic":
+def _check_approximate(question: Question, after: After | None, two_phase: TwoPhase | None) -> None:
+    obstacle = find_obstacle(question, after=after, two_phase=two_phase is not None)
+    if obstacle:
         raise QueryError(
-            "two-phase and seismic exclude each other: each finds with the heavy words only", "Leave one of them out."
+            f"the shape seismic can't answer this: {obstacle}", "Leave --shape seismic out: the exact shape answers it."
         )
+
+
+def _check_two_phase(question: Question, after: After | None) -> None:
     if after is not None:
         raise QueryError("two-phase has no further pages: its order holds within the window only", "Page without it.")
     if question.min_score is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stair_es.search.cursor import After
     from stair_es.types import SparseVector
 
-_LINEAR = re.compile(r"Linear function on the \S+ field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
+_LINEAR = re.compile(r"Linear function on the tokens field for the (?P<feature>.*) feature, computed as w \* S", re.DOTALL)
 _TERM = re.compile(r"weight\(impacts:(?P<feature>.*) in \d+\)", re.DOTALL)
 
 
@@ -60,6 +60,8 @@ class Result:
     """How the engine was asked."""
     after: After | None = None
     """The cursor: where the next page begins; None where there is no further one."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of how it was asked, for people."""
 
 
 def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:

@@ -17,6 +17,8 @@ class How:
     """How to ask; by default exactly, in the shape that the cluster and the index want."""
 
     shape: Shape | None = None
+    approximate: bool = False
+    """Whether SEISMIC may be taken where no shape is named: it has no further pages, and can miss a hit."""
     pruning: Pruning = field(default_factory=Pruning)
     two_phase: TwoPhase | None = None
     fusion: Fusion = "sum"

@@ -1,7 +1,7 @@
 """Queries of OpenSearch's neural-search plugin: `neural_sparse` with the words' own weights, over words or numbers. Pure.
 
-Never its `query_text`: that would ask another model for the weights. Written after the plugin's documentation and source; there
-was no plugin to try them on.
+Never its `query_text`: that would ask another model for the weights. Both run on OpenSearch 3.6.0 with the plugin in
+`tests/integration/test_neural_search.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
-from stair_es.config import MAX_CLAUSES
+from stair_es.config import MAX_CLAUSES, MAX_HITS
 from stair_es.errors import QueryError
 from stair_es.search.fit import SparseQuery, fit, made
 from stair_es.search.queries import TOKENS_FIELD
@@ -21,6 +21,17 @@ MAX_TOKEN_WEIGHT = 64.0
 """Lucene's limit for the weight of a linear feature query, which the plugin hands on as it is."""
 SEARCH_CEILING = 16.0
 """`quantization_ceiling_search` of that mapping, and its default: the plugin cuts heavier query weights down to it."""
+CANDIDATES_PER_HIT = 4
+"""How many documents SEISMIC finds for each hit that is wanted; the exact scores decide among them."""
+MIN_CANDIDATES = 50
+"""How many it finds at least."""
+FINDING_TOKENS = 16
+"""How many of the heaviest tokens of the query SEISMIC opens the postings of; all of them count in its scores."""
+HEAP_FACTOR = 2.0
+"""SEISMIC skips a cluster of documents whose summary scores below the tenth best so far, divided by this.
+
+The plugin compares with the tenth, whatever `k`; a larger number skips less.
+"""
 _LEAST = 2.0**-120
 """float32 has fewer digits for less; what scaling brings below it is reported as cut."""
 
@@ -53,15 +64,18 @@ def seismic_query(
     k: int = 10,
     token_ids: TokenIds | None = None,
 ) -> SparseQuery:
-    """The approximate dot product by SEISMIC (OpenSearch 3.3 with the plugin), for a `sparse_vector` whose keys are numbers.
+    """Return the query that finds candidates by SEISMIC (OpenSearch 3.3 with the plugin), in a `sparse_vector` of numbers.
 
-    Each query's weights are brought into the upper half of what the plugin's 8 bits can hold; `boost` undoes it.
+    Its scores are approximate dot products of 8 bits: score the candidates again with `rank_features_query`, as `request_body`
+    does. The query's weights are brought into the upper half of what 8 bits can hold; `boost` undoes it.
+
+    Ask it alone: the plugin finds its candidates first and takes no notice of `must_not` beside it.
 
     Args:
         vector: The words of the query.
         field: The `sparse_vector` field.
         max_clauses: Only that many of the heaviest words are kept: small segments are asked with a clause each.
-        k: How many hits are wanted: the plugin looks for no more in a segment.
+        k: How many hits are wanted; `count_candidates(k)` are found in a segment.
         token_ids: Those of the index, which has them in its mapping.
 
     Raises:
@@ -73,9 +87,14 @@ def seismic_query(
     scale = _power(kept[0][1] / SEARCH_CEILING)
     kept = _scalable(kept, scale)
     tokens = {str(number): boost / scale for number, (_, boost) in zip(_ids_of(kept, token_ids), kept, strict=True)}
-    parameters = {"k": k, "top_n": len(tokens), "heap_factor": 1.0}
+    parameters = {"k": count_candidates(k), "top_n": min(FINDING_TOKENS, len(tokens)), "heap_factor": HEAP_FACTOR}
     inner = {"query_tokens": tokens, "method_parameters": parameters, **_boost(scale)}
     return made({"neural_sparse": {field: inner}}, kept, vector, scale=scale)
+
+
+def count_candidates(k: int) -> int:
+    """Return how many documents SEISMIC finds where `k` hits are wanted: no more than an engine scores again."""
+    return min(max(CANDIDATES_PER_HIT * k, MIN_CANDIDATES), MAX_HITS)
 
 
 def _ids_of(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[int]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.search.explain import Reason
+    from stair_es.search.hits import Hit
     from stair_es.search.searcher import Searcher
 
 _NAMED = 8
@@ -44,6 +45,7 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
         raise QueryError("a rank that is fused of two has no reasons of its own", "Explain it with sum, or without the caption.")
     split = pruned(question.vector, how.pruning)
     how = replace(how, pruning=Pruning())
+    exact = replace(how, approximate=False, shape=None if how.shape == "seismic" else how.shape)
     question = searcher.asked_of(replace(question, vector=split.kept))
     found = searcher.document(reference)
     if found is None:
@@ -51,8 +53,9 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
             f"there is no document with the id or URI {reference!r} in the index", "`stair-es search --json` prints both."
         )
     tokens = found.source.get("tokens") or {}
-    hits = searcher.search(replace(question, filters=[*question.filters, only(found)], min_score=None), 1, how=how).hits
-    best = searcher.search(question, k, how=how).hits
+    hits = searcher.search(replace(question, filters=[*question.filters, only(found)], min_score=None), 1, how=exact).hits
+    asked = searcher.search(question, k, how=how)
+    best = asked.hits
     score = hits[0].score if hits else None
     failing = failing_words(question, tokens)
     for clause in question.filters:
@@ -64,17 +67,25 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
     common, lacking, beside = parts(question, tokens)
     if score is None and not failing:
         failing.append(_unfound(bool(common), why(split.dropped, tokens)))
+    rank = None if score is None else 1 + searcher.count(replace(question, min_score=_above(score)), how=exact)
+    if asked.shape == "seismic" and score is not None and _is_missed(found, score, best, k):
+        failing.append("SEISMIC, which is approximate, doesn't find it; --shape rank_features does")
     return NearMiss(
         id=found.id,
         uri=found.uri,
         score=score,
-        rank=None if score is None else 1 + searcher.count(replace(question, min_score=_above(score)), how=how),
+        rank=rank,
         wanted=best[-1].score if len(best) == k else None,
         why=common,
         lacking=lacking,
         beside=beside,
         failing=tuple(failing),
     )
+
+
+def _is_missed(found: Hit, score: float, best: Sequence[Hit], k: int) -> bool:
+    """Whether a document should be among the best by its score, and isn't."""
+    return (len(best) < k or score > best[-1].score) and found.id not in {hit.id for hit in best}
 
 
 def _unfound(common: bool, dropped: Sequence[Reason]) -> str:

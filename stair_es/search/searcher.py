@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection, probe, translated
 from stair_es.cluster.target import Target, plugins
 from stair_es.config import MAX_HITS
 from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
+from stair_es.search.approximate import find_obstacle
 from stair_es.search.body import UNREAD, Asked, request_body
 from stair_es.search.clauses import sendable
 from stair_es.search.cursor import After
@@ -25,6 +26,16 @@ from stair_es.types import SparseVector
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What was sent, and what came back."""
+
+    asked: Asked
+    shape: Shape
+    remarks: tuple[str, ...]
+    body: dict[str, Any]
 
 
 class Searcher:
@@ -103,7 +114,7 @@ class Searcher:
         return self._ready()[1].list_remarks(question)
 
     def count(self, question: Question, *, how: How | None = None) -> int:
-        """How many documents match: all that are found by the words that are sent, in one phase.
+        """How many documents match: all that are found by the words that are sent, in one phase and exactly.
 
         Raises:
             QueryError: As for `search`.
@@ -111,8 +122,8 @@ class Searcher:
         """
         how = how or How()
         asked = replace(question, vector=pruned(question.vector, how.pruning).kept)
-        _, _, answer = self._answer(asked, 0, None, replace(how, two_phase=None), total=True)
-        return int(answer["hits"]["total"]["value"])
+        exact = replace(how, two_phase=None, approximate=False, shape=None if how.shape == "seismic" else how.shape)
+        return int(self._answer(asked, 0, None, exact, total=True).body["hits"]["total"]["value"])
 
     def document(self, reference: str) -> Hit | None:
         """The document with this id or URI, whatever its score; None if there is none.
@@ -137,38 +148,37 @@ class Searcher:
         return bool(self._send({"size": 1, "query": both, "_source": False})["hits"]["hits"])
 
     def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:
-        asked, shape, answer = self._answer(question, k, after, how)
-        found = answer["hits"]["hits"]
-        hits = tuple(hit_of(hit, asked.sent) for hit in found)
+        answer = self._answer(question, k, after, how)
+        found = answer.body["hits"]["hits"]
+        hits = tuple(hit_of(hit, answer.asked.sent) for hit in found)
         if not all(math.isfinite(hit.score) for hit in hits):
             raise QueryError("scores leave float32, in which the engine counts: they have no order any more", "Scale the query.")
         return Result(
             hits=hits,
-            took_ms=int(answer["took"]),
-            cut=asked.cut,
+            took_ms=int(answer.body["took"]),
+            cut=answer.asked.cut,
             dropped=NOTHING,
-            shape=shape,
+            shape=answer.shape,
             after=found[-1].get("sort") if len(found) == k else None,
+            remarks=answer.remarks,
         )
 
     def _fused(self, question: Question, k: int, after: After | None, how: How) -> Result:
         """Two rankings, one by the vector and one by the caption, fused by ranks."""
         check_fusable(question, after)
-        window = max(how.fusion_window, k)
+        window, how = max(how.fusion_window, k), replace(how, approximate=False)  # ranks far down would be guesses
         words = self._page(replace(question, caption=""), window, None, how)
         alone = replace(question, vector=NOTHING, caption_weight=1.0)  # the weight is for the ranks: scores could vanish by it
         caption = self._page(alone, window, None, replace(how, two_phase=None))
         return fused(words, caption, question.caption_weight, k)
 
-    def _answer(
-        self, question: Question, k: int, after: After | None, how: How, *, total: bool = False
-    ) -> tuple[Asked, Shape, dict[str, Any]]:
+    def _answer(self, question: Question, k: int, after: After | None, how: How, *, total: bool = False) -> _Answer:
         """The engine's answer; asked again where the alias has moved since the last look."""
         for last in (False, True):
             target, known = self._ready()
             known.check_caption(question)
             known.check_filters(question)
-            shape = choose(target, known.one, self._plugins, how.shape)
+            shape, remarks = self._choose(question, after, how)
             asked = request_body(
                 known.asked_of(question),
                 shape,
@@ -196,7 +206,21 @@ class Searcher:
             if last or {hit["_index"] for hit in answer["hits"]["hits"]} <= set(known.fields):
                 break
             self._known = None
-        return asked, shape, answer
+        return _Answer(asked=asked, shape=shape, remarks=remarks, body=answer)
+
+    def _choose(self, question: Question, after: After | None, how: How) -> tuple[Shape, tuple[str, ...]]:
+        """Return the shape, with what is to be said where SEISMIC is taken unasked, or can't be."""
+        target, known = self._ready()
+        approximate = how.approximate and how.shape is None and not how.pipeline
+        tokens = len(question.vector) if approximate else 0
+        shape = choose(target, known.one, self._plugins, how.shape, tokens=tokens)
+        if shape != "seismic" or not approximate:
+            return shape, ()
+        obstacle = find_obstacle(question, after=after, two_phase=how.two_phase is not None)
+        if obstacle is None:
+            return shape, ("found by SEISMIC, which can miss a hit; --shape rank_features finds all, and takes longer",)
+        exact = choose(target, known.one, self._plugins)
+        return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 
     def _send(self, body: Mapping[str, Any], pipeline: str | None = None) -> dict[str, Any]:
         params = {"allow_partial_search_results": "false", **({"search_pipeline": pipeline} if pipeline else {})}

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Shape = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "weighted_tokens", "impacts"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
+LONG_QUERY = 32
+"""From how many tokens on SEISMIC is taken unasked where an index has its field: images have as many, texts fewer."""
+
 _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
     "rank_features": rank_features_query,
     "neural_sparse": neural_sparse_query,
@@ -54,17 +57,20 @@ class Fields:
         )
 
 
-def choose(target: Target, fields: Fields, plugins: Callable[[], frozenset[str]], asked: Shape | None = None) -> Shape:
-    """The shape for an index on a cluster: `asked`, if it is possible, else the best exact one.
+def choose(
+    target: Target, fields: Fields, plugins: Callable[[], frozenset[str]], asked: Shape | None = None, *, tokens: int = 0
+) -> Shape:
+    """The shape for an index on a cluster: `asked`, if it is possible, else the best exact one, and for long queries `seismic`.
 
-    `neural_sparse` and `seismic` are never taken unasked: the first gives the scores of `rank_features` (Lucene gets the same
-    query), the second approximate ones.
+    `neural_sparse` is never taken unasked: it gives the scores of `rank_features` (Lucene gets the same query).
 
     Args:
         target: What the cluster is.
         fields: What the index has.
         plugins: Asks the cluster for its plugins; called only where the answer matters.
         asked: What the user wants.
+        tokens: How many tokens are looked for, if SEISMIC can answer the question: from `LONG_QUERY` on it is taken where the
+            index has its field. A node without the plugin can't hold such an index, so nobody asks for the plugins.
 
     Raises:
         QueryError: `asked` is impossible here, or nothing is possible.
@@ -75,6 +81,8 @@ def choose(target: Target, fields: Fields, plugins: Callable[[], frozenset[str]]
         if obstacle:
             raise QueryError(f"the shape {asked} is impossible: {obstacle}", _remedy(target, fields))
         return asked
+    if tokens >= LONG_QUERY and _obstacle("seismic", target, fields) is None:
+        return "seismic"
     found = _possible(target, fields)
     if found is None:
         raise QueryError(
@@ -115,7 +123,7 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
     able, needs, types = {
         "rank_features": (True, "", {"rank_features"}),
         "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
-        "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", None),
+        "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
         "sparse_vector": (target.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
         "weighted_tokens": (target.supports_weighted_tokens, "Elasticsearch 8.13 or newer", {"sparse_vector", "rank_features"}),
         "impacts": (True, "", None),

@@ -133,7 +133,7 @@ def test_a_file_of_stop_words_that_is_no_text_is_wrong_usage(photo: Path) -> Non
     assert (code, "--stop" in said) == (2, True)
 
 
-@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf")])
+@pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--shape", "seismic")])
 def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
     code, _, said = run("search", "red", "--after", "start", *options)
     assert (code, "pages" in said) == (2, True)

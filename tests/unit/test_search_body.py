@@ -8,6 +8,7 @@ import pytest
 from stair_es.errors import QueryError
 from stair_es.search.body import TwoPhase, has_word, request_body
 from stair_es.search.inputs import Inputs
+from stair_es.search.neural import count_candidates
 from stair_es.search.question import Question, parse_filter
 from stair_es.types import SparseVector
 
@@ -71,8 +72,43 @@ def test_impacts_count_from_the_thousandth_that_a_weight_is_rounded_to(least: fl
 def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
     assert has_word(("dog",), "seismic", least=0.5) == has_word(("dog",), "rank_features", least=0.5)
     assert "token_ids" not in json.dumps(has_word(("dog",), "seismic"))
-    with pytest.raises(QueryError, match="seismic"):
-        request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, two_phase=TwoPhase(heavy=1))
+
+
+def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_nothing() -> None:
+    made = request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, k=3).body
+    assert list(made["query"]["neural_sparse"]) == ["token_ids"]
+    assert made["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
+    assert made["rescore"] == {
+        "window_size": count_candidates(3),
+        "query": {"rescore_query": SPARSE, "query_weight": 0.0},
+    }
+    assert (made["size"], "sort" in made) == (3, False)
+    assert 10_000 == count_candidates(10_000) > count_candidates(100) > 100
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "more"),
+    [
+        ("filters", {"filters": [PNG]}),
+        ("required", {"required": [("dog",)]}),
+        ("excluded", {"excluded": [("dog",)]}),
+        ("caption", {"caption": "a dog"}),
+        ("least score", {"min_score": 0.5}),
+        ("pages", {"after": [1.5, "file:///a.jpg", "ab", "images-1"]}),
+        ("two-phase", {"two_phase": TwoPhase(heavy=64)}),
+    ],
+)
+def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[str, Any]) -> None:
+    beside = {name: more.pop(name) for name in ("after", "two_phase") if name in more}
+    with pytest.raises(QueryError, match=obstacle) as failure:
+        request_body(Question(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
+    assert "Leave --shape seismic out" in failure.value.remedy
+
+
+def test_a_caption_alone_has_nothing_to_do_with_seismic() -> None:
+    question = Question(caption="a dog", filters=[PNG])
+    sent = [request_body(question, shape, max_clauses=1024).body for shape in ("seismic", "rank_features")]
+    assert sent[0] == sent[1]
 
 
 def test_a_caption_adds_its_score() -> None:

@@ -17,8 +17,16 @@ from stair_es.errors import QueryError
 from stair_es.model.wordpiece import load_vocabulary
 from stair_es.search.fit import SparseQuery
 from stair_es.search.impacts import impacts_query, match_query
-from stair_es.search.neural import MAX_TOKEN_WEIGHT, SEARCH_CEILING, neural_sparse_query, seismic_query
-from stair_es.search.shapes import SHAPES, Fields, Shape, build, choose
+from stair_es.search.neural import (
+    FINDING_TOKENS,
+    HEAP_FACTOR,
+    MAX_TOKEN_WEIGHT,
+    SEARCH_CEILING,
+    count_candidates,
+    neural_sparse_query,
+    seismic_query,
+)
+from stair_es.search.shapes import LONG_QUERY, SHAPES, Fields, Shape, build, choose
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("shape_*.json"))
@@ -160,7 +168,11 @@ def test_seismic_fills_the_upper_half_of_the_quantisation_and_drops_no_word_of_i
         query = seismic_query(SparseVector.from_mapping({"car": heaviest, "red": heaviest / 2}), k=25, token_ids=IDS)
         inner = query.clause["neural_sparse"][IDS_FIELD]
         assert SEARCH_CEILING / 2 < max(inner["query_tokens"].values()) <= SEARCH_CEILING
-        assert inner["method_parameters"] == {"k": 25, "top_n": 2, "heap_factor": 1.0}
+        assert inner["method_parameters"] == {"k": count_candidates(25), "top_n": 2, "heap_factor": HEAP_FACTOR}
+    long = SparseVector.from_mapping(dict.fromkeys(WORDS[:64], 1.0))
+    many = seismic_query(long, token_ids=IDS).clause["neural_sparse"][IDS_FIELD]
+    assert len(many["query_tokens"]) == 64
+    assert many["method_parameters"]["top_n"] == FINDING_TOKENS
     with pytest.raises(QueryError, match="k must"):
         seismic_query(SparseVector.from_mapping({"car": 1.0}), k=0, token_ids=IDS)
 
@@ -273,6 +285,20 @@ def test_an_impossible_wish_is_refused_with_its_reason(asked: Shape, at: Target,
 def test_the_plugin_makes_its_shapes_possible(asked: Shape) -> None:
     assert choose(target("opensearch", 3, 8), ALL, lambda: frozenset({NEURAL_SEARCH}), asked) == asked
     assert choose(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
+
+
+def test_long_queries_take_seismic_unasked_where_the_index_has_its_field() -> None:
+    opensearch = target("opensearch", 3, 8)
+    assert choose(opensearch, ALL, no_plugins, tokens=LONG_QUERY) == "seismic"
+    for at, fields, tokens, asked in (
+        (opensearch, ALL, LONG_QUERY - 1, None),
+        (opensearch, ALL, LONG_QUERY, "rank_features"),
+        (opensearch, WORDS_FIELD, LONG_QUERY, None),
+        (target("opensearch", 3, 2), ALL, LONG_QUERY, None),
+    ):
+        assert choose(at, fields, no_plugins, asked, tokens=tokens) == "rank_features"  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="tokens"):  # nothing could score what it finds
+        choose(opensearch, Fields(tokens=None, seismic=IDS_FIELD), no_plugins, tokens=LONG_QUERY)
 
 
 def test_a_refusal_names_what_is_possible() -> None:

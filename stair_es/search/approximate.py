@@ -1,0 +1,29 @@
+"""What an approximate shape can't answer. Pure.
+
+SEISMIC finds a few candidates, and only then could anything else choose among them: too few would be left, or none. Measured on
+50,000 drawn photos with 50 candidates: where a filter matches a fifth of them, 38 of 100 questions get fewer than 10 hits; where
+it matches a twentieth, all.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stair_es.search.cursor import After
+    from stair_es.search.question import Question
+
+
+def find_obstacle(question: Question, *, after: After | None = None, two_phase: bool = False) -> str | None:
+    """Return why SEISMIC can't answer a question, for people; None if it can."""
+    if question.filters or question.required or question.excluded:
+        return "filters, required and excluded words would only thin out the few documents that it finds"
+    if question.caption.strip() and question.caption_weight > 0:
+        return "it finds by the words alone, and the caption speaks for other documents"
+    if question.min_score is not None:
+        return "the engine would compare its approximate score with the least score"
+    if after is not None:
+        return "it has no further pages, only the few documents that it finds"
+    if two_phase:
+        return "two-phase would find once more with the heaviest words"
+    return None

@@ -1,0 +1,266 @@
+"""neural-search on a real node: both forms of two-phase beside conditions, and SEISMIC on a segment that is approximate."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import photo_vectors
+import pytest
+from opensearchpy import OpenSearch
+from search_oracle import ROUNDING, TRUNCATION, Oracle
+from strange_vectors import draw_images, draw_queries, fill
+
+from stair_es import resources
+from stair_es.cluster.connect import Connection
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.mapping import merged
+from stair_es.errors import QueryError
+from stair_es.search import neural, vocabulary
+from stair_es.search.body import TwoPhase, request_body
+from stair_es.search.how import How
+from stair_es.search.placing import near_miss
+from stair_es.search.question import Question
+from stair_es.search.searcher import Searcher
+from stair_es.search.shapes import LONG_QUERY
+from stair_es.types import SparseVector
+from stair_es.vocab import escape
+
+pytestmark = pytest.mark.xdist_group("plugin_node")
+PIPELINE = "test-two-phase"
+PRUNE_RATIO = 0.4
+"""Of `pipelines/two-phase.json`: tokens lighter than this share of the heaviest don't find."""
+
+
+@pytest.fixture(scope="module")
+def plugged(plugin_url: str) -> Iterator[OpenSearch]:
+    with closing(Connection(url=plugin_url).client()) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def strange(plugged: OpenSearch, plugin_url: str) -> Iterator[tuple[str, dict[str, SparseVector]]]:
+    index, images = f"test-{uuid.uuid4().hex[:12]}", draw_images()
+    fill(plugged, index, DocumentSettings(), plugin_url, images)
+    plugged.transport.perform_request("PUT", f"/_search/pipeline/{PIPELINE}", body=resources.load("pipelines", "two-phase"))
+    yield index, images
+    plugged.transport.perform_request("DELETE", f"/_search/pipeline/{PIPELINE}")
+    plugged.indices.delete(index=index)
+
+
+CONDITIONS: Mapping[str, dict[str, Any]] = {
+    "alone": {},
+    "filter": {"filters": [{"range": {"uri": {"lt": "100"}}}]},
+    "require": {"required": [("word7",)]},
+    "exclude": {"excluded": [("word8",), ("word9", "a.b")]},
+    "all": {"filters": [{"range": {"uri": {"gte": "020"}}}], "required": [("##ing",)], "excluded": [("word8",)]},
+}
+
+
+def meets(question: Question, name: str, image: SparseVector) -> bool:
+    """Whether a document meets the conditions, which only the tests above have."""
+    bounds = question.filters[0]["range"]["uri"] if question.filters else {}
+    has = set(image.features)
+    return (
+        name < bounds.get("lt", "~")
+        and name >= bounds.get("gte", "")
+        and all(has.issuperset(word) for word in question.required)
+        and not any(has.issuperset(word) for word in question.excluded)
+    )
+
+
+@pytest.mark.parametrize("conditions", CONDITIONS.values(), ids=CONDITIONS)
+@pytest.mark.parametrize("form", ["exact", "rescore", "pipeline"])
+def test_neural_sparse_and_two_phase_beside_conditions(
+    plugged: OpenSearch, strange: tuple[str, dict[str, SparseVector]], form: str, conditions: dict[str, Any]
+) -> None:
+    index, images = strange
+    compared = pruned = 0
+    for vector in draw_queries():
+        question = Question(vector=vector, **conditions)
+        heavy = {
+            "exact": set(vector.features),
+            "rescore": set(vector.features[:8]),
+            "pipeline": {word for word, weight in vector if weight >= PRUNE_RATIO * vector.weights[0]},
+        }[form]
+        two_phase = TwoPhase(heavy=8, window=1000) if form == "rescore" else None
+        body = request_body(
+            question, "neural_sparse", max_clauses=1024, k=1000, two_phase=two_phase, ordered=form != "pipeline"
+        ).body
+        params = {"search_pipeline": PIPELINE} if form == "pipeline" else {}
+        hits = plugged.search(index=index, body={**body, "_source": False}, params=params)["hits"]["hits"]
+        part = {name: image for name, image in images.items() if meets(question, name, image)}
+        wanted = {name for name, image in part.items() if heavy & set(image.features)}
+        assert {hit["_id"] for hit in hits} == wanted, vector
+        for hit in hits:
+            exact = vector.dot(images[hit["_id"]])
+            assert exact * (1 - TRUNCATION) <= hit["_score"] <= exact * (1 + ROUNDING), (vector, hit["_id"])
+        compared += len(hits)
+        pruned += sum(bool(set(vector.features) & set(image.features)) for image in part.values()) - len(hits)
+    assert compared > 20
+    assert (pruned > 20) == (form != "exact")
+
+
+@dataclass(frozen=True)
+class Approximate:
+    """3,000 views of photos, a tenth deleted, in one segment that SEISMIC searches approximately."""
+
+    index: str
+    searcher: Searcher
+    images: dict[str, SparseVector]
+    oracle: Oracle
+    queries: list[SparseVector]
+
+
+CEILING = {"approximate_threshold": 100, "quantization_ceiling_ingest": 1}
+
+
+@pytest.fixture(scope="module")
+def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
+    words = vocabulary.load()
+    views = {
+        name: SparseVector.from_pairs(pair for pair in vector if pair[0] in words)
+        for name, vector in photo_vectors.load().items()
+    }
+    queries = [vector for name, vector in views.items() if name.endswith("-07")]
+    views = {name: vector for name, vector in views.items() if len(vector) and not name.endswith("-07")}
+    index = f"test-{uuid.uuid4().hex[:12]}"
+    own = {"token_ids": {"method": {"parameters": CEILING}}}
+    image = {"uri": {"type": "keyword"}, "sha256": {"type": "keyword"}, "tokens": {"type": "rank_features"}}
+    meta = {"stair_es": {"model": "drawn", "token_ids": list(words.words)}}
+    body = merged(
+        resources.load("mappings", "seismic"),
+        {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},
+    )
+    plugged.indices.create(index=index, body=body)
+    lines: list[dict[str, Any]] = []
+    for name, vector in views.items():
+        facts = {"uri": name, "sha256": name, "caption": name.replace("-", " ")}
+        tokens = {escape(word): weight for word, weight in vector}
+        lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": neural.numbered(vector)}]
+    answer = plugged.bulk(body=lines, index=index)
+    assert not answer["errors"], json.dumps(answer)[:500]
+    plugged.indices.forcemerge(index=index, params={"max_num_segments": "1"})
+    deleted = {name for name in views if name.endswith("3")}
+    plugged.bulk(body=[{"delete": {"_id": name}} for name in deleted], index=index, params={"refresh": "true"})
+    left = {name: vector for name, vector in views.items() if name not in deleted}
+    with Searcher(Connection(url=plugin_url), index, "drawn") as searcher:
+        yield Approximate(index=index, searcher=searcher, images=left, oracle=Oracle(left), queries=queries)
+    plugged.indices.delete(index=index)
+
+
+SEISMIC = How(shape="seismic")
+REFUSED: Mapping[str, dict[str, Any]] = {
+    "filter": {"filters": [{"range": {"uri": {"lt": "m"}}}]},
+    "require": {"required": [("animal",)]},
+    "exclude": {"excluded": [("cat",)]},
+    "caption": {"caption": "cat"},
+    "min_score": {"min_score": 0.2},
+}
+
+
+def test_seismic_finds_the_best_of_a_segment_and_scores_them_exactly(photos: Approximate) -> None:
+    shares = []
+    for vector in photos.queries:
+        found = photos.searcher.search(vector, how=SEISMIC)
+        exact = photos.searcher.search(vector, how=How(shape="rank_features"))
+        scores = {hit.id: hit.score for hit in exact.hits}
+        assert found.shape == "seismic"
+        assert found.after is None
+        assert len(found.hits) == 10
+        for hit in found.hits:
+            product = vector.dot(photos.images[hit.id])  # a deleted document would be a KeyError
+            assert product * (1 - TRUNCATION) <= hit.score <= product * (1 + ROUNDING)
+            assert sum(reason.contribution for reason in hit.why) == pytest.approx(product)
+            assert hit.score == scores.get(hit.id, hit.score)
+        assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
+        shares.append(sum(hit.score >= exact.hits[-1].score for hit in found.hits) / 10)
+    assert sum(shares) / len(shares) > 0.9
+
+
+def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the tests of this file would prove nothing."""
+    for name, value in (("CANDIDATES_PER_HIT", 1), ("MIN_CANDIDATES", 1), ("FINDING_TOKENS", 1), ("HEAP_FACTOR", 0.01)):
+        monkeypatch.setattr(neural, name, value)
+    missed = []
+    for vector in photos.queries:
+        found = {hit.id for hit in photos.searcher.search(vector, how=SEISMIC).hits}
+        missed += [
+            (vector, hit.id, rank) for rank, hit in enumerate(photos.searcher.search(vector).hits, start=1) if hit.id not in found
+        ]
+    assert len(missed) > 20
+    vector, name, rank = missed[0]
+    told = near_miss(photos.searcher, Question(vector=vector), name, how=SEISMIC)
+    assert told.rank is not None
+    assert told.rank <= rank
+    assert [reason for reason in told.failing if "SEISMIC" in reason]
+    assert not near_miss(photos.searcher, Question(vector=vector), name).failing
+
+
+@pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
+def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approximate, conditions: dict[str, Any]) -> None:
+    question = Question(vector=next(v for v in photos.queries if len(v) >= LONG_QUERY), **conditions)
+    with pytest.raises(QueryError, match="seismic can't answer") as failure:
+        photos.searcher.search(question, how=SEISMIC)
+    assert "exact" in failure.value.remedy
+    found = photos.searcher.search(question, how=How(approximate=True))
+    assert found.shape == "rank_features"
+    assert "not with SEISMIC" in found.remarks[0]
+    assert found.hits == photos.searcher.search(question, how=How(shape="rank_features")).hits
+    assert photos.searcher.count(question, how=SEISMIC) == photos.searcher.count(question)
+
+
+def test_pages_are_exact_or_refused(photos: Approximate) -> None:
+    vector = photos.queries[0]
+    first = photos.searcher.search(vector, 5)
+    with pytest.raises(QueryError, match="no further pages"):
+        photos.searcher.search(vector, 5, after=first.after, how=SEISMIC)
+    with pytest.raises(QueryError, match="two-phase"):
+        photos.searcher.search(vector, how=How(shape="seismic", two_phase=TwoPhase(heavy=100)))
+    second = photos.searcher.search(vector, 5, after=first.after, how=How(approximate=True))
+    assert second.shape == "rank_features"
+    assert (*first.hits, *second.hits) == photos.searcher.search(vector, 10).hits
+
+
+def test_seismic_is_taken_for_long_queries_where_it_may(photos: Approximate) -> None:
+    vector = next(v for v in photos.queries if len(v) >= LONG_QUERY)
+    found = photos.searcher.search(vector, how=How(approximate=True))
+    assert found.shape == "seismic"
+    assert "can miss a hit" in found.remarks[0]
+    assert found.hits == photos.searcher.search(vector, how=SEISMIC).hits
+    for question, how in ((vector, How()), (vector.top(LONG_QUERY - 1), How(approximate=True))):
+        exact = photos.searcher.search(question, how=how)
+        assert (exact.shape, exact.remarks) == ("rank_features", ())
+
+
+def test_explain_tells_the_exact_rank_and_the_exact_product(photos: Approximate) -> None:
+    vector = photos.queries[3]
+    hits = photos.searcher.search(vector, how=How(shape="seismic", engine_explain=True)).hits
+    for place in (0, 4, 9):
+        told = near_miss(photos.searcher, Question(vector=vector), hits[place].id, how=SEISMIC)
+        exact = near_miss(photos.searcher, Question(vector=vector), hits[place].id)
+        assert (told.score, told.rank, told.why) == (exact.score, exact.rank, hits[place].why)
+        assert not told.failing
+        assert hits[place].engine == {
+            reason.feature: pytest.approx(reason.contribution, rel=TRUNCATION) for reason in hits[place].why
+        }
+
+
+def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None:
+    question = Question(vector=photos.queries[0], caption="cat")
+    found = photos.searcher.search(question, how=How(shape="seismic", fusion="rrf"))
+    assert found.shape == "seismic"
+    assert {name for hit in found.hits for name in hit.ranks} == {"words", "caption"}
+    assert photos.searcher.search(question, how=How(approximate=True, fusion="rrf")).shape == "rank_features"
+
+
+def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugged: OpenSearch, photos: Approximate) -> None:
+    words = [word for word in vocabulary.load().words if word.isalpha()][:3000]
+    vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(words))
+    asked = request_body(Question(vector=vector), "seismic", max_clauses=1024)
+    assert (len(asked.sent), len(asked.cut)) == (1024, 1976)
+    assert "hits" in plugged.search(index=photos.index, body=asked.body)
