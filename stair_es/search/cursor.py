@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from stair_es.errors import QueryError
@@ -40,6 +40,16 @@ def checked(after: After) -> list[str | float | None]:
             "Ask for a larger k instead.",
         )
     return values
+
+
+def sort_hits(hits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return hits of an answer that the engine didn't sort in `ORDER`."""
+
+    def key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
+        values = [hit["_source"].get(name) for name in ("uri", "sha256")]
+        return (-hit["_score"], *((value is None, value or "") for value in values), hit["_index"])
+
+    return sorted(hits, key=key)
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from stair_es.errors import ClusterError, ClusterUnreachable, QueryError
 from stair_es.search.approximate import find_obstacle
 from stair_es.search.body import UNREAD, Asked, request_body
 from stair_es.search.clauses import sendable
-from stair_es.search.cursor import After
+from stair_es.search.cursor import After, sort_hits
 from stair_es.search.fusing import check_fusable, fused
 from stair_es.search.hits import Hit, Result, hit_of, only
 from stair_es.search.how import How
@@ -150,6 +150,8 @@ class Searcher:
     def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:
         answer = self._answer(question, k, after, how)
         found = answer.body["hits"]["hits"]
+        if answer.shape == "seismic":  # the engine puts what it rescores in no total order
+            found = sort_hits(found)
         hits = tuple(hit_of(hit, answer.asked.sent) for hit in found)
         if not all(math.isfinite(hit.score) for hit in hits):
             raise QueryError("scores leave float32, in which the engine counts: they have no order any more", "Scale the query.")

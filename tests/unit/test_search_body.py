@@ -7,6 +7,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.body import TwoPhase, has_word, request_body
+from stair_es.search.cursor import sort_hits
 from stair_es.search.inputs import Inputs
 from stair_es.search.neural import count_candidates
 from stair_es.search.question import Question, parse_filter
@@ -186,3 +187,11 @@ def test_filters_as_people_write_them() -> None:
     for wrong in ("", "{", "[]", "{}", '{"term": 3}', '{"term": {}, "range": {}}', '[{"term": {"format": "png"}}]'):
         with pytest.raises(QueryError):
             parse_filter(wrong)
+
+
+def test_hits_without_an_order_are_sorted_as_pages_are() -> None:
+    def hit(score: float, uri: str | None, index: str = "a") -> dict[str, Any]:
+        return {"_score": score, "_index": index, "_source": {} if uri is None else {"uri": uri, "sha256": "0"}}
+
+    ordered = [hit(2.0, "z"), hit(1.0, "a"), hit(1.0, "a", "b"), hit(1.0, "b"), hit(1.0, "🐕"), hit(1.0, None)]
+    assert sort_hits(ordered[::-1]) == ordered
