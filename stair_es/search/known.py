@@ -87,6 +87,10 @@ class Known:
             raise no_table(", ".join(sorted(self.fields)))
         return TokenIds.from_tokens(self.tokens).under(self.policy)
 
+    def has_ids_of(self, question: Question) -> bool:
+        """Whether the index has an id for each token of the question, as SEISMIC needs them."""
+        return self.tokens is not None and not self.token_ids.list_unknown(self.asked_of(question).vector.features)
+
     def asked_of(self, question: Question) -> Question:
         """The question in the words of the index: they become what its policy made of them in the documents."""
         if self.policy is None:

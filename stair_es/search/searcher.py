@@ -213,7 +213,7 @@ class Searcher:
     def _choose(self, question: Question, after: After | None, how: How) -> tuple[Shape, tuple[str, ...]]:
         """Return the shape, with what is to be said where SEISMIC is taken unasked, or can't be."""
         target, known = self._ready()
-        approximate = how.approximate and how.shape is None and not how.pipeline
+        approximate = how.approximate and how.shape is None and not how.pipeline and known.has_ids_of(question)
         tokens = len(question.vector) if approximate else 0
         shape = choose(target, known.one, self._plugins, how.shape, tokens=tokens)
         if shape != "seismic" or not approximate:

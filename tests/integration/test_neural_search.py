@@ -232,7 +232,12 @@ def test_seismic_is_taken_for_long_queries_where_it_may(photos: Approximate) -> 
     assert found.shape == "seismic"
     assert "can miss a hit" in found.remarks[0]
     assert found.hits == photos.searcher.search(vector, how=SEISMIC).hits
-    for question, how in ((vector, How()), (vector.top(LONG_QUERY - 1), How(approximate=True))):
+    strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
+    for question, how in (
+        (vector, How()),
+        (vector.top(LONG_QUERY - 1), How(approximate=True)),
+        (strange, How(approximate=True)),
+    ):
         exact = photos.searcher.search(question, how=how)
         assert (exact.shape, exact.remarks) == ("rank_features", ())
 
