@@ -102,12 +102,8 @@ def request_body(
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-<<<<<<< /tmp/o
         # an approximate query has to know how many it should look for, and asks by ids
-        more: dict[str, Any] = {"k": k, "token_ids": token_ids} if shape == "seismic" else {}
-=======
-        more = {"k": k, "token_ids": token_ids} if approximate else {}  # it has to know how many it should look for
->>>>>>> /tmp/t
+        more: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
         query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rescore: Clause | None = None

@@ -12,15 +12,16 @@ from typing import Any
 import photo_vectors
 import pytest
 from opensearchpy import OpenSearch
-from search_oracle import ROUNDING, TRUNCATION, Oracle
+from search_oracle import ROUNDING, TRUNCATION
 from strange_vectors import draw_images, draw_queries, fill
 
 from stair_es import resources
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.cluster.mapping import merged
 from stair_es.errors import QueryError
-from stair_es.search import neural, vocabulary
+from stair_es.search import neural
 from stair_es.search.body import TwoPhase, request_body
 from stair_es.search.how import How
 from stair_es.search.placing import near_miss
@@ -112,7 +113,7 @@ class Approximate:
     index: str
     searcher: Searcher
     images: dict[str, SparseVector]
-    oracle: Oracle
+    words: list[str]
     queries: list[SparseVector]
 
 
@@ -121,17 +122,15 @@ CEILING = {"approximate_threshold": 100, "quantization_ceiling_ingest": 1}
 
 @pytest.fixture(scope="module")
 def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
-    words = vocabulary.load()
-    views = {
-        name: SparseVector.from_pairs(pair for pair in vector if pair[0] in words)
-        for name, vector in photo_vectors.load().items()
-    }
+    views = photo_vectors.load()
+    words = sorted({word for vector in views.values() for word in vector.features})
+    ids = TokenIds.from_tokens(words)
     queries = [vector for name, vector in views.items() if name.endswith("-07")]
     views = {name: vector for name, vector in views.items() if len(vector) and not name.endswith("-07")}
     index = f"test-{uuid.uuid4().hex[:12]}"
     own = {"token_ids": {"method": {"parameters": CEILING}}}
     image = {"uri": {"type": "keyword"}, "sha256": {"type": "keyword"}, "tokens": {"type": "rank_features"}}
-    meta = {"stair_es": {"model": "drawn", "token_ids": list(words.words)}}
+    meta = {"stair_es": {"model": "drawn", "token_ids": words}}
     body = merged(
         resources.load("mappings", "seismic"),
         {"settings": {"number_of_shards": 1}, "mappings": {"_meta": meta, "properties": {**image, **own}}},
@@ -141,7 +140,7 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     for name, vector in views.items():
         facts = {"uri": name, "sha256": name, "caption": name.replace("-", " ")}
         tokens = {escape(word): weight for word, weight in vector}
-        lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": neural.numbered(vector)}]
+        lines += [{"index": {"_id": name}}, {**facts, "tokens": tokens, "token_ids": ids.convert(vector)}]
     answer = plugged.bulk(body=lines, index=index)
     assert not answer["errors"], json.dumps(answer)[:500]
     plugged.indices.forcemerge(index=index, params={"max_num_segments": "1"})
@@ -149,7 +148,7 @@ def photos(plugged: OpenSearch, plugin_url: str) -> Iterator[Approximate]:
     plugged.bulk(body=[{"delete": {"_id": name}} for name in deleted], index=index, params={"refresh": "true"})
     left = {name: vector for name, vector in views.items() if name not in deleted}
     with Searcher(Connection(url=plugin_url), index, "drawn") as searcher:
-        yield Approximate(index=index, searcher=searcher, images=left, oracle=Oracle(left), queries=queries)
+        yield Approximate(index=index, searcher=searcher, images=left, words=words, queries=queries)
     plugged.indices.delete(index=index)
 
 
@@ -264,8 +263,8 @@ def test_ranks_of_seismic_and_of_captions_are_fused(photos: Approximate) -> None
 
 
 def test_a_query_of_as_many_tokens_as_the_cluster_takes(plugged: OpenSearch, photos: Approximate) -> None:
-    words = [word for word in vocabulary.load().words if word.isalpha()][:3000]
-    vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(words))
-    asked = request_body(Question(vector=vector), "seismic", max_clauses=1024)
-    assert (len(asked.sent), len(asked.cut)) == (1024, 1976)
+    vector = SparseVector.from_pairs((word, 1 + 1 / (1 + place)) for place, word in enumerate(photos.words))
+    ids = TokenIds.from_tokens(photos.words)
+    asked = request_body(Question(vector=vector), "seismic", max_clauses=1024, token_ids=ids)
+    assert (len(asked.sent), len(asked.cut)) == (1024, len(photos.words) - 1024)
     assert "hits" in plugged.search(index=photos.index, body=asked.body)

@@ -16,6 +16,7 @@ from strange_vectors import draw_images, draw_queries, fill
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable
 from stair_es.cluster.target import NEURAL_SEARCH, plugins
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.shapes import Fields, Shape, build, choose
 from stair_es.types import SparseVector

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search.body import TwoPhase, has_word, request_body
 from stair_es.search.cursor import sort_hits
@@ -13,6 +14,7 @@ from stair_es.search.neural import count_candidates
 from stair_es.search.question import Question, parse_filter
 from stair_es.types import SparseVector
 
+IDS = TokenIds.from_tokens(["dog", "beach", "sand"])
 VECTOR = SparseVector.from_mapping({"dog": 2.0, "beach": 1.0, "sand": 0.5})
 SPARSE = {
     "bool": {
@@ -76,7 +78,7 @@ def test_the_best_few_of_an_approximate_query_are_no_condition() -> None:
 
 
 def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_nothing() -> None:
-    made = request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, k=3).body
+    made = request_body(Question(vector=VECTOR), "seismic", max_clauses=1024, k=3, token_ids=IDS).body
     assert list(made["query"]["neural_sparse"]) == ["token_ids"]
     assert made["query"]["neural_sparse"]["token_ids"]["method_parameters"]["k"] == count_candidates(3)
     assert made["rescore"] == {
