@@ -4,11 +4,16 @@
 
     with GateProxy(node_url, tls=context, gate=lambda request: None) as proxy:
         ...  # proxy.url; proxy.seen
+
+A request that asks for all indices, since its path names none (`/_alias/photos`), is refused whatever the gate says: OpenSearch's
+security plugin refuses it to whoever may use some indices only.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
+import re
 import ssl
 import threading
 from collections.abc import Callable, Mapping
@@ -19,6 +24,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TIMEOUT_S = 30.0
+_ALL_INDICES = re.compile(
+    r"/(\*|_all|_(alias|analyze|cat|count|delete_by_query|mappings?|msearch|refresh|settings|stats|update_by_query)|_search$)(/|$)"
+)
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
 
@@ -44,6 +52,17 @@ class Said:
 
 
 Gate = Callable[[Asked], Said | None]
+
+
+def is_of_all_indices(target: str) -> bool:
+    """Whether a request to this path, with or without a query, is about every index of the cluster."""
+    return _ALL_INDICES.match(urlsplit(target).path) is not None
+
+
+def _refuse(asked: Asked) -> Said:
+    reason = f"no permissions for {asked.method} {urlsplit(asked.target).path}, which names no index"
+    error = {"type": "security_exception", "reason": reason, "root_cause": [{"type": "security_exception", "reason": reason}]}
+    return Said(status=403, body=json.dumps({"error": error, "status": 403}).encode())
 
 
 class GateProxy(ThreadingHTTPServer):
@@ -107,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = Asked(method=self.command, target=self.path, headers=headers, body=body)
         self.server.seen.append(asked)
-        said = self.server.gate(asked) or self._pass_on(asked)
+        of_all = is_of_all_indices(asked.target)
+        said = _refuse(asked) if of_all else self.server.gate(asked) or self._pass_on(asked)
         self.send_response(said.status)
         for name, value in said.headers.items():
             self.send_header(name, value)

@@ -16,6 +16,7 @@ from opensearchpy import exceptions
 from stair_es.cluster.bulk_answer import BLOCKED, UNMENTIONED, Failure, Verdict, described, failure, verdicts
 from stair_es.cluster.bulk_lines import Lines, Sent, chunks, probe, size_of
 from stair_es.cluster.connect import translated
+from stair_es.cluster.failures import choose_grant
 from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import tell, wait_s
 from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexMismatch
@@ -209,7 +210,8 @@ class Load:
                 f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
             )
         if verdict.fate == "forbidden":
-            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}")
+            grant = choose_grant(self.writer.connection)
+            return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(
                 f"{url} has no alias {write_alias(index)!r} any more: the index was deleted, or the alias taken away", _ANEW

@@ -14,6 +14,9 @@ from stair_es.cluster.retry import persistently
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+_STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
+"""By what the type of an error contains. Everything else passes."""
+
 
 def by_id(
     client: OpenSearch, connection: Connection, index: str, ids: Sequence[str], fields: Sequence[str]
@@ -39,6 +42,8 @@ def _mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str])
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)
     if failed is not None:  # a shard that can't be asked isn't as if the documents weren't there
         kind = str(failed.get("type"))
-        status = 404 if "not_found" in kind else 400 if kind == "index_closed_exception" else 503
-        raise exceptions.TransportError(status, failed.get("type"), {"error": failed})
+        status = next((status for sign, status in _STATUS.items() if sign in kind), 503)
+        error = exceptions.TransportError(status, failed.get("type"), {"error": failed})
+        error.request = f"POST /{index}/_mget"  # type: ignore[attr-defined]
+        raise error
     return [doc for doc in docs if doc.get("found")]

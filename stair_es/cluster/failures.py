@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 BUSY = frozenset({429, 502, 503, 504})
+_LONGEST_REQUEST = 300
 _LOGIN = {
     "none": "Set STAIR_ES_API_KEY, or STAIR_ES_USER and STAIR_ES_PASSWORD (each may be a file: STAIR_ES_API_KEY_FILE, ...).",
     "basic": "Check STAIR_ES_USER and STAIR_ES_PASSWORD, or the user and the password in STAIR_ES_URL.",
@@ -23,10 +24,8 @@ _LOGIN = {
     "bearer": "Check STAIR_ES_BEARER_TOKEN: such tokens expire.",
     "aws": "Check the AWS credentials (aws sts get-caller-identity), the region, and the service: es, or aoss for Serverless.",
 }
-_RIGHTS = {
-    "aws": "Allow it in the domain's access policy, or the collection's data access policy.",
-    "other": "Grant it to the user: docs/connection.md names the privileges.",
-}
+_GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
+_GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
 
 @contextmanager
@@ -57,8 +56,7 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
     if error.status_code == 403 and error.error in ("cluster_block_exception", "index_create_block_exception"):
         return ClusterError(f"{where}: {reason(error, connection)}", "`stair-es doctor --index NAME` says what lifts the block.")
     if error.status_code == 403:
-        rights = _RIGHTS["aws" if connection.security.method == "aws" else "other"]
-        return AuthenticationFailed(f"{where} forbids this (HTTP 403): {reason(error, connection)}", rights)
+        return _forbidden(error, where, connection)
     if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
         return ClusterError(
             f"{where} redirects elsewhere (HTTP {error.status_code}){_target(error)}",
@@ -67,6 +65,23 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
     if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
         return _plain_to_tls(where)
     return ClusterError(f"{where} answered {error.status_code}: {reason(error, connection)}", _remedy(error))
+
+
+def _forbidden(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
+    request = connection.redact(getattr(error, "request", "this"))[:_LONGEST_REQUEST]
+    why = _right_of_head(request) if request.startswith("HEAD ") else reason(error, connection)
+    return AuthenticationFailed(f"{where} forbids {request} (HTTP 403): {why}", choose_grant(connection))
+
+
+def choose_grant(connection: Connection) -> str:
+    """Return the remedy where a user lacks a right."""
+    return _GRANT_ON_AWS if connection.security.method == "aws" else _GRANT
+
+
+def _right_of_head(request: str) -> str:
+    """Return what a HEAD takes: its answer has no body that could say so."""
+    right = "indices:admin/aliases/get" if "/_alias/" in request else "indices:admin/get"
+    return f"it takes {right} (Elasticsearch: view_index_metadata)"
 
 
 def _remedy(error: exceptions.TransportError) -> str:

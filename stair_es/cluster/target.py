@@ -189,7 +189,7 @@ def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tu
     except AuthenticationFailed as error:
         raise AuthenticationFailed(
             f"{error.message} (neither GET / nor GET /_nodes/_local may be read, so its version is unknown)",
-            "Grant the cluster privilege `monitor` (OpenSearch: `cluster_monitor`) to the user.",
+            "Grant cluster:monitor/main (Elasticsearch: monitor) to the user: docs/howto/secure.md#roles.",
         ) from None
     except ClusterError:
         return None

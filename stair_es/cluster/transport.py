@@ -58,7 +58,10 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 class NodeConnection(Urllib3HttpConnection):
-    """Errors carry `retry_after` (the header, or None), `location` (of a redirect, which isn't followed) and `node`."""
+    """Errors carry `node`, `request` (method and path), `retry_after` (the header, or None) and `location` (of a redirect).
+
+    Redirects aren't followed.
+    """
 
     def __init__(self, *, ca_fingerprint: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401  the client's own
         self._wanted = ca_fingerprint
@@ -81,22 +84,23 @@ class NodeConnection(Urllib3HttpConnection):
         Raises:
             TransportError: Or its leaf, with the attributes named above.
         """
+        asked = Asked(method, url, self.host + self.url_prefix)
         try:
             self._pin()
-            asked = Asked(method, url, self.host + self.url_prefix)
             with _watch(asked):
                 more = {**(headers or {}), **asked.headers}
-                status, answered, raw = super().perform_request(method, url, params, body, timeout, _ANY_STATUS, more)
+                kept = _keep_errors(params)
+                status, answered, raw = super().perform_request(method, url, kept, body, timeout, _ANY_STATUS, more)
                 asked.status, asked.elasticsearch = status, "x-elastic-product" in answered
         except exceptions.TransportError as error:
-            _note(error, self.host, {})
+            _note(error, self.host, asked, {})
             raise
         if not 200 <= status < 300 and status not in ignore:
             lowered = {name.lower(): value for name, value in answered.items()}
             try:
                 self._raise_error(status, raw, lowered.get("content-type"))
             except exceptions.TransportError as error:
-                _note(error, self.host, lowered)
+                _note(error, self.host, asked, lowered)
                 raise
         return status, answered, raw
 
@@ -120,7 +124,15 @@ class NodeConnection(Urllib3HttpConnection):
             self._wanted = None
 
 
-def _note(error: exceptions.TransportError, node: str, headers: Mapping[str, str]) -> None:
+def _keep_errors(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the parameters, with a filter of answers that lets reasons of failures through."""
+    if not params or "filter_path" not in params:
+        return params
+    return {**params, "filter_path": f"{params['filter_path']},error"}
+
+
+def _note(error: exceptions.TransportError, node: str, asked: Asked, headers: Mapping[str, str]) -> None:
     error.node = node  # type: ignore[attr-defined]
+    error.request = f"{asked.method} {asked.path}"  # type: ignore[attr-defined]
     error.retry_after = headers.get("retry-after")  # type: ignore[attr-defined]
     error.location = headers.get("location")  # type: ignore[attr-defined]

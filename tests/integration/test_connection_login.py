@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import logging
 import pickle
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from gate_proxy import Asked, GateProxy, Said
 
-from stair_es.cluster.connect import Connection, Security, probe
+from stair_es.cluster.connect import Connection, Security, probe, translated
 from stair_es.cluster.retry import RetryPolicy, persistently
+from stair_es.cluster.swap import stands_for
 from stair_es.errors import AuthenticationFailed, ClusterError, UsageError
 
 # Each secret is one word that can be looked for.
@@ -131,3 +134,31 @@ def test_forbidden_to_read_the_version_says_what_to_grant() -> None:
             probe(client, connection)
         client.close()
     assert "monitor" in caught.value.remedy
+
+
+def test_a_refused_request_is_named_with_the_right_that_it_takes_and_where_it_is_described() -> None:
+    """Also where the answer has no body, as that to HEAD."""
+    with GateProxy(None, gate=lambda _: Said(status=403)) as proxy:
+        connection = Connection(url=proxy.url, security=Security(user="anna", password="hunter2"))
+        with closing(connection.client()) as client:
+            for ask, request, right in (
+                (partial(client.indices.exists, index="photos"), "HEAD /photos ", "indices:admin/get"),
+                (partial(client.indices.exists_alias, index="a", name="b"), "HEAD /a/_alias/b ", "indices:admin/aliases/get"),
+                (partial(client.search, index="hunter2"), "POST /***/_search ", ""),
+            ):
+                with pytest.raises(AuthenticationFailed) as caught, translated(connection):
+                    ask()
+                assert f"forbids {request}" in caught.value.message
+                assert right in caught.value.message
+                assert "docs/howto/secure.md#roles" in caught.value.remedy
+
+
+def test_a_request_about_all_indices_is_refused_by_the_proxy_and_an_alias_is_asked_for_by_its_index() -> None:
+    with GateProxy(None) as proxy:
+        proxy.gate = lambda _: Said(status=200)
+        connection = Connection(url=proxy.url)
+        with closing(connection.client()) as client:
+            assert stands_for(client, connection, "photos") == []
+            assert proxy.seen[-1].target == "/photos/_alias/photos"
+            with pytest.raises(AuthenticationFailed, match="names no index"), translated(connection):
+                client.indices.get_alias(name="photos")
