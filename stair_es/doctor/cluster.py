@@ -19,17 +19,18 @@ _LEAST_CONTENT = 10 * 2**20
 
 def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
     """What the facts say; `url` is for commands."""
-    if target.version:  # OpenSearch Serverless has neither version nor health
+    if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield health(facts.health, facts.unassigned, url)
+    elif target.version and not facts.forbidden:
+        yield warn("health", "the cluster doesn't tell its health", curl(url, "GET", "/_cluster/health"))
     yield from disks(facts.disks, facts.settings, url)
-    yield from limits(target, facts.settings, url)
+    if facts.settings or not facts.forbidden:
+        yield from limits(target, facts.settings, url)
     yield from blocks(facts.settings, facts.transient, url)
 
 
-def health(told: Mapping[str, Any] | None, unassigned: Mapping[str, Any] | None, url: str) -> Finding:
+def health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> Finding:
     """Green, yellow or red, and why."""
-    if told is None:
-        return warn("health", "this user may not ask for it", "Grant the cluster privilege `monitor` (docs/connection.md).")
     status, nodes, nowhere = told["status"], told["number_of_nodes"], told["unassigned_shards"]
     said = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
     if not nowhere:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stair_es.cluster.identity import build_prefix, other_aliases, ours, words_of
@@ -23,6 +23,30 @@ def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
     yield from words(facts)
     yield from builds(facts, url)
     yield from retired(facts, url)
+
+
+def found(facts: IndexFacts, model: str) -> Finding:
+    """What the name stands for, as far as this user may see."""
+    if not facts.live:
+        return ok("index", f"{facts.name} holds vectors of {model}")
+    count = f"{sum(facts.sizes[name][0] for name in facts.live):,} " if facts.sizes.keys() >= {*facts.live} else ""
+    return ok("index", f"{facts.name} stands for {', '.join(facts.live)}: {count}documents of {model}")
+
+
+def unseen(forbidden: Sequence[str], alias: str) -> Iterator[Finding]:
+    """The rights that this user lacks for some checks."""
+    if forbidden:
+        yield warn(
+            "rights",
+            f"this user may not look at everything: {', '.join(forbidden)}",
+            f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles (Elasticsearch: monitor for"
+            " the cluster; view_index_metadata and monitor for the index). Nothing else needs these rights.",
+        )
+
+
+def _extent(facts: IndexFacts, name: str) -> str:
+    documents, bytes_ = facts.sizes.get(name, (None, 0))
+    return "size unknown" if documents is None else f"{documents:,} documents, {size(bytes_)}"
 
 
 def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
@@ -90,7 +114,7 @@ def words(facts: IndexFacts) -> Iterator[Finding]:
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
         yield warn("words index", f"{own} is empty", again)
     else:
-        yield ok("words index", f"{facts.sizes.get(own, (0, 0))[0]:,} documents in {own}")
+        yield ok("words index", f"{own}: {_extent(facts, own)}")
 
 
 def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
@@ -98,10 +122,9 @@ def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
     for name in sorted(facts.indices):
         alias = facts.alias_of(name, build_prefix(facts.name))
         if alias and name not in facts.live:
-            documents, bytes_ = facts.sizes.get(name, (0, 0))
             yield warn(
                 "builds",
-                f"{name} is an unfinished build: {documents:,} documents, {size(bytes_)}",
+                f"{name} is an unfinished build: {_extent(facts, name)}",
                 "Run the same ingest again, which goes on with it; or throw it away: " + curl(url, "DELETE", f"/{name}"),
             )
 
@@ -114,7 +137,7 @@ def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
         if not other_aliases(name, told) and ours(told).get("alias") == facts.name and name != facts.name
     ]
     left.sort(key=lambda name: int(facts.indices[name]["settings"].get("index.creation_date", 0)))
-    listed = ", ".join(f"{name} ({size(facts.sizes.get(name, (0, 0))[1])})" for name in left)
+    listed = ", ".join(f"{name} ({_extent(facts, name)})" for name in left)
     if len(left) > KEEP:
         gone = curl(url, "DELETE", f"/{','.join(left[:-KEEP])}")
         yield warn("retired", f"no alias stands for {listed}", f"If --keep doesn't want them: {gone}")
@@ -128,7 +151,7 @@ def rights(told: Mapping[str, bool] | None, alias: str) -> Iterator[Finding]:
         return
     lacking = [name for name, granted in told.items() if not granted]
     search = {"read", "view_index_metadata"}
-    grant = f"Grant {', '.join(lacking)} on {alias}* to the user (docs/connection.md)."
+    grant = f"Grant {', '.join(lacking)} on {alias}* to the user (docs/howto/secure.md#elasticsearch)."
     if search & set(lacking):
         yield fail("rights", f"the user may not search {alias}: {', '.join(sorted(search & set(lacking)))}", grant)
     elif lacking:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection, translated
-from stair_es.errors import ClusterError
+from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -29,6 +29,8 @@ class ClusterFacts:
     """Those of them that are set until the cluster is started again."""
     disks: Mapping[str, tuple[int, int]]
     """Node -> bytes free and in all."""
+    forbidden: tuple[str, ...] = ()
+    """The rights that this user lacks for the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class IndexFacts:
     """Index -> aliases, mappings and flat settings: of the name itself, of its builds, of retired ones and of their words."""
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Index -> documents, bytes."""
+    forbidden: tuple[str, ...] = ()
+    """The rights that this user lacks for the rest."""
 
     @property
     def live(self) -> list[str]:
@@ -53,17 +57,18 @@ class IndexFacts:
 
 def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
     """Look at the cluster. What it refuses is left out."""
+    forbidden: list[str] = []
 
-    def get(path: str, **params: str) -> dict[str, Any] | None:
-        return _get(client, connection, path, params)
+    def get(right: str, path: str, **params: str) -> dict[str, Any] | None:
+        return _get(client, connection, path, params, right, forbidden)
 
-    health = get("/_cluster/health")
-    settings = get("/_cluster/settings", include_defaults="true", flat_settings="true") or {}
-    stats = get("/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
+    health = get("cluster:monitor/health", "/_cluster/health")
+    settings = get("cluster:monitor/state", "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
+    stats = get("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
     nowhere = health is not None and health.get("unassigned_shards", 0) > 0
     return ClusterFacts(
         health=health,
-        unassigned=get("/_cluster/allocation/explain") if nowhere else None,
+        unassigned=get("cluster:monitor/allocation/explain", "/_cluster/allocation/explain") if nowhere else None,
         settings={**settings.get("defaults", {}), **settings.get("persistent", {}), **settings.get("transient", {})},
         transient=settings.get("transient", {}),
         disks={
@@ -71,24 +76,31 @@ def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
             for node in stats.get("nodes", {}).values()
             if node.get("fs", {}).get("total", {}).get("total_in_bytes", 0) > 0
         },
+        forbidden=tuple(forbidden),
     )
 
 
 def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
-    """Look at an index, and at what an ingest made beside it.
+    """Look at an index, and at what an ingest made beside it. What this user may not look at is left out.
 
     Raises:
-        ClusterError: The user may not.
+        ClusterError: The cluster failed the request.
     """
     params = {"expand_wildcards": "all", "ignore_unavailable": "true", "flat_settings": "true"}
-    with translated(connection):
-        found: dict[str, dict[str, Any]] = client.indices.get(index=f"{name},{name}-*", params=params)
-    stats = _get(client, connection, f"/{name}*/_stats/docs,store", {"expand_wildcards": "all"}) or {}
+    found: dict[str, dict[str, Any]] = {}
+    forbidden: list[str] = []
+    try:
+        with translated(connection):
+            found = client.indices.get(index=f"{name},{name}-*", params=params)
+    except AuthenticationFailed:
+        forbidden.append("indices:admin/get")
+    path = f"/{name}*/_stats/docs,store"
+    stats = _get(client, connection, path, {"expand_wildcards": "all"}, "indices:monitor/stats", forbidden) or {}
     sizes = {
         index: (told["primaries"]["docs"]["count"], told["total"]["store"]["size_in_bytes"])
         for index, told in stats.get("indices", {}).items()
     }
-    return IndexFacts(name=name, indices=found, sizes=sizes)
+    return IndexFacts(name=name, indices=found, sizes=sizes, forbidden=tuple(forbidden))
 
 
 def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
@@ -103,10 +115,16 @@ def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str
     return told if isinstance(told, dict) else None
 
 
-def _get(client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str]) -> dict[str, Any] | None:
+def _get(
+    client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
+) -> dict[str, Any] | None:
+    """Return an answer, if there is one; add `right` to `forbidden` where that is what it takes."""
     try:
         with translated(connection, but=lambda error: error.status_code in (400, 404, 405, 410)):
             answer = client.transport.perform_request("GET", path, params=dict(params))
+    except AuthenticationFailed:
+        forbidden.append(right)
+        return None
     except (ClusterError, exceptions.TransportError):
         return None
     return answer if isinstance(answer, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -88,29 +88,31 @@ def _reached(client: OpenSearch, connection: Connection, patient: Patient) -> It
     target = probe(client, connection)
     login = f", login by {connection.security.method}" if connection.security.method != "none" else ""
     yield ok("cluster", f"{target.label} at {connection.safe_url}{login}")
-    yield from cluster.cluster(look.cluster_facts(client, connection), target, connection.safe_url)
+    facts = look.cluster_facts(client, connection)
+    yield from cluster.cluster(facts, target, connection.safe_url)
     if target.distribution == "elasticsearch" and connection.security.method != "none":
         yield from index.rights(look.rights(client, connection, patient.index), patient.index)
-    yield from _index(client, connection, patient)
+    yield from _index(client, connection, patient, facts.forbidden)
 
 
-def _index(client: OpenSearch, connection: Connection, patient: Patient) -> Iterator[Finding]:
+def _index(client: OpenSearch, connection: Connection, patient: Patient, forbidden: Sequence[str]) -> Iterator[Finding]:
     try:
         found = known.look(client, connection, patient.index)
     except QueryError as error:
         yield warn("index", error.message, error.remedy)
+        yield from index.unseen(forbidden, patient.index)
         return
     except IndexMismatch as error:
         yield failed("index", error)
         return
     facts = look.index_facts(client, connection, patient.index)
-    documents = sum(facts.sizes.get(name, (0, 0))[0] for name in facts.live)
-    yield ok("index", f"{patient.index} stands for {', '.join(facts.live)}: {documents:,} documents of {found.model}")
+    yield index.found(facts, found.model)
     try:
         _check_model(found, patient)
     except StairError as error:
         yield failed("index model", error)
     yield from index.index(facts, connection.safe_url)
+    yield from index.unseen([*forbidden, *facts.forbidden], patient.index)
 
 
 def _check_model(found: known.Known, patient: Patient) -> None:

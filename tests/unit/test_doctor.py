@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,7 @@ def test_limits_and_blocks_of_a_cluster() -> None:
         assert f'{{"{layer}": {{"cluster.blocks.read_only": null}}}}' in blocked.remedy
 
 
-def test_health_that_may_not_be_asked_for_and_one_that_settles() -> None:
-    assert cluster.health(None, None, URL).state == "warn"
+def test_health_that_settles() -> None:
     green = {"status": "green", "number_of_nodes": 3, "unassigned_shards": 0}
     assert cluster.health(green, None, URL).state == "ok"
     several = {"status": "yellow", "number_of_nodes": 3, "unassigned_shards": 2}
@@ -169,6 +169,15 @@ def test_rights_that_lack_are_named() -> None:
     [reader] = index.rights({**all_, "write": False, "manage": False}, "photos")
     assert (reader.state, reader.remedy.startswith("Grant write, manage on photos*")) == ("warn", True)
     assert _states(index.rights({**all_, "read": False}, "photos")) == ["fail"]
+
+
+def test_what_a_user_may_not_look_at_is_no_failure_and_no_number_is_made_up() -> None:
+    facts = replace(_facts(), sizes={})
+    assert index.found(facts, "m").message == "photos stands for photos-1: documents of m"
+    assert index.found(replace(facts, indices={}), "m").message == "photos holds vectors of m"
+    [warned] = index.unseen(["indices:monitor/stats"], "photos")
+    assert (warned.state, "indices:monitor/stats" in warned.message, "photos_doctor" in warned.remedy) == ("warn", True, True)
+    assert list(index.unseen([], "photos")) == []
 
 
 def test_commands_are_quoted_and_sizes_read_well() -> None:
