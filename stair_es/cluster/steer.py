@@ -178,7 +178,7 @@ class Steering:
         if place.state.under_way:
             say(f"{place.name}: an earlier {place.state.under_way} has not ended; this run does it all")
         fields = missing_fields(place.properties, f"index {place.name!r}") if policy else {}
-        task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress)
+        task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress, say=say)
         task.call_off()
         task.check(script(policy, place.layout))
         self._note(place.name, PolicyState(policy=policy, under_way="apply" if policy else "rollback"), fields)

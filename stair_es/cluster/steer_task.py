@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.failures import reason
+from stair_es.cluster.failures import choose_grant, reason
 from stair_es.cluster.painless import no_painless
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.cluster.stop import pause
-from stair_es.errors import ClusterError
+from stair_es.errors import AuthenticationFailed, ClusterError
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -74,6 +73,8 @@ class Task:
     index: str
     speed: Speed
     progress: Callable[[Pass], None]
+    say: Callable[[str], None]
+    """Is told what a run that ends too early leaves behind."""
     sleep: Callable[[float], None] = pause
 
     def check(self, script: Mapping[str, Any]) -> None:
@@ -101,9 +102,18 @@ class Task:
             id_ = persistently(partial(self._start, body), self.connection)
             return self._watch(id_)
         except BaseException:
-            with suppress(ClusterError):  # the first error says more, and the next run calls off what still runs
-                self.call_off(_AFTER_FAILURE, own=id_)
+            self._abandon(id_)
             raise
+
+    def _abandon(self, id_: str | None) -> None:
+        """Call the task off where it can be done; what made the run end says more than why it can't."""
+        try:
+            self.call_off(_AFTER_FAILURE, own=id_)
+        except ClusterError as error:
+            self.say(
+                f"{self.index}: this change may go on in the cluster, since it could not be called off: {error.message}. "
+                "Run apply or rollback again when it has ended: that does what is missing"
+            )
 
     def call_off(self, policy: RetryPolicy | None = None, own: str | None = None) -> None:
         """End our tasks on this index, and wait until they have ended: a killed client's task goes on without it.
@@ -207,6 +217,8 @@ def _finished(answer: Mapping[str, Any], connection: Connection) -> Pass:
 def _failure(error: Mapping[str, Any], connection: Connection) -> ClusterError:
     reasons = [error.get("reason"), (error.get("caused_by") or {}).get("reason"), *(error.get("script_stack") or [])[:2]]
     said = connection.redact(": ".join(str(reason) for reason in reasons if reason))
+    if error.get("type") == "security_exception":
+        return AuthenticationFailed(f"{connection.safe_url} forbids the update: {said}", choose_grant(connection))
     if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
         return no_painless(connection, said)
     return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
