@@ -5,8 +5,8 @@
     with plugin_node(tmp_path) as node:  # 3.6.0: neural_sparse, SEISMIC, dense vectors
         print(node.url)
     with secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
-        node.put_role("photos_reader", {...})
-        node.put_user("reader", "a long secret", ["photos_reader"])
+        node.put_roles({"photos_reader": {...}})
+        node.put_users({"reader": ["photos_reader"]}, "a long secret")
 
 Always map `knn_vector` with `"engine": "lucene"`: the plugin's default, faiss, wants native code that isn't there, and the first
 document that is written to such a field ends the node.
@@ -23,7 +23,7 @@ import shutil
 import ssl
 import zipfile
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
@@ -80,8 +80,7 @@ def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
     config = _spec(base, port, heap=heap, full_jit=False).config
     config.mkdir(parents=True, exist_ok=True)
     authority = _write_certificates(config)
-    home = _lay_out(version)
-    shutil.copytree(home / "plugins" / "opensearch-security" / "config", config / "opensearch-security", dirs_exist_ok=True)
+    _copy_security_config(_lay_out(version), config)
     argv = _prepare(version, base, port, _SECURITY_SETTINGS, heap=heap, full_jit=False)
     return SecuredNode(f"OpenSearch {version} with security", argv, port, base, authority)
 
@@ -89,25 +88,40 @@ def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
 class SecuredNode(SearchNode):
     """A node that asks for a login over TLS."""
 
-    def __init__(self, name: str, argv: list[str], port: int, base: Path, ca_file: Path) -> None:
-        """See `SearchNode`; `ca_file` is what a client has to trust."""
+    def __init__(self, name: str, argv: list[str], port: int, base: Path, authority: trustme.CA) -> None:
+        """See `SearchNode`; `authority` is what a client has to trust, and what issues the certificates of clients."""
         super().__init__(name, argv, port, base)
         self.url = f"https://127.0.0.1:{port}"
-        self.ca_file = ca_file
-        context = ssl.create_default_context(cafile=str(ca_file))
+        self.ca_file = base / "ca.pem"
+        self._authority = authority
+        authority.cert_pem.write_to_path(self.ca_file)
+        context = ssl.create_default_context(cafile=str(self.ca_file))
         self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
 
-    def put_role(self, name: str, role: Mapping[str, Any]) -> None:
-        """Make or replace a role."""
-        self.ask("PUT", f"/_plugins/_security/api/roles/{name}", role)
+    def put_roles(self, roles: Mapping[str, Mapping[str, Any]]) -> None:
+        """Make or replace roles, all at once: each request makes the node read all of its security index again."""
+        self._add("roles", roles)
 
-    def put_user(self, name: str, password: str, roles: list[str]) -> None:
-        """Make or replace a user. The plugin refuses a password that resembles the name."""
-        self.ask(
-            "PUT", f"/_plugins/_security/api/internalusers/{name}", {"password": password, "opendistro_security_roles": roles}
+    def put_users(self, roles: Mapping[str, Sequence[str]], password: str) -> None:
+        """Make or replace users with these roles. The plugin refuses a password that resembles a name."""
+        self._add(
+            "internalusers", {name: {"password": password, "opendistro_security_roles": list(has)} for name, has in roles.items()}
         )
 
-    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
+    def issue_certificate(self, user: str, file: Path) -> Path:
+        """Write a certificate and its key that log `user` in; return the file."""
+        self._authority.issue_cert("client.example.org", common_name=user).private_key_and_cert_chain_pem.write_to_path(file)
+        return file
+
+    def map_user(self, user: str, role: str) -> None:
+        """Give a role to a user whom only a certificate names."""
+        self._add("rolesmapping", {role: {"users": [user]}})
+
+    def _add(self, kind: str, values: Mapping[str, Any]) -> None:
+        patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
+        self.ask("PATCH", f"/_plugins/_security/api/{kind}", patch)
+
+    def ask(self, method: str, path: str, body: object = None, login: tuple[str, str] = ADMIN) -> Any:  # noqa: ANN401
         """Send a request by a client that isn't ours; return the JSON of the answer.
 
         Raises:
@@ -137,12 +151,28 @@ _SECURITY_SETTINGS: Mapping[str, Any] = {
     "plugins.security.ssl.http.pemcert_filepath": "node.pem",
     "plugins.security.ssl.http.pemkey_filepath": "node.key",
     "plugins.security.ssl.http.pemtrustedcas_filepath": "ca.pem",
+    "plugins.security.ssl.http.clientauth_mode": "OPTIONAL",
     "plugins.security.allow_default_init_securityindex": True,
     "plugins.security.restapi.roles_enabled": ["all_access"],
+    "plugins.security.password.hashing.bcrypt.rounds": 4,  # each login is checked against its hash
 }
 
 
-def _write_certificates(folder: Path) -> Path:
+def _copy_security_config(dist: Path, config: Path) -> None:
+    """Take the plugin's example, but let certificates log in as well as passwords, and give roles to the administrator only.
+
+    The example gives everybody `own_index`, and with it all composite operations of the cluster.
+    """
+    folder = config / "opensearch-security"
+    shutil.copytree(dist / "plugins" / "opensearch-security" / "config", folder, dirs_exist_ok=True)
+    mapping = {"_meta": {"type": "rolesmapping", "config_version": 2}, "all_access": {"backend_roles": ["admin"]}}
+    (folder / "roles_mapping.yml").write_text(json.dumps(mapping), encoding="utf-8")
+    file = folder / "config.yml"
+    before, domain, after = file.read_text(encoding="utf-8").partition("clientcert_auth_domain:")
+    file.write_text(before + domain + after.replace("http_enabled: false", "http_enabled: true", 1), encoding="utf-8")
+
+
+def _write_certificates(folder: Path) -> trustme.CA:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -152,7 +182,7 @@ def _write_certificates(folder: Path) -> Path:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )  # the plugin reads no other form
     (folder / "node.key").write_bytes(pkcs8)
-    return folder / "ca.pem"
+    return authority
 
 
 def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:

@@ -1,0 +1,278 @@
+"""OpenSearch with the security plugin, and the roles that the documentation names: they suffice, and each right is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+
+import pytest
+from documented_roles import PAGE, rights_of
+from opensearch_nodes import SecuredNode, secured_node
+from secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
+from web_site import serving
+
+from stair_es import plugins
+from stair_es.cluster.connect import Connection, Security
+from stair_es.cluster.steer import Steering
+from stair_es.cluster.steer_task import Pass, Speed
+from stair_es.doctor.finding import Finding
+from stair_es.doctor.run import Patient, cluster_here
+from stair_es.errors import AuthenticationFailed
+from stair_es.policy import WordPolicy
+
+ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT / "examples" / "photos"
+COLOURS = ("--model", "colours")
+"""The example's model: no network, so that a command takes a tenth of a second."""
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The model of the example plugin, as if it were installed."""
+    info = (site := tmp_path_factory.mktemp("site")) / "example-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[stair_es.encoders]\ncolours = stair_es_example.colours:KIND\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
+        patch.syspath_prepend(str(site))
+        plugins.found.cache_clear()
+        yield
+    plugins.found.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory, colours: None) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp("secured")
+    pictures(folder / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
+    (folder / "policy.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["black"], "cap": {"gray": 0.01}}))
+    (folder / "other.json").write_text(json.dumps({"stair_es_policy": 1, "mute": ["gray"]}))
+    with secured_node(folder / "node") as node:
+        assert isinstance(node, SecuredNode)
+        put_users(node)
+        yield Secured(node=node, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def ingested(secured: Secured) -> Secured:
+    """With two photos in `photos`, and their words index."""
+    secured.output("photos_writer", "ingest", secured.folder / "photos", *COLOURS, "--words-index")
+    return secured
+
+
+def pictures(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        shutil.copy(PHOTOS / name, folder)
+    return folder
+
+
+def test_the_life_of_an_index(secured: Secured, tmp_path: Path) -> None:
+    """From the first ingest to the second model, without a request that leaves `photos*`."""
+    table = tmp_path / "photos.jsonl"
+
+    def ingest(names: Sequence[str], *options: object) -> dict[str, Any]:
+        rows = [{"image": str(PHOTOS / f"{name}.jpg"), "caption": name, "price": 2.5} for name in names]
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        how = ["--image-column", "image", "--map", "caption=caption,price=price", *options, "--json"]
+        report: dict[str, Any] = json.loads(
+            secured.output("photos_writer", "ingest", table, *how, index="photos-life").splitlines()[-1]
+        )
+        return report
+
+    both = ["tabby-cat", "dairy-cow"]
+    assert ingest(both, "--model", "stair-mini", "--words-index", "--policy", secured.policy)["written"] == 2
+    assert ingest(both, "--model", "stair-mini")["unchanged"] == 2
+    [hit] = json.loads(secured.output("photos_reader", "search", "a cat", "-k", "1", "--json", index="photos-life"))["hits"]
+    assert hit["uri"].endswith("tabby-cat.jpg")
+    assert ingest(both[:1], "--model", "stair-mini", "--resync")["removed"] == 1
+    [before] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
+    assert ingest(both, *COLOURS, "--keep", "0")["written"] == 2
+    [after] = secured.node.ask("GET", "/photos-life/_alias/photos-life")
+    assert ("stair-mini" in before, "colours" in after) == (True, True)
+    assert list(secured.node.ask("GET", "/photos-life-words/_alias")) == [f"{after}.words"]
+    assert before not in secured.node.ask("GET", "/photos-life*")
+
+
+def test_texts_are_written_by_the_same_role(ingested: Secured, tmp_path: Path) -> None:
+    (texts := tmp_path / "texts.txt").write_text("a gray cat\na black and white cow\n")
+    written = ingested.output("photos_writer", "ingest-texts", texts, *COLOURS, "--index", "photos-texts", "--json")
+    assert json.loads(written.splitlines()[-1])["written"] == 2
+
+
+def test_a_reader_searches(ingested: Secured) -> None:
+    def ask(*arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(ingested.output("photos_reader", *arguments, "--json"))
+        return answer
+
+    first = ask("search", "gray", "-k", "1")
+    [hit] = first["hits"]
+    [other] = ask("search", "gray", "-k", "1", "--after", json.dumps(first["after"]))["hits"]
+    assert hit["uri"] != other["uri"]
+    assert ask("search", "--image", str(PHOTOS / "tabby-cat.jpg"), "-k", "1")["hits"][0]["uri"].endswith("tabby-cat.jpg")
+    assert ask("search", "gray", "--filter", "width:>100000")["hits"] == []
+    for command in (["explain", hit["uri"], "gray"], ["inspect", hit["uri"]], ["words"], ["query", "gray"]):
+        ask(*command)
+
+
+def test_a_reader_serves_the_page(ingested: Secured) -> None:
+    with serving(ingested.connection("photos_reader"), "photos") as page:
+        [hit, _] = page.post("/api/search", {"text": "gray"}).json["hits"]
+        assert page.post("/api/facets", {"text": "gray"}).json["total"] == 2
+        assert page.drop((PHOTOS / "tabby-cat.jpg").read_bytes()).json["words"]
+        assert len(page.get(f"/api/image/{hit['id']}/neighbours").json["hits"]) == 1
+        for target in ("/api/about", f"/api/image/{hit['id']}", hit["thumbnail"]):
+            assert page.get(target).status == 200, target
+        assert page.said == []
+
+
+def test_policies_are_planned_applied_shown_and_taken_back(ingested: Secured) -> None:
+    def policy(*arguments: object) -> Any:  # noqa: ANN401  JSON
+        return json.loads(ingested.output("photos_policies", "policy", *arguments, "--json"))
+
+    opened = count_contexts(ingested.node)
+    assert policy("plan", ingested.policy)["changed"] == 2
+    [applied] = policy("apply", ingested.policy)
+    assert (applied["changed"], applied["failed"], applied["words_index"]["failed"]) == (2, [], 0)
+    assert policy("show")[0]["digest"]
+    assert policy("rollback")[0]["changed"] == 2
+    assert count_contexts(ingested.node) == opened
+
+
+def test_templates_are_published_used_and_deleted(ingested: Secured) -> None:
+    assert "created" in ingested.output("photos_templates", "template", "publish")
+    assert "published" in ingested.output("photos_templates", "template", "list")
+    asked = {"id": "stair-es-words", "params": {"tokens": [{"word": "gray", "weight": 1}]}}
+    search = partial(ingested.node.ask, "POST", "/photos/_search/template", asked)
+    assert len(search(login=("photos_template_client", PASSWORD))["hits"]["hits"]) == 2
+    with pytest.raises(HTTPError, match="403"):
+        search(login=("photos_reader", PASSWORD))
+    ingested.output("photos_templates", "template", "delete")
+
+
+def test_the_doctor_looks_at_all_with_its_role_and_warns_a_reader(ingested: Secured) -> None:
+    assert [each for each in ingested.findings("photos_doctor") if each.check == "rights" or each.state == "fail"] == []
+    found = ingested.findings("photos_reader")
+    assert [each for each in found if each.state == "fail"] == []
+    [rights] = [each for each in found if each.check == "rights"]
+    assert (rights.state, PAGE in rights.remedy) == ("warn", True)
+    assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_listed(rights))
+
+
+@pytest.mark.parametrize("right", rights_of(ROLES["photos_doctor"]))
+def test_the_doctor_names_each_right_that_it_lacks(ingested: Secured, right: str) -> None:
+    unplaced = "/photos-unplaced"  # a shard for `allocation/explain`
+    ingested.node.ask("PUT", f"{unplaced}?wait_for_active_shards=0", {"settings": {"number_of_replicas": 1}})
+    try:
+        found = ingested.findings(name_lacking("photos_doctor", right))
+    finally:
+        ingested.node.ask("DELETE", unplaced)
+    assert [each for each in found if each.state == "fail"] == []
+    assert [_listed(each) for each in found if each.check == "rights"] == [[right]]
+
+
+def _listed(rights: Finding) -> list[str]:
+    return rights.message.partition("everything: ")[2].split(", ")
+
+
+LATE = ("cluster:admin/tasks/cancel", "indices:data/read/scroll/clear")
+"""No command fails without these."""
+NEEDED = [
+    (role, right)
+    for role in ("photos_reader", "photos_writer", "photos_policies", "photos_templates")
+    for right in rights_of(ROLES[role])
+    if right not in LATE
+]
+
+
+@pytest.mark.parametrize(("role", "right"), NEEDED)
+def test_without_a_right_the_command_fails_and_names_it(ingested: Secured, tmp_path: Path, role: str, right: str) -> None:
+    index = f"photos-{NEEDED.index((role, right))}" if role == "photos_writer" else "photos"
+    command = choose_command(ingested, role, right, index, tmp_path)
+    error = ingested.refusal(name_lacking(role, right), *command, index=index)
+    assert isinstance(error, AuthenticationFailed), error
+    assert right.rstrip("*") in f"{error.message} {error.remedy}"
+    assert PAGE in error.remedy
+    assert "forbids this" not in error.message
+
+
+def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path: Path) -> list[object]:
+    """Return the quickest command that asks for a right."""
+    again = {
+        "indices:admin/delete": ["--keep", "0", "--impacts"],  # another build takes the place of this one
+        "indices:data/write/delete": ["--resync"],
+        "indices:data/write/update": [],  # the same image, but a newer file
+    }
+    if right in again:
+        folder = pictures(tmp_path / "photos", "tabby-cat.jpg", "dairy-cow.jpg")
+        secured.output("photos_writer", "ingest", folder, *COLOURS, index=index)
+        (folder / "dairy-cow.jpg").unlink()
+        os.utime(folder / "tabby-cat.jpg", (1, 1))
+        return ["ingest", folder, *COLOURS, *again[right]]
+    own: Mapping[str, list[object]] = {
+        "indices:data/read/scroll": ["policy", "plan", secured.folder / "other.json"],
+        "cluster:admin/script/delete": ["template", "delete"],
+    }
+    usual: Mapping[str, list[object]] = {
+        "photos_reader": ["search", "gray"],
+        "photos_writer": ["ingest", secured.folder / "photos", *COLOURS, "--words-index"],
+        "photos_policies": ["policy", "apply", secured.policy],
+        "photos_templates": ["template", "publish", "--prefix", "other-"],
+    }
+    return own.get(right) or usual[role]
+
+
+def test_a_plan_that_may_not_close_its_search_leaves_it_open(ingested: Secured) -> None:
+    opened = count_contexts(ingested.node)
+    ingested.output(name_lacking("photos_policies", LATE[1]), "policy", "plan", ingested.folder / "other.json")
+    assert count_contexts(ingested.node) == opened + 1
+
+
+def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(ingested: Secured) -> None:
+    connection, said = ingested.connection(name_lacking("photos_policies", LATE[0])), list[str]()
+
+    def interrupt(_now: Pass) -> None:
+        raise KeyboardInterrupt
+
+    slow = Speed(requests_per_second=0.1)
+    with closing(connection.client()) as client, pytest.raises(KeyboardInterrupt):
+        Steering(client, connection, "photos").apply(WordPolicy(mute=("gray",)), slow, said.append, interrupt)
+    assert "this change may go on in the cluster" in said[-1]
+    assert LATE[0] in said[-1]
+    ingested.output("photos_policies", "policy", "rollback")  # calls it off
+
+
+def count_contexts(node: SecuredNode) -> int:
+    """Return how many scrolls are open."""
+    nodes = node.ask("GET", "/_nodes/stats/indices/search")["nodes"].values()
+    return sum(int(each["indices"]["search"]["scroll_current"]) for each in nodes)
+
+
+def test_logins(ingested: Secured, tmp_path: Path) -> None:
+    """A password of signs in the URL, a client's certificate, and neither."""
+    node = ingested.node
+    node.map_user("certified", "photos_reader")
+    ca_file, certificate = str(node.ca_file), str(node.issue_certificate("certified", tmp_path / "client.pem"))
+    in_url = node.url.replace("https://", f"https://photos_reader:{quote(PASSWORD, safe='')}@")
+    for connection in (
+        Connection(url=in_url, security=Security(ca_file=ca_file)),
+        Connection(url=node.url, security=Security(ca_file=ca_file, client_cert=certificate)),
+    ):
+        with closing(connection.client()) as client:
+            assert client.count(index="photos")["count"] == 2
+    with pytest.raises(AuthenticationFailed, match="refused the login"):
+        list(
+            cluster_here(
+                Patient(
+                    connect=lambda: Connection(url=node.url, security=Security(ca_file=ca_file)), index="photos", model="colours"
+                )
+            )
+        )
