@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 _TIMEOUT_S = 30.0
 _ALL_INDICES = re.compile(
-    r"/(\*|_all|_(alias|analyze|cat|count|delete_by_query|mappings?|msearch|refresh|settings|stats|update_by_query)|_search$)(/|$)"
+    r"/((\*|_all|_(alias|analyze|count|delete_by_query|mappings?|msearch|refresh|settings|stats|update_by_query))(/|$)"
+    r"|_search$|_cat/(aliases|count|indices|segments|shards)$)"
 )
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
