@@ -130,9 +130,9 @@ class Corpus:
         weights = 1 / np.arange(1, count + 1) ** POPULARITY
         return np.random.default_rng(self._seed).permutation(weights / weights.sum())
 
-    def batches(self, count: int) -> Iterator[Documents]:
-        """The first `count` documents, `BATCH` at a time."""
-        for first in range(0, count, BATCH):
+    def batches(self, count: int, start: int = 0) -> Iterator[Documents]:
+        """The documents from `start`, a multiple of `BATCH`, to `count`, `BATCH` at a time."""
+        for first in range(start, count, BATCH):
             rng = np.random.default_rng((self._seed, 1, first))
             drawn = self.draw(rng.choice(len(self.popularity), BATCH, p=self.popularity), rng)
             yield drawn.part(0, count - first)

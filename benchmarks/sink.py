@@ -19,7 +19,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.client import HTTPConnection
 from importlib import import_module
@@ -29,10 +29,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from common import PHOTOS, add_model, add_url, node, options, publish
 from opensearchpy import helpers
+from pacing import checked, paced
 from result import Ratio, Result, Table
 
 from stair_es import resources
-from stair_es.cluster.bulk import BulkPolicy, BulkWriter, Written
+from stair_es.cluster.bulk import BulkPolicy, BulkWriter
 from stair_es.cluster.bulk_lines import chunks, operation
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id
 from stair_es.cluster.identity import write_alias
@@ -114,29 +115,6 @@ def parallel_bulk(client: OpenSearch, index: str, docs: Documents, threads: int)
             raise SystemExit(f"parallel_bulk failed: {item}")
 
 
-def checked(written: Written) -> Written:
-    """`written`, if no document was refused."""
-    if any(written.outcomes.values()):
-        raise SystemExit("documents were refused")
-    return written
-
-
-def paced(writer: BulkWriter, docs: Documents, pool: ThreadPoolExecutor, document_bytes: float) -> Pace:
-    """As many requests at a time, and as large, as the pace says."""
-    pace, start = Pace(writer.policy), 0
-    under_way: set[Future[Written]] = set()
-    while start < len(docs) or under_way:
-        while start < len(docs) and len(under_way) < pace.concurrency:
-            end = start + max(1, int(pace.chunk_bytes / document_bytes))
-            under_way.add(pool.submit(writer.write, docs[start:end], pace.chunk_bytes))
-            start = end
-        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-        for future in done:
-            for sent in checked(future.result()).sent:
-                pace.observe(sent)
-    return pace
-
-
 def peer(url: str, docs: Documents) -> Way | None:
     """The way of ray-elasticsearch; `None` where it isn't installed."""
     try:
@@ -208,7 +186,8 @@ def main() -> None:
             return BulkWriter(client=client, connection=connection, index=index, policy=policy)
 
         def at_pace(index: str) -> None:
-            pace = paced(writer(index, many), docs, pool, size)
+            pace = Pace(many)
+            paced(writer(index, many), docs, pool, pace, size)
             reached.append((pace.chunk_bytes, pace.concurrency))
 
         ways: dict[str, Way] = {

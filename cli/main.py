@@ -34,6 +34,7 @@ from . import (
     models,
     node,
     options,
+    plan,
     plugins,
     policy,
     query,
@@ -121,6 +122,7 @@ app.command(name="query", cls=WordsCommand)(options.connected(asking.asking(quer
 app.add_typer(config.app, name="config")
 app.command(name="doctor")(options.connected(doctor.doctor))
 app.command(name="models")(models.models)
+app.command(name="plan")(plan.plan)
 app.command(name="plugins")(plugins.plugins)
 app.command(name="train")(train.train)
 app.command(name="export")(export.export)

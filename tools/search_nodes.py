@@ -19,6 +19,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import elasticsearch_locks
 from java_tools import JRE, compiled, full_jdk
@@ -107,13 +108,21 @@ def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
     return SearchNode("Elasticsearch 9", [*argv, *_elastic_settings(base, port)], port, base)
 
 
-def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m") -> Cluster:
-    """`size` nodes of the embedded OpenSearch that form a cluster; not started yet."""
+def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bool = False) -> Cluster:
+    """Return `size` nodes of the embedded OpenSearch that form a cluster; not started yet.
+
+    Args:
+        base: Folder of the nodes' folders.
+        size: Number of nodes.
+        heap: Of each JVM.
+        full_jit: Whether to compile as a server that runs for long does; otherwise they start quicker, as tests want it.
+    """
     dist = ensure_layout(shipped(), Home.from_env().dist, print)
     ports, transports = [free_port() for _ in range(size)], [free_port() for _ in range(size)]
     nodes = []
     for number, port in enumerate(ports):
-        spec = NodeSpec(dist=dist.parent, base=base / f"node-{number}", port=port, heap=heap)
+        jit: Literal["quick", "full"] = "full" if full_jit else "quick"
+        spec = NodeSpec(dist=dist.parent, base=base / f"node-{number}", port=port, heap=heap, jit=jit)
         prepare(spec)
         own = {
             **settings(spec),

@@ -131,6 +131,15 @@ RUNS = (
         long="--docs 50000 --rounds 7",
     ),
     Run(
+        name="growth",
+        group=INGEST,
+        shows="A cluster of three nodes that grows: bulk, bytes, heap, and searches while it loads ([sizing](sizing.md))",
+        script="growth",
+        short="--docs 30000 --loads 3 --heap 512m --questions 20",
+        long="--docs 3000000",
+        smoke="30,000 documents are no load for three nodes, and two cores are none for a cluster",
+    ),
+    Run(
         name="faults",
         group=INGEST,
         shows="Deaths, bad networks, moved aliases and full disks in the middle of an ingest ([what they are](faults.md))",

@@ -84,6 +84,7 @@ PARSED_ONLY = {
     "docs/ray.md": 3,
     "docs/recipes.md": 4,
     "docs/serve.md": 1,
+    "docs/sizing.md": 4,
     "docs/stair-mini.md": 4,
     "docs/start.md": 3,
     "docs/training.md": 4,

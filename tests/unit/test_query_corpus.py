@@ -44,6 +44,14 @@ def test_a_small_corpus_is_the_beginning_of_a_large_one(modules: Any, views: Any
     np.testing.assert_array_equal(small.weights_NW, first.weights_NW[:30])
 
 
+def test_a_corpus_can_be_drawn_from_the_middle_on(modules: Any, views: Any) -> None:  # noqa: ANN401
+    query_corpus, _ = modules
+    _, second = query_corpus.Corpus(views).batches(1010)
+    [alone] = query_corpus.Corpus(views).batches(1010, 1000)
+    assert len(alone) == 10
+    np.testing.assert_array_equal(alone.word_ids_NW, second.word_ids_NW)
+
+
 @pytest.mark.parametrize(("first", "thing"), [(281, 15), (0, None)])  # a tabby cat, a tench: COCO has cats, no fish
 def test_words_are_those_of_the_model_for_the_same_scores(modules: Any, first: int, thing: int | None) -> None:  # noqa: ANN401
     """With all probability on ranks that are kept, the drawn document is what the model makes of posterior and detection."""

@@ -1,0 +1,195 @@
+"""What `growth.py` asks and reads while a cluster grows: times of searches, bytes, segments, heap."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import numpy as np
+import orjson
+from query_arms import as_sent
+from query_corpus import Corpus
+from query_load import Http
+from query_questions import IMAGE_WORDS, all_questions
+
+FEATURES = (3, 10, 24, IMAGE_WORDS)
+IMAGE = "an image"
+
+Bodies = Mapping[str, Sequence[bytes]]
+"""Request bodies by the name of a kind of question."""
+Times = dict[str, list[float]]
+"""ms by the name of a kind of question."""
+
+_HEAP_INTERVAL_S = 0.5
+_SETTLE_S, _SETTLE_POLL_S = 600.0, 0.5
+
+
+def make_bodies(corpus: Corpus, count: int) -> Bodies:
+    """Return `count` questions of each kind, as the product sends them."""
+    made = {}
+    for questions in all_questions(corpus, FEATURES, count):
+        name = IMAGE if questions.features == IMAGE_WORDS else f"{questions.features} tokens"
+        made[name] = [orjson.dumps(as_sent(vector, [])) for vector in questions.vectors]
+    return made
+
+
+def ask_idle(urls: Sequence[str], index: str, bodies: Bodies, rounds: int) -> Times:
+    """Ask all questions one after the other, kinds by turns and nodes by turns; a first round isn't measured."""
+    https, times = _connect(urls), _no_times(bodies)
+    for warm in range(1 + rounds):
+        for row in zip(*bodies.values(), strict=True):
+            for name, body in zip(bodies, row, strict=True):
+                spent_ms = _ask(next(https), index, body)
+                if warm:
+                    times[name].append(spent_ms)
+    return times
+
+
+@contextmanager
+def asking(urls: Sequence[str], index: str, bodies: Bodies, per_s: float) -> Iterator[Times]:
+    """Within it, a process asks `per_s` questions a second; what comes out has their times once it has ended."""
+    spawned = multiprocessing.get_context("spawn")
+    stop, times = spawned.Event(), _no_times(bodies)
+    ours, theirs = spawned.Pipe(duplex=False)
+    process = spawned.Process(target=_ask_until, args=(list(urls), index, dict(bodies), 1 / per_s, stop, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        ours.recv()  # it has connected
+        yield times
+        stop.set()
+        times.update(ours.recv())
+    except EOFError:
+        raise RuntimeError("the process that asks has died") from None
+    finally:
+        stop.set()
+        process.join()
+
+
+def _ask_until(urls: list[str], index: str, bodies: Bodies, interval_s: float, stop: Event, answers: Pipe) -> None:
+    https, times = _connect(urls), _no_times(bodies)
+    questions = cycle(
+        [(name, body) for row in zip(*bodies.values(), strict=True) for name, body in zip(bodies, row, strict=True)]
+    )
+    answers.send("ready")
+    while not stop.is_set():
+        began_s = time.perf_counter()
+        name, body = next(questions)
+        times[name].append(_ask(next(https), index, body))
+        stop.wait(max(0.0, interval_s - (time.perf_counter() - began_s)))
+    answers.send(times)
+
+
+def _ask(http: Http, index: str, body: bytes) -> float:
+    began_s = time.perf_counter()
+    http.raw("POST", f"/{index}/_search", body)
+    return 1000 * (time.perf_counter() - began_s)
+
+
+def _connect(urls: Sequence[str]) -> Iterator[Http]:
+    return cycle([Http(url) for url in urls])
+
+
+def _no_times(bodies: Bodies) -> Times:
+    return {name: [] for name in bodies}
+
+
+def percentiles_ms(times: Times) -> dict[str, tuple[float, float]]:
+    """Return p50 and p99 of each kind that was asked."""
+    return {name: tuple(map(float, np.percentile(each, (50, 99)))) for name, each in times.items() if each}  # type: ignore[misc]
+
+
+@dataclass
+class Heap:
+    """The nodes' heaps over a while."""
+
+    used_mb: dict[str, list[float]] = field(default_factory=dict)
+    """By node, a sample each half second."""
+    collecting_s: float = 0.0
+    """All nodes' time in garbage collection."""
+
+    @property
+    def least_mb(self) -> float:
+        """The least that the fullest node ever had: about what it can't do without."""
+        return max(min(samples) for samples in self.used_mb.values())
+
+    @property
+    def most_mb(self) -> float:
+        """The most that a node had."""
+        return max(max(samples) for samples in self.used_mb.values())
+
+
+@contextmanager
+def watched_heap(url: str) -> Iterator[Heap]:
+    """Within it, a thread looks at the nodes' heaps."""
+    heap, done, http = Heap(), threading.Event(), Http(url)
+    before_s = _sample(http, heap)
+
+    def look() -> None:
+        own = Http(url)
+        while not done.wait(_HEAP_INTERVAL_S):
+            _sample(own, heap)
+        own.close()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield heap
+    finally:
+        done.set()
+        thread.join()
+    heap.collecting_s = _sample(http, heap) - before_s
+    http.close()
+
+
+def _sample(http: Http, heap: Heap) -> float:
+    """Add one sample of each node; return the seconds that all have collected so far."""
+    total_ms = 0.0
+    for node in http.ask("GET", "/_nodes/stats/jvm")["nodes"].values():
+        heap.used_mb.setdefault(node["name"], []).append(node["jvm"]["mem"]["heap_used_in_bytes"] / 1e6)
+        total_ms += sum(each["collection_time_in_millis"] for each in node["jvm"]["gc"]["collectors"].values())
+    return total_ms / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What an index takes."""
+
+    documents: int
+    primary_bytes: int
+    """All files of the primary shards, without the translogs."""
+    all_bytes: int
+    """With replicas."""
+    segments: int
+    """Of the primaries."""
+
+
+def read_stored(http: Http, index: str) -> Stored:
+    """Return what is on disk after a flush."""
+    http.ask("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
+    http.ask("POST", f"/{index}/_refresh")
+    stats: dict[str, Any] = http.ask("GET", f"/{index}/_stats/store,segments")["indices"][index]
+    return Stored(
+        documents=http.ask("GET", f"/{index}/_count")["count"],
+        primary_bytes=stats["primaries"]["store"]["size_in_bytes"],
+        all_bytes=stats["total"]["store"]["size_in_bytes"],
+        segments=stats["primaries"]["segments"]["count"],
+    )
+
+
+def settle(http: Http, index: str) -> float:
+    """Wait until no segments are being merged; return the seconds that it took."""
+    began_s = time.perf_counter()
+    while http.ask("GET", f"/{index}/_stats/merge")["_all"]["total"]["merges"]["current"]:
+        if time.perf_counter() - began_s > _SETTLE_S:
+            break
+        time.sleep(_SETTLE_POLL_S)
+    return time.perf_counter() - began_s

@@ -1,0 +1,125 @@
+"""`stair-es plan`."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.text import Text
+
+from stair_es.sizing import BARE_BYTES, QUERY_MS, SizingInputs
+
+from . import options
+from .output import emit_json, plain, stdout
+
+if TYPE_CHECKING:
+    from stair_es.sizing_plan import Figure
+
+
+_DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
+
+
+def _option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401  an option for Typer
+    """An option that is None unless given, and shows the default that stands for it."""
+    default = _DEFAULTS[name]
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=help_text,
+        show_default=shown
+        or (False if default is None else f"{default:,}" if isinstance(default, int | float) else str(default)),
+    )
+
+
+def plan(
+    images: Annotated[int, typer.Option("--images", "-n", help="How many images there will be.")],
+    encoder_images_per_s: Annotated[
+        float | None, _option("encoder_images_per_s", "What one encoder (a machine or a GPU) encodes in a second.")
+    ] = None,
+    encoders: Annotated[int | None, _option("encoders", "How many encode at once.")] = None,
+    node_docs_per_s: Annotated[
+        float | None, _option("node_docs_per_s", "Documents that one search node takes in a second.")
+    ] = None,
+    bytes_per_document: Annotated[
+        float | None, _option("bytes_per_document", f"On disk, in one copy; {BARE_BYTES} without thumbnails.")
+    ] = None,
+    shard_gb: Annotated[float | None, _option("shard_gb", "How large a shard may become.")] = None,
+    shard_images: Annotated[int | None, _option("shard_images", "How many images a shard may have.")] = None,
+    replicas: Annotated[int | None, _option("replicas", "Copies of each shard besides the first.")] = None,
+    rebuild: Annotated[
+        bool | None,
+        typer.Option(
+            "--rebuild/--no-rebuild",
+            help="Keep room for a second index, in which another model or mapping is built.",
+            show_default="rebuild",
+        ),
+    ] = None,
+    node_disk_gb: Annotated[float | None, _option("node_disk_gb", "Disk of one search node.")] = None,
+    node_memory_gb: Annotated[float | None, _option("node_memory_gb", "Memory of one search node.")] = None,
+    node_cores: Annotated[int | None, _option("node_cores", "Cores of one search node.")] = None,
+    queries_per_s: Annotated[float | None, _option("queries_per_s", "How many searches come in a second.")] = None,
+    question: Annotated[
+        Literal["text", "image"] | None, _option("question", "What they ask with: it decides what a query takes.")
+    ] = None,
+    query_ms: Annotated[
+        float | None,
+        _option(
+            "query_ms",
+            "What a query takes of one core in a shard of a million images.",
+            " or ".join(f"{value} for {name}" for name, value in QUERY_MS.items()),
+        ),
+    ] = None,
+    node_price_per_hour: Annotated[float | None, _option("node_price_per_hour", "Of one search node, in any currency.")] = None,
+    encoder_price_per_hour: Annotated[float | None, _option("encoder_price_per_hour", "Of one encoder.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Work out what so many images need: shards, disk, nodes, hours, money.
+
+    It is arithmetic: no cluster is asked and nothing is measured. Each line says where its number comes from; measure your own
+    encoder and cluster, and give their figures. docs/sizing.md explains each.
+
+    **Examples**
+
+    - `stair-es plan --images 1000000`
+
+    - `stair-es plan --images 100000000 --encoder-images-per-s 400 --encoders 4`
+
+    - `stair-es plan --images 1000000000 --bytes-per-document 861 --question image --node-price-per-hour 0.5 --json`
+    """
+    from stair_es.sizing_plan import make_plan
+
+    named = {
+        "encoder_images_per_s": encoder_images_per_s,
+        "encoders": encoders,
+        "node_docs_per_s": node_docs_per_s,
+        "bytes_per_document": bytes_per_document,
+        "shard_gb": shard_gb,
+        "shard_images": shard_images,
+        "replicas": replicas,
+        "rebuild": rebuild,
+        "node_disk_gb": node_disk_gb,
+        "node_memory_gb": node_memory_gb,
+        "node_cores": node_cores,
+        "queries_per_s": queries_per_s,
+        "question": question,
+        "query_ms": query_ms,
+        "node_price_per_hour": node_price_per_hour,
+        "encoder_price_per_hour": encoder_price_per_hour,
+    }
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    made = make_plan(SizingInputs(images=images, **given), given)
+    if as_json:
+        emit_json(made.to_dict())
+        return
+    figures = (*made.inputs, *made.results)
+    widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
+    for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):
+        stdout.print(Text(head, style="bold"))
+        for figure in part:
+            plain(_line(figure, widths))
+    for remark in made.remarks:
+        plain(f"note: {remark}")
+
+
+def _line(figure: Figure, widths: tuple[int, int]) -> str:
+    return f"  {figure.label:<{widths[0]}}  {figure.text:<{widths[1]}}  {figure.origin}"

@@ -1,0 +1,129 @@
+"""What an index of so many images needs: shards, disk, nodes, hours. Pure arithmetic; `docs/sizing.md` explains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from stair_es.errors import UsageError
+
+QUERY_MS: Mapping[str, float] = {"text": 3.9, "image": 12.8}
+"""What a query takes of one core in a shard of a million images, in ms: a text of 10 tokens, an image."""
+QUERY_FLOOR_MS = 0.7
+"""What a request to a shard takes, however few images it has."""
+HOT_BYTES = 205
+"""Bytes of an image that searches read: postings 98, terms 107."""
+THUMBNAIL_BYTES, BARE_BYTES = 3339, 861
+DISK_SHARE, CORE_SHARE, HEAP_SHARE, MOST_HEAP_GB = 0.85, 0.5, 0.5, 31.0
+MOST_SHARD_IMAGES, MOST_SHARDS = 2_147_483_519, 1024
+"""What Lucene takes in one shard, and the engines in one index by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizingInputs:
+    """What a plan depends on.
+
+    Raises:
+        UsageError: On construction, for a number that can't be.
+    """
+
+    images: int
+    encoder_images_per_s: float = 35.3
+    encoders: int = 1
+    node_docs_per_s: float = 9910
+    bytes_per_document: float = BARE_BYTES + THUMBNAIL_BYTES
+    shard_gb: float = 30
+    shard_images: int = 10_000_000
+    replicas: int = 1
+    rebuild: bool = True
+    """Whether there is room for a second index beside the one in use, while it is built anew."""
+    node_disk_gb: float = 500
+    node_memory_gb: float = 32
+    node_cores: int = 8
+    queries_per_s: float = 10
+    question: Literal["text", "image"] = "text"
+    query_ms: float | None = None
+    """What a query takes of one core in a shard of a million images; None for the measured figure of `question`."""
+    node_price_per_hour: float | None = None
+    encoder_price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is None or isinstance(value, str):
+                continue
+            if not math.isfinite(value) or value < 0 or (value == 0 and name not in _MAY_BE_ZERO):
+                bound = "0 or more" if name in _MAY_BE_ZERO else "more than 0"
+                raise UsageError(f"--{name.replace('_', '-')} can't be {value:g}", f"Give a number that is {bound}.")
+        if self.shard_images > MOST_SHARD_IMAGES:
+            raise UsageError(
+                f"--shard-images can't be {self.shard_images:,}",
+                f"A shard takes {MOST_SHARD_IMAGES:,} documents at most (Lucene).",
+            )
+
+    @property
+    def core_ms(self) -> float:
+        """What a query takes of one core in a shard of a million images, in ms."""
+        return QUERY_MS[self.question] if self.query_ms is None else self.query_ms
+
+
+_MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "node_price_per_hour", "encoder_price_per_hour"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """The bare numbers that a plan is made of."""
+
+    primary_gb: float
+    """One copy of all documents."""
+    shards: int
+    stored_gb: float
+    """Of all copies, and of a second index if there is to be room for one."""
+    hot_gb: float
+    """What should stay in the page cache, of all copies."""
+    heap_gb: float
+    """Of one node."""
+    shard_ms: float
+    """Of one core, for one query in one shard."""
+    cores: float
+    """To answer all queries, as busy as `CORE_SHARE` says."""
+    by_disk: int
+    """Nodes whose disks are large enough."""
+    by_memory: int
+    by_cores: int
+    nodes: int
+    """The most of these, and one for each copy."""
+    encode_h: float
+    write_h: float
+
+
+def compute_needs(given: SizingInputs) -> Needs:
+    """Return what the images need."""
+    primary_gb = given.images * given.bytes_per_document / 1e9
+    shards = max(1, math.ceil(primary_gb / given.shard_gb), math.ceil(given.images / given.shard_images))
+    copies = 1 + given.replicas
+    stored_gb = primary_gb * copies * (1 + given.rebuild)
+    hot_gb = given.images * HOT_BYTES * copies / 1e9
+    shard_ms = max(QUERY_FLOOR_MS, given.core_ms * given.images / shards / 1e6)
+    cores = given.queries_per_s * shards * shard_ms / 1000 / CORE_SHARE
+    by_disk = math.ceil(stored_gb / (given.node_disk_gb * DISK_SHARE))
+    heap_gb = min(given.node_memory_gb * HEAP_SHARE, MOST_HEAP_GB)
+    by_memory = math.ceil(hot_gb / (given.node_memory_gb - heap_gb))
+    by_cores = math.ceil(cores / given.node_cores)
+    nodes = max(copies, by_disk, by_memory, by_cores)
+    return Needs(
+        primary_gb=primary_gb,
+        shards=shards,
+        stored_gb=stored_gb,
+        hot_gb=hot_gb,
+        heap_gb=heap_gb,
+        shard_ms=shard_ms,
+        cores=cores,
+        by_disk=by_disk,
+        by_memory=by_memory,
+        by_cores=by_cores,
+        nodes=nodes,
+        encode_h=given.images / given.encoder_images_per_s / given.encoders / 3600,
+        write_h=given.images * copies / given.node_docs_per_s / nodes / 3600,
+    )
