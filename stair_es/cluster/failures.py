@@ -146,7 +146,8 @@ def _told(error: Mapping[str, Any]) -> str:
     """The error's own words and those of its first cause: "all shards failed" alone helps nobody."""
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
-    deeper = _deepest((shards[0].get("reason") if shards else None) or error)
+    failed = shards[0].get("reason") if shards else None
+    deeper = _deepest(failed if isinstance(failed, dict) else error)
     said: list[str] = []
     for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper):
         if part and not any(str(part) in earlier for earlier in said):
@@ -154,10 +155,11 @@ def _told(error: Mapping[str, Any]) -> str:
     return ": ".join(said)
 
 
-def _deepest(error: Mapping[str, Any]) -> str:
+def _deepest(error: Mapping[str, Any]) -> object:
     """Return the last reason of the chain of causes, but for one that says less than its effect: "unknown field"."""
-    reason = ""
-    while isinstance(error, dict) and error.get("type") != "named_object_not_found_exception":
-        reason = str(error.get("reason") or reason)
-        error = error.get("caused_by") or ()
+    reason = error.get("reason")
+    cause = error.get("caused_by")
+    while isinstance(cause, dict) and cause.get("type") != "named_object_not_found_exception":
+        reason = cause.get("reason") or reason
+        cause = cause.get("caused_by")
     return reason
