@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from version_checks import CHECKS, NEEDS, Bench, Wrong
+from version_bench import Bench, Wrong
+from version_checks import CHECKS, NEEDS
 from version_commands import Commands, Refused
 from version_nodes import VERSIONS, Gap, Served, Version
 from version_page import Outcome, Record, write_page
@@ -91,11 +93,10 @@ def look_at(served: Served, version: Version) -> tuple[str, tuple[str, ...]]:
     Raises:
         LookupError: It is of another version.
     """
-    client = Connection.from_env(served.url, environ=served.environ).client()
     paths = ",".join(f"nodes.*.{name}" for name in ("version", "jvm.version", "jvm.vm_vendor", "modules.name"))
-    answer = client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
+    with closing(Connection.from_env(served.url, environ=served.environ).client()) as client:
+        answer = client.transport.perform_request("GET", "/_nodes/_local", params={"filter_path": paths})
     (node,) = answer["nodes"].values()
-    client.close()
     if node["version"] != version.number:
         raise LookupError(f"the node says that it is {node['version']}")
     modules = {module["name"] for module in node.get("modules", ())}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from check_versions import run_checks
 from opensearchpy import OpenSearch
-from version_checks import CHECKS, Bench
+from version_bench import Bench
+from version_checks import CHECKS
 from version_commands import Commands
 from version_nodes import VERSIONS
 

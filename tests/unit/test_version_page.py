@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from check_versions import judge, run_checks
-from version_checks import CHECKS, NEEDS, Bench, Wrong
+from version_bench import Bench, Wrong
+from version_checks import CHECKS, NEEDS
 from version_commands import Commands, Refused
 from version_nodes import VERSIONS, Gap
 from version_page import Outcome, Record, write_page
