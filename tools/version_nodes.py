@@ -180,9 +180,8 @@ VERSIONS = (
         run=_running(search_nodes.elasticsearch8),
         gaps={
             **_MODULAR,
-            **dict.fromkeys(("search --shape sparse_vector", "search --hybrid sum", "search --hybrid rrf"), _NO_QUERY),
-            **dict.fromkeys(("swap to another model", "policy plan"), _NO_QUERY),
-            "serve": Gap(says="search", cause="node"),
+            **dict.fromkeys(("search", "search --shape sparse_vector", "policy plan"), _NO_QUERY),
+            "serve": _NO_QUERY,
         },
     ),
     Version(

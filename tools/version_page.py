@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,10 @@ _SHOWN: Mapping[Status, str] = {
     "not tried": "-",
 }
 _CAUSES: Mapping[Status, str] = {
-    "engine": "the engine",
-    "plugin": "the plugin",
-    "node": "a module, on this node only",
-    "failed": "**nobody knows: it should work, or say something else**",
+    "engine": "every cluster",
+    "plugin": "a cluster without the plugin",
+    "node": "this node",
+    "failed": "**unexpected**",
 }
 
 
@@ -78,22 +79,24 @@ What the installed `stair-es` does on a real node of each version. `make compati
 the commands, compares what they print, and writes this page ([`check_versions.py`](../tools/check_versions.py)). The images are
 six of the bundled photos, the model is the default one. See also [queries](queries.md), [connections](connection.md) and
 [limits](limits.md).
-
 """
 _LEGEND = """
 | | |
 |---|---|
-| ok | done, and the output compared |
-| no | no cluster of this version can; the command says so |
+| ok | done, and what it printed compared |
+| no | no cluster of this version can, and the command says so |
 | plugin | a cluster with the plugin can |
 | node | an ordinary cluster can; this node lacks a module that Maven doesn't serve |
 | - | not tried, since what it needs failed |
 
-- `search --shape`: "a cat" finds the cat first, and each score is the exact dot product within 0.5 % (SEISMIC: 5 %).
 - `swap to another model`: the second model is the example plugin's `colours`; a search after it asks the new index.
+- `search`: "a cat" finds the cat first. With `--shape` each score is the exact dot product, within 0.5 % (SEISMIC: 5 %).
 - `template search`: a plain request to `_search/template`.
 - `serve`: the start page, a search by words, one by an uploaded picture, an image and its thumbnail.
 
+## What the command says
+
+`VERSION` stands for the cluster's, as in "OpenSearch 3.9.0", and 127.0.0.1:9200 for its address.
 """
 
 
@@ -104,11 +107,9 @@ def write_page(records: Sequence[Record], checks: Iterable[str]) -> str:
         records: The versions, in the order of the columns.
         checks: Names of all checks, in the order of the rows.
     """
-    return (
-        _HEAD
-        + "\n".join([*_list_nodes(records), "", "## What works where", "", *_list_checks(records, checks)])
-        + ("\n" + _LEGEND + "## What the command says\n" + "".join(_tell(record) for record in records))
-    )
+    names = list(checks)
+    nodes, found, told = _list_nodes(records), _list_checks(records, names), _list_messages(records, names)
+    return "\n".join([_HEAD, *nodes, "", "## What works where", "", *found, _LEGEND, *told, ""])
 
 
 def _list_nodes(records: Sequence[Record]) -> list[str]:
@@ -135,18 +136,42 @@ def _find_status(record: Record, check: str) -> Status:
     return next((outcome.status for outcome in record.outcomes if outcome.check == check), "not tried")
 
 
-def _tell(record: Record) -> str:
-    told = [outcome for outcome in record.outcomes if outcome.status in _CAUSES]
-    if record.failure:
-        return f"\n### {record.label}\n\n**The node failed**: {_cell(record.failure)}\n"
-    if not told:
-        return f"\n### {record.label}\n\nNothing is missing.\n"
-    rows = [f"| `{o.check}` | {_CAUSES[o.status]} | {_cell(o.says)} |" for o in told]
-    return "\n".join(["", f"### {record.label}", "", "| | lacks it | message |", "|---|---|---|", *rows, ""])
+def _list_messages(records: Sequence[Record], checks: Sequence[str]) -> list[str]:
+    """One row for what several versions say alike."""
+    rows: dict[tuple[str, Status, str], list[str]] = {}
+    for record in records:
+        for outcome in record.outcomes:
+            if outcome.status in _CAUSES:
+                says = outcome.says.replace(record.label, "VERSION")
+                rows.setdefault((outcome.check, outcome.status, says), []).append(record.label)
+    lines = [
+        f"| `{check}` | {_join_labels(labels)} | {_CAUSES[status]} | {_cell(says)} |"
+        for (check, status, says), labels in sorted(rows.items(), key=lambda row: checks.index(row[0][0]))
+    ]
+    failures = [
+        f"| the node | {record.label} | {_CAUSES['failed']} | {_cell(record.failure)} |" for record in records if record.failure
+    ]
+    return ["| | on | what lacks it | message |", "|---|---|---|---|", *failures, *lines]
+
+
+def _join_labels(labels: Sequence[str]) -> str:
+    """Return `OpenSearch 2.19.1, 3.4.0; Elasticsearch 9.5.3`."""
+    engines: dict[str, list[str]] = {}
+    for label in labels:
+        engine, _, number = label.partition(" ")
+        engines.setdefault(engine, []).append(number)
+    return "; ".join(f"{engine} {', '.join(numbers)}" for engine, numbers in engines.items())
 
 
 def _cell(text: str) -> str:
-    """As one cell of a table: the characters that Markdown would take for its own are escaped."""
-    for sign in "\\|<[*_":
-        text = text.replace(sign, f"\\{sign}")
-    return "<br>".join(" ".join(line.split()) for line in text.splitlines())
+    """As one cell of a table: what Markdown would take for its own is escaped, but for code."""
+    return "<br>".join(_line(" ".join(line.split())) for line in text.splitlines())
+
+
+def _line(text: str) -> str:
+    """Escape what isn't between backticks; a pipe ends a cell even there."""
+    parts = text.replace("|", r"\|").split("`")
+    if len(parts) % 2 == 0:
+        parts = [r"\`".join(parts)]
+    parts[::2] = [re.sub(r"([\\<\[*_])(?!\|)", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)

@@ -62,7 +62,7 @@ def test_every_gap_and_need_names_a_check() -> None:
 
 
 def test_the_page_has_every_check_and_every_message() -> None:
-    refused = Outcome(check="search --shape seismic", status="engine", says="it takes <3.3> | newer\nLeave it out.")
+    refused = Outcome(check="search --shape seismic", status="engine", says="it takes <3.3> | newer\nLeave `a_b` and a_b out.")
     lost = Outcome(check="doctor", status="failed", says="TimeoutExpired: *late*")
     page = write_page(
         [record(Outcome(check="words", status="ok"), refused, lost), record(label="Elasticsearch 9.5.3", failure="no Java")],
@@ -72,9 +72,16 @@ def test_the_page_has_every_check_and_every_message() -> None:
     assert "| `words` | ok | - |" in page
     assert "| `search --shape seismic` | no | - |" in page
     assert "| `doctor` | **failed** | - |" in page
-    assert r"it takes \<3.3> \| newer<br>Leave it out." in page
-    assert r"\*late\*" in page
-    assert "**The node failed**: no Java" in page
+    assert r"| OpenSearch 2.19.1 | every cluster | it takes \<3.3> \| newer<br>Leave `a_b` and a\_b out. |" in page
+    assert r"| **unexpected** | TimeoutExpired: \*late\* |" in page
+    assert "| the node | Elasticsearch 9.5.3 | **unexpected** | no Java |" in page
+
+
+def test_messages_that_differ_in_the_version_alone_are_one_row() -> None:
+    labels = ("OpenSearch 2.19.1", "OpenSearch 3.9.0", "Elasticsearch 7.17.29")
+    told = [Outcome(check="words", status="engine", says=f"not on {label}") for label in labels]
+    page = write_page([record(outcome, label=label) for outcome, label in zip(told, labels, strict=True)], ["words"])
+    assert "| `words` | OpenSearch 2.19.1, 3.9.0; Elasticsearch 7.17.29 | every cluster | not on VERSION |" in page
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
