@@ -102,17 +102,20 @@ _NO_ELASTIC_SHAPES = {
     "search --shape weighted_tokens": Gap(says="it takes Elasticsearch 8.13 or newer", cause="engine"),
 }
 _NO_NEURAL = {
+    "ingest --vector seismic": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
     "search --shape neural_sparse": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
     "search --shape seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
 }
+_TOO_OLD = Gap(says="it takes OpenSearch 3.3 or newer", cause="engine")
 _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = Gap(says="it has no painless", cause="node")
 _NO_MUSTACHE = Gap(says="knows no mustache", cause="node")
 _ELASTICSEARCH = {
     "ingest --impacts": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
+    "ingest --vector seismic": _TOO_OLD,
     "search --shape impacts": Gap(says="the index has no field `impacts`", cause="engine"),
     "search --shape neural_sparse": Gap(says="it takes OpenSearch 2.14 or newer", cause="engine"),
-    "search --shape seismic": Gap(says="it takes OpenSearch 3.3 or newer", cause="engine"),
+    "search --shape seismic": _TOO_OLD,
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
@@ -130,7 +133,7 @@ VERSIONS = (
         number=opensearch_locks.OLDEST,
         made="server and modules; Java's security manager with all rights granted",
         run=_release(opensearch_locks.OLDEST),
-        gaps={**_OPENSEARCH, "search --shape seismic": Gap(says="it takes OpenSearch 3.3 or newer", cause="engine")},
+        gaps={**_OPENSEARCH, **dict.fromkeys(("ingest --vector seismic", "search --shape seismic"), _TOO_OLD)},
     ),
     Version(
         engine="OpenSearch",
@@ -144,7 +147,7 @@ VERSIONS = (
         number=opensearch_locks.SPARSE,
         made="server, modules and the plugins k-NN and neural-search",
         run=_release(opensearch_locks.SPARSE),
-        gaps={**_NO_ELASTIC_SHAPES, "search --shape seismic": Gap(says="the index has no field `token_ids`", cause="engine")},
+        gaps=_NO_ELASTIC_SHAPES,
     ),
     Version(
         engine="OpenSearch",
