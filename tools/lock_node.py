@@ -73,7 +73,8 @@ def single(context: MavenContext, group: str, artifact: str, version: str) -> Ar
 def server(context: MavenContext, version: str) -> list[Artifact]:
     """What belongs into `lib`."""
     found = resolve(context, SERVER, "opensearch", version)
-    found += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
+    if not version.startswith("2."):
+        found += resolve(context, SERVER, "opensearch-agent-bootstrap", version)  # Bootstrap fails without its AgentPolicy
     found.append(single(context, SERVER, "opensearch-plugin-classloader", version))  # for modules that extend another
     log4j = next(a.version for a in found if a.artifactId == "log4j-api")
     found.append(single(context, "org.apache.logging.log4j", "log4j-core", log4j))  # optional in the server's pom, but needed

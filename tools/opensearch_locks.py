@@ -12,7 +12,7 @@ import argparse
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lock_node
@@ -45,6 +45,8 @@ class Release:
     extra: tuple[tuple[str, Module], ...] = ()
     """Artifact -> a module beside those of the embedded node."""
     plugins: tuple[Plugin, ...] = ()
+    security_manager: bool = False
+    """Whether it is of the 2.x line: it runs on Java 21, under Java's security manager, and names its modules otherwise."""
 
 
 def _zip(artifact: str, version: str, sha256: str, size_bytes: int) -> Jar:
@@ -78,14 +80,16 @@ _NEURAL_SEARCH = Plugin(
 )
 _GRPC = Module(name="transport-grpc", classname="org.opensearch.transport.grpc.GrpcPlugin")
 
-SECURED, SPARSE = "3.4.0", "3.6.0"
+OLDEST, SECURED, SPARSE, NEWEST = "2.19.1", "3.4.0", "3.6.0", "3.9.0"
 RELEASES = {
+    OLDEST: Release(security_manager=True),
     SECURED: Release(plugins=(_SECURITY,)),
     SPARSE: Release(
         without=frozenset({"lang-expression", "percolator-client", "rank-eval-client"}),
         extra=(("transport-grpc", _GRPC),),
         plugins=(_KNN, _NEURAL_SEARCH),
     ),
+    NEWEST: Release(without=frozenset({"ingest-common", "lang-expression", "percolator-client"})),
 }
 
 
@@ -99,7 +103,10 @@ def _path(version: str) -> Path:
 
 
 def _modules(release: Release) -> dict[str, Module]:
-    return {**{name: m for name, m in lock_node.MODULES.items() if name not in release.without}, **dict(release.extra)}
+    found = {**{name: m for name, m in lock_node.MODULES.items() if name not in release.without}, **dict(release.extra)}
+    if release.security_manager:
+        return {name: replace(m, classname=m.classname.replace("ModulePlugin", "Plugin")) for name, m in found.items()}
+    return found
 
 
 def pin(version: str, context: MavenContext) -> Lock:

@@ -1,4 +1,4 @@
-"""OpenSearch as production has it, for tests and benchmarks: with the security plugin, or with k-NN and neural-search.
+"""OpenSearch as production has it, for tests and benchmarks: with security, with k-NN and neural-search, older and newer.
 
 ::
 
@@ -7,6 +7,8 @@
     with secured_node(tmp_path) as node:  # 3.4.0: TLS, users, roles
         node.put_roles({"photos_reader": {...}})
         node.put_users({"reader": ["photos_reader"]}, "a long secret")
+    with release_node("2.19.1", tmp_path) as node:  # and 3.9.0: without plugins
+        print(node.url)
 
 Always map `knn_vector` with `"engine": "lucene"`: the plugin's default, faiss, wants native code that isn't there, and the first
 document that is written to such a field ends the node.
@@ -31,7 +33,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 import opensearch_locks
 import trustme
 from cryptography.hazmat.primitives import serialization
-from java_tools import JRE
+from java_tools import JRE, fetch_jre21
 from jgo.maven import MavenContext
 from node_process import SearchNode
 from opensearch_locks import Plugin
@@ -46,7 +48,7 @@ from stair_es.node.lockfile import Jar, Lock
 from stair_es.node.resolve import defect, fetch, maven
 from stair_es.node.spec import NodeSpec
 
-__all__ = ["ADMIN", "SecuredNode", "plugin_node", "secured_node"]
+__all__ = ["ADMIN", "SecuredNode", "plugin_node", "release_node", "secured_node"]
 
 ADMIN = ("admin", "admin")
 """Name and password of the user that the security plugin's example configuration brings, who may do everything."""
@@ -65,9 +67,18 @@ def plugin_node(base: Path, *, heap: str = "512m", full_jit: bool = False) -> Se
     Raises:
         NodeError: A part can't be fetched, or isn't the pinned one.
     """
-    version, port = opensearch_locks.SPARSE, free_port()
+    return release_node(opensearch_locks.SPARSE, base, heap=heap, full_jit=full_jit)
+
+
+def release_node(version: str, base: Path, *, heap: str = "512m", full_jit: bool = False) -> SearchNode:
+    """Return OpenSearch of this version, with the plugins that `opensearch_locks` names; not started yet.
+
+    Raises:
+        NodeError: A part can't be fetched, or isn't the pinned one.
+    """
+    port = free_port()
     argv = _prepare(version, base, port, {}, heap=heap, full_jit=full_jit)
-    return SearchNode(f"OpenSearch {version} with neural-search", argv, port, base)
+    return SearchNode(f"OpenSearch {version}", argv, port, base)
 
 
 def secured_node(base: Path, *, heap: str = "768m") -> SecuredNode:
@@ -157,6 +168,9 @@ _SECURITY_SETTINGS: Mapping[str, Any] = {
     "plugins.security.password.hashing.bcrypt.rounds": 4,  # each login is checked against its hash
 }
 
+_GRANT_ALL = "grant { permission java.security.AllPermission; };\n"
+"""The real distribution lists rights for each module; Maven doesn't serve these lists."""
+
 
 def _copy_security_config(dist: Path, config: Path) -> None:
     """Take the plugin's example, but let certificates log in as well as passwords, and give roles to the administrator only.
@@ -197,7 +211,13 @@ def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, hea
     values = {**settings(spec), "node.name": "test", **own}
     text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
     (spec.config / "opensearch.yml").write_text(text, encoding="utf-8")
-    return command(spec, dist=dist, java=JRE, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if not opensearch_locks.RELEASES[version].security_manager:
+        return command(spec, dist=dist, java=JRE, as_root=as_root)
+    policy = spec.config / "java.policy"
+    policy.write_text(_GRANT_ALL, encoding="utf-8")
+    java, *arguments = command(spec, dist=dist, java=fetch_jre21(_cache()), as_root=as_root)
+    return [java, "-Djava.security.manager=allow", f"-Djava.security.policy={policy}", *arguments]
 
 
 def _cache() -> Path:
@@ -208,8 +228,12 @@ def _lay_out(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
     cache = _cache()
     dist = ensure_layout(opensearch_locks.read(version), cache, print)
+    release = opensearch_locks.RELEASES[version]
     with exclusive(cache / ".lock", print, "unpacks plugins"):
-        for plugin in opensearch_locks.RELEASES[version].plugins:
+        if release.security_manager:
+            for module in (dist / "modules").iterdir():
+                (module / "plugin-security.policy").write_text(_GRANT_ALL, encoding="utf-8")
+        for plugin in release.plugins:
             if not (dist / "plugins" / plugin.folder).is_dir():
                 _unpack(plugin, dist / "plugins", cache)
     return dist

@@ -1,4 +1,4 @@
-"""Real search nodes for tests and benchmarks: Elasticsearch 7.17 and 9.5, and OpenSearch clusters of several nodes.
+"""Real search nodes for tests and benchmarks: Elasticsearch 7.17, 8.17 and 9.5, and OpenSearch clusters of several nodes.
 
 ::
 
@@ -32,11 +32,11 @@ from stair_es.node.layout import ensure_layout
 from stair_es.node.lockfile import shipped
 from stair_es.node.spec import NodeSpec
 
-__all__ = ["Cluster", "SearchNode", "elasticsearch7", "elasticsearch9", "free_port", "opensearch_cluster"]
+__all__ = ["Cluster", "SearchNode", "elasticsearch7", "elasticsearch8", "elasticsearch9", "free_port", "opensearch_cluster"]
 
 # Below what Linux gives to outgoing connections, so that nobody takes one between two starts of a node.
 _PORTS = range(20_000, 32_000)
-_OLDEST_JAVA_9 = 21
+_OLDEST_JAVA = 21
 _LOG4J = """status = error
 appender.console.type = Console
 appender.console.name = console
@@ -76,17 +76,30 @@ def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     return SearchNode("Elasticsearch 7", [*argv, *_elastic_settings(base, port)], port, base)
 
 
+def elasticsearch8(base: Path, *, heap: str = "512m") -> SearchNode:
+    """Elasticsearch 8.17 with `sparse_vector`; not started yet. It lacks `GET /`, `rank_features` and the query `sparse_vector`.
+
+    Raises:
+        LookupError: There is no full JDK.
+    """
+    return _modular("Elasticsearch8", elasticsearch_locks.EIGHT, base, heap)
+
+
 def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
     """Elasticsearch 9.5 with `sparse_vector`; not started yet. It lacks `GET /`, and `rank_features`.
 
     Raises:
         LookupError: There is no full JDK.
     """
-    java = full_jdk(_OLDEST_JAVA_9)
+    return _modular("Elasticsearch9", elasticsearch_locks.NINE, base, heap)
+
+
+def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
+    java = full_jdk(_OLDEST_JAVA)
     if java is None:
-        raise LookupError(f"Elasticsearch 9 needs a full JDK, {_OLDEST_JAVA_9} or newer: set JAVA_HOME")
-    home = _elasticsearch(elasticsearch_locks.NINE)
-    classes = compiled("Elasticsearch9", (home / "lib").glob("*.jar"), _OLDEST_JAVA_9, _cache())
+        raise LookupError(f"Elasticsearch {version} needs a full JDK, {_OLDEST_JAVA} or newer: set JAVA_HOME")
+    home = _elasticsearch(version)
+    classes = compiled(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, _cache())
     port = free_port()
     modular: list[str | Path] = [
         "--module-path",
@@ -101,11 +114,11 @@ def elasticsearch9(base: Path, *, heap: str = "512m") -> SearchNode:
         *_jvm(heap, base),
         f"-Des.path.home={home}",
         *modular,
-        "Elasticsearch9",
+        launcher,
         home,
         base / "config",
     ]
-    return SearchNode("Elasticsearch 9", [*argv, *_elastic_settings(base, port)], port, base)
+    return SearchNode(f"Elasticsearch {version}", [*argv, *_elastic_settings(base, port)], port, base)
 
 
 def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_jit: bool = False) -> Cluster:

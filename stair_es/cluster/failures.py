@@ -27,6 +27,25 @@ _LOGIN = {
 _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
+# What a cluster without a module says, and the way round it.
+_LACKING = (
+    (
+        "unknown query [sparse_vector]",
+        "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
+        "To search without it: --shape weighted_tokens.",
+    ),
+    (
+        "type [rank_features] declared",
+        "The cluster lacks the module mapper-extras, which every ordinary one has. "
+        "Elasticsearch from 8.15 on also takes: --vector sparse_vector.",
+    ),
+    (
+        "type [sparse_vector] declared",
+        "That field type is Elasticsearch's, and OpenSearch's from 3.3 on with the plugin neural-search. "
+        "Every cluster takes the default: --vector rank_features.",
+    ),
+)
+
 
 @contextmanager
 def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
@@ -64,7 +83,8 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
         return _plain_to_tls(where)
-    return ClusterError(f"{where} answered {error.status_code}: {reason(error, connection)}", _remedy(error))
+    told = reason(error, connection)
+    return ClusterError(f"{where} answered {error.status_code}: {told}", _remedy(error, told))
 
 
 def _forbidden(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
@@ -84,12 +104,12 @@ def _right_of_head(request: str) -> str:
     return f"it takes {right} (Elasticsearch: view_index_metadata)"
 
 
-def _remedy(error: exceptions.TransportError) -> str:
+def _remedy(error: exceptions.TransportError, told: str) -> str:
     if error.error == "index_closed_exception":
         return "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed."
     if error.status_code in BUSY:
         return "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong."
-    return ""
+    return next((remedy for lacking, remedy in _LACKING if lacking in told), "")
 
 
 def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
@@ -141,9 +161,20 @@ def _told(error: Mapping[str, Any]) -> str:
     """The error's own words and those of its first cause: "all shards failed" alone helps nobody."""
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
-    deepest = (shards[0].get("reason") if shards else None) or {}
-    while isinstance(deepest, dict) and isinstance(deepest.get("caused_by"), dict):
-        deepest = deepest["caused_by"]
-    deeper = deepest.get("reason") if isinstance(deepest, dict) else None
-    said = [error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper]
-    return ": ".join(dict.fromkeys(str(part) for part in said if part))
+    failed = shards[0].get("reason") if shards else None
+    deeper = _deepest(failed if isinstance(failed, dict) else error)
+    said: list[str] = []
+    for part in (error.get("reason", error), *(cause.get("reason") for cause in causes[:1]), deeper):
+        if part and not any(str(part) in earlier for earlier in said):
+            said.append(str(part))
+    return ": ".join(said)
+
+
+def _deepest(error: Mapping[str, Any]) -> object:
+    """Return the last reason of the chain of causes, but for one that says less than its effect: "unknown field"."""
+    reason = error.get("reason")
+    cause = error.get("caused_by")
+    while isinstance(cause, dict) and cause.get("type") != "named_object_not_found_exception":
+        reason = cause.get("reason") or reason
+        cause = cause.get("caused_by")
+    return reason

@@ -68,6 +68,8 @@ def _status(error: StairError) -> int:
         return 503
     if isinstance(error, ClusterError):
         said = getattr(error.__context__, "status_code", None)  # of the client's own error
+        if said == 400 and error.remedy:  # a remedy is for the operator: what is asked any cluster could answer
+            return 502
         return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(said, 502) if isinstance(said, int) else 502
     return 500
 
@@ -90,8 +92,11 @@ def _told(error: StairError, status: int) -> tuple[str, str]:
 def _of_cluster(error: ClusterError, status: int) -> tuple[str, str]:
     if status == 400 and "maxClauseCount" in error.message:
         return "the question has more words than the cluster takes", "Ask with fewer, or with a shorter filter."
+    said = error.message.partition(" answered 400: ")[2]
+    if status == 502 and said:
+        return f"the search cluster can't search this index: {said}", "Ask whoever runs this server."
     if status == 400:
-        said = error.message.partition(" answered 400: ")[2] or "no reason given"
+        said = said or "no reason given"
         return (
             f"the search cluster can't read the question: {said}",
             'In the filter, quote what holds : / or other signs (uri:"file:///a.jpg").',

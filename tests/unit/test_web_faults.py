@@ -51,6 +51,13 @@ def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
     assert "more words" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
 
 
+def test_a_query_that_the_cluster_lacks_is_not_the_visitor_s_fault() -> None:
+    info = {"error": {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}}
+    fault = of_cluster(exceptions.RequestError(400, "parsing_exception", info))
+    assert (fault.status, fault.remedy) == (502, "Ask whoever runs this server.")
+    assert fault.error == "the search cluster can't search this index: unknown query [sparse_vector]"
+
+
 def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
     info = {"error": {"reason": "hunter2 at https://search.internal:9200 is odd"}}
     for error in (

@@ -1,0 +1,30 @@
+"""The checks of `make compatibility` on one node: that they pass where they should, and notice where they shouldn't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from check_versions import run_checks
+from opensearchpy import OpenSearch
+from version_bench import Bench
+from version_checks import CHECKS
+from version_commands import Commands
+from version_nodes import VERSIONS
+
+INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --shape rank_features", "search --shape weighted_tokens"
+
+
+def test_checks_hold_on_a_node_and_notice_what_is_wrong(
+    client: OpenSearch, node_url: str, index_name: str, tmp_path: Path
+) -> None:
+    bench = Bench(Commands(node_url, tmp_path, {}), f"{index_name}-")
+    version = next(version for version in VERSIONS if version.made.startswith("the embedded node"))
+    done, found, refused = run_checks(bench, version.gaps, {name: CHECKS[name] for name in (INGEST, SEARCH, OTHER)})
+    assert (done.status, found.status, refused.status) == ("ok", "ok", "engine")
+    assert refused.says.endswith("\nLeave --shape out: rank_features is possible here.")
+
+    best = {"query": {"term": {"uri": bench.best}}}
+    client.delete_by_query(index=bench.alias("rank_features"), body=best, params={"refresh": "true"})
+    (lost,) = run_checks(bench, version.gaps, {SEARCH: CHECKS[SEARCH]})
+    assert lost.status == "failed"
+    assert "not tabby-cat.jpg" in lost.says

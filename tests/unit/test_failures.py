@@ -1,0 +1,60 @@
+"""What a cluster's refusal becomes: the answers are those that Elasticsearch 8.17.0 and 9.5.3 without their modules gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from opensearchpy import exceptions
+
+from stair_es.cluster.connect import Connection, translated
+from stair_es.errors import ClusterError
+
+_CONNECTION = Connection(url="http://127.0.0.1:1")
+_NO_MAPPER_8 = "No handler for type [rank_features] declared on field [tokens]"
+_NO_MAPPER_9 = "The mapper type [rank_features] declared on field [tokens] does not exist."
+
+
+def caught(error: dict[str, Any]) -> ClusterError:
+    refused = exceptions.RequestError(400, error["type"], {"error": error, "status": 400})
+    with pytest.raises(ClusterError) as told, translated(_CONNECTION):
+        raise refused
+    return told.value
+
+
+def unparsed(reason: str) -> dict[str, Any]:
+    """What a query in a `bool` in a `bool` gives: the outer parts first."""
+    inner = {"type": "named_object_not_found_exception", "reason": "[1:95] unknown field [sparse_vector]"}
+    named = {"type": "parsing_exception", "reason": reason, "caused_by": inner}
+    field = {"type": "x_content_parse_exception", "reason": "[1:95] [bool] failed to parse field [filter]", "caused_by": named}
+    top = {"type": "parsing_exception", "reason": "Failed to parse"}
+    return {**top, "root_cause": [top], "caused_by": field}
+
+
+@pytest.mark.parametrize("reason", [_NO_MAPPER_8, _NO_MAPPER_9])
+def test_a_missing_field_type_names_the_option(reason: str) -> None:
+    root = {"type": "mapper_parsing_exception", "reason": f"Failed to parse mapping: {reason}"}
+    error = caught({**root, "root_cause": [root], "caused_by": {"type": "mapper_parsing_exception", "reason": reason}})
+    assert error.message.count("[rank_features]") == 1
+    assert "--vector sparse_vector" in error.remedy
+    assert "mapper-extras" in error.remedy
+
+
+def test_a_missing_query_names_the_other_shape() -> None:
+    root = {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}
+    cause = {"type": "named_object_not_found_exception", "reason": "[1:29] unknown field [sparse_vector]"}
+    error = caught({**root, "root_cause": [root], "caused_by": cause})
+    assert error.message == "http://127.0.0.1:1 answered 400: unknown query [sparse_vector]"
+    assert "--shape weighted_tokens" in error.remedy
+
+
+def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
+    error = caught(unparsed("unknown query [sparse_vector]"))
+    assert error.message == "http://127.0.0.1:1 answered 400: Failed to parse: unknown query [sparse_vector]"
+    assert "--shape weighted_tokens" in error.remedy
+
+
+def test_other_refusals_get_no_such_advice() -> None:
+    error = caught(unparsed("unknown query [geo]"))
+    assert error.message.endswith("Failed to parse: unknown query [geo]")
+    assert error.remedy == ""

@@ -1,0 +1,105 @@
+"""The table of versions: what is known to be missing must be missing and say so, anything else is a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from check_versions import judge, run_checks
+from version_bench import Bench, Wrong
+from version_checks import CHECKS, NEEDS
+from version_commands import Commands, Refused
+from version_nodes import VERSIONS, Gap
+from version_page import Outcome, Record, write_page
+
+GAP = Gap(says="no such query", cause="plugin")
+
+
+def record(*outcomes: Outcome, label: str = "OpenSearch 2.19.1", failure: str = "") -> Record:
+    return Record(
+        label=label,
+        made="server and modules",
+        java="21.0.8 (Vendor)",
+        lacks=("lang-expression",),
+        began="2026-11-26T19:50",
+        seconds=61.4,
+        stair_es="0.1.0",
+        outcomes=outcomes,
+        failure=failure,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gap", "problem", "status"),
+    [
+        (None, None, "ok"),
+        (None, Refused("no such query"), "failed"),
+        (None, Wrong("another photo"), "failed"),
+        (GAP, None, "failed"),
+        (GAP, Refused("error: no such query here"), "plugin"),
+        (GAP, Refused("out of memory"), "failed"),
+        (GAP, Wrong("no such query"), "failed"),
+        (GAP, KeyError("no such query"), "failed"),
+    ],
+)
+def test_only_what_is_known_may_be_missing(gap: Gap | None, problem: Exception | None, status: str) -> None:
+    assert judge("search", gap, problem).status == status
+
+
+def test_what_needs_a_check_that_failed_is_not_tried() -> None:
+    def refuse(_bench: object) -> None:
+        raise Refused("no such query")
+
+    checks = {"template publish": refuse, "template search": refuse, "doctor": lambda _bench: None}
+    found = run_checks(None, {"template publish": GAP}, checks)  # type: ignore[arg-type]
+    assert [outcome.status for outcome in found] == ["plugin", "not tried", "ok"]
+
+
+def test_every_gap_and_need_names_a_check() -> None:
+    for version in VERSIONS:
+        assert set(version.gaps) <= set(CHECKS), version.label
+    assert {*NEEDS, *NEEDS.values()} <= set(CHECKS)
+
+
+def test_the_page_has_every_check_and_every_message() -> None:
+    refused = Outcome(check="search --shape seismic", status="engine", says="it takes <3.3> | newer\nLeave `a_b` and a_b out.")
+    lost = Outcome(check="doctor", status="failed", says="TimeoutExpired: *late*")
+    page = write_page(
+        [record(Outcome(check="words", status="ok"), refused, lost), record(label="Elasticsearch 9.5.3", failure="no Java")],
+        ["words", "search --shape seismic", "doctor"],
+    )
+    assert "| OpenSearch 2.19.1 | 21.0.8 (Vendor) | server and modules | lang-expression |" in page
+    assert "| `words` | ok | - |" in page
+    assert "| `search --shape seismic` | no | - |" in page
+    assert "| `doctor` | **failed** | - |" in page
+    assert r"| OpenSearch 2.19.1 | every cluster | it takes \<3.3> \| newer<br>Leave `a_b` and a\_b out. |" in page
+    assert r"| **unexpected** | TimeoutExpired: \*late\* |" in page
+    assert "| the node | Elasticsearch 9.5.3 | **unexpected** | no Java |" in page
+
+
+def test_messages_that_differ_in_the_version_alone_are_one_row() -> None:
+    labels = ("OpenSearch 2.19.1", "OpenSearch 3.9.0", "Elasticsearch 7.17.29")
+    told = [Outcome(check="words", status="engine", says=f"not on {label}") for label in labels]
+    page = write_page([record(outcome, label=label) for outcome, label in zip(told, labels, strict=True)], ["words"])
+    assert "| `words` | OpenSearch 2.19.1, 3.9.0; Elasticsearch 7.17.29 | every cluster | not on VERSION |" in page
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    kept = record(Outcome(check="words", status="ok"), failure="late")
+    kept.write(tmp_path / "deep" / "record.json")
+    assert Record.read(tmp_path / "deep" / "record.json") == kept
+    assert kept.failed
+
+
+def test_messages_are_the_same_in_every_run(tmp_path: Path) -> None:
+    commands = Commands("https://127.0.0.1:23456", tmp_path, {})
+    said = f"one index\nerror: https://127.0.0.1:23456: p-20261126-194222-605515 in {tmp_path}\nLook again.\n"
+    assert commands.tell(said) == "https://127.0.0.1:9200: p-TIMESTAMP in FOLDER\nLook again."
+
+
+def test_commands_see_no_other_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAIR_ES_API_KEY", "of another cluster")
+    commands = Commands("http://127.0.0.1:1", tmp_path, {"STAIR_ES_USER": "admin"})
+    assert "STAIR_ES_API_KEY" not in commands.environ
+    assert commands.environ["STAIR_ES_USER"] == "admin"
+    assert Bench(commands).photos.is_dir()
