@@ -1,9 +1,10 @@
-"""How long a search takes, and how many of the ten best it finds: word vectors beside BM25 on the same words and dense kNN.
+"""How long a search takes, and how many of the ten best it finds: token weights beside BM25, dense kNN and SEISMIC.
 
-    python benchmarks/query.py --docs 10000 --docs 100000            # OpenSearch 3.5.0 with the k-NN plugin, started for it
-    python benchmarks/query.py --stamps DIR                          # R@1/5/10 too, on photographs: see model_quality.py
-    python benchmarks/query.py --docs 1000000 --no-knn               # the embedded node's version, without dense vectors
-    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn  # a cluster of yours
+    python benchmarks/query.py --docs 10000 --docs 100000      # OpenSearch 3.6.0 with its plugins, started for it
+    python benchmarks/query.py --stamps DIR                    # R@1/5/10 too, on photographs: see model_quality.py
+    python benchmarks/query.py --docs 1000000 --no-knn         # without dense vectors, which take an hour to index
+    python benchmarks/query.py --no-knn --no-seismic           # the embedded node's version, without plugins
+    python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # a cluster of yours
 
 The corpus is drawn (`query_corpus.py` says how, and how far it resembles real photos), the questions are real texts through the
 model's text tower, and images (`query_questions.py`). One shard, merged to one segment unless `--unmerged`; one client over one
@@ -13,7 +14,7 @@ the best of `--rounds` times, for machines that are busy with other things, too:
 
 Recall is against the exact ranking by all words of the question (for kNN: by the exact inner products). An engine keeps 9 bits of
 a weight: in the second figure a document counts that is at most 0.39 % below the tenth best, the same for all ways. The goals
-are judged by that one.
+are judged by that one. SEISMIC searches every segment approximately here, as it does from `approximate_threshold` documents on.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from uuid import uuid4
 import numpy as np
 from common import options, publish, save
 from model_quality import Gallery, read_photos
-from query_arms import arms
+from query_arms import Arm, arms
 from query_corpus import BATCH, Corpus, Documents, load
 from query_load import Http, Kind, Loaded, delete, kinds
 from query_load import load as load_index
@@ -64,30 +65,32 @@ def run(http: Http, docs: int, gallery: Gallery | None, given: argparse.Namespac
     """Load one corpus and measure."""
     prefix = f"bench-{uuid4().hex[:8]}"
     corpus, documents = load(docs, given.cache)
-    wanted = {name: kind for name, kind in kinds().items() if given.knn or not kind.dense}
+    possible = kinds(corpus.vocabulary)
+    wanted = {n: k for n, k in possible.items() if (given.knn or not k.dense) and (given.seismic or not k.seismic)}
+    ways = arms(wanted, corpus.vocabulary)
     try:
         loaded = {name: _load(http, prefix, kind, corpus, documents, given) for name, kind in wanted.items()}
         exact = Exact(corpus, documents)
         rows: list[Row] = []
         asked = all_questions(corpus, FEATURES, given.questions)
         for questions in asked:  # until the JVM has compiled what there is to compile
-            measure(http, prefix, [replace(way, truth=None) for way in arms(dense=given.knn)], questions, {}, rounds=0)
+            measure(http, prefix, [replace(way, truth=None) for way in ways], questions, {}, rounds=0)
         for questions in asked:
             answers = truths(corpus, documents, questions, exact, dense=given.knn)
-            rows += measure(http, prefix, arms(dense=given.knn), questions, answers, rounds=given.rounds)
+            rows += measure(http, prefix, ways, questions, answers, rounds=given.rounds)
         segments = {name: _segments(http, f"{prefix}-{name}") for name in wanted}
     finally:
         for name in wanted:
             delete(http, f"{prefix}-{name}")
-    photos = _photos(http, prefix, wanted, gallery) if gallery else {}
+    photos = _photos(http, prefix, wanted, ways, gallery) if gallery else {}
     return Report(docs=docs, engine=_engine(http), segments=segments, loaded=loaded, rows=rows, photos=photos)
 
 
-def _photos(http: Http, prefix: str, wanted: dict[str, Kind], gallery: Gallery) -> dict[str, list[float]]:
+def _photos(http: Http, prefix: str, wanted: dict[str, Kind], ways: list[Arm], gallery: Gallery) -> dict[str, list[float]]:
     from query_photos import recalls
 
-    ways = {arm.name: arm for arm in arms(dense=True)}
-    return recalls(http, prefix, wanted, {kind: ways[name] for kind, name in PHOTO_ARMS.items() if kind in wanted}, gallery)
+    named = {arm.name: arm for arm in ways}
+    return recalls(http, prefix, wanted, {kind: named[name] for kind, name in PHOTO_ARMS.items() if kind in wanted}, gallery)
 
 
 def _load(http: Http, prefix: str, kind: Kind, corpus: Corpus, documents: Documents, given: argparse.Namespace) -> Loaded:
@@ -116,12 +119,12 @@ def node(given: argparse.Namespace) -> Iterator[Http]:
             http = Http(given.url)
             yield http
             http.close()
-        elif given.knn:
+        elif given.plugins:
             sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
             from opensearch_nodes import plugin_node
 
-            with plugin_node(Path(folder), heap=given.heap, full_jit=True) as knn:
-                http = Http(knn.url)
+            with plugin_node(Path(folder), heap=given.heap, full_jit=True) as search_node:
+                http = Http(search_node.url)
                 yield http
                 http.close()
         else:
@@ -144,6 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each question is asked")
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
     parser.add_argument("--no-knn", dest="knn", action="store_false", help="without dense vectors")
+    parser.add_argument("--no-seismic", dest="seismic", action="store_false", help="without OpenSearch's approximate search")
     parser.add_argument("--unmerged", action="store_true", help="leave the segments as they come")
     parser.add_argument("--heap", default="2g", help="of the node that is started")
     parser.add_argument(
@@ -151,6 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--stamps", type=Path, help="the unpacked Debian package of model_quality.py: R@k on photographs")
     given = parser.parse_args()
+    given.plugins = given.knn or given.seismic
     reports: list[Report] = []
     about = f"{given.questions} questions for each number of words, {given.rounds} rounds"
     gallery = read_photos(given.stamps) if given.stamps else None

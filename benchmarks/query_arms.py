@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from query_load import Kind
+
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.search.body import TwoPhase, request_body
 from stair_es.search.prune import Pruning, pruned
 from stair_es.search.question import Question
@@ -69,6 +72,16 @@ def bm25_as_sent(vector: SparseVector, dense: list[float]) -> Body:
     return {**as_sent(vector, dense), "query": {"match": {"words": " ".join(vector.features)}}}
 
 
+def seismic(ids: TokenIds) -> Callable[[SparseVector, list[float]], Body]:
+    """Candidates by SEISMIC, exact scores for them; without documents."""
+
+    def body(vector: SparseVector, _dense: list[float]) -> Body:
+        asked = request_body(Question(vector=vector), "seismic", max_clauses=MAX_CLAUSES, token_ids=ids)
+        return {**asked.body, "_source": False}
+
+    return body
+
+
 def knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
     """Dense vectors."""
     return lambda _vector, dense: bare(
@@ -76,8 +89,8 @@ def knn(ef_search: int) -> Callable[[SparseVector, list[float]], Body]:
     )
 
 
-def arms(*, dense: bool) -> list[Arm]:
-    """All ways; those over dense vectors only if there are any."""
+def arms(kinds: Mapping[str, Kind], vocabulary: Sequence[str]) -> list[Arm]:
+    """Return all ways over these indices."""
     made = [
         Arm(name="BM25", kind="bm25", body=lambda v, _: bare({"match": {"words": " ".join(v.features)}}), truth=None),
         Arm(name="BM25, documents in order", kind="bm25", body=bm25_as_sent, truth=None),
@@ -88,5 +101,6 @@ def arms(*, dense: bool) -> list[Arm]:
         *(Arm(name=f"two-phase {heavy}/{window}", kind="tokens", body=two_phase(heavy, window)) for heavy, window in PHASES),
         Arm(name="impacts", kind="impacts", body=lambda v, _: bare(build("impacts", v, max_clauses=MAX_CLAUSES).clause)),
     ]
-    ways = [Arm(name=f"kNN ef {ef}", kind="dense", body=knn(ef), truth="dense") for ef in EF_SEARCH]
-    return made + ways if dense else made
+    made.append(Arm(name="SEISMIC", kind="seismic", body=seismic(TokenIds.from_tokens(vocabulary))))
+    made += [Arm(name=f"kNN ef {ef}", kind="dense", body=knn(ef), truth="dense") for ef in EF_SEARCH]
+    return [arm for arm in made if arm.kind in kinds]

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=20_000)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
     parser.add_argument("--heap", default="1g", help="of the node that is started")
-    parser.add_argument("--knn", action="store_true", help="OpenSearch 3.5.0 instead of the embedded version")
+    parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
     parser.add_argument("--only", help="variants whose name has this")
     parser.add_argument(
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora", help="where drawn corpora stay"

@@ -40,7 +40,7 @@ _MODE = "search.concurrent_segment_search.mode"
 
 def indices() -> dict[str, tuple[Kind, bool]]:
     """Name -> kind, and whether it is merged to one segment."""
-    tokens = kinds()["tokens"]
+    tokens = kinds(())["tokens"]
     codec = {"settings": {"index": {"codec": "best_compression"}}}
     many = {"settings": {"index": {"merge.policy.max_merged_segment": "16mb", "refresh_interval": "1s"}}}
     by_word = {
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--url", help="a cluster of yours; else a node is started")
     parser.add_argument("--heap", default="2g")
-    parser.add_argument("--knn", action="store_true", help="OpenSearch 3.5.0 instead of the embedded version")
+    parser.add_argument("--plugins", action="store_true", help="OpenSearch 3.6.0 with plugins, instead of the embedded version")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "stair-es-corpora")
     given = parser.parse_args()
     corpus, documents = load(given.docs, given.cache)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from typing import Any
@@ -14,7 +14,8 @@ from query_corpus import BATCH, Corpus, Documents
 
 from stair_es import resources
 from stair_es.cluster.documents import impacts
-from stair_es.cluster.mapping import merged
+from stair_es.cluster.mapping import merged, seismic
+from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.types import Floats, SparseVector
 from stair_es.vocab import escape
 
@@ -55,10 +56,13 @@ class Kind:
     fields: Callable[[SparseVector, Floats | None], Body]
     """What a document has besides its URI."""
     dense: bool = False
+    seismic: bool = False
+    """Whether it takes the plugin neural-search."""
 
 
-def kinds() -> dict[str, Kind]:
-    """By name."""
+def kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
+    """Return all kinds by name; `vocabulary` has the tokens of the corpus, whose places are their ids."""
+    ids = TokenIds.from_tokens(vocabulary)
     plain = {"settings": _SETTINGS, "mappings": {"dynamic": "strict", "properties": _URI}}
     words = {"type": "text", "analyzer": "whitespace"}
     made = (
@@ -83,8 +87,25 @@ def kinds() -> dict[str, Kind]:
             fields=lambda _vector, dense: {"dense": dense},
             dense=True,
         ),
+        Kind(
+            name="seismic",
+            body=merged(
+                merged(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
+                lower_threshold(seismic(resources.load("mappings", "seismic"), 1.0)),
+            ),
+            fields=lambda vector, _dense: {
+                "tokens": {escape(word): weight for word, weight in vector},
+                IDS_FIELD: ids.convert(vector),
+            },
+            seismic=True,
+        ),
     )
     return {kind.name: kind for kind in made}
+
+
+def lower_threshold(layer: Body) -> Body:
+    """Return SEISMIC's mapping so that every segment is searched approximately, however few documents it has."""
+    return merged(layer, {"mappings": {"properties": {IDS_FIELD: {"method": {"parameters": {"approximate_threshold": 1}}}}}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +118,8 @@ class Loaded:
     merge_s: float
     bytes_a_document: float
     """All files of the shard after the merge."""
+    heap_mb: float
+    """What is used of the JVM's heap afterwards, garbage included: by all indices so far."""
 
 
 class Http:
@@ -172,6 +195,7 @@ def write(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], count: in
         docs_per_s=count / spent_s,
         merge_s=merge_s,
         bytes_a_document=store_bytes(http, index) / count,
+        heap_mb=heap_mb(http),
     )
 
 
@@ -183,6 +207,12 @@ def delete(http: Http, index: str) -> None:
 def store_bytes(http: Http, index: str) -> int:
     """Of the primary, without its translog."""
     return int(http.ask("GET", f"/{index}/_stats/store")["indices"][index]["primaries"]["store"]["size_in_bytes"])
+
+
+def heap_mb(http: Http) -> float:
+    """Return the MB of heap in use on the fullest node."""
+    nodes = http.ask("GET", "/_nodes/stats/jvm?filter_path=nodes.*.jvm.mem.heap_used_in_bytes")["nodes"]
+    return max(float(node["jvm"]["mem"]["heap_used_in_bytes"]) for node in nodes.values()) / 2**20
 
 
 def _bodies(kind: Kind, corpus: Corpus, documents: Documents) -> Iterator[bytes]:

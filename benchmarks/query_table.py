@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
     from query_measure import Report, Row
 
-BM25, WHOLE, AS_SENT = "BM25", "rank_features", "as Searcher"
+BM25, WHOLE, AS_SENT, SEISMIC = "BM25", "rank_features", "as Searcher", "SEISMIC"
 MAX_BM25, MAX_KNN, MIN_RECALL = 1.5, 0.5, 0.99
 MAX_MS, MILLION = 10.0, 1_000_000
+MAX_SEISMIC_KNN, MAX_SEISMIC_MS = 1.0, 5.0
 TEXT = 10
 """Words of a usual text."""
-SIDES = (("STAIR words", "tokens", WHOLE), ("BM25 on the same words", "bm25", BM25), ("dense kNN (HNSW)", "dense", "kNN"))
+SIDES = (
+    ("STAIR words", "tokens", WHOLE),
+    ("BM25 on the same words", "bm25", BM25),
+    ("dense kNN (HNSW)", "dense", "kNN"),
+    ("SEISMIC beside STAIR words", "seismic", SEISMIC),
+)
 
 
 def result(reports: Sequence[Report], about: str) -> Result:
@@ -35,10 +41,17 @@ def result(reports: Sequence[Report], about: str) -> Result:
 def _tables(report: Report) -> Iterator[Table]:
     yield _sides(report)
     rows = tuple(
-        (name, f"{loaded.docs_per_s:,.0f}", f"{loaded.merge_s:.1f}", f"{loaded.bytes_a_document:.0f}", f"{report.segments[name]}")
+        (
+            name,
+            f"{loaded.docs_per_s:,.0f}",
+            f"{loaded.merge_s:.1f}",
+            f"{loaded.bytes_a_document:.0f}",
+            f"{loaded.heap_mb:.0f}",
+            f"{report.segments[name]}",
+        )
         for name, loaded in report.loaded.items()
     )
-    head = ("index", "docs/s", "merge, s", "bytes a document", "segments")
+    head = ("index", "docs/s", "merge, s", "bytes a document", "heap in use so far, MB", "segments")
     yield Table(heading=f"{report.docs:,} documents, {report.engine}", head=head, rows=rows)
     yield _ways(report, "best, ms · recall@10 · within 9 bits", _best)
     yield _ways(report, "p50 / p95 / p99, ms", _percentiles)
@@ -161,6 +174,7 @@ def _ratios(report: Report) -> Iterator[Ratio]:
             yield Ratio(
                 what=f"ms of a search of {count_words(features)}, {size}", against="", value=ms, goal=MAX_MS, at_most=True
             )
+    yield from _ratios_of_seismic(report)
     for name, kind, _ in SIDES[1:]:
         if kind in report.loaded:
             speed = _until_merged(report, "tokens") / _until_merged(report, kind)
@@ -170,3 +184,20 @@ def _ratios(report: Report) -> Iterator[Ratio]:
         if kind in report.photos:
             first = report.photos["tokens"][0] / report.photos[kind][0]
             yield Ratio(what="R@1 by the engine, text -> image, photographs", against=name, value=first)
+
+
+def _ratios_of_seismic(report: Report) -> Iterator[Ratio]:
+    """Of an image as the question."""
+    seismic, exact = (_row_of(report, way, IMAGE_WORDS) for way in (SEISMIC, WHOLE))
+    if seismic is None or exact is None:
+        return
+    what, ms = f"time of a search by SEISMIC of an image, {report.docs:,} documents", seismic.best_p50_ms
+    yield Ratio(what=what, against="rank_features, which is exact", value=ms / exact.best_p50_ms, at_most=True)
+    _, knn = baselines(report, IMAGE_WORDS)
+    if knn:
+        against = "dense kNN (HNSW) of recall 0.99"
+        yield Ratio(what=what, against=against, value=ms / knn.best_p50_ms, goal=MAX_SEISMIC_KNN, at_most=True)
+    recall = f"recall@10 within 9 bits of an image by SEISMIC, {report.docs:,} documents"
+    yield Ratio(what=recall, against="", value=seismic.recall_9_bits or 0.0, goal=MIN_RECALL)
+    if report.docs >= MILLION:
+        yield Ratio(what=what.replace("time", "ms", 1), against="", value=ms, goal=MAX_SEISMIC_MS, at_most=True)

@@ -16,7 +16,7 @@ from stair_es.doctor.compute import gpus
 from stair_es.doctor.machine import memory_bytes
 
 PACKAGES = ("stair-es", "numpy", "onnxruntime", "tokenizers", "pillow", "opensearch-py", "ray", "torch", "ray-elasticsearch")
-_LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN": "tools/opensearch-3.5.0-knn.lock.json"}
+_LOCKS = {"OpenSearch": "stair_es/node/lock.json", "OpenSearch with k-NN and neural-search": "tools/opensearch-3.6.0.lock.json"}
 
 
 def facts(root: Path) -> dict[str, Any]:
