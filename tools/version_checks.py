@@ -21,8 +21,6 @@ VECTORS: tuple[str, ...] = get_args(get_type_hints(DocumentSettings)["vector"])
 """What `ingest --vector` takes."""
 _NEAR = 0.005
 """Scores are up to 0.39 % below the exact product."""
-_NEAR_APPROXIMATE = 0.05
-"""SEISMIC keeps a weight in a byte."""
 
 
 def ingest_into(index: str, *options: str) -> Callable[[Bench], None]:
@@ -78,7 +76,6 @@ def search_unasked(bench: Bench) -> None:
 def search_by(shape: str) -> Callable[[Bench], None]:
     """Return the check that asks by a shape of query."""
     preferred = {"weighted_tokens": "sparse_vector", "neural_sparse": "rank_features"}
-    near = _NEAR_APPROXIMATE if shape == "seismic" else _NEAR
 
     def check(bench: Bench) -> None:
         wanted = preferred.get(shape, shape)
@@ -88,7 +85,7 @@ def search_by(shape: str) -> Callable[[Bench], None]:
         expect_best(bench, answer["hits"])
         for hit in answer["hits"]:
             exact = sum(reason["contribution"] for reason in hit["why"])
-            if abs(hit["score"] - exact) > near * exact + 0.001:
+            if abs(hit["score"] - exact) > _NEAR * exact + 0.001:
                 raise Wrong(f"the score is {hit['score']}, the exact product {exact}")
 
     return check
