@@ -214,8 +214,7 @@ class Searcher:
         """Return the shape, with what is to be said where SEISMIC is taken unasked, or can't be."""
         target, known = self._ready()
         approximate = how.approximate and how.shape is None and not how.pipeline and known.has_ids_of(question)
-        tokens = len(question.vector) if approximate else 0
-        shape = choose(target, known.one, self._plugins, how.shape, tokens=tokens)
+        shape = choose(target, known.one, self._plugins, how.shape, approximate=approximate)
         if shape != "seismic" or not approximate:
             return shape, ()
         obstacle = find_obstacle(question, after=after, two_phase=how.two_phase is not None)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 Shape = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "weighted_tokens", "impacts"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
-LONG_QUERY = 32
-"""From how many tokens on SEISMIC is taken unasked where an index has its field: images have as many, texts fewer."""
-
 _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
     "rank_features": rank_features_query,
     "neural_sparse": neural_sparse_query,
@@ -58,9 +55,14 @@ class Fields:
 
 
 def choose(
-    target: Target, fields: Fields, plugins: Callable[[], frozenset[str]], asked: Shape | None = None, *, tokens: int = 0
+    target: Target,
+    fields: Fields,
+    plugins: Callable[[], frozenset[str]],
+    asked: Shape | None = None,
+    *,
+    approximate: bool = False,
 ) -> Shape:
-    """The shape for an index on a cluster: `asked`, if it is possible, else the best exact one, and for long queries `seismic`.
+    """The shape for an index on a cluster: `asked`, if it is possible, else `seismic` where it may be, else the best exact one.
 
     `neural_sparse` is never taken unasked: it gives the scores of `rank_features` (Lucene gets the same query).
 
@@ -69,8 +71,8 @@ def choose(
         fields: What the index has.
         plugins: Asks the cluster for its plugins; called only where the answer matters.
         asked: What the user wants.
-        tokens: How many tokens are looked for, if SEISMIC can answer the question: from `LONG_QUERY` on it is taken where the
-            index has its field. A node without the plugin can't hold such an index, so nobody asks for the plugins.
+        approximate: Whether SEISMIC may be taken unasked where the index has its field. A node without the plugin can't hold such
+            an index, so nobody asks for the plugins.
 
     Raises:
         QueryError: `asked` is impossible here, or nothing is possible.
@@ -81,7 +83,7 @@ def choose(
         if obstacle:
             raise QueryError(f"the shape {asked} is impossible: {obstacle}", _remedy(target, fields))
         return asked
-    if tokens >= LONG_QUERY and _obstacle("seismic", target, fields) is None:
+    if approximate and _obstacle("seismic", target, fields) is None:
         return "seismic"
     found = _possible(target, fields)
     if found is None:

@@ -27,7 +27,6 @@ from stair_es.search.how import How
 from stair_es.search.placing import near_miss
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
-from stair_es.search.shapes import LONG_QUERY
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
@@ -202,7 +201,7 @@ def test_the_segment_is_approximate(photos: Approximate, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("conditions", REFUSED.values(), ids=REFUSED)
 def test_what_seismic_can_t_answer_is_refused_or_answered_exactly(photos: Approximate, conditions: dict[str, Any]) -> None:
-    question = Question(vector=next(v for v in photos.queries if len(v) >= LONG_QUERY), **conditions)
+    question = Question(vector=photos.queries[0], **conditions)
     with pytest.raises(QueryError, match="seismic can't answer") as failure:
         photos.searcher.search(question, how=SEISMIC)
     assert "exact" in failure.value.remedy
@@ -225,18 +224,14 @@ def test_pages_are_exact_or_refused(photos: Approximate) -> None:
     assert (*first.hits, *second.hits) == photos.searcher.search(vector, 10).hits
 
 
-def test_seismic_is_taken_for_long_queries_where_it_may(photos: Approximate) -> None:
-    vector = next(v for v in photos.queries if len(v) >= LONG_QUERY)
+def test_seismic_is_taken_where_it_may_be(photos: Approximate) -> None:
+    vector = photos.queries[0]
     found = photos.searcher.search(vector, how=How(approximate=True))
     assert found.shape == "seismic"
     assert "can miss a hit" in found.remarks[0]
     assert found.hits == photos.searcher.search(vector, how=SEISMIC).hits
     strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
-    for question, how in (
-        (vector, How()),
-        (vector.top(LONG_QUERY - 1), How(approximate=True)),
-        (strange, How(approximate=True)),
-    ):
+    for question, how in ((vector, How()), (strange, How(approximate=True))):
         exact = photos.searcher.search(question, how=how)
         assert (exact.shape, exact.remarks) == ("rank_features", ())
 

@@ -26,7 +26,7 @@ from stair_es.search.neural import (
     neural_sparse_query,
     seismic_query,
 )
-from stair_es.search.shapes import LONG_QUERY, SHAPES, Fields, Shape, build, choose
+from stair_es.search.shapes import SHAPES, Fields, Shape, build, choose
 from stair_es.types import SparseVector
 
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("shape_*.json"))
@@ -287,18 +287,18 @@ def test_the_plugin_makes_its_shapes_possible(asked: Shape) -> None:
     assert choose(target("opensearch"), ALL, no_plugins, asked) == asked  # Serverless has it and lists none
 
 
-def test_long_queries_take_seismic_unasked_where_the_index_has_its_field() -> None:
+def test_seismic_is_taken_where_it_may_be_and_the_index_has_its_field() -> None:
     opensearch = target("opensearch", 3, 8)
-    assert choose(opensearch, ALL, no_plugins, tokens=LONG_QUERY) == "seismic"
-    for at, fields, tokens, asked in (
-        (opensearch, ALL, LONG_QUERY - 1, None),
-        (opensearch, ALL, LONG_QUERY, "rank_features"),
-        (opensearch, WORDS_FIELD, LONG_QUERY, None),
-        (target("opensearch", 3, 2), ALL, LONG_QUERY, None),
+    assert choose(opensearch, ALL, no_plugins, approximate=True) == "seismic"
+    for at, fields, approximate, asked in (
+        (opensearch, ALL, False, None),
+        (opensearch, ALL, True, "rank_features"),
+        (opensearch, WORDS_FIELD, True, None),
+        (target("opensearch", 3, 2), ALL, True, None),
     ):
-        assert choose(at, fields, no_plugins, asked, tokens=tokens) == "rank_features"  # type: ignore[arg-type]
+        assert choose(at, fields, no_plugins, asked, approximate=approximate) == "rank_features"  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="tokens"):  # nothing could score what it finds
-        choose(opensearch, Fields(tokens=None, seismic=IDS_FIELD), no_plugins, tokens=LONG_QUERY)
+        choose(opensearch, Fields(tokens=None, seismic=IDS_FIELD), no_plugins, approximate=True)
 
 
 def test_a_refusal_names_what_is_possible() -> None:
