@@ -73,7 +73,7 @@ def plan(
     encoder_price_per_hour: Annotated[float | None, _option("encoder_price_per_hour", "Of one encoder.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Work out what so many images need: shards, disk, nodes, hours, money.
+    """Estimate shards, disk, nodes, hours and cost for a number of images.
 
     It is arithmetic: no cluster is asked and nothing is measured. Each line says where its number comes from; measure your own
     encoder and cluster, and give their figures. docs/sizing.md explains each.

@@ -44,7 +44,7 @@ def query(
 ) -> None:
     """Print the search request for any client: a curl command; with `--json` the body alone. Needs no cluster.
 
-    But for `--shape seismic`: its keys are ids, and the index has them.
+    `--shape seismic` needs a cluster: it reads the token ids from the index.
 
     The words are those of the model that you name, else of the model that the index names, else (no cluster answers) of the
     default model. The clauses are `rank_feature` unless `--shape` says what the cluster has.

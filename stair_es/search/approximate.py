@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def find_obstacle(question: Question, *, after: After | None = None, two_phase: bool = False) -> str | None:
     """Return why SEISMIC can't answer a question, for people; None if it can."""
     if question.filters or question.required or question.excluded:
-        return "filters, required and excluded words would only thin out the few documents that it finds"
+        return "filters, required and excluded tokens would only thin out the few documents that it finds"
     if question.caption.strip() and question.caption_weight > 0:
-        return "it finds by the words alone, and the caption speaks for other documents"
+        return "a caption added to the score would favour documents that it didn't find"
     if question.min_score is not None:
         return "the engine would compare its approximate score with the least score"
     if after is not None:
         return "it has no further pages, only the few documents that it finds"
     if two_phase:
-        return "two-phase would find once more with the heaviest words"
+        return "two-phase would find once more with the heaviest tokens"
     return None
