@@ -15,6 +15,8 @@ import pytest
 from opensearch_nodes import plugin_node
 from opensearchpy import OpenSearch
 from search_nodes import elasticsearch7, elasticsearch9, embedded
+from suite_workers import FilesAndNodes
+from xdist.remote import Producer
 
 from stair_es.cluster.connect import Connection
 from stair_es.model import cuda
@@ -29,15 +31,14 @@ def get_layer_rank(item: pytest.Item) -> int:
     return LONGEST_FIRST.index(layer) if layer in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long files, each on one worker, and leave tests of a GPU out where there is none.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesAndNodes | None:
+    """Take the place of `--dist loadfile`."""
+    return FilesAndNodes(config, log) if config.getvalue("dist") == "loadfile" else None
 
-    Tests of several files share a worker, and so a node, by a mark of their own: `pytest.mark.xdist_group`.
-    """
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long files, and leave tests of a GPU out where there is none."""
     items.sort(key=get_layer_rank)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked and not cuda.is_there():
         config.hook.pytest_deselected(items=marked)

@@ -112,7 +112,7 @@ _SNIPPETS = [page for page in PAGES if any(True for _ in blocks(page.read_text(e
 def trials(
     request: pytest.FixtureRequest, worlds: SimpleQueue[World], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[Path, Future[None]]]:
-    """The pages that were asked for, being tried; `--dist loadgroup` keeps them with one worker."""
+    """The pages that were asked for, being tried; `--dist loadfile` keeps them with one worker."""
     items = [item for item in request.session.items if isinstance(item, pytest.Function) and item.module is request.module]
     pages = [cast(Path, item.callspec.params["page"]) for item in items if hasattr(item, "callspec")]
     with ThreadPoolExecutor(worlds.qsize()) as pool:

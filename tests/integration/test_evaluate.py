@@ -189,7 +189,6 @@ def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: st
     assert left_behind(elasticsearch9_url) == []
 
 
-@pytest.mark.xdist_group("plugin_node")
 def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionSet) -> None:
     found = run(plugin_url, captions)
     check_words(found)

@@ -30,7 +30,6 @@ from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
-pytestmark = pytest.mark.xdist_group("plugin_node")
 PIPELINE = "test-two-phase"
 PRUNE_RATIO = 0.4
 """Of `pipelines/two-phase.json`: tokens lighter than this share of the heaviest don't find."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import pytest
 
 from stair_es.cluster.connect import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.xdist_group("plugin_node")
 VECTORS = {"near": [0.9, 0.1], "middle": [0.5, 0.5], "far": [0.1, 0.9]}
 TOKENS = {"near": {"dog": 0.1}, "middle": {"dog": 0.2}, "far": {"dog": 0.9}}
 

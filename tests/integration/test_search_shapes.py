@@ -69,7 +69,6 @@ def test_rank_features(
     agree(engine, engine_index, "rank_features", images, queries)
 
 
-@pytest.mark.xdist_group("plugin_node")
 def test_neural_sparse(
     plugin_url: str, index_on: Callable[[str], str], images: Mapping[str, SparseVector], queries: list[SparseVector]
 ) -> None:
