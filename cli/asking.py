@@ -146,12 +146,12 @@ def reading_given() -> Reading:
     return reading_of(allow_private=_asking.given["allow_private_urls"])
 
 
-def how_given(*, engine_explain: bool = False, approximate: bool = True) -> How:
-    """How to ask, by the options.
+def how_given(*, engine_explain: bool = False, paged: bool = False) -> How:
+    """How to ask, by the options: images by SEISMIC, where the index has its field.
 
     Args:
         engine_explain: Let the engine explain the scores.
-        approximate: Whether SEISMIC may be taken unasked.
+        paged: Whether further pages are wanted, which only an exact search has.
 
     Raises:
         UsageError: An option can't be read.
@@ -163,7 +163,7 @@ def how_given(*, engine_explain: bool = False, approximate: bool = True) -> How:
     given = _asking.given
     return How(
         shape=given["shape"],
-        approximate=approximate,
+        approximate=bool(given["image"]) and not paged,
         pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",

@@ -71,7 +71,7 @@ def query(
     question = question_of(encoder, given, asking.reading_given())
     shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
     question = replace(question, vector=parts.kept)
-    question, token_ids = _number(question, url, index) if shape == "seismic" else (question, None)
+    question, token_ids = _number(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
     asked = request_body(
         question,
         shape,
@@ -91,7 +91,7 @@ def query(
         note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
 
 
-def _number(question: Question, url: str | None, index: str) -> tuple[Question, TokenIds]:
+def _number(question: Question, url: str | None, index: str, model_id: str) -> tuple[Question, TokenIds]:
     """Return the question in the words of the index, and its token ids."""
     from contextlib import closing
 
@@ -100,6 +100,7 @@ def _number(question: Question, url: str | None, index: str) -> tuple[Question, 
     connection = options.connection(url)
     with closing(connection.client()) as client:
         known = look(client, connection, index)
+    known.check_model(model_id)
     return known.asked_of(question), known.token_ids
 
 

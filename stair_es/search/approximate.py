@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stair_es.config import MAX_HITS
+from stair_es.search.neural import CANDIDATES_PER_HIT
+
 if TYPE_CHECKING:
     from stair_es.search.cursor import After
     from stair_es.search.question import Question
 
 
-def find_obstacle(question: Question, *, after: After | None = None, two_phase: bool = False) -> str | None:
+def find_obstacle(question: Question, k: int, *, after: After | None = None, two_phase: bool = False) -> str | None:
     """Return why SEISMIC can't answer a question, for people; None if it can."""
+    if k > MAX_HITS // CANDIDATES_PER_HIT:
+        return f"it finds {CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
     if question.filters or question.required or question.excluded:
         return "filters, required and excluded tokens would only thin out the few documents that it finds"
     if question.caption.strip() and question.caption_weight > 0:

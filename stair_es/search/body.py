@@ -91,7 +91,7 @@ def request_body(
     """
     approximate = shape == "seismic" and bool(len(question.vector))
     if approximate:
-        _check_approximate(question, after, two_phase)
+        _check_approximate(question, k, after, two_phase)
     beside = question.clauses_beside_the_vector
     if beside > max_clauses - bool(len(question.vector)):
         raise QueryError(
@@ -181,8 +181,8 @@ def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clau
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
 
 
-def _check_approximate(question: Question, after: After | None, two_phase: TwoPhase | None) -> None:
-    obstacle = find_obstacle(question, after=after, two_phase=two_phase is not None)
+def _check_approximate(question: Question, k: int, after: After | None, two_phase: TwoPhase | None) -> None:
+    obstacle = find_obstacle(question, k, after=after, two_phase=two_phase is not None)
     if obstacle:
         raise QueryError(
             f"the shape seismic can't answer this: {obstacle}", "Leave --shape seismic out: the exact shape answers it."

@@ -60,7 +60,7 @@ class Known:
     policy: WordPolicy | None = None
     """The word policy of the index, if all that the name stands for have the same."""
     tokens: tuple[str, ...] | None = None
-    """The table of token ids, if all that the name stands for have the same."""
+    """The table of token ids, if all that the name stands for have the same, and the same word policy."""
 
     @cached_property
     def one(self) -> Fields:
@@ -83,6 +83,11 @@ class Known:
         Raises:
             IndexMismatch: There is no table of them, or not the same in all indices.
         """
+        if self.tokens is None and len(self.fields) > 1:
+            raise IndexMismatch(
+                f"the name stands for indices that differ in their token ids or word policies: {', '.join(sorted(self.fields))}",
+                "Name one of the indices.",
+            )
         if self.tokens is None:
             raise no_table(", ".join(sorted(self.fields)))
         return TokenIds.from_tokens(self.tokens).under(self.policy)
@@ -278,9 +283,10 @@ def _policy(answer: Mapping[str, Mapping[str, Any]]) -> WordPolicy | None:
 
 
 def _tokens(answer: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """Of all indices; None where they differ, or one has none."""
+    """Return the table of all indices; None where they or their policies differ, or one has none: an id would mean two tokens."""
+    policies = {policy and policy.digest for policy in (state_of(found, name).policy for name, found in answer.items())}
     tables = {tokens_of(found) for found in answer.values()}
-    return tables.pop() if len(tables) == 1 else None
+    return tables.pop() if len(tables) == len(policies) == 1 else None
 
 
 def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:

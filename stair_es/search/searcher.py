@@ -150,8 +150,9 @@ class Searcher:
     def _page(self, question: Question, k: int, after: After | None, how: How) -> Result:
         answer = self._answer(question, k, after, how)
         found = answer.body["hits"]["hits"]
-        if answer.shape == "seismic":  # the engine puts what it rescores in no total order
-            found = sort_hits(found)
+        if answer.shape == "seismic":
+            # The engine puts what it rescores in no total order, and keeps candidates that no token of the question is in.
+            found = sort_hits([hit for hit in found if hit["_score"] > 0])
         hits = tuple(hit_of(hit, answer.asked.sent) for hit in found)
         if not all(math.isfinite(hit.score) for hit in hits):
             raise QueryError("scores leave float32, in which the engine counts: they have no order any more", "Scale the query.")
@@ -180,7 +181,7 @@ class Searcher:
             target, known = self._ready()
             known.check_caption(question)
             known.check_filters(question)
-            shape, remarks = self._choose(question, after, how)
+            shape, remarks = self._choose(question, k, after, how)
             asked = request_body(
                 known.asked_of(question),
                 shape,
@@ -210,16 +211,16 @@ class Searcher:
             self._known = None
         return _Answer(asked=asked, shape=shape, remarks=remarks, body=answer)
 
-    def _choose(self, question: Question, after: After | None, how: How) -> tuple[Shape, tuple[str, ...]]:
+    def _choose(self, question: Question, k: int, after: After | None, how: How) -> tuple[Shape, tuple[str, ...]]:
         """Return the shape, with what is to be said where SEISMIC is taken unasked, or can't be."""
         target, known = self._ready()
         approximate = how.approximate and how.shape is None and not how.pipeline and known.has_ids_of(question)
         shape = choose(target, known.one, self._plugins, how.shape, approximate=approximate)
         if shape != "seismic" or not approximate:
             return shape, ()
-        obstacle = find_obstacle(question, after=after, two_phase=how.two_phase is not None)
+        obstacle = find_obstacle(question, k, after=after, two_phase=how.two_phase is not None)
         if obstacle is None:
-            return shape, ("found by SEISMIC, which can miss a hit; --shape rank_features finds all, and takes longer",)
+            return shape, ("found by SEISMIC, which can miss a hit; --shape rank_features finds all, and --after start pages",)
         exact = choose(target, known.one, self._plugins)
         return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 

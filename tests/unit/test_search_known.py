@@ -100,5 +100,8 @@ def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
     assert known.token_ids.ids == {"cat": 0, "kitten": 1}
     steered = replace(known, policy=WordPolicy(rename={"kitten": "young"}))
     assert steered.token_ids.ids["young"] == 1
+    two = replace(known, fields={name: Fields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
+    with pytest.raises(IndexMismatch, match="differ in their token ids or word policies: images-1, images-2"):
+        two.token_ids  # noqa: B018  the property is the check
     with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
         replace(known, tokens=None).token_ids  # noqa: B018  the property is the check
