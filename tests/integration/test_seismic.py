@@ -176,6 +176,17 @@ def test_the_command_asks_with_the_ids_of_the_index(photos: Place, plugin_url: s
     assert found[0]["_source"]["uri"].endswith("tabby-cat.jpg")
 
 
+def test_the_commands_take_it_for_images_and_not_for_texts(photos: Place, plugin_url: str) -> None:
+    where = ["--json", "--url", plugin_url, "--index", photos.alias]
+    for asked, shape in ((["--image", str(PHOTOS / CATS[0])], "seismic"), (["a kitten"], "rank_features")):
+        done = CliRunner().invoke(app, ["search", *asked, *where])
+        assert done.exit_code == 0, done.output
+        found = json.loads(done.stdout)
+        assert found["shape"] == shape
+        assert ("found by SEISMIC" in done.stderr) == (shape == "seismic")
+        assert found["hits"][0]["uri"].endswith("tabby-cat.jpg")
+
+
 def test_a_policy_takes_the_ids_along_and_a_rollback_brings_them_back(place: Place, mini: Encoder) -> None:
     place.ingest(*CATS)
     before, table = place.documents(), place.table()

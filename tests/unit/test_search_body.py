@@ -99,10 +99,11 @@ def test_candidates_of_seismic_are_scored_exactly_and_their_own_scores_count_not
         ("least score", {"min_score": 0.5}),
         ("pages", {"after": [1.5, "file:///a.jpg", "ab", "images-1"]}),
         ("two-phase", {"two_phase": TwoPhase(heavy=64)}),
+        ("too few for 2,501 hits", {"k": 2501}),
     ],
 )
 def test_what_seismic_can_t_answer_rightly_is_refused(obstacle: str, more: dict[str, Any]) -> None:
-    beside = {name: more.pop(name) for name in ("after", "two_phase") if name in more}
+    beside = {name: more.pop(name) for name in ("after", "two_phase", "k") if name in more}
     with pytest.raises(QueryError, match=obstacle) as failure:
         request_body(Question(vector=VECTOR, **more), "seismic", max_clauses=1024, **beside)
     assert "Leave --shape seismic out" in failure.value.remedy
