@@ -77,7 +77,10 @@ class Needs:
 
     primary_gb: float
     """One copy of all documents."""
+    by_size: int
+    """Shards that are no larger than they may be."""
     shards: int
+    """As many as that, and at least one copy of a shard for each node."""
     stored_gb: float
     """Of all copies, and of a second index if there is to be room for one."""
     hot_gb: float
@@ -99,26 +102,38 @@ class Needs:
 
 
 def compute_needs(given: SizingInputs) -> Needs:
-    """Return what the images need."""
-    primary_gb = given.images * given.bytes_per_document / 1e9
-    shards = max(1, math.ceil(primary_gb / given.shard_gb), math.ceil(given.images / given.shard_images))
+    """Return what the images need.
+
+    A node works only if it holds a shard, so that there are shards enough for all nodes. What the disks, the memory and the work
+    on the images take doesn't depend on the number of shards; only the least time of a request to a shard does.
+
+    Raises:
+        UsageError: The queries take more nodes than there can be copies of shards, however many shards there are.
+    """
     copies = 1 + given.replicas
+    primary_gb = given.images * given.bytes_per_document / 1e9
     stored_gb = primary_gb * copies * (1 + given.rebuild)
     hot_gb = given.images * HOT_BYTES * copies / 1e9
-    shard_ms = max(QUERY_FLOOR_MS, given.core_ms * given.images / shards / 1e6)
-    cores = given.queries_per_s * shards * shard_ms / 1000 / CORE_SHARE
-    by_disk = math.ceil(stored_gb / (given.node_disk_gb * DISK_SHARE))
     heap_gb = min(given.node_memory_gb * HEAP_SHARE, MOST_HEAP_GB)
+    by_disk = math.ceil(stored_gb / (given.node_disk_gb * DISK_SHARE))
     by_memory = math.ceil(hot_gb / (given.node_memory_gb - heap_gb))
+    work_ms = given.core_ms * given.images / 1e6
+    by_work = math.ceil(_count_cores(given, work_ms) / given.node_cores)
+    by_size = max(1, math.ceil(primary_gb / given.shard_gb), math.ceil(given.images / given.shard_images))
+    shards = max(by_size, math.ceil(max(by_disk, by_memory, by_work) / copies))
+    cores = _count_cores(given, max(work_ms, QUERY_FLOOR_MS * shards))
     by_cores = math.ceil(cores / given.node_cores)
     nodes = max(copies, by_disk, by_memory, by_cores)
+    if nodes > copies * shards:
+        raise _too_many_queries(given)
     return Needs(
         primary_gb=primary_gb,
+        by_size=by_size,
         shards=shards,
         stored_gb=stored_gb,
         hot_gb=hot_gb,
         heap_gb=heap_gb,
-        shard_ms=shard_ms,
+        shard_ms=max(QUERY_FLOOR_MS, work_ms / shards),
         cores=cores,
         by_disk=by_disk,
         by_memory=by_memory,
@@ -126,4 +141,18 @@ def compute_needs(given: SizingInputs) -> Needs:
         nodes=nodes,
         encode_h=given.images / given.encoder_images_per_s / given.encoders / 3600,
         write_h=given.images * copies / given.node_docs_per_s / nodes / 3600,
+    )
+
+
+def _count_cores(given: SizingInputs, query_ms: float) -> float:
+    """Return the cores for all queries, each of which takes `query_ms` of one core in all shards together."""
+    return given.queries_per_s * query_ms / 1000 / CORE_SHARE
+
+
+def _too_many_queries(given: SizingInputs) -> UsageError:
+    copies = math.ceil(_count_cores(given, QUERY_FLOOR_MS) / given.node_cores)
+    return UsageError(
+        f"--replicas {given.replicas} can't answer {given.queries_per_s:,.0f} queries a second: a query takes at least "
+        f"{QUERY_FLOOR_MS} ms in each shard, so that more shards don't help",
+        f"Give --replicas {copies - 1}, or more --node-cores.",
     )

@@ -142,7 +142,8 @@ def _list_cluster(given: SizingInputs, needs: Needs) -> Iterator[_Row]:
     decisive = {"disk": needs.by_disk, "memory": needs.by_memory, "cores": needs.by_cores, "copies": copies}
     most = ", ".join(f"{name} {count:,}" for name, count in decisive.items())
     yield row("primary_gb", "documents", needs.primary_gb, "GB", "images x bytes of a document")
-    yield row("shards", "primary shards", needs.shards, "", f"{_number(gb_each)} GB, {images_each:,} images each")
+    spread = "; so many that each node has one" if needs.shards > needs.by_size else ""
+    yield row("shards", "primary shards", needs.shards, "", f"{_number(gb_each)} GB, {images_each:,} images each{spread}")
     yield row("stored_gb", "disk in all", needs.stored_gb, "GB", f"documents x {stored_as}")
     yield row("hot_gb", "page cache in all", needs.hot_gb, "GB", read)
     yield row("heap_gb", "heap of a node", needs.heap_gb, "GB", "half of the memory, at most 31 GB: the engines' guides")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_absurdly_many_images_are_still_counted() -> None:
         ({"bytes_per_document": 3000, "shard_gb": 30}, 10),  # 300 GB
         ({"bytes_per_document": 3001, "shard_gb": 30}, 11),
         ({"bytes_per_document": 30, "shard_images": 25 * MILLION}, 4),
-        ({"bytes_per_document": 30, "shard_images": 2_147_483_519}, 1),
+        ({"bytes_per_document": 30, "shard_images": 2_147_483_519, "node_memory_gb": 64}, 1),
     ],
 )
 def test_bytes_and_images_bound_a_shard(given: dict[str, float], shards: int) -> None:
@@ -80,6 +81,55 @@ def test_what_is_scarcest_decides_the_nodes(given: dict[str, float], nodes: int,
     assert value(plan, "nodes") == nodes
     said = next(each.origin for each in plan.results if each.name == "nodes")
     assert f"{decisive} {nodes}" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "shards", "nodes"),
+    [
+        ({"images": 10 * MILLION, "queries_per_s": 1000}, 5, 10),  # two shards would be enough for the bytes
+        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 0}, 10, 10),
+        ({"images": 10 * MILLION, "queries_per_s": 1000, "replicas": 4}, 2, 10),
+        ({"images": MILLION, "node_disk_gb": 2}, 5, 10),  # 4.2 GB fit on no disk
+        ({"images": 100 * MILLION, "node_disk_gb": 9999, "node_memory_gb": 1}, 41, 82),
+    ],
+)
+def test_every_node_has_a_shard(given: dict[str, Any], shards: int, nodes: int) -> None:
+    needs = compute_needs(SizingInputs(**given))
+    assert (needs.shards, needs.nodes) == (shards, nodes)
+    assert needs.shard_ms == pytest.approx(3.9 * given["images"] / shards / 1e6)
+    said = next(each.origin for each in make_plan(SizingInputs(**given)).results if each.name == "shards")
+    assert said.endswith("each node has one") == (shards > needs.by_size)
+
+
+@pytest.mark.parametrize("images", [0, 1, 1000, 999_999, 33 * MILLION, 10**12])
+@pytest.mark.parametrize("replicas", [0, 1, 4])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_no_node_is_idle_and_no_shard_larger_than_a_disk(images: int, replicas: int, rebuild: bool) -> None:
+    for disk_gb, memory_gb, queries_per_s, cores in product((0.5, 7, 500), (0.3, 32), (0, 3, 770, 5000), (1, 3, 64)):
+        given = SizingInputs(
+            images=images,
+            replicas=replicas,
+            rebuild=rebuild,
+            node_disk_gb=disk_gb,
+            node_memory_gb=memory_gb,
+            queries_per_s=queries_per_s,
+            node_cores=cores,
+        )
+        if 0.0014 * queries_per_s / cores > 1 + replicas:  # cores that a request to one shard keeps half busy
+            with pytest.raises(UsageError, match="can't answer"):
+                compute_needs(given)
+            continue
+        needs = compute_needs(given)
+        assert needs.nodes <= (1 + replicas) * needs.shards
+        assert needs.primary_gb / needs.shards * (1 + rebuild) <= disk_gb * 0.85 * (1 + 1e-9)
+
+
+def test_more_queries_than_shards_can_answer_take_replicas() -> None:
+    with pytest.raises(UsageError, match="--replicas 1 can't answer 20,000 queries a second") as refused:
+        compute_needs(SizingInputs(images=MILLION, queries_per_s=20_000))
+    assert "--replicas 3" in (refused.value.remedy or "")
+    needs = compute_needs(SizingInputs(images=MILLION, queries_per_s=20_000, replicas=3))
+    assert needs.nodes <= 4 * needs.shards
 
 
 @pytest.mark.parametrize(("memory_gb", "heap_gb"), [(16, 8), (62, 31), (256, 31)])
