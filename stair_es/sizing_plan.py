@@ -178,8 +178,10 @@ def _list_remarks(given: SizingInputs, needs: Needs) -> tuple[str, ...]:
         remarks.append(
             f"an index has {MOST_SHARDS:,} shards at most by default: divide the images among several, or take larger shards"
         )
+    if given.replicas == 0:
+        remarks.append("without replicas the loss of any one node loses images, however many nodes there are: set --replicas 1")
     if needs.nodes < 3:
-        remarks.append("a cluster outlives the loss of any one node only with three or more")
+        remarks.append("a cluster outlives the loss of any one node only with three or more, and a replica of each shard")
     if needs.write_h > needs.encode_h > 0:
         remarks.append("writing takes longer than encoding: set the replicas to 0 for the first load (--relax-replicas)")
     return tuple(remarks)

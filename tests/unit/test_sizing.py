@@ -156,6 +156,22 @@ def test_hours_and_money() -> None:
     assert any("--relax-replicas" in remark for remark in quick.remarks)
 
 
+@pytest.mark.parametrize(
+    ("replicas", "images", "said"),
+    [
+        (0, MILLION, ["without replicas", "three or more"]),
+        (0, 1000 * MILLION, ["without replicas"]),  # twenty nodes, and the loss of any loses images
+        (1, MILLION, ["three or more"]),
+        (1, 1000 * MILLION, []),
+        (2, MILLION, []),
+    ],
+)
+def test_what_the_loss_of_a_node_loses_is_said(replicas: int, images: int, said: list[str]) -> None:
+    remarks = of(images, replicas=replicas).remarks
+    assert len(remarks) == len(said)
+    assert all(words in remark for words, remark in zip(said, remarks, strict=True))
+
+
 def test_no_price_is_invented() -> None:
     assert "cost" not in str(of(MILLION).to_dict())
 
