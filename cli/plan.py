@@ -14,7 +14,7 @@ from . import options
 from .output import emit_json, plain, stdout
 
 if TYPE_CHECKING:
-    from stair_es.sizing_plan import Figure
+    from stair_es.sizing_plan import Figure, Plan
 
 
 _DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
@@ -88,29 +88,15 @@ def plan(
     """
     from stair_es.sizing_plan import make_plan
 
-    named = {
-        "encoder_images_per_s": encoder_images_per_s,
-        "encoders": encoders,
-        "node_docs_per_s": node_docs_per_s,
-        "bytes_per_document": bytes_per_document,
-        "shard_gb": shard_gb,
-        "shard_images": shard_images,
-        "replicas": replicas,
-        "rebuild": rebuild,
-        "node_disk_gb": node_disk_gb,
-        "node_memory_gb": node_memory_gb,
-        "node_cores": node_cores,
-        "queries_per_s": queries_per_s,
-        "question": question,
-        "query_ms": query_ms,
-        "node_price_per_hour": node_price_per_hour,
-        "encoder_price_per_hour": encoder_price_per_hour,
-    }
-    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
-    made = make_plan(SizingInputs(images=images, **given), given)
+    given = {name: value for name, value in locals().items() if name in _DEFAULTS and value is not None}
+    made = make_plan(SizingInputs(**given), given)
     if as_json:
         emit_json(made.to_dict())
-        return
+    else:
+        _show_plan(made)
+
+
+def _show_plan(made: Plan) -> None:
     figures = (*made.inputs, *made.results)
     widths = max(len(each.label) for each in figures), max(len(each.text) for each in figures)
     for head, part in (("what goes in", made.inputs), ("what comes out", made.results)):

@@ -233,6 +233,18 @@ def test_the_command_as_json() -> None:
     assert json.loads(done.stdout) == json.loads(json.dumps(of(100 * MILLION, question="image").to_dict()))
 
 
+def test_every_input_is_an_option() -> None:
+    given: dict[str, Any] = {
+        each.name: "image" if each.name == "question" else number for number, each in enumerate(fields(SizingInputs), start=3)
+    }
+    given |= {"images": 5 * MILLION, "rebuild": False, "replicas": 0}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "rebuild"]
+    done = CliRunner().invoke(app, ["plan", *flags, "--no-rebuild", "--json"])
+    plan = make_plan(SizingInputs(**given), given)
+    assert json.loads(done.stdout) == json.loads(json.dumps(plan.to_dict()))
+    assert {each.origin for each in plan.inputs} == {"given"}
+
+
 def test_the_command_refuses_what_cannot_be() -> None:
     assert isinstance(CliRunner().invoke(app, ["plan", "--images", "5", "--shard-gb", "0"]).exception, UsageError)
     assert CliRunner().invoke(app, ["plan"]).exit_code == 2
