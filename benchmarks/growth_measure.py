@@ -6,7 +6,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from multiprocessing.connection import Connection as Pipe
@@ -29,6 +29,8 @@ Times = dict[str, list[float]]
 """ms by the name of a kind of question."""
 
 _HEAP_INTERVAL_S = 0.5
+_END_S = 10.0
+"""For the last question of a load that has failed."""
 _SETTLE_S, _SETTLE_POLL_S = 600.0, 0.5
 
 
@@ -71,6 +73,9 @@ def asking(urls: Sequence[str], index: str, bodies: Bodies, per_s: float) -> Ite
         raise RuntimeError("the process that asks has died") from None
     finally:
         stop.set()
+        ours.close()  # nobody reads the times any more: the process must not wait for that
+        process.join(_END_S)
+        process.terminate()
         process.join()
 
 
@@ -85,7 +90,8 @@ def _ask_until(urls: list[str], index: str, bodies: Bodies, interval_s: float, s
         name, body = next(questions)
         times[name].append(_ask(next(https), index, body))
         stop.wait(max(0.0, interval_s - (time.perf_counter() - began_s)))
-    answers.send(times)
+    with suppress(BrokenPipeError):  # the load has failed
+        answers.send(times)
 
 
 def _ask(http: Http, index: str, body: bytes) -> float:
