@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.synchronize import Event
-from typing import Any
 
 import numpy as np
 import orjson
 from query_arms import as_sent
 from query_corpus import Corpus
-from query_load import Http
+from query_load import Http, read_heaps, store_bytes
 from query_questions import IMAGE_WORDS, all_questions
 
 FEATURES = (3, 10, 24, IMAGE_WORDS)
@@ -158,11 +157,10 @@ def watched_heap(url: str) -> Iterator[Heap]:
 
 def _sample(http: Http, heap: Heap) -> float:
     """Add one sample of each node; return the seconds that all have collected so far."""
-    total_ms = 0.0
-    for node in http.ask("GET", "/_nodes/stats/jvm")["nodes"].values():
-        heap.used_mb.setdefault(node["name"], []).append(node["jvm"]["mem"]["heap_used_in_bytes"] / 1e6)
-        total_ms += sum(each["collection_time_in_millis"] for each in node["jvm"]["gc"]["collectors"].values())
-    return total_ms / 1000
+    nodes = read_heaps(http)
+    for each in nodes:
+        heap.used_mb.setdefault(each.node, []).append(each.used_mb)
+    return sum(each.collecting_s for each in nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +180,12 @@ def read_stored(http: Http, index: str) -> Stored:
     """Return what is on disk after a flush."""
     http.ask("POST", f"/{index}/_flush?force=true&wait_if_ongoing=true")
     http.ask("POST", f"/{index}/_refresh")
-    stats: dict[str, Any] = http.ask("GET", f"/{index}/_stats/store,segments")["indices"][index]
+    segments = http.ask("GET", f"/{index}/_stats/segments")["indices"][index]["primaries"]["segments"]
     return Stored(
         documents=http.ask("GET", f"/{index}/_count")["count"],
-        primary_bytes=stats["primaries"]["store"]["size_in_bytes"],
-        all_bytes=stats["total"]["store"]["size_in_bytes"],
-        segments=stats["primaries"]["segments"]["count"],
+        primary_bytes=store_bytes(http, index),
+        all_bytes=store_bytes(http, index, "total"),
+        segments=segments["count"],
     )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
@@ -119,7 +119,7 @@ class Loaded:
     bytes_a_document: float
     """All files of the shard after the merge."""
     heap_mb: float
-    """What is used of the JVM's heap afterwards, garbage included: by all indices so far."""
+    """What is used of the fullest node's heap afterwards, garbage included: by all indices so far."""
 
 
 class Http:
@@ -195,7 +195,7 @@ def write(http: Http, index: str, kind: Kind, bodies: Iterable[bytes], count: in
         docs_per_s=count / spent_s,
         merge_s=merge_s,
         bytes_a_document=store_bytes(http, index) / count,
-        heap_mb=heap_mb(http),
+        heap_mb=max(each.used_mb for each in read_heaps(http)),
     )
 
 
@@ -204,15 +204,32 @@ def delete(http: Http, index: str) -> None:
     http.raw("DELETE", f"/{index}?ignore_unavailable=true")
 
 
-def store_bytes(http: Http, index: str) -> int:
-    """Of the primary, without its translog."""
-    return int(http.ask("GET", f"/{index}/_stats/store")["indices"][index]["primaries"]["store"]["size_in_bytes"])
+def store_bytes(http: Http, index: str, shards: Literal["primaries", "total"] = "primaries") -> int:
+    """Return what the files of the shards take, without the translogs: of the primaries, or with replicas."""
+    return int(http.ask("GET", f"/{index}/_stats/store")["indices"][index][shards]["store"]["size_in_bytes"])
 
 
-def heap_mb(http: Http) -> float:
-    """Return the MB of heap in use on the fullest node."""
-    nodes = http.ask("GET", "/_nodes/stats/jvm?filter_path=nodes.*.jvm.mem.heap_used_in_bytes")["nodes"]
-    return max(float(node["jvm"]["mem"]["heap_used_in_bytes"]) for node in nodes.values()) / 2**20
+@dataclass(frozen=True, kw_only=True)
+class NodeHeap:
+    """The JVM of a node, as it is now."""
+
+    node: str
+    used_mb: float
+    """Of 10^6 bytes, garbage included."""
+    collecting_s: float
+    """Spent in garbage collection since the node has started."""
+
+
+def read_heaps(http: Http) -> list[NodeHeap]:
+    """Return the heap of each node."""
+    return [
+        NodeHeap(
+            node=node["name"],
+            used_mb=node["jvm"]["mem"]["heap_used_in_bytes"] / 1e6,
+            collecting_s=sum(each["collection_time_in_millis"] for each in node["jvm"]["gc"]["collectors"].values()) / 1000,
+        )
+        for node in http.ask("GET", "/_nodes/stats/jvm")["nodes"].values()
+    ]
 
 
 def _bodies(kind: Kind, corpus: Corpus, documents: Documents) -> Iterator[bytes]:

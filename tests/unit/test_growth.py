@@ -23,7 +23,7 @@ def bench() -> Iterator[dict[str, ModuleType]]:
     try:
         yield {
             name: importlib.import_module(name)
-            for name in ("growth", "growth_corpus", "growth_index", "growth_measure", "result")
+            for name in ("growth", "growth_corpus", "growth_index", "growth_measure", "query_load", "result")
         }
     finally:
         sys.path.pop(0)
@@ -94,3 +94,41 @@ def test_documents_have_ids_and_hashes_of_their_own(bench: dict[str, ModuleType]
 def test_a_load_is_made_of_whole_parts(bench: dict[str, ModuleType], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="multiple of 10000"):
         bench["growth_corpus"].Loads(tmp_path, 15_000, 1)
+
+
+class Told:
+    """A node that tells what it is given to tell, by path."""
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers = answers
+
+    def ask(self, method: str, path: str) -> Any:  # noqa: ANN401  JSON
+        return self.answers.get(path, {}) if method == "GET" else {}
+
+
+def _told_node(name: str, used_bytes: int, *collected_ms: int) -> dict[str, Any]:
+    collectors = {str(number): {"collection_time_in_millis": each} for number, each in enumerate(collected_ms)}
+    return {"name": name, "jvm": {"mem": {"heap_used_in_bytes": used_bytes}, "gc": {"collectors": collectors}}}
+
+
+def test_a_heap_is_read_in_millions_of_bytes(bench: dict[str, ModuleType]) -> None:
+    nodes = {"x": _told_node("node-1", 250_000_000, 100, 20), "y": _told_node("node-2", 500_000, 3)}
+    first, second = bench["query_load"].read_heaps(Told({"/_nodes/stats/jvm": {"nodes": nodes}}))
+    assert (first.node, first.used_mb, first.collecting_s) == ("node-1", 250, 0.12)
+    assert (second.node, second.used_mb, second.collecting_s) == ("node-2", 0.5, 0.003)
+
+
+def test_what_an_index_takes_is_read_with_and_without_replicas(bench: dict[str, ModuleType]) -> None:
+    def told(**stats: Any) -> dict[str, Any]:  # noqa: ANN401  JSON
+        return {"indices": {"photos": stats}}
+
+    store = told(primaries={"store": {"size_in_bytes": 900}}, total={"store": {"size_in_bytes": 1800}})
+    http = Told(
+        {
+            "/photos/_stats/store": store,
+            "/photos/_stats/segments": told(primaries={"segments": {"count": 6}}),
+            "/photos/_count": {"count": 7},
+        }
+    )
+    stored = bench["growth_measure"].read_stored(http, "photos")
+    assert (stored.documents, stored.primary_bytes, stored.all_bytes, stored.segments) == (7, 900, 1800, 6)
