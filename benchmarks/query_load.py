@@ -13,7 +13,7 @@ import orjson
 from query_corpus import BATCH, Corpus, Documents
 
 from stair_es import resources
-from stair_es.cluster.documents import impacts
+from stair_es.cluster.documents import impacts, with_token_ids
 from stair_es.cluster.mapping import merged, seismic
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.types import Floats, SparseVector
@@ -93,10 +93,7 @@ def kinds(vocabulary: Sequence[str]) -> dict[str, Kind]:
                 merged(plain, {"mappings": {"properties": {"tokens": {"type": "rank_features"}}}}),
                 lower_threshold(seismic(resources.load("mappings", "seismic"), 1.0)),
             ),
-            fields=lambda vector, _dense: {
-                "tokens": {escape(word): weight for word, weight in vector},
-                IDS_FIELD: ids.convert(vector),
-            },
+            fields=lambda vector, _dense: with_token_ids({"tokens": {escape(word): weight for word, weight in vector}}, ids),
             seismic=True,
         ),
     )
