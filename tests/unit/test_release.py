@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import datetime
 import fnmatch
@@ -11,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from email.message import Message
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from stair_es.doctor.python import OF_DEVELOPMENT
 
@@ -136,6 +139,26 @@ def test_lower_bounds_are_named_for_every_dependency() -> None:
     for requirement in (Requirement(line) for line in wanted if line):
         bounded = any(each.operator in (">=", "==") for each in requirement.specifier)
         assert bounded or requirement.name == "stair-es", f"{requirement}: a promise without a lowest version can't be tried"
+
+
+def test_what_the_tools_import_is_declared() -> None:
+    options = _config()["options"], _config()["options.extras_require"]
+    lines = "\n".join([options[0]["install_requires"], *options[1].values()]).split("\n")
+    declared = {canonicalize_name(Requirement(line).name) for line in lines if line}
+    brought = {"docutils"}  # by sphinx, which is nothing without it
+    distributions = packages_distributions()
+    for file in sorted((ROOT / "tools").glob("*.py")):
+        for module in _imported(file) & set(distributions):
+            names = {canonicalize_name(name) for name in distributions[module]}
+            assert names & (declared | brought), f"{file.name} imports {module}, which setup.cfg doesn't name"
+
+
+def _imported(file: Path) -> set[str]:
+    """Top-level names of all modules that a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
 
 
 def test_extras_of_development_are_no_business_of_the_doctor() -> None:
