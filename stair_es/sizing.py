@@ -9,7 +9,7 @@ from typing import Literal
 
 from stair_es.errors import UsageError
 
-QUERY_MS: Mapping[str, float] = {"text": 3.9, "image": 12.8}
+QUERY_MS: Mapping[str, float] = {"text": 3.1, "image": 4.7}
 """What a query takes of one core in a shard of a million images, in ms: a text of 10 tokens, an image."""
 QUERY_FLOOR_MS = 0.7
 """What a request to a shard takes, however few images it has."""

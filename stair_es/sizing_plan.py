@@ -38,7 +38,7 @@ ORIGINS: Mapping[str, str] = {
     "node_cores": "assumed",
     "queries_per_s": "assumed",
     "question": "assumed",
-    "query_ms": "measured: a million images of 64 tokens in a shard, benchmarks/query.py",
+    "query_ms": "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
 }
 """Where the defaults come from."""
 
