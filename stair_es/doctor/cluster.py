@@ -9,7 +9,7 @@ from typing import Any
 from stair_es.cluster.target import Target
 from stair_es.config import MAX_CLAUSES
 from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
-from stair_es.doctor.look import ClusterFacts
+from stair_es.doctor.look import HEALTH, SETTINGS, ClusterFacts
 
 _WATERMARK = "cluster.routing.allocation.disk.watermark."
 _BYTES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
@@ -21,10 +21,10 @@ def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
     """What the facts say; `url` is for commands."""
     if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield health(facts.health, facts.unassigned, url)
-    elif target.version and not facts.forbidden:
+    elif target.version and HEALTH not in facts.forbidden:
         yield warn("health", "the cluster doesn't tell its health", curl(url, "GET", "/_cluster/health"))
     yield from disks(facts.disks, facts.settings, url)
-    if facts.settings or not facts.forbidden:
+    if facts.settings or SETTINGS not in facts.forbidden:
         yield from limits(target, facts.settings, url)
     yield from blocks(facts.settings, facts.transient, url)
 

@@ -14,6 +14,9 @@ from stair_es.errors import AuthenticationFailed, ClusterError
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+HEALTH, SETTINGS = "cluster:monitor/health", "cluster:monitor/state"
+"""The rights that health and settings of a cluster take."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFacts:
@@ -62,8 +65,8 @@ def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
     def get(right: str, path: str, **params: str) -> dict[str, Any] | None:
         return _get(client, connection, path, params, right, forbidden)
 
-    health = get("cluster:monitor/health", "/_cluster/health")
-    settings = get("cluster:monitor/state", "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
+    health = get(HEALTH, "/_cluster/health")
+    settings = get(SETTINGS, "/_cluster/settings", include_defaults="true", flat_settings="true") or {}
     stats = get("cluster:monitor/nodes/stats", "/_nodes/stats/fs", filter_path="nodes.*.name,nodes.*.fs.total") or {}
     nowhere = health is not None and health.get("unassigned_shards", 0) > 0
     return ClusterFacts(

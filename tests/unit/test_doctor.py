@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from stair_es.cluster.target import Target
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
 from stair_es.doctor.finding import Finding, curl, ok, size
-from stair_es.doctor.look import IndexFacts
+from stair_es.doctor.look import ClusterFacts, IndexFacts
 
 URL = "http://h:9200"
 GB = 10**9
@@ -73,6 +73,21 @@ def test_limits_and_blocks_of_a_cluster() -> None:
         [blocked] = cluster.blocks(block, transient, URL)
         assert blocked.state == "fail"
         assert f'{{"{layer}": {{"cluster.blocks.read_only": null}}}}' in blocked.remedy
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "checks"),
+    [
+        ((), ["health", "limits"]),
+        (("cluster:monitor/nodes/stats",), ["health", "limits"]),
+        (("cluster:monitor/health",), ["limits"]),
+        (("cluster:monitor/state",), ["health"]),
+    ],
+)
+def test_only_the_right_to_a_check_silences_it(forbidden: tuple[str, ...], checks: list[str]) -> None:
+    facts = ClusterFacts(health=None, unassigned=None, settings={}, transient={}, disks={}, forbidden=forbidden)
+    target = Target(distribution="opensearch", version=(3, 8), max_clauses=1024)
+    assert [each.check for each in cluster.cluster(facts, target, URL)] == checks
 
 
 def test_health_that_settles() -> None:
