@@ -12,6 +12,8 @@ from stair_es.doctor.finding import Finding, curl, fail, ok, size, warn
 from stair_es.doctor.look import IndexFacts
 
 _FULL = 0.9
+_PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
+"""What Elasticsearch grants in place of these rights; for all others, `monitor` on the cluster."""
 
 
 def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
@@ -33,15 +35,17 @@ def found(facts: IndexFacts, model: str) -> Finding:
     return ok("index", f"{facts.name} stands for {', '.join(facts.live)}: {count}documents of {model}")
 
 
-def unseen(forbidden: Sequence[str], alias: str) -> Iterator[Finding]:
-    """The rights that this user lacks for some checks."""
-    if forbidden:
-        yield warn(
-            "rights",
-            f"this user may not look at everything: {', '.join(forbidden)}",
-            f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles (Elasticsearch: monitor for"
-            " the cluster; view_index_metadata and monitor for the index). Nothing else needs these rights.",
-        )
+def unseen(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[Finding]:
+    """The rights that this user lacks for some checks, by the names that they have on this distribution."""
+    if not forbidden:
+        return
+    said = "this user may not look at everything: "
+    if distribution == "elasticsearch":
+        lacking = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
+        yield warn("checks", said + ", ".join(lacking), "For all checks, grant that (docs/howto/secure.md#elasticsearch).")
+    else:
+        grant = f"For all checks of {alias}, grant the role photos_doctor of docs/howto/secure.md#roles."
+        yield warn("checks", said + ", ".join(forbidden), f"{grant} Nothing else needs these rights.")
 
 
 def _extent(facts: IndexFacts, name: str) -> str:

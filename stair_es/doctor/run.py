@@ -18,6 +18,7 @@ from stair_es.search.index_model import load_model
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
+    from stair_es.cluster.target import Target
     from stair_es.types import Fit
 
 
@@ -92,15 +93,17 @@ def _reached(client: OpenSearch, connection: Connection, patient: Patient) -> It
     yield from cluster.cluster(facts, target, connection.safe_url)
     if target.distribution == "elasticsearch" and connection.security.method != "none":
         yield from index.rights(look.rights(client, connection, patient.index), patient.index)
-    yield from _index(client, connection, patient, facts.forbidden)
+    yield from _index(client, connection, patient, target, facts.forbidden)
 
 
-def _index(client: OpenSearch, connection: Connection, patient: Patient, forbidden: Sequence[str]) -> Iterator[Finding]:
+def _index(
+    client: OpenSearch, connection: Connection, patient: Patient, target: Target, forbidden: Sequence[str]
+) -> Iterator[Finding]:
     try:
         found = known.look(client, connection, patient.index)
     except QueryError as error:
         yield warn("index", error.message, error.remedy)
-        yield from index.unseen(forbidden, patient.index)
+        yield from index.unseen(forbidden, patient.index, target.distribution)
         return
     except IndexMismatch as error:
         yield failed("index", error)
@@ -112,7 +115,7 @@ def _index(client: OpenSearch, connection: Connection, patient: Patient, forbidd
     except StairError as error:
         yield failed("index model", error)
     yield from index.index(facts, connection.safe_url)
-    yield from index.unseen([*forbidden, *facts.forbidden], patient.index)
+    yield from index.unseen([*forbidden, *facts.forbidden], patient.index, target.distribution)
 
 
 def _check_model(found: known.Known, patient: Patient) -> None:

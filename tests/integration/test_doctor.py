@@ -215,7 +215,7 @@ def test_a_refused_login_is_said_and_what_may_not_be_asked_is_left_out(
     with GateProxy(node_url, gate=lambda asked: Said(status=403) if asked.target.startswith(forbidden) else None) as proxy:
         connection = Connection(url=proxy.url, security=Security(user="anna", password="hunter2"))
         [finding] = examine(connection)
-        assert (finding.check, finding.state) == ("rights", "warn")
+        assert (finding.check, finding.state) == ("checks", "warn")
         assert "cluster:monitor/health, cluster:monitor/state, cluster:monitor/nodes/stats" in finding.message
         client = connection.client()
         assert rights(client, connection, index_name) is None

@@ -159,10 +159,10 @@ def test_templates_are_published_used_and_deleted(ingested: Secured) -> None:
 
 
 def test_the_doctor_looks_at_all_with_its_role_and_warns_a_reader(ingested: Secured) -> None:
-    assert [each for each in ingested.findings("photos_doctor") if each.check == "rights" or each.state == "fail"] == []
+    assert [each for each in ingested.findings("photos_doctor") if each.check == "checks" or each.state == "fail"] == []
     found = ingested.findings("photos_reader")
     assert [each for each in found if each.state == "fail"] == []
-    [rights] = [each for each in found if each.check == "rights"]
+    [rights] = [each for each in found if each.check == "checks"]
     assert (rights.state, PAGE in rights.remedy) == ("warn", True)
     assert {"indices:admin/get", "indices:monitor/stats", "cluster:monitor/health"} <= set(_listed(rights))
 
@@ -176,7 +176,7 @@ def test_the_doctor_names_each_right_that_it_lacks(ingested: Secured, right: str
     finally:
         ingested.node.ask("DELETE", unplaced)
     assert [each for each in found if each.state == "fail"] == []
-    assert [_listed(each) for each in found if each.check == "rights"] == [[right]]
+    assert [_listed(each) for each in found if each.check == "checks"] == [[right]]
 
 
 def _listed(rights: Finding) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.cluster.target import Target
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
 from stair_es.doctor.finding import Finding, curl, ok, size
@@ -190,9 +190,17 @@ def test_what_a_user_may_not_look_at_is_no_failure_and_no_number_is_made_up() ->
     facts = replace(_facts(), sizes={})
     assert index.found(facts, "m").message == "photos stands for photos-1: documents of m"
     assert index.found(replace(facts, indices={}), "m").message == "photos holds vectors of m"
-    [warned] = index.unseen(["indices:monitor/stats"], "photos")
-    assert (warned.state, "indices:monitor/stats" in warned.message, "photos_doctor" in warned.remedy) == ("warn", True, True)
-    assert list(index.unseen([], "photos")) == []
+    [warned] = index.unseen(["indices:monitor/stats"], "photos", "opensearch")
+    assert (warned.check, warned.state, "photos_doctor" in warned.remedy) == ("checks", "warn", True)
+    assert warned.message.endswith(": indices:monitor/stats")
+    assert list(index.unseen([], "photos", "opensearch")) == []
+
+
+def test_elasticsearch_grants_privileges_by_other_names() -> None:
+    lacking = ["cluster:monitor/health", "cluster:monitor/state", "indices:admin/get", "indices:monitor/stats"]
+    [warned] = index.unseen(lacking, "photos", "elasticsearch")
+    assert warned.message.endswith(": monitor on the cluster, view_index_metadata on photos*, monitor on photos*")
+    assert (warned.check, "photos_doctor" in warned.remedy) == ("checks", False)
 
 
 def test_commands_are_quoted_and_sizes_read_well() -> None:
