@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
 _BATCH = 1000
-_FILTER = "completed,task.status,response,error"
+_FILTER = "completed,task.status,response"  # and `error`, which every filter lets through
 """Without it each answer repeats the script and the whole policy."""
 _UNKNOWN = (400, 404, 405, 410, 501)
 """What clusters answer to a request that they don't know."""

@@ -125,10 +125,17 @@ class NodeConnection(Urllib3HttpConnection):
 
 
 def _keep_errors(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the parameters, with a filter of answers that lets reasons of failures through."""
+    """Return the parameters, with a filter of answers that lets the top-level `error` through.
+
+    A filter that only leaves out (`-took`) lets it through as it is.
+    """
     if not params or "filter_path" not in params:
         return params
-    return {**params, "filter_path": f"{params['filter_path']},error"}
+    given = params["filter_path"]  # bytes, where the client got it as an argument of its own
+    paths = given.decode() if isinstance(given, bytes) else str(given)
+    if all(path.startswith("-") for path in paths.split(",")):
+        return params
+    return {**params, "filter_path": f"{paths},error"}
 
 
 def _note(error: exceptions.TransportError, node: str, asked: Asked, headers: Mapping[str, str]) -> None:

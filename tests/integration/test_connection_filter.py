@@ -1,0 +1,41 @@
+"""What is sent to a node: a filter of answers keeps the reason of a failure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from gate_proxy import Asked, GateProxy, Said
+
+from stair_es.cluster.connect import Connection
+
+
+def send(**arguments: Any) -> str:  # noqa: ANN401  as the client takes them
+    """Return the filter that a search with these arguments sends."""
+
+    def answer(_asked: Asked) -> Said:
+        return Said(status=200, body=json.dumps({"hits": {}}).encode())
+
+    with GateProxy(None, gate=answer) as node:
+        client = Connection(url=node.url).client()
+        client.search(index="photos", body={}, **arguments)
+        client.close()
+        [filters] = parse_qs(urlsplit(node.seen[-1].target).query)["filter_path"]
+    return filters
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sent"),
+    [
+        ({"params": {"filter_path": "took,hits"}}, "took,hits,error"),
+        ({"filter_path": "took,hits"}, "took,hits,error"),
+        ({"filter_path": ["took", "hits"]}, "took,hits,error"),
+        ({"filter_path": "-took"}, "-took"),
+        ({"params": {"filter_path": "-took,-_shards"}}, "-took,-_shards"),
+        ({"filter_path": "hits,-hits.total"}, "hits,-hits.total,error"),
+    ],
+)
+def test_a_filter_of_answers_lets_the_reason_of_a_failure_through(arguments: dict[str, Any], sent: str) -> None:
+    assert send(**arguments) == sent
