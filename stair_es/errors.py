@@ -22,7 +22,9 @@
        |- NotASearchCluster
        |- AuthenticationFailed
        |- UnsupportedTarget
+       |- MissingModule
        |- IndexAway
+       |- IndexClosed
        `- IndexMismatch
 
 All of them take positional arguments only, so that they survive pickling on the way back from a Ray worker.
@@ -133,8 +135,16 @@ class UnsupportedTarget(ClusterError):
     """A search cluster that is too old for `rank_feature` with `linear`."""
 
 
+class MissingModule(ClusterError):
+    """The cluster lacks the module that brings a field type or a query."""
+
+
 class IndexAway(ClusterError):
     """The index isn't there (any more)."""
+
+
+class IndexClosed(ClusterError):
+    """The index can't be searched or written until somebody opens it."""
 
 
 class IndexMismatch(ClusterError):

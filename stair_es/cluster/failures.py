@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 from opensearchpy import exceptions
 
 from stair_es.cluster import tls
-from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, NotASearchCluster
+from stair_es.errors import AuthenticationFailed, ClusterError, ClusterUnreachable, IndexClosed, MissingModule, NotASearchCluster
 
 if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
@@ -27,20 +28,21 @@ _LOGIN = {
 _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
-# What a cluster without a module says, and the way round it.
-_LACKING = (
+# How the reason of a cluster without a module begins, and the way round it. Reasons may repeat what a user wrote, but not first.
+_TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
+_MISSING = (
     (
-        "unknown query [sparse_vector]",
+        r"unknown query \[sparse_vector\]",
         "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
         "To search without it: --shape weighted_tokens.",
     ),
     (
-        "type [rank_features] declared",
+        _TYPE % "rank_features",
         "The cluster lacks the module mapper-extras, which every ordinary one has. "
         "Elasticsearch from 8.15 on also takes: --vector sparse_vector.",
     ),
     (
-        "type [sparse_vector] declared",
+        _TYPE % "sparse_vector",
         "That field type is Elasticsearch's, and OpenSearch's from 3.3 on with the plugin neural-search. "
         "Every cluster takes the default: --vector rank_features.",
     ),
@@ -83,8 +85,7 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
         return _plain_to_tls(where)
-    told = reason(error, connection)
-    return ClusterError(f"{where} answered {error.status_code}: {told}", _remedy(error, told))
+    return _translate_answer(error, f"{where} answered {error.status_code}: {reason(error, connection)}")
 
 
 def _forbidden(error: exceptions.TransportError, where: str, connection: Connection) -> AuthenticationFailed:
@@ -104,12 +105,19 @@ def _right_of_head(request: str) -> str:
     return f"it takes {right} (Elasticsearch: view_index_metadata)"
 
 
-def _remedy(error: exceptions.TransportError, told: str) -> str:
+def _translate_answer(error: exceptions.TransportError, message: str) -> ClusterError:
     if error.error == "index_closed_exception":
-        return "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed."
+        return IndexClosed(message, "Open the index: POST /INDEX/_open. `stair-es doctor --index NAME` says which one is closed.")
     if error.status_code in BUSY:
-        return "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong."
-    return next((remedy for lacking, remedy in _LACKING if lacking in told), "")
+        return ClusterError(
+            message,
+            "It is starting, too busy or without some of its nodes: run it again later. `stair-es doctor` says what is wrong.",
+        )
+    reasons = [*_list_reasons(error.info.get("error") if isinstance(error.info, dict) else None)]
+    for pattern, remedy in _MISSING:
+        if any(re.match(pattern, each) for each in reasons):
+            return MissingModule(message, remedy)
+    return ClusterError(message)
 
 
 def _unreachable(error: exceptions.ConnectionError, where: str, connection: Connection) -> ClusterError:
@@ -168,6 +176,16 @@ def _told(error: Mapping[str, Any]) -> str:
         if part and not any(str(part) in earlier for earlier in said):
             said.append(str(part))
     return ": ".join(said)
+
+
+def _list_reasons(error: object) -> Iterator[str]:
+    """Yield the reasons of an error, of its causes and of the first shard that failed."""
+    while isinstance(error, dict):
+        yield str(error.get("reason") or "")
+        shards = error.get("failed_shards")
+        if isinstance(shards, list) and shards and isinstance(shards[0], dict):
+            yield from _list_reasons(shards[0].get("reason"))
+        error = error.get("caused_by")
 
 
 def _deepest(error: Mapping[str, Any]) -> object:

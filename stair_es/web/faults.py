@@ -12,8 +12,10 @@ from stair_es.errors import (
     ClusterUnreachable,
     DecodeError,
     IndexAway,
+    IndexClosed,
     IndexMismatch,
     MissingExtra,
+    MissingModule,
     ModelError,
     PluginError,
     QueryError,
@@ -66,10 +68,10 @@ def _status(error: StairError) -> int:
         return 422
     if isinstance(error, ClusterUnreachable | IndexAway | IndexMismatch | ModelError | MissingExtra | PluginError):
         return 503
+    if isinstance(error, MissingModule | IndexClosed):
+        return 502
     if isinstance(error, ClusterError):
         said = getattr(error.__context__, "status_code", None)  # of the client's own error
-        if said == 400 and error.remedy:  # a remedy is for the operator: what is asked any cluster could answer
-            return 502
         return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(said, 502) if isinstance(said, int) else 502
     return 500
 

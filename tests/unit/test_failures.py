@@ -8,7 +8,7 @@ import pytest
 from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection, translated
-from stair_es.errors import ClusterError
+from stair_es.errors import ClusterError, MissingModule
 
 _CONNECTION = Connection(url="http://127.0.0.1:1")
 _NO_MAPPER_8 = "No handler for type [rank_features] declared on field [tokens]"
@@ -35,6 +35,7 @@ def unparsed(reason: str) -> dict[str, Any]:
 def test_a_missing_field_type_names_the_option(reason: str) -> None:
     root = {"type": "mapper_parsing_exception", "reason": f"Failed to parse mapping: {reason}"}
     error = caught({**root, "root_cause": [root], "caused_by": {"type": "mapper_parsing_exception", "reason": reason}})
+    assert isinstance(error, MissingModule)
     assert error.message.count("[rank_features]") == 1
     assert "--vector sparse_vector" in error.remedy
     assert "mapper-extras" in error.remedy
@@ -57,4 +58,4 @@ def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
 def test_other_refusals_get_no_such_advice() -> None:
     error = caught(unparsed("unknown query [geo]"))
     assert error.message.endswith("Failed to parse: unknown query [geo]")
-    assert error.remedy == ""
+    assert (type(error), error.remedy) == (ClusterError, "")

@@ -58,6 +58,26 @@ def test_a_query_that_the_cluster_lacks_is_not_the_visitor_s_fault() -> None:
     assert fault.error == "the search cluster can't search this index: unknown query [sparse_vector]"
 
 
+def test_a_closed_index_is_not_the_visitor_s_fault() -> None:
+    info = {"error": {"type": "index_closed_exception", "reason": "closed"}}
+    fault = of_cluster(exceptions.RequestError(400, "index_closed_exception", info))
+    assert (fault.status, fault.remedy) == (502, "Ask whoever runs this server.")
+
+
+@pytest.mark.parametrize("words", ["unknown query [sparse_vector]", "No handler for type [sparse_vector] declared on field x"])
+def test_a_filter_that_quotes_such_an_error_stays_the_visitor_s_fault(words: str) -> None:
+    """As OpenSearch answers it."""
+    reason = f"Failed to parse query [{words}]"
+    parsed = {"type": "parse_exception", "reason": f'Cannot parse \'{words}\': Encountered " "]" "] "" at line 1'}
+    cause = {"type": "query_shard_exception", "reason": reason, "caused_by": parsed}
+    shards = [{"shard": 0, "reason": cause}]
+    top = {"type": "search_phase_execution_exception", "reason": "all shards failed", "failed_shards": shards}
+    info = {"error": {**top, "root_cause": [cause], "caused_by": cause}}
+    fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
+    assert fault.status == 400
+    assert "can't read the question" in fault.error
+
+
 def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:
     info = {"error": {"reason": "hunter2 at https://search.internal:9200 is odd"}}
     for error in (
