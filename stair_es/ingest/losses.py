@@ -12,8 +12,8 @@ from stair_es.types import SparseVector
 EMPTIED = "the word policy leaves it no word"
 NO_ID = "the index has no id for some of its tokens"
 _SAID = {
-    EMPTIED: "the word policy leaves {count:,} {what} no word: they are stored, but no query finds them",
-    NO_ID: "the index has no id for tokens of {count:,} {what}: SEISMIC doesn't find them by those, an exact search does",
+    EMPTIED: "the word policy leaves {count} no word: {they_are} stored, but no query finds {them}",
+    NO_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
 }
 
 
@@ -32,7 +32,8 @@ def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: 
 
 
 def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
-    """Yield a sentence for each kind of loss that there was; `what` says of what: `images`."""
+    """Yield a sentence for each kind of loss that there was; `what` says of what: `image`."""
     for loss, sentence in _SAID.items():
         if losses[loss]:
-            yield sentence.format(count=losses[loss], what=what)
+            ending, they_are, them = ("", "it is", "it") if losses[loss] == 1 else ("s", "they are", "them")
+            yield sentence.format(count=f"{losses[loss]:,} {what}{ending}", they_are=they_are, them=them)

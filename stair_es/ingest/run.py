@@ -110,7 +110,7 @@ class _Run:
                 deferred = DeferredImages(job.reading.urls.patience_s)
                 pump = Pump(lanes, Pace(policy), job.fresh, self._admit, self.books.traffic, deferred)
                 self._pump(pump, ahead)
-            for sentence in describe_losses(self.losses, "images"):
+            for sentence in describe_losses(self.losses, "image"):
                 self.say(sentence)
             self.books.removed = self._remove_gone() if self.options.resync else 0
         except StairError:

@@ -84,7 +84,7 @@ class TextRun:
         finally:
             self.books.dead_letters.close()
         self.books.close()
-        for sentence in describe_losses(self.losses, "texts"):
+        for sentence in describe_losses(self.losses, "text"):
             say(sentence)
         if self.streams.dropped:
             say(f"columns left out, since documents can't have fields of these names: {', '.join(sorted(self.streams.dropped))}")

@@ -158,7 +158,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     Steering(client, connection, index_name).apply(policy, Speed(), said.append, lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
     assert f"word policy: {policy.label}" in said
-    assert any("leaves 1 texts no word" in line for line in said)
+    assert any("leaves 1 text no word" in line for line in said)
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 
 

@@ -289,4 +289,4 @@ def test_a_token_without_an_id_stays_in_tokens_and_is_said(place: Place, monkeyp
     [source] = place.documents()
     assert set(source["token_ids"]) <= {"0", "1"}
     assert len(source["tokens"]) > len(source["token_ids"])
-    assert [line for line in said if "no id for tokens of 1 images" in line]
+    assert [line for line in said if "no id for tokens of 1 image:" in line]

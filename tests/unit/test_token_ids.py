@@ -80,9 +80,9 @@ def test_what_searches_will_not_find_is_counted_and_said() -> None:
     losses = [describe_loss(vector, made, IDS) for made in (whole, partly, with_token_ids({"tokens": {}}, IDS))]
     assert losses == ["", NO_ID, EMPTIED]
     assert describe_loss(vector, partly, None) == ""
-    emptied, no_id = describe_losses(Counter({EMPTIED: 1, NO_ID: 2000}), "images")
-    assert "no word" in emptied
-    assert "2,000 images" in no_id
+    emptied, no_id = describe_losses(Counter({EMPTIED: 1, NO_ID: 2000}), "image")
+    assert emptied == "the word policy leaves 1 image no word: it is stored, but no query finds it"
+    assert no_id.startswith("the index has no id for tokens of 2,000 images: SEISMIC doesn't find them by those")
 
 
 def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
