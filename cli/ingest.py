@@ -134,15 +134,7 @@ def ingest(
             rich_help_panel=_DOCUMENTS,
         ),
     ] = False,
-    vector: Annotated[
-        Literal["rank_features", "sparse_vector", "seismic"],
-        typer.Option(
-            "--vector",
-            help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
-            " as well (OpenSearch 3.3 with neural-search).",
-            rich_help_panel=_DOCUMENTS,
-        ),
-    ] = "rank_features",
+    vector: options.VectorOption = "rank_features",
     id_by: Annotated[
         Literal["uri", "content"],
         typer.Option("--id", help="What makes two images one document: their URI or their bytes.", rich_help_panel=_DOCUMENTS),

@@ -43,14 +43,7 @@ def ingest_texts(
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
     text_tower: options.TextTowerOption = "full",
-    vector: Annotated[
-        Literal["rank_features", "sparse_vector", "seismic"],
-        typer.Option(
-            "--vector",
-            help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
-            " as well (OpenSearch 3.3 with neural-search).",
-        ),
-    ] = "rank_features",
+    vector: options.VectorOption = "rank_features",
     words_index: Annotated[
         bool | None,
         typer.Option(

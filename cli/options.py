@@ -96,6 +96,14 @@ BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
     typer.Option("--backend", help="Runtime of the network: auto takes torch where CUDA is there, else onnxruntime."),
 ]
+VectorOption = Annotated[
+    Literal["rank_features", "sparse_vector", "seismic"],
+    typer.Option(
+        "--vector",
+        help="How tokens are indexed: rank_features anywhere, sparse_vector on Elasticsearch, seismic with approximate search"
+        " as well (OpenSearch 3.3 with neural-search).",
+    ),
+]
 _TEXT_TOWER_HELP = "full runs the text network; table looks words up in a static table (lighter)."
 TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
 IndexTextTower = Annotated[
