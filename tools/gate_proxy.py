@@ -6,7 +6,8 @@
         ...  # proxy.url; proxy.seen
 
 A request that asks for all indices, since its path names none (`/_alias/photos`), is refused whatever the gate says: OpenSearch's
-security plugin refuses it to whoever may use some indices only.
+security plugin refuses it to whoever may use some indices only. Those that the project sends without an index, since there is no
+other way, are listed below; all others are refused.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _TIMEOUT_S = 30.0
-_ALL_INDICES = re.compile(
-    r"/((\*|_all|_(alias|analyze|count|delete_by_query|mappings?|msearch|refresh|settings|stats|update_by_query))(/|$)"
-    r"|_search$|_cat/(aliases|count|indices|segments|shards)$)"
+_WITHOUT_INDEX = re.compile(
+    r"/("
+    r"_nodes/(_local|plugins|stats/fs)"
+    r"|_cluster/(allocation/explain|health|settings)"
+    r"|_aliases"  # names its indices in the body
+    r"|_search/scroll|_tasks(/[^/]+(/_cancel)?)?|_script_language"  # word policies
+    r"|_scripts/[^/]+"  # search templates
+    r"|_security/user/_has_privileges"
+    r")"
 )
 _HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
 
@@ -55,9 +62,13 @@ class Said:
 Gate = Callable[[Asked], Said | None]
 
 
-def is_of_all_indices(target: str) -> bool:
-    """Whether a request to this path, with or without a query, is about every index of the cluster."""
-    return _ALL_INDICES.match(urlsplit(target).path) is not None
+def is_refused(target: str) -> bool:
+    """Whether a path, with or without a query, names no index and is none of those that can't, or names all."""
+    path = unquote(urlsplit(target).path)
+    first = path.split("/")[1] if path.startswith("/") else ""
+    if first.startswith("_"):
+        return _WITHOUT_INDEX.fullmatch(path) is None
+    return not {"*", "_all"}.isdisjoint(first.split(","))
 
 
 def _refuse(asked: Asked) -> Said:
@@ -127,8 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         asked = Asked(method=self.command, target=self.path, headers=headers, body=body)
         self.server.seen.append(asked)
-        of_all = is_of_all_indices(asked.target)
-        said = _refuse(asked) if of_all else self.server.gate(asked) or self._pass_on(asked)
+        said = _refuse(asked) if is_refused(asked.target) else self.server.gate(asked) or self._pass_on(asked)
         self.send_response(said.status)
         for name, value in said.headers.items():
             self.send_header(name, value)

@@ -62,7 +62,7 @@ def test_each_request_is_signed_as_it_arrives(node_url: str, index_name: str, se
         connection = Connection.from_env(environ=environ)
         client = connection.client()
         client.index(index=index_name, id="a/b c+d%ü", body={"words": "größer +&="}, params={"refresh": "true"})
-        client.bulk(body=[{"index": {"_index": index_name, "_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
+        client.bulk(index=index_name, body=[{"index": {"_id": "2"}}, {"words": "rot"}], params={"require_alias": "false"})
         found = client.get(index=index_name, id="a/b c+d%ü", params={"_source_includes": "words,more"})
         client.close()
         assert found["_source"] == {"words": "größer +&="}

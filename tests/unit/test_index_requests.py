@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gate_proxy import is_of_all_indices
+from gate_proxy import is_refused
+from opensearchpy import OpenSearch
+from opensearchpy.client.cat import CatClient
+from opensearchpy.client.indices import IndicesClient
 
 ROOT = Path(__file__).parents[2]
+
+
+def list_index_methods(client: type) -> set[str]:
+    """Return the methods of a client that take an index."""
+    methods = inspect.getmembers(client, inspect.isfunction)
+    return {name for name, method in methods if not name.startswith("_") and "index" in inspect.signature(method).parameters}
+
+
 WITH_INDEX = {
-    "client": {"bulk", "count", "delete_by_query", "mget", "msearch", "reindex", "search", "update_by_query"},
-    "client.indices": {
-        *("analyze", "create", "delete", "exists", "exists_alias", "get", "get_alias", "get_mapping", "get_settings"),
-        *("put_alias", "put_mapping", "put_settings", "refresh", "stats"),
-    },
+    "client": list_index_methods(OpenSearch),
+    "client.indices": list_index_methods(IndicesClient),
+    "client.cat": list_index_methods(CatClient),
 }
-"""Methods that go to all indices where none is named."""
+"""Methods that go to all indices where none is named, or can't do without one."""
 WITHOUT = {("stair_es/eval/trial.py", "analyze")}
 """A measurement on a cluster of one's own: it asks before it has an index."""
 
@@ -56,29 +66,47 @@ def test_every_request_names_its_index() -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["client.indices.get_alias(name=a)", "self._client.search(body={})", "persistently(partial(self.client.indices.refresh))"],
+    [
+        "client.indices.get_alias(name=a)",
+        "self._client.search(body={})",
+        "persistently(partial(self.client.indices.refresh))",
+        "client.search_template(body={})",
+        "client.cat.indices()",
+    ],
 )
 def test_the_guard_sees_a_request_without_one(source: str) -> None:
     assert list_unindexed(source)
 
 
 @pytest.mark.parametrize(
-    ("path", "is_of_all"),
+    ("path", "refused"),
     [
         ("/_alias/photos", True),
         ("/_alias?local=true", True),
         ("/_search", True),
         ("/_all/_search", True),
         ("/*/_mapping", True),
+        ("/photos,*/_search", True),
+        ("/%2A/_search", True),
         ("/_cat/indices?v", True),
-        ("/_cat/indices/photos", False),
+        ("/_search/template", True),
+        ("/_search/pipeline/two-phase", True),
+        ("/_msearch/template", True),
+        ("/_reindex", True),
+        ("/_cluster/state", True),
+        ("/_nodes/stats", True),
+        ("/_something_new", True),
+        ("/photos*/_stats/docs,store?expand_wildcards=all", False),
         ("/photos/_alias/photos", False),
         ("/_aliases", False),
         ("/_search/scroll", False),
-        ("/_search/pipeline/two-phase", False),
+        ("/_tasks/node:12345/_cancel", False),
+        ("/_tasks?actions=*update/byquery", False),
+        ("/_scripts/stair-es-words", False),
+        ("/_nodes/_local?filter_path=nodes.*.version", False),
         ("/_cluster/health", False),
         ("/", False),
     ],
 )
-def test_paths_of_all_indices_are_known(path: str, is_of_all: bool) -> None:
-    assert is_of_all_indices(path) is is_of_all
+def test_a_path_without_an_index_is_refused_unless_it_is_listed(path: str, refused: bool) -> None:
+    assert is_refused(path) is refused
