@@ -232,16 +232,25 @@ def _lay_out(version: str) -> Path:
     with exclusive(cache / ".lock", print, "unpacks plugins"):
         if release.security_manager:
             for module in (dist / "modules").iterdir():
-                (module / "plugin-security.policy").write_text(_GRANT_ALL, encoding="utf-8")
+                _grant_all(module / "plugin-security.policy")
         for plugin in release.plugins:
             if not (dist / "plugins" / plugin.folder).is_dir():
                 _unpack(plugin, dist / "plugins", cache)
     return dist
 
 
+def _grant_all(policy: Path) -> None:
+    """Write the policy where it isn't there yet: another node may be reading it."""
+    if policy.is_file() and policy.read_text(encoding="utf-8") == _GRANT_ALL:
+        return
+    scratch = policy.with_name(f".tmp-{secrets.token_hex(4)}")
+    scratch.write_text(_GRANT_ALL, encoding="utf-8")
+    scratch.replace(policy)
+
+
 def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
-    """Build the plugin beside its place, and rename it into it."""
-    scratch = folder / f".tmp-{secrets.token_hex(4)}"
+    """Build the plugin in the cache, and rename it into its place: the server takes every folder there for a plugin."""
+    scratch = cache / f".tmp-{secrets.token_hex(4)}"  # what a killed process left goes when a distribution is built
     try:
         with zipfile.ZipFile(_fetch_zip(plugin.archive, cache)) as archive:
             archive.extractall(scratch)
@@ -255,7 +264,6 @@ def _unpack(plugin: Plugin, folder: Path, cache: Path) -> None:
             shutil.copyfile(files[jar.coordinates], scratch / jar.name)
         scratch.rename(folder / plugin.folder)
     finally:
-        # the server takes every folder beside it for a plugin
         shutil.rmtree(scratch, ignore_errors=True)
 
 
