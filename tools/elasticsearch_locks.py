@@ -116,9 +116,12 @@ def main() -> None:
     known = (SEVEN, EIGHT, NINE)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(known)}")
+    versions = parser.parse_args().versions
+    if unknown := [version for version in versions if version not in known]:
+        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(known)}")
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version in parser.parse_args().versions or known:
+        for version in versions or known:
             lock = pin_all(version, context)
             _path(version).write_text(lock.to_json(), encoding="utf-8")
             print(f"Elasticsearch {version}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)

@@ -132,9 +132,12 @@ def main() -> None:
     """Resolve, fetch, hash, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(RELEASES)}")
+    versions = parser.parse_args().versions
+    if unknown := [version for version in versions if version not in RELEASES]:
+        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(RELEASES)}")
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version in parser.parse_args().versions or RELEASES:
+        for version in versions or RELEASES:
             lock = pin(version, context)
             _path(version).write_text(lock.to_json(), encoding="utf-8")
             print(f"{_path(version)}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
