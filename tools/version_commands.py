@@ -10,12 +10,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
+from threading import Timer
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 STAIR_ES = Path(sys.executable).with_name("stair-es")
 _TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 60.0
 _PAGE_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 30.0
 _EXAMPLE_PLUGIN = Path(__file__).parents[1] / "examples" / "plugin" / "src"
@@ -72,6 +75,7 @@ class Commands:
 
         Raises:
             Refused: It ends at once.
+            TimeoutExpired: It neither serves nor ends within a minute.
         """
         command = [STAIR_ES, "serve", *arguments, "--port", "0", "--json"]
         log = self.folder / "serve.log"
@@ -81,9 +85,13 @@ class Commands:
         ):
             try:
                 assert process.stdout is not None
+                late = Timer(_START_TIMEOUT_S, process.kill)
+                late.start()
                 line = process.stdout.readline()
+                late.cancel()
                 if not line:
-                    process.wait(_END_TIMEOUT_S)
+                    if process.wait(_END_TIMEOUT_S) == -SIGKILL:
+                        raise subprocess.TimeoutExpired(command, _START_TIMEOUT_S)
                     raise Refused(self.tell(log.read_text(encoding="utf-8")))
                 yield Page(self, json.loads(line)["url"])
             finally:
@@ -93,9 +101,9 @@ class Commands:
         """Return the message and, in a line of its own, the remedy, without what differs from run to run: ports and times.
 
         Args:
-            said: The end of stderr.
+            said: What stderr has: notes, then `error: ` at the start of a line.
         """
-        told = said.rpartition("error: ")[2].strip()
+        told = re.split(r"^error: ", said, maxsplit=1, flags=re.MULTILINE)[-1].strip()
         told = told.replace(self.url.partition("://")[2], "127.0.0.1:9200").replace(str(self.folder), "FOLDER")
         return re.sub(r"-\d{8}-\d{6}-\d{6}", "-TIMESTAMP", told)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import version_commands
 from check_versions import judge, run_checks
 from version_bench import Bench, Wrong
 from version_checks import CHECKS, NEEDS
@@ -103,3 +106,19 @@ def test_commands_see_no_other_cluster(tmp_path: Path, monkeypatch: pytest.Monke
     assert "STAIR_ES_API_KEY" not in commands.environ
     assert commands.environ["STAIR_ES_USER"] == "admin"
     assert Bench(commands).photos.is_dir()
+
+
+def test_a_message_that_quotes_an_error_is_told_whole(tmp_path: Path) -> None:
+    commands = Commands("http://127.0.0.1:1234", tmp_path, {})
+    said = "using the model x\nerror: http://127.0.0.1:1234 answered 400: parse error: no such field\nName another field.\n"
+    assert commands.tell(said) == "http://127.0.0.1:9200 answered 400: parse error: no such field\nName another field."
+
+
+def test_a_page_that_never_serves_ends_the_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hangs := tmp_path / "hangs").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    hangs.chmod(0o755)
+    monkeypatch.setattr(version_commands, "STAIR_ES", hangs)
+    monkeypatch.setattr(version_commands, "_START_TIMEOUT_S", 0.2)
+    commands = Commands("http://127.0.0.1:1234", tmp_path, {})
+    with pytest.raises(subprocess.TimeoutExpired), commands.serve():
+        pass
