@@ -18,8 +18,8 @@ from strange_vectors import draw_images, draw_queries, fill
 from stair_es import resources
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.token_ids import TokenIds
 from stair_es.cluster.mapping import merged
+from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search import neural
 from stair_es.search.body import TwoPhase, request_body

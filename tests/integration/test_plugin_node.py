@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-
 from stair_es.cluster.connect import Connection
 
 if TYPE_CHECKING:
