@@ -27,7 +27,7 @@ MIN_CANDIDATES = 50
 """How many it finds at least."""
 FINDING_TOKENS = 16
 """How many of the heaviest tokens of the query SEISMIC opens the postings of; all of them count in its scores."""
-HEAP_FACTOR = 1.0
+HEAP_FACTOR = 1.2
 """SEISMIC skips a cluster of documents whose summary scores below the tenth best so far, divided by this.
 
 The plugin compares with the tenth, whatever `k`; a larger number skips less.
