@@ -146,12 +146,11 @@ def reading_given() -> Reading:
     return reading_of(allow_private=_asking.given["allow_private_urls"])
 
 
-def how_given(*, engine_explain: bool = False, paged: bool = False) -> How:
-    """How to ask, by the options: images by SEISMIC, where the index has its field.
+def how_given(*, engine_explain: bool = False) -> How:
+    """How to ask, by the options.
 
     Args:
         engine_explain: Let the engine explain the scores.
-        paged: Whether further pages are wanted, which only an exact search has.
 
     Raises:
         UsageError: An option can't be read.
@@ -163,7 +162,6 @@ def how_given(*, engine_explain: bool = False, paged: bool = False) -> How:
     given = _asking.given
     return How(
         shape=given["shape"],
-        approximate=bool(given["image"]) and not paged,
         pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",

@@ -70,7 +70,7 @@ def search(
     - `stair-es search "black cat" --hybrid rrf`
     """
     given = asking.inputs_given(words or [], EXAMPLE)
-    how = asking.how_given(engine_explain=engine_explain, paged=bool(after))
+    how = asking.how_given(engine_explain=engine_explain)
     cursor = asking.cursor(after)
     if after and (how.two_phase or how.fusion == "rrf" or how.shape == "seismic"):
         raise UsageError(

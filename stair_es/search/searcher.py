@@ -220,7 +220,7 @@ class Searcher:
             return shape, ()
         obstacle = find_obstacle(question, k, after=after, two_phase=how.two_phase is not None)
         if obstacle is None:
-            return shape, ("found by SEISMIC, which can miss a hit; --shape rank_features finds all, and --after start pages",)
+            return shape, ("found by SEISMIC, which can miss a hit; the shape rank_features finds all, and has pages",)
         exact = choose(target, known.one, self._plugins)
         return exact, (f"searched with {exact} and not with SEISMIC: {obstacle}",)
 
