@@ -199,7 +199,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
     answer = mappings_of(client, connection, index)
     if not answer:
         raise missing
-    about = {name: _about(name, found["mappings"]) for name, found in answer.items()}
+    tables = {name: tokens_of(found) for name, found in answer.items()}
+    about = {name: _about(name, found["mappings"], has_ids=tables[name] is not None) for name, found in answer.items()}
     models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
@@ -209,6 +210,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
     model, name = min(models)
     holds = {holds_of(meta) for meta, _ in about.values()}
     types = _collect_types(answer)
+    policies = [state_of(found, name).policy for name, found in answer.items()]
+    alike = len({policy and policy.digest for policy in policies}) == 1
     return Known(
         fields={index: fields for index, (_, fields) in about.items()},
         model=model,
@@ -219,16 +222,16 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         names=frozenset(types),
         types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
-        policy=_policy(answer),
-        tokens=_tokens(answer),
+        policy=policies[0] if alike else None,  # where they differ, each token is looked for as it is
+        tokens=next(iter(tables.values())) if alike and len(set(tables.values())) == 1 else None,  # an id would mean two tokens
     )
 
 
-def _about(name: str, mapping: Mapping[str, Any]) -> tuple[Mapping[str, Any], Fields]:
+def _about(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Mapping[str, Any], Fields]:
     refuse_words(name, {"mappings": mapping})
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = Fields.from_mapping(mapping.get("properties", {}))
-    if fields.seismic and tokens_of({"mappings": mapping}) is None:
+    if fields.seismic and not has_ids:
         fields = replace(fields, seismic=None)  # nobody can tell its ids
     if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
         raise IndexMismatch(
@@ -274,19 +277,6 @@ def _without_revision(model_id: str) -> str:
 def _sortable(mapping: Mapping[str, Any]) -> bool:
     fields = mapping.get("properties", {})
     return all(fields.get(name, {}).get("type", "keyword") == "keyword" for name in ("uri", "sha256"))
-
-
-def _policy(answer: Mapping[str, Mapping[str, Any]]) -> WordPolicy | None:
-    """Of all indices; None where they differ, and each word is then looked for as it is."""
-    policies = [state_of(found, name).policy for name, found in answer.items()]
-    return policies[0] if len({policy and policy.digest for policy in policies}) == 1 else None
-
-
-def _tokens(answer: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...] | None:
-    """Return the table of all indices; None where they or their policies differ, or one has none: an id would mean two tokens."""
-    policies = {policy and policy.digest for policy in (state_of(found, name).policy for name, found in answer.items())}
-    tables = {tokens_of(found) for found in answer.values()}
-    return tables.pop() if len(tables) == len(policies) == 1 else None
 
 
 def _in_words_of(becomes: Mapping[str, str], spelling: Spelling) -> Spelling:
