@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from strange_vectors import fill
 
 import stair_es
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection, probe
-from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, ImageFacts, askable, document
-from stair_es.cluster.mapping import index_body
+from stair_es.cluster.documents import IMPACT_SCALE, DocumentSettings, askable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,17 +47,7 @@ def images() -> dict[str, SparseVector]:
 
 @pytest.fixture
 def index(client: OpenSearch, node_url: str, index_name: str, images: Mapping[str, SparseVector]) -> str:
-    client.indices.create(index=index_name, body=index_body(probe(client, Connection(url=node_url)), SETTINGS))
-    lines: list[dict[str, Any]] = []
-    for name, vector in images.items():
-        facts = ImageFacts(
-            uri=name, source="", version=None, sha256="", width=1, height=1, format="PNG", taken_at=None, thumbnail=None
-        )
-        at = "2026-01-01T00:00:00Z"
-        body = document(vector, facts, fields={}, model_id="m", fingerprint="f", ingested_at=at, settings=SETTINGS)
-        lines += [{"index": {"_id": name}}, body]
-    answer = client.bulk(body=lines, index=index_name, params={"refresh": "true"})
-    assert not answer["errors"], answer
+    fill(client, index_name, SETTINGS, node_url, images)
     return index_name
 
 
