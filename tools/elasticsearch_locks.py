@@ -7,9 +7,6 @@ Elasticsearch is fetched by the tests only. Nothing of it is shipped, and its li
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +14,7 @@ from pathlib import Path
 
 from jgo.maven import Artifact, MavenContext
 from jgo.parse import Coordinate
-from lock_node import key, pin
+from lock_node import key, pin, write_locks
 
 from stair_es.node.lockfile import Jar, Lock, Module
 
@@ -113,18 +110,7 @@ def pin_all(version: str, context: MavenContext) -> ElasticLock:
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    known = (SEVEN, EIGHT, NINE)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(known)}")
-    versions = parser.parse_args().versions
-    if unknown := [version for version in versions if version not in known]:
-        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(known)}")
-    with tempfile.TemporaryDirectory() as scratch:
-        context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version in versions or known:
-            lock = pin_all(version, context)
-            _path(version).write_text(lock.to_json(), encoding="utf-8")
-            print(f"Elasticsearch {version}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
+    write_locks(__doc__, (SEVEN, EIGHT, NINE), pin_all, _path)
 
 
 if __name__ == "__main__":

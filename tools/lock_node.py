@@ -12,7 +12,7 @@ import hashlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -123,6 +123,23 @@ def check_classes(entries: list[tuple[str, Artifact]], modules: Mapping[str, Mod
         jars = [artifact.resolve() for folder, artifact in entries if folder == f"modules/{module.name}"]
         if not any(wanted in zipfile.ZipFile(jar).namelist() for jar in jars):
             raise SystemExit(f"{module.name}: no jar of it has {module.classname}")
+
+
+def write_locks(
+    about: str | None, known: Sequence[str], pin_version: Callable[[str, MavenContext], Lock], path: Callable[[str], Path]
+) -> None:
+    """Pin the versions that the command line names, else all that are known, each to its path."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(known)}")
+    versions = parser.parse_args().versions
+    if unknown := [version for version in versions if version not in known]:
+        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(known)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=Path(scratch), timeout=60)
+        for version in versions or known:
+            lock = pin_version(version, context)
+            path(version).write_text(lock.to_json(), encoding="utf-8")
+            print(f"{path(version)}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
 
 
 def main() -> None:

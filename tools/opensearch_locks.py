@@ -8,9 +8,6 @@ them is shipped.
 
 from __future__ import annotations
 
-import argparse
-import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,17 +127,7 @@ def pin(version: str, context: MavenContext) -> Lock:
 
 def main() -> None:
     """Resolve, fetch, hash, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of {', '.join(RELEASES)}")
-    versions = parser.parse_args().versions
-    if unknown := [version for version in versions if version not in RELEASES]:
-        parser.error(f"no such VERSION: {', '.join(unknown)}; there are {', '.join(RELEASES)}")
-    with tempfile.TemporaryDirectory() as scratch:
-        context = MavenContext(repo_cache=Path(scratch), timeout=60)
-        for version in versions or RELEASES:
-            lock = pin(version, context)
-            _path(version).write_text(lock.to_json(), encoding="utf-8")
-            print(f"{_path(version)}: {len(lock.jars)} jars, {lock.size_bytes / 1e6:.1f} MB", file=sys.stderr)
+    lock_node.write_locks(__doc__, tuple(RELEASES), pin, _path)
 
 
 if __name__ == "__main__":
