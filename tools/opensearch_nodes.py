@@ -19,7 +19,6 @@ What they are made of is pinned in `opensearch_locks`. Everything listens on 127
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import ssl
@@ -37,12 +36,11 @@ from java_tools import JRE, fetch_jre21
 from jgo.maven import MavenContext
 from node_process import SearchNode
 from opensearch_locks import Plugin
-from search_nodes import free_port
+from search_nodes import build_command, free_port, get_cache, write_settings
 
-from stair_es.config import Home
 from stair_es.errors import NodeError
 from stair_es.node.exclusive import exclusive
-from stair_es.node.launch import command, prepare, settings
+from stair_es.node.launch import prepare, settings
 from stair_es.node.layout import ensure_layout
 from stair_es.node.lockfile import Jar, Lock
 from stair_es.node.resolve import defect, fetch, maven
@@ -200,7 +198,7 @@ def _write_certificates(folder: Path) -> trustme.CA:
 
 
 def _spec(base: Path, port: int, *, heap: str, full_jit: bool) -> NodeSpec:
-    return NodeSpec(dist=_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
+    return NodeSpec(dist=get_cache(), base=base, port=port, heap=heap, jit="full" if full_jit else "quick")
 
 
 def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, heap: str, full_jit: bool) -> list[str]:
@@ -208,25 +206,18 @@ def _prepare(version: str, base: Path, port: int, own: Mapping[str, Any], *, hea
     dist = _lay_out(version)
     spec = _spec(base, port, heap=heap, full_jit=full_jit)
     prepare(spec)
-    values = {**settings(spec), "node.name": "test", **own}
-    text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
-    (spec.config / "opensearch.yml").write_text(text, encoding="utf-8")
-    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    write_settings(spec, {**settings(spec), "node.name": "test", **own})
     if not opensearch_locks.RELEASES[version].security_manager:
-        return command(spec, dist=dist, java=JRE, as_root=as_root)
+        return build_command(spec, dist, JRE)
     policy = spec.config / "java.policy"
     policy.write_text(_GRANT_ALL, encoding="utf-8")
-    java, *arguments = command(spec, dist=dist, java=fetch_jre21(_cache()), as_root=as_root)
+    java, *arguments = build_command(spec, dist, fetch_jre21(get_cache()))
     return [java, "-Djava.security.manager=allow", f"-Djava.security.policy={policy}", *arguments]
-
-
-def _cache() -> Path:
-    return Home.from_env().path / "test-nodes"
 
 
 def _lay_out(version: str) -> Path:
     """Return the distribution of a version, with its plugins."""
-    cache = _cache()
+    cache = get_cache()
     dist = ensure_layout(opensearch_locks.read(version), cache, print)
     release = opensearch_locks.RELEASES[version]
     with exclusive(cache / ".lock", print, "unpacks plugins"):

@@ -16,7 +16,7 @@ import json
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -62,7 +62,7 @@ def elasticsearch7(base: Path, *, heap: str = "512m") -> SearchNode:
     """Elasticsearch 7.17 with `rank_features`; not started yet."""
     home = _elasticsearch(elasticsearch_locks.SEVEN)
     jars = list((home / "lib").glob("*.jar"))
-    classes = compiled("Elasticsearch7", jars, 11, _cache())
+    classes = compiled("Elasticsearch7", jars, 11, get_cache())
     port = free_port()
     argv: list[str | Path] = [
         JRE,
@@ -99,7 +99,7 @@ def _modular(launcher: str, version: str, base: Path, heap: str) -> SearchNode:
     if java is None:
         raise LookupError(f"Elasticsearch {version} needs a full JDK, {_OLDEST_JAVA} or newer: set JAVA_HOME")
     home = _elasticsearch(version)
-    classes = compiled(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, _cache())
+    classes = compiled(launcher, (home / "lib").glob("*.jar"), _OLDEST_JAVA, get_cache())
     port = free_port()
     modular: list[str | Path] = [
         "--module-path",
@@ -146,9 +146,8 @@ def opensearch_cluster(base: Path, *, size: int = 3, heap: str = "384m", full_ji
             "cluster.initial_cluster_manager_nodes": [f"node-{other}" for other in range(size)],
         }
         del own["discovery.type"]
-        text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in own.items())
-        (spec.config / "opensearch.yml").write_text(text, encoding="utf-8")
-        argv = command(spec, dist=dist, java=JRE, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+        write_settings(spec, own)
+        argv = build_command(spec, dist, JRE)
         nodes.append(SearchNode(spec.base.name, argv, port, spec.base))
     return Cluster(nodes)
 
@@ -165,12 +164,24 @@ def free_port() -> int:
         return port
 
 
-def _cache() -> Path:
+def get_cache() -> Path:
+    """Return the folder that keeps what nodes of the tests are made of."""
     return Home.from_env().path / "test-nodes"
 
 
+def write_settings(spec: NodeSpec, values: Mapping[str, object]) -> None:
+    """Write `opensearch.yml` of a node."""
+    text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+    (spec.config / "opensearch.yml").write_text(text, encoding="utf-8")
+
+
+def build_command(spec: NodeSpec, dist: Path, java: Path) -> list[str]:
+    """Return the command line of an OpenSearch node, which root may start too."""
+    return command(spec, dist=dist, java=java, as_root=hasattr(os, "geteuid") and os.geteuid() == 0)
+
+
 def _elasticsearch(version: str) -> Path:
-    return ensure_layout(elasticsearch_locks.read(version), _cache(), print)
+    return ensure_layout(elasticsearch_locks.read(version), get_cache(), print)
 
 
 def _jvm(heap: str, base: Path) -> list[str]:
