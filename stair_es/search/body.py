@@ -108,13 +108,11 @@ def request_body(
         scoring, sent, cut = [query.clause], query.sent, query.cut
     rescore: Clause | None = None
     if approximate:
-        exact = build("rank_features", sent, max_clauses=max_clauses).clause
-        rescore = _rescored(exact, count_candidates(k), query_weight=0.0)
+        rescore = _rescore_candidates(sent, k, max_clauses)
     elif two_phase and len(sent) > two_phase.heavy:
         _check_two_phase(question, after)
         scoring = [build(shape, sent.top(two_phase.heavy), max_clauses=max_clauses).clause]
-        light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
-        rescore = _rescored(build(shape, light, max_clauses=max_clauses).clause, max(two_phase.window, k))
+        rescore = _rescore_light(sent, two_phase, shape, k, max_clauses)
     if question.caption.strip() and question.caption_weight > 0:
         scoring.append({"match": {question.caption_field: {"query": question.caption, "boost": question.caption_weight}}})
     body: dict[str, Any] = {"size": k, "track_total_hits": False, "_source": {"excludes": UNREAD}}
@@ -125,8 +123,18 @@ def request_body(
     return Asked(body=body, sent=sent, cut=cut)
 
 
-def _rescored(query: Clause, window: int, **weights: float) -> Clause:
-    return {"window_size": window, "query": {"rescore_query": query, **weights}}
+def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
+    """Score what SEISMIC found by the exact dot product alone."""
+    exact = build("rank_features", sent, max_clauses=max_clauses).clause
+    query = {"rescore_query": exact, "query_weight": 0.0}
+    return {"window_size": count_candidates(k), "query": query}
+
+
+def _rescore_light(sent: SparseVector, two_phase: TwoPhase, shape: Shape, k: int, max_clauses: int) -> Clause:
+    """Add the light tokens to the scores of what the heavy ones found."""
+    light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
+    query = {"rescore_query": build(shape, light, max_clauses=max_clauses).clause}
+    return {"window_size": max(two_phase.window, k), "query": query}
 
 
 def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
