@@ -2,7 +2,7 @@
 
     python benchmarks/query.py --docs 10000 --docs 100000      # OpenSearch 3.6.0 with its plugins, started for it
     python benchmarks/query.py --stamps DIR                    # R@1/5/10 too, on photographs: see model_quality.py
-    python benchmarks/query.py --docs 1000000 --no-knn         # without dense vectors, which take an hour to index
+    python benchmarks/query.py --docs 1000000 --no-knn         # without dense vectors, which take half an hour to index
     python benchmarks/query.py --no-knn --no-seismic           # the embedded node's version, without plugins
     python benchmarks/query.py --url http://127.0.0.1:9200 --no-knn --no-seismic  # a cluster of yours
 

@@ -80,7 +80,7 @@ PARSED_ONLY = {
     "docs/models.md": 3,
     "docs/observe.md": 1,
     "docs/queries.md": 2,
-    "docs/query-speed.md": 7,
+    "docs/query-speed.md": 8,
     "docs/ray.md": 3,
     "docs/recipes.md": 4,
     "docs/serve.md": 1,
