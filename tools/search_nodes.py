@@ -204,5 +204,6 @@ def _elastic_settings(base: Path, port: int) -> list[str]:
         "transport.port": free_port(),
         "discovery.type": "single-node",
         "cluster.routing.allocation.disk.threshold_enabled": "false",
+        "indices.breaker.total.use_real_memory": "false",  # as in stair_es/node/launch.py, and for the same reason
     }
     return [f"{name}={value}" for name, value in values.items()]

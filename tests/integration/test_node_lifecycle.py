@@ -114,6 +114,9 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
         hits = client.search(index=index_name, body={"query": query})["hits"]["hits"]
         assert [hit["_id"] for hit in hits] == ["1"]
         assert score is None or hits[0]["_score"] == pytest.approx(score)
+    [node] = client.nodes.stats(metric="breaker,jvm")["nodes"].values()
+    limit, heap = node["breakers"]["parent"]["limit_size_in_bytes"], node["jvm"]["mem"]["heap_max_in_bytes"]
+    assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
 def test_up_status_logs_down_and_up_again_with_the_data(run: Run, home: Home) -> None:

@@ -83,6 +83,12 @@ def test_settings_refuse_web_pages_and_watch_the_disk_in_bytes(spec: NodeSpec) -
     assert "cluster.routing.allocation.disk.threshold_enabled" not in made  # true unless it is said
 
 
+def test_a_heap_full_of_garbage_refuses_nothing(spec: NodeSpec) -> None:
+    """SerialGC collects on allocation only: counting garbage as used would refuse requests until something else allocates."""
+    assert "-XX:+UseSerialGC" in _command(spec)
+    assert settings(spec)["indices.breaker.total.use_real_memory"] is False
+
+
 def test_environment_and_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     monkeypatch.delenv("STAIR_ES_NODE_HEAP", raising=False)
