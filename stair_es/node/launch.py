@@ -106,10 +106,10 @@ def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
         "cluster.routing.allocation.disk.watermark.high": "300mb",
         "cluster.routing.allocation.disk.watermark.flood_stage": "200mb",
         "cluster.info.update.interval": "10s",
-        # Else the server refuses every request (429) while 95 % of the heap are in use, garbage included, and waits for a
-        # collection. SerialGC collects when somebody allocates, and who is refused allocates next to nothing.
-        "indices.breaker.total.use_real_memory": False,
         "cluster.routing.allocation.disk.reroute_interval": "10s",
+        # By default the server refuses requests (429) while over 95 % of the heap are in use, garbage included, and waits for a
+        # collection. SerialGC collects on allocation, and refused requests allocate next to nothing.
+        "indices.breaker.total.use_real_memory": False,
     }
 
 
