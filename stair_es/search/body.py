@@ -92,13 +92,7 @@ def request_body(
     approximate = shape == "seismic" and bool(len(question.vector))
     if approximate:
         _check_approximate(question, k, after, two_phase)
-    beside = question.clauses_beside_the_vector
-    if beside > max_clauses - bool(len(question.vector)):
-        raise QueryError(
-            f"the caption, the filters and the single words alone take about {beside:,} clauses: more than the {max_clauses:,} "
-            "that the cluster allows",
-            "Shorten them: a `terms` filter takes many values as one clause.",
-        )
+    beside = _count_clauses_beside(question, max_clauses)
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
@@ -121,6 +115,18 @@ def request_body(
     if question.min_score is not None:
         body["min_score"] = question.min_score
     return Asked(body=body, sent=sent, cut=cut)
+
+
+def _count_clauses_beside(question: Question, max_clauses: int) -> int:
+    """Return how many clauses the question takes beside its vector; raise QueryError if they leave no room for the vector."""
+    beside = question.clauses_beside_the_vector
+    if beside > max_clauses - bool(len(question.vector)):
+        raise QueryError(
+            f"the caption, the filters and the single words alone take about {beside:,} clauses: more than the {max_clauses:,} "
+            "that the cluster allows",
+            "Shorten them: a `terms` filter takes many values as one clause.",
+        )
+    return beside
 
 
 def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
