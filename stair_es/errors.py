@@ -118,6 +118,9 @@ class IngestError(StairError):
 class ClusterError(StairError):
     """The cluster refused or failed a request."""
 
+    status: int | None = None
+    """HTTP status of its answer, where it gave one."""
+
 
 class ClusterUnreachable(ClusterError):
     """Nothing answers at the URL."""

@@ -61,7 +61,9 @@ def translated(connection: Connection, but: Callable[[exceptions.TransportError]
     except exceptions.TransportError as error:
         if but(error):
             raise
-        raise _ours(error, connection) from None  # the client's own may hold what a server repeats of our headers
+        ours = _ours(error, connection)
+        ours.status = error.status_code if isinstance(error.status_code, int) else None
+        raise ours from None  # the client's own may hold what a server repeats of our headers
     except exceptions.SerializationError:
         raise NotASearchCluster(
             f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"

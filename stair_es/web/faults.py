@@ -71,8 +71,7 @@ def _status(error: StairError) -> int:
     if isinstance(error, MissingModule | IndexClosed):
         return 502
     if isinstance(error, ClusterError):
-        said = getattr(error.__context__, "status_code", None)  # of the client's own error
-        return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(said, 502) if isinstance(said, int) else 502
+        return {400: 400, 429: 503, 502: 503, 503: 503, 504: 503}.get(error.status or 0, 502)
     return 500
 
 

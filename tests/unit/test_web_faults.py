@@ -42,6 +42,17 @@ def test_what_the_cluster_said_becomes_a_status(said: int, status: int) -> None:
     assert of_cluster(exceptions.TransportError(said, "odd", {"error": {"reason": "odd"}})).status == status
 
 
+def test_an_error_raised_again_while_another_is_handled_keeps_its_status() -> None:
+    with pytest.raises(errors.ClusterError) as caught, translated(SECRET):
+        raise exceptions.TransportError(503, "busy", {})
+    try:
+        raise KeyError
+    except KeyError:
+        with pytest.raises(errors.ClusterError) as again:
+            raise caught.value  # noqa: B904  as the view of the page does, for those who waited with the first
+    assert fault_of(again.value, SECRET).status == 503
+
+
 def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
     info = {"error": {"root_cause": [{"reason": "Failed to parse query [(]"}], "reason": "all shards failed"}}
     fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
