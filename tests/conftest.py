@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from opensearch_nodes import plugin_node
@@ -18,7 +19,9 @@ from search_nodes import elasticsearch7, elasticsearch9, embedded
 from suite_workers import FilesAndNodes
 from xdist.remote import Producer
 
+from stair_es import ray_session
 from stair_es.cluster.connect import Connection
+from stair_es.errors import StairError
 from stair_es.model import cuda
 
 LONGEST_FIRST = ("e2e", "docs", "integration")
@@ -77,6 +80,13 @@ def plugin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """OpenSearch with k-NN and neural-search: `neural_sparse` and SEISMIC. Its tests are of the xdist group `plugin_node`."""
     with plugin_node(tmp_path_factory.mktemp("plugin-node")) as node:
         yield node.url
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[Any]:
+    """Ray on this machine for all tests of a file: runs in this process take the session that they find."""
+    with ray_session.session("ray", None, error=StairError, instead="") as ray:
+        yield ray
 
 
 @pytest.fixture(params=["node_url", "elasticsearch7_url"], ids=["opensearch", "elasticsearch7"])

@@ -238,6 +238,7 @@ def test_what_the_cluster_refuses_is_dead_and_the_rest_is_written(run: Run, opti
     assert all("format" in letter["reason"] for letter in letters)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_ray_gives_the_same_documents_as_the_local_runner(
     run: Run, options: IngestOptions, client: OpenSearch, tmp_path: Path
 ) -> None:
@@ -270,6 +271,7 @@ def _job(connection: Connection, policy: BulkPolicy | None = None) -> Job:
     )
 
 
+@pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("runner", ["local", "ray"])
 def test_an_error_of_a_stage_reaches_the_caller_as_it_is(node_url: str, runner: str, tmp_path: Path) -> None:
     job = _job(Connection(url=f"{node_url}/no/such/place"))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,12 +94,30 @@ def _items(count: int, deadly: dict[int, str | None]) -> list[Item]:
     return [Item(f"given:{i}", "given:", place) for i, place in enumerate(places)]
 
 
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("127.0.0.1:1", IngestError, r"no Ray cluster answers at 127\.0\.0\.1:1"),
+        ("ray://127.0.0.1:1", IngestError, "no Ray cluster answers"),
+        ("nonsense", UsageError, "not a Ray address"),
+        ("host:port", UsageError, "not a Ray address"),
+    ],
+)
+def test_an_address_without_ray_is_told_at_once(
+    run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run(replace(options, ray=RayOptions(address=address)), Given(_items(1, {})))
+
+
+@pytest.mark.usefixtures("ray_here")
 def test_a_worker_that_dies_is_replaced_and_its_images_are_done(run: Run, options: IngestOptions, tmp_path: Path) -> None:
     items = _items(20, {7: str(tmp_path / "first"), 13: str(tmp_path / "second")})
     report = run(options, Given(items))
     assert (report.seen, report.written, report.dead, report.documents) == (20, 20, 0, 20)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_an_image_that_kills_each_worker_is_dead_and_no_other(run: Run, options: IngestOptions) -> None:
     report = run(options, Given(_items(12, {5: None})))
     assert (report.seen, report.written, report.dead) == (12, 11, 1)
@@ -122,24 +141,22 @@ def _job(node_url: str, model: str) -> Job:
     )
 
 
-def test_encoders_that_find_no_room_are_given_up(node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
+def test_encoders_that_find_no_room_are_given_up(ray_here: Any, node_url: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     class Other:
         def ready(self) -> None:
             pass
 
     monkeypatch.setattr("stair_es.ingest.run_ray._START_S", 3.0)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    other = ray_here.remote(num_cpus=0.7 * ray_here.cluster_resources()["CPU"])(Other).remote()  # two encoders need half
+    ray_here.get(other.ready.remote())
     try:
-        other = ray.remote(num_cpus=1.4)(Other).remote()
-        ray.get(other.ready.remote())
         with ray_lanes(_job(node_url, "stair-mini"), RayOptions(address="auto", encoders=2)) as lanes:
             assert lanes.encoders == 1
     finally:
-        ray.shutdown()
+        ray_here.kill(other)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url: str) -> None:
     job = _job(node_url, "there-is-no-such-model")
     photo = next(PHOTOS.glob("*.jpg"))
@@ -147,22 +164,6 @@ def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url:
         prepared = lanes.prepare(Batch([Wanted(Item(photo.as_uri(), "given:", FileAt(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
             lanes.written(lanes.write([lanes.encode(prepared, 0)], 1 << 20))
-
-
-@pytest.mark.parametrize(
-    ("address", "error", "message"),
-    [
-        ("127.0.0.1:1", IngestError, r"no Ray cluster answers at 127\.0\.0\.1:1"),
-        ("ray://127.0.0.1:1", IngestError, "no Ray cluster answers"),
-        ("nonsense", UsageError, "not a Ray address"),
-        ("host:port", UsageError, "not a Ray address"),
-    ],
-)
-def test_an_address_without_ray_is_told_at_once(
-    run: Run, options: IngestOptions, address: str, error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        run(replace(options, ray=RayOptions(address=address)), Given(_items(1, {})))
 
 
 @pytest.mark.parametrize(
