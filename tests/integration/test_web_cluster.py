@@ -45,7 +45,7 @@ def corpus(node_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def everything(page: Page, corpus: Corpus) -> dict[str, int]:
-    """Return each route's status. Those that wait for the cluster are asked side by side: a cluster that is away is tried again."""
+    """Return each route's status. Those that wait for the cluster are asked side by side."""
     id_ = corpus.id_of("tabby-cat")
     read = ("/", f"/api/image/{id_}", f"/api/image/{id_}/neighbours", f"/thumb/{id_}", f"/original/{id_}")
     asked: dict[str, Callable[[], Answer]] = {target: partial(page.get, target) for target in read}
