@@ -47,10 +47,9 @@ def dist() -> Path:
     return shared
 
 
-@pytest.fixture
-def home(tmp_path: Path, dist: Path) -> Iterator[Home]:
-    """A home without a node; one that a test leaves running is stopped."""
-    made = Home(tmp_path / "home")
+def make_home(path: Path, dist: Path) -> Iterator[Home]:
+    """A home without a node; one that tests leave running is stopped."""
+    made = Home(path)
     made.path.mkdir()
     made.dist.symlink_to(dist, target_is_directory=True)
     yield made
@@ -58,15 +57,37 @@ def home(tmp_path: Path, dist: Path) -> Iterator[Home]:
 
 
 @pytest.fixture
-def run(home: Home) -> Run:
-    """Run `stair-es node ...` for that home. A download would fail."""
+def home(tmp_path: Path, dist: Path) -> Iterator[Home]:
+    """A home for one test."""
+    yield from make_home(tmp_path / "home", dist)
 
+
+@pytest.fixture(scope="module")
+def kept_home(tmp_path_factory: pytest.TempPathFactory, dist: Path) -> Iterator[Home]:
+    """A home whose node may run already when a test begins, and may go on when it ends: a start takes seconds."""
+    yield from make_home(tmp_path_factory.mktemp("kept") / "home", dist)
+
+
+def runner(home: Home) -> Run:
     def call(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [STAIR_ES, "node", *args], env={**environment(home), **more}, capture_output=True, text=True, timeout=300, check=False
         )
 
     return call
+
+
+@pytest.fixture
+def run(home: Home) -> Run:
+    """Run `stair-es node ...` for that home. A download would fail."""
+    return runner(home)
+
+
+@pytest.fixture
+def run_kept(kept_home: Home) -> Run:
+    """The same for the home that keeps its node; the port is the one that was drawn for it."""
+    call = runner(kept_home)
+    return lambda *args: call(*args, STAIR_ES_NODE_PORT="")
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -119,76 +140,74 @@ def test_session_node_is_the_real_thing(client: OpenSearch, index_name: str) -> 
     assert limit == pytest.approx(0.7 * heap, rel=0.05)  # of what requests reserve; with garbage it would be 0.95
 
 
-def test_up_status_logs_down_and_up_again_with_the_data(run: Run, home: Home) -> None:
-    before = run("status")
+def test_two_at_once_start_one(kept_home: Home, run_kept: Run) -> None:
+    kept_home.node.mkdir(mode=0o755, exist_ok=True)  # as earlier versions made it
+    kept_home.node.chmod(0o755)
+    run_kept("down")
+    before = run_kept("status")
     assert (before.returncode, "stopped" in before.stdout) == (3, True)
-
-    home.node.mkdir(mode=0o755)  # as earlier versions made it
-    url = url_of(run("up", STAIR_ES_NODE_PORT=""))
-    found = answer(url, "/")
-    assert found
-    assert found["version"]["number"] == "3.8.0"
-    store(url, "kept", "over down and up")
-
-    now = run("status", "--json")
-    facts = json.loads(now.stdout)
-    assert (now.returncode, facts["state"], facts["url"], facts["opensearch"]) == (0, "running", url, "3.8.0")
-    assert {ip.removeprefix("::ffff:") for ip in listening(facts["pid"])} == {"127.0.0.1"}
-    assert len(run("logs", "-n", "5").stdout.splitlines()) == 5
-
-    assert run("down").returncode == 0
-    assert ended(facts["pid"])
-    assert run("status").returncode == 3
-    assert "was not running" in run("down").stderr
-    assert url_of(run("up", STAIR_ES_NODE_PORT="")) == url
-    assert answer(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
-    assert stored(url, "kept") == "over down and up"
-    assert stat.S_IMODE(home.node.stat().st_mode) == 0o700
-    files = [path for path in (home.node / "data").rglob("*") if path.is_file()]
-    assert files
-    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
-
-
-def test_acknowledged_document_survives_a_kill(run: Run) -> None:
-    store(url_of(run("up")), "kept", "over a kill")
-    pid = json.loads(run("status", "--json").stdout)["pid"]
-    psutil.Process(pid).kill()
-    end = time.monotonic() + 30
-    while not ended(pid) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert run("status").returncode == 3
-    assert stored(url_of(run("up")), "kept") == "over a kill"
-
-
-def test_two_at_once_start_one(home: Home) -> None:
+    env = environment(kept_home) | {"STAIR_ES_NODE_PORT": ""}
     both = [
-        subprocess.Popen(
-            [STAIR_ES, "node", "up"], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([STAIR_ES, "node", "up"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     ends = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert len({out.splitlines()[-1] for out, _err in ends}) == 1
-    marker = f"-Dopensearch.path.conf={home.node / 'config'}"
+    marker = f"-Dopensearch.path.conf={kept_home.node / 'config'}"
     assert len([p for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]) == 1
     assert sum("waiting for another process" in err for _out, err in ends) == 1
+    assert stat.S_IMODE(kept_home.node.stat().st_mode) == 0o700
 
 
-def test_start_that_was_killed_is_adopted(run: Run, home: Home) -> None:
+def test_up_status_logs_down_and_up_again_with_the_data(run_kept: Run, kept_home: Home) -> None:
+    url = url_of(run_kept("up"))
+    found = answer(url, "/")
+    assert found
+    assert found["version"]["number"] == "3.8.0"
+    store(url, "kept", "over down and up")
+
+    now = run_kept("status", "--json")
+    facts = json.loads(now.stdout)
+    assert (now.returncode, facts["state"], facts["url"], facts["opensearch"]) == (0, "running", url, "3.8.0")
+    assert {ip.removeprefix("::ffff:") for ip in listening(facts["pid"])} == {"127.0.0.1"}
+    assert len(run_kept("logs", "-n", "5").stdout.splitlines()) == 5
+
+    assert run_kept("down").returncode == 0
+    assert ended(facts["pid"])
+    assert run_kept("status").returncode == 3
+    assert "was not running" in run_kept("down").stderr
+    assert url_of(run_kept("up")) == url
+    assert answer(url, "/kept/_count")  # at once, while a node whose shards aren't there yet answers 503
+    assert stored(url, "kept") == "over down and up"
+    files = [path for path in (kept_home.node / "data").rglob("*") if path.is_file()]
+    assert files
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in files} == {0}
+
+
+def test_acknowledged_document_survives_a_kill_and_a_start_that_was_killed(run_kept: Run, kept_home: Home) -> None:
     """The command dies after it started the server and before that answers: the next one takes the server over."""
+    store(url_of(run_kept("up")), "kept", "over a kill")
+    pid = json.loads(run_kept("status", "--json").stdout)["pid"]
+    psutil.Process(pid).kill()
+    end = time.monotonic() + 30
+    while not ended(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert run_kept("status").returncode == 3
+    spec = NodeSpec.from_home(kept_home, port=0)
     with subprocess.Popen(
-        [STAIR_ES, "node", "up"], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [STAIR_ES, "node", "up"], env=environment(kept_home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as first:
-        spec = NodeSpec.from_home(home, port=0)
         end = time.monotonic() + 60
         while status(spec).state == "stopped" and time.monotonic() < end:
             time.sleep(0.02)
         first.kill()
-    pid = status(spec).pid
-    assert pid
-    url_of(run("up"))
-    assert status(spec).pid == pid
+    adopted = status(spec).pid
+    assert adopted
+    assert adopted != pid
+    url = url_of(run_kept("up"))
+    assert status(spec).pid == adopted
+    assert stored(url, "kept") == "over a kill"
 
 
 def test_taken_port_is_told(run: Run) -> None:
@@ -201,19 +220,6 @@ def test_taken_port_is_told(run: Run) -> None:
     assert f"port {port} of 127.0.0.1 is taken" in done.stderr
     assert "--port" in done.stderr
     assert run("status").returncode == 3
-
-
-def test_port_of_before_that_is_taken_is_no_error(run: Run, home: Home) -> None:
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", free_port()))
-        holder.listen()
-        taken = holder.getsockname()[1]
-        home.node.mkdir()
-        (home.node / "port").write_text(f"{taken}\n")
-        done = run("up", STAIR_ES_NODE_PORT="")
-    port = int(url_of(done).rpartition(":")[2])
-    assert port != taken
-    assert f"port {taken} is taken by another program: from now on the embedded node has port {port}" in done.stderr
 
 
 def test_time_for_indices_to_come_back_begins_with_the_first_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,13 +267,25 @@ class HealthHandler(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def test_library_call_starts_once_and_says_so(home: Home) -> None:
+def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STAIR_ES_NODE_PORT", raising=False)
     said: list[str] = []
-    url = ensure_running(said.append, home=home, port=0)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", free_port()))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        home.node.mkdir()
+        (home.node / "port").write_text(f"{taken}\n")
+        url = ensure_running(said.append, home=home)
+    port = int(url.rpartition(":")[2])
+    assert port != taken
+    assert f"port {taken} is taken by another program: from now on the embedded node has port {port}" in said
     assert any("starting the embedded node" in line for line in said)
     assert any("stair-es node down" in line for line in said)
     said.clear()
-    assert ensure_running(said.append, home=home, port=0) == url
+    assert ensure_running(said.append, home=home) == url
     assert said == []
 
 
