@@ -1,4 +1,4 @@
-"""The installed `stair-es search`, `encode` and `query` against a real node and the default model."""
+"""`stair-es search`, `encode` and `query` against a real node and the default model: as installed, and in this process."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
+    Here = Callable[..., str]
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "two-spaniels.jpg", "red-panda.jpg")
@@ -69,6 +70,19 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
     return json.loads(done.stdout)
 
 
+@pytest.fixture
+def here(node_url: str, index_name: str) -> Here:
+    """Run the command in this process, with the same environment; return its output."""
+
+    def call(*arguments: str) -> str:
+        environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"}
+        done = CliRunner().invoke(app, arguments, env=environment)
+        assert done.exit_code == 0, (done.exception, done.output)
+        return done.stdout
+
+    return call
+
+
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
     found = answer(run("search", "a", "cat", "--json"))
     assert set(found) == {"hits", "took_ms", "shape", "after", "cut", "dropped"}
@@ -82,17 +96,15 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
 
 
 @pytest.mark.usefixtures("images")
-def test_an_image_finds_itself_first(run: Run) -> None:
-    found = answer(run("search", "--image", str(PHOTOS / "red-panda.jpg"), "--json", "-k", "1"))
+def test_an_image_finds_itself_first(here: Here) -> None:
+    found = json.loads(here("search", "--image", str(PHOTOS / "red-panda.jpg"), "--json", "-k", "1"))
     assert [Path(hit["uri"]).name for hit in found["hits"]] == ["red-panda.jpg"]
 
 
 @pytest.mark.usefixtures("images")
-def test_explain_draws_a_bar_for_each_word_in_common(run: Run) -> None:
-    why = answer(run("search", "cat", "-k", "1", "--json"))["hits"][0]["why"]
-    done = run("search", "cat", "-k", "1", "--explain")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_explain_draws_a_bar_for_each_word_in_common(here: Here) -> None:
+    why = json.loads(here("search", "cat", "-k", "1", "--json"))["hits"][0]["why"]
+    lines = here("search", "cat", "-k", "1", "--explain").splitlines()
     drawn = [line.split()[0] for line in lines if " x " in line]
     assert drawn == [reason["feature"] for reason in why[: len(drawn)]]
     left = [reason["contribution"] for reason in why[len(drawn) :]]
@@ -104,27 +116,27 @@ def test_explain_draws_a_bar_for_each_word_in_common(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("images")
-def test_the_body_of_query_finds_the_same_in_any_client(run: Run, client: OpenSearch, index_name: str) -> None:
-    body = answer(run("query", "dog", "-k", "2", "--json"))
+def test_the_body_of_query_finds_the_same_in_any_client(here: Here, client: OpenSearch, index_name: str) -> None:
+    body = json.loads(here("query", "dog", "-k", "2", "--json"))
     theirs = [(hit["_id"], hit["_score"]) for hit in client.search(index=index_name, body=body)["hits"]["hits"]]
-    ours = [(hit["id"], hit["score"]) for hit in answer(run("search", "dog", "-k", "2", "--json"))["hits"]]
+    ours = [(hit["id"], hit["score"]) for hit in json.loads(here("search", "dog", "-k", "2", "--json"))["hits"]]
     assert theirs == ours
     assert theirs
 
 
-def test_encode_prints_the_words_that_are_in_the_index(run: Run, images: dict[str, SparseVector]) -> None:
+def test_encode_prints_the_words_that_are_in_the_index(here: Here, images: dict[str, SparseVector]) -> None:
     for uri, vector in images.items():
-        assert answer(run("encode", str(PHOTOS / Path(uri).name), "--json")) == {"uri": uri, "tokens": vector.to_dict()}
+        assert json.loads(here("encode", str(PHOTOS / Path(uri).name), "--json")) == {"uri": uri, "tokens": vector.to_dict()}
 
 
-def test_finding_nothing_is_no_failure_and_is_said(run: Run, client: OpenSearch, index_name: str) -> None:
+def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: Here, client: OpenSearch, index_name: str) -> None:
     about = {"model": catalogue.resolve(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")
     assert answer(done)["hits"] == []
     assert "nothing found" in done.stderr
-    assert run("search", "cat").stdout == ""
+    assert here("search", "cat") == ""
 
 
 def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:

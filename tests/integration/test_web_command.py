@@ -16,9 +16,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from stair_es.cli.main import app
+from typer.testing import CliRunner
 from web_corpus import Corpus, ingested
 
-from stair_es.errors import UsageError
+from stair_es.errors import StairError, UsageError
 from stair_es.web.server import PORT, listening, url_of
 
 STAIR_ES = str(Path(sys.executable).with_name("stair-es"))
@@ -47,12 +49,13 @@ def running(*arguments: str, **more: str) -> Iterator[tuple[subprocess.Popen[str
 
 
 def refused(*arguments: str, **more: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [STAIR_ES, "serve", *arguments], capture_output=True, text=True, env=environment(**more), timeout=60, check=False
-    )
+    """Run the command in this process; return its exit code and what it says."""
+    done = CliRunner().invoke(app, ["serve", *arguments], env=more)
     assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stderr
+    if isinstance(done.exception, StairError):
+        return done.exception.exit_code, str(done.exception)
+    assert isinstance(done.exception, SystemExit), done.exception  # wrong usage, which Typer tells
+    return done.exit_code, done.stderr
 
 
 def ask(url: str, path: str, **headers: str) -> int:
@@ -127,9 +130,11 @@ def test_tokens_that_are_no_tokens_are_refused(corpus: Corpus, node_url: str, tm
 
 
 def test_an_index_that_isn_t_there_is_said_before_anything_is_served(node_url: str, index_name: str) -> None:
-    code, told = refused("--index", index_name, "--url", node_url, "--port", "0")
-    assert code == 1
-    assert f"there is no index or alias '{index_name}'" in told
+    command = [STAIR_ES, "serve", "--index", index_name, "--url", node_url, "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"there is no index or alias '{index_name}'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_port_that_is_taken_is_said_and_without_one_the_next_is_taken(node_url: str, corpus: Corpus) -> None:
