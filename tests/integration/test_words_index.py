@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 LONG_AGO = 1_700_000_000
-COUNT = 7
+COUNT = 4
+MORE = 7
 Vector = Literal["rank_features", "sparse_vector"]
 
 
 def copy(number: int, to: Path) -> None:
     """One of the photos, as an old file: what has just changed is read again."""
     os.utime(shutil.copy(sorted(PHOTOS.glob("*.jpg"))[number], to), (LONG_AGO + number, LONG_AGO + number))
+
+
+def fill(folder: Path, count: int) -> None:
+    """So many photos, by their numbers."""
+    for number in range(count):
+        copy(number, folder / f"{number}.jpg")
 
 
 class Runs:
@@ -99,8 +106,7 @@ def place(request: pytest.FixtureRequest) -> tuple[str, Vector]:
 def runs(place: tuple[str, Vector], index_on: Callable[[str], str], tmp_path: Path) -> Iterator[Runs]:
     url, vector = place
     (folder := tmp_path / "photos").mkdir()
-    for number in range(COUNT):
-        copy(number, folder / f"{number}.jpg")
+    fill(folder, COUNT)
     options = IngestOptions(
         alias=index_on(url),
         model=ModelSpec(name="stair-mini", backend="onnx"),
@@ -183,9 +189,10 @@ def test_aliases_that_were_moved_or_deleted_by_hand_are_put_right(runs: Runs) ->
 
 
 def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
+    fill(runs.folder, MORE)
     index = runs.run(words_index="yes").index
     words, client = f"{index}.words", runs.client
-    ids = [runs.id(f"{number}.jpg") for number in range(COUNT)]
+    ids = [runs.id(f"{number}.jpg") for number in range(MORE)]
     now = {"refresh": "true"}
     client.delete(index=words, id=f"{ids[0]}-1", params=now)
     client.update(index=words, id=f"{ids[1]}-2", body={"doc": {"stamp": "old"}}, params=now)
@@ -199,9 +206,9 @@ def test_what_others_did_to_either_side_is_mended(runs: Runs) -> None:
     client.index(index=index, id="wordless", body={"uri": "wordless", "tokens": {"cat": 1.5}}, params=now)
     (runs.folder / "5.jpg").unlink()
     runs.words()
-    runs.check(COUNT)
+    runs.check(MORE)
     assert len(client.search(index=words, body={"query": {"term": {"image_id": ids[4]}}})["hits"]["hits"]) == 2
-    assert runs.words() == (0, 0, COUNT)
+    assert runs.words() == (0, 0, MORE)
 
 
 def test_an_image_that_lost_its_words_is_not_looked_at_for_ever(runs: Runs) -> None:
@@ -278,6 +285,7 @@ def is_words(request: Request) -> bool:
 
 
 def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(runs.folder, MORE)
     runs.run()
     monkeypatch.setattr(words_settle, "_WORDS_AT_ONCE", 16)  # an image a request
     monkeypatch.setattr(words_sync, "_LINE_EVERY_S", 0.0)
@@ -287,9 +295,9 @@ def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.Mo
     assert sum(proxy.counts[fault.name] for fault in passing_faults()) >= 3
     assert report
     assert report.failed == 0
-    runs.check(COUNT)
+    runs.check(MORE)
     compared = [line for line in runs.said if "images compared" in line]
-    assert any(f"words index: {COUNT} of {COUNT} images compared, {report.written} words written" in line for line in compared)
+    assert any(f"words index: {MORE} of {MORE} images compared, {report.written} words written" in line for line in compared)
 
 
 def passing_faults() -> list[Fault]:
