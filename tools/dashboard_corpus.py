@@ -50,9 +50,9 @@ _UNDATED = 7
 """Each so many-th photo has no date."""
 
 
-def dated(folder: Path) -> Iterator[Path]:
-    """Three folders below `folder` with copies of the photos, most with a date."""
-    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))):
+def dated(folder: Path, every: int = 1) -> Iterator[Path]:
+    """Three folders below `folder` with copies of each `every`-th photo, most with a date."""
+    for number, photo in enumerate(sorted(PHOTOS.glob("*.jpg"))[::every]):
         kind = "places" if photo.stem in PLACES else "things" if photo.stem in THINGS else "animals"
         target = folder / kind / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,9 +64,9 @@ def dated(folder: Path) -> Iterator[Path]:
     yield from (folder / kind for kind in ("animals", "places", "things"))
 
 
-def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features") -> None:
-    """Ingest the corpus behind the alias `index`, with a companion index or without."""
-    _ingest(url, index, *map(str, dated(folder)), "--vector", vector)
+def fill(url: str, index: str, folder: Path, *, words_index: bool = True, vector: str = "rank_features", every: int = 1) -> None:
+    """Ingest each `every`-th photo of the corpus behind the alias `index`, with a companion index or without."""
+    _ingest(url, index, *map(str, dated(folder, every)), "--vector", vector)
     with closing(Connection(url=url).client()) as client:
         about = client.search(index=index, body={"size": 1})["hits"]["hits"][0]["_source"]
         copied = ("model", "ingested_at", "taken_at", "colours", "thumbnail", "fingerprint")

@@ -95,7 +95,7 @@ def by_hand(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Al
     """With one that somebody else has written after the contract, and that calls words as the main index does."""
     connection, alias = Connection(url=node.url), "test-dashboards-by-hand"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
-        fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector)
+        fill(node.url, alias, tmp_path_factory.mktemp("photos"), words_index=False, vector=node.vector, every=2)
         make(client, alias)
         yield _album(client, connection, alias)
 
@@ -450,7 +450,7 @@ def test_vega_draws_a_picture_even_of_nothing(by_hand: Album, version: str) -> N
 def test_without_a_companion_there_is_no_panel_about_weights(node: Node, tmp_path: Path) -> None:
     connection, alias = Connection(url=node.url), "test-dashboards-alone"
     with closing(connection.client()) as client, gone_afterwards(client, alias):
-        fill(node.url, alias, tmp_path, words_index=False, vector=node.vector)
+        fill(node.url, alias, tmp_path, words_index=False, vector=node.vector, every=3)
         looked = look(client, connection, alias)
         assert not looked.corpus.companion
         assert f"stair-es ingest ... --index {alias} --words-index" in looked.remarks[0]
