@@ -23,6 +23,7 @@ from search_nodes import free_port
 
 from stair_es.cluster.connect import Connection
 from stair_es.config import Home
+from stair_es.errors import NodeError
 from stair_es.extras import need
 from stair_es.node import NodeSpec, ensure_running, launch, status
 from stair_es.node.answer import answer
@@ -278,6 +279,9 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
         taken = holder.getsockname()[1]
         home.node.mkdir()
         (home.node / "port").write_text(f"{taken}\n")
+        with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is taken"):
+            ensure_running(said.append, home=home, port=taken)  # one that is asked for has to be had
+        said.clear()
         url = ensure_running(said.append, home=home)
     port = int(url.rpartition(":")[2])
     assert port != taken
