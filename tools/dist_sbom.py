@@ -8,13 +8,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from dist_files import the_two
-from dist_installs import Environment, direct, metadata
+from dist_installs import Environment, direct, metadata, uv
+
+CYCLONEDX = "cyclonedx-bom>=7"
+"""In an environment of its own: it brings a grammar that takes each process with Ray another second to import."""
 
 
 def main() -> None:
@@ -31,9 +33,18 @@ def main() -> None:
         # JSON's strings and lists of strings are TOML's
         root.write_text("\n".join(["[project]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]))
         options = ("--pyproject", str(root), "--output-reproducible", "--output-file", str(out))
-        # the command of this environment, without asking PATH
-        command = (str(Path(sys.executable).with_name("cyclonedx-py")), "environment", *options, str(made.bin / "python"))
-        subprocess.run(command, check=True)
+        uv(
+            "tool",
+            "run",
+            "--quiet",
+            "--no-config",
+            "--from",
+            CYCLONEDX,
+            "cyclonedx-py",
+            "environment",
+            *options,
+            made.bin / "python",
+        )
     print(out)
 
 
