@@ -1,4 +1,4 @@
-"""Ray: workers that die, addresses where nobody answers."""
+"""Ray: workers that die, a model that each loads itself, addresses where nobody answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from tiny_checkpoints import vdr_config, vdr_weights, write
 
 from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
@@ -25,10 +28,15 @@ from stair_es.ingest.run_ray import RayOptions, gpu_encoders, ray_lanes
 from stair_es.ingest.stages import Job
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
+from stair_es.search import ImageSearch
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
 from stair_es.sources.places import FileAt
+from stair_es.sources.registry import open_source
 from stair_es.types import Json
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 Run = Callable[..., Report]
@@ -164,6 +172,30 @@ def test_an_encoder_that_cannot_start_fails_the_run_and_kills_no_image(node_url:
         prepared = lanes.prepare(Batch([Wanted(Item(photo.as_uri(), "given:", FileAt(str(photo))))]))
         with pytest.raises(IngestError, match=r"an encoder can't start on Ray: .*there-is-no-such-model"):
             lanes.written(lanes.write([lanes.encode(prepared, 0)], 1 << 20))
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_relative_folder_reaches_the_workers_of_ray(
+    run: Run, options: IngestOptions, node_url: str, client: OpenSearch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers load the model themselves, wherever they are; a later search finds it by what the index says."""
+    folder = write(tmp_path / "VDR Tiny", vdr_config(), vdr_weights())
+    (tmp_path / "pictures").mkdir()
+    for place, pixels_HWC in enumerate(np.random.default_rng(1).integers(0, 256, (2, 12, 12, 3), np.uint8)):
+        Image.fromarray(pixels_HWC).save(tmp_path / "pictures" / f"{place}.png")
+    monkeypatch.chdir(tmp_path)
+    options = replace(options, model=ModelSpec(name="VDR Tiny"), ray=RayOptions(encoders=1))
+    report = run(options, open_source(str(tmp_path / "pictures")))
+    assert (report.written, report.dead) == (2, 0)
+    monkeypatch.chdir("/")
+    about = next(iter(client.indices.get(index=options.alias).values()))["mappings"]["_meta"]["stair_es"]
+    assert about["model_name"] == str(folder)
+    with ImageSearch(options.alias, url=node_url) as search:
+        assert search.encoder.model_id == report.model
+        for place in range(2):
+            hit = search.search(tmp_path / "pictures" / f"{place}.png").hits[0]
+            assert hit.uri.endswith(f"{place}.png")
+            assert hit.score == pytest.approx(sum(reason.contribution for reason in hit.why), rel=0.01)
 
 
 @pytest.mark.parametrize(
