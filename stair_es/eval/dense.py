@@ -11,14 +11,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from stair_es.config import Home
-from stair_es.model import minilm_files, stair_mini_files
-from stair_es.model.efficientnet import SIZE_PX
+from stair_es.model import stair_mini_files
 from stair_es.model.encoder import Encoder
-from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
-from stair_es.model.stair_mini import StairMini, shrink_pixels
-from stair_es.model.wordpiece import Vocabulary, load_vocabulary
-from stair_es.types import Floats, Pixels
+from stair_es.model.minilm import softmax
+from stair_es.model.stair_mini import Looked, Read, StairMini
+from stair_es.types import Floats, Pixels, SparseVector
 
 CONSE_CLASSES = 10
 
@@ -43,25 +40,28 @@ class ConseEncoder:
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """An image is the mean of its 10 likeliest classes' embeddings."""
-        logits_BK = self._encoder.image_network.see(shrink_pixels(pixels_BHWC, SIZE_PX)).logits_BK
-        return np.stack([_conse(logits_K, self._classes) for logits_K in logits_BK])
+        return self._dense_images(self._encoder.look_at(pixels_BHWC))
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """The text network's embedding."""
-        vocabulary = self._vocabulary
-        return np.stack([self._network.embed(vocabulary.with_ends(vocabulary.encode(text), MAX_TOKENS)) for text in texts])
+        return _dense_texts(self._encoder.read_texts(texts))
 
-    @cached_property
-    def _vocabulary(self) -> Vocabulary:
-        return load_vocabulary()
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return words and dense vectors of images; the network that both are made of runs once."""
+        looked = self._encoder.look_at(pixels_BHWC)
+        return self._encoder.encode_looks(looked), self._dense_images(looked)
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return words and dense vectors of texts; the network that both are made of runs once."""
+        reads = self._encoder.read_texts(texts)
+        return self._encoder.encode_reads(texts, reads), _dense_texts(reads)
+
+    def _dense_images(self, looked: Looked) -> Floats:
+        return np.stack([_conse(logits_K, self._classes) for logits_K in looked.seen.logits_BK])
 
     @cached_property
     def _classes(self) -> Floats:
         return stair_mini_files.read().arrays["embeddings.classes_KD"]
-
-    @cached_property
-    def _network(self) -> MiniLM:
-        return MiniLM(minilm_files.ensure(Home.from_env().models) / minilm_files.WEIGHTS)
 
 
 def dense_of(encoder: Encoder) -> DenseEncoder | None:
@@ -74,6 +74,10 @@ def dense_of(encoder: Encoder) -> DenseEncoder | None:
     if isinstance(encoder, DenseEncoder):
         return encoder
     return ConseEncoder(encoder) if isinstance(encoder, StairMini) else None
+
+
+def _dense_texts(reads: Sequence[Read]) -> Floats:
+    return np.stack([read.embedding_D for read in reads])
 
 
 def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stair_es.errors import DecodeError, ReadError, UsageError
+from stair_es.eval.dense import ConseEncoder
 from stair_es.ingest.parts import in_parts
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
@@ -90,11 +91,9 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
         read = [_pixels(position, place, model.encoder.image_spec, problems) for position, place in part]
         pixels = [each for each in read if each is not None]
         if pixels:
-            pixels_BHWC = np.stack(pixels)
-            if model.has_words:
-                words += model.encoder.encode_images(pixels_BHWC)
-            if dense and model.dense is not None:
-                rows.append(model.dense.encode_images_dense(pixels_BHWC))
+            found, found_dense = _of_images(np.stack(pixels), model, dense)
+            words += found
+            rows += found_dense
         progress("images", part[-1][0] + 1, len(places))
     if len(problems) == len(places):
         raise UsageError(
@@ -117,13 +116,32 @@ def encode_texts(
     rows: list[Floats] = []
     done = 0
     for part in in_parts(texts, _AT_ONCE):
-        if wanted:
-            vectors += model.encoder.encode_texts(part)
-        if dense and model.dense is not None:
-            rows.append(model.dense.encode_texts_dense(part))
+        found, found_dense = _of_texts(part, model, wanted, dense)
+        vectors += found
+        rows += found_dense
         done += len(part)
         progress("texts", done, len(texts))
     return _vectors(vectors if wanted else None, rows)
+
+
+def _of_images(pixels_BHWC: Pixels, model: Contender, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
+    if dense and isinstance(model.dense, ConseEncoder):
+        found, dense_BD = model.dense.encode_images_both(pixels_BHWC)
+        return found, [dense_BD]
+    return (
+        model.encoder.encode_images(pixels_BHWC) if model.has_words else [],
+        [model.dense.encode_images_dense(pixels_BHWC)] if dense and model.dense is not None else [],
+    )
+
+
+def _of_texts(texts: Sequence[str], model: Contender, words: bool, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
+    if words and dense and isinstance(model.dense, ConseEncoder):
+        found, dense_BD = model.dense.encode_texts_both(texts)
+        return found, [dense_BD]
+    return (
+        model.encoder.encode_texts(texts) if words else [],
+        [model.dense.encode_texts_dense(texts)] if dense and model.dense is not None else [],
+    )
 
 
 def _vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> Vectors:

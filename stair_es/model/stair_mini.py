@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,7 +24,7 @@ from stair_es.model.detector import Detector, load_detector
 from stair_es.model.drawing_gate import DrawingGate
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec, OfCard, check_known
-from stair_es.model.image_network import ImageNetwork, load_network
+from stair_es.model.image_network import ImageNetwork, Seen, load_network
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
 from stair_es.model.stair_encoder import sparse
 from stair_es.model.stair_mini_files import Doubles, Mini
@@ -31,10 +32,33 @@ from stair_es.model.stair_mini_kind import KIND
 from stair_es.model.stair_numpy import NumpyHeads
 from stair_es.model.stop_words import load_stop_words
 from stair_es.model.whole_words import Spotted, place_words
-from stair_es.model.wordpiece import Vocabulary, load_vocabulary
+from stair_es.model.wordpiece import Vocabulary, Written, load_vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
 _UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
+
+
+class Looked(NamedTuple):
+    """Images and what the classifier makes of them."""
+
+    pixels_BHWC: Pixels
+    small_BHWC: Pixels
+    """As the classifier takes them."""
+    seen: Seen
+
+
+class Read(NamedTuple):
+    """What the text network makes of a text."""
+
+    written: Written
+    states_LD: Floats
+
+    @property
+    def embedding_D(self) -> Floats:  # noqa: N802  the suffix is its shape
+        """The mean state, scaled to length 1."""
+        mean_D = self.states_LD.mean(axis=0)
+        unit_D: Floats = mean_D / np.linalg.norm(mean_D)
+        return unit_D
 
 
 class StairMini(OfCard):
@@ -62,6 +86,15 @@ class StairMini(OfCard):
             ModelError: The pixels have another shape or type than `image_spec` says, or a network can't be loaded.
             MissingExtra: The torch backend was asked for and isn't installed.
         """
+        return self.encode_looks(self.look_at(pixels_BHWC))
+
+    def look_at(self, pixels_BHWC: Pixels) -> Looked:
+        """Return what the classifier makes of images, for `encode_looks` and for what else is made of it.
+
+        Raises:
+            ModelError: As `encode_images`.
+            MissingExtra: As `encode_images`.
+        """
         side = self.image_spec.size_px
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
             raise ModelError(
@@ -69,8 +102,16 @@ class StairMini(OfCard):
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)
-        seen = self.image_network.see(small_BHWC)
-        rows = zip(small_BHWC, seen.logits_BK, seen.features_BD, self.detector.detect(pixels_BHWC), strict=True)
+        return Looked(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
+
+    def encode_looks(self, looked: Looked) -> list[SparseVector]:
+        """Return what `encode_images` does, of images that were looked at.
+
+        Raises:
+            ModelError: The detector can't be loaded.
+        """
+        seen, scores_BO = looked.seen, self.detector.detect(looked.pixels_BHWC)
+        rows = zip(looked.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
         return [self._sparse(self._image(*row)) for row in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -80,6 +121,18 @@ class StairMini(OfCard):
             ModelError: The text network can't be fetched or loaded.
         """
         return [self._sparse(self._text(text)) for text in texts]
+
+    def read_texts(self, texts: Sequence[str]) -> list[Read]:
+        """Return what the text network makes of each text, for `encode_reads` and for what else is made of it.
+
+        Raises:
+            ModelError: The text network can't be fetched or loaded.
+        """
+        return [self._read(text) for text in texts]
+
+    def encode_reads(self, texts: Sequence[str], reads: Sequence[Read]) -> list[SparseVector]:
+        """Return what `encode_texts` does, of texts that were read."""
+        return [self._sparse(self._text(text, read)) for text, read in zip(texts, reads, strict=True)]
 
     def spell(self, word: str) -> tuple[str, ...]:
         """Return the words of the vocabulary that a word as people write it stands for; see `Speller`."""
@@ -148,8 +201,8 @@ class StairMini(OfCard):
                 sure_O[thing] = blend.object_share * scores_O[thing] + blend.class_share * known
         return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
 
-    def _text(self, text: str) -> Doubles:
-        """Return the weights [V] of a text; all 0 if it says nothing."""
+    def _text(self, text: str, read: Read | None = None) -> Doubles:
+        """Return the weights [V] of a text, read already or not; all 0 if it says nothing."""
         mini, blend = self._mini, self._mini.blend
         spotted = [each for each in mini.vocabulary.spot(text) if text[each.begin : each.end].lower() not in self._stop_words]
         unknown = self._find_unknown(text, spotted)
@@ -161,7 +214,7 @@ class StairMini(OfCard):
                 own_V = np.maximum(own_V, blend.text_near_known * self._near_token(word))
             learned_V = self._learned_alone(spotted)
         else:
-            own_V, learned_V = self._understand(text, spotted, own_V)
+            own_V, learned_V = self._understand(read or self._read(text), spotted, own_V)
         return unit(keep_top(unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
     def _own(self, spotted: Sequence[Spotted], unknown: Sequence[str]) -> Doubles:
@@ -172,21 +225,21 @@ class StairMini(OfCard):
         own_V[[each.place for each in spotted]] = 1.0
         return own_V
 
-    def _understand(self, text: str, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
-        """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
-        mini, blend = self._mini, self._mini.blend
+    def _read(self, text: str) -> Read:
         with self._lock:
             network = self._text_network
         written = self._tokens.encode_with_offsets(text, MAX_TOKENS)
-        states_LD = network.states(written.ids)
-        mean_D = states_LD.mean(axis=0)
-        embedding_D = mean_D / np.linalg.norm(mean_D)
+        return Read(written, network.states(written.ids))
+
+    def _understand(self, read: Read, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
+        """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
+        mini, blend, embedding_D = self._mini, self._mini.blend, read.embedding_D
         nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
         near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
         about_K = softmax((mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature)
         classes_V = keep_top(mini.classes.mix(about_K) * np.sqrt(self._rarity), blend.text_class_words)
-        places = place_words(spotted, written.offsets)
-        learned_V = unit(_there(self._heads.of_states(states_LD, np.array(places, np.int64))[0]).astype(np.float64))
+        places = place_words(spotted, read.written.offsets)
+        learned_V = unit(_there(self._heads.of_states(read.states_LD, np.array(places, np.int64))[0]).astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 
     def _learned_alone(self, spotted: Sequence[Spotted]) -> Doubles:

@@ -14,7 +14,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from stair_es.config import Home
-from stair_es.eval.dense import dense_of
+from stair_es.eval.dense import ConseEncoder, dense_of
 from stair_es.model import minilm_files, stair_mini_files
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
@@ -180,6 +180,17 @@ def test_dense_vectors_are_those_of_its_networks(folder: Path, mini: StairMini, 
     images_BD = dense.encode_images_dense(pixels_BHWC)
     assert images_BD.shape == (len(pixels_BHWC), 384)
     assert np.linalg.norm(images_BD, axis=1) == pytest.approx(1, abs=1e-4)
+
+
+def test_words_and_dense_vectors_together_are_those_of_each_alone(mini: StairMini, pixels_BHWC: Pixels) -> None:
+    dense = ConseEncoder(mini)
+    words, dense_BD = dense.encode_images_both(pixels_BHWC)
+    assert words == mini.encode_images(pixels_BHWC)
+    assert np.array_equal(dense_BD, dense.encode_images_dense(pixels_BHWC))
+    texts = [*TEXTS, "", "the of"]
+    words, dense_BD = dense.encode_texts_both(texts)
+    assert words == mini.encode_texts(texts)
+    assert np.array_equal(dense_BD, dense.encode_texts_dense(texts))
 
 
 def test_a_drawing_is_found_by_its_name(mini: StairMini) -> None:
