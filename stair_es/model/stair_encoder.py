@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import cuda, image_network, stair_checkpoint
 from stair_es.model.encoder import Encoder, ModelCard, ModelSpec, OfCard, check_known
+from stair_es.model.sparse_rows import sparse
 from stair_es.model.stair_config import StairConfig
 from stair_es.model.stair_onnx import OnnxTowers, in_order, unfit
-from stair_es.model.stair_tokens import Ids, Tokens
+from stair_es.model.stair_tokens import Tokens
 from stair_es.types import Floats, Pixels, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.stair import Stair
 
-_DECIMALS = 5
 IMAGE_BATCH = {"cpu": 8, "cuda": 64}
 TEXT_BATCH = 64
 
@@ -213,31 +212,6 @@ class TorchTowers:
         no_words = np.empty((0, features), np.float32) if "words" in config.heads else None
         no_dense = np.empty((0, config.dense_dim), np.float32) if "dense" in config.heads else None
         return (_together(words) if words else no_words), (_together(dense) if dense else no_dense)
-
-
-def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: Ids, *, unit: bool) -> SparseVector:
-    """The words of one row that have a weight, rounded to 5 decimals; what rounds to 0 is dropped.
-
-    A GPU computes thousands of rows a second, so this sorts in numpy and skips `SparseVector.from_pairs`.
-
-    Args:
-        weights_F: Not below 0.
-        words: The features, each another.
-        ranks_F: The place of each among all, by name.
-        unit: Whether the row is scaled to length 1, so that a dot product is a cosine.
-
-    Raises:
-        ModelError: A weight isn't a finite number.
-    """
-    places = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide what isn't a number
-    kept = weights_F[places].astype(np.float64)
-    if not np.isfinite(kept).all():
-        raise ModelError("the model computes weights that are no finite numbers", "Use --precision fp32, or train it again.")
-    if unit and len(kept):
-        kept = kept / np.linalg.norm(kept)
-    rounded = np.round(kept, _DECIMALS)
-    order = np.lexsort((ranks_F[places], -rounded))[: np.count_nonzero(rounded)]
-    return SparseVector(tuple(words[place] for place in places[order].tolist()), tuple(rounded[order].tolist()))
 
 
 def _together(parts: list[Floats]) -> Floats:

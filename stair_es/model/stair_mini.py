@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,13 +20,10 @@ from PIL import Image
 from stair_es.config import Home
 from stair_es.errors import ModelError
 from stair_es.model import minilm_files, stair_mini_files
-from stair_es.model.detector import Detector, load_detector
 from stair_es.model.drawing_gate import DrawingGate
-from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec, OfCard, check_known
-from stair_es.model.image_network import ImageNetwork, Seen, load_network
 from stair_es.model.minilm import MAX_TOKENS, MiniLM
-from stair_es.model.stair_encoder import sparse
+from stair_es.model.sparse_rows import sparse
 from stair_es.model.stair_mini_files import Doubles, Mini
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.model.stair_numpy import NumpyHeads
@@ -34,6 +31,10 @@ from stair_es.model.stop_words import load_stop_words
 from stair_es.model.whole_words import Spotted, place_words
 from stair_es.model.wordpiece import Vocabulary, Written, load_vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.detector import Detector
+    from stair_es.model.image_network import ImageNetwork, Seen
 
 _UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
 
@@ -101,6 +102,8 @@ class StairMini(OfCard):
                 f"{self._card.name} wants uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
+        from stair_es.model.efficientnet import SIZE_PX  # imports onnx: not for texts
+
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)
         return Looked(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
 
@@ -269,10 +272,14 @@ class StairMini(OfCard):
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
+        from stair_es.model.image_network import load_network  # imports onnx: not for texts
+
         return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _detector(self) -> Detector:
+        from stair_es.model.detector import load_detector  # imports onnx: not for texts
+
         return load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property

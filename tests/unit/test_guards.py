@@ -97,3 +97,13 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_texts_load_nothing_that_images_need() -> None:
+    code = (
+        "import sys\nfrom stair_es.model import catalogue\nfrom stair_es.model.encoder import ModelSpec\n"
+        "catalogue.load(ModelSpec(name='stair-mini', text_tower='table')).encode_texts(['a kitten'])\n"
+        "print(sorted({'onnx', 'onnxruntime', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

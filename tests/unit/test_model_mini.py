@@ -187,7 +187,7 @@ class Counting:
 
 def test_the_network_runs_once_for_an_image(mini: StairMini, pixels_BHWC: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     counting = Counting(mini.image_network)
-    monkeypatch.setattr("stair_es.model.stair_mini.load_network", lambda backend, threads, precision: counting)
+    monkeypatch.setattr("stair_es.model.image_network.load_network", lambda backend, threads, precision: counting)
     assert StairMini(LIGHT).encode_images(pixels_BHWC) == mini.encode_images(pixels_BHWC)
     assert counting.seen == len(pixels_BHWC)
 
@@ -205,8 +205,8 @@ class Clueless:
 
 
 def test_clueless_networks_still_give_words(monkeypatch: pytest.MonkeyPatch, pixels_BHWC: Pixels) -> None:
-    for name in ("load_network", "load_detector"):
-        monkeypatch.setattr(f"stair_es.model.stair_mini.{name}", lambda backend, threads, precision: Clueless())
+    for name in ("image_network.load_network", "detector.load_detector"):
+        monkeypatch.setattr(f"stair_es.model.{name}", lambda backend, threads, precision: Clueless())
     assert all(StairMini(LIGHT).encode_images(pixels_BHWC))
 
 
