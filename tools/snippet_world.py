@@ -22,9 +22,11 @@ import trustme
 from dashboards_server import DashboardsServer
 from gate_proxy import Asked, GateProxy, Said
 from moto.server import ThreadedMotoServer
-from tiny_stair import checkpoint, config
 
 from stair_es.config import Home
+from stair_es.model import minilm_files, stair_checkpoint, stair_mini_files
+from stair_es.model.stair_config import TOKENIZER_FILE
+from stair_es.model.stair_tokens import load_tokenizer
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
@@ -187,8 +189,13 @@ def _picture(clone: Path) -> None:
 
 
 def _model(clone: Path) -> None:
-    """`models/ours`: a tiny model of one's own, with random weights."""
-    checkpoint(clone / "models" / "ours", replace(config(), name="ours"))
+    """`models/ours`: a model of one's own as `stair-es train` leaves it; stair-mini's heads alone."""
+    mini = stair_mini_files.read()
+    heads = {name: array for name, array in mini.arrays.items() if name.startswith(("image.", "text."))}
+    tokenizer = load_tokenizer(minilm_files.ensure(Home.from_env().models) / TOKENIZER_FILE)
+    stair_checkpoint.save(
+        clone / "models" / "ours", replace(mini.config, name="ours"), tokenizer, heads, "# ours\n", mini.vocabulary
+    )
 
 
 FIXTURES: dict[str, Callable[[Path], Any]] = {
