@@ -22,6 +22,7 @@ import trustme
 from dashboards_server import DashboardsServer
 from gate_proxy import Asked, GateProxy, Said
 from moto.server import ThreadedMotoServer
+from snippet_pages import blocks, commands
 
 from stair_es.config import Home
 from stair_es.model import minilm_files, stair_checkpoint, stair_mini_files
@@ -31,6 +32,8 @@ from stair_es.model.stair_tokens import load_tokenizer
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "examples" / "photos"
 _TIMEOUT_S = 60
+_FEW = 6
+"""Photos of a page that shows none, besides those that it names."""
 _REGION = "eu-central-1"
 _CLONE = ("examples", "pipelines", "mappings", "deploy", "docs", "docker-compose.yml")
 """What pages use of a clone: copied, so that no page changes ours."""
@@ -141,8 +144,12 @@ def _fill_store(endpoint: str) -> None:
     store.close()
 
 
-def home(folder: Path) -> Path:
+def home(folder: Path, text: str) -> Path:
     """Make a home below `folder`: `~/Pictures`, the models that this machine has, and a clone, in which commands run.
+
+    Args:
+        folder: That of the user.
+        text: Of the page. One that shows what is found among all photos has them all in `~/Pictures`; another one a few.
 
     Returns:
         The clone.
@@ -154,17 +161,26 @@ def home(folder: Path) -> Path:
     (folder / ".curlrc").write_text("fail-with-body\n")  # an answer that is an error fails the page
     (folder / ".search").write_text("a-password\n")
     (folder / ".search").chmod(0o600)
-    photos = [*PHOTOS.glob("*.jpg")]
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    few = photos if _needs_all_photos(text) else [each for each in photos if each in photos[:_FEW] or each.stem in text]
     clone = folder / "stair-es"
-    for where in (folder / "Pictures", clone / "photos"):
+    for where, there in ((folder / "Pictures", few), (clone / "photos", photos)):
         where.mkdir(parents=True)
-        for photo in photos:
+        for photo in there:
             shutil.copy2(photo, where)
     for name in _CLONE:
         kind = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         kind(ROOT / name, clone / name)
     shutil.copy2(PHOTOS / "tabby-cat.jpg", clone / "some.jpg")
     return clone
+
+
+def _needs_all_photos(text: str) -> bool:
+    """Return whether a page shows photos that are found, or looks for words that nearly all have."""
+    if "--flat" in text:
+        return True
+    console = [block for block in blocks(text) if block.language == "console"]
+    return any(".jpg" in line for block in console for command in commands(block) for line in command.shown)
 
 
 def _table(clone: Path) -> None:

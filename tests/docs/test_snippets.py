@@ -125,7 +125,7 @@ def _try(page: Path, worlds: SimpleQueue[World], folder: Path) -> None:
     logs, user = folder / "logs", folder / "anna"
     for each in (logs, user):
         each.mkdir()
-    clone = home(user)
+    clone = home(user, text)
     furnish(clone, text)
     world = worlds.get()
     try:
