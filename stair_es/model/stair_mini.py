@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import threading
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -254,11 +256,12 @@ class StairMini(OfCard):
 
     def _find_unknown(self, text: str, spotted: Sequence[Spotted]) -> list[str]:
         """Return the words of a text that aren't in the vocabulary, nor stop words, each once."""
-        taken = [(each.begin, each.end) for each in spotted]
+        begins = [each.begin for each in spotted]  # ascending
+        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # by the first 0, 1, 2, ... of them
         found = (
             match[0].lower()
             for match in _UNKNOWN_WORD.finditer(text)
-            if not any(begin <= match.start() and match.end() <= end for begin, end in taken)
+            if match.end() > reached[bisect_right(begins, match.start())]
         )
         return [word for word in dict.fromkeys(found) if word not in self._stop_words]
 
