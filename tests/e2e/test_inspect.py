@@ -46,6 +46,14 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
     client.close()
 
 
+@pytest.fixture(scope="module")
+def vectors(environment: dict[str, str]) -> dict[str, dict[str, float]]:
+    """URI -> words, by the script that encodes without a cluster."""
+    command = [STAIR_ES, "encode", *sorted(PHOTOS.glob("*.jpg")), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
+    return {one["uri"]: one["tokens"] for one in map(json.loads, done.stdout.splitlines())}
+
+
 @pytest.fixture
 def run(environment: dict[str, str], tmp_path: Path) -> Run:
     def script(*arguments: str | Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
@@ -68,13 +76,6 @@ def answer(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:  # noq
     return json.loads(done.stdout)
 
 
-def vectors(run: Run) -> dict[str, dict[str, float]]:
-    """URI -> words, by the script that encodes without a cluster."""
-    done = run("encode", *sorted(PHOTOS.glob("*.jpg")), "--json")
-    assert done.returncode == 0, done.stderr
-    return {one["uri"]: one["tokens"] for one in map(json.loads, done.stdout.splitlines())}
-
-
 def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
     asked = [document_id(CAT.as_uri()), CAT.as_uri(), str(CAT), f"file://localhost{CAT}"]
     done = run("inspect", *asked, "--json")
@@ -89,8 +90,8 @@ def test_an_id_a_uri_and_a_path_are_one_image(run: Run) -> None:
     assert not {"tokens", "thumbnail"} & set(found[0]["fields"])
 
 
-def test_the_words_as_bars(run: Run) -> None:
-    count = len(json.loads(run("encode", CAT, "--json").stdout)["tokens"])
+def test_the_words_as_bars(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+    count = len(vectors[CAT.as_uri()])
     done = run("inspect", CAT, "-k", "2")
     assert done.returncode == 0, done.stderr
     path, *bars, rest, together = done.stdout.splitlines()[:5]
@@ -188,8 +189,8 @@ def on_a_terminal(command: list[str | Path], environment: dict[str, str]) -> str
     return out.decode()
 
 
-def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run) -> None:
-    found, images = answer(run("words", "--json", *FLAT)), vectors(run)
+def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+    found, images = answer(run("words", "--json", *FLAT)), vectors
     assert (found["documents"], found["images"], found["missed"], found["without_uri"]) == (40, 40, 0, 0)
     assert {row["word"] for row in found["words"]} == {word for image in images.values() for word in image}
     for row in found["words"]:
@@ -203,8 +204,8 @@ def test_the_figures_of_the_words_are_those_of_the_encoded_photos(run: Run) -> N
     assert found["dead"]["count"] == found["dead"]["words_in_it"] - found["distinct"]
 
 
-def test_a_table_a_csv_and_the_dead(run: Run) -> None:
-    images = list(vectors(run).values())
+def test_a_table_a_csv_and_the_dead(run: Run, vectors: dict[str, dict[str, float]]) -> None:
+    images = list(vectors.values())
     table = run("words", "-k", "2", *FLAT)
     assert table.stdout.startswith(f"{INDEX}: 40 images, {sum(map(len, images)) / 40:.1f} words an image")
     assert "stop-word candidates" in table.stdout
