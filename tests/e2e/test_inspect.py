@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-import tiny_stair
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import document_id
@@ -120,11 +119,15 @@ def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, t
 def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
     found = answer(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"same": True, "differences": [], "reasons": []}
-    tiny = tiny_stair.checkpoint(tmp_path / "tiny")
-    other = answer(run("inspect", document_id(CAT.as_uri()), "--compare", "--json", "--model", tiny))
+    info = tmp_path / "site" / "example-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[stair_es.encoders]\ncolours = stair_es_example.colours:KIND\n")
+    path = os.pathsep.join(map(str, (info.parent, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
+    asked = ("inspect", document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
+    other = answer(run(*asked, PYTHONPATH=path))
     assert other["compare"]["same"] is False
-    of_tiny = catalogue.resolve(str(tiny)).model_id
-    assert [MODEL in reason and of_tiny in reason for reason in other["compare"]["reasons"]] == [True]
+    assert [MODEL in reason and "colours-1" in reason for reason in other["compare"]["reasons"]] == [True]
     shown = run("inspect", CAT, "--compare", "-k", "1").stdout
     assert f"the stored words are those that {MODEL} gives the file now" in shown
 
