@@ -47,7 +47,8 @@ class Injected:
             for name, (kind, default) in self._options.items()
             if name not in own.parameters
         ]
-        with_options.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-        annotations = {name: kind for name, (kind, _) in self._options.items()}
-        with_options.__annotations__ = {**command.__annotations__, **annotations}
+        parameters = [*own.parameters.values(), *added]
+        with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        # Not those of the command, which are text: Typer would evaluate each twice.
+        with_options.__annotations__ = {each.name: each.annotation for each in parameters}
         return with_options
