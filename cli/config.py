@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 from stair_es.profiles import SECRETS, default_path
-from stair_es.ray_session import mask_address
 from stair_es.urls import MASK, mask_urls
 
 from . import settings
@@ -78,6 +77,8 @@ def _mask(name: str, value: Any) -> Any:  # noqa: ANN401
     if name.endswith("url"):
         return mask_urls(str(value))
     if name == "ray_address":
+        from stair_es.ray_session import mask_address
+
         return mask_address(str(value))
     if name in _SECRET_FILES and not os.path.isfile(str(value)):  # noqa: PTH113  Path.is_file raises for what is too long
         return f"{MASK} (no such file)"

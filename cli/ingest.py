@@ -14,7 +14,6 @@ from . import options, telemetry
 from .ingest_report import print_dry_run, print_report, say_default_model
 from .json_log import lines_are_json
 from .output import emit_json, note, tell_failure_as_json
-from .progress import books_progress
 from .retry import build_retry_command, check_index
 
 if TYPE_CHECKING:
@@ -381,6 +380,8 @@ def _run(
     opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool, said: dict[str, Any], observer: Observer
 ) -> Report:
     from stair_es.ingest.run import ingest as run
+
+    from .progress import books_progress
 
     kept: list[Books] = []
 

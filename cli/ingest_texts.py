@@ -15,7 +15,6 @@ from .ingest import words_option
 from .ingest_report import print_end
 from .json_log import lines_are_json
 from .output import emit_json, note, stdout, tell_failure_as_json
-from .progress import books_progress
 
 if TYPE_CHECKING:
     from stair_es.ingest.report import Books, Report
@@ -121,6 +120,8 @@ def _duplicates(report: Report) -> int:
 
 def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict[str, Any]) -> Report:
     from stair_es.ingest.texts import ingest_texts as run
+
+    from .progress import books_progress
 
     kept: list[Books] = []
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from . import options
 from .output import emit_json, stdout
 
@@ -45,6 +43,8 @@ def plugins(as_json: options.Json = False) -> None:
 
     `stair-es plugins --json | jq '.plugins[] | select(.package != "stair-es")'`
     """
+    from rich.table import Table
+
     from stair_es.plugins import API_VERSION, GROUPS, found
 
     rows = [_row(plugin) for group in GROUPS for plugin in found(group)]
