@@ -131,7 +131,7 @@ def test_a_failed_run_says_so_as_json_too(stair_es: Run) -> None:
     assert "no search cluster answers" in _last_json(done)["error"]
 
 
-@pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["node"], ["node", "up"]])
+@pytest.mark.parametrize("command", [[], ["ingest"], ["search"], ["encode"], ["query"], ["explain"], ["node"], ["node", "up"]])
 def test_help_has_examples(stair_es: Run, command: list[str]) -> None:
     done = stair_es(*command, "--help")
     assert done.returncode == 0
