@@ -257,7 +257,7 @@ class StairMini(OfCard):
     def _find_unknown(self, text: str, spotted: Sequence[Spotted]) -> list[str]:
         """Return the words of a text that aren't in the vocabulary, nor stop words, each once."""
         begins = [each.begin for each in spotted]  # ascending
-        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # by the first 0, 1, 2, ... of them
+        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # where the first 0, 1, 2, ... of them end
         found = (
             match[0].lower()
             for match in _UNKNOWN_WORD.finditer(text)

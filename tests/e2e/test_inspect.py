@@ -48,7 +48,7 @@ def environment(node_url: str) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def vectors(environment: dict[str, str]) -> dict[str, dict[str, float]]:
     """URI -> words, by the script that encodes without a cluster."""
-    command = [STAIR_ES, "encode", *sorted(PHOTOS.glob("*.jpg")), "--json"]
+    command: list[str | Path] = [STAIR_ES, "encode", *sorted(PHOTOS.glob("*.jpg")), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, env=environment)
     return {one["uri"]: one["tokens"] for one in map(json.loads, done.stdout.splitlines())}
 
