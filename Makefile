@@ -26,6 +26,8 @@ demo: $(VENV)/.installed
 # BLAS threads spin while they wait, and would take the cores that the tests of the other worker need.
 test: export OMP_NUM_THREADS := 1
 test: export OPENBLAS_NUM_THREADS := 1
+# The installation compiles nothing: what is imported is compiled once, unless the machine forbids it, and then by every process.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.installed-test browser
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
