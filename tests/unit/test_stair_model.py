@@ -17,8 +17,8 @@ from stair_es.errors import ModelError
 from stair_es.eval.dense import DenseEncoder, dense_of
 from stair_es.model import catalogue, stair_heads
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
-from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.sparse_rows import sparse
+from stair_es.model.stair import Stair, TextBatch
 from stair_es.types import SparseVector
 
 ALIKE = 1.01e-5
