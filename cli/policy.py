@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,13 +81,15 @@ def plan(
     file: Annotated[Path, _File],
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    samples: Annotated[int, typer.Option("--samples", min=0, help="How many documents to show before and after.")] = 3,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="How many documents to show before and after: those that change most.")
+    ] = 3,
     ids: Annotated[
         Path | None, typer.Option("--ids", dir_okay=False, help="JSONL for the id, URI and rules of each document that changes.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say what a policy would change, and change nothing: how many documents by each rule, and some of them in full.
+    """Say what a policy would change, and change nothing: how many documents by each rule, and those that change most.
 
     It reads the words of every document that the policy may change.
 
@@ -97,16 +99,15 @@ def plan(
 
     `stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10`
     """
-    from stair_es.cluster.steer_plan import Plan, changes
+    from stair_es.cluster.steer_plan import Change, Plan, add_sample, changes
     from stair_es.policy_file import read
 
-    policy, counted, shown = read(file), Plan(), list[Any]()
+    policy, counted, shown = read(file), Plan(), list[Change]()
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
     with _steering(index, url) as steering, document_progress() as progress, opened as out:
         place = steering.places()[0]
         for change in changes(steering.client, steering.connection, place, policy, counted, progress):
-            if len(shown) < samples:
-                shown.append(change)
+            add_sample(shown, change, samples)
             if out:
                 _write_id(out, change)
     if as_json:

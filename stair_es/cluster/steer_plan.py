@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -47,6 +48,11 @@ class Change:
         before, after = self.before.to_dict(), self.after.to_dict()
         names = [*before, *(word for word in after if word not in before)]
         return {word: (before.get(word), after.get(word)) for word in names if before.get(word) != after.get(word)}
+
+    @property
+    def difference(self) -> float:
+        """How much weight the words that differ lose or gain, added up."""
+        return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.words.values())
 
 
 @dataclass(kw_only=True)
@@ -98,6 +104,12 @@ def changes(
             plan.rules.update(change.rules)
             yield change
         progress(plan.examined, total)
+
+
+def add_sample(samples: list[Change], change: Change, most: int) -> None:
+    """Keep, of all changes that are added, the `most` with the largest difference; those that are equal, by their ids."""
+    insort(samples, change, key=lambda each: (-each.difference, each.id))
+    del samples[most:]
 
 
 def _change(hit: Mapping[str, Any], policy: WordPolicy | None) -> Change | None:

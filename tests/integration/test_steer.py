@@ -563,7 +563,7 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     policy = WordPolicy(name="quiet", mute=("cat",), cap={"dog": 0.125})
     (file := tmp_path / "quiet.json").write_text(json.dumps(policy.to_json()))
     opened = cluster.open()
-    cluster.write({"1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25}), "2": SparseVector.from_mapping({"cat": 0.5})})
+    cluster.write({"2": SparseVector.from_mapping({"cat": 0.5}), "1": SparseVector.from_mapping({"cat": 0.5, "dog": 0.25})})
     cluster.stored()  # refreshed: a plan sees what a search sees
     assert "no policy" in run("show")
     shown = run("plan", str(file), "--ids", str(tmp_path / "ids.jsonl"))
@@ -572,7 +572,9 @@ def test_the_commands(cluster: Cluster, tmp_path: Path) -> None:
     ids = [json.loads(line) for line in (tmp_path / "ids.jsonl").read_text().splitlines()]
     assert {line["id"]: line["rules"] for line in ids} == {"1": ["mute cat", "cap dog"], "2": ["mute cat"]}
     planned = json.loads(run("plan", str(file), "--json", "--samples", "1"))
-    assert (planned["changed"], planned["rules"], len(planned["samples"])) == (2, {"mute cat": 2, "cap dog": 1}, 1)
+    assert (planned["changed"], planned["rules"]) == (2, {"mute cat": 2, "cap dog": 1})
+    assert [sample["id"] for sample in planned["samples"]] == ["1"]  # which changes most: a word goes, another one is capped
+    assert json.loads(run("plan", str(file), "--json", "--samples", "0"))["samples"] == []
     assert "applied: 2 changed, 0 unchanged, 0 failed of 2 documents" in run("apply", str(file))
     [again] = json.loads(run("apply", "--json"))
     assert again == {"index": opened.name, "examined": 0, "changed": 0, "unchanged": 0, "failed": [], "words_index": None}
