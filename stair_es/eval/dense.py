@@ -14,7 +14,7 @@ import numpy as np
 from stair_es.model import stair_mini_files
 from stair_es.model.encoder import Encoder
 from stair_es.model.minilm import softmax
-from stair_es.model.stair_mini import Looked, Read, StairMini
+from stair_es.model.stair_mini import ImageOutputs, StairMini, TextOutputs
 from stair_es.types import Floats, Pixels, SparseVector
 
 CONSE_CLASSES = 10
@@ -40,24 +40,24 @@ class ConseEncoder:
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
         """An image is the mean of its 10 likeliest classes' embeddings."""
-        return self._dense_images(self._encoder.look_at(pixels_BHWC))
+        return self._dense_images(self._encoder.run_image_network(pixels_BHWC))
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
         """The text network's embedding."""
-        return _dense_texts(self._encoder.read_texts(texts))
+        return _dense_texts(self._encoder.run_text_network(texts))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
         """Return words and dense vectors of images; the network that both are made of runs once."""
-        looked = self._encoder.look_at(pixels_BHWC)
-        return self._encoder.encode_looks(looked), self._dense_images(looked)
+        outputs = self._encoder.run_image_network(pixels_BHWC)
+        return self._encoder.encode_image_outputs(outputs), self._dense_images(outputs)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
         """Return words and dense vectors of texts; the network that both are made of runs once."""
-        reads = self._encoder.read_texts(texts)
-        return self._encoder.encode_reads(texts, reads), _dense_texts(reads)
+        outputs = self._encoder.run_text_network(texts)
+        return self._encoder.encode_text_outputs(texts, outputs), _dense_texts(outputs)
 
-    def _dense_images(self, looked: Looked) -> Floats:
-        return np.stack([_conse(logits_K, self._classes) for logits_K in looked.seen.logits_BK])
+    def _dense_images(self, outputs: ImageOutputs) -> Floats:
+        return np.stack([_conse(logits_K, self._classes) for logits_K in outputs.seen.logits_BK])
 
     @cached_property
     def _classes(self) -> Floats:
@@ -76,8 +76,8 @@ def dense_of(encoder: Encoder) -> DenseEncoder | None:
     return ConseEncoder(encoder) if isinstance(encoder, StairMini) else None
 
 
-def _dense_texts(reads: Sequence[Read]) -> Floats:
-    return np.stack([read.embedding_D for read in reads])
+def _dense_texts(outputs: Sequence[TextOutputs]) -> Floats:
+    return np.stack([each.embedding_D for each in outputs])
 
 
 def _conse(logits_K: Floats, embeddings_KD: Floats) -> Floats:

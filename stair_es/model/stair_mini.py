@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
 
 
-class Looked(NamedTuple):
+class ImageOutputs(NamedTuple):
     """Images and what the classifier makes of them."""
 
     pixels_BHWC: Pixels
@@ -50,7 +50,7 @@ class Looked(NamedTuple):
     seen: Seen
 
 
-class Read(NamedTuple):
+class TextOutputs(NamedTuple):
     """What the text network makes of a text."""
 
     written: Written
@@ -89,10 +89,10 @@ class StairMini(OfCard):
             ModelError: The pixels have another shape or type than `image_spec` says, or a network can't be loaded.
             MissingExtra: The torch backend was asked for and isn't installed.
         """
-        return self.encode_looks(self.look_at(pixels_BHWC))
+        return self.encode_image_outputs(self.run_image_network(pixels_BHWC))
 
-    def look_at(self, pixels_BHWC: Pixels) -> Looked:
-        """Return what the classifier makes of images, for `encode_looks` and for what else is made of it.
+    def run_image_network(self, pixels_BHWC: Pixels) -> ImageOutputs:
+        """Return what the classifier makes of images, for `encode_image_outputs` and for what else is made of it.
 
         Raises:
             ModelError: As `encode_images`.
@@ -107,16 +107,16 @@ class StairMini(OfCard):
         from stair_es.model.efficientnet import SIZE_PX  # imports onnx: not for texts
 
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)
-        return Looked(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
+        return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
 
-    def encode_looks(self, looked: Looked) -> list[SparseVector]:
-        """Return what `encode_images` does, of images that were looked at.
+    def encode_image_outputs(self, outputs: ImageOutputs) -> list[SparseVector]:
+        """Return what `encode_images` does, of images that the classifier has seen.
 
         Raises:
             ModelError: The detector can't be loaded.
         """
-        seen, scores_BO = looked.seen, self.detector.detect(looked.pixels_BHWC)
-        rows = zip(looked.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
+        seen, scores_BO = outputs.seen, self.detector.detect(outputs.pixels_BHWC)
+        rows = zip(outputs.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
         return [self._sparse(self._image(*row)) for row in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
@@ -127,17 +127,17 @@ class StairMini(OfCard):
         """
         return [self._sparse(self._text(text)) for text in texts]
 
-    def read_texts(self, texts: Sequence[str]) -> list[Read]:
-        """Return what the text network makes of each text, for `encode_reads` and for what else is made of it.
+    def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
+        """Return what the text network makes of each text, for `encode_text_outputs` and for what else is made of it.
 
         Raises:
             ModelError: The text network can't be fetched or loaded.
         """
-        return [self._read(text) for text in texts]
+        return [self._run_text(text) for text in texts]
 
-    def encode_reads(self, texts: Sequence[str], reads: Sequence[Read]) -> list[SparseVector]:
-        """Return what `encode_texts` does, of texts that were read."""
-        return [self._sparse(self._text(text, read)) for text, read in zip(texts, reads, strict=True)]
+    def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
+        """Return what `encode_texts` does, of texts that the text network has seen."""
+        return [self._sparse(self._text(text, each)) for text, each in zip(texts, outputs, strict=True)]
 
     def spell(self, word: str) -> tuple[str, ...]:
         """Return the words of the vocabulary that a word as people write it stands for; see `Speller`."""
@@ -206,8 +206,8 @@ class StairMini(OfCard):
                 sure_O[thing] = blend.object_share * scores_O[thing] + blend.class_share * known
         return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
 
-    def _text(self, text: str, read: Read | None = None) -> Doubles:
-        """Return the weights [V] of a text, read already or not; all 0 if it says nothing."""
+    def _text(self, text: str, outputs: TextOutputs | None = None) -> Doubles:
+        """Return the weights [V] of a text, all 0 if it says nothing; `outputs` is what the text network made of it already."""
         mini, blend = self._mini, self._mini.blend
         spotted = [each for each in mini.vocabulary.spot(text) if text[each.begin : each.end].lower() not in self._stop_words]
         unknown = self._find_unknown(text, spotted)
@@ -219,7 +219,7 @@ class StairMini(OfCard):
                 own_V = np.maximum(own_V, blend.text_near_known * self._near_token(word))
             learned_V = self._learned_alone(spotted)
         else:
-            own_V, learned_V = self._understand(read or self._read(text), spotted, own_V)
+            own_V, learned_V = self._understand(outputs or self._run_text(text), spotted, own_V)
         return unit(keep_top(unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
     def _own(self, spotted: Sequence[Spotted], unknown: Sequence[str]) -> Doubles:
@@ -230,21 +230,21 @@ class StairMini(OfCard):
         own_V[[each.place for each in spotted]] = 1.0
         return own_V
 
-    def _read(self, text: str) -> Read:
+    def _run_text(self, text: str) -> TextOutputs:
         with self._lock:
             network = self._text_network
         written = self._tokens.encode_with_offsets(text, MAX_TOKENS)
-        return Read(written, network.states(written.ids))
+        return TextOutputs(written, network.states(written.ids))
 
-    def _understand(self, read: Read, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
+    def _understand(self, outputs: TextOutputs, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
         """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
-        mini, blend, embedding_D = self._mini, self._mini.blend, read.embedding_D
+        mini, blend, embedding_D = self._mini, self._mini.blend, outputs.embedding_D
         nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
         near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
         about_K = softmax((mini.arrays["embeddings.classes_KD"] @ embedding_D).astype(np.float64) / blend.text_temperature)
         classes_V = keep_top(mini.classes.mix(about_K) * np.sqrt(self._rarity), blend.text_class_words)
-        places = place_words(spotted, read.written.offsets)
-        learned_V = unit(_there(self._heads.of_states(read.states_LD, np.array(places, np.int64))[0]).astype(np.float64))
+        places = place_words(spotted, outputs.written.offsets)
+        learned_V = unit(_there(self._heads.of_states(outputs.states_LD, np.array(places, np.int64))[0]).astype(np.float64))
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 
     def _learned_alone(self, spotted: Sequence[Spotted]) -> Doubles:
