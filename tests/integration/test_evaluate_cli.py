@@ -9,14 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from commands_here import CommandHere
 from opensearchpy import OpenSearch
-from stair_es.cli.main import app
-from typer.testing import CliRunner, Result
 
-from stair_es.errors import StairError
 from stair_es.model import stair_mini_files
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
@@ -84,31 +81,11 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     assert "isn't JSON" in json.loads(wrong.stdout)["error"]
 
 
-class Alone:
-    """`stair-es evaluate`, in this process, where there is no cluster, and none can be started."""
-
-    def run(self, *arguments: str | Path) -> Result:
-        environment = {"STAIR_ES_MODEL": "stair-mini", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}
-        return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], env=environment)
-
-    def output(self, *arguments: str | Path) -> str:
-        done = self.run(*arguments)
-        assert done.exit_code == 0, (done.exception, done.output)
-        return done.stdout
-
-    def json(self, *arguments: str | Path) -> Any:  # noqa: ANN401  JSON
-        return json.loads(self.output(*arguments, "--json"))
-
-    def error(self, *arguments: str | Path) -> StairError:
-        done = self.run(*arguments)
-        assert isinstance(done.exception, StairError), (done.exception, done.output)
-        return done.exception
-
-
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alone:
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandHere:
+    """Run `stair-es evaluate` where there is no cluster, and none can be started."""
     monkeypatch.chdir(tmp_path)
-    return Alone()
+    return CommandHere({"STAIR_ES_MODEL": "stair-mini", "STAIR_ES_URL": "http://127.0.0.1:9", "COLUMNS": "100"}, "evaluate")
 
 
 def layout(root: Path) -> Path:
@@ -121,7 +98,7 @@ def layout(root: Path) -> Path:
     return root
 
 
-def test_retrieval_of_a_coco_set_without_a_cluster(alone: Alone, tmp_path: Path) -> None:
+def test_retrieval_of_a_coco_set_without_a_cluster(alone: CommandHere, tmp_path: Path) -> None:
     names = {1: "tabby-cat.jpg", 2: "espresso.jpg", 3: "two-spaniels.jpg"}
     texts = ((1, "a cat"), (1, "a tabby cat looks"), (2, "a cup of coffee"), (3, "two dogs"), (3, "brown dogs in a kennel"))
     coco = {
@@ -130,52 +107,52 @@ def test_retrieval_of_a_coco_set_without_a_cluster(alone: Alone, tmp_path: Path)
     }
     (tmp_path / "captions_val2017.json").write_text(json.dumps(coco))
     call = ("retrieval", "captions_val2017.json", "--images", PHOTOS, "--exact", "--text-tower", "table")
-    found = alone.json(*call)
+    found = alone.read_json(*call)
     assert (found["form"], found["images"], found["texts"], found["cluster"]) == ("COCO", 3, 5, None)
     stair = found["rows"][0]
     assert (stair["method"], stair["model"], stair["exact"]["hit"]["1"]) == ("STAIR", "stair-mini-2", 1.0)
     assert stair["engine"] == {"missing": "no cluster was asked (--exact)"}
-    assert alone.error(*call, "--keep").exit_code == 2
-    assert "no-such.jsonl" in str(alone.error("retrieval", "no-such.jsonl", "--exact"))
-    unknown = alone.error(*call, "--against", "nobody")
+    assert alone.read_error(*call, "--keep").exit_code == 2
+    assert "no-such.jsonl" in str(alone.read_error("retrieval", "no-such.jsonl", "--exact"))
+    unknown = alone.read_error(*call, "--against", "nobody")
     assert unknown.exit_code == 2
     assert "nobody" in str(unknown)
 
 
-def test_a_folder_of_classes(alone: Alone, tmp_path: Path) -> None:
+def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
     layout(tmp_path / "pets")
     (tmp_path / "names.txt").write_text("n1 cat, tabby\nn2 dog\nn3 coffee\n")
     (tmp_path / "prompts.txt").write_text("a photo of a {}\n\n{}\n")
     light = ("--text-tower", "table")
-    found = alone.json("zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light)
+    found = alone.read_json("zero-shot", "pets", "--classes", "names.txt", "--prompts", "prompts.txt", "--out", "report", *light)
     assert found["prompts"] == ["a photo of a {}", "{}"]
     assert found["rows"] == [
         {"vectors": "words", "model": "stair-mini-2", "images": 4, "top1": 1.0, "top5": 1.0, "mean_class": 1.0}
     ]
     assert found == json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert "| words   | stair-mini-2 |" in (tmp_path / "report" / "evaluation.md").read_text()
-    [row] = alone.json("words", "pets", "--classes", "names.txt", *light)["rows"]
+    [row] = alone.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(stair_mini_files.read().vocabulary), 1.0)
-    refused = alone.error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
+    refused = alone.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
     assert "--classes belongs to a folder of classes" in str(refused)
-    probed = alone.json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
+    probed = alone.read_json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
     assert probed["rows"][0]["top1"] == 1.0
-    wrong = alone.error("probe", "pets", *light)
+    wrong = alone.read_error("probe", "pets", *light)
     assert (wrong.exit_code, wrong.message) == (2, "no such folder: pets/train")
 
 
-def test_what_captions_and_folders_cost(alone: Alone, tmp_path: Path) -> None:
+def test_what_captions_and_folders_cost(alone: CommandHere, tmp_path: Path) -> None:
     table = ("--text-tower", "table")
-    shown = alone.output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
+    shown = alone.read_output("sparsity", PHOTOS / "captions.jsonl", "--limit", "5", *table)
     assert "| words   | stair-mini-2 | texts -> images  |" in shown
-    assert alone.json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["most"] <= 64
+    assert alone.read_json("sparsity", PHOTOS, "--limit", "3")["rows"][0]["items"]["images"]["most"] <= 64
     for name, text in (("red", "a cat"), ("blue", "two dogs")):  # folders like those of classes, with captions in them
         (tmp_path / "both" / name).mkdir(parents=True)
         shutil.copy(PHOTOS / "tabby-cat.jpg", tmp_path / "both" / name / "photo.jpg")
         (tmp_path / "both" / name / "photo.txt").write_text(text)
-    assert "Whether a word of an image's captions" in alone.output("words", "both", *table)
+    assert "Whether a word of an image's captions" in alone.read_output("words", "both", *table)
     (tmp_path / "both" / "metadata.jsonl").write_text('{"file_name": "gone.jpg", "text": "a cat"}')
-    refused = alone.error("sparsity", "both")  # and isn't taken for a folder of images without a word
+    refused = alone.read_error("sparsity", "both")  # and isn't taken for a folder of images without a word
     assert "no image with a caption" in str(refused)
-    shown = alone.output("words", PHOTOS / "captions.jsonl", "--limit", "8", *table)
+    shown = alone.read_output("words", PHOTOS / "captions.jsonl", "--limit", "8", *table)
     assert "Whether a word of an image's captions" in shown

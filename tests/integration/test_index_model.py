@@ -6,20 +6,17 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import tiny_sparse
+from commands_here import CommandHere
 from hub_server import Hub, environment, serving
-from stair_es.cli.main import app
 from tiny_checkpoints import d2s_config, d2s_weights, vdr_config, vdr_weights, write
-from typer.testing import CliRunner, Result
 from warm_commands import run_warm
 
 from stair_es.config import DEFAULT_MODEL
-from stair_es.errors import StairError
 from stair_es.model import catalogue
 from stair_es.model.used_folders import remember_folder
 
@@ -44,29 +41,10 @@ def run(node_url: str, index_name: str, tmp_path: Path) -> Run:
     return script
 
 
-@dataclass(frozen=True)
-class Here:
-    """The command in this process, which learns of node and index from the environment: for models that no hub is asked for."""
-
-    environment: dict[str, str | None]
-
-    def run(self, *arguments: str, **more: str) -> Result:
-        return CliRunner().invoke(app, arguments, env={**self.environment, **more})
-
-    def json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
-        done = self.run(*arguments, "--json")
-        assert done.exit_code == 0, (done.exception, done.output)
-        return json.loads(done.stdout)
-
-    def error(self, *arguments: str, **more: str) -> StairError:
-        done = self.run(*arguments, **more)
-        assert isinstance(done.exception, StairError), (done.exception, done.output)
-        return done.exception
-
-
 @pytest.fixture
-def here(node_url: str, index_name: str) -> Here:
-    return Here({"STAIR_ES_MODEL": None, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name})
+def here(node_url: str, index_name: str) -> CommandHere:
+    """Run the command on the node and index, with models that no hub is asked for."""
+    return CommandHere({"STAIR_ES_MODEL": None, "STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name})
 
 
 @pytest.fixture
@@ -93,54 +71,54 @@ def make_index(client: OpenSearch, index: str, model_name: str, model: str = "un
     client.index(index=index, id="a", body={"tokens": {"dog": 1.0}, "uri": "file:///a.jpg"}, params={"refresh": "true"})
 
 
-def test_all_commands_that_ask_take_the_model_of_the_index(here: Here, folder: Path, index_name: str) -> None:
+def test_all_commands_that_ask_take_the_model_of_the_index(here: CommandHere, folder: Path, index_name: str) -> None:
     written = here.run("ingest", str(PHOTO), "--model", str(folder))
     assert written.exit_code == 0, written.output
     assert "real photographs" not in written.stderr  # a model was named
-    words = here.json("encode", "--text", "dog", "--index", index_name)["tokens"]
-    assert words == here.json("encode", "--text", "dog", "--model", str(folder))["tokens"]
-    [hit] = here.json("search", "dog")["hits"]
+    words = here.read_json("encode", "--text", "dog", "--index", index_name)["tokens"]
+    assert words == here.read_json("encode", "--text", "dog", "--model", str(folder))["tokens"]
+    [hit] = here.read_json("search", "dog")["hits"]
     assert {reason["feature"] for reason in hit["why"]} <= set(words)
-    clauses = here.json("query", "dog")["query"]["bool"]["should"]
+    clauses = here.read_json("query", "dog")["query"]["bool"]["should"]
     assert {clause["rank_feature"]["field"] for clause in clauses} == {f"tokens.{word}" for word in words}
-    assert here.json("explain", str(PHOTO), "dog")["rank"] == 1
+    assert here.read_json("explain", str(PHOTO), "dog")["rank"] == 1
 
     for refused in (
-        here.error("search", "dog", STAIR_ES_MODEL=DEFAULT_MODEL),
-        here.error("search", "dog", "--model", DEFAULT_MODEL),
-        here.error("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
+        here.read_error("search", "dog", STAIR_ES_MODEL=DEFAULT_MODEL),
+        here.read_error("search", "dog", "--model", DEFAULT_MODEL),
+        here.read_error("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
     ):
         assert refused.exit_code == 1
         assert "their dot products mean nothing" in refused.message
         assert f"Search with --model '{folder}'" in refused.remedy
 
 
-def test_the_fit_of_the_index_is_taken_with_its_model(here: Here, folder: Path, index_name: str) -> None:
+def test_the_fit_of_the_index_is_taken_with_its_model(here: CommandHere, folder: Path, index_name: str) -> None:
     """The tiny VDR crops by itself; the photograph isn't square."""
     written = here.run("ingest", str(PHOTO), "--model", str(folder), "--fit", "pad")
     assert written.exit_code == 0, written.output
     encode = ("encode", str(PHOTO))
-    padded, own = (here.json(*encode, "--model", str(folder), *fit) for fit in (("--fit", "pad"), ()))
+    padded, own = (here.read_json(*encode, "--model", str(folder), *fit) for fit in (("--fit", "pad"), ()))
     assert padded != own
-    assert here.json(*encode, "--index", index_name) == padded
-    assert here.json(*encode, "--index", index_name, "--model", str(folder)) == padded
-    assert here.json("search", "--image", str(PHOTO))["hits"]
-    assert here.json("inspect", str(PHOTO), "--compare")["compare"]
-    asked = here.json("query", "--image", str(PHOTO))
-    assert asked == here.json("query", "--image", str(PHOTO), "--model", str(folder), "--fit", "pad")
+    assert here.read_json(*encode, "--index", index_name) == padded
+    assert here.read_json(*encode, "--index", index_name, "--model", str(folder)) == padded
+    assert here.read_json("search", "--image", str(PHOTO))["hits"]
+    assert here.read_json("inspect", str(PHOTO), "--compare")["compare"]
+    asked = here.read_json("query", "--image", str(PHOTO))
+    assert asked == here.read_json("query", "--image", str(PHOTO), "--model", str(folder), "--fit", "pad")
     assert "index model" not in here.run("doctor", "--json").stdout
     for command in (("search", "dog"), (*encode, "--index", index_name)):
-        refused = here.error(*command, "--fit", "crop")
+        refused = here.read_error(*command, "--fit", "crop")
         assert refused.exit_code == 1
         assert f"--model '{folder}' --fit pad as it was then" in str(refused)
 
 
-def test_an_index_of_texts_names_its_tower(here: Here, tmp_path: Path, index_name: str) -> None:
+def test_an_index_of_texts_names_its_tower(here: CommandHere, tmp_path: Path, index_name: str) -> None:
     (tmp_path / "captions.txt").write_text("a red bus\n")
     written = here.run("ingest-texts", str(tmp_path / "captions.txt"), "--index", index_name, "--text-tower", "table")
     assert written.exit_code == 0, written.output
-    words = here.json("encode", "--text", "a dog", "--index", index_name)
-    assert words == here.json("encode", "--text", "a dog", "--text-tower", "table")
+    words = here.read_json("encode", "--text", "a dog", "--index", index_name)
+    assert words == here.read_json("encode", "--text", "a dog", "--text-tower", "table")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +213,7 @@ def test_query_goes_on_with_the_default_model_where_no_index_is(run: Run) -> Non
     assert f"the words are those of {DEFAULT_MODEL}" in done.stderr
 
 
-def test_an_ingest_with_the_default_model_points_to_those_for_photographs(here: Here, tmp_path: Path) -> None:
+def test_an_ingest_with_the_default_model_points_to_those_for_photographs(here: CommandHere, tmp_path: Path) -> None:
     shown = here.run("ingest", str(PHOTO))
     assert shown.exit_code == 0, shown.output
     assert shown.stderr.count("--model photos (see stair-es models)") == 1

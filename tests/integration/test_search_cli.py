@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands_here import CommandHere
 from stair_es.cli.main import app
 from typer.testing import CliRunner
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
-    Here = Callable[..., str]
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 NAMES = ("tabby-cat.jpg", "two-spaniels.jpg", "red-panda.jpg")
@@ -71,16 +71,9 @@ def answer(done: subprocess.CompletedProcess[str]) -> Any:  # noqa: ANN401  JSON
 
 
 @pytest.fixture
-def here(node_url: str, index_name: str) -> Here:
-    """Run the command in this process, with the same environment; return its output."""
-
-    def call(*arguments: str) -> str:
-        environment = {"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"}
-        done = CliRunner().invoke(app, arguments, env=environment)
-        assert done.exit_code == 0, (done.exception, done.output)
-        return done.stdout
-
-    return call
+def here(node_url: str, index_name: str) -> CommandHere:
+    """Run the command in this process, with the same environment."""
+    return CommandHere({"STAIR_ES_URL": node_url, "STAIR_ES_INDEX": index_name, "COLUMNS": "100"})
 
 
 def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVector]) -> None:
@@ -96,15 +89,15 @@ def test_search_prints_the_promised_json(run: Run, images: dict[str, SparseVecto
 
 
 @pytest.mark.usefixtures("images")
-def test_an_image_finds_itself_first(here: Here) -> None:
-    found = json.loads(here("search", "--image", str(PHOTOS / "red-panda.jpg"), "--json", "-k", "1"))
+def test_an_image_finds_itself_first(here: CommandHere) -> None:
+    found = here.read_json("search", "--image", str(PHOTOS / "red-panda.jpg"), "-k", "1")
     assert [Path(hit["uri"]).name for hit in found["hits"]] == ["red-panda.jpg"]
 
 
 @pytest.mark.usefixtures("images")
-def test_explain_draws_a_bar_for_each_word_in_common(here: Here) -> None:
-    why = json.loads(here("search", "cat", "-k", "1", "--json"))["hits"][0]["why"]
-    lines = here("search", "cat", "-k", "1", "--explain").splitlines()
+def test_explain_draws_a_bar_for_each_word_in_common(here: CommandHere) -> None:
+    why = here.read_json("search", "cat", "-k", "1")["hits"][0]["why"]
+    lines = here.read_output("search", "cat", "-k", "1", "--explain").splitlines()
     drawn = [line.split()[0] for line in lines if " x " in line]
     assert drawn == [reason["feature"] for reason in why[: len(drawn)]]
     left = [reason["contribution"] for reason in why[len(drawn) :]]
@@ -116,27 +109,27 @@ def test_explain_draws_a_bar_for_each_word_in_common(here: Here) -> None:
 
 
 @pytest.mark.usefixtures("images")
-def test_the_body_of_query_finds_the_same_in_any_client(here: Here, client: OpenSearch, index_name: str) -> None:
-    body = json.loads(here("query", "dog", "-k", "2", "--json"))
+def test_the_body_of_query_finds_the_same_in_any_client(here: CommandHere, client: OpenSearch, index_name: str) -> None:
+    body = here.read_json("query", "dog", "-k", "2")
     theirs = [(hit["_id"], hit["_score"]) for hit in client.search(index=index_name, body=body)["hits"]["hits"]]
-    ours = [(hit["id"], hit["score"]) for hit in json.loads(here("search", "dog", "-k", "2", "--json"))["hits"]]
+    ours = [(hit["id"], hit["score"]) for hit in here.read_json("search", "dog", "-k", "2")["hits"]]
     assert theirs == ours
     assert theirs
 
 
-def test_encode_prints_the_words_that_are_in_the_index(here: Here, images: dict[str, SparseVector]) -> None:
+def test_encode_prints_the_words_that_are_in_the_index(here: CommandHere, images: dict[str, SparseVector]) -> None:
     for uri, vector in images.items():
-        assert json.loads(here("encode", str(PHOTOS / Path(uri).name), "--json")) == {"uri": uri, "tokens": vector.to_dict()}
+        assert here.read_json("encode", str(PHOTOS / Path(uri).name)) == {"uri": uri, "tokens": vector.to_dict()}
 
 
-def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: Here, client: OpenSearch, index_name: str) -> None:
+def test_finding_nothing_is_no_failure_and_is_said(run: Run, here: CommandHere, client: OpenSearch, index_name: str) -> None:
     about = {"model": catalogue.resolve(DEFAULT_MODEL).model_id, "model_name": DEFAULT_MODEL}
     mappings = {"_meta": {"stair_es": about}, "properties": {"tokens": {"type": "rank_features"}}}
     client.indices.create(index=index_name, body={"settings": {"number_of_replicas": 0}, "mappings": mappings})
     done = run("search", "cat", "--json")
     assert answer(done)["hits"] == []
     assert "nothing found" in done.stderr
-    assert here("search", "cat") == ""
+    assert here.read_output("search", "cat") == ""
 
 
 def test_a_missing_index_fails_with_the_remedy(run: Run) -> None:

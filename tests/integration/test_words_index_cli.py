@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from commands_here import CommandHere
 from fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
 from stair_es.cli.main import app
 from typer.testing import CliRunner
@@ -47,14 +48,10 @@ class Shell:
         return self.json("ingest", *self.photos, "--model", "stair-mini", *options)
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401  JSON
-        done = CliRunner().invoke(app, [*arguments, "--json"], env=self.environment)
-        assert done.exit_code == 0, done.output
-        return json.loads(done.stdout.splitlines()[-1])
+        return CommandHere(self.environment).read_json(*arguments)
 
     def error(self, *arguments: str) -> StairError:
-        error = CliRunner().invoke(app, [*arguments], env=self.environment).exception
-        assert isinstance(error, StairError), error
-        return error
+        return CommandHere(self.environment).read_error(*arguments)
 
     def behind(self, alias: str) -> list[str]:
         return sorted(self.client.indices.get_alias(name=alias)) if self.client.indices.exists_alias(name=alias) else []
