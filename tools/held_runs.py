@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
+from plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.cluster.connect import Connection
@@ -53,10 +54,7 @@ FIRST, SECOND = _Kind("first"), _Kind("second")
 def two_models(folder: Path) -> Iterator[None]:
     """The models `first` and `second`, which cost nothing, as a package in `folder` brings them."""
     (folder / "held_runs_models.py").write_text(_MODELS)
-    (info := folder / "held_runs_models-1.dist-info").mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: held-runs-models\nVersion: 1\n")
-    points = "first = held_runs_models:FIRST\nsecond = held_runs_models:SECOND\n"
-    (info / "entry_points.txt").write_text(f"[stair_es.encoders]\n{points}")
+    announce_plugins(folder, "held-runs-models", "first = held_runs_models:FIRST", "second = held_runs_models:SECOND")
     paths = [str(folder), str(EXAMPLES / "plugin" / "src")]
     sys.path[:0] = paths
     plugins.found.cache_clear()

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from plugin_metadata import announce_plugins
+
 STAIR_ES = Path(sys.executable).with_name("stair-es")
 _TIMEOUT_S = 300.0
 _START_TIMEOUT_S = 60.0
@@ -41,11 +43,9 @@ class Commands:
         """
         self.url = url
         self.folder = folder
-        (info := folder / "site" / "example-1.dist-info").mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stair-es-example-plugin\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[stair_es.encoders]\ncolours = stair_es_example.colours:KIND\n")
+        announce_plugins(site := folder / "site", "stair-es-example-plugin", "colours = stair_es_example.colours:KIND")
         kept = {name: value for name, value in os.environ.items() if name == "STAIR_ES_HOME" or not name.startswith("STAIR_ES_")}
-        paths = [str(info.parent), str(_EXAMPLE_PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = [str(site), str(_EXAMPLE_PLUGIN), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environ = {**kept, "STAIR_ES_URL": url, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(paths), **environ}
 
     def run(self, *arguments: str | Path) -> Any:  # noqa: ANN401  JSON

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common import PHOTOS
 from PIL import Image
+from plugin_metadata import announce_plugins
 
 MODEL, MODEL_ID = "colours", "colours-1"
 OTHER_MODEL = "other-colours"
@@ -58,8 +59,8 @@ def make_corpus(folder: Path, images: int) -> Corpus:
     for i in range(_BROKEN):
         (made.broken / f"{i:06}.jpg").write_bytes(b"not an image")
     own = folder / "own-packages"
-    _announce(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
-    _announce(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
+    announce_plugins(made.packages, "stair_es_example_plugin", f"{MODEL} = stair_es_example.colours:KIND")
+    announce_plugins(own, "stair_es_faults", f"{OTHER_MODEL} = fault_rounds.other_colours:KIND")
     sys.path += [str(made.packages), str(_PLUGIN), str(own)]
     return made
 
@@ -70,11 +71,3 @@ def _shrink(photo: Path) -> bytes:
         image.thumbnail((_PX, _PX))
         image.save(into, "JPEG")
     return into.getvalue()
-
-
-def _announce(folder: Path, package: str, encoder: str) -> None:
-    """Entry points are read from metadata, which an installation would write."""
-    info = folder / f"{package}-1.0.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0.0\n")
-    (info / "entry_points.txt").write_text(f"[stair_es.encoders]\n{encoder}\n")

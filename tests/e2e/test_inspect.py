@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from plugin_metadata import announce_plugins
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import document_id
@@ -119,11 +120,8 @@ def test_a_file_that_is_not_in_the_index_is_encoded_and_that_is_said(run: Run, t
 def test_compare_says_whether_the_stored_words_are_those_of_now(run: Run, tmp_path: Path) -> None:
     found = answer(run("inspect", CAT, "--compare", "--json"))
     assert found["compare"] == {"same": True, "differences": [], "reasons": []}
-    info = tmp_path / "site" / "example-1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[stair_es.encoders]\ncolours = stair_es_example.colours:KIND\n")
-    path = os.pathsep.join(map(str, (info.parent, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
+    announce_plugins(site := tmp_path / "site", "example", "colours = stair_es_example.colours:KIND")
+    path = os.pathsep.join(map(str, (site, ROOT / "examples" / "plugin" / "src", os.environ.get("PYTHONPATH", ""))))
     asked = ("inspect", document_id(CAT.as_uri()), "--compare", "--json", "--model", "colours")
     other = answer(run(*asked, PYTHONPATH=path))
     assert other["compare"]["same"] is False

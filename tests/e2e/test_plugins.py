@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import pytest
 from opensearchpy import OpenSearch
+from plugin_metadata import announce_plugins
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = sorted((ROOT / "examples" / "photos").glob("*.jpg"))[:8]
@@ -113,10 +114,7 @@ def _bulk_bodies(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _stranger(site: Path, group: str, name: str, source: str) -> None:
     (site / f"stranger_{name}.py").write_text(source)
-    info = site / f"stranger_{name}-0.3.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: stranger-{name}\nVersion: 0.3\n")
-    (info / "entry_points.txt").write_text(f"[stair_es.{group}]\n{name} = stranger_{name}:KIND\n")
+    announce_plugins(site, f"stranger-{name}", f"{name} = stranger_{name}:KIND", group=group, version="0.3")
 
 
 def test_all_four_are_listed(stair_es: Run) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import pytest
 from documented_roles import PAGE, rights_of
 from opensearch_nodes import SecuredNode, secured_node
+from plugin_metadata import announce_plugins
 from secured_users import PASSWORD, ROLES, Secured, name_lacking, put_users
 from web_site import serving
 
@@ -38,10 +39,7 @@ COLOURS = ("--model", "colours")
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The model of the example plugin, as if it were installed."""
-    info = (site := tmp_path_factory.mktemp("site")) / "example-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[stair_es.encoders]\ncolours = stair_es_example.colours:KIND\n")
+    announce_plugins(site := tmp_path_factory.mktemp("site"), "example", "colours = stair_es_example.colours:KIND")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "examples" / "plugin" / "src"))
         patch.syspath_prepend(str(site))

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from PIL import Image
+from plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.cluster.documents import DocumentSettings
@@ -46,10 +47,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     def install(group: str, name: str, source: str) -> str:
         module = f"stranger_{uuid.uuid4().hex}"  # Python would take one that an earlier test imported
         (site / f"{module}.py").write_text(source)
-        info = site / f"{module}-2.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 2.5\n")
-        (info / "entry_points.txt").write_text(f"[stair_es.{group}]\n{name} = {module}:KIND\n")
+        announce_plugins(site, module, f"{name} = {module}:KIND", group=group, version="2.5")
         return module
 
     yield install

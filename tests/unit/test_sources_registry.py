@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plugin_metadata import announce_plugins
 
 from stair_es import plugins
 from stair_es.errors import PluginError, UsageError
@@ -63,10 +64,7 @@ def plugin_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 def _install(folder: Path, name: str, code: str, entry: str) -> None:
     (folder / f"{name}.py").write_text(code)
-    metadata = folder / f"{name}-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(f"[stair_es.sources]\n{entry} = {name}:KIND\n")
+    announce_plugins(folder, name, f"{entry} = {name}:KIND", group="sources", version="1.0")
     importlib.invalidate_caches()
     plugins.found.cache_clear()
 
