@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from opensearchpy import exceptions
@@ -49,7 +49,7 @@ class Change:
         names = [*before, *(word for word in after if word not in before)]
         return {word: (before.get(word), after.get(word)) for word in names if before.get(word) != after.get(word)}
 
-    @property
+    @cached_property
     def difference(self) -> float:
         """How much weight the words that differ lose or gain, added up."""
         return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.words.values())
