@@ -31,6 +31,17 @@ class DenseEncoder(Protocol):
         """[B, D], each of length 1."""
 
 
+@runtime_checkable
+class JointEncoder(DenseEncoder, Protocol):
+    """A dense encoder that also has words, and gives both from one run of the networks that they are made of."""
+
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_images` and `encode_images_dense` do."""
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_texts` and `encode_texts_dense` do."""
+
+
 class ConseEncoder:
     """The networks of stair-mini without words: dense ConSE (Norouzi et al., 2014) against the embedding of the text."""
 
@@ -47,12 +58,12 @@ class ConseEncoder:
         return _dense_texts(self._encoder.run_text_network(texts))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return words and dense vectors of images; the network that both are made of runs once."""
+        """See `JointEncoder`."""
         outputs = self._encoder.run_image_network(pixels_BHWC)
         return self._encoder.encode_image_outputs(outputs), self._dense_images(outputs)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return words and dense vectors of texts; the network that both are made of runs once."""
+        """See `JointEncoder`."""
         outputs = self._encoder.run_text_network(texts)
         return self._encoder.encode_text_outputs(texts, outputs), _dense_texts(outputs)
 

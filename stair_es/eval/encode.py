@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stair_es.errors import DecodeError, ReadError, UsageError
-from stair_es.eval.dense import ConseEncoder
+from stair_es.eval.dense import JointEncoder
 from stair_es.ingest.parts import in_parts
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
@@ -125,7 +125,7 @@ def encode_texts(
 
 
 def _of_images(pixels_BHWC: Pixels, model: Contender, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
-    if dense and isinstance(model.dense, ConseEncoder):
+    if model.has_words and dense and isinstance(model.dense, JointEncoder):
         found, dense_BD = model.dense.encode_images_both(pixels_BHWC)
         return found, [dense_BD]
     return (
@@ -135,7 +135,7 @@ def _of_images(pixels_BHWC: Pixels, model: Contender, dense: bool) -> tuple[list
 
 
 def _of_texts(texts: Sequence[str], model: Contender, words: bool, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
-    if words and dense and isinstance(model.dense, ConseEncoder):
+    if words and dense and isinstance(model.dense, JointEncoder):
         found, dense_BD = model.dense.encode_texts_both(texts)
         return found, [dense_BD]
     return (

@@ -113,6 +113,25 @@ class StairEncoder(OfCard):
         """
         return _there(self._towers_of("dense").texts(texts)[1])
 
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_images` and `encode_images_dense` do; the tower runs once.
+
+        Raises:
+            ModelError: As those two do.
+        """
+        self._check(pixels_BHWC)
+        weights_BF, dense_BD = self._towers_of("words", "dense").images(pixels_BHWC)
+        return self._vectors(weights_BF), _there(dense_BD)
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_texts` and `encode_texts_dense` do; the tower runs once.
+
+        Raises:
+            ModelError: As those two do.
+        """
+        weights_BF, dense_BD = self._towers_of("words", "dense").texts(texts)
+        return self._vectors(weights_BF), _there(dense_BD)
+
     @property
     def unit_length(self) -> bool:
         """Whether vectors have length 1, so that no weight is above 1."""
@@ -129,10 +148,11 @@ class StairEncoder(OfCard):
         with self._lock:
             return self._tokens.spell(word)
 
-    def _towers_of(self, head: str) -> Towers:
-        if head not in self._config.heads:
-            has = ", ".join(self._config.heads)
-            raise ModelError(f"the model {self._card.name} has no head for {head}, only for {has}", _OTHER[head])
+    def _towers_of(self, *heads: str) -> Towers:
+        for head in heads:
+            if head not in self._config.heads:
+                has = ", ".join(self._config.heads)
+                raise ModelError(f"the model {self._card.name} has no head for {head}, only for {has}", _OTHER[head])
         with self._lock:
             return self._towers
 

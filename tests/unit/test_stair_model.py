@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import DenseEncoder, dense_of
+from stair_es.eval.dense import DenseEncoder, JointEncoder, dense_of
 from stair_es.model import catalogue, stair_heads
 from stair_es.model.encoder import Encoder, ModelSpec, Speller
 from stair_es.model.sparse_rows import sparse
@@ -313,6 +313,22 @@ def test_each_head_answers_for_itself_only(tmp_path: Path) -> None:
         words.encode_texts_dense(["dog"])
     assert dense_of(dense) is dense
     assert dense_of(words) is None, "an evaluation leaves dense rows out"
+
+
+def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path) -> None:
+    encoder = _encoder(tmp_path / "both", heads=("words", "dense"))
+    assert isinstance(encoder, JointEncoder)
+    words, dense_BD = encoder.encode_images_both(_pixels(3))
+    assert words == encoder.encode_images(_pixels(3))
+    assert np.array_equal(dense_BD, encoder.encode_images_dense(_pixels(3)))
+    words, dense_BD = encoder.encode_texts_both(TEXTS)
+    assert words == encoder.encode_texts(TEXTS)
+    assert np.array_equal(dense_BD, encoder.encode_texts_dense(TEXTS))
+    for one, lacking in (("words", "dense"), ("dense", "words")):
+        alone = _encoder(tmp_path / one, heads=(one,))
+        assert isinstance(alone, JointEncoder)
+        with pytest.raises(ModelError, match=f"no head for {lacking}"):
+            alone.encode_texts_both(TEXTS)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
