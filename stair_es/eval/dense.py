@@ -58,12 +58,12 @@ class ConseEncoder:
         return _dense_texts(self._encoder.run_text_network(texts))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """See `JointEncoder`."""
+        """Return words and dense vectors of images, from one run of the image network."""
         outputs = self._encoder.run_image_network(pixels_BHWC)
         return self._encoder.encode_image_outputs(outputs), self._dense_images(outputs)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """See `JointEncoder`."""
+        """Return words and dense vectors of texts, from one run of the text network."""
         outputs = self._encoder.run_text_network(texts)
         return self._encoder.encode_text_outputs(texts, outputs), _dense_texts(outputs)
 
