@@ -16,7 +16,8 @@ from common import options, publish
 from model_quality import Gallery, add_galleries, apart, best_ranks, galleries, recalls, sparse_scores
 from result import Result, Table
 
-from stair_es.inspection.figures import Tally, WordFigures, ordered, stop_words
+from stair_es.inspection.figures import Tally, WordFigures, ordered
+from stair_es.inspection.muting import stop_words
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.stair_mini import StairMini
 from stair_es.policy import WordPolicy

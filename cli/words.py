@@ -11,7 +11,8 @@ import typer
 
 from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import IndexMismatch, UsageError
-from stair_es.inspection.figures import FLAT, Order
+from stair_es.inspection.figures import Order
+from stair_es.inspection.muting import FLAT
 
 from . import options
 from .csv_output import Csv, form_of

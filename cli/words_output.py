@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from stair_es.inspection.figures import Order, WordFigures, matching, ordered, stop_words
+from stair_es.inspection.figures import Order, WordFigures, matching, ordered
+from stair_es.inspection.muting import stop_words
 from stair_es.inspection.vocabulary import dead as dead_words
 
 from .bars import Canvas, bar, number, plain_line, readable, shortened, visible

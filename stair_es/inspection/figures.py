@@ -16,16 +16,11 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from stair_es.vocab import unescape
-
-FLAT = 0.5
-"""From here on more than half of what a word is worth is the same for every image: see `docs/inspect.md` for what it measured."""
-FEWEST_IMAGES = 20
-"""Of fewer no word is called flat: one word in one image of two would be."""
 
 Order = Literal["df", "mean", "max", "share", "flat"]
 
@@ -124,13 +119,6 @@ def matching(words: Iterable[str], pattern: str) -> set[str]:
     if any(sign in pattern for sign in "*?["):
         return {word for word in words if fnmatch.fnmatchcase(word, pattern)}
     return {word for word in words if word.startswith(pattern)}
-
-
-def stop_words(figures: Sequence[WordFigures], images: int, flat: float = FLAT) -> tuple[WordFigures, ...]:
-    """The words that don't tell the images apart, the flattest first; none where there are too few images to say."""
-    if images < FEWEST_IMAGES:
-        return ()
-    return ordered((row for row in figures if row.flatness >= flat), "flat")
 
 
 def _number(given: object) -> float:

@@ -1,11 +1,24 @@
-"""Stop words of a corpus as a word policy. Pure."""
+"""Stop words of a corpus, and as a word policy. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from stair_es.inspection.figures import WordFigures, ordered
 from stair_es.policy import WordPolicy
+
+FLAT = 0.5
+"""From here on more than half of what a word is worth is the same for every image: see `docs/inspect.md` for what it measured."""
+FEWEST_IMAGES = 20
+"""Of fewer no word is called flat: one word in one image of two would be."""
+
+
+def stop_words(figures: Sequence[WordFigures], images: int, flat: float = FLAT) -> tuple[WordFigures, ...]:
+    """The words that don't tell the images apart, the flattest first; none where there are too few images to say."""
+    if images < FEWEST_IMAGES:
+        return ()
+    return ordered((row for row in figures if row.flatness >= flat), "flat")
 
 
 def muting(words: Iterable[str], policy: WordPolicy | None, name: str) -> tuple[WordPolicy, tuple[str, ...]]:

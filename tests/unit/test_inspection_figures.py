@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ModelError, UnknownModel
-from stair_es.inspection.figures import FEWEST_IMAGES, FLAT, Order, Tally, WordFigures, matching, ordered, stop_words
-from stair_es.inspection.muting import muting
+from stair_es.inspection.figures import Order, Tally, WordFigures, matching, ordered
+from stair_es.inspection.muting import FEWEST_IMAGES, FLAT, muting, stop_words
 from stair_es.inspection.vocabulary import BERT, ModelWords, dead, of_model
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
