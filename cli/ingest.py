@@ -18,7 +18,8 @@ from .retry import build_retry_command, check_index
 
 if TYPE_CHECKING:
     from stair_es.ingest.options import IngestOptions
-    from stair_es.ingest.report import Books, Report
+    from stair_es.ingest.report import Report
+    from stair_es.ingest.run_accounting import Books
     from stair_es.sources.item import Source, SourceOptions
     from stair_es.telemetry.run import Observer
 

@@ -17,7 +17,8 @@ from .json_log import lines_are_json
 from .output import emit_json, note, stdout, tell_failure_as_json
 
 if TYPE_CHECKING:
-    from stair_es.ingest.report import Books, Report
+    from stair_es.ingest.report import Report
+    from stair_es.ingest.run_accounting import Books
     from stair_es.ingest.texts import TextOptions
     from stair_es.sources.item import Source
 

@@ -14,7 +14,7 @@ from .bars import visible
 from .output import note, stderr
 
 if TYPE_CHECKING:
-    from stair_es.ingest.report import Books
+    from stair_es.ingest.run_accounting import Books
 
 _LINE_EVERY_S = 10.0
 

@@ -14,8 +14,9 @@ import sys
 from stair_es.cluster.connect import Connection
 from stair_es.errors import StairError
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
+from stair_es.ingest.run_accounting import Books
 from stair_es.ingest.run_ray import RayOptions
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.registry import open_source

@@ -24,8 +24,7 @@ from stair_es.cluster.target import check_neural_search
 from stair_es.cluster.token_ids import TokenIds, read_token_ids
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, UsageError
-from stair_es.ingest.cluster_options import ClusterOptions
-from stair_es.ingest.cluster_words import Wish, begin, wish
+from stair_es.ingest.cluster_options import ClusterOptions, Wish, begin, wish
 from stair_es.ingest.cluster_writer import ClusterWriter, client_of
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Completion, Coverage, Say, SinkPlan, WordsPlan

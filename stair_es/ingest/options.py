@@ -13,14 +13,14 @@ from stair_es.cluster.bulk import BulkPolicy
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.index import Identity
-from stair_es.errors import ResourceError, UsageError
+from stair_es.cluster.token_ids import MAX_IDS
+from stair_es.errors import ModelError, ResourceError, UsageError
 from stair_es.ingest.enrich import EnricherSpec, build
 from stair_es.ingest.run_ray import RayOptions
 from stair_es.ingest.sink import HasPolicy, HasTokenIds, Session, SinkKind, SinkPlan
 from stair_es.ingest.stages import Job
-from stair_es.ingest.vocabulary import find_tokens
 from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import ModelSpec, Vocabulary
 from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import SourceOptions
@@ -32,6 +32,7 @@ RAY_FROM_IMAGES = 5_000
 """`auto` takes Ray from here on: below, starting it costs more than it brings."""
 PEEK_S = 5.0
 """How long to wait for a slow listing before the runner is chosen."""
+_REMEDY = "Leave --vector seismic out: `rank_features` take any token."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,36 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
     if not all_listed:
         return "local", f"fewer than {RAY_FROM_IMAGES:,} images listed in the first {PEEK_S:.0f} s"
     return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
+
+
+@dataclass(frozen=True)
+class KnownTokens:
+    """What is known of a model's tokens before an image is encoded."""
+
+    tokens: tuple[str, ...] = ()
+    """All that a vector can have; none where the index keeps no ids."""
+    largest_weight: float | None = None
+    """That a token can have; None where nobody knows."""
+
+
+def find_tokens(spec: ModelSpec, settings: DocumentSettings) -> KnownTokens:
+    """Return the tokens of a model, if documents are to have their ids. Reads the vocabulary, but loads no network.
+
+    Raises:
+        ModelError: If the model doesn't tell its tokens, or has more than the plugin can number.
+    """
+    if settings.vector != "seismic":
+        return KnownTokens()
+    encoder = catalogue.load(spec)
+    if not isinstance(encoder, Vocabulary):
+        raise ModelError(f"the model {spec.name!r} doesn't tell which tokens it can give, so they can't be numbered", _REMEDY)
+    tokens = tuple(encoder.features)
+    if len(tokens) > MAX_IDS:
+        raise ModelError(
+            f"the model {spec.name!r} has {len(tokens):,} tokens, and OpenSearch's SEISMIC tells only {MAX_IDS:,} apart",
+            _REMEDY,
+        )
+    return KnownTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
 
 
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:

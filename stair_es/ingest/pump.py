@@ -18,9 +18,8 @@ from stair_es.errors import IngestError
 from stair_es.ingest.ahead import Ahead
 from stair_es.ingest.batch import Batch, Deferred, Outcome, State, Wanted, bytes_of
 from stair_es.ingest.deferred import DeferredImages
-from stair_es.ingest.encoder_clock import EncoderClock
 from stair_es.ingest.lanes import Lanes, Task, WorkerDied
-from stair_es.ingest.report import Traffic
+from stair_es.ingest.run_accounting import Traffic
 from stair_es.ingest.stages import dead
 from stair_es.sources.item import Item, Unlisted
 
@@ -40,6 +39,30 @@ _LOOK_S = 0.05
 """How often to look for newly listed images while tasks are under way."""
 _TELL_S = 1.0
 """How often a run that only waits for hosts says so."""
+
+
+@dataclass
+class EncoderClock:
+    """How much of the time the encoders had work, from the first finished batch to the last: before it they load the model."""
+
+    encoders: int
+    busy_s: float = 0.0
+    _first: float | None = None
+    _last: float = 0.0
+
+    def finished(self, seconds: float) -> None:
+        """An encode took `seconds` and was seen to be over now."""
+        self._last = time.perf_counter()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self.busy_s += seconds
+
+    @property
+    def idle_share(self) -> float | None:
+        """0..1; None where too little was encoded to tell."""
+        span = self._last - self._first if self._first is not None else 0.0
+        return max(0.0, 1.0 - self.busy_s / (span * self.encoders)) if span > 0 and self.busy_s > 0 else None
 
 
 @dataclass

@@ -17,16 +17,16 @@ from stair_es.ingest.batch import Batch, Outcome, bytes_of, now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.deferred import DeferredImages
 from stair_es.ingest.lanes import Lanes
-from stair_es.ingest.losses import describe_losses
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.options import PEEK_S, RAY_FROM_IMAGES, IngestOptions, choose_runner, job_of, plan, sink_kind
 from stair_es.ingest.pump import Pump
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
 from stair_es.ingest.resync import remove_gone
+from stair_es.ingest.run_accounting import Books
 from stair_es.ingest.run_local import local_lanes
 from stair_es.ingest.run_ray import ray_lanes, start_ray
 from stair_es.ingest.sink import Completion, Coverage, Say, Session
-from stair_es.ingest.stages import Job
+from stair_es.ingest.stages import Job, describe_losses
 from stair_es.ingest.streams import Streams
 from stair_es.ray_session import mask_address
 from stair_es.sources.item import Item, Source, Unlisted

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stair_es.cluster.bulk import Sent
 from stair_es.cluster.documents import DocumentSettings, ImageFacts, document, document_id, fingerprint, with_token_ids
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.errors import DecodeError
 from stair_es.ingest.batch import Batch, Encoded, Loaded, Outcome, Ready, Stage, Touched, Wanted, item_of, now
 from stair_es.ingest.enrich import Candidate, EnricherSpec, Enrichment, build, enriched
-from stair_es.ingest.losses import describe_loss
 from stair_es.ingest.read import read_parts
 from stair_es.ingest.sink import Writer
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.policy import WordPolicy
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Item, Reading
-from stair_es.types import ImageSpec
+from stair_es.types import ImageSpec, SparseVector
 
 if TYPE_CHECKING:
     from stair_es.cluster.ledger import Stored
+
+EMPTIED = "the word policy leaves it no word"
+NO_ID = "the index has no id for some of its tokens"
+_SAID = {
+    EMPTIED: "the word policy leaves {count} no word: {they_are} stored, but no query finds {them}",
+    NO_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +215,28 @@ def _settle(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, s
             batch.images[i] = Outcome(image.item, "written", "write", losses[image.id], id=image.id)
         else:
             batch.images[i] = Outcome(image.item, "dead", "write", reason)
+
+
+def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: TokenIds | None) -> str:
+    """Return `EMPTIED` or `NO_ID` for a document that can't be found by all that its model gave it; "" for all others.
+
+    Args:
+        vector: Of the encoder.
+        document: What was made of it.
+        token_ids: Of the index, if it keeps any.
+    """
+    tokens = document["tokens"]
+    if len(vector) and not tokens:
+        return EMPTIED
+    return NO_ID if token_ids and len(tokens) > len(document.get(IDS_FIELD, ())) else ""
+
+
+def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
+    """Yield a sentence for each kind of loss that there was; `what` says of what: `image`."""
+    for loss, sentence in _SAID.items():
+        if losses[loss]:
+            ending, they_are, them = ("", "it is", "it") if losses[loss] == 1 else ("s", "they are", "them")
+            yield sentence.format(count=f"{losses[loss]:,} {what}{ending}", they_are=they_are, them=them)
 
 
 def dead(batch: Batch, stage: Stage, reason: str) -> Batch:

@@ -21,11 +21,12 @@ from stair_es.ingest import cluster_sink
 from stair_es.ingest.batch import now
 from stair_es.ingest.dead_letters import DeadLetters, default_path
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.options import find_tokens
+from stair_es.ingest.report import Report
+from stair_es.ingest.run_accounting import Books
 from stair_es.ingest.sink import Say, SinkPlan
 from stair_es.ingest.streams import Streams
 from stair_es.ingest.texts_run import TextRun
-from stair_es.ingest.vocabulary import find_tokens
 from stair_es.model import catalogue
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.documents import with_token_ids
 from stair_es.errors import StairError
 from stair_es.ingest.batch import Kind, Outcome, Stage, now
-from stair_es.ingest.losses import describe_loss, describe_losses
 from stair_es.ingest.parts import in_parts
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
+from stair_es.ingest.run_accounting import Books
 from stair_es.ingest.sink import Coverage, Say
+from stair_es.ingest.stages import describe_loss, describe_losses
 from stair_es.ingest.texts_document import Text, text_document, text_of
 from stair_es.sources.item import Unlisted
 

@@ -45,7 +45,7 @@ def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer
             need("prometheus_client", "metrics")
             from prometheus_client import disable_created_metrics
 
-            from stair_es.telemetry.cluster_requests import timed
+            from stair_es.telemetry.answers import timed
             from stair_es.telemetry.page_metrics import PageMetrics
 
             # else a second series stands beside each, for nothing: process_start_time_seconds says when all of them began

@@ -11,8 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from stair_es.telemetry.answers import Answer, method_of, pattern_of
-from stair_es.telemetry.cluster_requests import failed
+from stair_es.telemetry.answers import Answer, failed, method_of, pattern_of
 from stair_es.web.routes import Told
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from stair_es.telemetry.tracing import tracing
 
 if TYPE_CHECKING:
     from stair_es.ingest.batch import Batch
-    from stair_es.ingest.report import Books, Report
-    from stair_es.telemetry.run_metrics import Run
-    from stair_es.telemetry.run_outlets import Textfile
+    from stair_es.ingest.report import Report
+    from stair_es.ingest.run_accounting import Books
+    from stair_es.telemetry.run_metrics import Run, Textfile
     from stair_es.telemetry.run_spans import RunSpans
 
 
@@ -90,8 +90,7 @@ def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, allow
 @contextmanager
 def _metered(index: str, outlets: Outlets, say: Callable[[str], None], allow_failed: bool) -> Iterator[Observer]:
     need("prometheus_client", "metrics")
-    from stair_es.telemetry.run_metrics import Run
-    from stair_es.telemetry.run_outlets import Textfile, served
+    from stair_es.telemetry.run_metrics import Run, Textfile, served
 
     if outlets.file and outlets.file.suffix != ".prom":
         raise UsageError(

@@ -11,8 +11,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from stair_es.telemetry.answers import Answer, method_of, pattern_of
-from stair_es.telemetry.cluster_requests import failed, operation_of
+from stair_es.telemetry.answers import Answer, failed, method_of, operation_of, pattern_of
 from stair_es.web.security import ALIVE
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from fault_proxy import Reply, Request, serve
 
 from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
+from stair_es.ingest.run_accounting import Books
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
 from stair_es.sources.web.fetch import UrlAt

@@ -9,7 +9,7 @@ from stair_es.cli import progress
 
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Books
+from stair_es.ingest.run_accounting import Books
 
 
 def test_a_host_that_is_waited_for_is_named_without_its_control_characters(

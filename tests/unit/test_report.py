@@ -13,7 +13,8 @@ from stair_es.ingest import dead_letters
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import KIND, DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Books, Report
+from stair_es.ingest.report import Report
+from stair_es.ingest.run_accounting import Books
 from stair_es.sources.item import Item, SourceOptions, Unlisted
 from stair_es.sources.places import FileAt, Inline
 

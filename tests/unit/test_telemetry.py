@@ -28,14 +28,13 @@ from stair_es.errors import IngestError, MissingExtra, UsageError
 from stair_es.ingest.batch import Batch, Outcome
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
-from stair_es.ingest.report import Books
+from stair_es.ingest.run_accounting import Books
 from stair_es.sources.item import Item
 from stair_es.sources.places import Inline
 from stair_es.telemetry import page, run
-from stair_es.telemetry.cluster_requests import failed, operation_of
+from stair_es.telemetry.answers import failed, operation_of
 from stair_es.telemetry.page_metrics import PageMetrics
-from stair_es.telemetry.run_metrics import Run
-from stair_es.telemetry.run_outlets import Textfile, registry_of, served
+from stair_es.telemetry.run_metrics import Run, Textfile, registry_of, served
 from stair_es.telemetry.run_spans import Thinned
 from stair_es.telemetry.spans import cluster_spans
 from stair_es.telemetry.tracing import tracing

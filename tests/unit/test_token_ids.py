@@ -14,9 +14,8 @@ from stair_es.cluster.documents import DocumentSettings, with_token_ids
 from stair_es.cluster.identity import Identity, about, with_meta
 from stair_es.cluster.token_ids import MAX_IDS, TokenIds, tokens_of
 from stair_es.errors import ModelError, UsageError
-from stair_es.ingest.losses import EMPTIED, NO_ID, describe_loss, describe_losses
-from stair_es.ingest.options import IngestOptions, plan
-from stair_es.ingest.vocabulary import KnownTokens, find_tokens
+from stair_es.ingest.options import IngestOptions, KnownTokens, find_tokens, plan
+from stair_es.ingest.stages import EMPTIED, NO_ID, describe_loss, describe_losses
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
