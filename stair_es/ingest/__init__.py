@@ -1,1 +1,1 @@
-"""The ingest flow: read, decode, encode, write, and its report."""
+"""Ingest: from sources through the stages into a sink, with one outcome per image."""

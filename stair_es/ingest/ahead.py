@@ -1,4 +1,4 @@
-"""An iterator that runs ahead in a thread of its own: listing an object store mustn't hold up the stages."""
+"""A prefetch queue with its own thread: listing an object store must not hold up the stages."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _T = TypeVar("_T")
 
 
 class Ahead(Generic[_T]):
-    """The items of an iterable, a bounded number of them ahead of whoever takes them. Close it, or use it in a `with`."""
+    """A bounded queue of the items of an iterable, filled by a thread. Close it, or use it in a `with` statement."""
 
     def __init__(
         self, items: Iterable[_T], room: int, weigh: Callable[[_T], int] = lambda _: 0, most_weight: int = 1 << 28
     ) -> None:
-        """The thread starts at once.
+        """Start the thread.
 
         Args:
             items: Iterated in the thread.
-            room: How many items may be ahead.
-            weigh: What an item weighs.
-            most_weight: What all items ahead may weigh; one that is heavier is ahead alone.
+            room: Maximum number of items in the queue.
+            weigh: Returns the size of an item.
+            most_weight: Maximum total size of the items in the queue. A larger item is queued alone.
         """
         self._room, self._weigh, self._most_weight = room, weigh, most_weight
         self._ahead: deque[tuple[_T, int]] = deque()
@@ -41,21 +41,23 @@ class Ahead(Generic[_T]):
 
     @property
     def exhausted(self) -> bool:
-        """Nothing is left to take, and nothing will come."""
+        """Whether the queue is empty and the iterable has ended."""
         with self._changed:
             return self._over and not self._ahead
 
     def check(self) -> None:
-        """Nothing, if the iterable came to its end.
+        """Raise the exception that ended the iterable, if one did.
+
+        Everything listed before it can be taken first.
 
         Raises:
-            BaseException: What it raised instead, after everything before was there to take.
+            BaseException: If the iterable raised it.
         """
         if self._error is not None:
             raise self._error
 
     def take(self, most: int, wait_s: float = 0.0) -> list[_T]:
-        """Up to `most` items that are there; waits up to `wait_s` for the first one."""
+        """Take up to `most` items from the queue, waiting up to `wait_s` seconds for the first one."""
         with self._changed:
             if wait_s:
                 self._changed.wait_for(lambda: self._ahead or self._over, wait_s)
@@ -65,10 +67,10 @@ class Ahead(Generic[_T]):
         return [item for item, _ in taken]
 
     def wait_for(self, count: int, timeout_s: float) -> tuple[int, bool]:
-        """How many items are there, and whether no more will come.
+        """Wait for items and return how many are in the queue and whether the iterable has ended.
 
-        Returns when `count` are there, when there is no room for more, when no more will come, or when the time is over and
-        at least one is there.
+        Returns when `count` items are in the queue, when the queue is full, when the iterable has ended, or when `timeout_s`
+        seconds have passed and at least one item is there.
         """
         with self._changed:
             self._changed.wait_for(lambda: len(self._ahead) >= count or self._over or self._is_full(), timeout_s)
@@ -76,7 +78,7 @@ class Ahead(Generic[_T]):
             return len(self._ahead), self._over
 
     def close(self) -> None:
-        """Stop the thread at the next item; the iterable is left where it is."""
+        """Stop the thread at the next item. The iterable is not closed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -95,7 +97,7 @@ class Ahead(Generic[_T]):
                     self._ahead.append((item, weight))
                     self._weight += weight
                     self._changed.notify_all()
-        except BaseException as error:  # noqa: BLE001  handed to the thread that takes
+        except BaseException as error:  # noqa: BLE001  re-raised in the consuming thread
             self._error = error
         finally:
             with self._changed:

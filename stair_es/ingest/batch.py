@@ -1,7 +1,7 @@
-"""Images on their way through the stages. A batch keeps every image that came in until it has its outcome.
+"""The state of each image on its way through the stages. A batch keeps every image until it has its outcome.
 
-A stage works on the images that are in its state and passes the others through, so that none can get lost on the way and a
-failed image is data, not an exception.
+A stage processes the images in its input state and passes the others through, so that no image is lost and a failed image is
+data, not an exception.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ STAGES: tuple[Stage, ...] = ("check", "read", "decode", "enrich", "encode", "wri
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image after `check`: new, changed, or not to be told without its bytes."""
+    """An image after `check`: new, changed, or undecidable without its bytes."""
 
     item: Item
     stored: Stored | None = None
-    """Its document, if the sink has one."""
+    """Its document in the sink, if there is one."""
     waited_for: str = ""
-    """What it was kept back for, if it was: its host, or its own URI."""
+    """The key under which it was deferred, if it was: its host, or its own URI."""
     refused_after: int | None = None
-    """How many answers its host had given when it was refused last; None if it never was."""
+    """How many images its host had served when this one was last refused; None if it never was."""
 
 
 @dataclass(frozen=True)
 class Deferred:
-    """An image after `read` whose host asks to wait: it is to be read later."""
+    """An image after `read` whose host asks to wait: it is fetched later."""
 
     item: Item
     host: str
     wait_s: float
     reason: str
     asked: bool = True
-    """Whether it was asked for itself; else only others of its host."""
+    """Whether this image was requested itself; otherwise another image of its host was refused."""
 
 
 @dataclass(frozen=True)
 class Touched:
-    """An image after `read` whose bytes are the stored ones, though the store calls them another version now."""
+    """An image after `read` with unchanged bytes, although the store reports another version."""
 
     item: Item
     id: str
@@ -87,7 +87,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image after `encode`: words."""
+    """An image after `encode`: token weights."""
 
     item: Item
     id: str
@@ -99,14 +99,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one image."""
+    """The final outcome of one image."""
 
     item: Item
     kind: Kind
     stage: Stage
     reason: str = ""
     id: str = ""
-    """`_id` of its document, where it has one."""
+    """`_id` of its document, if it has one."""
 
 
 State: TypeAlias = "Item | Wanted | Deferred | Touched | Loaded | Ready | Encoded | Outcome"
@@ -115,28 +115,28 @@ _S = TypeVar("_S")
 
 @dataclass
 class Batch:
-    """Some images on their way, and the time that each stage spent on them."""
+    """A group of images on its way through the stages, with the time that each stage spent on it."""
 
     images: list[State]
     seconds: dict[Stage, float] = field(default_factory=dict)
     began_ns: dict[Stage, int] = field(default_factory=dict)
-    """When each stage began, in nanoseconds since 1970, by the clock of whoever worked on it."""
+    """Start of each stage in nanoseconds since 1970, by the clock of the worker."""
 
     def outcomes(self) -> list[Outcome]:
-        """The images' outcomes: one each, after the last stage."""
+        """Return the outcomes of the images: one each, after the last stage."""
         return self.only(Outcome)
 
     def only(self, kind: type[_S]) -> list[_S]:
-        """The images in one state."""
+        """Return the images in one state."""
         return [image for image in self.images if isinstance(image, kind)]
 
     def of(self, kind: type[_S]) -> list[tuple[int, _S]]:
-        """The images in one state, with their positions."""
+        """Return the images in one state, with their positions in the batch."""
         return [(i, image) for i, image in enumerate(self.images) if isinstance(image, kind)]
 
     @contextmanager
     def timed(self, stage: Stage) -> Iterator[None]:
-        """Adds what it encloses to the stage's seconds."""
+        """Add the time spent in the `with` block to the stage's seconds."""
         self.began_ns.setdefault(stage, time.time_ns())
         start = time.perf_counter()
         try:
@@ -146,7 +146,7 @@ class Batch:
 
 
 def bytes_of(listed: Item | Unlisted) -> int:
-    """What an image weighs before its bytes are read: its fields, its names, and its bytes if it was listed with them."""
+    """Return the approximate size of a listed image before it is fetched: fields, names, and bytes that were listed."""
     if isinstance(listed, Unlisted):
         return len(listed.uri) + len(listed.reason)
     place = getattr(listed.place, "__dict__", {}).values()
@@ -154,17 +154,17 @@ def bytes_of(listed: Item | Unlisted) -> int:
 
 
 def host_of(item: Item) -> str:
-    """The host that an image is fetched from; empty for one that isn't behind a URL."""
+    """Return the host that an image is fetched from; "" for an image without a URL."""
     return item.place.host if isinstance(item.place, UrlAt) else ""
 
 
 def now() -> str:
-    """The time as documents have it in `ingested_at`: one form everywhere, since a resync compares them as they are."""
+    """Return the current time in the format of the field `ingested_at`; a resync compares these strings."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def item_of(state: State) -> Item:
-    """The image that a state is about."""
+    """Return the item of an image in any state."""
     if isinstance(state, Item):
         return state
     return state.loaded.item if isinstance(state, Ready) else state.item

@@ -1,4 +1,4 @@
-"""The options of the built-in sink, as text from the command line or from whoever calls."""
+"""Options of the built-in sink, and the changes to the token index that follow from them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _YES_NO = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterOptions:
-    """See `cluster_sink`."""
+    """Options of the built-in sink; see `cluster_sink`."""
 
     keep: int = KEEP
     swap: Swap = "auto"
     relax_replicas: bool = False
     mapping: Path | None = None
     words_index: bool | None = None
-    """None for what the index has."""
+    """None to keep what the index has."""
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> ClusterOptions:
-        """The options of a plan.
+        """Parse the options of a plan.
 
         Raises:
-            UsageError: One that there isn't, or a value that makes no sense.
+            UsageError: If an option is unknown or has an invalid value.
         """
         unknown = set(given) - {"keep", "swap", "relax_replicas", "mapping", "words_index"}
         if unknown:
@@ -61,19 +61,19 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for, and what there is."""
+    """The requested and the present state of the token index."""
 
     asked: bool | None
-    """None for what the index has."""
+    """None to keep what the index has."""
     state: WordsState
 
     @property
     def on(self) -> bool:
-        """Whether there is a words index when the run has ended."""
+        """Whether there is a token index after the run."""
         return self.state.on if self.asked is None else self.asked
 
     def plan(self, index: str | None) -> WordsPlan | None:
-        """What that means for the words of `index`, None for an index that has yet to be made."""
+        """Return the change to the token index of `index`, which is None if the index doesn't exist yet."""
         name = words_name(index) if index else None
         there = name in self.state.of
         if self.on:
@@ -82,17 +82,17 @@ class Wish:
 
 
 def wish(client: OpenSearch, connection: Connection, alias: str, asked: bool | None, properties: Mapping[str, Any]) -> Wish:
-    """One look, before anything is made.
+    """Compare the requested with the present state of the token index, without changing anything.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        alias: What people search.
-        asked: Whether there is to be a words index; None for what the index has.
-        properties: Fields of the images.
+        client: Client of the cluster.
+        connection: Connection of the client.
+        alias: Alias of the index.
+        asked: Whether to have a token index; None to keep what the index has.
+        properties: Mapping of the image fields.
 
     Raises:
-        IndexMismatch: A words index can't have the name, or not with these fields.
+        IndexMismatch: If the name of the token index is taken, or the fields conflict with its mapping.
     """
     made = Wish(asked, look(client, connection, alias))
     if made.on:
@@ -102,10 +102,10 @@ def wish(client: OpenSearch, connection: Connection, alias: str, asked: bool | N
 
 
 def begin(client: OpenSearch, connection: Connection, index: str, wished: Wish, say: Say) -> None:
-    """Make the words index that is missing, or delete those that nobody wants any more: of this alias all that there are.
+    """Create the missing token index, or delete all token indices of the alias if none is requested.
 
     Raises:
-        IndexMismatch: The name is someone else's.
+        IndexMismatch: If the name is taken by another index.
     """
     alias = wished.state.alias
     if wished.on:

@@ -1,7 +1,7 @@
 """The built-in sink: an index behind an alias, in OpenSearch or Elasticsearch.
 
-Options: `keep` (how many retired indices stay, 1), `swap` (auto, always, never), `relax_replicas` (yes or no),
-`mapping` (a file with the user's own index body), `words_index` (yes or no; by default what the index has).
+Options: `keep` (number of retired indices to retain, 1), `swap` (auto, always, never), `relax_replicas` (yes or no),
+`mapping` (file with a custom index body), `words_index` (yes or no; by default what the index has).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PART = 256
 
 @dataclass(kw_only=True)
 class ClusterSession:
-    """See `Session`."""
+    """The `SinkSession` of one run into an index."""
 
     writer: ClusterWriter
     index: str
@@ -51,11 +51,11 @@ class ClusterSession:
     began: str
     say: Say
     policy: WordPolicy | None
-    """That of the index when the run began."""
+    """Token policy of the index at the start of the run."""
     token_ids: TokenIds | None
-    """Those of the index under that policy; None for one that keeps none."""
+    """Token ids of the index under that policy; None if the index has none."""
     words: bool
-    """Whether the index has a words index."""
+    """Whether the index has a token index."""
 
     @property
     def _connection(self) -> Connection:
@@ -63,7 +63,7 @@ class ClusterSession:
 
     @contextmanager
     def load(self) -> Iterator[None]:
-        """See `Session`: refreshes, and replicas if asked, are relaxed. A load that fails tells of the policy, too."""
+        """Relax refreshes, and replicas if requested, during the load. A failed load also reports a changed policy."""
         client = client_of(self._connection)
         with indices.relaxed(client, self._connection, self.opened, replicas=self.options.relax_replicas, say=self.say):
             try:
@@ -74,16 +74,16 @@ class ClusterSession:
                 raise
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
-        """See `Session`."""
+        """Iterate over the documents of these sources that were stored before the run began."""
         return ledger.entries(client_of(self._connection), self._connection, self.index, sources=sources, before=self.began)
 
     def complete(self, coverage: Coverage) -> Completion:
-        """See `Session`: the alias is swapped if the new index has all that the old one has and that still exists.
+        """Swap the alias if the new index has every image of the old one that still exists.
 
-        The words index is brought in step before, so that both aliases move at once.
+        The token index is synchronized first, so that both aliases move at once.
 
         Raises:
-            IndexMismatch: The alias stands for another index by now, of another run or of somebody else.
+            IndexMismatch: If the alias points to another index by now, of another run or another program.
         """
         client = client_of(self._connection)
         indices.refresh(client, self._connection, self.index)
@@ -104,19 +104,19 @@ class ClusterSession:
             return Completion()
         behind = self._check_alias(client, live)
         if behind == self.index:
-            return Completion()  # by a run beside this one, perhaps
+            return Completion()  # swapped by a concurrent run
         if reason := self._explain_unfinished(client, coverage, behind):
             return Completion(unfinished=reason)
         indices.swap(client, self._connection, self.alias, self.opened)
         return Completion(swapped=True, pruned=tuple(indices.prune(client, self._connection, self.alias, self.options.keep)))
 
     def _explain_unfinished(self, client: OpenSearch, coverage: Coverage, behind: str) -> str:
-        """Return why the build must not take the alias; "" if it may.
+        """Return why the alias must not be swapped to the new index; "" if it may be.
 
         Args:
-            client: Of the cluster.
-            coverage: Of this run.
-            behind: The index that the alias stands for; "" if it was removed meanwhile, so that nobody loses one.
+            client: Client of the cluster.
+            coverage: What this run has seen.
+            behind: The alias target; "" if it was removed during the run. Then no searchable index is lost.
         """
         swap = self.options.swap
         if not behind:
@@ -141,7 +141,7 @@ class ClusterSession:
             )
 
     def _another_policy(self, client: OpenSearch, live: str) -> str:
-        """Why the build must not take the place of the index that is searched: that one was steered, and this one was missed."""
+        """Return why the policies forbid the swap: the searchable index has another token policy than the new one."""
         theirs, own = (policy_of(client, self._connection, name) for name in (live, self.index))
         if (theirs and theirs.digest) == (own and own.digest):
             return ""
@@ -167,7 +167,7 @@ class ClusterSession:
         return ""
 
     def _missing(self, live: str, coverage: Coverage) -> tuple[Counter[str], int]:
-        """Of the images of the old index that the new one lacks: those of sources not seen, and how many died in this run."""
+        """Count the images of the old index that the new one lacks: those of unseen sources, and those that failed now."""
         client, others, dead = client_of(self._connection), Counter[str](), 0
         for part in in_parts(ledger.entries(client, self._connection, live), _PART):
             there = ledger.by_uri(client, self._connection, self.index, [entry.uri for entry in part])
@@ -183,35 +183,35 @@ class ClusterSession:
 
 
 class Kind:
-    """See `SinkKind`."""
+    """The sink kind `cluster`."""
 
     name = "cluster"
     description = "an index behind an alias in OpenSearch or Elasticsearch"
 
     def open(self, plan: SinkPlan, say: Say) -> ClusterSession:
-        """See `SinkKind`."""
+        """Prepare an index for a run: create it, or resume the one that fits the plan."""
         asked = self._begin(plan)
         client, connection = client_of(asked.connection), asked.connection
         opened = indices.open_index(client, connection, plan.alias, asked.body, plan.identity, say, plan.policy)
         begin(client, connection, opened.name, asked.words, say)
         if plan.document.id == "content" and not opened.created:
-            indices.refresh(client, connection, opened.name)  # looking up by URI sees only what was refreshed
+            indices.refresh(client, connection, opened.name)  # lookups by URI only see refreshed documents
         if opened.under_way:
             say(
                 f"{opened.name}: a policy {opened.under_way} is under way there, or was interrupted: unless it still runs, say"
                 f" stair-es policy {opened.under_way} --index {plan.alias}"
             )
-        remember_folder(plan.identity.model_name)  # so that searches of this index take it without being told
+        remember_folder(plan.identity.model_name)  # searches of this index find the model without --model
         return _session(plan, asked, opened, say)
 
     def peek(self, plan: SinkPlan) -> ClusterSession | None:
-        """See `SinkKind`."""
+        """Return a session on the index that a run would write into, without changing it; None if the run would create one."""
         asked = self._begin(plan)
         opened = self._find(plan, asked)
         return _session(plan, asked, opened, lambda _: None) if opened else None
 
     def words(self, plan: SinkPlan) -> WordsPlan | None:
-        """See `HasWords`."""
+        """Return what a run would do to the token index; None if nothing."""
         asked = self._begin(plan)
         opened = self._find(plan, asked)
         return asked.words.plan(opened.name if opened else None)
@@ -221,7 +221,7 @@ class Kind:
         return indices.find_index(client, asked.connection, plan.alias, asked.body, plan.identity, plan.policy)
 
     def _begin(self, plan: SinkPlan) -> _Asked:
-        """All that can be known, and refused, before anything is made."""
+        """Check everything that can be checked before the index is created or changed."""
         if plan.connection is None:
             raise UsageError("the sink 'cluster' needs a connection", "Give --url.")
         options, client = ClusterOptions.of(plan.options), client_of(plan.connection)
@@ -237,7 +237,7 @@ class Kind:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What a plan comes to."""
+    """A plan resolved against the cluster."""
 
     options: ClusterOptions
     connection: Connection

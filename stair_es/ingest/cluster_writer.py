@@ -1,4 +1,4 @@
-"""How workers write into the built-in sink, and ask what is there."""
+"""The writer of the built-in sink: how workers look up and write documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=4)
 def client_of(connection: Connection) -> OpenSearch:
-    """One client a process: workers build their own, clients don't travel."""
+    """Return the client of this process. Clients aren't picklable, so each worker builds its own."""
     client = connection.client()
     atexit.register(client.close)
     return client
@@ -28,30 +28,30 @@ def client_of(connection: Connection) -> OpenSearch:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterWriter:
-    """See `Writer`."""
+    """The `SinkWriter` of one index."""
 
     connection: Connection
     index: str
     policy: BulkPolicy
 
     def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
+        """Look up documents by `_id`."""
         return ledger.by_id(client_of(self.connection), self.connection, self.index, ids)
 
     def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
-        """See `Writer`."""
+        """Look up documents by the URI of their image."""
         return ledger.by_uri(client_of(self.connection), self.connection, self.index, uris)
 
     def write(self, documents: Documents, chunk_bytes: int) -> Written:
-        """See `Writer`."""
+        """Index documents with bulk requests of about `chunk_bytes`."""
         return self._bulk.write(documents, chunk_bytes)
 
     def update(self, documents: Documents) -> Written:
-        """See `Writer`."""
+        """Update fields of documents with bulk requests."""
         return self._bulk.update(documents)
 
     def delete(self, ids: Sequence[str]) -> Written:
-        """See `Writer`."""
+        """Delete documents with bulk requests."""
         return self._bulk.delete(ids)
 
     @property

@@ -1,4 +1,4 @@
-"""Dead letters: a line of JSON for each image that could not be taken in, complete enough to try it again."""
+"""Dead letters: one JSON line per failed image, complete enough to retry it; and the source that reads them."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _LONGEST_LINE = 16 * 1024 * 1024
 
 
 def default_path(alias: str) -> Path:
-    """Where the dead letters of a run into `alias` that begins now go, unless the user says."""
+    """Return the default path of the dead letters of a run into `alias` that starts now."""
     at = datetime.now(timezone.utc)
     return Home.from_env().path / _FOLDER / f"{alias}-{at:%Y%m%d-%H%M%S}-{os.getpid()}.jsonl"
 
 
 class DeadLetters:
-    """The JSONL file of a run; made with the first letter.
+    """The dead-letter file (JSONL) of a run, created with the first failed image.
 
-    A line has `uri`, `source`, `stage`, `reason`, `at`, and what another try needs: `index`, `place`, `version`, `fields`.
+    A line has `uri`, `source`, `stage`, `reason`, `at`, and what a retry needs: `index`, `place`, `version`, `fields`.
     """
 
     def __init__(self, path: Path, alias: str) -> None:
-        """No file yet.
+        """Set the path; the file is created later.
 
         Args:
-            path: Where it will be.
-            alias: What the run writes into: the `index` of each line.
+            path: Path of the file.
+            alias: Alias that the run writes into: the `index` of each line.
         """
         self.path = path
         self.alias = alias
@@ -52,18 +52,18 @@ class DeadLetters:
         self._file: IO[str] | None = None
 
     def check(self) -> None:
-        """Make its folder, and see that the file can be written. An earlier run's letters stay.
+        """Create the folder and check that the file is writable. The letters of an earlier run stay.
 
         Raises:
-            IngestError: It can't, or it holds something else.
+            IngestError: If it is not writable, or holds something other than dead letters.
         """
         self._check_place(remove=False)
 
     def prepare(self) -> None:
-        """Remove the letters of an earlier run, after all that `check` does.
+        """Remove the letters of an earlier run, after the checks of `check_writable`.
 
         Raises:
-            IngestError: The file can't be written, holds something else, or another run is writing it.
+            IngestError: If the file is not writable, holds something else, or is being written by another run.
         """
         self._check_place(remove=True)
 
@@ -74,10 +74,10 @@ class DeadLetters:
             if self.path.is_file() and not _is_letters(self.path):
                 raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
             if self.path.parent == Home.from_env().path / _FOLDER:
-                make_private(self.path.parent)  # captions and names of files are in it
+                make_private(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not os.path.lexists(self.path)
-            if not (new or self.path.exists()):  # a dangling link: writing through it would make a file elsewhere
+            if not (new or self.path.exists()):  # a dangling link: writing through it would create a file elsewhere
                 return self.path.unlink() if remove else None
             with self._open_held() as file:
                 alone = _lock_file(file, alone=True)
@@ -92,14 +92,14 @@ class DeadLetters:
             raise self._unwritable(error) from error
 
     def _is_special(self) -> bool:
-        """Whether it is a device or a pipe: there is nothing to check or to remove."""
+        """Return whether the path is a device or a pipe: then there is nothing to check or remove."""
         return self.path.exists() and not self.path.is_file() and not self.path.is_dir()
 
     def add(self, outcome: Outcome) -> None:
-        """Write one line, at once: it must survive the death of this process.
+        """Write one line and flush it, so that it survives a crash of this process.
 
         Raises:
-            IngestError: The file can't be written.
+            IngestError: If the file can't be written.
         """
         item = outcome.item
         line: dict[str, Any] = {
@@ -119,18 +119,18 @@ class DeadLetters:
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
         except OSError as error:
-            with suppress(IngestError):  # it would try to write the same line
+            with suppress(IngestError):  # closing tries to write the same line
                 self.close()
             raise self._unwritable(error) from error
         self.count += 1
 
     def _open_held(self) -> IO[str]:
-        """Open the file to append, and hold it: no other run removes it meanwhile."""
+        """Open the file for appending with a shared lock, so that no other run removes it."""
         while True:
             file = _open_to_append(self.path)
             if not _lock_file(file, alone=False) or os.fstat(file.fileno()).st_nlink:
                 return file
-            file.close()  # removed between the two steps: letters in it would be lost
+            file.close()  # removed between opening and locking: letters in it would be lost
 
     def _unwritable(self, error: OSError) -> IngestError:
         return IngestError(
@@ -139,10 +139,10 @@ class DeadLetters:
         )
 
     def close(self) -> None:
-        """Close the file, if there is one.
+        """Close the file, if it is open.
 
         Raises:
-            IngestError: It couldn't be written to its end.
+            IngestError: If the remaining lines can't be written.
         """
         file, self._file = self._file, None
         if file is not None:
@@ -153,7 +153,7 @@ class DeadLetters:
 
 
 def read_alias(path: Path) -> str | None:
-    """What the run that left these dead letters wrote into; None if they don't say."""
+    """Return the alias that the run of these dead letters wrote into; None if unknown."""
     try:
         with path.open("rb") as file:
             letter = json.loads(file.readline(_LONGEST_LINE))
@@ -164,11 +164,11 @@ def read_alias(path: Path) -> str | None:
 
 
 def _lock_file(file: IO[str], *, alone: bool) -> bool:
-    """Lock an open file with others or, without waiting, alone.
+    """Lock an open file: shared, or exclusively without waiting.
 
     Returns:
-        Whether it is locked. Where there are no such locks (Windows, some network file systems), a lock with others isn't, and
-        one alone is taken as given.
+        Whether it is locked. Where file locks aren't supported (Windows, some network file systems), a shared lock counts as not
+        held and an exclusive one as held.
     """
     if fcntl is None:
         return alone
@@ -186,12 +186,12 @@ def _open_to_append(path: Path) -> IO[str]:
 
 
 def _private(path: str, flags: int) -> int:
-    """For the user's eyes alone: places may be signed URLs."""
+    """Open a file readable by the user only: locators may be signed URLs."""
     return os.open(path, flags, 0o600)
 
 
 def _is_letters(path: Path) -> bool:
-    """Nothing, or a dead letter, is in the first line: what else a user names by mistake must not be overwritten."""
+    """Return whether the file is empty or begins with a dead letter; any other file must not be overwritten."""
     with path.open("rb") as file:
         line = file.readline(_LONGEST_LINE).strip()
     try:
@@ -202,7 +202,7 @@ def _is_letters(path: Path) -> bool:
 
 
 class _Letters:
-    """The images of a dead letter file, to be tried again under the source that they first came from."""
+    """The images of a dead-letter file, to be retried under their original source."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -232,17 +232,21 @@ class _Letters:
 
 
 class Kind:
-    """The source kind `dead-letters`: see `SourceKind`. It is asked for by name (`ingest --retry`), never guessed."""
+    """The source kind `dead-letters`. It is requested by name (`ingest --retry`), never detected."""
 
     name = "dead-letters"
     description = "the JSONL that an earlier run left of images that it couldn't take in (`ingest --retry FILE`)"
 
     def claims(self, argument: str) -> bool:
-        """See `SourceKind.claims`."""
+        """Return False: the kind is never detected from an argument."""
         return False
 
     def open(self, argument: str, options: SourceOptions) -> _Letters:
-        """See `SourceKind.open`."""
+        """Open a dead-letter file as a source.
+
+        Raises:
+            UsageError: If there is no such file, or it holds no dead letters.
+        """
         path = Path(argument)
         if not path.is_file():
             raise UsageError(f"no dead letter file {argument!r}", "Its name was printed by the run that left it.")

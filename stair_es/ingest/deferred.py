@@ -1,9 +1,9 @@
-"""Images whose host asks to wait (Retry-After): they are kept back while others go on, and read when the time is over.
+"""Images whose host asks to wait (Retry-After): they are deferred while others continue, and fetched when the time is over.
 
-A host isn't waited for without end: it has a patience, which its rests use up and its answers restore. When it is used up, an
-image fails with what the host says of it, while the others of the host are still tried; a host that says the same of many in a
-row is given up, and its images fail without being asked for. An image that is refused again although others were given meanwhile
-waits alone, with a patience of its own: on a host that strangers share it mustn't hold up the others again and again.
+The total waiting time for a host is limited: a host has a patience, which its rests use up and its answers restore. When it is
+used up, an image fails with the host's answer, while the other images of the host are still tried. A host that refuses many in a
+row is given up, and its images fail without a request. An image that is refused again although the host served others since then
+waits alone, with a patience of its own: on a shared host it must not hold up the others again and again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from stair_es.ingest.batch import Deferred, Outcome, State, Wanted, bytes_of, host_of
 
 MAX_IMAGES = 20_000
-"""Images that may be kept back; with more, no further ones are taken from the sources."""
+"""Maximum number of deferred images; above it no further images are taken from the sources."""
 MAX_BYTES = 128 * 1024 * 1024
-"""The same by what they weigh: an image can have long URLs, and a megabyte of fields."""
+"""Maximum total size of deferred images: an image can have long URLs, and a megabyte of fields."""
 MAX_REFUSALS = 20
-"""After so many refusals in a row a host without patience left is given up."""
+"""Number of refusals in a row after which a host without patience left is given up."""
 RESTORED_S = 10.0
-"""What each answer restores of the patience: a host that limits its rate is waited for as long as it gives images meanwhile."""
+"""Patience that each answer restores, in seconds: a rate-limited host is waited for as long as it keeps serving images."""
 _LEAST_REST_S = 1.0
 _PORTION = 16
 _MANY_HOSTS = 1024
@@ -37,9 +37,9 @@ class _Host:
     images: deque[Wanted] = field(default_factory=deque)
     rests_until: float = 0.0
     rests: int = 0
-    """In a row, without an answer."""
+    """Consecutive rests without an answer."""
     waited_s: float = 0.0
-    """How much of the patience is used up."""
+    """Used part of the patience."""
     answers: int = 0
     refusals: int = 0
     given_up: str = ""
@@ -47,14 +47,14 @@ class _Host:
 
 
 class DeferredImages:
-    """All images that are kept back, by host. For one thread."""
+    """All deferred images, by host. Not thread-safe."""
 
     def __init__(self, patience_s: float = 600.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """None yet.
+        """Start without deferred images.
 
         Args:
-            patience_s: How long a host is waited for in total.
-            clock: Tells the time in seconds.
+            patience_s: Total time to wait for a host.
+            clock: Returns the time in seconds.
         """
         self._patience_s = patience_s
         self._clock = clock
@@ -71,7 +71,7 @@ class DeferredImages:
         return self._images >= MAX_IMAGES or self._bytes >= MAX_BYTES
 
     def admit(self, image: Wanted) -> Wanted | Outcome | None:
-        """The image, if it can be read now; None if it is kept back; its outcome, if its host is given up."""
+        """Return the image if it can be fetched now, None if it was deferred, or its outcome if its host is given up."""
         name = host_of(image.item) if self._hosts else ""
         host = self._hosts.get(name) if name else None
         if host is None or host.rests_until <= self._clock():
@@ -82,7 +82,7 @@ class DeferredImages:
         return None
 
     def defer(self, image: Wanted, state: Deferred) -> list[Outcome]:
-        """Keep an image back that wasn't to be had; what comes of it (and of others of its host) if it isn't waited for."""
+        """Defer a refused image; return the outcomes, of this and other images of its host, if it isn't waited for."""
         name = self._name_of(image, state)
         host = self._hosts.get(name)
         if host is None:
@@ -94,7 +94,7 @@ class DeferredImages:
         if host.given_up and host.rests_until > now:
             return [Outcome(image.item, "dead", "read", host.given_up)]
         left_s = self._patience_s - host.waited_s
-        if host.rests_until > now or not state.asked:  # said already to another worker, or of another image
+        if host.rests_until > now or not state.asked:  # the rest was already started by another worker or image
             self._keep(host, image)
             return []
         if left_s < _LEAST_REST_S:
@@ -106,7 +106,7 @@ class DeferredImages:
         return []
 
     def observe(self, image: Wanted, state: State) -> None:
-        """Take note of an image that was read: its host answers, unless it is dead by that."""
+        """Record that an image was fetched: its host answers, unless the fetch failed."""
         if not self._hosts or (isinstance(state, Outcome) and state.kind == "dead" and state.stage == "read"):
             return
         for name in {image.waited_for, host_of(image.item)} - {""}:
@@ -118,7 +118,7 @@ class DeferredImages:
         self._hosts.pop(image.item.uri, None)
 
     def take_due(self, most: int) -> list[Wanted]:
-        """Up to `most` images whose host has had its time."""
+        """Take up to `most` images whose host has rested."""
         now = self._clock()
         if now < self._next_due:
             return []
@@ -133,11 +133,11 @@ class DeferredImages:
 
     @property
     def due_in_s(self) -> float | None:
-        """How long until there is something to take; None if nothing is kept back."""
+        """Seconds until images are due; None if none is deferred."""
         return max(0.0, self._next_due - self._clock()) if self._images else None
 
     def describe(self) -> str:
-        """What is waited for, for people; empty if nothing is."""
+        """Return a message about the hosts that are waited for; "" if there are none."""
         now = self._clock()
         resting = [host for host in self._hosts.values() if host.images and host.rests_until > now]
         if not resting:
@@ -149,7 +149,7 @@ class DeferredImages:
         return f"waiting {math.ceil(most.rests_until - now)} s for {most.name} ({urls}){more}"
 
     def _name_of(self, image: Wanted, state: Deferred) -> str:
-        """Whose time it is that the image has to wait: that of its host, or its own."""
+        """Return the key that an image is deferred under: its host, or its own URI if it waits alone."""
         host = self._hosts.get(state.host)
         given_meanwhile = host is not None and image.refused_after is not None and host.answers > image.refused_after
         alone = state.asked and (image.waited_for == image.item.uri or given_meanwhile)
@@ -162,7 +162,7 @@ class DeferredImages:
         self._next_due = min(self._next_due, host.rests_until)
 
     def _release_images(self, images: Collection[Wanted]) -> None:
-        """Make room for others: these are no longer kept back."""
+        """Subtract images that are no longer deferred from the totals."""
         self._images -= len(images)
         self._bytes -= sum(bytes_of(image.item) for image in images)
 
@@ -180,7 +180,7 @@ class DeferredImages:
         return failed
 
     def _forget(self) -> None:
-        """Lists name millions of hosts: keep those that are waited for, or were lately."""
+        """Drop hosts that have no images and haven't rested lately: lists can name millions of hosts."""
         if len(self._hosts) < _MANY_HOSTS:
             return
         since = self._clock() - self._patience_s

@@ -1,4 +1,4 @@
-"""What an ingest would do, found out without writing, and without reading a byte of an image."""
+"""Dry run: what an ingest would do, without writing and without reading any image bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Verdict: TypeAlias = Literal["new", "changed", "unchanged", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """The images of the sources, by what a run would make of them."""
+    """The images of the sources, by what a run would do with them."""
 
     seen: int
     new: int
@@ -32,28 +32,28 @@ class DryRun:
     """The store has another version of the bytes, or the document was made with other settings or fields."""
     unchanged: int
     unknown: int
-    """A run would read the bytes to find out: the store tells no version, or ids go by content and the URI is new."""
+    """A run would read the bytes to decide: the store has no versions, or ids go by content and the URI is new."""
     unlisted: int
-    """Places that can't be listed."""
+    """Locations that can't be listed."""
     gone: int
-    """Documents that `--resync` would remove; 0 without it. With ids by content only reading tells all, and what was moved."""
+    """Documents that `--resync` would remove; 0 without it. With ids by content only reading finds all, and moved images."""
     gone_uris: tuple[str, ...]
     """The images of those documents."""
     index: str | None
-    """Where they would go; None for a new index."""
+    """The index to write into; None for a new one."""
     words_index: WordsPlan | None = None
-    """What would become of the words index, where there is one or is to be."""
+    """Changes to the token index, if there are any."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report as JSON for `--json`."""
         return {"dry_run": True, **asdict(self)}
 
 
 def dry_run(sources: Sequence[Source], connection: Connection | None, options: IngestOptions, *, say: Say) -> DryRun:
-    """What `ingest` would do with the same arguments.
+    """Simulate an ingest with the same arguments.
 
     Raises:
-        StairError: A source or the sink stands in the way.
+        StairError: If a source or the sink can't be used.
     """
     kind, asked = sink_kind(options), plan(options, connection, now())
     session = kind.peek(asked)
@@ -93,7 +93,7 @@ def _verdict(state: Outcome | Wanted, job: Job) -> Verdict:
     if isinstance(state, Outcome):
         return "unchanged"
     if state.stored is None:
-        return "unknown" if job.document.id == "content" else "new"  # another image may have the same content
+        return "unknown" if job.document.id == "content" else "new"  # another image may have the same bytes
     if not job.is_up_to_date(state.stored, state.item):
         return "changed"
     return "unknown" if state.item.version is None or state.stored.version is None else "changed"

@@ -1,4 +1,4 @@
-"""What an enricher is: a caption model, OCR, a face blur. It runs on the CPU workers, between decoding and encoding."""
+"""Enrichers (caption model, OCR, face blur ...): they run on the CPU workers, between decoding and encoding."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One image as an enricher gets it."""
+    """One image as passed to an enricher."""
 
     uri: str
     data: bytes
     """The original file."""
     pixels_HWC: Pixels
-    """What the encoder will see: the picture on a square."""
+    """The encoder's input: the picture on a square."""
     box: tuple[int, int, int, int]
-    """Where on the square the picture is: left, upper, right, lower."""
+    """Position of the picture on the square: left, upper, right, lower."""
     thumbnail: str | None
     """A data URI, as it will be stored."""
     fields: Mapping[str, Json]
-    """From the source and from the enrichers before."""
+    """Fields of the source and of the previous enrichers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enrichment:
-    """What an enricher makes of one image; what it leaves out stays as it is."""
+    """The result of an enricher for one image. Omitted values stay unchanged."""
 
     fields: Mapping[str, Json] = field(default_factory=dict)
-    """Added to the document, in place of fields of the same name."""
+    """Added to the document, replacing fields of the same name."""
     pixels_HWC: Pixels | None = None
-    """Seen by the encoder in place of the candidate's: same shape."""
+    """Replaces the encoder's input; same shape."""
     thumbnail: str | None = None
-    """A data URI in place of the one that decoding made; empty for none."""
+    """A data URI that replaces the thumbnail; "" for none."""
 
 
 class Enricher(Protocol):
-    """A loaded enricher; called from one thread at a time per instance's batch, maybe from several threads."""
+    """A loaded enricher. One instance may be called from several threads."""
 
     @property
     def version(self) -> str:
-        """Goes into each fingerprint: another version means that documents are made anew."""
+        """Part of each fingerprint: documents are rebuilt when it changes."""
 
     def enrich(self, images: Sequence[Candidate]) -> Sequence[Enrichment]:
-        """One enrichment an image, in order. What it raises for one image alone makes that image dead."""
+        """Return one enrichment per image, in order. An exception for a single image marks that image as failed."""
 
 
 class EnricherKind(Protocol):
-    """What an entry point of the group `stair_es.enrichers` names."""
+    """The interface of an entry point in the group `stair_es.enrichers`."""
 
     name: str
     description: str
     """One line for `stair-es plugins`."""
 
     def build(self, options: Mapping[str, str]) -> Enricher:
-        """The enricher, in the process that will use it.
+        """Build the enricher, in the process that will use it.
 
         Raises:
-            UsageError: An option is unknown or has no sense.
+            UsageError: If an option is unknown or invalid.
         """
 
 
@@ -78,20 +78,20 @@ class EnricherSpec:
 
     @classmethod
     def parse(cls, text: str) -> EnricherSpec:
-        """The spec of `NAME` or `NAME:key=value,key=value`.
+        """Parse `NAME` or `NAME:key=value,key=value`.
 
         Raises:
-            UsageError: It isn't of that form.
+            UsageError: If the text has another form.
         """
         name, options = named_options("an enricher", text)
         return cls(name, tuple(options.items()))
 
     def kind(self) -> EnricherKind:
-        """The kind that it names.
+        """Load the enricher kind of this name.
 
         Raises:
-            UsageError: There is none.
-            PluginError: It can't be loaded.
+            UsageError: If there is none.
+            PluginError: If it can't be loaded.
         """
         plugin = plugins.named("enrichers", self.name)
         if plugin is None:
@@ -102,10 +102,14 @@ class EnricherSpec:
 
 
 def named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
-    """Name and options of `NAME` or `NAME:key=value,key=value`; `what` it names, with its article, is for the error.
+    """Parse `NAME` or `NAME:key=value,key=value` into name and options.
+
+    Args:
+        what: What the text names, with its article, for the error message.
+        text: The text.
 
     Raises:
-        UsageError: It isn't of that form.
+        UsageError: If the text has another form.
     """
     name, _, rest = text.partition(":")
     pairs = [part.partition("=") for part in rest.split(",") if part]
@@ -116,12 +120,15 @@ def named_options(what: str, text: str) -> tuple[str, dict[str, str]]:
 
 @lru_cache
 def build(spec: EnricherSpec) -> Enricher:
-    """The enricher of a spec, one a process."""
+    """Return the enricher of a spec; one instance per process."""
     return spec.kind().build(dict(spec.options))
 
 
 def enriched(enricher: Enricher, name: str, images: Sequence[Candidate]) -> list[Enrichment | str]:
-    """One enrichment an image, or the reason why there is none: a failing image is tried alone, so that only it fails."""
+    """Return one enrichment per image, or the reason of its failure.
+
+    If the enricher fails for several images, each is tried alone, so that only the failing ones are lost.
+    """
     try:
         return list(_checked(enricher, name, images))
     except Exception as error:  # noqa: BLE001  third-party code: one image of a batch must not take the others with it

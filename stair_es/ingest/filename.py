@@ -23,19 +23,23 @@ class _Filename:
 
 
 def words(uri: str) -> str:
-    """The words of a URI's last part, without its suffix: `red bus 2` for `file:///a/redBus_2.jpg`."""
+    """Return the words of a URI's last part, without its suffix: `red bus 2` for `file:///a/redBus_2.jpg`."""
     stem = PurePosixPath(unquote(urlsplit(uri).path)).stem
     return " ".join(part for part in _BREAKS.split(stem) if part)
 
 
 class Kind:
-    """See `EnricherKind`."""
+    """The enricher kind `filename`."""
 
     name = "filename"
     description = "the words of the file name as a text field (option: field=NAME, by default `filename`)"
 
     def build(self, options: Mapping[str, str]) -> _Filename:
-        """See `EnricherKind.build`."""
+        """Build the enricher; the option `field` names the target field.
+
+        Raises:
+            UsageError: If an option is unknown.
+        """
         unknown = set(options) - {"field"}
         if unknown:
             raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "It knows: field.")

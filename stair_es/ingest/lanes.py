@@ -1,4 +1,4 @@
-"""Where stages run: what the pump asks of this process, or of Ray."""
+"""The executor interface: where the stages run, in this process or on Ray."""
 
 from __future__ import annotations
 
@@ -9,45 +9,53 @@ from stair_es.cluster.bulk import Sent
 from stair_es.ingest.batch import Batch
 
 Task: TypeAlias = Hashable
-"""Something under way: a future, or a reference to an object that will be."""
+"""A submitted task: a future, or a reference to a remote object."""
 
 
 class WorkerDied(Exception):
-    """The process that worked on a task is gone for good: killed by its input, by the kernel, with its machine."""
+    """The worker process of a task is gone: killed by its input, by the kernel, or with its machine."""
 
 
 class Lanes(Protocol):
-    """The stages as tasks. What fails fails the tasks that build on it too, so that only the last results need be looked at."""
+    """Runs the stages as tasks.
+
+    A failure propagates to the tasks that depend on it, so that only the last results need to be checked.
+    """
 
     encoders: int
-    """How many encode tasks can run at a time: what the others have to keep busy."""
+    """Number of encode tasks that can run in parallel."""
     workers: int
-    """How many prepare tasks can run at a time."""
+    """Number of prepare tasks that can run in parallel."""
     batch_images: int
-    """How many images an encoder takes at once."""
+    """Number of images per encoder batch."""
 
     def check(self, batch: Batch) -> Task:
-        """Start a check; its result is a Batch."""
+        """Submit a check; its result is a `Batch`."""
 
     def prepare(self, batch: Batch) -> Task:
-        """Start a prepare; its result is for `encode` only."""
+        """Submit a prepare; its result can only be passed to `submit_encode`."""
 
     def encode(self, prepared: Task, encoder: int) -> Task:
-        """Start an encode of what a prepare made, on encoder number `encoder` (0..encoders-1); for `write` only."""
+        """Submit an encode of a prepare's result on encoder number `encoder` (0..encoders-1); for `submit_write` only."""
 
     def write(self, encoded: Sequence[Task], chunk_bytes: int) -> Task:
-        """Start a write of what encodes made; its result is `(batches, sent)`."""
+        """Submit a write of the results of encodes; its result is `(batches, sent)`."""
 
     def wait(self, tasks: Collection[Task], timeout_s: float | None) -> list[Task]:
-        """Those of the tasks that are done; at least one, unless `timeout_s` passes first."""
+        """Wait until at least one task is done or `timeout_s` has passed; return the tasks that are done."""
 
     def checked(self, task: Task) -> Batch:
-        """The result of a check.
+        """Return the result of a check.
 
         Raises:
-            StairError: The stage failed as a whole.
-            WorkerDied: See there.
+            StairError: If the stage failed as a whole.
+            WorkerDied: If the worker process died.
         """
 
     def written(self, task: Task) -> tuple[list[Batch], list[Sent]]:
-        """The result of a write; raises as `checked` does."""
+        """Return the result of a write.
+
+        Raises:
+            StairError: If a stage failed as a whole.
+            WorkerDied: If a worker process died.
+        """

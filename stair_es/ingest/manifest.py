@@ -1,4 +1,4 @@
-"""Which images a run came across, and which of them have their outcome: on disk, so that memory stays flat over millions."""
+"""The images of a run and their outcomes, kept on disk so that memory stays flat over millions of images."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CACHE_KIB = 8192
 
 
 class Manifest:
-    """A table of one run, in a temporary file without a name: it ends with the process, even with a killed one.
+    """The table of one run, in a temporary file without a name: it disappears with the process, even a killed one.
 
-    Used from one thread. Each method raises IngestError when the file can't be written.
+    Not thread-safe. Each method raises IngestError if the file can't be written.
     """
 
     def __init__(self, folder: Path | None = None, *, keep_uris: bool = False) -> None:
-        """An empty manifest.
+        """Create an empty manifest.
 
         Args:
-            folder: Where the temporary file goes; None for the platform's place.
-            keep_uris: Keep each URI, with its source, and not only its hash: for `image_of`.
+            folder: Folder of the temporary file; None for the platform's default.
+            keep_uris: Store each URI with its source instead of only its hash; required by `find_image`.
 
         Raises:
-            IngestError: The file can't be made.
+            IngestError: If the file can't be created.
         """
         self._folder = folder
         self._keep_uris = keep_uris
@@ -51,7 +51,7 @@ class Manifest:
                 self._db = sqlite3.connect(path, isolation_level=None)
             self._set_up()
         finally:
-            self._unlink()  # SQLite has it open, and opens no other
+            self._unlink()  # SQLite keeps it open, and opens no other file
 
     def _set_up(self) -> None:
         try:
@@ -71,7 +71,7 @@ class Manifest:
         self._unlink()
 
     def _unlink(self) -> None:
-        """Remove the name of the file, if it is there still; Windows does that only once nobody has the file open."""
+        """Remove the file's name, if it still exists. Windows allows that only after the file was closed."""
         with suppress(FileNotFoundError, PermissionError):
             self._path.unlink()
 
@@ -98,13 +98,13 @@ class Manifest:
         )
 
     def add(self, uri: str, source: str) -> bool:
-        """Take note of an image; whether it is the first time that it comes up."""
+        """Record an image; return whether it is new to the run."""
         kept = (uri, source) if self._keep_uris else (None, None)
         done = self._execute("insert or ignore into image values (?, null, ?, ?)", (_key(uri), *kept))
         return done.rowcount == 1
 
     def fate(self, uri: str) -> Fate:
-        """What became of an image; one without an outcome yet counts as taken."""
+        """Return the status of an image; one without an outcome counts as taken."""
         row = self._first("select id from image where key = ?", (_key(uri),))
         return "unseen" if row is None else "dead" if row[0] == "" else "taken"
 
@@ -112,10 +112,10 @@ class Manifest:
         return int(self._first("select count(*) from image")[0])
 
     def settle(self, outcomes: Iterable[tuple[str, str]]) -> None:
-        """Enter the outcomes `(uri, _id)` of some images; `_id` is empty for one without a document.
+        """Record the outcomes `(uri, _id)` of some images; `_id` is "" for an image without a document.
 
         Raises:
-            IngestError: An image was never added, or has its outcome already.
+            IngestError: If an image was never added, or already has an outcome.
         """
         self._execute("begin")
         for uri, id_ in outcomes:
@@ -125,20 +125,20 @@ class Manifest:
         self._execute("commit")
 
     def unsettled(self) -> int:
-        """How many images have no outcome."""
+        """Return the number of images without an outcome."""
         return int(self._first("select count(*) from image where id is null")[0])
 
     def documents(self) -> int:
-        """How many different documents the settled images have."""
+        """Return the number of distinct documents."""
         return int(self._first("select count(distinct id) from image where id != ''")[0])
 
     def image_of(self, id_: str) -> tuple[str, str] | None:
-        """URI and source of an image whose document is `id_`; None where there is none, or URIs aren't kept."""
+        """Return URI and source of an image with the document `id_`; None if there is none, or URIs aren't kept."""
         row = self._first("select uri, source from image where id = ? order by key limit 1", (id_,))
         return (row[0], row[1]) if row and row[0] is not None else None
 
     def has_document(self, id_: str) -> bool:
-        """Whether an image of this run has this document."""
+        """Return whether an image of this run has this document."""
         return self._first("select 1 from image where id = ? limit 1", (id_,)) is not None
 
 

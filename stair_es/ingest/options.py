@@ -1,4 +1,4 @@
-"""How an ingest goes about it, and what follows from that for the sink and the workers."""
+"""Options of an ingest, and the plan for the sink and the configuration of the workers that follow from them."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from stair_es.types import Json
 Runner: TypeAlias = Literal["auto", "local", "ray"]
 
 RAY_FROM_IMAGES = 5_000
-"""`auto` takes Ray from here on: below, starting it costs more than it brings."""
+"""Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
 PEEK_S = 5.0
-"""How long to wait for a slow listing before the runner is chosen."""
+"""How long to wait for the listing before the runner is chosen."""
 _REMEDY = "Leave --vector seismic out: `rank_features` take any token."
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOptions:
-    """How an ingest goes about it."""
+    """Options of an ingest."""
 
     alias: str
     model: ModelSpec
     runner: Runner = "auto"
     ray: RayOptions = field(default_factory=RayOptions)
     batch_images: int = 0
-    """How many images an encoder takes at once; 0 for what suits the device."""
+    """Number of images per encoder batch; 0 to select it for the device."""
     document: DocumentSettings = field(default_factory=DocumentSettings)
     source: SourceOptions = field(default_factory=SourceOptions)
     limits: DecodeLimits = field(default_factory=DecodeLimits)
@@ -53,14 +53,14 @@ class IngestOptions:
     sink: str = "cluster"
     sink_options: dict[str, str] = field(default_factory=dict)
     policy: WordPolicy | None = None
-    """For a new index; one that is there has its own."""
+    """Token policy of a new index; an existing index has its own."""
     resync: bool = False
     """Remove the documents whose image is no longer in the sources."""
     dead_letters: Path | None = None
 
 
 def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
-    """The runner and the reason, for people."""
+    """Return the runner, and the reason for the choice."""
     if options.runner != "auto":
         return options.runner, "asked for by --runner"
     if options.ray.address:
@@ -76,19 +76,19 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
 
 @dataclass(frozen=True)
 class KnownTokens:
-    """What is known of a model's tokens before an image is encoded."""
+    """The tokens of a model, known before an image is encoded."""
 
     tokens: tuple[str, ...] = ()
-    """All that a vector can have; none where the index keeps no ids."""
+    """All tokens that a vector can have; empty if the index keeps no token ids."""
     largest_weight: float | None = None
-    """That a token can have; None where nobody knows."""
+    """Largest possible weight of a token; None if unknown."""
 
 
 def find_tokens(spec: ModelSpec, settings: DocumentSettings) -> KnownTokens:
-    """Return the tokens of a model, if documents are to have their ids. Reads the vocabulary, but loads no network.
+    """Return the tokens of a model, if documents need token ids. Reads the vocabulary, but loads no network.
 
     Raises:
-        ModelError: If the model doesn't tell its tokens, or has more than the plugin can number.
+        ModelError: If the model doesn't expose its tokens, or has more than the plugin can number.
     """
     if settings.vector != "seismic":
         return KnownTokens()
@@ -105,11 +105,11 @@ def find_tokens(spec: ModelSpec, settings: DocumentSettings) -> KnownTokens:
 
 
 def plan(options: IngestOptions, connection: Connection | None, began: str) -> SinkPlan:
-    """What a run with these options that began at `began` (see `batch.now`) wants of its sink.
+    """Build the plan for the sink of a run that began at `began` (see `get_timestamp`).
 
     Raises:
-        UsageError: Ids of tokens are asked of a sink that isn't the built-in one.
-        ModelError: The tokens of the model can't have ids, or the model is broken.
+        UsageError: If token ids are requested for a sink other than the built-in one.
+        ModelError: If the tokens of the model can't have ids, or the model is broken.
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
         raise UsageError(f"the sink {options.sink!r} keeps no ids of tokens", "Leave --vector seismic out.")
@@ -140,7 +140,7 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
 
 
 def _digest_of(mapping: str | None) -> str | None:
-    """So that another body of the user's own is another index, whatever differs in it."""
+    """Return the digest of a custom mapping, so that changing the mapping builds a new index."""
     try:
         return hashlib.sha256(Path(mapping).read_bytes()).hexdigest()[:16] if mapping else None
     except OSError as error:
@@ -148,7 +148,7 @@ def _digest_of(mapping: str | None) -> str | None:
 
 
 def job_of(options: IngestOptions, session: Session) -> Job:
-    """What the workers of a run with these options need."""
+    """Build the configuration of the workers."""
     card = catalogue.indexable(options.model.name, options.model.fit)
     return Job(
         writer=session.writer,
@@ -171,11 +171,11 @@ def _enricher_versions(options: IngestOptions) -> tuple[str, ...]:
 
 
 def sink_kind(options: IngestOptions) -> SinkKind:
-    """The sink that the options name.
+    """Load the sink kind named in the options.
 
     Raises:
-        UsageError: There is none of this name.
-        PluginError: It can't be loaded.
+        UsageError: If there is none of this name.
+        PluginError: If it can't be loaded.
     """
     plugin = plugins.named("sinks", options.sink)
     if plugin is None:

@@ -1,4 +1,4 @@
-"""An iterable in lists of a size."""
+"""Helpers for iterables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _T = TypeVar("_T")
 
 
 def in_parts(rows: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """The rows in lists of `size`; the last one may be shorter."""
+    """Yield the rows in lists of `size`; the last one may be shorter."""
     part: list[_T] = []
     for row in rows:
         part.append(row)

@@ -1,7 +1,7 @@
-"""Keeps the stages busy: the encoders always have the next batch at hand, and nothing piles up before or behind them.
+"""The scheduler: it keeps the encoders supplied with batches, and bounds what is in flight before and behind them.
 
-The pump only decides what starts when; `Lanes` says where. Images come in as a stream, leave as batches of outcomes, and
-at any moment a bounded number of them is on its way, however long the stream is.
+It decides what starts when; the `StageExecutor` decides where. Images come in as a stream and leave as batches of outcomes. At
+any moment a bounded number of images is in flight, however long the stream is.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from stair_es.sources.item import Item, Unlisted
 
 CHECK_IMAGES = 256
 TAKES = 4
-"""So often that many are taken before the tasks under way are looked at."""
+"""How many portions of listed images are taken before the running tasks are checked."""
 _CHECKS = 2
 _PER_ENCODER = 2
-"""One batch that is worked on, and one that waits at its side."""
+"""One batch in progress and one waiting."""
 _BACKLOG_IMAGES = 4096
-"""Encoded images that may wait for a slow cluster, at a few kilobytes each."""
+"""Maximum number of encoded images that wait for a slow cluster, a few kilobytes each."""
 _BACKLOG_BYTES = 128 * 1024 * 1024
-"""What images weigh as they were listed (`bytes_of`): it stays until they have their outcome. So much may wait for a slow
-cluster, and as much for a worker."""
+"""Maximum listed size (`estimate_listed_bytes`) of the images that wait for a slow cluster, and of those that wait for a worker.
+It is held until the images have their outcome.
+"""
 _GUESSED_DOCUMENT_BYTES = 4096
 _LOOK_S = 0.05
-"""How often to look for newly listed images while tasks are under way."""
+"""Interval of looking for newly listed images while tasks are running."""
 _TELL_S = 1.0
-"""How often a run that only waits for hosts says so."""
+"""Interval of progress reports while the run only waits for hosts."""
 
 
 @dataclass
 class EncoderClock:
-    """How much of the time the encoders had work, from the first finished batch to the last: before it they load the model."""
+    """Encoder utilization from the first finished batch to the last; before the first one the models are being loaded."""
 
     encoders: int
     busy_s: float = 0.0
@@ -51,7 +52,7 @@ class EncoderClock:
     _last: float = 0.0
 
     def finished(self, seconds: float) -> None:
-        """An encode took `seconds` and was seen to be over now."""
+        """Record an encode that took `seconds` and was seen to finish now."""
         self._last = time.perf_counter()
         if self._first is None:
             self._first = self._last
@@ -60,19 +61,19 @@ class EncoderClock:
 
     @property
     def idle_share(self) -> float | None:
-        """0..1; None where too little was encoded to tell."""
+        """Share of idle time, 0..1; None if too little was encoded."""
         span = self._last - self._first if self._first is not None else 0.0
         return max(0.0, 1.0 - self.busy_s / (span * self.encoders)) if span > 0 and self.busy_s > 0 else None
 
 
 @dataclass
 class _Unit:
-    """A batch on its way, by the images that it was made of: if its worker dies they are sent again, each alone."""
+    """The images of a batch in flight. If its worker dies, each image is sent again alone."""
 
     images: list[Wanted]
     alone: bool = False
     bytes: int = field(init=False)
-    """Kept in memory for it."""
+    """Memory held for it."""
 
     def __post_init__(self) -> None:
         self.bytes = sum(bytes_of(image.item) for image in self.images)
@@ -80,14 +81,14 @@ class _Unit:
 
 @dataclass
 class Pump:
-    """One run's traffic. `run` may be called once."""
+    """Schedules the stages of one run. `run` may be called once."""
 
     lanes: Lanes
     pace: Pace
     fresh: bool
-    """The sink is empty: there is nothing to check."""
+    """Whether the sink is empty, so that there is nothing to check."""
     admit: Callable[[Item | Unlisted], Item | None]
-    """Takes note of each thing that is listed; None for what has its outcome already."""
+    """Records each listed image; returns None for one that already has its outcome."""
     traffic: Traffic = field(default_factory=Traffic)
     deferred: DeferredImages = field(default_factory=DeferredImages)
     clock: EncoderClock = field(init=False)
@@ -95,7 +96,7 @@ class Pump:
     _todo: deque[Wanted] = field(default_factory=deque)
     _todo_bytes: int = 0
     _settled: list[Outcome] = field(default_factory=list)
-    """Of images that no stage will see."""
+    """Outcomes of images that skip the stages."""
     _suspects: deque[Wanted] = field(default_factory=deque)
     _preparing: dict[Task, _Unit] = field(default_factory=dict)
     _prepared: deque[tuple[Task, _Unit]] = field(default_factory=deque)
@@ -108,10 +109,10 @@ class Pump:
         self.clock = EncoderClock(self.lanes.encoders)
 
     def run(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
-        """Batches of outcomes, as they get ready; empty ones while it waits for hosts.
+        """Yield batches of outcomes as they become available, and empty batches while only hosts are waited for.
 
         Raises:
-            StairError: A stage failed as a whole; what is under way is left to the lanes.
+            StairError: If a stage failed as a whole. Tasks in flight are left to the executor.
         """
         while True:
             more = self._take_listed(items)
@@ -130,7 +131,7 @@ class Pump:
                 yield from self._finish(task)
 
     def _idle(self, items: Ahead[Item | Unlisted]) -> Iterator[Batch]:
-        """Nothing is under way: wait for listed images, or for hosts."""
+        """Wait for listed images or for hosts, while no task is running."""
         due_s = self.deferred.due_in_s
         if due_s is not None:
             yield Batch([])
@@ -140,17 +141,17 @@ class Pump:
             self._admit(items.take(CHECK_IMAGES, wait_s=_LOOK_S))
 
     def _look_again_s(self, items: Ahead[Item | Unlisted]) -> float | None:
-        """How long to wait for tasks before there may be others to start."""
+        """Return how long to wait for tasks before there may be new ones to start."""
         due_s = self.deferred.due_in_s
         if not (self._is_full() or items.exhausted):
             return _LOOK_S
         return None if due_s is None else max(_LOOK_S, due_s)
 
     def _take_listed(self, items: Ahead[Item | Unlisted]) -> bool:
-        """Take listed images; whether there may be more to take at once.
+        """Take listed images; return whether there may be more to take immediately.
 
-        Those without work to do (duplicates, images of a host that was given up) fill no queue: they are taken a few at a time,
-        so that the others go on meanwhile.
+        Images without work (duplicates, images of a host that was given up) fill no queue: they are taken in small portions, so
+        that the others continue.
         """
         for _ in range(TAKES):
             if len(self._settled) >= CHECK_IMAGES:
@@ -185,7 +186,7 @@ class Pump:
                 self._line_up([admitted])
 
     def _line_up(self, images: Iterable[Wanted]) -> None:
-        """Line images up for `prepare`."""
+        """Queue images for `prepare`."""
         for image in images:
             self._todo.append(image)
             self._todo_bytes += bytes_of(image.item)
@@ -227,7 +228,7 @@ class Pump:
         return bytes_ >= _BACKLOG_BYTES or self._images(self._encoded) >= _BACKLOG_IMAGES
 
     def _start_writing(self, *, last: bool) -> None:
-        """A request as soon as none is under way; more at a time only when they are of full size."""
+        """Start a request as soon as none is running; more in parallel only if they have full size."""
         while self._encoded and len(self._writing) < self.pace.concurrency:
             wanted = max(1, int(self.pace.chunk_bytes / self._document_bytes))
             if self._writing and not last and self._images(self._encoded) < wanted:
@@ -279,7 +280,7 @@ class Pump:
             yield self._without_deferred(unit, batch)
 
     def _without_deferred(self, unit: _Unit, batch: Batch) -> Batch:
-        """The batch without the images that are to be read later."""
+        """Return the batch without the images that are deferred."""
         through, put_back = list[State](), False
         for image, state in zip(unit.images, batch.images, strict=True):
             if isinstance(state, Deferred):
@@ -288,13 +289,13 @@ class Pump:
             else:
                 self.deferred.observe(image, state)
                 through.append(state)
-        if put_back:  # further ones of such a host may be about to be read
+        if put_back:  # queued images of the same host have to wait, too
             todo, self._todo, self._todo_bytes = self._todo, deque(), 0
             self._want(todo)
         return replace(batch, images=through)
 
     def _died(self, units: list[_Unit], error: WorkerDied) -> Iterator[Batch]:
-        """Nobody knows which image it was: each is tried alone, and one that kills its worker again is dead."""
+        """Retry each image alone, since the cause is unknown. An image that kills its worker again has failed."""
         if len(units) == 1 and units[0].alone:
             yield dead(Batch(list(units[0].images)), "decode", f"the worker that had this image alone died: {error}")
         else:

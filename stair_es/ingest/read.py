@@ -1,4 +1,4 @@
-"""The first half of `prepare`: the bytes of the images, and whether they are new."""
+"""The first half of `prepare`: fetch the bytes of the images, and find those that are unchanged."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def read_parts(batch: Batch, job: Job) -> Iterator[tuple[list[int], Batch]]:
-    """Yield the images that are wanted, read, in parts of about `PREPARED_BYTES`, and their places in the batch.
+    """Fetch the pending images; yield parts of about `PREPARED_BYTES`, with the positions of their images in the batch.
 
-    Of a host that asks to wait no further image is asked for.
+    No further image is requested from a host that asks to wait.
     """
     waiting = deque(batch.of(Wanted))
     resting: dict[str, Deferred] = {}
@@ -54,7 +54,7 @@ def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Deferred | Outcome:
         return Outcome(item, "dead", "read", error.message)
     except (StairError, ImportError):
         raise
-    except Exception as error:  # noqa: BLE001  a plugin's place: one image must not take the run with it
+    except Exception as error:  # noqa: BLE001  a plugin's locator: one image must not fail the run
         return Outcome(item, "dead", "read", f"{type(error).__name__}: {error}")
     if read is None:
         return Outcome(item, "unchanged", "read", id=known.id if known else "")
@@ -69,7 +69,7 @@ def _read(wanted: Wanted, job: Job) -> Loaded | Touched | Deferred | Outcome:
 
 
 def _skip_known_content(batch: Batch, job: Job) -> None:
-    """With ids by content, another URI's document may hold the same picture already."""
+    """Skip images whose content is already stored under another URI, if ids go by content."""
     if job.document.id != "content" or job.fresh:
         return
     loaded = batch.of(Loaded)

@@ -1,4 +1,4 @@
-"""What a run did."""
+"""The report of a run."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from stair_es.ingest.batch import STAGES, Stage
 
 @dataclass(frozen=True, kw_only=True)
 class DeadReason:
-    """Why some images are dead."""
+    """A reason for failed images."""
 
     stage: Stage
     reason: str
-    """Of the first of them: others may name other numbers."""
+    """Reason of the first such image; the others may contain other numbers."""
     images: int
     example: str
-    """URI of the first of them."""
+    """URI of the first such image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a run did."""
+    """The report of a run."""
 
     seen: int
     written: int
     unchanged: int
     dead: int
     removed: int
-    """Documents whose image is gone (`--resync`)."""
+    """Documents removed because their image is gone (`--resync`)."""
     documents: int
-    """Different documents of the images that have one: fewer than images where ids go by content and contents repeat."""
+    """Distinct documents of the images: fewer than images if ids go by content and contents repeat."""
     seconds: float
     """From the first image to the last refresh."""
     stage_seconds: dict[Stage, float]
-    """Summed over all workers, so more than `seconds` where several work side by side."""
+    """Summed over all workers, so possibly more than `seconds`."""
     encoder_idle: float | None
-    """0..1: share of the time in which the encoders had nothing to do, from their first batch to their last."""
+    """Share of time in which the encoders were idle, 0..1, from their first batch to their last."""
     bulk_requests: int
     bulk_busy: int
-    """How many of them found the cluster busy or away and were repeated."""
+    """Number of bulk requests that were retried because the cluster was busy or unreachable."""
     index: str
     """The concrete index that was written."""
     alias: str
     swapped: bool
-    """The alias stands for a newly built index from this run on."""
+    """Whether the alias was moved to a newly built index."""
     unfinished: str
-    """Why a newly built index doesn't stand behind the alias yet; empty otherwise."""
+    """Why the alias doesn't point to a newly built index yet; "" otherwise."""
     pruned: tuple[str, ...]
     """Retired indices that were deleted."""
     model: str
     runner: str
     dead_letters: str | None
-    """The JSONL file, where images are dead."""
+    """Path of the dead-letter file, if images failed."""
     dead_reasons: tuple[DeadReason, ...] = ()
-    """The commonest, most images first."""
+    """The most frequent reasons of failures, most images first."""
     words_index: WordsReport | None = None
-    """What was done to the words index, where there is one."""
+    """Changes to the token index, if there is one."""
 
     def is_complete(self, *, allow_failed: bool = False) -> bool:
-        """Whether all tokens are in the index of tokens, where there is one, and no image failed (or that is allowed)."""
+        """Return whether all tokens are in the token index, if there is one, and no image failed (or failures are allowed)."""
         return not ((self.dead and not allow_failed) or (self.words_index and self.words_index.failed))
 
     def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report as JSON for `--json`."""
         rate = self.seen / self.seconds if self.seconds else 0.0
         total = sum(self.stage_seconds.values()) or 1.0
         return {

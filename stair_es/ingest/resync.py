@@ -1,4 +1,4 @@
-"""Documents whose image is gone: found by comparing the index with what the run came across, and removed."""
+"""Resync: find the documents whose image is gone by comparing the index with the listed images, and remove them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _PART = 500
 
 @dataclass(frozen=True)
 class Gone:
-    """A document whose image is no longer where the document says."""
+    """A document whose image is no longer at its URI."""
 
     id: str
     uri: str
-    """Of the image, as the document says."""
+    """URI of the image in the document."""
     found_at: tuple[str, str] | None = None
-    """URI and source of another image of the same bytes, which keeps the document alive."""
+    """URI and source of another image with the same bytes, which keeps the document."""
 
 
 def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> Iterator[Gone]:
-    """What has to be removed or to be told its new place, one after another.
+    """Yield the documents to remove, or to update with a new URI.
 
-    Only sources that were listed to their end count, and none that is empty now: an unmounted disk looks the same. Stdin is
-    another stream each time. An image that is dead in this run isn't gone.
+    Only sources that were listed completely are considered, and no empty ones: an unmounted disk looks the same. Stdin is
+    skipped, since it is a different stream each time. An image that failed in this run is not gone.
 
     Args:
-        session: Of the sink.
-        manifest: What the run came across, with its outcomes.
-        streams: Of the run.
-        say: Is told what is spared, and why.
-        by_content: Documents go by the bytes: then one whose image has other bytes now is gone too.
+        session: Session of the sink.
+        manifest: The images of the run, with their outcomes.
+        streams: The sources of the run.
+        say: Receives what is skipped, and why.
+        by_content: Whether ids go by content: then a document whose image has other bytes now is stale, too.
     """
     _tell_spared(streams, say)
     sources = sorted(streams.whole)
@@ -63,10 +63,12 @@ def _tell_spared(streams: Streams, say: Say) -> None:
 
 
 def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> int:
-    """Remove what `gone` names; return how many documents that were. Those that the sink refuses to change are said.
+    """Remove the stale documents and update the moved ones; return how many were removed.
+
+    Documents that the sink refuses to change are reported.
 
     Raises:
-        StairError: The sink can't be written to.
+        StairError: If the sink can't be written to.
     """
     removed = 0
     for part in in_parts(gone(session, manifest, streams, say, by_content=by_content), _PART):

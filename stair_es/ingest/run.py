@@ -1,4 +1,4 @@
-"""One ingest from sources to report: list, open the sink, run the stages, keep the books."""
+"""The ingest pipeline: list the sources, open the sink, run the stages, account for each image."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from stair_es.ray_session import mask_address
 from stair_es.sources.item import Item, Source, Unlisted
 
 _LIST_AHEAD = 20_000
-"""Images that listing may be ahead of the stages."""
+"""Maximum number of listed images that wait for the stages."""
 _LIST_AHEAD_BYTES = 256 * 1024 * 1024
-"""The same by what they weigh: fields, long URLs, and bytes that come from streams that can't be asked twice."""
+"""Maximum total size of listed images: fields, long URLs, and bytes of streams that can't be read twice."""
 
 
 Progress: TypeAlias = Callable[[Books], None]
@@ -50,19 +50,19 @@ def ingest(
     books: Callable[[Books], None] = lambda _: None,
     through: Callable[[Batch], None] = lambda _: None,
 ) -> Report:
-    """Bring the images of `sources` into the index behind `options.alias`.
+    """Ingest the images of `sources` into the index behind `options.alias`.
 
     Args:
-        sources: What `sources.registry.open_source` made of the arguments.
+        sources: Sources as opened by `sources.registry.open_source`.
         connection: The cluster, for a sink that writes into one.
-        options: How.
-        say: Gets remarks for people.
-        progress: Is called with the books whenever a batch is through.
-        books: Is called once with the books of the run, so that a caller has the counts of a failed run too.
-        through: Is called with each batch that is through.
+        options: Options of the ingest.
+        say: Receives messages for the user.
+        progress: Called with the accounting after each finished batch.
+        books: Called once with the accounting at the start, so that the caller has the counts of a failed run.
+        through: Called with each finished batch.
 
     Raises:
-        StairError: The run failed as a whole. What was written stays, and the next run goes on from there.
+        StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     with ExitStack() as stack:
         manifest = stack.enter_context(Manifest(keep_uris=options.document.id == "content"))
@@ -80,7 +80,7 @@ def ingest(
         if runner == "local" and options.ray.address:
             say(f"the Ray cluster at {mask_address(options.ray.address)} is not used")
         if runner == "ray":
-            stack.enter_context(start_ray(options.ray))  # before an index is made: it may fail
+            stack.enter_context(start_ray(options.ray))  # before an index is created: it may fail
         session = sink_kind(options).open(plan(options, connection, began), say)
         say(f"{'new index' if session.fresh else 'index'}: {session.index} for {options.alias} on {session.label}")
         kept.dead_letters.prepare()
@@ -97,7 +97,7 @@ class _Run:
     progress: Progress
     through: Callable[[Batch], None]
     losses: Counter[str] = field(default_factory=Counter)
-    """Images by what searches won't find of them; see `describe_loss`."""
+    """Number of images by kind of loss; see `describe_loss`."""
 
     def work(self, runner: Literal["local", "ray"], ahead: Ahead[Item | Unlisted]) -> Report:
         start = time.perf_counter()
@@ -157,7 +157,7 @@ class _Run:
             )
 
     def _admit(self, found: Item | Unlisted) -> Item | None:
-        """The image, if it is the first time that the run comes across it; what couldn't be listed is dead at once."""
+        """Return the image if it is new to the run. A listing error becomes a failed image immediately."""
         if not self.books.list(found.uri, found.source):
             return None
         if isinstance(found, Item):

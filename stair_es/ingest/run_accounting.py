@@ -1,4 +1,4 @@
-"""The books of a run: one outcome an image, and sums that add up."""
+"""Run accounting: one outcome per image, and sums that are checked at the end."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from stair_es.ingest.report import DeadReason
 
 _NUMBERS = re.compile(r"\d+")
 _HOST = re.compile(r"\S+: ")
-"""What a failed request begins with: numbers in it tell hosts apart."""
+"""Prefix of a failed request: numbers in it distinguish hosts."""
 _MOST_REASONS = 1000
-"""More different ones are not told apart: memory must not grow with what strangers answer."""
+"""Maximum number of distinct reasons: memory must not grow with untrusted responses."""
 
 
 @dataclass
 class Traffic:
-    """The bulk requests of a run."""
+    """Statistics of the bulk requests of a run."""
 
     requests: int = 0
     busy: int = 0
-    """How many of them found the cluster busy or away and were repeated."""
+    """Number of requests that were retried because the cluster was busy or unreachable."""
     documents: int = 0
     bytes: int = 0
 
     def observe(self, request: Sent) -> None:
-        """Take in one more."""
+        """Add one request."""
         self.requests += 1
         self.busy += request.busy
         self.documents += request.documents
@@ -41,7 +41,7 @@ class Traffic:
 
 @dataclass
 class Books:
-    """Keeps one outcome an image while a run goes on, and checks that none is missing or double at its end."""
+    """Records one outcome per image during a run, and checks at the end that none is missing or duplicated."""
 
     manifest: Manifest
     dead_letters: DeadLetters
@@ -50,32 +50,32 @@ class Books:
     stage_seconds: defaultdict[Stage, float] = field(default_factory=lambda: defaultdict(float))
     traffic: Traffic = field(default_factory=Traffic)
     encoder_idle: float | None = None
-    """See `Report`; so far."""
+    """Share of idle time of the encoders so far; see `IngestReport`."""
     removed: int = 0
-    """Documents whose image is gone."""
+    """Documents removed because their image is gone."""
     listed: int = 0
-    """Images that the sources named so far."""
+    """Number of images listed so far."""
     listing_done: bool = False
     waiting: str = ""
-    """What hosts are waited for now, for people."""
+    """Message about the hosts that are waited for."""
     _reasons: dict[tuple[Stage, str], DeadReason] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
-        """Images that have their outcome."""
+        """Number of images that have an outcome."""
         return self.kinds.total()
 
     def list(self, uri: str, source: str) -> bool:
-        """An image was named by a source; whether it is new to the run."""
+        """Record a listed image; return whether it is new to the run."""
         new = self.manifest.add(uri, source)
         self.listed += new
         return new
 
     def enter(self, batch: Batch) -> None:
-        """Take in a finished batch.
+        """Record a finished batch.
 
         Raises:
-            IngestError: An image comes twice, was never listed, or left the last stage without an outcome.
+            IngestError: If an image comes twice, was never listed, or left the last stage without an outcome.
         """
         outcomes = batch.outcomes()
         if len(outcomes) != len(batch.images):
@@ -85,7 +85,7 @@ class Books:
             self.stage_seconds[stage] += seconds
 
     def enter_outcomes(self, outcomes: Iterable[Outcome]) -> None:
-        """Take in outcomes that no stage made, or those of a batch (see `enter`)."""
+        """Record outcomes: those of a batch, or of images that skip the stages."""
         taken = tuple(outcomes)
         self.manifest.settle((outcome.item.uri, outcome.id) for outcome in taken)
         for outcome in taken:
@@ -104,25 +104,25 @@ class Books:
             self._reasons[key] = replace(known, images=known.images + 1)
 
     def dead_reasons(self, most: int = 3) -> tuple[DeadReason, ...]:
-        """The commonest reasons why images are dead; those that differ in numbers alone, but not in the host, are one."""
+        """Return the most frequent reasons of failures. Reasons that differ only in numbers, but not in the host, are grouped."""
         return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:most])
 
     def counts(self) -> dict[str, int]:
-        """`{kind: images}` and `seen`: for reports, of failed runs too."""
+        """Return `{kind: images}` with `seen`, for reports of failed runs, too."""
         return {"seen": self.listed, **{kind: self.kinds[kind] for kind in ("written", "unchanged", "dead")}}
 
     def describe_stop(self, noun: str) -> str:
-        """What a run that failed left behind, for people; `noun` is what it takes in, in the plural."""
+        """Return a message about what a failed run stored; `noun` names its items, in the plural."""
         stored = self.kinds["written"] + self.kinds["unchanged"]
         if not stored:
             return f"the run stopped; none of {self.listed:,} {noun} was stored"
         return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run goes on from there"
 
     def close(self) -> None:
-        """Check the sums.
+        """Close the dead-letter file and check the sums.
 
         Raises:
-            IngestError: Images are without an outcome.
+            IngestError: If images are without an outcome.
         """
         self.dead_letters.close()
         unsettled = self.manifest.unsettled()

@@ -1,7 +1,7 @@
-"""The stages in this process: threads for each of them.
+"""The executor for this process: a thread pool per stage.
 
-Reading and writing wait for others while Pillow and the encoder compute outside the interpreter lock, so threads keep every
-core busy without a byte being copied between processes.
+I/O waits, and Pillow and the encoder compute outside the interpreter lock, so threads keep every core busy without copying
+between processes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ _READERS_PER_CORE = 2
 
 @contextmanager
 def local_lanes(job: Job, batch_images: int = 0, writers: int = 8) -> Iterator[Lanes]:
-    """Lanes of threads. On any exit those under way are waited for, but no wait of theirs; none that hasn't begun will.
+    """Open an executor of thread pools.
+
+    On exit running tasks are waited for, their back-off waits end, and pending tasks are cancelled.
 
     Args:
-        job: What the stages work with.
-        batch_images: 0 for what suits the device.
-        writers: The most bulk requests that the pace may ask for at a time.
+        job: Configuration of the workers.
+        batch_images: Number of images per batch; 0 to select it for the device.
+        writers: Maximum number of bulk requests that the throttle may run in parallel.
 
     Raises:
-        ModelError: The model can't be loaded.
+        ModelError: If the model can't be loaded.
     """
     lanes = _LocalLanes(job, batch_images, writers)
     try:

@@ -1,8 +1,8 @@
-"""The stages on Ray, on every core and GPU that it has. The only file here that uses Ray.
+"""The executor for Ray, on every core and GPU of the cluster. The only module here that uses Ray.
 
 Checking, preparing and writing are CPU tasks; the encoders are actors that load the model once. Batches stay in Ray's object
-store: a prepared one goes from the worker that made it to the encoder, and this process sees outcomes only. Ray repeats a
-task whose worker was killed; a document that is written twice is stored once.
+store: a prepared batch goes from its worker to the encoder, and this process sees only outcomes. Ray retries a task whose worker
+was killed; a document that is written twice is stored once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from stair_es.model import catalogue
 
 _LOG = logging.getLogger(__name__)
 _START_S = 120.0
-"""How long the encoders may take to start on a cluster that others use too."""
+"""How long the encoders may take to start on a shared cluster."""
 _RETRIES = 3
-"""How often Ray repeats a task whose worker died, before the images of its batch are tried one by one."""
+"""How often Ray retries a task whose worker died, before the images of its batch are tried one by one."""
 _WAITING_CPUS = 0.05
-"""Of a task that waits for the cluster nearly all of its time."""
+"""CPUs of a task that mostly waits for the cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,20 +36,20 @@ class RayOptions:
     """How to use Ray."""
 
     address: str | None = None
-    """A running cluster; None starts one on this machine for the time of the run."""
+    """Address of a running cluster; None starts one on this machine for the duration of the run."""
     gpus_per_encoder: float = 1.0
-    """A fraction lets several encoders share one GPU; 0 keeps them on CPUs."""
+    """A fraction lets several encoders share a GPU; 0 runs them on CPUs."""
     encoders: int = 0
-    """How many; 0 for as many as fit."""
+    """Number of encoders; 0 for as many as fit."""
 
 
 @contextmanager
 def start_ray(options: RayOptions) -> Iterator[Any]:
-    """The module `ray` in a session that ends with the block, unless there was one before.
+    """Yield the module `ray` in a session that ends with the block, unless there was one before.
 
     Raises:
-        MissingExtra: Ray isn't installed.
-        IngestError: Ray can't be started, or reached at the address.
+        MissingExtra: If Ray isn't installed.
+        IngestError: If Ray can't be started, or reached at the address.
     """
     with ray_session.session("ray", options.address, error=IngestError, instead="Use --runner local") as ray:
         yield ray
@@ -57,12 +57,12 @@ def start_ray(options: RayOptions) -> Iterator[Any]:
 
 @contextmanager
 def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[Lanes]:
-    """Lanes of Ray tasks and actors, in a session that ends with them unless the caller had one already.
+    """Open an executor of Ray tasks and actors, in a session that ends with it unless the caller already had one.
 
     Raises:
-        MissingExtra: Ray isn't installed.
-        UsageError: The cluster has not the GPUs that were asked for.
-        IngestError: Ray can't be started, or reached at the address.
+        MissingExtra: If Ray isn't installed.
+        UsageError: If the cluster doesn't have the requested GPUs.
+        IngestError: If Ray can't be started, or reached at the address.
     """
     with start_ray(options) as ray:
         lanes = _RayLanes(ray, job, options, batch_images)
@@ -73,7 +73,7 @@ def ray_lanes(job: Job, options: RayOptions, batch_images: int = 0) -> Iterator[
 
 
 class _RayLanes:
-    def __init__(self, ray: Any, job: Job, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  ray has no types we could name
+    def __init__(self, ray: Any, job: Job, options: RayOptions, batch_images: int) -> None:  # noqa: ANN401  a module
         self._ray = ray
         cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         gpus = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -87,15 +87,15 @@ class _RayLanes:
             )
         self.workers = cpus
         self.batch_images = batch_images or (GPU_BATCH if on_gpu else CPU_BATCH)
-        # On CPUs the encoders take every core by threads=1, but reserve only half of them: the other stages need room.
+        # On CPUs the encoders use every core by threads=1, but reserve only half of them: the other stages need CPUs, too.
         needs: dict[str, Any] = (
             {"num_gpus": options.gpus_per_encoder, "num_cpus": 0} if on_gpu else {"num_cpus": 0.5 * cpus / self.encoders}
         )
-        # Two batches at a time on a GPU: one is stacked or turned into words on the CPU while the other one is computed.
+        # Two batches per GPU: one is stacked or converted to token weights on the CPU while the other one is computed.
         actor = ray.remote(max_restarts=-1, max_task_retries=_RETRIES, max_concurrency=2 if on_gpu else 1, **needs)(_RayEncoder)
         self._job = ray.put(job)
         self._actors = [actor.remote(self._job) for _ in range(self.encoders)]
-        if options.address:  # others may have what an encoder needs: work that is given to one that waits for it would wait too
+        if options.address:  # on a shared cluster an encoder may wait for resources, and its batches with it
             self._actors = self._started()
             self.encoders = len(self._actors)
         waits, works = {"num_cpus": _WAITING_CPUS}, {"num_cpus": 0.9 if on_gpu else 0.25}
@@ -104,7 +104,7 @@ class _RayLanes:
         self._write = ray.remote(max_retries=_RETRIES, **waits)(_write)
 
     def _started(self) -> list[Any]:
-        """The encoders that could start; the others are given up."""
+        """Return the encoders that could start; the others are killed."""
         starting = {actor.ready.remote(): actor for actor in self._actors}
         ready, late = self._ray.wait(list(starting), num_returns=len(starting), timeout=_START_S)
         if not ready:
@@ -161,7 +161,7 @@ class _RayLanes:
                 cause = cause.cause
             if isinstance(cause, StairError):
                 raise cause from None
-            if getattr(cause, "actor_init_failed", False):  # no image's fault: each of them would be called a killer
+            if getattr(cause, "actor_init_failed", False):  # not caused by an image: otherwise each one would be marked as failed
                 raise IngestError(
                     f"an encoder can't start on Ray: {_last_words(str(cause))}",
                     "The model must load on each node that gets an encoder: the same stair-es, extras and model files as here.",
@@ -172,19 +172,19 @@ class _RayLanes:
 
 
 def _last_words(trace: str) -> str:
-    """What stands below a traceback's last frame, in one line."""
+    """Return the text below the last frame of a traceback, in one line."""
     lines = trace.strip().splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
     return " ".join(lines[max(frames, default=-1) + 1 :])
 
 
 def gpu_encoders(gpus: Sequence[float], share: float) -> int:
-    """How many encoders of `share` of a GPU, or of several whole ones, fit on nodes with so many GPUs each.
+    """Return how many encoders with `share` GPUs each (a fraction or a whole number) fit on nodes with these numbers of GPUs.
 
-    Ray places a fraction on one GPU, so it is counted GPU by GPU and node by node. 0 for a share of 0: encoders on CPUs.
+    Ray places a fraction on one GPU, so fractions are counted per GPU and node. 0 for a share of 0: the encoders run on CPUs.
 
     Raises:
-        UsageError: More than one GPU, but no whole number of them.
+        UsageError: If the share is above one, but not a whole number.
     """
     if share <= 0:
         return 0
@@ -196,13 +196,13 @@ def gpu_encoders(gpus: Sequence[float], share: float) -> int:
 
 
 class _RayEncoder:
-    """One actor: loads the model once."""
+    """An actor that loads the model once."""
 
     def __init__(self, job: Job) -> None:
         self._encoder = catalogue.load(replace(job.model, threads=1))
 
     def ready(self) -> None:
-        """Returns once the model is loaded."""
+        """Return once the model is loaded."""
 
     def encode(self, batch: Batch) -> Batch:
         return encode_batch(batch, self._encoder)

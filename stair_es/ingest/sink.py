@@ -1,4 +1,4 @@
-"""What a sink is: where documents go, and the ledger of what is there already."""
+"""The sink interface: where documents go, and which ones are already stored."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Documents: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class SinkPlan:
-    """What a run wants of its sink."""
+    """What a run requires of its sink."""
 
     alias: str
-    """The name that the documents are to be found by."""
+    """Name under which the documents will be found."""
     identity: Identity
     """Model and settings: documents of another identity don't go into the same index."""
     document: DocumentSettings
@@ -33,49 +33,49 @@ class SinkPlan:
     connection: Connection | None = None
     """The search cluster, for sinks that write into one."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """The sink's own options; for the built-in one see `cluster_sink`."""
+    """Options of the sink; for the built-in one see `cluster_sink`."""
     policy: WordPolicy | None = None
-    """What documents are to go through; None for what the sink has of its own (see `HasPolicy`)."""
+    """Token policy to apply to documents; None for the sink's own (see `HasPolicy`)."""
     largest_weight: float | None = None
-    """That a token of a document can have; None where nobody knows, or nothing depends on it."""
+    """Largest possible weight of a token; None if unknown or irrelevant."""
     began: str = ""
-    """When the run began to list, as `ingested_at` has it: what was stored later, by a run beside it, it can't call gone."""
+    """Start of the listing, in the format of `ingested_at`. Documents stored later, by a concurrent run, are never stale."""
 
 
 class Writer(Protocol):
-    """The sink as a worker sees it. Picklable: it carries how to build a client, never a client."""
+    """The sink on a worker. Picklable: it holds how to build a client, never a client."""
 
     def stored_by_id(self, ids: Sequence[str]) -> dict[str, Stored]:
-        """What is there of these documents."""
+        """Return the stored ones of these documents."""
 
     def stored_by_uri(self, uris: Sequence[str]) -> dict[str, Stored]:
-        """What is there of these images, whatever their documents' ids."""
+        """Return the stored documents of these images, regardless of their ids."""
 
     def write(self, documents: Documents, chunk_bytes: int) -> Written:
-        """Store documents, replacing those of the same id.
+        """Store documents, replacing those with the same id.
 
         Raises:
-            StairError: The sink as a whole can't be written to. What was stored stays stored.
+            StairError: If the sink as a whole can't be written to. Documents already stored stay.
         """
 
     def update(self, documents: Documents) -> Written:
-        """Change some fields of documents that are there; one that isn't any more counts as changed."""
+        """Update fields of existing documents; a missing document counts as updated."""
 
     def delete(self, ids: Sequence[str]) -> Written:
-        """Remove documents; one that isn't there counts as removed."""
+        """Delete documents; a missing document counts as deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What the end of a complete run made of the sink."""
+    """Result of completing a run in the sink."""
 
     swapped: bool = False
-    """The name stands for the newly built index from now on."""
+    """Whether the alias points to the newly built index from now on."""
     unfinished: str = ""
-    """Why a new index was built but doesn't stand behind the name yet; empty otherwise."""
+    """Why the alias doesn't point to a newly built index yet; "" otherwise."""
     pruned: tuple[str, ...] = ()
     words_index: WordsReport | None = None
-    """What was done to the words index; None where there is none."""
+    """Changes to the token index; None if there is none."""
 
 
 Fate: TypeAlias = Literal["taken", "dead", "unseen"]
@@ -83,80 +83,80 @@ Fate: TypeAlias = Literal["taken", "dead", "unseen"]
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What a run saw, asked about the documents that a new index is to replace."""
+    """What a run saw, for comparison with the documents of the index that a new one replaces."""
 
     sources: frozenset[str]
-    """The sources that were listed to their end, and aren't empty: what they didn't name is gone."""
+    """Sources that were listed completely and aren't empty: images that they don't list are gone."""
     fate: Callable[[str], Fate]
-    """What became of a URI in this run."""
+    """Returns the status of a URI in this run."""
 
 
 class Session(Protocol):
-    """One run's hold on the sink, on the driver. Entered for the load: whatever is relaxed for it is restored on any exit."""
+    """One run's access to the sink, on the driver."""
 
     writer: Writer
     index: str
-    """What the report calls the place: for the cluster, the concrete index."""
+    """Name of the target in reports: the concrete index, for a cluster."""
     fresh: bool
-    """Nothing is there yet: no document can be up to date."""
+    """Whether the sink is empty: then no document can be up to date."""
     label: str
-    """For people: what is at the other end."""
+    """Description of the target for messages."""
 
     def load(self) -> AbstractContextManager[None]:
-        """Around all writes."""
+        """Return a context for all writes. Settings relaxed for the load are restored on any exit."""
 
     def entries(self, sources: Sequence[str]) -> Iterator[Entry]:
-        """The documents that came from these sources, one after another; none that was stored after the run began."""
+        """Iterate over the documents of these sources that were stored before the run began."""
 
     def complete(self, coverage: Coverage) -> Completion:
-        """Make everything that was written findable; called after a run that went through."""
+        """Make everything that was written searchable; called after a complete run."""
 
 
 @runtime_checkable
 class HasPolicy(Protocol):
-    """A session whose sink keeps a word policy: that is the one that documents go through."""
+    """A session whose sink has a token policy, which is applied to the documents."""
 
     policy: WordPolicy | None
 
 
 @runtime_checkable
 class HasTokenIds(Protocol):
-    """A session whose sink keeps ids of tokens, if it was asked to: documents get those."""
+    """A session whose sink keeps token ids, if requested: documents get them."""
 
     token_ids: TokenIds | None
-    """Those under the policy of the sink."""
+    """Token ids under the policy of the sink."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordsPlan:
-    """What a run would do to a words index."""
+    """What a run would do to a token index."""
 
     index: str | None
-    """None for one that has no name yet."""
+    """None for an index without a name yet."""
     would: Literal["create", "update", "delete"]
 
 
 class SinkKind(Protocol):
-    """What an entry point of the group `stair_es.sinks` names."""
+    """The interface of an entry point in the group `stair_es.sinks`."""
 
     name: str
     description: str
     """One line for `stair-es plugins`."""
 
     def open(self, plan: SinkPlan, say: Say) -> Session:
-        """Get ready for a run.
+        """Prepare the sink for a run.
 
         Raises:
-            StairError: With what stands in the way.
+            StairError: If the sink can't be used.
         """
 
     def peek(self, plan: SinkPlan) -> Session | None:
-        """As `open`, but changes nothing: for a dry run. None where the run would begin with an empty index."""
+        """Open the sink for a dry run, without changes; None if the run would begin with an empty index."""
 
 
 @runtime_checkable
 class HasWords(Protocol):
-    """A kind whose sinks may keep a words index beside the images."""
+    """A sink kind whose sinks may keep a token index next to the images."""
 
     def words(self, plan: SinkPlan) -> WordsPlan | None:
-        """What a run would do to it; changes nothing, as `peek`. None where there is none, and none is to be."""
+        """Return what a run would do to the token index, without changes; None if there is none before and after."""

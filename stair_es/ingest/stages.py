@@ -36,11 +36,11 @@ _SAID = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All that a worker needs to build what it works with. Picklable: builders, never clients or models."""
+    """Everything that a worker needs to build its objects. Picklable: builders, never clients or models."""
 
     writer: Writer
     fresh: bool
-    """The sink holds nothing yet: no document can be up to date."""
+    """Whether the sink is empty: then no document can be up to date."""
     model: ModelSpec
     model_id: str
     image_spec: ImageSpec
@@ -49,23 +49,26 @@ class Job:
     limits: DecodeLimits
     enrichers: tuple[EnricherSpec, ...] = ()
     enricher_versions: tuple[str, ...] = ()
-    """Asked once, on the driver: part of each fingerprint."""
+    """Determined once on the driver; part of each fingerprint."""
     policy: WordPolicy | None = None
-    """What documents' vectors go through; no part of the fingerprint."""
+    """Token policy applied to the vectors; not part of the fingerprint."""
     token_ids: TokenIds | None = None
-    """Those of the index under its policy, if it keeps any."""
+    """Token ids of the index under its policy, if it has any."""
 
     def fingerprint(self, sha256: str, item: Item) -> str:
-        """What the document of these bytes and this item has as fingerprint."""
+        """Compute the fingerprint of the document for these bytes and this item."""
         return fingerprint(sha256, self.model_id, self.document, item.fields, self.enricher_versions)
 
     def is_up_to_date(self, stored: Stored, item: Item) -> bool:
-        """Whether the stored document is what its own bytes would give today."""
+        """Return whether the stored document equals what its bytes would give today."""
         return stored.fingerprint == self.fingerprint(stored.sha256, item)
 
 
 def check_batch(batch: Batch, job: Job) -> Batch:
-    """Ask the ledger: `unchanged` without a byte read where the store's version is the same and the document up to date."""
+    """Look up the stored documents of a batch.
+
+    An image is `unchanged`, without reading its bytes, if the store reports the same version and the document is up to date.
+    """
     with batch.timed("check"):
         items = batch.of(Item)
         stored: dict[str, Stored] = {}
@@ -84,7 +87,7 @@ def check_batch(batch: Batch, job: Job) -> Batch:
 
 
 def prepare_batch(batch: Batch, job: Job) -> Batch:
-    """Bytes, then pixels, then what the enrichers add; of large images not all of the batch at once."""
+    """Fetch, decode and enrich the images of a batch; large images in parts, to limit memory."""
     for places, part in read_parts(batch, job):
         _prepare(part, job)
         for place, state in zip(places, part.images, strict=True):
@@ -105,7 +108,7 @@ def _prepare(part: Batch, job: Job) -> None:
         with part.timed("enrich"):
             for spec in job.enrichers:
                 _enrich(part, spec)
-    for i, ready in part.of(Ready):  # bytes and places have done their work: they needn't travel
+    for i, ready in part.of(Ready):  # drop raw bytes before sending the batch to the encoder
         part.images[i] = replace(ready, loaded=replace(ready.loaded, data=b""))
 
 
@@ -141,7 +144,7 @@ def _with(ready: Ready, enrichment: Enrichment) -> Ready:
 
 
 def encode_batch(batch: Batch, encoder: Encoder) -> Batch:
-    """Pixels to words, all images of the batch in one call."""
+    """Encode all images of the batch with one call of the encoder."""
     with batch.timed("encode"):
         ready = batch.of(Ready)
         if ready:
@@ -169,16 +172,15 @@ def _facts(image: Ready) -> ImageFacts:
 
 
 def write_batches(batches: Sequence[Batch], job: Job, chunk_bytes: int) -> tuple[list[Batch], list[Sent]]:
-    """The words of several batches into the sink; what it refuses for good is dead."""
+    """Write the documents of several batches to the sink. Documents that the sink rejects permanently have failed."""
     written_at = now()
     encoded = [image for batch in batches for image in batch.only(Encoded)]
     touched = [image for batch in batches for image in batch.only(Touched)]
     sent: list[Sent] = []
     with batches[0].timed("write"):
         if encoded:
-            documents = {
-                image.id: _document(image, job, written_at) for image in encoded
-            }  # the same content twice is one document
+            # the same content twice is one document
+            documents = {image.id: _document(image, job, written_at) for image in encoded}
             losses = {image.id: describe_loss(image.vector, documents[image.id], job.token_ids) for image in encoded}
             written = job.writer.write(list(documents.items()), chunk_bytes)
             sent = written.sent
@@ -218,12 +220,12 @@ def _settle(batch: Batch, refused: dict[str, str | None], losses: Mapping[str, s
 
 
 def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: TokenIds | None) -> str:
-    """Return `EMPTIED` or `NO_ID` for a document that can't be found by all that its model gave it; "" for all others.
+    """Return `EMPTIED_BY_POLICY` or `NO_TOKEN_ID` for a document that can't be found by all of its model's tokens; "" otherwise.
 
     Args:
-        vector: Of the encoder.
-        document: What was made of it.
-        token_ids: Of the index, if it keeps any.
+        vector: Vector from the encoder.
+        document: Document built from it.
+        token_ids: Token ids of the index, if it has any.
     """
     tokens = document["tokens"]
     if len(vector) and not tokens:
@@ -232,7 +234,7 @@ def describe_loss(vector: SparseVector, document: Mapping[str, Any], token_ids: 
 
 
 def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
-    """Yield a sentence for each kind of loss that there was; `what` says of what: `image`."""
+    """Yield a message for each kind of loss that occurred; `what` names the items, as `image`."""
     for loss, sentence in _SAID.items():
         if losses[loss]:
             ending, they_are, them = ("", "it is", "it") if losses[loss] == 1 else ("s", "they are", "them")
@@ -240,7 +242,7 @@ def describe_losses(losses: Counter[str], what: str) -> Iterator[str]:
 
 
 def dead(batch: Batch, stage: Stage, reason: str) -> Batch:
-    """The batch, with each image dead that has no outcome yet."""
+    """Mark each image of the batch that has no outcome yet as failed, and return the batch."""
     for i, state in enumerate(batch.images):
         if not isinstance(state, Outcome):
             batch.images[i] = Outcome(item_of(state), "dead", stage, reason)

@@ -1,4 +1,4 @@
-"""The sources of a run, one after another, and how far each came."""
+"""Iterate over the sources of a run, and track which ones were listed completely."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),
     ("links", "link out of the source", "links out of the source", "--follow-links"),
 )
-"""Reason, what it is about, one and several, and the option that takes it in."""
+"""Reason, noun in the singular and the plural, and the option that includes them."""
 
 
 class Streams:
-    """Iterates over all items of all sources. Iterated in one thread; the rest may be asked from another."""
+    """Iterates over the items of all sources. Iterate in one thread; the other members may be read from another."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
         self.complete: list[str] = []
-        """URIs of the sources that were listed to their end, nothing left out."""
+        """URIs of the sources that were listed completely."""
         self.empty: list[str] = []
-        """Those among them that hold no image."""
+        """URIs of the complete sources without images."""
         self.dropped: set[str] = set()
-        """Names of columns that can't be fields of a document: stair-es has fields of these names, or no engine takes them."""
+        """Names of columns that can't be document fields: they are reserved, or invalid in every engine."""
 
     def __iter__(self) -> Iterator[Item | Unlisted]:
         for source in self._sources:
@@ -54,31 +54,31 @@ class Streams:
 
     @property
     def names(self) -> list[str]:
-        """The sources' URIs, in the order of the arguments."""
+        """URIs of the sources, in the order of the arguments."""
         return [source.uri for source in self._sources]
 
     @property
     def whole(self) -> frozenset[str]:
-        """URIs of the sources of which it can be said that what they didn't name is gone.
+        """URIs of the sources for which an image that isn't listed is gone.
 
-        Those that were listed to their end. Not one that is empty, as an unmounted disk is, and not stdin: another stream each
-        time.
+        Sources that were listed completely; but not an empty one, which may be an unmounted disk, and not stdin, which is a
+        different stream each time.
         """
         return frozenset(self.complete) - {*self.empty, STDIN}
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Suffix -> files that were passed over as no images."""
+        """Suffix -> number of files skipped because they aren't images."""
         total: Counter[str] = Counter()
         for source in self._sources:
             total.update(source.ignored)
         return total
 
     def describe_left_out(self) -> str:
-        """Return what was left out on purpose, and what takes it; empty if nothing was."""
+        """Return a message about files that were left out by design, with the option that includes them; "" if there are none."""
         total: Counter[str] = Counter()
         for source in self._sources:
-            total.update(getattr(source, "left_out", {}))  # sources of plugins may have no such thing
+            total.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
         said = [
             f"{total[reason]:,} {one if total[reason] == 1 else several} left out (taken with {option})"
             for reason, one, several, option in _LEFT_OUT
@@ -88,7 +88,7 @@ class Streams:
 
 
 def _named(found: Item | Unlisted) -> Item | Unlisted:
-    """As it is, unless its URI is no text (half a character from a damaged table): no document can have it."""
+    """Return the item, or an unlisted one if its URI is not valid Unicode (from a damaged table): no document can have it."""
     try:
         found.uri.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Texts as documents: captions into an index of their own, with the mapping, the life cycle and the books of images.
+"""Ingest texts as documents: captions in an index of their own, with the same mapping, life cycle and accounting as images.
 
-A text is its own identity: `_id` goes by its characters, so the same text twice is one document. One batch after another, in
-this process: nothing is decoded, and no text needs a worker.
+The `_id` is derived from the text, so the same text twice is one document. Batches are processed one after another in this
+process: nothing is decoded, and no text needs a worker.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """How an ingest of texts goes about it."""
+    """Options of an ingest of texts."""
 
     alias: str
     model: ModelSpec
-    """Its text tower counts: another one gives other vectors."""
+    """Its text tower is part of the settings: another one gives other vectors."""
     document: DocumentSettings = field(default_factory=lambda: DocumentSettings(thumbnail_px=0, id="content"))
     bulk: BulkPolicy = field(default_factory=BulkPolicy)
     sink_options: Mapping[str, str] = field(default_factory=dict)
-    """Of the sink `cluster`: `keep`, `swap`, `words_index`."""
+    """Options of the sink `cluster`: `keep`, `swap`, `words_index`."""
     dead_letters: Path | None = None
 
     @property
     def settings(self) -> dict[str, Json]:
-        """What makes the documents of texts differ, and the index one of texts: see `identity.holds_of`."""
+        """The settings that distinguish the documents, and mark the index as one of texts; see `identity.holds_of`."""
         return {**asdict(self.document), "texts": {"text_tower": self.model.text_tower}}
 
 
@@ -64,19 +64,19 @@ def ingest_texts(
     progress: Callable[[Books], None],
     books: Callable[[Books], None] = lambda _: None,
 ) -> Report:
-    """Bring the texts of `sources` (see `texts_read.text_source`) into the index behind `options.alias`.
+    """Ingest the texts of `sources` (see `open_text_source`) into the index behind `options.alias`.
 
     Args:
-        sources: Of texts.
+        sources: Sources of texts.
         connection: The cluster.
-        options: How.
-        say: Gets remarks for people.
-        progress: Is called with the books after each batch.
-        books: Is called once with the books of the run, so that a caller has the counts of a failed run too.
+        options: Options of the ingest.
+        say: Receives messages for the user.
+        progress: Called with the accounting after each batch.
+        books: Called once with the accounting at the start, so that the caller has the counts of a failed run.
 
     Raises:
-        IndexMismatch: The alias stands for images.
-        StairError: The run failed as a whole. What was written stays, and the next run goes on from there.
+        IndexMismatch: If the alias points to an index of images.
+        StairError: If the run failed as a whole. What was written stays, and the next run resumes from there.
     """
     check_alias(options.alias)
     with ExitStack() as stack:
@@ -86,7 +86,7 @@ def ingest_texts(
         letters.check()
         streams = Streams(sources)
         found = iter(streams)
-        first = next(found, None)  # before an index is made: a wrong column comes up here
+        first = next(found, None)  # before an index is created: a wrong column is found here
         if first is None:
             raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
         card = catalogue.indexable(options.model.name, options.model.fit)

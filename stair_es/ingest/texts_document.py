@@ -1,4 +1,4 @@
-"""The document of one text. Pure: values in, values out."""
+"""The document of one text. Pure functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Text:
 
 
 def text_of(item: Item, model_id: str, settings: DocumentSettings, text_tower: str) -> Text:
-    """The text that an item of a text source holds. `text_tower` counts for the fingerprint: another one gives other words."""
+    """Read the text of an item. `text_tower` is part of the fingerprint, since another one gives other token weights."""
     read = item.place.read(Reading())
     data = read.data if read else b""
     sha256 = hashlib.sha256(data).hexdigest()
@@ -49,10 +49,10 @@ def text_document(
     settings: DocumentSettings,
     policy: WordPolicy | None = None,
 ) -> dict[str, Any]:
-    """The `_source` of one text: as of an image, with `caption` for the text itself.
+    """Build the `_source` of one text: as for an image, with the text itself in `caption`.
 
     Raises:
-        UsageError: A column has the name of a field of our own.
+        UsageError: If a column has a reserved name.
     """
     check_fields(text.item.fields)
     return {

@@ -1,4 +1,4 @@
-"""Sources of texts: one a line (`.txt`), or a column of JSON Lines, CSV or TSV. They yield items whose bytes are the text."""
+"""Sources of texts: one text per line (`.txt`), or a column of JSON Lines, CSV or TSV. The bytes of their items are the text."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 TextFormat: TypeAlias = Literal["txt", "jsonl", "csv"]
 
 TEXT_COLUMNS = ("text", "caption", "captions")
-"""Names of columns that are taken for the text's, the first that is there."""
+"""Default names of the text column; the first one that exists is used."""
 LONGEST_BYTES = 1 << 20
-"""Of one line of a `.txt`; encoders read a few hundred words of a text anyway."""
+"""Maximum length of a line of a `.txt` file; encoders use only a few hundred words of a text."""
 _SCALARS = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
 class _Several:
-    """The place of all texts of a row, until they are told apart."""
+    """The locator of all texts of a row, until they are split."""
 
     texts: tuple[str, ...] = field(repr=False)
 
@@ -48,17 +48,17 @@ class _Several:
 
 
 class _TextTable(Table):
-    """Rows that hold texts in the place of images; what a row is, its kind says."""
+    """Rows with texts instead of images; subclasses parse the rows."""
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The texts; of a row with several, each is an item of its own."""
+        """Yield the texts; a row with several texts gives one item each."""
         try:
             for each in super().items():
                 if isinstance(each, Item) and isinstance(each.place, _Several):
                     yield from _apart(each, each.place.texts)
                 else:
                     yield each
-        except UsageError as error:  # a column that isn't there: tables know the options of images only
+        except UsageError as error:  # a missing column: tables name the options for images only
             raise UsageError(error.message, error.remedy.replace(OPTIONS, "Choose with --text-column.")) from None
 
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
@@ -77,15 +77,15 @@ class _TextTable(Table):
 
 
 class _JsonTexts(_TextTable, JsonLines):
-    """See `JsonLines`."""
+    """Texts in JSON Lines."""
 
 
 class _DelimitedTexts(_TextTable, Delimited):
-    """See `Delimited`."""
+    """Texts in CSV or TSV."""
 
 
 class _Lines(OfFiles):
-    """One text a line; empty lines are none."""
+    """One text per line; empty lines are skipped."""
 
     def items(self) -> Iterator[Item | Unlisted]:
         for each in self._files.found():
@@ -112,15 +112,15 @@ class _Lines(OfFiles):
 
 
 def text_source(argument: str, format_: TextFormat | None = None, column: str | None = None) -> Source:
-    """The source of a FILE argument: a path, a glob, a URL that fsspec knows, or `-` for standard input.
+    """Open the source of a FILE argument: a path, a glob, a URL supported by fsspec, or `-` for standard input.
 
     Args:
-        argument: What the user wrote.
-        format_: What it is; None to go by its name (standard input then has a text a line).
-        column: The column with the text; None for the first of `TEXT_COLUMNS`.
+        argument: The argument.
+        format_: Format of the file; None to detect it from the name (standard input then has one text per line).
+        column: Column with the text; None for the first of `TEXT_COLUMNS`.
 
     Raises:
-        UsageError: It isn't there, its name doesn't say what it is, or a column was named where there are none.
+        UsageError: If there is no such file, its format can't be detected, or a column is given for a format without columns.
     """
     format_ = format_ or _format_of(argument)
     if format_ == "txt":
@@ -164,7 +164,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _others(row: Mapping[str, Any], column: str) -> dict[str, Json]:
-    """The other columns that hold one value: lists and objects are no fields of a text."""
+    """Return the other columns with scalar values; lists and objects can't be fields of a text."""
     fields = {
         name: json_safe(value)
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""The texts of a run, one batch after another: known already, encoded and written, or dead, as the books say."""
+"""The run over the texts: each batch is checked, encoded and written, and every text gets its outcome."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_WORDS = "no word that the model knows"
 
 @dataclass(frozen=True)
 class _Fate:
-    """What becomes of all items with one text."""
+    """Outcome of all items with the same text."""
 
     kind: Kind
     stage: Stage
@@ -46,11 +46,11 @@ _KNOWN = _Fate("unchanged", "check")
 
 @dataclass
 class TextRun:
-    """One run. Its outcomes come as data, the failure of all as an exception."""
+    """One run. Outcomes are data; a failure of the whole run is an exception."""
 
     streams: Streams
     found: Iterator[Item | Unlisted]
-    """What the streams yield."""
+    """Items of the streams."""
     document: DocumentSettings
     text_tower: str
     session: ClusterSession
@@ -59,13 +59,13 @@ class TextRun:
     requests: int = 0
     busy: int = 0
     losses: Counter[str] = field(default_factory=Counter)
-    """Texts by what searches won't find of them; see `describe_loss`."""
+    """Number of texts by kind of loss; see `describe_loss`."""
 
     def through(self, say: Say, progress: Callable[[Books], None]) -> Report:
-        """Take all texts in.
+        """Ingest all texts.
 
         Raises:
-            StairError: The run failed as a whole.
+            StairError: If the run failed as a whole.
         """
         start = time.perf_counter()
         if self.session.policy:
@@ -101,7 +101,7 @@ class TextRun:
                 yield found
 
     def _outcomes(self, texts: list[Text]) -> list[Outcome]:
-        """One for each text. Of those that are the same the first counts; the others are `unchanged`, or dead like it."""
+        """Return one outcome per text. Of equal texts the first one is written; the others are `unchanged`, or failed like it."""
         first: dict[str, Text] = {}
         for text in texts:
             first.setdefault(text.id, text)
