@@ -1,1 +1,1 @@
-"""Looking at what an index holds: an image's words, and the words of the corpus."""
+"""Inspection of an index: the tokens of one image, and token statistics of all of them."""

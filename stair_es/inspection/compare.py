@@ -1,4 +1,4 @@
-"""Whether the words that an index holds of an image are those that a model gives it now, and if not, why. Pure."""
+"""Compare the stored vector of an image with the one that a model gives now, and explain the differences. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ if TYPE_CHECKING:
     from stair_es.policy import WordPolicy
 
 TOLERANCE = 1e-4
-"""How far a weight may differ between the backends of one model: see docs/stair-mini.md."""
+"""Maximum difference of a weight between the backends of one model; see docs/stair-mini.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """An image as it is now."""
+    """The vector of an image as encoded now."""
 
     sha256: str
-    """Of its bytes."""
+    """SHA-256 of the image's bytes."""
     model: str
-    """The id of the model."""
+    """Id of the model."""
     vector: SparseVector
-    """As the model gives it."""
+    """Vector from the model, without the token policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A word that is stored otherwise than the model would have it now."""
+    """A token whose stored weight differs from the current one."""
 
     word: str
     stored: float
-    """0 where it isn't there."""
+    """0 if the token isn't stored."""
     now: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Stored words beside those of now."""
+    """Differences between the stored and the current vector."""
 
     differences: tuple[Difference, ...]
     """Largest first."""
     reasons: tuple[str, ...]
-    """For people: what has changed since the image was ingested."""
+    """What has changed since the image was ingested, as messages."""
 
     @property
     def same(self) -> bool:
-        """Whether there is no difference but for rounding."""
+        """Whether the vectors are equal except for rounding."""
         return not self.differences
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steered:
-    """What a word policy did to a document."""
+    """The effect of a token policy on a document."""
 
     rules: tuple[str, ...]
-    """Those that hold for it, as `WordPolicy.rules` calls them; empty where the index doesn't tell its policy."""
+    """The rules that apply, as named by `WordPolicy.rules`; empty if the policy of the index is unknown."""
     words: tuple[Difference, ...]
-    """Each word that it changed: `stored` with it, `now` without. Largest first."""
+    """Each token that it changed: `stored` with the policy, `now` without it. Largest first."""
 
 
 def compare(image: StoredImage, now: Now, policy: WordPolicy | None) -> Comparison:
-    """The stored words beside those of now, which go through the index's policy as an ingest would have it."""
+    """Compare the stored vector with the current one after the policy of the index is applied to it, as in an ingest."""
     wanted = policy.apply(now.vector).vector if policy else now.vector
     return Comparison(differences=_differences(image.vector, wanted, TOLERANCE), reasons=tuple(_reasons(image, now, policy)))
 
 
 def steered(image: StoredImage, policy: WordPolicy | None) -> Steered | None:
-    """What a policy changed in a document; None if nothing."""
+    """Return the effect of a policy on a document; None if it changed nothing."""
     if not image.undo:
         return None
     original = _original(image)
@@ -106,7 +106,7 @@ def _reasons(image: StoredImage, now: Now, policy: WordPolicy | None) -> list[st
 def _original(image: StoredImage) -> SparseVector:
     try:
         return image.undo.restore(image.vector)
-    except ValueError:  # somebody else wrote it
+    except ValueError:  # written by another program
         return image.vector
 
 

@@ -1,4 +1,4 @@
-"""The words of a whole index, found out by reading all of its documents, or a sample."""
+"""Token statistics of a whole index, from all of its documents or a sample."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 PAGE = 1000
-"""Documents of a request: some models give an image hundreds of words."""
+"""Documents per request; some models give an image hundreds of tokens."""
 _WITH_URI = {"exists": {"field": "uri"}}
 _URI = -3
-"""Where the URI is among the sort values, with a score or without."""
+"""Position of the URI in the sort values, with or without a score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Some documents in place of all, the same again with the same seed as long as the index doesn't change."""
+    """A random sample of the documents; the same seed gives the same one as long as the index doesn't change."""
 
     size: int
     seed: int = 0
@@ -33,24 +33,24 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What was read, and what wasn't."""
+    """Token statistics of an index."""
 
     documents: int
-    """In the index."""
+    """Documents in the index."""
     without_uri: int
-    """Of those, the ones that have no URI, or one of 8 KiB and more: they aren't read."""
+    """Documents without a URI, or with one of 8 KiB or more: they are not read."""
     images: int
-    """That were read."""
+    """Documents that were read."""
     empty: int
-    """Of those, the ones without a word."""
+    """Documents without tokens among those that were read."""
     words_an_image: float
     figures: tuple[WordFigures, ...]
-    """Of each word, the one that most images have first."""
+    """Statistics per token, the most frequent token first."""
     sample: Sample | None
 
     @property
     def missed(self) -> int:
-        """How many fewer documents were read than there are with a URI; below 0 if more: 0 where nothing changes meanwhile."""
+        """How many fewer documents were read than have a URI; negative if more. 0 if the index didn't change during the scan."""
         wanted = self.documents - self.without_uri
         return (min(wanted, self.sample.size) if self.sample else wanted) - self.images
 
@@ -63,19 +63,19 @@ def corpus(
     sample: Sample | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Corpus:
-    """The figures of all words of all documents that have a URI.
+    """Collect the statistics of all tokens, over the documents that have a URI.
 
-    Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count`.
+    Sees what was written before the last refresh, and changes nothing: it sends `_search` and `_count` requests.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        client: Client of the cluster.
+        connection: Connection of the client.
         index: An index or alias.
-        sample: Read that many documents only, drawn at random.
-        progress: Is called with the number of documents read so far, and of all.
+        sample: Read a random sample of the documents only.
+        progress: Called with the number of documents read so far, and the total.
 
     Raises:
-        ClusterError: The cluster failed a request, or could answer for a part of the index only.
+        ClusterError: If a request failed, or returned partial results.
     """
     documents = count_of(client, connection, index, {"match_all": {}})
     with_uri = count_of(client, connection, index, _WITH_URI)
@@ -98,7 +98,7 @@ def corpus(
 
 
 def body(query: Mapping[str, Any]) -> dict[str, Any]:
-    """The search for a page: of a document its words alone, the URI comes with the order."""
+    """Build the search request for a page: only the tokens of a document; its URI comes with the sort values."""
     return {"query": dict(query), "_source": ["tokens"]}
 
 
@@ -107,7 +107,7 @@ def _all(client: OpenSearch, connection: Connection, index: str) -> Iterator[lis
 
 
 def _sampled(client: OpenSearch, connection: Connection, index: str, sample: Sample) -> Iterator[list[dict[str, Any]]]:
-    """In the order of a random number for each document: its beginning is a sample without replacement."""
+    """Iterate in random order: a prefix of it is a sample without replacement."""
     drawn = {"seed": sample.seed, "field": "_seq_no"}
     query = {"function_score": {"query": {"bool": {"filter": [_WITH_URI]}}, "random_score": drawn, "boost_mode": "replace"}}
     left = sample.size

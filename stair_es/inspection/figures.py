@@ -1,15 +1,15 @@
-"""What is counted of each word of a corpus, and which words don't tell images apart. Pure.
+"""Token statistics, computed by adding up images. Pure functions.
 
-**Flatness.** A query's word adds its weight in the query times its weight `w` in the image to a score. What is the same for every
-image changes no ranking. So take the weights of a word in all `N` images, 0 where an image lacks it, and split their sum of
-squares into what a constant explains and the rest:
+**Flatness.** A query token adds its weight in the query times its weight `w` in the image to the score. A contribution that is
+the same for every image changes no ranking. So take the weights of a token in all `N` images, 0 if an image lacks it, and split
+their sum of squares into the part that a constant explains and the rest:
 
     flatness = (sum of w)^2 / (N x sum of w^2) = p / (1 + v^2)
 
-with `p` the share of images that have the word and `v` the coefficient of variation of its weight among those. It is the squared
-cosine between the word and a constant: 1 for a word with one weight in every image, at most `p` for any other. A word that is
-everywhere but much heavier in some images keeps a low flatness, as does a word of few images: a plain limit on `p` (or on idf,
-its logarithm) would take the first, and a limit on the spread alone the second.
+with `p` the share of images that have the token and `v` the coefficient of variation of its weight among those. It is the
+squared cosine between the token and a constant: 1 for a token with one weight in every image, at most `p` for any other. A token
+that is in every image but much heavier in some keeps a low flatness, as does a rare token: a plain limit on `p` (or on idf, its
+logarithm) would remove the first, and a limit on the variation alone the second.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ Order = Literal["df", "mean", "max", "share", "flat"]
 
 @dataclass(frozen=True, kw_only=True)
 class WordFigures:
-    """One word in a corpus."""
+    """Statistics of one token."""
 
     word: str
     images: int
-    """That have it."""
+    """Number of images that have it."""
     share: float
-    """Of all images."""
+    """Share of all images."""
     mean: float
-    """Weight in those that have it."""
+    """Mean weight in the images that have it."""
     max: float
     weight_share: float
-    """Of the weight of all words."""
+    """Share of the total weight of all tokens."""
     flatness: float
-    """0 to 1: how far its weights over all images are one number."""
+    """0 to 1: how uniform its weight is over all images."""
     example: str
-    """URI of the image in which it is heaviest."""
+    """URI of the image with its largest weight."""
 
 
 class Tally:
-    """Adds images up. Its memory is that of the vocabulary, however many images there are."""
+    """Accumulates token statistics over images. Memory grows with the vocabulary, not with the number of images."""
 
     def __init__(self) -> None:
         self.images = 0
         self.empty = 0
-        """Images without a word."""
+        """Images without tokens."""
         self.occurrences = 0
-        """Words of all images together."""
+        """Number of tokens of all images together."""
         self._words: dict[str, _Sums] = {}
         self._names: dict[str, str] = {}
 
     def add(self, tokens: object, uri: str) -> None:
-        """Count one image with these words, as they are stored: what is no weight is left out."""
+        """Add one image with its stored tokens; values that aren't positive numbers are ignored."""
         self.images += 1
         before = self.occurrences
         if isinstance(tokens, Mapping):
@@ -83,7 +83,7 @@ class Tally:
                 sums.max, sums.example = weight, uri
 
     def figures(self) -> tuple[WordFigures, ...]:
-        """Of each word, the one that most images have first."""
+        """Compute the statistics of each token, the most frequent token first."""
         total = math.fsum(sums.weight for sums in self._words.values())
         found = (
             WordFigures(
@@ -109,20 +109,20 @@ class _Sums:
 
 
 def ordered(figures: Iterable[WordFigures], order: Order) -> tuple[WordFigures, ...]:
-    """Largest first; of equal ones the more frequent, then by name."""
+    """Sort statistics in descending order; ties by frequency, then by name."""
     name = {"df": "images", "mean": "mean", "max": "max", "share": "weight_share", "flat": "flatness"}[order]
     return tuple(sorted(figures, key=lambda row: (-getattr(row, name), -row.images, row.word)))
 
 
 def matching(words: Iterable[str], pattern: str) -> set[str]:
-    """The words that a pattern with `*`, `?` or `[...]` describes, or those that begin with a text without them."""
+    """Return the words that match a pattern with `*`, `?` or `[...]`, or that begin with a text without them."""
     if any(sign in pattern for sign in "*?["):
         return {word for word in words if fnmatch.fnmatchcase(word, pattern)}
     return {word for word in words if word.startswith(pattern)}
 
 
 def _number(given: object) -> float:
-    """0 for what is no number."""
+    """Return the value as a number, or 0 if it isn't one."""
     if isinstance(given, (int, str)):
         try:
             return float(given)

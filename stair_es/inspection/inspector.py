@@ -1,4 +1,4 @@
-"""Looks an image up: as an index holds it, as a model sees it now, or both."""
+"""Look up an image: its stored document, the vector that a model gives its file now, or both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A file as a model sees it now."""
+    """A file as a model encodes it now."""
 
     uri: str
     now: Now
@@ -39,32 +39,32 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspected:
-    """One image: at least one of `image` and `seen` is there."""
+    """The result for one image: at least one of `image` and `seen` is set."""
 
     image: StoredImage | None
-    """As the index holds it."""
+    """The stored document."""
     seen: Seen | None
-    """As the model sees its file now, where that was asked for or there is nothing else."""
+    """The encoded file, if requested or if there is no document."""
     comparison: Comparison | None
-    """Of the two."""
+    """Comparison of the two."""
     steered: Steered | None
-    """What a word policy changed in the document."""
+    """Effect of the token policy on the document."""
     changed: bool
-    """Whether the file is known to have other bytes than those that were ingested."""
+    """Whether the file is known to differ from the ingested one."""
 
     @property
     def uri(self) -> str:
-        """Of the document, or the file."""
+        """URI of the document, or of the file."""
         return self.image.uri if self.image else self.seen.uri if self.seen else ""
 
     @property
     def vector(self) -> SparseVector:
-        """Its words: the stored ones where there are."""
+        """The stored vector if there is one, else the current one."""
         return self.image.vector if self.image else self.seen.now.vector if self.seen else SparseVector((), ())
 
 
 class Inspector:
-    """Of one index. It only reads."""
+    """Looks up images of one index. Read-only; connects lazily."""
 
     def __init__(
         self,
@@ -74,30 +74,30 @@ class Inspector:
         encoder: Callable[[], Encoder],
         policy: WordPolicy | None = None,
     ) -> None:
-        """Nothing is asked yet.
+        """Set the index and the model.
 
         Args:
-            client: Of the cluster.
-            connection: Of that client.
+            client: Client of the cluster.
+            connection: Connection of the client.
             index: An alias or index.
-            encoder: Gives the model; called when the first file has to be encoded.
-            policy: The word policy of the index.
+            encoder: Returns the model; called when the first file has to be encoded.
+            policy: Token policy of the index.
         """
         self._client, self._connection, self._index = client, connection, index
         self._encoder, self._policy = encoder, policy
 
     def inspect(self, names: Iterable[str], file: Path | None, *, against_file: bool = False) -> Inspected | None:
-        """The image that one of `names` or `file` stands for; None if it is neither in the index nor a file.
+        """Look up the image with one of `names` or in `file`; None if it is neither in the index nor a file.
 
         Args:
             names: Ids and URIs, tried in turn.
-            file: Of the image; a document of the same bytes is found whatever its URI.
-            against_file: Encode the file, or the one that the document's URI names, although the image is in the index.
+            file: File of the image. A document with the same bytes is found regardless of its URI.
+            against_file: Encode the file, or the one at the document's URI, even if the image is in the index.
 
         Raises:
-            DecodeError: The file must be encoded and can't be.
-            ModelError: The model can't be loaded.
-            ClusterError: The cluster failed a request.
+            DecodeError: If the file must be encoded and can't be decoded.
+            ModelError: If the model can't be loaded.
+            ClusterError: If a request failed.
         """
         image = next(filter(None, (stored(self._client, self._connection, self._index, name) for name in names)), None)
         try:
@@ -105,7 +105,7 @@ class Inspector:
         except DecodeError:
             if image is None or against_file:
                 raise
-            data = None  # the document is there, whatever became of the file
+            data = None  # the document exists, even if the file is unreadable
         sha256 = hashlib.sha256(data).hexdigest() if data is not None else None
         if image is None and sha256:
             image = stored_by_content(self._client, self._connection, self._index, sha256)
@@ -124,11 +124,11 @@ class Inspector:
         )
 
     def see(self, file: Path, data: bytes) -> Seen:
-        """A file as the model sees it.
+        """Encode a file with the model.
 
         Raises:
-            DecodeError: It is no image.
-            ModelError: The model can't be loaded.
+            DecodeError: If it is not an image.
+            ModelError: If the model can't be loaded.
         """
         encoder = self._encoder()
         try:
@@ -152,10 +152,10 @@ class Inspector:
         )
 
     def thumbnail(self, found: Inspected) -> Thumbnail | None:
-        """The small picture of the document, or of the file.
+        """Get the thumbnail of the document, or of the file.
 
         Raises:
-            ClusterError: The cluster failed the request.
+            ClusterError: If the request failed.
         """
         if found.image is None:
             return found.seen.thumbnail if found.seen else None

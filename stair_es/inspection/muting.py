@@ -1,4 +1,4 @@
-"""Stop words of a corpus, and as a word policy. Pure."""
+"""Find the stop words of a corpus, and build a token policy that mutes them. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from stair_es.inspection.figures import WordFigures, ordered
 from stair_es.policy import WordPolicy
 
 FLAT = 0.5
-"""From here on more than half of what a word is worth is the same for every image: see `docs/inspect.md` for what it measured."""
+"""Minimum flatness of a stop word: more than half of its effect is the same for every image. docs/inspect.md has measurements."""
 FEWEST_IMAGES = 20
-"""Of fewer no word is called flat: one word in one image of two would be."""
+"""Minimum number of images to find stop words in: with two images, each token that one of them has would be flat."""
 
 
 def stop_words(figures: Sequence[WordFigures], images: int, flat: float = FLAT) -> tuple[WordFigures, ...]:
-    """The words that don't tell the images apart, the flattest first; none where there are too few images to say."""
+    """Find the tokens that don't distinguish images, the flattest first; none if there are too few images."""
     if images < FEWEST_IMAGES:
         return ()
     return ordered((row for row in figures if row.flatness >= flat), "flat")
 
 
 def muting(words: Iterable[str], policy: WordPolicy | None, name: str) -> tuple[WordPolicy, tuple[str, ...]]:
-    """A policy that mutes `words` and does what the policy of the index does besides, and the words that it can't mute.
+    """Build a policy that mutes `words` in addition to the policy of the index; also return the words it can't mute.
 
-    A policy takes the place of the one before, so its rules are kept. A word that others become, or that becomes another, can't
-    be muted beside that rule.
+    A new policy replaces the previous one, so the existing rules are kept. A token that is the source or the target of a rename or
+    merge rule can't also be muted.
 
     Args:
-        words: To mute.
-        policy: Of the index.
-        name: Of the new one.
+        words: Tokens to mute.
+        policy: Policy of the index.
+        name: Name of the new policy.
     """
     had = policy or WordPolicy()
     moved = {*had.becomes, *had.becomes.values()}

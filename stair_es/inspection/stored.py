@@ -1,4 +1,4 @@
-"""One image as an index holds it: all its words, and the document around them."""
+"""Read stored documents: the vector of an image, and the other fields."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 _UNREAD = ("impacts", "token_ids", "thumbnail")
-"""Large, and the words once more."""
+"""Large, or redundant with the tokens."""
 _READ = {"includes": ["*", "tokens"], "excludes": list(_UNREAD)}
-"""Elasticsearch 9 may be set to leave vectors out of `_source`, but not where they are asked for by name."""
+"""Elasticsearch 9 may exclude vectors from `_source`, unless they are included by name."""
 _AT_ONCE = 500
-"""Ids asked for in one request."""
+"""Ids per request."""
 _MOST_HITS = 1000
 _LONGEST = 8191
-"""No id and no URI that can be searched has more characters; Elasticsearch 9 refuses much longer ones."""
+"""Maximum length of a searchable id or URI; Elasticsearch 9 rejects much longer ones."""
 _DATA_URI = re.compile(r"data:(?P<type>image/(?:webp|jpeg|png));base64,(?P<data>.*)", re.DOTALL)
 _BEGINNINGS = {"image/webp": (b"RIFF", b"WEBP"), "image/jpeg": (b"\xff\xd8\xff", b""), "image/png": (b"\x89PNG\r\n\x1a\n", b"")}
-"""Content type -> what such data begins with, and what it has from its eighth byte on."""
+"""Content type -> first bytes of such data, and bytes from offset 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """A document."""
+    """A stored document."""
 
     id: str
     index: str
-    """The index that holds it, not the alias."""
+    """The concrete index, not the alias."""
     uri: str
-    """Empty for a document that has none."""
+    """Empty for a document without one."""
     vector: SparseVector
-    """All words as people write them, heaviest first; what no query could find is left out."""
+    """All tokens with their original spelling, heaviest first, without those that no query can find."""
     source: Mapping[str, Any]
-    """The document without words, thumbnail and what is internal."""
+    """The document without tokens, thumbnail and internal fields."""
     undo: Undo = field(default_factory=Undo)
-    """What a word policy changed."""
+    """What a token policy changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small picture."""
+    """A thumbnail image."""
 
     content_type: str
     data: bytes
 
 
 def stored(client: OpenSearch, connection: Connection, index: str, reference: str) -> StoredImage | None:
-    """The document with this id, else the newest with this URI; None if there is none.
+    """Find the document with this id, else the newest with this URI; None if there is none.
 
-    A search: it sees what was written before the last refresh. The name may stand for several indices.
+    It searches: it sees what was written before the last refresh. The name may refer to several indices.
 
     Raises:
-        ClusterError: The cluster failed the request, or could answer for a part of the index only.
+        ClusterError: If the request failed, or returned partial results.
     """
     if not _may_be(reference):
         return None
@@ -78,10 +78,10 @@ def stored(client: OpenSearch, connection: Connection, index: str, reference: st
 
 
 def stored_by_content(client: OpenSearch, connection: Connection, index: str, sha256: str) -> StoredImage | None:
-    """The newest document of an image with these bytes, whatever its URI; None if there is none.
+    """Find the newest document of an image with these bytes, regardless of its URI; None if there is none.
 
     Raises:
-        ClusterError: As for `stored`.
+        ClusterError: If the request failed, or returned partial results.
     """
     same = {"constant_score": {"filter": {"term": {"sha256": sha256}}}}
     hits = _search(client, connection, index, {"size": 1, "query": same, "_source": _READ})
@@ -89,10 +89,10 @@ def stored_by_content(client: OpenSearch, connection: Connection, index: str, sh
 
 
 def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, StoredImage]:
-    """`{id: document}` of those among `ids` that the index holds, in their order; of several of one id the newest.
+    """Get `{id: document}` for those of `ids` that exist, in their order; the newest of several with the same id.
 
     Raises:
-        ClusterError: As for `stored`.
+        ClusterError: If a request failed, or returned partial results.
     """
     wanted = [id_ for id_ in dict.fromkeys(ids) if _may_be(id_)]
     found: dict[str, StoredImage] = {}
@@ -103,10 +103,10 @@ def stored_many(client: OpenSearch, connection: Connection, index: str, ids: Seq
 
 
 def fields_of(client: OpenSearch, connection: Connection, index: str, id_: str, fields: Sequence[str]) -> dict[str, Any] | None:
-    """Some fields of the newest document with this id; None if there is none.
+    """Get some fields of the newest document with this id; None if there is none.
 
     Raises:
-        ClusterError: As for `stored`.
+        ClusterError: If the request failed, or returned partial results.
     """
     if not _may_be(id_):
         return None
@@ -116,16 +116,16 @@ def fields_of(client: OpenSearch, connection: Connection, index: str, id_: str, 
 
 
 def thumbnail(client: OpenSearch, connection: Connection, index: str, id_: str) -> Thumbnail | None:
-    """The thumbnail in the document with this id; None if there is no document, or no picture in it.
+    """Get the thumbnail of the document with this id; None if there is no such document, or no thumbnail in it.
 
     Raises:
-        ClusterError: As for `stored`.
+        ClusterError: If the request failed, or returned partial results.
     """
     return thumbnail_of((fields_of(client, connection, index, id_, ["thumbnail"]) or {}).get("thumbnail"))
 
 
 def thumbnail_of(value: object) -> Thumbnail | None:
-    """The picture in a data URI; None for everything that isn't WebP, JPEG or PNG and says so. Pure."""
+    """Parse a data URI; None unless it is WebP, JPEG or PNG and its content has that format. Pure function."""
     about = _DATA_URI.fullmatch(value) if isinstance(value, str) else None
     if about is None:
         return None
@@ -139,7 +139,7 @@ def thumbnail_of(value: object) -> Thumbnail | None:
 
 
 def image_of(hit: Mapping[str, Any]) -> StoredImage:
-    """One element of `hits.hits`. Pure."""
+    """Parse an element of `hits.hits`. Pure function."""
     source = dict(hit.get("_source") or {})
     undo = undo_of(source)
     tokens = source.pop("tokens", None)
@@ -157,10 +157,10 @@ def image_of(hit: Mapping[str, Any]) -> StoredImage:
 
 
 def vector_of(tokens: object) -> SparseVector:
-    """The words of a document's field `tokens`, whoever wrote it: without what is no weight. Pure."""
+    """Parse the field `tokens` of a document from any program; invalid weights are dropped. Pure function."""
     try:
         words = stored_words(tokens)
-    except (TypeError, ValueError):  # in a field of another type than ours anything may stand
+    except (TypeError, ValueError):  # a field with another mapping may contain anything
         return SparseVector((), ())
     return SparseVector.from_mapping({word: weight for word, weight in words.items() if math.isfinite(weight) and weight > 0})
 
@@ -170,7 +170,7 @@ def _may_be(reference: str) -> bool:
 
 
 def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The newest first of each id. Where many indices have the same ids, a request for fewer at once."""
+    """Yield the documents of some ids, the newest first for each id. Requests are split if many indices have the same ids."""
     body = {"size": _MOST_HITS, "query": {"ids": {"values": list(ids)}}, "_source": _READ}
     hits = _search(client, connection, index, body)
     if len(hits) < _MOST_HITS or len(ids) == 1:
@@ -182,7 +182,7 @@ def _by_ids(client: OpenSearch, connection: Connection, index: str, ids: Sequenc
 
 
 def _search(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Best first, then newest. A shard that can't be asked fails the request: it isn't as if its documents weren't there."""
+    """Search, best first, then newest. An unavailable shard fails the request: its documents must not count as missing."""
     newest = {"ingested_at": {"order": "desc", "unmapped_type": "date"}}
     whole = {**body, "sort": [{"_score": {"order": "desc"}}, newest], "track_total_hits": False}
     with translated(connection):

@@ -1,4 +1,4 @@
-"""The words that a model could give to an image: those that no image has are dead."""
+"""The vocabulary of a model, and the tokens of it that no image has."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _SPECIAL = re.compile(r"\[.+\]")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelWords:
-    """A vocabulary."""
+    """The vocabulary of a model, or a replacement for it."""
 
     words: frozenset[str]
     of: str
-    """The model that told it, or `BERT`."""
+    """Id of the model, or `BERT`."""
     why: str = ""
-    """Why it is BERT's."""
+    """Why it is BERT's vocabulary."""
 
 
 def of_model(name: str, *, asked: bool = False, fit: Fit | None = None) -> ModelWords:
-    """The words of a model, or BERT's where it doesn't tell or isn't here. No network is run, and none downloaded unasked.
+    """Load the vocabulary of a model, or BERT's if the model doesn't expose one or isn't on this machine.
+
+    No network is run, and none is downloaded unless `asked`.
 
     Args:
-        name: What `--model` would take.
-        asked: A person named it: what can't be loaded is an error then, and what isn't here is fetched.
-        fit: That the index was written with; it is part of what the model is called.
+        name: Name, as for `--model`.
+        asked: Whether the user named the model: then it is downloaded if necessary, and a failure is an error.
+        fit: Fit that the index was written with; it is part of the model's id.
 
     Raises:
-        StairError: It can't be loaded, and it was asked for.
+        StairError: If the model can't be loaded, and `asked` is true.
     """
     try:
         spec = ModelSpec(name=name, fit=fit)
@@ -55,7 +57,7 @@ def of_model(name: str, *, asked: bool = False, fit: Fit | None = None) -> Model
 
 
 def dead(known: ModelWords, seen: Iterable[str], policy: WordPolicy | None) -> tuple[str, ...]:
-    """The words of a vocabulary that no image has, sorted; not those that a word policy took away."""
+    """Find the tokens of a vocabulary that no image has, sorted, without those that a token policy removed."""
     gone = {*policy.becomes, *policy.mute} if policy else set[str]()
     return tuple(sorted(known.words.difference(seen, gone)))
 
