@@ -1,1 +1,1 @@
-"""Metrics for Prometheus and traces for OpenTelemetry, of ingest and of the page. Neither of the two knows of it."""
+"""Metrics for Prometheus and traces for OpenTelemetry, for ingest and the server. Neither of them imports this package."""

@@ -1,4 +1,4 @@
-"""What counting and tracing ask of HTTP requests: those of the page and their answers, and those to the cluster."""
+"""HTTP helpers for metrics and traces: requests to the server and their responses, and requests to the cluster."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 Timed = Callable[["Asked", str, float], None]
-"""Gets a request that is over, its operation, and its seconds."""
+"""Called with a finished request, its operation, and its duration in seconds."""
 
 
 def method_of(scope: Scope) -> str:
-    """Its method; `_OTHER` for one that somebody made up, since each value of a label takes memory for good."""
+    """Return the method of a request; `_OTHER` for a non-standard one, since each value of a label uses memory permanently."""
     method = str(scope["method"])
     return method if method in _METHODS else "_OTHER"
 
 
 def pattern_of(scope: Scope) -> str | None:
-    """The path of the route that answered, as `/api/image/{id}`; None before the answer, and where no route did."""
+    """Return the path of the matched route, as `/api/image/{id}`; None before the response, and if no route matched."""
     found = scope.get(PATTERN)
     return str(found) if found else None
 
 
 class Answer:
-    """An ASGI `send` that remembers the status."""
+    """An ASGI `send` that records the status."""
 
     def __init__(self, send: Send) -> None:
-        """Nothing is sent yet."""
+        """Wrap `send`."""
         self._send = send
         self.status = 500
-        """What uvicorn answers where nothing was sent."""
+        """Uvicorn's response if nothing is sent."""
 
     async def __call__(self, message: Message) -> None:
-        """As ASGI has it."""
+        """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
 
 
 def timed(watch: Timed) -> Watch:
-    """Times each request."""
+    """Build a request hook that times each request to the cluster."""
 
     @contextmanager
     def around(asked: Asked) -> Iterator[None]:
@@ -64,14 +64,14 @@ def timed(watch: Timed) -> Watch:
 
 
 def failed(asked: Asked) -> bool:
-    """Whether a request that is over failed. 404 is an answer: there is no such index, or document."""
+    """Return whether a finished request failed. 404 is a valid response: no such index or document."""
     return asked.status is None or (asked.status >= 400 and asked.status != 404)
 
 
 def operation_of(asked: Asked) -> tuple[str, str]:
-    """What a request does, as `search`, and the index, alias or list of them that it names, or nothing.
+    """Return the operation of a request, as `search`, and the index, alias or list of them in its path, or "".
 
-    The first word of the cluster's own in the path: ids of documents and tasks come after it, and make no name.
+    The operation is the first path segment that begins with an underscore: later ones may be ids of documents and tasks.
     """
     parts = [unquote(part) for part in asked.path.split("/") if part]
     names = [part for part in parts if part.startswith("_")]

@@ -1,4 +1,4 @@
-"""The page, observed: metrics at `/metrics`, and traces, each where it is asked for."""
+"""Telemetry of the server: metrics at `/metrics` and traces, each only if requested."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Observer:
-    """What an application is made with, and put into."""
+    """What an application is built with, and wrapped in."""
 
     watch: Watch = field(default_factory=Unwatched)
     routes: tuple[Route, ...] = ()
     _around: list[Callable[[ASGIApp], ASGIApp]] = field(default_factory=list)
 
     def around(self, app: ASGIApp) -> ASGIApp:
-        """The application, observed: outside of its guard, so that what it refuses is seen, too."""
+        """Wrap the application outside of its access control, so that rejected requests are observed, too."""
         for wrap in self._around:
             app = wrap(app)
         return app
@@ -34,10 +34,14 @@ class Observer:
 
 @contextmanager
 def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer]:
-    """An observer of one page; nothing is imported for what isn't asked for.
+    """Open the telemetry of one server; libraries are imported only for what is requested.
+
+    Args:
+        metrics: Whether to serve metrics.
+        say: Receives messages for the operator.
 
     Raises:
-        MissingExtra: Metrics are asked for, and the library isn't there.
+        MissingExtra: If metrics are requested and the library isn't installed.
     """
     with ExitStack() as stack:
         observer = Observer()
@@ -48,7 +52,7 @@ def observing(*, metrics: bool, say: Callable[[str], None]) -> Iterator[Observer
             from stair_es.telemetry.answers import timed
             from stair_es.telemetry.page_metrics import PageMetrics
 
-            # else a second series stands beside each, for nothing: process_start_time_seconds says when all of them began
+            # avoids a useless second series per metric: process_start_time_seconds is when all of them began
             disable_created_metrics()  # type: ignore[no-untyped-call]
             counts = PageMetrics()
             stack.enter_context(watched(timed(counts.answered)))

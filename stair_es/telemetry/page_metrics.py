@@ -1,4 +1,4 @@
-"""What the page does, as metrics: requests, the models' work, the cluster's answers. Nothing of what is in the index."""
+"""Metrics of the server: requests, the time of models, responses of the cluster. Nothing about the content of the index."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class PageMetrics:
-    """See `Watch` of the page; and of requests to the cluster, see `answered`."""
+    """Prometheus metrics of the server: its hooks, and an observer of the requests to the cluster."""
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
+        """Register the metrics."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -71,34 +71,34 @@ class PageMetrics:
             registry=registry,
         )
 
-    # --- what the page tells ---
+    # --- hooks of the server ---
 
     def encoding(self, what: What) -> AbstractContextManager[object]:
-        """See `Watch`."""
+        """Time the encoding of a text or an image."""
         return self._encode.labels(what).time()
 
     def took(self, seconds: float) -> None:
-        """See `Watch`."""
+        """Record the time that the cluster reports for a search."""
         self._took.observe(seconds)
 
     def uploading(self) -> AbstractContextManager[object]:
-        """See `Watch`."""
+        """Track an upload in progress."""
         return self._uploads.track_inprogress()
 
     def thumbnail(self, *, ready: bool) -> None:
-        """See `Watch`."""
+        """Count a thumbnail; `ready` if it was cached."""
         self._thumbnails.labels("yes" if ready else "no").inc()
 
     def answered(self, asked: Asked, operation: str, seconds: float) -> None:
-        """A request to the cluster is over; without a status it failed."""
+        """Record a finished request to the cluster; without a status it failed."""
         self._asked.labels(operation).observe(seconds)
         if failed(asked):
             self._failed.labels(operation, str(asked.status or "none")).inc()
 
-    # --- what is asked of it ---
+    # --- requests to the server ---
 
     def around(self, app: ASGIApp) -> ASGIApp:
-        """The application, with its requests counted: those too that its guard refuses."""
+        """Wrap the application to count its requests, including rejected ones."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
@@ -116,7 +116,7 @@ class PageMetrics:
         return counted
 
     def route(self) -> Told:
-        """`GET /metrics`."""
+        """Build the route `GET /metrics`."""
         return Told("/metrics", self._metrics)
 
     async def _metrics(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""An ingest, observed: metrics into a file or at a port, and traces, each where it is asked for."""
+"""Telemetry of an ingest: metrics in a file or at a port, and traces, each only if requested."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Outlets:
     """Where the metrics of a run go."""
 
     file: Path | None = None
-    """Ends in `.prom`, as node_exporter wants it."""
+    """Ends in `.prom`, as node_exporter requires."""
     port: int | None = None
-    """0 for any free one."""
+    """0 for any free port."""
     host: str = "127.0.0.1"
 
     def __bool__(self) -> bool:
@@ -37,7 +37,7 @@ class Outlets:
 
 @dataclass
 class Observer:
-    """Takes what an ingest tells while it goes on."""
+    """Receives the events of an ingest."""
 
     metrics: Run | None = None
     file: Textfile | None = None
@@ -45,19 +45,19 @@ class Observer:
     report: Report | None = field(default=None, init=False)
 
     def books(self, books: Books) -> None:
-        """The run has begun."""
+        """Record the start of the run."""
         if self.metrics:
             self.metrics.books = books
 
     def through(self, batch: Batch) -> None:
-        """A batch is through, and in the books."""
+        """Record a finished batch that is already in the accounting."""
         if self.spans:
             self.spans.through(batch)
         if self.file:
             self.file.now_and_then()
 
     def done(self, report: Report) -> None:
-        """The run went through."""
+        """Record the report of a complete run."""
         self.report = report
         if self.spans:
             self.spans.done(report)
@@ -65,17 +65,17 @@ class Observer:
 
 @contextmanager
 def observing(index: str, outlets: Outlets, say: Callable[[str], None], *, allow_failed: bool = False) -> Iterator[Observer]:
-    """An observer of one ingest into `index`; nothing is imported for what isn't asked for.
+    """Open the telemetry of one ingest into `index`; libraries are imported only for what is requested.
 
     Args:
         index: The alias.
         outlets: Where the metrics go.
-        say: Gets remarks for people.
-        allow_failed: The command exits with 0 though some images failed.
+        say: Receives messages for the user.
+        allow_failed: Whether the command exits with 0 although images failed.
 
     Raises:
-        MissingExtra: Metrics are asked for, and the library isn't there.
-        UsageError: The file can't be written, or the port not be had.
+        MissingExtra: If metrics are requested and the library isn't installed.
+        UsageError: If the file can't be written, or the port is not available.
     """
     with ExitStack() as stack:
         tracer = stack.enter_context(tracing(say))
@@ -120,7 +120,7 @@ def _close(run: Run, report: Report | None, allow_failed: bool) -> None:
 
 
 def _code_of(error: BaseException) -> int:
-    """What the command exits with because of it."""
+    """Return the exit code of the command for this error."""
     if isinstance(error, StairError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

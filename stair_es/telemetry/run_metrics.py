@@ -1,6 +1,6 @@
-"""The books of an ingest as metrics, in a file or at a port.
+"""Metrics of an ingest, in a file or at a port.
 
-They are read when somebody asks, so that the run itself counts nothing twice.
+They are read from the run accounting on demand, so that nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ PREFIX = "stair_es_ingest_"
 LAST_SUCCESS = f"{PREFIX}last_success_timestamp_seconds"
 _FAILING = ("list", *STAGES)
 _EVERY_S = 10.0
-"""How often the file is written while a run goes on."""
+"""Minimum interval between writes of the file during a run."""
 
 
 @dataclass(eq=False)
 class Run(Collector):
-    """One run, from its begin to its end and after."""
+    """Prometheus collector of one run, from its start until after its end."""
 
     index: str
-    """The alias: label of every series, so that the files of several jobs can lie in one folder."""
+    """The alias: label of every series, so that the files of several jobs can be in one folder."""
     start_s: float
     """Seconds since 1970."""
     books: Books | None = None
-    """From the moment on that there are some."""
+    """The accounting, once it exists."""
     swap_pending: bool | None = None
-    """Of a run that went through: whether the alias doesn't stand yet for the index that it built."""
+    """For a complete run: whether the alias doesn't point to the newly built index yet."""
     end_s: float | None = None
     exit_code: int | None = None
-    """What the command will exit with, once the run is over."""
+    """Exit code of the command, once the run is over."""
     success_s: float | None = None
-    """When a run of this index last went through: this one, or one before it."""
+    """When a run of this index last completed: this one, or a previous one."""
 
     def collect(self) -> Iterator[Metric]:
-        """As the library has it."""
+        """Collect the metrics."""
         yield from self._times()
         if self.books is not None:
             yield from _counted(self.index, self.books)
@@ -111,13 +111,13 @@ def _counters(index: str, name: str, told: str, label: str, values: Mapping[str,
 
 
 class Textfile:
-    """A file in the form of node_exporter's textfile collector: a reader sees the old one or the new one, whole."""
+    """A file for node_exporter's textfile collector, replaced atomically."""
 
     def __init__(self, path: Path, run: Run, say: Callable[[str], None]) -> None:
-        """The file, written once: a run that can't write it had better not begin.
+        """Write the file once, so that a run with an unwritable file fails at its start.
 
         Raises:
-            UsageError: It can't be written.
+            UsageError: If the file can't be written.
         """
         self._path, self._run, self._say = path, run, say
         self._registry = registry_of(run)
@@ -130,12 +130,12 @@ class Textfile:
             ) from None
 
     def now_and_then(self) -> None:
-        """Write it, if it was not written lately."""
+        """Write the file, unless it was written recently."""
         if time.monotonic() - self._written_s >= _EVERY_S:
             self.write()
 
     def write(self) -> None:
-        """Write it. A full disk is said, and no reason to end a run."""
+        """Write the file. A failure is reported, but doesn't end the run."""
         try:
             self._write()
         except OSError as error:
@@ -148,15 +148,15 @@ class Textfile:
 
 @contextmanager
 def served(run: Run, host: str, port: int) -> Iterator[str]:
-    """`GET /metrics` answers until the end of the `with`; gives its URL.
+    """Serve `GET /metrics` until the end of the `with` block; yields the URL.
 
     Args:
-        run: What is told.
-        host: The address to listen on.
-        port: 0 for any free one.
+        run: The metrics.
+        host: Address to listen on.
+        port: 0 for any free port.
 
     Raises:
-        UsageError: The port is taken, or the host none of this machine's.
+        UsageError: If the port is taken, or the host is not an address of this machine.
     """
     try:
         server, thread = start_http_server(port, host, registry_of(run))
@@ -179,14 +179,14 @@ def served(run: Run, host: str, port: int) -> Iterator[str]:
 
 
 def registry_of(run: Run) -> CollectorRegistry:
-    """A registry with nothing but this run in it."""
+    """Build a registry that contains only this run."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(run)
     return registry
 
 
 def _last_success(path: Path, index: str) -> float | None:
-    """What the file of an earlier run says; None without one, or where it is something else."""
+    """Read the last success from the file of a previous run; None if there is none, or the file is something else."""
     try:
         families = list(text_string_to_metric_families(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """A run as a trace: batches below it, stages below them, and the requests to the cluster.
 
-Stages may have run on other machines: a batch comes back with the times of each, and its spans are made here, afterwards. Only
-requests of this process have spans, so those of Ray's workers have none.
+Stages may run on other machines: a batch comes back with the times of each, and its spans are created here, afterwards. Only
+requests of this process have spans, so those of Ray workers have none.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _NS = 1_000_000_000
 
 
 class Thinned:
-    """Says yes to the first 200, then to every second for 200 more, then to every fourth: a long run stays a trace to look at."""
+    """A sampler that keeps the first 200, then every second for 200 more, then every fourth: traces of long runs stay small."""
 
     def __init__(self) -> None:
-        """None has come yet."""
+        """Start with a sampling rate of 1."""
         self._seen = self._kept = 0
         self._every = 1
 
     def __call__(self) -> bool:
-        """Whether this one is kept. From several threads at once the numbers may be off by a few."""
+        """Return whether to keep this one. With several threads the numbers may be off by a few."""
         self._seen += 1
         if self._seen % self._every:
             return False
@@ -48,15 +48,15 @@ class Thinned:
 
 
 class RunSpans:
-    """The span of a run, and what comes below it."""
+    """The span of a run and its children."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
-        """A run that begins."""
+        """Start below the span of the run."""
         self._tracer, self._span = tracer, span
         self._keeps = Thinned()
 
     def through(self, batch: Batch) -> None:
-        """A batch is through: its span, and one for each stage that worked on it."""
+        """Record a finished batch: its span, and one for each of its stages."""
         if not batch.began_ns or not self._keeps():
             return
         ends = {stage: batch.began_ns[stage] + int(batch.seconds.get(stage, 0.0) * _NS) for stage in batch.began_ns}
@@ -73,7 +73,7 @@ class RunSpans:
         of_batch.end(max(ends.values()))
 
     def done(self, report: Report) -> None:
-        """The run went through."""
+        """Record the report of a complete run."""
         counts = {name: getattr(report, name) for name in ("seen", "written", "unchanged", "dead", "removed")}
         self._span.set_attributes({f"stair_es.{name}": count for name, count in counts.items()})
         self._span.set_attributes({"stair_es.runner": report.runner, "stair_es.model": report.model})
@@ -81,13 +81,13 @@ class RunSpans:
 
 @contextmanager
 def run_spans(tracer: Tracer, index: str) -> Iterator[RunSpans]:
-    """A run's span. `TRACEPARENT` in the environment, which schedulers of jobs set, becomes its parent."""
+    """Trace a run. `TRACEPARENT` in the environment, as set by job schedulers, becomes its parent."""
     parent = CARRIED.extract({"traceparent": os.environ.get("TRACEPARENT", "")})
     with tracer.start_as_current_span("ingest", parent, attributes={"stair_es.index": index}, record_exception=False) as span:
         below = trace.set_span_in_context(span)
         try:
             with watched(cluster_spans(tracer, below, Thinned())):
                 yield RunSpans(tracer, span)
-        except (KeyboardInterrupt, SystemExit) as error:  # the library takes note of other exceptions
+        except (KeyboardInterrupt, SystemExit) as error:  # the library records other exceptions
             span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise

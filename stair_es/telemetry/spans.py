@@ -1,4 +1,4 @@
-"""Spans of requests to the cluster and of the page's requests, and what they have in common with those of a run."""
+"""Spans of requests to the cluster and to the server."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from stair_es.web.watch import What
 
 CARRIED = TraceContextTextMapPropagator()
-"""W3C Trace Context alone: what else a visitor sends along is not carried on to the cluster."""
+"""W3C Trace Context only: other headers of a client, such as baggage, are not propagated to the cluster."""
 _QUIET = frozenset({ALIVE, "/metrics"})
-"""Asked every few seconds by machines."""
+"""Polled by machines every few seconds."""
 
 
 def always() -> bool:
-    """No request goes without a span."""
+    """Return True: every request has a span."""
     return True
 
 
 def cluster_spans(tracer: Tracer, parent: Context | None = None, keeps: Callable[[], bool] = always) -> Watch:
-    """Makes a client span of each request to the cluster, and sends its id along.
+    """Trace each request to the cluster with a client span, and propagate its id.
 
     Args:
-        tracer: Makes the spans.
-        parent: Of requests in threads that are within no span.
-        keeps: Asked before each request: where it says no, the parent's id is sent.
+        tracer: Creates the spans.
+        parent: Parent of requests in threads without a current span.
+        keeps: Called before each request: if it returns False, the parent's id is propagated instead.
     """
 
     @contextmanager
@@ -56,7 +56,7 @@ def cluster_spans(tracer: Tracer, parent: Context | None = None, keeps: Callable
             context,
             kind=SpanKind.CLIENT,
             attributes=_of_request(asked, operation, target),
-            record_exception=False,  # an engine's words may repeat the query or the document
+            record_exception=False,  # messages of the cluster may repeat the query or the document
             set_status_on_exception=False,
         ) as span:
             CARRIED.inject(asked.headers)
@@ -87,7 +87,7 @@ def _of_request(asked: Asked, operation: str, target: str) -> dict[str, str | in
 
 
 def page_spans(tracer: Tracer, app: ASGIApp) -> ASGIApp:
-    """The application, with a server span around each request. A visitor's `traceparent` becomes its parent."""
+    """Trace each request to the application with a server span. The client's `traceparent` becomes its parent."""
 
     async def spanned(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _QUIET:
@@ -112,7 +112,7 @@ def page_spans(tracer: Tracer, app: ASGIApp) -> ASGIApp:
 
 
 def set_status(span: Span, status: int, *, failed: bool) -> None:
-    """The HTTP status, and whether it means that the span has failed."""
+    """Set the HTTP status of a span, and whether it failed."""
     span.set_attribute("http.response.status_code", status)
     if failed:
         span.set_attribute("error.type", str(status))
@@ -120,15 +120,15 @@ def set_status(span: Span, status: int, *, failed: bool) -> None:
 
 
 class Encodings:
-    """What the page tells, as another watch has it, and a span for each encoding."""
+    """Server hooks that add a span for each encoding to other hooks."""
 
     def __init__(self, tracer: Tracer, watch: PageWatch) -> None:
-        """The two together."""
+        """Wrap the other hooks."""
         self._tracer, self._watch = tracer, watch
         self.took, self.uploading, self.thumbnail = watch.took, watch.uploading, watch.thumbnail
 
     @contextmanager
     def encoding(self, what: What) -> Iterator[None]:
-        """See `Watch` of the page."""
+        """Trace the encoding of a text or an image."""
         with self._tracer.start_as_current_span(f"encode {what}"), self._watch.encoding(what):
             yield

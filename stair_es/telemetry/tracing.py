@@ -1,4 +1,4 @@
-"""Traces on or off, as OpenTelemetry's own environment variables have it."""
+"""Set up tracing from OpenTelemetry's environment variables."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PROTOCOL = "http/protobuf"
 
 @contextmanager
 def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> Iterator[Tracer | None]:
-    """A tracer whose spans go to the collector that the environment names, the last ones at the end of the `with`.
+    """Open a tracer that exports to the collector named in the environment; spans are flushed at the end of the `with` block.
 
-    None, and nothing imported, where it names none or says that traces aren't wanted. What hinders traces is said, once, and
-    hinders nothing else: the same environment is often set for all programs of a machine.
+    Yields None, and imports nothing, if no collector is named or tracing is disabled. A problem with tracing is reported once and
+    affects nothing else: the same environment is often set for all programs of a machine.
 
     Args:
-        say: Takes what the operator should know.
-        environ: The environment. What else it has for OpenTelemetry the library reads from the real one.
+        say: Receives messages for the operator.
+        environ: The environment. The library reads its other OpenTelemetry variables from the real one.
     """
     endpoint = next((name for name in _ENDPOINTS if environ.get(name)), None)
     exporters = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
@@ -51,7 +51,7 @@ def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ)
             resource = Resource.create({**own, **OTELResourceDetector().detect().attributes})
             provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        except (ValueError, OSError) as error:  # of a variable that the library takes at its word
+        except (ValueError, OSError) as error:  # from a variable that the library doesn't validate
             say(f"no traces, though {endpoint} is set: {error}")
             yield None
             return
@@ -67,7 +67,7 @@ def _hindered(environ: Mapping[str, str], exporters: str) -> str:
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
     if protocol != _PROTOCOL:
         return f"the protocol {protocol!r} isn't spoken here. Set {_PROTOCOLS[0]}={_PROTOCOL}, and a port that takes it (4318)."
-    try:  # others may have brought parts of the package `opentelemetry`
+    try:  # other packages may have installed parts of `opentelemetry`
         for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
             import_module(module)
     except ModuleNotFoundError as error:
@@ -76,7 +76,7 @@ def _hindered(environ: Mapping[str, str], exporters: str) -> str:
 
 
 class _Said(logging.Handler):
-    """Each thing once: a collector that is away would fill the terminal."""
+    """Reports each message once: an unreachable collector would fill the terminal."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -90,7 +90,7 @@ class _Said(logging.Handler):
 
 @contextmanager
 def _told(say: Callable[[str], None]) -> Iterator[None]:
-    """What OpenTelemetry logs goes to `say`."""
+    """Forward the log messages of OpenTelemetry to `say`."""
     logger, handler = logging.getLogger("opentelemetry"), _Said(say)
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
