@@ -47,7 +47,7 @@ class ClusterOptions:
         if not keep.isdecimal() or swap not in get_args(Swap) or relax not in _YES_NO or words not in (None, *_YES_NO):
             has = f"keep={keep}, swap={swap}, relax_replicas={relax}" + (f", words_index={words}" if words else "")
             raise UsageError(
-                f"the sink 'cluster' can't have {has}",
+                f"invalid options of the sink 'cluster': {has}",
                 f"keep is a number, swap one of {', '.join(get_args(Swap))}, relax_replicas and words_index yes or no.",
             )
         return cls(
@@ -110,6 +110,6 @@ def begin(client: OpenSearch, connection: Connection, index: str, wished: Wish, 
     alias = wished.state.alias
     if wished.on:
         if words_name(index) not in wished.state.of and make(client, connection, alias, index):
-            say(f"new words index: {words_name(index)}")
+            say(f"new token index: {words_name(index)}")
     elif wished.state.on:
-        say(f"words index deleted: {', '.join(delete_all(client, connection, alias))}")
+        say(f"token index deleted: {', '.join(delete_all(client, connection, alias))}")

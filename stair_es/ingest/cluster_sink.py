@@ -120,13 +120,13 @@ class ClusterSession:
         """
         swap = self.options.swap
         if not behind:
-            how = f"To let it stand for this one: PUT /{self.index}/_alias/{self.alias}"
-            return f"--swap never: alias {self.alias} stands for no index any more. {how}" if swap == "never" else ""
+            how = f"To point it to this one: PUT /{self.index}/_alias/{self.alias}"
+            return f"--swap never: alias {self.alias} points to no index any more. {how}" if swap == "never" else ""
         reason = self._another_policy(client, behind)
         if reason or swap == "always":
             return reason
         if swap == "never":
-            return f"--swap never: alias {self.alias} still stands for {behind}"
+            return f"--swap never: alias {self.alias} still points to {behind}"
         return self._explain_missing(behind, coverage)
 
     def _check_alias(self, client: OpenSearch, live: str | None) -> str:
@@ -136,7 +136,7 @@ class ClusterSession:
         now = policy_of(client, self._connection, self.index)
         if (now and now.digest) != (self.policy and self.policy.digest):
             self.say(
-                "the index was given another word policy during this run: for what it wrote, say"
+                "the token policy of the index changed during this run: to update the documents that it wrote, run"
                 f" stair-es policy {'apply' if now else 'rollback'} --index {self.alias}"
             )
 
@@ -145,10 +145,10 @@ class ClusterSession:
         theirs, own = (policy_of(client, self._connection, name) for name in (live, self.index))
         if (theirs and theirs.digest) == (own and own.digest):
             return ""
-        has = f"has the word policy {theirs.label}" if theirs else "has no word policy"
+        has = f"has the token policy {theirs.label}" if theirs else "has no token policy"
         return (
-            f"alias {self.alias} still stands for {live}: it {has}, this build {own.label if own else 'none'}. Say stair-es"
-            f" policy {'apply' if theirs else 'rollback'} --index {self.alias}, and run again"
+            f"alias {self.alias} still points to {live}: it {has}, this build {own.label if own else 'none'}. Run stair-es"
+            f" policy {'apply' if theirs else 'rollback'} --index {self.alias}, and ingest again"
         )
 
     def _explain_missing(self, live: str, coverage: Coverage) -> str:
@@ -156,13 +156,13 @@ class ClusterSession:
         if others:
             some = ", ".join(f"{source} ({count:,})" for source, count in others.most_common(3))
             return (
-                f"alias {self.alias} still stands for {live}: it has {others.total():,} images of sources that this build has not"
-                f" seen, among them {some}. Ingest them with the same settings (the build goes on), or say --swap always"
+                f"alias {self.alias} still points to {live}: it has {others.total():,} images of sources that this build has not"
+                f" seen, among them {some}. Ingest them with the same settings (it resumes), or use --swap always"
             )
         if dead:
             return (
-                f"alias {self.alias} still stands for {live}: {dead:,} of its images are dead in this build. Mend them and"
-                " run again (the build goes on; see the dead letters), or say --swap always"
+                f"alias {self.alias} still points to {live}: {dead:,} of its images failed in this build. Fix them and"
+                " ingest again (the build resumes; see the dead letters), or use --swap always"
             )
         return ""
 
@@ -198,7 +198,7 @@ class Kind:
             indices.refresh(client, connection, opened.name)  # lookups by URI only see refreshed documents
         if opened.under_way:
             say(
-                f"{opened.name}: a policy {opened.under_way} is under way there, or was interrupted: unless it still runs, say"
+                f"{opened.name}: a policy {opened.under_way} is in progress there, or was interrupted: unless it still runs, run"
                 f" stair-es policy {opened.under_way} --index {plan.alias}"
             )
         remember_folder(plan.identity.model_name)  # searches of this index find the model without --model

@@ -72,7 +72,7 @@ class DeadLetters:
             if self._is_special():
                 return
             if self.path.is_file() and not _is_letters(self.path):
-                raise IngestError(f"{self.path} holds something else than dead letters", "Name another --dead-letters FILE.")
+                raise IngestError(f"{self.path} contains something other than dead letters", "Name another --dead-letters FILE.")
             if self.path.parent == Home.from_env().path / _FOLDER:
                 make_private(self.path.parent)  # it contains captions and file names
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class DeadLetters:
     def _unwritable(self, error: OSError) -> IngestError:
         return IngestError(
             f"can't write dead letters to {self.path}: {error.strerror or error}",
-            "Free some space or mend the folder's permissions there, or name another file: --dead-letters FILE",
+            "Free some space or fix the folder's permissions there, or name another file: --dead-letters FILE",
         )
 
     def close(self) -> None:
@@ -217,7 +217,7 @@ class _Letters:
                         yield self._item(number, line)
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(
-                f"can't read dead letters from {self._path}: {error}", "Name a file of dead letters as an ingest wrote it."
+                f"can't read dead letters from {self._path}: {error}", "Name a dead-letter file as written by an ingest."
             ) from error
 
     def _item(self, number: int, line: str) -> Item | Unlisted:
@@ -225,7 +225,7 @@ class _Letters:
             letter = json.loads(line)
             uri, source, place = letter["uri"], letter["source"], letter["place"]
             if place is None:
-                return Unlisted(uri, source, "its bytes were only in the source that it came from: run that source again")
+                return Unlisted(uri, source, "its bytes can only be read from its source: ingest that source again")
             return Item(uri, source, places.from_json(place), letter.get("version"), letter.get("fields") or {})
         except (ValueError, KeyError, TypeError, AttributeError, StairError) as error:
             return Unlisted(f"{self.uri}#{number}", self.uri, f"not a dead letter: {type(error).__name__}: {error}")
@@ -235,7 +235,7 @@ class Kind:
     """The source kind `dead-letters`. It is requested by name (`ingest --retry`), never detected."""
 
     name = "dead-letters"
-    description = "the JSONL that an earlier run left of images that it couldn't take in (`ingest --retry FILE`)"
+    description = "the failed images of an earlier run (`ingest --retry FILE`)"
 
     def claims(self, argument: str) -> bool:
         """Return False: the kind is never detected from an argument."""
@@ -249,9 +249,9 @@ class Kind:
         """
         path = Path(argument)
         if not path.is_file():
-            raise UsageError(f"no dead letter file {argument!r}", "Its name was printed by the run that left it.")
+            raise UsageError(f"no dead-letter file {argument!r}", "The run that wrote it printed its name.")
         if not _is_letters(path):
-            raise UsageError(f"{argument!r} holds no dead letters", "Its name was printed by the run that left it.")
+            raise UsageError(f"{argument!r} contains no dead letters", "The run that wrote them printed the name of the file.")
         return _Letters(path)
 
 

@@ -172,7 +172,7 @@ class DeferredImages:
         self._hosts.pop(image.item.uri, None)
         failed = [Outcome(image.item, "dead", "read", f"{state.reason}, {waited}")]
         if host.refusals >= MAX_REFUSALS:
-            host.given_up = f"{host.name}: not asked for, since {host.refusals} others got {_status_of(state.reason)} {waited}"
+            host.given_up = f"{host.name}: not requested, since {host.refusals} others got {_status_of(state.reason)} {waited}"
             failed += [Outcome(left.item, "dead", "read", host.given_up) for left in host.images]
             self._release_images(host.images)
             host.images.clear()

@@ -140,8 +140,10 @@ def enriched(enricher: Enricher, name: str, images: Sequence[Candidate]) -> list
 def _checked(enricher: Enricher, name: str, images: Sequence[Candidate]) -> Sequence[Enrichment]:
     results = enricher.enrich(images)
     if len(results) != len(images):
-        raise PluginError(f"enricher {name!r} answered {len(results)} enrichments for {len(images)} images")
+        raise PluginError(f"enricher {name!r} returned {len(results)} enrichments for {len(images)} images")
     for image, result in zip(images, results, strict=True):
         if result.pixels_HWC is not None and result.pixels_HWC.shape != image.pixels_HWC.shape:
-            raise PluginError(f"enricher {name!r} made pixels of shape {result.pixels_HWC.shape} of {image.pixels_HWC.shape}")
+            raise PluginError(
+                f"enricher {name!r} returned pixels of shape {result.pixels_HWC.shape}, not {image.pixels_HWC.shape}"
+            )
     return results

@@ -42,7 +42,7 @@ class Kind:
         """
         unknown = set(options) - {"field"}
         if unknown:
-            raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "It knows: field.")
+            raise UsageError(f"enricher 'filename' has no option {', '.join(sorted(unknown))}", "Its only option is: field.")
         return _Filename(options.get("field", "filename"))
 
 

@@ -121,7 +121,7 @@ class Manifest:
         for uri, id_ in outcomes:
             done = self._execute("update image set id = ? where key = ? and id is null", (id_, _key(uri)))
             if done.rowcount != 1:
-                raise IngestError(f"an outcome too many for {uri}")
+                raise IngestError(f"an unexpected outcome for {uri}")
         self._execute("commit")
 
     def unsettled(self) -> int:

@@ -32,7 +32,7 @@ RAY_FROM_IMAGES = 5_000
 """Number of images from which `auto` selects Ray; below, starting it takes longer than it saves."""
 PEEK_S = 5.0
 """How long to wait for the listing before the runner is chosen."""
-_REMEDY = "Leave --vector seismic out: `rank_features` take any token."
+_REMEDY = "Leave --vector seismic out: `rank_features` accept any token."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class IngestOptions:
 def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> tuple[Literal["local", "ray"], str]:
     """Return the runner, and the reason for the choice."""
     if options.runner != "auto":
-        return options.runner, "asked for by --runner"
+        return options.runner, "requested by --runner"
     if options.ray.address:
         return "ray", "--ray-address is given"
     if find_spec("ray") is None:
@@ -71,7 +71,7 @@ def choose_runner(options: IngestOptions, images: int, *, all_listed: bool) -> t
         return "ray", f"{RAY_FROM_IMAGES:,} images or more"
     if not all_listed:
         return "local", f"fewer than {RAY_FROM_IMAGES:,} images listed in the first {PEEK_S:.0f} s"
-    return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would cost more than it brings"
+    return "local", f"fewer than {RAY_FROM_IMAGES:,} images: starting Ray would take longer than it saves"
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def find_tokens(spec: ModelSpec, settings: DocumentSettings) -> KnownTokens:
         return KnownTokens()
     encoder = catalogue.load(spec)
     if not isinstance(encoder, Vocabulary):
-        raise ModelError(f"the model {spec.name!r} doesn't tell which tokens it can give, so they can't be numbered", _REMEDY)
+        raise ModelError(f"the model {spec.name!r} doesn't expose its tokens, so they can't be numbered", _REMEDY)
     tokens = tuple(encoder.features)
     if len(tokens) > MAX_IDS:
         raise ModelError(
-            f"the model {spec.name!r} has {len(tokens):,} tokens, and OpenSearch's SEISMIC tells only {MAX_IDS:,} apart",
+            f"the model {spec.name!r} has {len(tokens):,} tokens, and OpenSearch's SEISMIC supports only {MAX_IDS:,}",
             _REMEDY,
         )
     return KnownTokens(tokens, 1.0 if getattr(encoder, "unit_length", False) else None)
@@ -112,7 +112,7 @@ def plan(options: IngestOptions, connection: Connection | None, began: str) -> S
         ModelError: If the tokens of the model can't have ids, or the model is broken.
     """
     if options.document.vector == "seismic" and options.sink != "cluster":
-        raise UsageError(f"the sink {options.sink!r} keeps no ids of tokens", "Leave --vector seismic out.")
+        raise UsageError(f"the sink {options.sink!r} keeps no token ids", "Leave --vector seismic out.")
     card = catalogue.indexable(options.model.name, options.model.fit)
     known = find_tokens(options.model, options.document)
     settings: dict[str, Json] = {

@@ -261,7 +261,7 @@ class Pump:
             batch = self.lanes.checked(task)
         except WorkerDied as error:
             raise IngestError(
-                f"a worker died while it asked the ledger: {error}", "Run it again: it goes on from there."
+                f"a worker died while it checked which images are stored: {error}", "Run it again: it resumes from there."
             ) from error
         self._want(batch.only(Wanted))
         yield replace(batch, images=list(batch.outcomes()))
@@ -297,7 +297,7 @@ class Pump:
     def _died(self, units: list[_Unit], error: WorkerDied) -> Iterator[Batch]:
         """Retry each image alone, since the cause is unknown. An image that kills its worker again has failed."""
         if len(units) == 1 and units[0].alone:
-            yield dead(Batch(list(units[0].images)), "decode", f"the worker that had this image alone died: {error}")
+            yield dead(Batch(list(units[0].images)), "decode", f"the worker that processed only this image died: {error}")
         else:
             self._suspects.extend(chain.from_iterable(unit.images for unit in units))
 

@@ -41,7 +41,7 @@ def gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by
     _tell_spared(streams, say)
     sources = sorted(streams.whole)
     if by_content and sources:
-        say("--resync with --id content: bytes that only another source still has are gone for this run; name all sources in one")
+        say("--resync with --id content: an image that is only in another source now counts as gone; name all sources in one run")
     for entry in session.entries(sources) if sources else ():
         fate = manifest.fate(entry.uri)
         if manifest.has_document(entry.id):
@@ -55,11 +55,11 @@ def _tell_spared(streams: Streams, say: Say) -> None:
     complete, empty = set(streams.complete), set(streams.empty)
     for uri in streams.names:
         if uri == STDIN:
-            say("--resync: what isn't on stdin this time isn't gone, so nothing of it is removed")
+            say("--resync: stdin is a different stream each time, so no document of it is removed")
         elif uri not in complete:
-            say(f"--resync: {uri} couldn't be listed to its end, so nothing of it is removed")
+            say(f"--resync: {uri} couldn't be listed completely, so no document of it is removed")
         elif uri in empty:
-            say(f"--resync: {uri} has no image any more, as if it weren't mounted, so nothing of it is removed")
+            say(f"--resync: {uri} contains no images any more (is it mounted?), so no document of it is removed")
 
 
 def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say, *, by_content: bool) -> int:
@@ -79,5 +79,5 @@ def remove_gone(session: Session, manifest: Manifest, streams: Streams, say: Say
         changed = session.writer.update(moved).outcomes if moved else {}
         for id_, reason in (*outcomes.items(), *changed.items()):
             if reason is not None:
-                say(f"--resync: the document {id_} stays as it is: {reason}")
+                say(f"--resync: the document {id_} was not changed: {reason}")
     return removed

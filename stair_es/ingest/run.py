@@ -103,7 +103,7 @@ class _Run:
         start = time.perf_counter()
         job = job_of(self.options, self.session)
         if job.policy:
-            self.say(f"word policy: {job.policy.label}")
+            self.say(f"token policy: {job.policy.label}")
         policy = self.options.bulk
         try:
             with self.session.load(), _lanes(runner, job, self.options) as lanes:
@@ -137,7 +137,7 @@ class _Run:
             self.progress(self.books)
             if self.books.traffic.busy and not told_busy:
                 told_busy = True
-                self.say("the cluster is busy or away at times: requests are repeated, more slowly")
+                self.say("the cluster is busy or unreachable at times: requests are retried, more slowly")
             if ahead.exhausted and not told_listed:
                 told_listed = True
                 self._say_listed()
@@ -152,7 +152,7 @@ class _Run:
         if self.streams.dropped:
             names = ", ".join(sorted(self.streams.dropped))
             self.say(
-                f"left out the columns {names}: stair-es has fields of these names, or the cluster can't have them."
+                f"columns left out, since their names are reserved or can't be field names: {names}."
                 " To keep one, give its field another name: --map FIELD=COLUMN"
             )
 
@@ -205,6 +205,6 @@ def _nothing_found(streams: Streams) -> IngestError:
         f"no images in {', '.join(streams.names)}"
         + (f" (other files: {others})" if others else " (nothing there)")
         + (f"; {left_out}" if (left_out := streams.describe_left_out()) else ""),
-        "Folders and globs give files that end like images (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
-        " one (--image-column). A folder of tables wants --format, a saved data set hf-dataset:///FOLDER.",
+        "Folders and globs yield files with image suffixes (.jpg .png .webp .gif .tif .avif ...), tables and lists rows that name"
+        " an image (--image-column). A folder of tables requires --format, a saved data set hf-dataset:///FOLDER.",
     )

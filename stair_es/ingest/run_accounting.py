@@ -116,7 +116,7 @@ class Books:
         stored = self.kinds["written"] + self.kinds["unchanged"]
         if not stored:
             return f"the run stopped; none of {self.listed:,} {noun} was stored"
-        return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run goes on from there"
+        return f"the run stopped with {stored:,} of {self.listed:,} {noun} stored; the next run resumes from there"
 
     def close(self) -> None:
         """Close the dead-letter file and check the sums.

@@ -112,7 +112,7 @@ class _RayLanes:
             while not ready:  # waking now and then lets a Ctrl-C through
                 ready, late = self._ray.wait(list(starting), num_returns=1, timeout=1.0)
         if late:
-            _LOG.warning("%d of %d encoders found no room on the Ray cluster: going on without them", len(late), len(starting))
+            _LOG.warning("the Ray cluster has no room for %d of %d encoders: continuing without them", len(late), len(starting))
         for task in late:
             self._ray.kill(starting[task])
         return [starting[task] for task in ready]
@@ -168,7 +168,7 @@ class _RayLanes:
                 ) from error
             if isinstance(cause, died):
                 raise WorkerDied(str(cause).partition("\n")[0]) from error
-            raise IngestError(f"Ray failed: {cause or error}", "Run it again: it goes on from there.") from error
+            raise IngestError(f"Ray failed: {cause or error}", "Run it again: it resumes from there.") from error
 
 
 def _last_words(trace: str) -> str:

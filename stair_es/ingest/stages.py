@@ -26,10 +26,10 @@ from stair_es.types import ImageSpec, SparseVector
 if TYPE_CHECKING:
     from stair_es.cluster.ledger import Stored
 
-EMPTIED = "the word policy leaves it no word"
+EMPTIED = "the token policy leaves it no token"
 NO_ID = "the index has no id for some of its tokens"
 _SAID = {
-    EMPTIED: "the word policy leaves {count} no word: {they_are} stored, but no query finds {them}",
+    EMPTIED: "the token policy leaves {count} without tokens: {they_are} stored, but no query finds {them}",
     NO_ID: "the index has no id for tokens of {count}: SEISMIC doesn't find {them} by those, an exact search does",
 }
 

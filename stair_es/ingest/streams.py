@@ -80,7 +80,7 @@ class Streams:
         for source in self._sources:
             total.update(getattr(source, "left_out", {}))  # sources of plugins may lack it
         said = [
-            f"{total[reason]:,} {one if total[reason] == 1 else several} left out (taken with {option})"
+            f"{total[reason]:,} {one if total[reason] == 1 else several} left out (include with {option})"
             for reason, one, several, option in _LEFT_OUT
             if total[reason]
         ]

@@ -88,7 +88,7 @@ def ingest_texts(
         found = iter(streams)
         first = next(found, None)  # before an index is created: a wrong column is found here
         if first is None:
-            raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with a text a line, or a table.")
+            raise IngestError(f"no texts in {', '.join(streams.names)}", "Name a file with one text per line, or a table.")
         card = catalogue.indexable(options.model.name, options.model.fit)
         known = find_tokens(options.model, options.document)
         plan = SinkPlan(

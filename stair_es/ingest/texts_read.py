@@ -96,7 +96,7 @@ class _Lines(OfFiles):
                 with opened(each) as file:
                     for number, line in numbered(file, LONGEST_BYTES):
                         if number == 1 and each.uri == STDIN and _is_object(line):
-                            raise UsageError("the texts on standard input look like JSON Lines", "Say so: --format jsonl")
+                            raise UsageError("the texts on standard input look like JSON Lines", "Add --format jsonl.")
                         if line is None or line.strip():
                             yield self._text(line, f"{each.uri}#line={number}")
             except SourceError as error:
@@ -125,7 +125,7 @@ def text_source(argument: str, format_: TextFormat | None = None, column: str | 
     format_ = format_ or _format_of(argument)
     if format_ == "txt":
         if column is not None:
-            raise UsageError(f"{argument!r} has a text a line, and no column {column!r}", "Say what it is: --format jsonl or csv")
+            raise UsageError(f"{argument!r} has one text per line, and no column {column!r}", "Name the format: --format jsonl")
         return _Lines(files_at(argument, LIST))
     options = SourceOptions(image_column=column)
     if format_ == "jsonl":
@@ -141,8 +141,8 @@ def _format_of(argument: str) -> TextFormat:
     if ends_with(argument, CSV):
         return "csv"
     raise UsageError(
-        f"can't tell from its name what {argument!r} holds",
-        "Texts come from .txt, .jsonl, .csv and .tsv (.gz too); else --format.",
+        f"can't detect the format of {argument!r} from its name",
+        "Texts come from .txt, .jsonl, .csv and .tsv (.gz, too); otherwise use --format.",
     )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
 BATCH_TEXTS = 256
-NO_WORDS = "no word that the model knows"
+NO_WORDS = "no token that the model knows"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TextRun:
         """
         start = time.perf_counter()
         if self.session.policy:
-            say(f"word policy: {self.session.policy.label}")
+            say(f"token policy: {self.session.policy.label}")
         try:
             with self.session.load():
                 for part in in_parts(self._admitted(), BATCH_TEXTS):
@@ -88,7 +88,7 @@ class TextRun:
         for sentence in describe_losses(self.losses, "text"):
             say(sentence)
         if self.streams.dropped:
-            say(f"columns left out, since documents can't have fields of these names: {', '.join(sorted(self.streams.dropped))}")
+            say(f"columns left out, since their names can't be field names: {', '.join(sorted(self.streams.dropped))}")
         return self._report(start)
 
     def _admitted(self) -> Iterator[Item]:

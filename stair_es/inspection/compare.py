@@ -91,13 +91,13 @@ def _differences(stored: SparseVector, now: SparseVector, tolerance: float) -> t
 def _reasons(image: StoredImage, now: Now, policy: WordPolicy | None) -> list[str]:
     source, found = image.source, list[str]()
     if source.get("sha256") not in (None, now.sha256):
-        found.append("the file has changed since it was ingested: its bytes are others")
+        found.append("the file has changed since it was ingested")
     if source.get("model") not in (None, now.model):
-        found.append(f"the stored words are of the model {source['model']}, those of now of {now.model}")
+        found.append(f"the stored tokens are from the model {source['model']}, the current ones from {now.model}")
     has, wanted = source.get("policy"), policy.digest if policy and policy.apply(_original(image)).undo else None
     if has != wanted:
         found.append(
-            f"the document went through {_named(has)}, an ingest would send it through {_named(wanted)}: "
+            f"{_named(has)} was applied to the document, an ingest would apply {_named(wanted)}: "
             "stair-es policy apply or rollback has not reached it"
         )
     return found
@@ -111,4 +111,4 @@ def _original(image: StoredImage) -> SparseVector:
 
 
 def _named(digest: object) -> str:
-    return f"the word policy {digest}" if digest else "no word policy"
+    return f"the token policy {digest}" if digest else "no token policy"

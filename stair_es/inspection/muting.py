@@ -24,7 +24,7 @@ def stop_words(figures: Sequence[WordFigures], images: int, flat: float = FLAT) 
 def muting(words: Iterable[str], policy: WordPolicy | None, name: str) -> tuple[WordPolicy, tuple[str, ...]]:
     """Build a policy that mutes `words` in addition to the policy of the index; also return the words it can't mute.
 
-    A new policy replaces the previous one, so the existing rules are kept. A token that is the source or the target of a rename or
+    A new policy replaces the previous one, so the existing rules are kept. A token that is source or target of a rename or
     merge rule can't also be muted.
 
     Args:

@@ -52,7 +52,7 @@ def of_model(name: str, *, asked: bool = False, fit: Fit | None = None) -> Model
         away = isinstance(error, (ModelNotFetched, UnknownModel))
         return _bert(f"the model {name} is not on this machine" if away else error.message)
     if not told:
-        return _bert(f"the model {name} does not tell its words")
+        return _bert(f"the model {name} does not expose its vocabulary")
     return ModelWords(words=_without_special(told), of=encoder.model_id)
 
 

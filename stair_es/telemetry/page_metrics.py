@@ -32,41 +32,39 @@ class PageMetrics:
         """Register the metrics."""
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._requests = Counter(
-            f"{_PREFIX}requests", "Requests that were answered.", ["method", "route", "status"], registry=registry
-        )
+        self._requests = Counter(f"{_PREFIX}requests", "Finished requests.", ["method", "route", "status"], registry=registry)
         self._seconds = Histogram(
             f"{_PREFIX}request_seconds",
-            "From a request to the end of its answer.",
+            "Duration of a request.",
             ["route"],
             registry=registry,
             buckets=_SECONDS,
         )
-        self._under_way = Gauge(f"{_PREFIX}requests_in_progress", "Requests that are being answered.", registry=registry)
-        self._uploads = Gauge(f"{_PREFIX}uploads_in_progress", "Dropped images that come in or are read.", registry=registry)
+        self._under_way = Gauge(f"{_PREFIX}requests_in_progress", "Requests in progress.", registry=registry)
+        self._uploads = Gauge(
+            f"{_PREFIX}uploads_in_progress", "Uploaded images that are being received or read.", registry=registry
+        )
         self._encode = Histogram(
             f"{_PREFIX}encode_seconds",
-            "A model's work on a text or an image, without waiting for its turn.",
+            "Time that a model takes for a text or an image, without queueing.",
             ["kind"],
             registry=registry,
             buckets=_SECONDS,
         )
         self._thumbnails = Counter(
-            f"{_PREFIX}thumbnails", "Thumbnails that were asked for, by whether they lay ready.", ["ready"], registry=registry
+            f"{_PREFIX}thumbnails", "Requested thumbnails, by whether they were cached.", ["ready"], registry=registry
         )
-        self._took = Summary(
-            f"{_PREFIX}search_took_seconds", "The cluster's own time for a search, as it says itself.", registry=registry
-        )
+        self._took = Summary(f"{_PREFIX}search_took_seconds", "Time of a search as reported by the cluster.", registry=registry)
         self._asked = Histogram(
             f"{_PREFIX}cluster_request_seconds",
-            "A request to the cluster, as it is seen from here.",
+            "Duration of a request to the cluster, measured by the client.",
             ["operation"],
             registry=registry,
             buckets=_SECONDS,
         )
         self._failed = Counter(
             f"{_PREFIX}cluster_errors",
-            "Requests to the cluster that failed; status is 'none' where no answer came.",
+            "Failed requests to the cluster; status is 'none' if there was no response.",
             ["operation", "status"],
             registry=registry,
         )

@@ -95,7 +95,7 @@ def _metered(index: str, outlets: Outlets, say: Callable[[str], None], allow_fai
     if outlets.file and outlets.file.suffix != ".prom":
         raise UsageError(
             f"the metrics file {str(outlets.file)!r} doesn't end in .prom",
-            "node_exporter reads no other: --metrics-file photos.prom",
+            "node_exporter reads no other files: --metrics-file photos.prom",
         )
     run = Run(index=index, start_s=time.time())
     with ExitStack() as stack:

@@ -58,36 +58,36 @@ class Run(Collector):
     def _times(self) -> Iterator[Metric]:
         yield _gauge(self.index, "start_timestamp_seconds", "When the run began.", self.start_s)
         if self.end_s is not None:
-            yield _gauge(self.index, "end_timestamp_seconds", "When it was over; absent while it is under way.", self.end_s)
+            yield _gauge(self.index, "end_timestamp_seconds", "When the run ended; absent while it is running.", self.end_s)
         if self.success_s is not None:
-            told = "When a run last went through to its end, dead images or not; kept from the file before while none has."
+            told = "When a run last completed, with or without failed images; kept from the previous file until then."
             yield _gauge(self.index, LAST_SUCCESS.removeprefix(PREFIX), told, self.success_s)
         if self.exit_code is not None:
-            told = "What the command exited with: 0, 3 (some images are dead), or another (it failed); absent before the end."
+            told = "Exit code of the command: 0, 3 (some images failed), or another (the run failed); absent before the end."
             yield _gauge(self.index, "exit_code", told, self.exit_code)
         if self.swap_pending is not None:
-            told = "1: a new index was built, but the alias doesn't stand for it yet."
+            told = "1: a new index was built, but the alias doesn't point to it yet."
             yield _gauge(self.index, "swap_pending", told, self.swap_pending)
 
 
 def _counted(index: str, books: Books) -> Iterator[Metric]:
-    yield _counter(index, "listed_images", "Images that the sources named so far.", books.listed)
-    yield _gauge(index, "listing_done", "1: all of them were named.", books.listing_done)
+    yield _counter(index, "listed_images", "Images listed so far.", books.listed)
+    yield _gauge(index, "listing_done", "1: all images are listed.", books.listing_done)
     outcomes: dict[str, float] = {kind: count for kind, count in books.counts().items() if kind != "seen"}
-    yield _counters(index, "images", "Images that have their outcome.", "outcome", outcomes)
+    yield _counters(index, "images", "Images with an outcome.", "outcome", outcomes)
     stages: dict[str, float] = {stage: books.dead_stages[stage] for stage in _FAILING}
-    yield _counters(index, "dead_images", "Images that failed, by the stage that they failed in.", "stage", stages)
+    yield _counters(index, "dead_images", "Failed images, by the stage of the failure.", "stage", stages)
     seconds: dict[str, float] = {stage: books.stage_seconds.get(stage, 0.0) for stage in STAGES}
-    told = "Time spent in each stage, summed over all workers: more than has passed where several work side by side."
+    told = "Time spent in each stage, summed over all workers, so possibly more than the elapsed time."
     yield _counters(index, "stage_seconds", told, "stage", seconds)
     if books.encoder_idle is not None:
-        told = "Share of the time in which the encoders had nothing to do, from their first batch to their last."
+        told = "Share of time in which the encoders were idle, from their first batch to their last."
         yield _gauge(index, "encoder_idle_ratio", told, books.encoder_idle)
     traffic = books.traffic
     yield _counter(index, "bulk_requests", "Bulk requests.", traffic.requests)
-    yield _counter(index, "bulk_busy_requests", "Those that found the cluster busy or away, and were repeated.", traffic.busy)
-    yield _counter(index, "bulk_documents", "Documents in bulk requests, repeated ones again.", traffic.documents)
-    yield _counter(index, "bulk_bytes", "Bytes of bulk requests, repeated ones again.", traffic.bytes)
+    yield _counter(index, "bulk_busy_requests", "Bulk requests retried because the cluster was busy.", traffic.busy)
+    yield _counter(index, "bulk_documents", "Documents in bulk requests, including retries.", traffic.documents)
+    yield _counter(index, "bulk_bytes", "Bytes of bulk requests, including retries.", traffic.bytes)
     yield _counter(index, "removed_documents", "Documents removed because their image is gone (--resync).", books.removed)
 
 
@@ -126,7 +126,7 @@ class Textfile:
             self._write()
         except OSError as error:
             raise UsageError(
-                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in a folder that is there."
+                f"can't write the metrics to {str(path)!r}: {error.strerror or error}", "Name a file in an existing folder."
             ) from None
 
     def now_and_then(self) -> None:
@@ -164,7 +164,7 @@ def served(run: Run, host: str, port: int) -> Iterator[str]:
         taken = error.errno == errno.EADDRINUSE
         told = "it is taken" if taken else error.strerror or str(error)
         remedy = (
-            "Take another one, or 0 for any free one."
+            "Use another port, or 0 for any free one."
             if taken
             else "Name an address of this machine with --metrics-host, and a port above 1023."
         )

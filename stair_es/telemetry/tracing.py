@@ -63,10 +63,10 @@ def tracing(say: Callable[[str], None], environ: Mapping[str, str] = os.environ)
 
 def _hindered(environ: Mapping[str, str], exporters: str) -> str:
     if exporters != "otlp":
-        return f"OTEL_TRACES_EXPORTER is {exporters!r}, and only 'otlp' and 'none' are known here."
+        return f"OTEL_TRACES_EXPORTER is {exporters!r}, and only 'otlp' and 'none' are supported."
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), _PROTOCOL)
     if protocol != _PROTOCOL:
-        return f"the protocol {protocol!r} isn't spoken here. Set {_PROTOCOLS[0]}={_PROTOCOL}, and a port that takes it (4318)."
+        return f"the protocol {protocol!r} isn't supported. Set {_PROTOCOLS[0]}={_PROTOCOL}, and a port that accepts it (4318)."
     try:  # other packages may have installed parts of `opentelemetry`
         for module in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
             import_module(module)

@@ -50,7 +50,7 @@ def test_texts_from_standard_input(run: Run, client: OpenSearch, index_name: str
         **{"seen": 3, "written": 1, "unchanged": 1, "dead": 1},
         **{"documents": 1, "duplicates": 1},
     }
-    assert report["dead_reasons"] == [{"stage": "encode", "reason": "no word that the model knows", "texts": 1}]
+    assert report["dead_reasons"] == [{"stage": "encode", "reason": "no token that the model knows", "texts": 1}]
     assert client.count(index=index_name)["count"] == 1
     again = run("ingest-texts", "-", *where, given="a brown dog\n")
     assert again.returncode == 0, again.stderr

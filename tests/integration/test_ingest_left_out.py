@@ -33,7 +33,7 @@ def test_what_is_left_out_now_is_gone_at_a_resync(client: OpenSearch, node_url: 
     assert "left out" not in said
     report, said = ingest("--resync")
     assert (report["seen"], report["unchanged"] + report["written"], report["removed"]) == (1, 1, 2)
-    assert "1 hidden file or folder left out (taken with --hidden), 1 link out of the source left out" in " ".join(said.split())
+    assert "1 hidden file or folder left out (include with --hidden), 1 link out of the source left out" in " ".join(said.split())
     client.indices.refresh(index=index_name)
     hits = client.search(index=index_name, body={"query": {"match_all": {}}})["hits"]["hits"]
     assert [hit["_source"]["uri"] for hit in hits] == [(tmp_path / "photos" / "a.jpg").as_uri()]

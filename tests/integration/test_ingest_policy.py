@@ -93,7 +93,7 @@ def test_an_index_keeps_its_policy_whatever_else_changes(
         hit["_id"]: _vector(hit["_source"]) for hit in client.search(index=plain.alias, body={"size": 9})["hits"]["hits"]
     }
     assert runs.run(policy=POLICY) == (3, 0)
-    assert f"word policy: {POLICY.label}" in runs.said
+    assert f"token policy: {POLICY.label}" in runs.said
 
     def check() -> None:
         found = stored()
@@ -170,7 +170,7 @@ def test_a_policy_given_while_a_run_goes_on_is_told_at_its_end(runs: Runs, clien
             steering.apply(POLICY, Speed(), runs.said.append, _ignore)
 
     ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
-    assert any("was given another word policy during this run" in line for line in runs.said)
+    assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
 def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client: OpenSearch) -> None:
@@ -185,7 +185,7 @@ def test_a_run_that_fails_tells_of_the_policy_that_it_missed(runs: Runs, client:
 
     with pytest.raises(IngestError, match="stopped on the way"):
         ingest([open_source(str(runs.folder))], runs.connection, runs.options, say=say, progress=lambda _: None)
-    assert any("was given another word policy during this run" in line for line in runs.said)
+    assert any("the token policy of the index changed during this run" in line for line in runs.said)
 
 
 def test_a_policy_that_has_not_been_applied_to_its_end_is_told(runs: Runs, client: OpenSearch) -> None:
@@ -212,7 +212,7 @@ def test_a_build_without_the_policy_of_the_index_takes_not_its_place(
     client.indices.put_mapping(index=live, body={"_meta": about})
     report = runs.report(document=other, sink_options=options)
     assert not report.swapped
-    assert f"it has the word policy {POLICY.label}, this build none" in str(report.unfinished)
+    assert f"it has the token policy {POLICY.label}, this build none" in str(report.unfinished)
     Steering(client, runs.connection, runs.options.alias).apply(None, Speed(), runs.said.append, _ignore)
     assert runs.report(document=other, sink_options=options).swapped
     assert stored()[runs.id("tabby-cat.jpg")]["policy"] == POLICY.digest

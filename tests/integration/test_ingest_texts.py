@@ -157,7 +157,7 @@ def test_texts_go_through_the_word_policy_of_their_index(
     policy = WordPolicy(name="quiet", mute=tuple(words))
     Steering(client, connection, index_name).apply(policy, Speed(), said.append, lambda _: None)
     assert bring("a brown dog", "brown dog").written == 1
-    assert f"word policy: {policy.label}" in said
+    assert f"token policy: {policy.label}" in said
     assert any("leaves 1 text no word" in line for line in said)
     assert documents(client, index_name)["brown dog"]["tokens"] == {}
 

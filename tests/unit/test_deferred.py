@@ -126,7 +126,7 @@ def test_a_host_that_never_answers_is_asked_ever_more_rarely_and_given_up() -> N
     assert len(kept) == 0
     gone = kept.admit(_image(300))
     assert isinstance(gone, Outcome)
-    assert gone.reason == ("a.test: not asked for, since 20 others got 429 Too Many Requests after 600 s of waiting for the host")
+    assert gone.reason == ("a.test: not requested, since 20 others got 429 Too Many Requests after 600 s of waiting for the host")
     clock.now += 600
     assert kept.admit(_image(300)) == _image(300)
 

@@ -144,7 +144,7 @@ def test_a_policy_that_has_not_reached_a_document_and_one_that_was_taken_back() 
     late = compare(image_of(hit(WORDS)), now(), POLICY)
     assert {each.word for each in late.differences} == {"cat", "egyptian", "hound", "dog"}
     assert POLICY.digest in late.reasons[0]
-    assert "no word policy" in late.reasons[0]
+    assert "no token policy" in late.reasons[0]
     back = compare(image_of(hit(WORDS, POLICY)), now(), None)
     assert not back.same
     assert POLICY.digest in back.reasons[0]

@@ -58,7 +58,7 @@ def test_hidden_files_and_folders_are_left_out_and_counted(photos: Path) -> None
     streams = Streams([source])
     assert [item.uri for item in streams] == [(photos / name).as_uri() for name in ("a.jpg", "sub/g.jpg")]
     assert source.ignored == {"": 1}
-    assert streams.describe_left_out() == "6 hidden files and folders left out (taken with --hidden)"
+    assert streams.describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
     assert streams.complete == [source.uri]
 
 
@@ -79,7 +79,7 @@ def test_what_is_named_is_taken_though_it_is_hidden(photos: Path) -> None:
 def test_object_stores_hide_by_the_parts_of_a_key(bucket: str) -> None:
     source = open_with(bucket)
     assert listed(source) == ["a.jpg", "sub/g.jpg"]
-    assert Streams([source]).describe_left_out() == "6 hidden files and folders left out (taken with --hidden)"
+    assert Streams([source]).describe_left_out() == "6 hidden files and folders left out (include with --hidden)"
     assert listed(open_with(bucket, hidden=True)) == ALL
     assert listed(open_with(f"{bucket}/*")) == ["a.jpg", "sub/g.jpg"]
     assert listed(open_with(f"{bucket}/.th*/*.jpg")) == [".thumbnails/b.jpg"]
@@ -106,7 +106,7 @@ def test_hidden_members_of_tars_are_left_out_and_counted(tmp_path: Path) -> None
     assert item.uri.endswith("#a/0.jpg")
     assert item.fields == {"caption": "text"}  # the members between them don't part the sample
     assert source.ignored == {".ds_store": 1}
-    assert streams.describe_left_out() == "4 hidden files and folders left out (taken with --hidden)"
+    assert streams.describe_left_out() == "4 hidden files and folders left out (include with --hidden)"
     assert len([each for each in open_with(tmp_path / "s.tar", hidden=True).items() if isinstance(each, Item)]) == 4
 
 
@@ -117,7 +117,7 @@ def test_links_out_of_the_folder_are_left_out_and_counted(photos: Path) -> None:
     (photos / "inside.jpg").symlink_to(photos / "a.jpg")
     source = open_with(photos)
     assert listed(source) == ["a.jpg", "inside.jpg", "sub/g.jpg"]
-    assert "3 links out of the source left out (taken with --follow-links)" in Streams([source]).describe_left_out()
+    assert "3 links out of the source left out (include with --follow-links)" in Streams([source]).describe_left_out()
     assert listed(open_with(f"{photos}/*/*.jpg")) == ["sub/g.jpg"]
     followed = listed(open_with(photos, follow_links=True))
     assert set(followed) >= {"a.jpg", "one.jpg", "inside.jpg"}

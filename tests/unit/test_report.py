@@ -69,9 +69,9 @@ def test_a_dead_letter_can_be_taken_up_again_as_it_was(tmp_path: Path) -> None:
     assert [other.uri for other in others][:2] == ["mem:1", "file:///d"]
     assert letters.path.stat().st_mode & 0o777 == 0o600
     (tmp_path / "table.jsonl").write_text('{"url": "a"}\n')
-    with pytest.raises(UsageError, match="holds no dead letters"):
+    with pytest.raises(UsageError, match="contains no dead letters"):
         KIND.open(str(tmp_path / "table.jsonl"), SourceOptions())
-    with pytest.raises(UsageError, match="no dead letter file"):
+    with pytest.raises(UsageError, match="no dead-letter file"):
         KIND.open(str(tmp_path / "none"), SourceOptions())
 
 
@@ -93,7 +93,7 @@ def test_an_image_without_outcome_fails_the_run(make: Make, tmp_path: Path) -> N
 def test_an_image_twice_or_never_listed_fails_the_run(make: Make, tmp_path: Path, item: Item) -> None:
     books = make(A)
     books.enter(Batch([Outcome(A, "written", "write")]))
-    with pytest.raises(IngestError, match="too many"):
+    with pytest.raises(IngestError, match="unexpected outcome"):
         books.enter(Batch([Outcome(item, "written", "write")]))
 
 
@@ -158,7 +158,7 @@ def test_a_file_that_holds_something_else_is_not_taken_for_dead_letters(tmp_path
     table = tmp_path / "items.jsonl"
     for content in ('{"path": "a.jpg"}\n', "[1]\n", "path,caption\n"):
         table.write_text(content)
-        with pytest.raises(IngestError, match="something else"):
+        with pytest.raises(IngestError, match="something other than dead letters"):
             DeadLetters(table, "photos").prepare()
         assert table.read_text() == content
     letters = DeadLetters(tmp_path / "dead.jsonl", "photos")
@@ -219,7 +219,7 @@ def test_a_run_that_stored_nothing_does_not_say_that_the_next_one_goes_on(make: 
     books.enter(Batch([Outcome(A, "dead", "list", "why")]))
     assert books.describe_stop("images") == "the run stopped; none of 3 images was stored"
     books.enter(Batch([Outcome(B, "written", "write", id="1")]))
-    assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run goes on from there"
+    assert books.describe_stop("images") == "the run stopped with 1 of 3 images stored; the next run resumes from there"
     books.dead_letters.close()
 
 

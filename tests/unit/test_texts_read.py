@@ -100,7 +100,7 @@ def test_json_on_standard_input_is_not_taken_for_a_text(monkeypatch: pytest.Monk
 
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"x")
-    with pytest.raises(UsageError, match="can't tell from its name"):
+    with pytest.raises(UsageError, match="can't detect the format"):
         text_source(str(tmp_path / "a.pdf"))
     with pytest.raises(UsageError, match="no such file"):
         text_source(str(tmp_path / "gone.txt"))

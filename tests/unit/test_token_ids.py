@@ -80,7 +80,7 @@ def test_what_searches_will_not_find_is_counted_and_said() -> None:
     assert losses == ["", NO_ID, EMPTIED]
     assert describe_loss(vector, partly, None) == ""
     emptied, no_id = describe_losses(Counter({EMPTIED: 1, NO_ID: 2000}), "image")
-    assert emptied == "the word policy leaves 1 image no word: it is stored, but no query finds it"
+    assert emptied == "the token policy leaves 1 image without tokens: it is stored, but no query finds it"
     assert no_id.startswith("the index has no id for tokens of 2,000 images: SEISMIC doesn't find them by those")
 
 
@@ -92,7 +92,7 @@ def test_a_model_tells_its_tokens_only_where_they_are_asked_for() -> None:
     assert known.largest_weight == 1  # its vectors have length 1
 
 
-@pytest.mark.parametrize(("features", "said"), [(None, "doesn't tell"), (range(MAX_IDS + 1), "32,769 tokens")])
+@pytest.mark.parametrize(("features", "said"), [(None, "doesn't expose"), (range(MAX_IDS + 1), "32,769 tokens")])
 def test_a_model_whose_tokens_cannot_have_ids_is_refused(
     monkeypatch: pytest.MonkeyPatch, features: range | None, said: str
 ) -> None:
@@ -108,7 +108,7 @@ def test_a_model_whose_tokens_cannot_have_ids_is_refused(
 
 
 def test_another_sink_keeps_no_ids() -> None:
-    with pytest.raises(UsageError, match="'other' keeps no ids"):
+    with pytest.raises(UsageError, match="'other' keeps no token ids"):
         plan(IngestOptions(alias="photos", model=MINI, document=SEISMIC, sink="other"), None, "")
 
 
