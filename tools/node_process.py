@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.node import tether
-from stair_es.node.answer import answer
+from stair_es.node.state import answer
 
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 30.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stair_es.cluster.connect import Connection, probe
 from stair_es.config import Home
-from stair_es.doctor import cluster, compute, embedded, index, look, machine, models, python
+from stair_es.doctor import cluster, compute, index, look, machine, models, python
 from stair_es.doctor.finding import Finding, fail, failed, ok, warn
 from stair_es.errors import IndexMismatch, QueryError, StairError
 from stair_es.search import known
@@ -76,7 +76,7 @@ def cluster_here(patient: Patient) -> Iterator[Finding]:
     """The cluster that is named, else the embedded node, and the index in it."""
     connection = patient.connect()
     if connection is None:
-        finding, url = embedded.embedded_here()
+        finding, url = cluster.embedded_here()
         yield finding
         if url is None:
             return

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from stair_es.errors import UsageError
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
-from stair_es.sources.places import FileAt
 
 _FORMS = (
     'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'

@@ -15,7 +15,7 @@ from stair_es.eval.formats_entry import Bad, Entry
 from stair_es.eval.formats_files import beside, has_captioned_images, webdataset
 from stair_es.eval.formats_json import coco, json_lines, karpathy
 from stair_es.eval.formats_tables import csv, parquet, tsv
-from stair_es.sources.arguments import CSV, JSONL, PARQUET, ends_with
+from stair_es.sources.paths import CSV, JSONL, PARQUET, ends_with
 
 _FORMS = (
     "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), Karpathy's"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_es.sources.item import Place
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 
 CAPTION_COLUMNS = ("captions", "caption", "texts", "text", "txt", "sentences", "sentence")
 """Names that columns, keys and members with captions have, the first that has one; capitals or not."""

@@ -10,8 +10,8 @@ import orjson
 
 from stair_es.eval.formats_entry import Bad, Entry, captions_in, tags_in, texts_of
 from stair_es.eval.formats_tables import ALL, of_source
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
-from stair_es.sources.places import FileAt
 from stair_es.sources.webdataset import KIND
 
 _BESIDE = (".txt", ".caption", ".json")

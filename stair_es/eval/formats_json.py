@@ -13,9 +13,9 @@ from stair_es.errors import SourceError, UsageError
 from stair_es.eval.formats_entry import Bad, Entry, captions_in, tags_in, texts_of
 from stair_es.sources.files import Found
 from stair_es.sources.lines import numbered
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.opened import opened
 from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 from stair_es.sources.tables import IMAGE_COLUMNS
 
 LONGEST_LINE = 1 << 24

@@ -13,15 +13,14 @@ from stair_es.errors import ReadError, SourceError
 from stair_es.eval.formats_entry import Bad, Entry, captions_in, tags_in, wanted
 from stair_es.eval.formats_json import LONGEST_LINE
 from stair_es.extras import need
-from stair_es.sources.arguments import CSV, PARQUET, scheme_of
 from stair_es.sources.delimited import Delimited
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
 from stair_es.sources.lines import numbered
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.opened import files_at, opened
 from stair_es.sources.parquet import Parquet
-from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
-from stair_es.sources.places import FileAt
+from stair_es.sources.paths import CSV, IMAGE_SUFFIXES, PARQUET, scheme_of, uri_of
 from stair_es.sources.tables import Table, image_column
 
 if TYPE_CHECKING:

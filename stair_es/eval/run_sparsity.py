@@ -13,8 +13,8 @@ from stair_es.eval.contenders import Contender, in_turn
 from stair_es.eval.encode import Progress, encode_images, encode_texts
 from stair_es.eval.sparsity import Lists, Sizes, flops, lists, sizes, weighted_flops
 from stair_es.eval.tables import Report, Table, percent
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
-from stair_es.sources.places import FileAt
 
 if TYPE_CHECKING:
     from stair_es.eval.captions import CaptionSet

@@ -9,7 +9,7 @@ from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.parts import in_parts
 from stair_es.ingest.sink import Say, Session
 from stair_es.ingest.streams import Streams
-from stair_es.sources.opened import STDIN
+from stair_es.sources.paths import STDIN
 
 _PART = 500
 

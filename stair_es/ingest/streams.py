@@ -10,7 +10,7 @@ from functools import lru_cache
 from stair_es.cluster.documents import check_fields
 from stair_es.errors import UsageError
 from stair_es.sources.item import Item, Source, Unlisted
-from stair_es.sources.opened import STDIN
+from stair_es.sources.paths import STDIN
 
 _LEFT_OUT = (
     ("hidden", "hidden file or folder", "hidden files and folders", "--hidden"),

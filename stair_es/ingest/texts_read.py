@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import orjson
 
 from stair_es.errors import SourceError, UsageError
-from stair_es.sources.arguments import CSV, JSONL, LIST, ends_with
 from stair_es.sources.delimited import Delimited
-from stair_es.sources.expected import OPTIONS
 from stair_es.sources.files import OfFiles
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
 from stair_es.sources.jsonl import JsonLines
 from stair_es.sources.lines import numbered
-from stair_es.sources.opened import STDIN, files_at, opened
-from stair_es.sources.places import Inline
-from stair_es.sources.tables import Table
+from stair_es.sources.local_file import Inline
+from stair_es.sources.opened import files_at, opened
+from stair_es.sources.paths import CSV, JSONL, LIST, STDIN, ends_with
+from stair_es.sources.tables import OPTIONS, Table
 from stair_es.sources.values import check_fields_size, json_safe
 
 if TYPE_CHECKING:

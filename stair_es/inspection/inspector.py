@@ -14,8 +14,8 @@ from stair_es.inspection.compare import Comparison, Now, Steered, compare, steer
 from stair_es.inspection.stored import StoredImage, Thumbnail, stored, stored_by_content, thumbnail, thumbnail_of
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import file_at, uri_of
-from stair_es.sources.places import FileAt
 from stair_es.types import SparseVector
 
 if TYPE_CHECKING:

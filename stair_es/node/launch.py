@@ -16,13 +16,11 @@ from stair_es.extras import need
 from stair_es.folders import make_private
 
 from . import state as states
-from .answer import answer
 from .exclusive import unwritable
-from .failure import explain
-from .logs import START_MARK
+from .logs import START_MARK, explain
 from .ports import check_free, own_port
 from .spec import NodeSpec
-from .state import NodeState
+from .state import NodeState, answer
 
 _STOP_TIMEOUT_S = 30.0
 _RECOVERY_S = 30.0

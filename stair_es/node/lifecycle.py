@@ -11,9 +11,8 @@ from stair_es.config import Home
 from stair_es.folders import make_private
 
 from . import state as states
-from .answer import answer
 from .spec import NodeSpec
-from .state import NodeState
+from .state import NodeState, answer
 
 Say = Callable[[str], None]
 

@@ -1,15 +1,32 @@
-"""Which process is the node: a small file, and the check that its process id still means the same process."""
+"""Which process is the node: its state file, whether that process still runs, and whether the node responds."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from stair_es.errors import NodeError
 from stair_es.extras import need
+
+
+def answer(url: str, path: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
+    """The JSON object that the node sends with status 200, or None. Proxies of the environment aren't asked."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        value = json.loads(response.read())
+        return value if response.status == 200 and isinstance(value, dict) else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+
 
 # Clocks of the kernel and of Python round differently; process ids don't come round again within this time.
 _SAME_START_S = 2.0

@@ -14,11 +14,10 @@ from stair_es.search.clauses import sendable
 from stair_es.search.combine import boosted, combined, muted
 from stair_es.search.question import NOTHING, Question, Spelling, parse_filter
 from stair_es.search.wish import Wish, parse
-from stair_es.sources.arguments import scheme_of
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
-from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
+from stair_es.sources.paths import scheme_of, uri_of
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.text import shown
 

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import ReadError
 from stair_es.extras import need
+from stair_es.sources.arrow_rows import check_dictionaries
+from stair_es.sources.files import Found
 from stair_es.sources.item import Read, Reading
 from stair_es.sources.limits import CELL_BYTES, within
+from stair_es.sources.local_file import FileAt
+from stair_es.sources.object_places import ObjectAt
+from stair_es.sources.opened import raw
+from stair_es.sources.paths import base_of
+from stair_es.sources.references import refer
 from stair_es.sources.remote import reading as plainly
 
 if TYPE_CHECKING:
@@ -40,9 +47,6 @@ class CellOf:
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
         """The cell's bytes, or those of the file that it names; see `Place.read`."""
-        from stair_es.sources.references import refer
-        from stair_es.sources.tables import base_of
-
         with plainly():
             value = _value_of(self)
         if isinstance(value, bytes):
@@ -108,12 +112,6 @@ class _Cursor:
             self._bytes -= _size(self._values.popitem(last=False)[1])
 
     def _rewound(self) -> Iterator[Any]:
-        from stair_es.sources.arrow_rows import check_dictionaries
-        from stair_es.sources.files import Found
-        from stair_es.sources.object_places import ObjectAt
-        from stair_es.sources.opened import raw
-        from stair_es.sources.places import FileAt
-
         self.close()
         cell = self._cell
         local = cell.uri.startswith("file://")

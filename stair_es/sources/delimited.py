@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from stair_es.errors import UsageError
-from stair_es.sources.arguments import CSV, ends_with
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import BLANK_BYTES, CSV_ROW_CHARS
 from stair_es.sources.lines import check_blank, skip_line
 from stair_es.sources.opened import files_at, opened
+from stair_es.sources.paths import CSV, ends_with
 from stair_es.sources.tables import Table, image_column
 
 

@@ -1,15 +1,15 @@
-"""The source kind `folder`: images on this machine, by file, folder or glob."""
+"""The source kinds `folder` and `objects`: images as files of their own, on this machine or in an object store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stair_es.sources.arguments import names_container, scheme_of
 from stair_es.sources.files import OfFiles
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.local_files import LocalFiles
-from stair_es.sources.paths import IMAGE_SUFFIXES
+from stair_es.sources.paths import IMAGE_SUFFIXES, names_container, scheme_of
+from stair_es.sources.remote_files import RemoteFiles
 
 
 class ImageFiles(OfFiles):
@@ -43,4 +43,26 @@ class FolderKind:
         return ImageFiles(files)
 
 
-KIND = FolderKind()
+FOLDER_KIND = FolderKind()
+
+
+NOT_STORES = ("", "file", "http", "https", "hf-dataset")
+
+
+@dataclass(frozen=True)
+class ObjectsKind:
+    """Opens `objects` sources."""
+
+    name: str = "objects"
+    description: str = "objects, folders and globs of s3://, gs://, az://, hf:// and other fsspec URLs"
+
+    def claims(self, argument: str) -> bool:
+        """Whether it is the URL of a store and doesn't look like a table, a tar or a list."""
+        return scheme_of(argument) not in NOT_STORES and not names_container(argument)
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet."""
+        return ImageFiles(RemoteFiles(argument, IMAGE_SUFFIXES, options.walk))
+
+
+OBJECTS_KIND = ObjectsKind()

@@ -12,12 +12,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.extras import need
-from stair_es.sources.arguments import scheme_of
-from stair_es.sources.expected import no_column
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
+from stair_es.sources.paths import scheme_of
 from stair_es.sources.references import refer
 from stair_es.sources.remote import AGAIN, reason_of
-from stair_es.sources.tables import image_column
+from stair_es.sources.tables import image_column, no_column
 from stair_es.sources.values import chosen, explain
 
 _SCHEME = "hf-dataset"

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from stair_es.sources.arguments import JSONL, ends_with
-from stair_es.sources.expected import Expected
 from stair_es.sources.files import Files, Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import LINE_BYTES, LINE_MARKS
 from stair_es.sources.lines import numbered
 from stair_es.sources.opened import files_at, opened
-from stair_es.sources.tables import Table, image_column
+from stair_es.sources.paths import JSONL, ends_with
+from stair_es.sources.tables import Expected, Table, image_column
 
 _MARKS = (b",", b":", b"[", b"{")
 

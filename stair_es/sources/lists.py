@@ -1,4 +1,4 @@
-"""The source kind `urls`: plain lists of URLs and paths, one a line, and single http(s) URLs."""
+"""The source kinds `urls` and `stdin`: lists of URLs and paths, one per line, and single http(s) URLs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from stair_es.errors import UsageError
-from stair_es.sources.arguments import LIST, ends_with, names_container, scheme_of
 from stair_es.sources.files import Found
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import LIST_LINE_BYTES
 from stair_es.sources.lines import numbered
-from stair_es.sources.opened import files_at, opened
+from stair_es.sources.opened import StdinFiles, files_at, opened
+from stair_es.sources.paths import LIST, ends_with, names_container, scheme_of
 from stair_es.sources.remote import clean
 from stair_es.sources.tables import Table
 from stair_es.sources.web.fetch import UrlAt
@@ -82,4 +82,29 @@ class UrlsKind:
         return Lines(files_at(argument, LIST, options.walk), options)
 
 
-KIND = UrlsKind()
+URLS_KIND = UrlsKind()
+
+
+@dataclass(frozen=True)
+class StdinKind:
+    """Opens `-`."""
+
+    name: str = "stdin"
+    description: str = "- : URLs and paths on standard input, one a line (or --format jsonl, csv)"
+
+    def claims(self, argument: str) -> bool:
+        """`-` alone."""
+        return argument == "-"
+
+    def open(self, argument: str, options: SourceOptions) -> Source:
+        """The source; nothing is read yet.
+
+        Raises:
+            UsageError: It isn't `-`.
+        """
+        if argument != "-":
+            raise UsageError(f"standard input is -, not {argument!r}", "Write - as SOURCE, or leave --format out.")
+        return Lines(StdinFiles(), options)
+
+
+STDIN_KIND = StdinKind()

@@ -13,9 +13,9 @@ from urllib.parse import quote
 from stair_es.errors import UsageError
 from stair_es.sources.files import Found, LeftOut
 from stair_es.sources.item import Unlisted, Walk
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import child_uri, file_version, has_suffix, is_hidden, path_of, suffix_of
 from stair_es.sources.patterns import MAGIC, Pattern, States, split_glob
-from stair_es.sources.places import FileAt
 
 HANDFUL = 10_000
 """Names of a folder that are sorted at a time: order by name where folders are of common size, flat memory where they aren't."""

@@ -10,17 +10,15 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from stair_es.errors import ReadError, SourceError, StairError, UsageError
-from stair_es.sources.arguments import scheme_of
 from stair_es.sources.files import Files, Found, LeftOut
 from stair_es.sources.item import Unlisted, Walk
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.paths import open_regular, path_of
-from stair_es.sources.places import FileAt
+from stair_es.sources.paths import STDIN, open_regular, path_of, scheme_of
 from stair_es.sources.remote import AGAIN, file_system, reason_of
 from stair_es.sources.remote_files import RemoteFiles
 
-STDIN = "stdin:"
 _BLOCK = 1 << 20
 
 

@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 
 from stair_es.errors import SourceError, StairError, UsageError
 from stair_es.extras import need
-from stair_es.sources.arguments import PARQUET, ends_with
 from stair_es.sources.arrow_rows import Row, find_places, reopened, rows_of
 from stair_es.sources.cells import CellOf
 from stair_es.sources.files import Found
@@ -16,6 +15,7 @@ from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import FIELDS_BYTES, LINE_BYTES
 from stair_es.sources.object_places import ObjectAt
 from stair_es.sources.opened import files_at, not_stdin, raw
+from stair_es.sources.paths import PARQUET, ends_with
 from stair_es.sources.references import Referred
 from stair_es.sources.remote import AGAIN, reason_of
 from stair_es.sources.tables import Table, image_column

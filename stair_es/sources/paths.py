@@ -1,8 +1,9 @@
-"""Local paths as `file://` URIs and back, image suffixes, and what a file's status says about its bytes."""
+"""Paths, `file://` URIs and URLs: schemes, suffixes, hidden names, and file versions."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -15,11 +16,21 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs"}
     | {".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+_PACKED = ("", ".gz")
+PARQUET = frozenset({".parquet", ".pq"})
+CSV = frozenset(suffix + packed for suffix in (".csv", ".tsv") for packed in _PACKED)
+JSONL = frozenset(suffix + packed for suffix in (".jsonl", ".ndjson") for packed in _PACKED)
+TAR = frozenset({".tar", ".tar.gz", ".tgz"})
+LIST = frozenset({".txt", ".txt.gz"})
+CONTAINERS = PARQUET | CSV | JSONL | TAR | LIST
+STDIN = "stdin:"
+"""URI of standard input."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 """Folders of thumbnails, attributes and deleted files, of macOS, Synology and Windows."""
 SETTLED_NS = 2_000_000_000
 """How long ago a file must have changed until its time of change tells its versions apart (FAT keeps two seconds)."""
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """O_NONBLOCK: opening a named pipe must not wait for somebody to write into it."""
 
@@ -86,3 +97,25 @@ def is_hidden(name: str) -> bool:
 def suffix_of(name: str) -> str:
     """The last suffix in lower case, for counts of what was passed over."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  object names aren't paths of this machine
+
+
+def scheme_of(argument: str) -> str:
+    """The scheme in lower case; empty for a local path."""
+    match = _SCHEME.match(argument)
+    return match[1].lower() if match else ""
+
+
+def ends_with(argument: str, suffixes: frozenset[str]) -> bool:
+    """Whether the argument names such files by its suffix, `?query` of a web address left aside."""
+    text = urlsplit(argument).path if scheme_of(argument) in ("http", "https") else argument
+    return text.lower().endswith(tuple(suffixes))
+
+
+def names_container(argument: str) -> bool:
+    """Whether it looks like a table, a tar or a list."""
+    return ends_with(argument, CONTAINERS)
+
+
+def base_of(uri: str) -> str:
+    """The folder of a table, that paths in it are relative to; of standard input, the working directory."""
+    return uri_of(os.curdir) if uri == STDIN else uri.rpartition("/")[0]

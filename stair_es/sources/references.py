@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stair_es.sources.arguments import scheme_of
 from stair_es.sources.item import Place
 from stair_es.sources.limits import REFERENCE_CHARS
+from stair_es.sources.local_file import FileAt, Inline
 from stair_es.sources.object_places import ObjectAt
-from stair_es.sources.paths import file_version, path_of, uri_of
-from stair_es.sources.places import FileAt, Inline
+from stair_es.sources.paths import file_version, path_of, scheme_of, uri_of
 from stair_es.sources.remote import clean
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.text import with_login

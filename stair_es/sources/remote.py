@@ -11,8 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from stair_es.errors import MissingExtra, ReadError, UsageError
 from stair_es.extras import need
-from stair_es.sources.arguments import scheme_of
-from stair_es.sources.paths import stamp
+from stair_es.sources.paths import scheme_of, stamp
 from stair_es.sources.web.text import public_uri, shown
 
 _EXTRAS = {

@@ -13,9 +13,9 @@ from stair_es.errors import ReadError, StairError
 from stair_es.sources.files import Found
 from stair_es.sources.item import Place
 from stair_es.sources.limits import TAR_GLOBAL_RECORDS, TAR_HEADER_BYTES, TAR_PADDING_BYTES, TEXT_BYTES
+from stair_es.sources.local_file import Inline
 from stair_es.sources.object_places import MemberOf, ObjectAt
 from stair_es.sources.opened import raw
-from stair_es.sources.places import Inline
 from stair_es.sources.remote import reason_of
 
 MemberKind: TypeAlias = Literal["image", "text"]

@@ -12,16 +12,15 @@ import orjson
 
 from stair_es.errors import ReadError, SourceError, UsageError
 from stair_es.extras import need
-from stair_es.sources.arguments import TAR, ends_with, scheme_of
-from stair_es.sources.expected import Expected
 from stair_es.sources.files import Found, LeftOut
 from stair_es.sources.item import Item, Source, SourceOptions, Unlisted
 from stair_es.sources.limits import MEMBER_COST, SAMPLE_BYTES, SAMPLE_IMAGES, SAMPLE_TEXT_BYTES, within
+from stair_es.sources.local_file import Inline
 from stair_es.sources.local_files import LocalFiles
 from stair_es.sources.opened import files_at, not_stdin
-from stair_es.sources.paths import IMAGE_SUFFIXES, is_hidden
-from stair_es.sources.places import Inline
+from stair_es.sources.paths import IMAGE_SUFFIXES, TAR, ends_with, is_hidden, scheme_of
 from stair_es.sources.remote import clean
+from stair_es.sources.tables import Expected
 from stair_es.sources.tar import Broken, Member, MemberKind, members
 from stair_es.sources.values import chosen, explain
 

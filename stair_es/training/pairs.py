@@ -20,7 +20,8 @@ from stair_es.errors import UsageError
 from stair_es.eval.formats import entries, folder_of
 from stair_es.eval.formats_entry import Bad, Entry
 from stair_es.sources.item import Place, Reading
-from stair_es.sources.places import FileAt, from_json
+from stair_es.sources.local_file import FileAt
+from stair_es.sources.places import from_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,8 +21,8 @@ from stair_es.eval.run import EvalOptions, evaluate
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 from stair_es.types import Floats, ImageSpec, Pixels
 
 IMAGES, WORDS, DIMENSIONS = 40, 150, 16

@@ -23,7 +23,7 @@ from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.sources.item import Item, Read, Reading, Source, SourceOptions, Unlisted
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 

@@ -31,7 +31,7 @@ from stair_es.model.encoder import ModelSpec
 from stair_es.search import ImageSearch
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import Item, Place, Read, Reading, Source, Unlisted
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.registry import open_source
 from stair_es.types import Json
 

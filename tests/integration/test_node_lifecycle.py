@@ -26,11 +26,10 @@ from stair_es.config import Home
 from stair_es.errors import NodeError
 from stair_es.extras import need
 from stair_es.node import NodeSpec, ensure_running, launch, status
-from stair_es.node.answer import answer
 from stair_es.node.launch import command, prepare
 from stair_es.node.layout import ensure_layout
 from stair_es.node.lockfile import shipped
-from stair_es.node.state import NodeState
+from stair_es.node.state import NodeState, answer
 
 psutil = need("psutil", "node")  # it ships no types
 

@@ -10,7 +10,7 @@ from stair_es.ingest import deferred
 from stair_es.ingest.batch import Deferred, Outcome, Wanted
 from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.sources.item import Item
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.web.fetch import UrlAt
 
 

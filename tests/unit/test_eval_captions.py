@@ -11,7 +11,7 @@ import pytest
 from stair_es.errors import UsageError
 from stair_es.eval.captions import Captioned, read_captions
 from stair_es.eval.tasks import image_to_text, leave_one_out, text_to_image
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

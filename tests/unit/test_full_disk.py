@@ -16,7 +16,7 @@ from stair_es.ingest.batch import Outcome
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
 from stair_es.sources.item import Item
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 
 A = Item("file:///a", "file:///", FileAt("file:///a"))
 FULL = Path("/dev/full")

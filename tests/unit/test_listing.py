@@ -6,7 +6,7 @@ import pytest
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources import local_files
-from stair_es.sources.folder import KIND
+from stair_es.sources.folder import FOLDER_KIND
 from stair_es.sources.item import Item, Read, Reading, SourceOptions, Unlisted
 from stair_es.sources.paths import path_of
 from stair_es.sources.patterns import Pattern
@@ -22,7 +22,7 @@ def _touch(path: Path, data: bytes = b"x") -> Path:
 
 
 def _items(source: str) -> list[Item]:
-    found = list(KIND.open(source, SourceOptions()).items())
+    found = list(FOLDER_KIND.open(source, SourceOptions()).items())
     assert not [each for each in found if isinstance(each, Unlisted)]
     return [each for each in found if isinstance(each, Item)]
 
@@ -34,7 +34,7 @@ def _names(source: str, below: Path) -> list[str]:
 def test_folders_are_searched_deeply_by_suffix_in_order(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "deep/er/c.webp", "notes.txt", "deep/x.pdf", "README", ".jpg"):
         _touch(tmp_path / name)
-    source = KIND.open(str(tmp_path), SourceOptions())
+    source = FOLDER_KIND.open(str(tmp_path), SourceOptions())
     items = [each for each in source.items() if isinstance(each, Item)]
     assert [path_of(item.uri).relative_to(tmp_path).as_posix() for item in items] == ["a.png", "b.JPG", "deep/er/c.webp"]
     assert source.ignored == {".txt": 1, ".pdf": 1, "": 2}
@@ -91,7 +91,9 @@ def test_globs_take_each_image_once(tmp_path: Path, pattern: str, wanted: list[s
     for name in ("a.jpg", "sub/b.jpg", "sub/c.txt", "sub/deep/d.jpg", ".hidden/e.jpg"):
         _touch(tmp_path / name)
     assert _names(f"{tmp_path}/{pattern}", tmp_path) == wanted
-    assert {item.source for item in _items(f"{tmp_path}/{pattern}")} == {KIND.open(f"{tmp_path}/{pattern}", SourceOptions()).uri}
+    assert {item.source for item in _items(f"{tmp_path}/{pattern}")} == {
+        FOLDER_KIND.open(f"{tmp_path}/{pattern}", SourceOptions()).uri
+    }
 
 
 def test_a_glob_goes_only_where_something_can_match(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stair_es.errors import ReadError
-from stair_es.sources.folder import KIND
+from stair_es.sources.folder import FOLDER_KIND
 from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 
 NOBODY = 65534
 
@@ -28,7 +28,7 @@ def _without_root() -> Iterator[None]:
 
 
 def _all(path: Path) -> list[Item | Unlisted]:
-    return list(KIND.open(str(path), SourceOptions()).items())
+    return list(FOLDER_KIND.open(str(path), SourceOptions()).items())
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from stair_es.extras import need
 from stair_es.node import NodeSpec, status
 from stair_es.node import state as states
 from stair_es.node.exclusive import exclusive
-from stair_es.node.failure import explain
 from stair_es.node.launch import command, settings, stop
-from stair_es.node.logs import START_MARK, follow, tail
+from stair_es.node.logs import START_MARK, explain, follow, tail
 from stair_es.node.progress import Lines
 from stair_es.node.state import NodeState
 

@@ -18,7 +18,7 @@ from stair_es.ingest.deferred import MAX_REFUSALS, DeferredImages
 from stair_es.ingest.lanes import Task, WorkerDied
 from stair_es.ingest.pump import CHECK_IMAGES, TAKES, Pump
 from stair_es.sources.item import Item, Unlisted
-from stair_es.sources.places import Inline
+from stair_es.sources.local_file import Inline
 from stair_es.sources.web.fetch import UrlAt
 
 

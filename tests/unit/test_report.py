@@ -16,7 +16,7 @@ from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.report import Report
 from stair_es.ingest.run_accounting import Books
 from stair_es.sources.item import Item, SourceOptions, Unlisted
-from stair_es.sources.places import FileAt, Inline
+from stair_es.sources.local_file import FileAt, Inline
 
 A, B, C = (Item(f"file:///{name}", "file:///", FileAt(f"file:///{name}"), "1-2", {"caption": name}) for name in "abc")
 

@@ -19,7 +19,7 @@ from hostile_files import deep_object, member
 from stair_es.errors import UsageError
 from stair_es.sources import cells, lines
 from stair_es.sources.item import Item, Reading, SourceOptions, Unlisted
-from stair_es.sources.places import Inline
+from stair_es.sources.local_file import Inline
 from stair_es.sources.registry import open_source
 
 MOST_MB, MOST_S = 600, 20

@@ -19,7 +19,7 @@ from stair_es.model.encoder import ModelSpec
 from stair_es.sources.decode import DecodeLimits
 from stair_es.sources.item import Item, Read, Reading, Unlisted
 from stair_es.sources.limits import PREPARED_BYTES
-from stair_es.sources.places import Inline
+from stair_es.sources.local_file import Inline
 from stair_es.sources.web.fetch import UrlAt
 
 IMAGES, MB = 6, 1 << 20

@@ -30,7 +30,7 @@ from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.run_accounting import Books
 from stair_es.sources.item import Item
-from stair_es.sources.places import Inline
+from stair_es.sources.local_file import Inline
 from stair_es.telemetry import page, run
 from stair_es.telemetry.answers import failed, operation_of
 from stair_es.telemetry.page_metrics import PageMetrics

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from stair_es.errors import UsageError
+from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import uri_of
-from stair_es.sources.places import FileAt
 from stair_es.training.dedupe import Likeness, dedupe, matches
 from stair_es.training.fingerprints import COLOURS, Fingerprints, fingerprint, fingerprints
 from stair_es.training.pairs import Pair, TrainingSet

@@ -11,8 +11,8 @@ import pytest
 
 from stair_es.errors import ReadError, UsageError
 from stair_es.sources.item import Place
+from stair_es.sources.local_file import FileAt, Inline
 from stair_es.sources.object_places import MemberOf
-from stair_es.sources.places import FileAt, Inline
 from stair_es.training.pairs import Pair, PairFile, Problems, TrainingSet, bytes_of, caption, read_pairs
 
 

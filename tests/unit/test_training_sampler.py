@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stair_es.errors import UsageError
-from stair_es.sources.places import FileAt
+from stair_es.sources.local_file import FileAt
 from stair_es.training.examples import Wording
 from stair_es.training.pairs import Pair, TrainingSet
 from stair_es.training.sampler import Draw, Sampler, share

@@ -11,9 +11,8 @@ from stair_es.errors import ReadError, UsageError
 from stair_es.retry_after import seconds_of
 from stair_es.sources.web.body import CutOff, whole
 from stair_es.sources.web.client import Fetcher
-from stair_es.sources.web.clock import Clock
 from stair_es.sources.web.fetch import UrlAt
-from stair_es.sources.web.hosts import Hosts
+from stair_es.sources.web.hosts import Clock, Hosts
 from stair_es.sources.web.policy import UrlPolicy
 from stair_es.sources.web.text import public_uri, shown
 from stair_es.sources.web.version import conditions, version_of

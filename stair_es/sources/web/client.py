@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http
 import os
 import random
+import ssl
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import httpcore2
 import httpx2
@@ -15,15 +18,62 @@ from stair_es._version import __version__
 from stair_es.errors import ReadError, TryLater
 from stair_es.retry_after import seconds_of
 from stair_es.sources.item import Read
-from stair_es.sources.web.body import whole
-from stair_es.sources.web.clock import Clock
-from stair_es.sources.web.errors import Passing, status_text, translated
-from stair_es.sources.web.guard import Resolve, system_resolve
-from stair_es.sources.web.hosts import Hosts
+from stair_es.sources.web.body import CutOff, whole
+from stair_es.sources.web.guard import GuardedBackend, Resolve, system_resolve
+from stair_es.sources.web.hosts import Clock, Hosts
 from stair_es.sources.web.policy import UrlPolicy
 from stair_es.sources.web.text import shown
 from stair_es.sources.web.version import conditions, version_of
-from stair_es.sources.web.wire import GuardedBackend
+
+
+class Passing(Exception):
+    """An attempt failed with what may pass by itself."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0, host: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_s = wait_s
+        """What the server asked to wait."""
+        self.host = host
+        """Which server that was."""
+
+
+@contextmanager
+def translated(where: str) -> Iterator[None]:
+    """The library's errors and ours, all of them saying where.
+
+    Raises:
+        ReadError: Won't pass.
+        Passing: May pass.
+    """
+    try:
+        yield
+    except ReadError as error:
+        raise ReadError(f"{where}: {error.message}", error.remedy) from error
+    except Passing as error:
+        raise Passing(f"{where}: {error.reason}", error.wait_s, error.host) from error
+    except httpcore2.TimeoutException as error:
+        raise Passing(f"{where}: no answer in time") from error
+    except httpcore2.ConnectError as error:
+        cause = error.__context__  # the pool of httpcore clears `__cause__`
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message
+            raise ReadError(f"{where}: its certificate isn't trusted: {why}", "Add its CA to those of this machine.") from error
+        raise Passing(f"{where}: can't connect: {getattr(cause, 'strerror', None) or error}") from error
+    except (httpcore2.NetworkError, CutOff) as error:
+        raise Passing(f"{where}: connection lost") from error
+    except httpcore2.RemoteProtocolError as error:
+        raise Passing(f"{where}: bad answer: {str(error)[:120]}") from error
+    except httpcore2.LocalProtocolError as error:
+        raise ReadError(f"{where}: can't be asked for: {str(error)[:120]}") from error
+
+
+def status_text(status: int) -> str:
+    """By the standard's words: the server's own could say anything."""
+    with suppress(ValueError):
+        return f"{status} {http.HTTPStatus(status).phrase}"
+    return f"status {status}"
+
 
 _HEADERS = {"User-Agent": f"stair-es/{__version__}", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"}
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -1,4 +1,4 @@
-"""Politeness: how many fetches go to one host at a time, and until when it asked to be left alone."""
+"""Per-host limits of one process: concurrent fetches, Retry-After pauses, and the deadline of a fetch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stair_es.errors import ReadError
-from stair_es.sources.web.clock import Clock
+
+
+class Clock:
+    """Runs down once, over all hops and attempts of a fetch."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.end = time.monotonic() + timeout_s
+        """On `time.monotonic`."""
+
+    @property
+    def remaining_s(self) -> float:
+        """Never negative."""
+        return max(0.0, self.end - time.monotonic())
+
+    def stand_still(self, seconds: float) -> None:
+        """Don't count these: they were spent in a queue of our own."""
+        self.end += seconds
+
 
 MAX_PAUSE_S = 600.0
 """A host that asks for more is asked again after this."""
