@@ -14,8 +14,6 @@ from . import state as states
 from .spec import NodeSpec
 from .state import NodeState, answer
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
@@ -32,7 +30,7 @@ class Status:
     """Memory of the process."""
 
 
-def ensure_running(say: Say, *, home: Home | None = None, port: int | None = None) -> str:
+def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port: int | None = None) -> str:
     """The URL of the embedded node, which is started where it doesn't run. `say` gets remarks for people.
 
     Raises:
@@ -49,7 +47,7 @@ def ensure_running(say: Say, *, home: Home | None = None, port: int | None = Non
     return url
 
 
-def up(spec: NodeSpec, *, say: Say) -> str:
+def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
     """The URL of the node of `spec.base`, started unless it runs already. Its data is what it was when it went down.
 
     A node that runs keeps its port and heap, whatever `spec` asks for: `say` tells.
@@ -74,7 +72,7 @@ def up(spec: NodeSpec, *, say: Say) -> str:
         return _finish(spec, state, say)
 
 
-def down(spec: NodeSpec, *, say: Say) -> bool:
+def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
     """Stop the node and wait until it is gone; whether it ran. Data stays.
 
     Raises:
@@ -125,7 +123,7 @@ def _answering(spec: NodeSpec) -> NodeState | None:
     return state if answer(state.url, "/") else None
 
 
-def _start(spec: NodeSpec, say: Say) -> NodeState:
+def _start(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
     from .launch import start
     from .layout import ensure_layout
     from .lockfile import shipped
@@ -136,7 +134,7 @@ def _start(spec: NodeSpec, say: Say) -> NodeState:
     return start(spec, dist=dist, opensearch=lock.opensearch, say=say)
 
 
-def _finish(spec: NodeSpec, state: NodeState, say: Say) -> str:
+def _finish(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
     """Wait for it. An interrupt (Ctrl-C) while it starts stops it again: nobody has been told of it yet."""
     from .launch import stop, wait_ready
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from stair_es.config import MAX_BYTES
 from stair_es.errors import ReadError
@@ -12,8 +12,6 @@ from stair_es.sources.web.policy import UrlPolicy
 
 if TYPE_CHECKING:
     from stair_es.types import Json
-
-Say: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,12 @@ from stair_es.plugins import Plugin, found, named
 from stair_es.sources.item import SourceOptions
 
 if TYPE_CHECKING:
-    from stair_es.sources.item import Say, Source, SourceKind
+    from collections.abc import Callable
+
+    from stair_es.sources.item import Source, SourceKind
 
 
-def open_source(argument: str, options: SourceOptions | None = None, say: Say | None = None) -> Source:
+def open_source(argument: str, options: SourceOptions | None = None, say: Callable[[str], None] | None = None) -> Source:
     """The source that a SOURCE argument stands for: of the kind `options.format`, else of the first kind that claims it.
 
     Plugins are asked before the built-in kinds, so that one can take over a scheme. `say` hears of plugins that fail: they
