@@ -1,1 +1,1 @@
-"""Sources: where images come from, and how their bytes become pixels."""
+"""Sources of images: files, object stores, tables, tars, datasets and URLs; reading and decoding their images."""

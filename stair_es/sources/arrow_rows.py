@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, a bounded number of bytes at a time, however small the file is that they are packed into."""
+"""Rows of a Parquet file in batches of bounded size, however highly the file is compressed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stair_es.extras import need
 from stair_es.sources.limits import DICTIONARY_BYTES, PARQUET_BATCH_BYTES, PARQUET_BATCH_ROWS
 
 Row: TypeAlias = "dict[str, Any] | str"
-"""Column -> value, or why the row can't be taken."""
+"""Column -> value, or the reason why the row is rejected."""
 _VALUE_BYTES = 64
 _DICTIONARY_PAGE = 2
 
 
 def reopened(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
-    """The same `ParquetFile`, with texts in lists and objects as dictionaries: a row may hold a long one a million times."""
+    """Reopen the `ParquetFile` with nested texts as dictionaries: a row may hold a long text a million times."""
     leaves = (whole.schema.column(number) for number in range(whole.metadata.num_columns))
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and _is_nested(leaf)]
     parquet = need("pyarrow.parquet", "tables")
@@ -25,16 +25,16 @@ def reopened(whole: Any, file: BinaryIO) -> Any:  # noqa: ANN401
 
 
 def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -> Iterator[Row]:  # noqa: ANN401  has no types
-    """The rows of a row group, with some of its columns.
+    """Yield the rows of a row group, with some of its columns.
 
     Args:
         whole: The `ParquetFile`.
-        file: What it reads from.
-        group: Which row group.
-        limits: Column -> the most that a value of it may take, in bytes; these columns are read.
+        file: The file that it reads from.
+        group: Number of the row group.
+        limits: Column to read -> maximum bytes of one value.
 
     Raises:
-        ReadError: A column's dictionary is too large.
+        ReadError: If a column's dictionary is too large.
     """
     if not limits:
         yield from ({} for _ in range(whole.metadata.row_group(group).num_rows))
@@ -50,7 +50,7 @@ def rows_of(whole: Any, file: BinaryIO, group: int, limits: Mapping[str, int]) -
 
 
 def find_places(names: list[str]) -> dict[str, int]:
-    """Return the place of each column name, of columns of one name that of the first."""
+    """Return the position of each column name; for duplicate names that of the first."""
     places: dict[str, int] = {}
     for place, name in enumerate(names):
         places.setdefault(name, place)
@@ -58,10 +58,19 @@ def find_places(names: list[str]) -> dict[str, int]:
 
 
 def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[str]) -> dict[int, int]:  # noqa: ANN401
-    """Number of each column of a row group that belongs to `names` -> bytes of its dictionary, 0 for none.
+    """Check the dictionary sizes of some columns of a row group.
+
+    Args:
+        whole: The `ParquetFile`.
+        file: The file that it reads from.
+        group: Number of the row group.
+        names: The columns.
+
+    Returns:
+        Number of each column that belongs to `names` -> bytes of its dictionary, 0 for none.
 
     Raises:
-        ReadError: One has more than `DICTIONARY_BYTES`.
+        ReadError: If a dictionary has more than `MAX_DICTIONARY_BYTES`.
     """
     meta, wanted, found = whole.metadata.row_group(group), frozenset(names), dict[int, int]()
     for number in range(meta.num_columns):
@@ -77,7 +86,7 @@ def check_dictionaries(whole: Any, file: BinaryIO, group: int, names: Iterable[s
 
 
 def _rows_at_a_time(whole: Any, dictionaries: Mapping[int, int], group: int) -> int:  # noqa: ANN401
-    """Return how many rows may be unpacked at once, should each value be as long as its column's dictionary."""
+    """Return how many rows may be unpacked at once if each value is as long as its column's dictionary."""
     meta, row_bytes = whole.metadata.row_group(group), 0.0
     for number, dictionary_bytes in dictionaries.items():
         column, leaf = meta.column(number), whole.schema.column(number)
@@ -91,7 +100,7 @@ def _is_nested(leaf: Any) -> bool:  # noqa: ANN401
 
 
 def _dictionary_bytes(file: BinaryIO, column: Any) -> int:  # noqa: ANN401
-    """Return how large the dictionary of a column chunk is, unpacked: its header says so, the file's footer doesn't."""
+    """Return the unpacked size of a column chunk's dictionary. Only its page header has it, not the file's footer."""
     start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
     file.seek(start)
     head = iter(file.read(16))
@@ -115,7 +124,7 @@ def _int(head: Iterator[int]) -> int:
 
 
 def _values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
-    """The values of a column, a `ReadError` in the place of each that takes more than `most_bytes`."""
+    """Yield the values of a column, with a `ReadError` in place of each that takes more than `most_bytes`."""
     if _weigh(column) <= most_bytes:
         yield from column.to_pylist()
         return
@@ -125,7 +134,7 @@ def _values(column: Any, most_bytes: int) -> Iterator[Any]:  # noqa: ANN401
 
 
 def _weigh(array: Any) -> int:  # noqa: ANN401
-    """Return about how many bytes the values of an Arrow array take as Python objects, at most."""
+    """Return an upper estimate of the bytes that the values of an Arrow array take as Python objects."""
     kind, types = array.type, _arrow().types
     weight = len(array) * _VALUE_BYTES
     if types.is_dictionary(kind):

@@ -1,4 +1,4 @@
-"""The bytes in a cell of a Parquet table."""
+"""The locator of an image in a cell of a Parquet table."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 _ROWS = 48
-"""Cells that are kept behind a cursor, if they aren't too large: threads come nearly in order."""
+"""Values cached behind a cursor, size permitting: threads read nearly in order."""
 _CURSORS = 2
-"""That are kept: each holds a column chunk, that is the column of a whole row group, until it has come to its end."""
+"""Open cursors: each holds a column chunk (the column of a whole row group) until it reaches its end."""
 
 
 @dataclass(frozen=True)
 class CellOf:
-    """A cell with bytes, or with the `{"bytes", "path"}` of Hugging Face."""
+    """A cell with bytes, or with the struct `{"bytes", "path"}` of Hugging Face datasets."""
 
     uri: str
-    """Of the table."""
+    """URI of the table."""
     group: int
     row: int
-    """Within the row group."""
+    """Index within the row group."""
     column: str
     version: str | None = None
-    """Of the table, when it was listed."""
+    """Version of the table when it was listed."""
     secret_url: str | None = field(default=None, repr=False)
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The cell's bytes, or those of the file that it names; see `Place.read`."""
+        """Return the cell's bytes, or those of the file that it names."""
         with plainly():
             value = _value_of(self)
         if isinstance(value, bytes):
@@ -57,17 +57,17 @@ class CellOf:
         return referred.place.read(reading, known if referred.uri else None)
 
     def to_json(self) -> dict[str, Json] | None:
-        """For `places.from_json`."""
+        """Return JSON for `restore_locator`."""
         whole: dict[str, Json] = {"kind": "cell", "uri": self.uri, "group": self.group, "row": self.row}
         return {**whole, "column": self.column, "version": self.version}
 
 
 class _GoneBy(Exception):
-    """The cursor stands behind the row, and no longer has its value."""
+    """The cursor is past the row and no longer has its value."""
 
 
 class _Cursor:
-    """A column of a row group, read forwards row by row: a whole column may be gigabytes, and so may a few rows be."""
+    """Reads a column of a row group forward, row by row: a whole column, or even a few rows, may be gigabytes."""
 
     def __init__(self, cell: CellOf) -> None:
         self._cell = cell
@@ -79,11 +79,11 @@ class _Cursor:
         self._next = self._rows = 0
 
     def at(self, row: int, *, rewind: bool) -> Any:  # noqa: ANN401  bytes or a struct
-        """The value of a row.
+        """Return the value of a row.
 
         Raises:
-            _GoneBy: It would take a rewind to have it.
-            ReadError: There is no such row.
+            _RowPassedError: If the row has passed and `rewind` is not set.
+            ReadError: If there is no such row.
         """
         with self._lock:
             if row in self._values:
@@ -123,7 +123,7 @@ class _Cursor:
         return iter(whole.iter_batches(batch_size=1, row_groups=[cell.group], columns=[cell.column], use_threads=False))
 
     def close(self) -> None:
-        """Let go of the file and of the values."""
+        """Close the file and drop the cached values."""
         self._close_file()
         self._values.clear()
         self._next = self._bytes = 0
@@ -142,7 +142,7 @@ _guard = threading.Lock()
 
 
 def _value_of(cell: CellOf) -> Any:  # noqa: ANN401
-    """The value of a cell: by the cursor that all threads share; where that has gone by, by one of the thread's own."""
+    """Read a cell with the cursor shared by all threads, or with the thread's own cursor if that one is past the row."""
     try:
         return _cursor(cell, None).at(cell.row, rewind=False)
     except _GoneBy:
@@ -150,7 +150,7 @@ def _value_of(cell: CellOf) -> Any:  # noqa: ANN401
 
 
 def _cursor(cell: CellOf, thread: int | None) -> _Cursor:
-    """The process's cursor of the cell's column; only the last few are kept."""
+    """Return the process's cursor for the cell's column; only the most recent ones are kept."""
     key = (cell.uri, cell.group, cell.column, cell.version, thread)
     with _guard:
         found = _cursors.pop(key, None) or _Cursor(cell)

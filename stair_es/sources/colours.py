@@ -1,9 +1,9 @@
-"""The colours of a picture by name, heaviest first. Pure: the picture decides, no model has a part in it.
+"""Name the colours of a picture, dominant first. Pure: depends on the pixels only, not on a model.
 
-Each pixel of a small copy gets one of twelve names from its place in OKLCh (lightness, chroma and hue of the OKLab space), and a
-weight: what differs from the rim of the picture counts in full, and up to half as much again where it is vivid; what is like the
-rim counts as background, and a background without a colour of its own (black, white, gray, brown, beige) counts least. The
-middle counts more than the corners.
+Each pixel of a small copy gets one of twelve names by its position in OKLCh (lightness, chroma and hue of the OKLab space), and a
+weight: pixels that differ from the picture's border count fully, and up to 1.5 times if they are vivid; pixels similar to the
+border count as background, and a background in a neutral colour (black, white, gray, brown, beige) counts least. The
+center counts more than the corners.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
     Numbers: TypeAlias = NDArray[np.float32]
 
 COLOURS = ("black", "white", "gray", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "beige")
-"""All names that there are."""
+"""All names."""
 
 MIN_SHARE = 0.1
-"""Share of the weight from which on a colour is one of the picture's."""
+"""Minimum share of the weight for a colour to be included."""
 MAX_COLOURS = 4
 
 _SIDE_PX = 32
-"""Of the square copy that is looked at."""
+"""Side of the square copy that is analyzed."""
 _SAMPLED_PX = 256
-"""A picture with more than twice the pixels of a square of this side is sampled down to one first, which costs nothing."""
+"""A picture with more than twice the pixels of a square of this side is subsampled to it first, which is cheap."""
 _RIM_PX = 2
 _RIM_STEP = 7
-"""Every so many pixels of the rim stand for all of it."""
+"""Every n-th pixel of the border is sampled."""
 _LEVELS = 32
-"""Steps of red, green and blue that are told apart."""
+"""Quantization levels of each RGB channel."""
 
 _WIDTH = 0.8
-"""Of the bell around the middle, in half sides."""
+"""Standard deviation of the Gaussian around the center, in half sides."""
 _DIFFERENT = 25.0
-"""Distance from the rim in OKLab x 100 from which on a pixel counts in full."""
+"""Distance from the border in OKLab x 100 at which a pixel counts fully."""
 _VIVID = 20.0
-"""Chroma from which on what differs counts half as much again."""
+"""Chroma at which a pixel that differs from the border counts 1.5 times."""
 _BACKGROUND = 0.5
-"""What a pixel counts that is like the rim."""
+"""Weight of a pixel that is similar to the border."""
 _PLAIN_BACKGROUND = 0.125
-"""The same without a colour of its own."""
+"""The same for neutral colours."""
 _PLAIN = frozenset({"black", "white", "gray", "brown", "beige"})
 
 _ANY = 999.0
 
 
 class _Rule(NamedTuple):
-    """A name, and what it is given to: from the first number of a pair on, up to the second."""
+    """A name and the half-open ranges that it applies to."""
 
     name: str
     hue: tuple[float, float] = (0, 360)
@@ -99,14 +99,14 @@ _RULES = (
     _Rule("purple", hue=(345, 360), lightness=(0, 48)),
     _Rule("pink", hue=(345, 360)),
 )
-"""The first that holds gives the name. Set by hand after how people name colours, and looked at on photographs."""
+"""The first rule that matches gives the name. Set by hand after common colour naming, and checked on photographs."""
 
 
 def name_colours(picture: PilImage) -> tuple[str, ...]:
-    """Return the names of the picture's colours, heaviest first: at most `MAX_COLOURS`, each with `MIN_SHARE` or more.
+    """Return the names of the picture's colours, dominant first: at most `MAX_COLOURS`, each with at least `MIN_SHARE`.
 
     Args:
-        picture: RGB or RGBA. What is transparent has no colour; a picture that is so as a whole has none.
+        picture: RGB or RGBA. Transparent pixels have no colour; a fully transparent picture has none.
     """
     shares = measure_colours(picture)
     heaviest = sorted(shares, key=lambda name: -shares[name])[:MAX_COLOURS]
@@ -114,10 +114,10 @@ def name_colours(picture: PilImage) -> tuple[str, ...]:
 
 
 def measure_colours(picture: PilImage) -> dict[str, float]:
-    """Return the share of the weight that each of `COLOURS` has; they sum to 1, or are 0 where nothing is to be seen.
+    """Return the share of the weight for each of `COLOUR_NAMES`. The shares sum to 1, or are all 0 if nothing is visible.
 
     Args:
-        picture: As for `name_colours`.
+        picture: RGB or RGBA, as for `name_colours`.
     """
     levels_NC = _shrink(picture)
     seen_N: Numbers = np.ones(len(levels_NC), np.float32)
@@ -144,9 +144,9 @@ def _shrink(picture: PilImage) -> NDArray[np.uint8]:
 
 
 def _measure_differences(oklab_N3: Numbers, seen_N: Numbers) -> Numbers:
-    """Return how much each pixel differs from the sixth of the rim that is most like it: 0 not at all, 1 clearly.
+    """Return how much each pixel differs from the most similar sixth of the border: 0 for not at all, 1 for clearly.
 
-    A rim that is mostly transparent is no background: all that is seen stands out from it.
+    A mostly transparent border is not a background: everything visible differs from it.
     """
     rim = _RIM[seen_N[_RIM] > 0.5]
     if 2 * len(rim) < len(_RIM):
@@ -160,7 +160,7 @@ def _measure_differences(oklab_N3: Numbers, seen_N: Numbers) -> Numbers:
 
 @functools.cache
 def _tables() -> tuple[NDArray[np.uint8], Numbers]:
-    """Return the name (by its number) and the OKLab x 100 of each cell of the RGB cube; computed once, in some 20 ms."""
+    """Return the name (as index) and the OKLab x 100 of each cell of the RGB cube; computed once, in about 20 ms."""
     cells_P3 = np.indices((_LEVELS,) * 3).reshape(3, -1).T.astype(np.float64)
     oklab_P3 = _oklab((cells_P3 + 0.5) * (256 / _LEVELS) - 0.5)
     lightness_P, a_P, b_P = oklab_P3.T
@@ -175,7 +175,7 @@ def _tables() -> tuple[NDArray[np.uint8], Numbers]:
 
 
 def _oklab(rgb_P3: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return OKLab x 100 of sRGB from 0 to 255, after the definition of the space (Björn Ottosson, 2020)."""
+    """Return OKLab x 100 of sRGB from 0 to 255, by the definition of the space (Björn Ottosson, 2020)."""
     levels = rgb_P3 / 255
     linear = np.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)
     cones = (

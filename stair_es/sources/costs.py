@@ -1,4 +1,4 @@
-"""Files that take far longer, or far more memory, to read than their pixels say: refused before or while they are read. Pure."""
+"""Reject files that take far more time or memory to decode than their pixels suggest, before or while reading them. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stair_es.sources.exif import HEAD, MAX_HEADS, skip_heads
 from stair_es.sources.tiff import MAX_ENTRIES, Tiff
 
 APP1, APP2 = 0xE1, 0xE2
-"""Markers of the segments with EXIF and with the directory of further images."""
+"""Markers of the segments with EXIF and with the index of further images (MPF)."""
 _START_OF_SCAN = 0xDA
 _MARKER = re.compile(rb"\xff([\x01-\xc7\xc9-\xcf\xda-\xef\xfe])")
-"""Passed over: bytes between segments, 255 before a marker and before 0, and markers after which no length comes."""
+"""Skips bytes between segments, 255 before a marker and before 0, and markers without a length."""
 _FIRST = 0xC0
-"""Below are no markers: Pillow stops there."""
+"""Values below are not markers: Pillow stops there."""
 
 
 def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the segments of a file before its first scan: marker, where its bytes begin after the length, and where they end."""
+    """Yield the segments before the first scan of a JPEG: marker, start of the payload after the length, and end."""
     at = 2
     while (found := _MARKER.search(data, at)) and (marker := found[1][0]) >= _FIRST and marker != _START_OF_SCAN:
         begins = found.end() + 2
@@ -32,51 +32,52 @@ def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 MAX_SCANS = 64
-"""Of a JPEG, all images in it together. A progressive one has about 10. Each goes over all pixels and may be 60 bytes long."""
+"""In all images of a JPEG. A progressive JPEG has about 10. Each scan visits all pixels and may be 60 bytes long."""
 MAX_PIECES = 32_768
-"""Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte however small it is."""
+"""Strips or tiles of a TIFF, each of which costs some microseconds and half a kilobyte, however small it is."""
 MAX_TILE_PIXELS = 1 << 24
-"""Of a tile of a TIFF: libtiff makes each whole, however small the image is."""
+"""Of a tile of a TIFF: libtiff decodes whole tiles, however small the image is."""
 MAX_TIMES = 4
-"""How many times as many pixels as an image may have all tiles of a TIFF together may have: they reach over its edges."""
+"""All tiles of a TIFF may have up to this many times the pixels allowed for an image, since they extend over its edges."""
 MAX_NUMBERS = 1_000_000
-"""In the directories of a TIFF or an EXIF block. Pillow makes an object of each, some 33 bytes for one of 2."""
+"""In the directories of a TIFF or an EXIF block. Pillow makes an object of each, about 33 bytes for one of 2."""
 MAX_BLOCK_BYTES = 64_000_000
-"""That the entries of an EXIF block may name together: several may name the same bytes, and each gets a copy."""
+"""Total bytes referenced by the entries of an EXIF block: several may reference the same bytes, and each gets a copy."""
 MAX_BLOCKS = 64
-"""Of EXIF in a JPEG, 65,533 bytes each: Pillow copies those before for each."""
+"""EXIF segments of a JPEG, 65,533 bytes each: Pillow copies the previous ones for each."""
 MAX_READS = 1_000_000
-"""Calls with which a decoder takes the file in. They take large parts of it, except for headers, and except where a decoder
-is written in Python and takes one byte or pixel at a time: BMP with run lengths, PPM of other than 255 levels."""
+"""Read calls of a decoder. Decoders read large chunks, except for headers, and except decoders written in Python that read one
+byte or pixel at a time: BMP with run lengths, PPM with other than 255 levels.
+"""
 MAX_SLOW_BYTES = MAX_SLOW_PIXELS = 4_000_000
-"""Of the rest that is decoded in Python, a fifth of a microsecond to a whole one for each: plain PNM, BMP with run lengths."""
+"""Of the other formats decoded in Python, 0.2 to 1 microsecond each: plain PNM, BMP with run lengths."""
 MAX_COMMENTS = 1_000
-"""In a plain PNM: each is cut out by a copy of what follows."""
+"""In a plain PNM: removing each one copies the rest of the file."""
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-"""What begins one. In data that is compressed no byte 255 comes before another one than 0."""
+"""Start of a scan. In compressed data a byte 255 is always followed by 0."""
 _MPF = b"MPF\0"
 _PLACES = (273, 324)
-"""Tags of a TIFF: where its strips or tiles are."""
+"""TIFF tags: offsets of the strips or tiles."""
 _SIDES = (322, 323)
-"""Tags of a TIFF: width and length of its tiles."""
+"""TIFF tags: width and length of the tiles."""
 _BELOW = (0x8769, 0x8825, 0xA005)
-"""Tags that lead to further directories, which Pillow reads whole: EXIF, GPS, interoperability."""
+"""Tags that point to further directories, which Pillow reads completely: EXIF, GPS, interoperability."""
 _OS2_HEADER = struct.pack("<L", 12)
-"""Its length, the first thing in it. It has shorter sides and no compression; pixels may be where those are in others."""
+"""Length of the OS/2 header, its first field. It has shorter sides and no compression; pixels may overlap those fields."""
 _RUN_LENGTHS = (1, 2)
-"""Values of a BMP's compression."""
+"""Values of a BMP's compression field."""
 
 
 class RationedBytes(io.BytesIO):
-    """A file in memory that takes `MAX_READS` calls, which bounds the time of every decoder that is written in Python."""
+    """An in-memory file that allows `MAX_DECODER_READS` reads, which bounds the time of decoders written in Python."""
 
     _reads = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """As of any file.
+        """Read as any file does.
 
         Raises:
-            DecodeError: It was called too often.
+            DecodeError: If it is called too often.
         """
         self._reads += 1
         if self._reads > MAX_READS:
@@ -85,14 +86,14 @@ class RationedBytes(io.BytesIO):
 
 
 def check_cost(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Check that a file can be read in a time and a memory that go with its pixels.
+    """Check that the time and memory to decode a file are in proportion to its pixels.
 
     Args:
         data: The file.
-        max_pixels: That an image may have.
+        max_pixels: Maximum pixels of an image.
 
     Raises:
-        DecodeError: It can't.
+        DecodeError: If they are not.
     """
     if data.startswith(b"\xff\xd8"):
         _check_jpeg(data)
@@ -147,7 +148,7 @@ def _check_tiff(data: bytes, max_pixels: int) -> None:
 
 
 def _check_directories(tiff: Tiff, max_bytes: int) -> None:
-    """Check what Pillow makes of the first directory and of those below it, as far as they can be read."""
+    """Check what Pillow reads of the first directory and those that it points to, as far as they are readable."""
     root = [*tiff.read_entries(tiff.first)]
     below = [at for entry in root if entry.tag in _BELOW and (at := tiff.read_number(entry)) is not None]
     directories = {tiff.first: root, **{at: [*tiff.read_entries(at)] for at in below}}

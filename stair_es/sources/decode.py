@@ -1,4 +1,4 @@
-"""Bytes -> RGB pixels of the size that an encoder wants, plus the metadata and the thumbnail of a document.
+"""Decode image bytes to RGB pixels of the size an encoder expects, with metadata and thumbnail for the document.
 
 Every photo that Pillow can read becomes upright 8-bit RGB on the encoder's background: first frame of an animation, EXIF
 rotation applied, transparency composited, CMYK and 16-bit converted. Everything else is a `DecodeError` with a reason.
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 MAX_SIDE_PX = 1_000_000
 """Each row takes some bytes however short it is, and resizing takes some for each pixel of a side."""
 DOUBLE = ("WEBP", "AVIF")
-"""Formats of whose pixels half as many are taken: their decoders hold an image two or three times beside what they return."""
+"""Formats limited to half the pixels: their decoders hold an image two or three times in addition to the result."""
 _SIDEWAYS = (5, 6, 7, 8)
 _LONGEST = 100
-"""How many times as long as wide an image may be whose middle is cut out: it is resized as a whole first."""
+"""Maximum ratio of the sides of an image to be center-cropped: it is resized as a whole first."""
 MOST_SQUASHED = 1.35
-"""By how much `squash` may change the ratio of an image's sides: 4:3 becomes a square, what is longer keeps some background."""
+"""Maximum change of the aspect ratio by `squash`: 4:3 becomes a square, longer images keep some background."""
 _FILTERS: dict[Resample, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -52,47 +52,47 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what makes it upright. `ImageOps.exif_transpose` also rewrites the EXIF, and fails where it is broken."""
+"""EXIF orientation -> transpose that makes it upright. `ImageOps.exif_transpose` also rewrites EXIF and fails if it is broken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What an image may cost before it is refused."""
+    """Limits on the cost of decoding an image."""
 
     max_pixels: int = MAX_PIXELS
-    """Width times height, checked before a pixel is decoded (decompression bombs); half as many in the formats `DOUBLE`."""
+    """Width times height, checked before decoding (decompression bombs); half for `DOUBLE_MEMORY_FORMATS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """One image, ready for the encoder."""
+    """One decoded image, ready for the encoder."""
 
     pixels_HWC: Pixels
     box: tuple[int, int, int, int]
-    """Where on the square of pixels the picture is: left, upper, right, lower."""
+    """Position of the picture on the square of pixels: left, upper, right, lower."""
     width: int
-    """Of the upright original, before it was made smaller."""
+    """Of the upright original, before resizing."""
     height: int
     format: str
     taken_at: str | None
     """ISO 8601 local time from EXIF."""
     colours: tuple[str, ...]
-    """Names of what the picture shows, heaviest first; of the whole picture, whatever square the encoder wants."""
+    """Names of the colours of the whole picture, dominant first, whatever square the encoder uses."""
     thumbnail: str | None
     """A WebP data URI."""
 
 
 def decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: int = 0) -> Decoded:
-    """The upright RGB pixels of `data` on a square of `spec.size_px`, with metadata and thumbnail.
+    """Decode `data` to upright RGB pixels on a square of `spec.size_px`, with metadata and thumbnail.
 
     Args:
         data: The file's bytes.
-        spec: The pixels that the encoder wants.
-        limits: What is refused.
+        spec: The pixels that the encoder expects.
+        limits: Limits on the cost.
         thumbnail_px: Longer side of the thumbnail; 0 for none.
 
     Raises:
-        DecodeError: With the reason, for whatever can't become pixels.
+        DecodeError: If it cannot be decoded, with the reason.
     """
     if not data:
         raise DecodeError("the file is empty (0 bytes)")
@@ -164,7 +164,7 @@ def _fitted(rgb: PilImage, spec: ImageSpec) -> PilImage:
 
 
 def _on_square(small: PilImage, spec: ImageSpec, left: int, upper: int) -> Pixels:
-    """The image in the middle of a square of `spec.size_px` (`pixels_HWC`)."""
+    """Return the image centered on a square of `spec.size_px` (`pixels_HWC`)."""
     square = Image.new("RGB", (spec.size_px, spec.size_px), spec.background)
     square.paste(small, (left, upper))
     return np.asarray(square)
@@ -176,13 +176,13 @@ def _contain(rgb: PilImage, side_px: int, resample: Image.Resampling = Image.Res
 
 
 def contain_size(width: float, height: float, side_px: int, fit: Fit) -> tuple[int, int]:
-    """Return the size at which all of an image stands in a square.
+    """Compute the size at which a whole image fits into a square.
 
     Args:
         width: Of the image.
         height: Of the image.
         side_px: Of the square.
-        fit: `squash` shortens the longer side by a factor of at most `MOST_SQUASHED` first, others keep the proportions.
+        fit: `squash` first shortens the longer side by a factor of at most `MAX_SQUASH`; other values keep the aspect ratio.
     """
     longer, shorter = max(width, height), min(width, height)
     if fit == "squash":
@@ -193,7 +193,7 @@ def contain_size(width: float, height: float, side_px: int, fit: Fit) -> tuple[i
 
 
 def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
-    """The whole square, as CLIP and others prepare images: resized (by the shorter side, or distorted), the middle cut out."""
+    """Fill the square as CLIP and others do: resize by the shorter side, or without keeping the ratio, then center-crop."""
     side_px = spec.resized_px or spec.size_px
     width, height = side_px, side_px
     if spec.fit == "crop":
@@ -207,7 +207,7 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
 
 
 def _read_exif(image: PilImage, data: bytes) -> tuple[int, str | None]:
-    """Return how to turn the image, which is loaded, and when it was taken."""
+    """Return the orientation of a loaded image, and when it was taken."""
     if image.format == "TIFF":
         return 1, read_exif(data)[1]  # Pillow has turned it
     orientation, taken_at = read_exif(find_exif(image.info))

@@ -1,4 +1,4 @@
-"""Pillow's decoders: which of them are used, and that they keep to themselves what they have to say."""
+"""Pillow's decoders: which are enabled, with their warnings disabled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
 
 def _silence_decoders() -> None:
-    """Keep off stderr what Pillow and libtiff say of damaged files, by the thousand lines: a `DecodeError` says enough."""
+    """Disable the warnings of Pillow and libtiff about damaged files, thousands of lines: a `DecodeError` is enough."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
@@ -33,10 +33,10 @@ _silence_decoders()
 
 
 def open_image(data: bytes) -> PilImage:
-    """Return the image in a file of a known format; none of its pixels is decoded yet.
+    """Open an image file of a known format without decoding its pixels.
 
     Raises:
-        Exception: Whatever a decoder makes of hostile bytes.
+        Exception: If the decoder fails; hostile bytes may raise anything.
     """
     Image.MAX_IMAGE_PIXELS = None  # our own limit, checked before any pixel is decoded, takes its place
     return Image.open(RationedBytes(data), formats=FORMATS)

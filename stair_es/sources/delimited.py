@@ -66,20 +66,20 @@ class Delimited(Table):
 
 
 class _Lines:
-    """The lines below the header for `csv.reader`, which has no limit of its own for the length and the cells of a row."""
+    """The lines below the header, for `csv.reader`, which does not limit the length of a row."""
 
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
         self._first = ""
         self._chars = 0
         self.number = 1
-        """Of the line that was read last."""
+        """Number of the line that was read last."""
 
     def begin_row(self) -> bool:
-        """Go to the next line that isn't empty. Whether there is one.
+        """Go to the next non-empty line and return whether there is one.
 
         Raises:
-            SourceError: Too many are empty.
+            SourceError: If too many lines are empty.
         """
         blank = self._chars = 0
         while (line := self._text.readline(CSV_ROW_CHARS)) in ("\n", "\r\n", "\r"):
@@ -117,11 +117,11 @@ class DelimitedKind:
     description: str = "CSV and TSV (.csv, .tsv, .gz) with image paths or URLs; local or remote, globs"
 
     def claims(self, argument: str) -> bool:
-        """By suffix."""
+        """Return whether the argument has a CSV or TSV suffix."""
         return ends_with(argument, CSV)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet."""
+        """Return the source, without reading from it."""
         return Delimited(files_at(argument, CSV, options.walk), options)
 
 

@@ -1,4 +1,4 @@
-"""What the EXIF block of an image says of it: how to turn it, and when it was taken.
+"""Orientation and capture time from the EXIF block of an image.
 
 Pillow's own reader makes a number of every value of a block: blocks of 64 KiB whose entries share their values take gigabytes.
 """
@@ -15,7 +15,7 @@ from stair_es.sources.tiff import Entry, Tiff
 _EXIF_DIRECTORY, _ORIENTATION, _DATE_TIME_ORIGINAL, _DATE_TIME = 0x8769, 0x0112, 0x9003, 0x0132
 HEAD = b"Exif\0\0"
 MAX_HEADS = 64
-"""How often a block may say that it is EXIF: going over one takes 11 bytes beside it."""
+"""Maximum number of repeated EXIF headers: skipping one takes 11 more bytes."""
 _HEADS = re.compile(rb"(?:Exif\0\0){0,%d}" % MAX_HEADS)
 _LONGEST_HEX = 1 << 20
 """Characters: eight times as many as the longest block of a JPEG has."""
@@ -23,18 +23,18 @@ _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 
 
 def find_exif(info: Mapping[Any, Any]) -> bytes:
-    """Return the EXIF block of what Pillow found in a file beside its pixels; empty if there is none."""
+    """Return the EXIF block from the metadata that Pillow read; empty if there is none."""
     block = info.get("exif") or _from_hex(info.get("Raw profile type exif"))
     return skip_heads(block) if isinstance(block, bytes) else b""
 
 
 def skip_heads(block: bytes) -> bytes:
-    """Return a block from behind what says that it is EXIF, at most `MAX_HEADS` times: Pillow goes over all of them."""
+    """Return a block without its EXIF headers, at most `MAX_EXIF_HEADERS` of them: Pillow skips all of them."""
     return block[_HEADS.match(block).end() :]  # type: ignore[union-attr]  # may be empty
 
 
 def read_exif(block: bytes) -> tuple[int | None, str | None]:
-    """Return the orientation (1 to 8) and the local time (ISO 8601) in a TIFF or an EXIF block, each None if it isn't there."""
+    """Return the orientation (1 to 8) and the local time (ISO 8601) of a TIFF or an EXIF block, each None if it is missing."""
     tiff = Tiff(block, big=block[2:4] in (b"+\0", b"\0+"))
     root = _by_tag(tiff, tiff.first)
     below = _by_tag(tiff, tiff.read_number(root[_EXIF_DIRECTORY]) or -1) if _EXIF_DIRECTORY in root else {}
@@ -46,7 +46,7 @@ def read_exif(block: bytes) -> tuple[int | None, str | None]:
 
 
 def read_xmp_orientation(info: Mapping[Any, Any]) -> int | None:
-    """Return the orientation that the XMP of a file says, for images without one in EXIF."""
+    """Return the orientation from XMP, for images without one in EXIF."""
     for name in ("xmp", "XML:com.adobe.xmp"):
         text = info.get(name, b"")
         found = _XMP_ORIENTATION.search(text if isinstance(text, bytes) else str(text).encode(errors="replace"))
@@ -60,7 +60,7 @@ def _by_tag(tiff: Tiff, at: int) -> dict[int, Entry]:
 
 
 def _from_hex(text: object) -> bytes:
-    """What ImageMagick writes into a PNG: a name, a length, and the block in hexadecimal letters."""
+    """Parse what ImageMagick writes into a PNG: a name, a length, and the block in hexadecimal."""
     if not isinstance(text, str) or len(text) > _LONGEST_HEX:
         return b""
     try:

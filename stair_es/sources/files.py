@@ -1,4 +1,4 @@
-"""Files of one sort below a SOURCE argument, wherever they are: what folders of images and folders of tables share."""
+"""Files with certain suffixes below a SOURCE argument, local or remote: shared by folders of images and of tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias
 from stair_es.sources.item import Place, Unlisted
 
 LeftOut: TypeAlias = Literal["hidden", "links"]
-"""Why a file or a folder is left out: its name is hidden, or a link leads to it out of the source."""
+"""Why a file or folder is left out: its name is hidden, or it is a link out of the source."""
 
 
 @dataclass(frozen=True)
@@ -21,50 +21,50 @@ class Found:
     size: int | None = None
     version: str | None = None
     named: bool = False
-    """SOURCE names this file on this machine itself: it may be a pipe."""
+    """The SOURCE argument names this local file itself: it may be a pipe."""
 
 
 class Files(Protocol):
-    """The files below a SOURCE argument."""
+    """Lists the files below a SOURCE argument."""
 
     @property
     def uri(self) -> str:
-        """Of the argument, without credentials."""
+        """Return the URI of the argument, without credentials."""
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Suffix -> files passed over; grows while `found` runs."""
+        """Return suffix -> number of files skipped; grows while `list_files` runs."""
 
     @property
     def left_out(self) -> Mapping[LeftOut, int]:
-        """What was left out on purpose, by the reason; grows while `found` runs."""
+        """Return reason -> number of files and folders left out on purpose; grows while `list_files` runs."""
 
     def found(self) -> Iterator[Found | Unlisted]:
-        """The files, one after another.
+        """Yield the files one by one.
 
         Raises:
-            UsageError: Nothing is there.
-            SourceError: It can't be listed on.
+            UsageError: If nothing is found.
+            SourceError: If listing cannot continue.
         """
 
 
 class OfFiles:
-    """What sources of files have in common."""
+    """Base of sources that consist of files."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
 
     @property
     def uri(self) -> str:
-        """What its items have as `source`."""
+        """Return the `source` of its items."""
         return self._files.uri
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Suffix -> how many files were passed over."""
+        """Return suffix -> number of files skipped."""
         return self._files.ignored
 
     @property
     def left_out(self) -> Mapping[LeftOut, int]:
-        """Reason -> how many files and folders were left out."""
+        """Return reason -> number of files and folders left out."""
         return self._files.left_out

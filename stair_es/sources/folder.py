@@ -1,4 +1,4 @@
-"""The source kinds `folder` and `objects`: images as files of their own, on this machine or in an object store."""
+"""The source kinds `folder` and `objects`: individual image files, local or in an object store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stair_es.sources.remote_files import RemoteFiles
 
 
 class ImageFiles(OfFiles):
-    """A source whose images are files of their own."""
+    """A source whose images are individual files."""
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images; see `Source.items`."""
+        """Yield one item per file."""
         for each in self._files.found():
             yield each if isinstance(each, Unlisted) else Item(each.uri, self.uri, each.place, each.version)
 
@@ -29,14 +29,14 @@ class FolderKind:
     description: str = "files, folders and globs on this machine, file:// URIs"
 
     def claims(self, argument: str) -> bool:
-        """Whether it is a local path that doesn't look like a table, a tar or a list."""
+        """Return whether the argument is a local path that does not look like a table, a tar or a list."""
         return argument != "-" and scheme_of(argument) in ("", "file") and not names_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without listing it.
 
         Raises:
-            UsageError: Nothing is there.
+            UsageError: If the path does not exist.
         """
         files = LocalFiles(argument, IMAGE_SUFFIXES, options.walk)
         files.check()
@@ -57,11 +57,11 @@ class ObjectsKind:
     description: str = "objects, folders and globs of s3://, gs://, az://, hf:// and other fsspec URLs"
 
     def claims(self, argument: str) -> bool:
-        """Whether it is the URL of a store and doesn't look like a table, a tar or a list."""
+        """Return whether the argument is a URL of a store and does not look like a table, a tar or a list."""
         return scheme_of(argument) not in NOT_STORES and not names_container(argument)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet."""
+        """Return the source, without listing it."""
         return ImageFiles(RemoteFiles(argument, IMAGE_SUFFIXES, options.walk))
 
 

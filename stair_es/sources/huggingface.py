@@ -1,4 +1,4 @@
-"""The source kind `huggingface`: datasets of the hub, streamed, and local ones, through the `datasets` library."""
+"""The source kind `huggingface`: streamed datasets of the Hugging Face hub, and local ones, through the `datasets` library."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """What a `hf-dataset://` argument says."""
+    """A parsed `hf-dataset://` argument."""
 
     name: str
-    """Of the hub, or a local folder."""
+    """Name on the hub, or a local folder."""
     config: str | None = None
     split: str = "train"
     revision: str | None = None
 
     @property
     def local(self) -> bool:
-        """Whether it is a folder on this machine."""
+        """Return whether it is a local folder."""
         return self.name.startswith("/")
 
     @property
     def uri(self) -> str:
-        """Without the revision: an image stays the same when the data set goes on."""
+        """Return the URI without the revision: an image keeps its identity when the dataset is updated."""
         path = "/".join([self.name, *([self.config] if self.config else [])])
         return f"{_SCHEME}://{path}?split={self.split}"
 
     @classmethod
     def parse(cls, argument: str) -> Address:
-        """Of `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path.
+        """Parse `hf-dataset://NAME[/CONFIG]?split=...&revision=...`, `hf-dataset:///folder?split=...` or a local path.
 
         Raises:
-            UsageError: It isn't of that form.
+            UsageError: If the argument has another form.
         """
         if scheme_of(argument) != _SCHEME:
             return cls(name=os.path.abspath(os.path.expanduser(argument)))  # noqa: PTH100, PTH111
@@ -76,11 +76,11 @@ class Rows:
 
     @property
     def uri(self) -> str:
-        """What its items have as `source`."""
+        """Return the `source` of its items."""
         return self.address.uri
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images; see `Source.items`."""
+        """Yield one item per row."""
         rows, version = self._opened()
         base = Path(self.address.name).as_uri() if self.address.local else f"hf://datasets/{self.address.name}"
         names = rows.column_names or []
@@ -114,7 +114,7 @@ class Rows:
             raise SourceError(f"{self.uri} can't be read on: {reason_of(error)}", AGAIN) from error
 
     def _opened(self) -> tuple[Any, str | None]:
-        """The rows with images as they are stored, and the version of the whole."""
+        """Open the rows with their images undecoded; return them with the version of the dataset."""
         datasets = need("datasets", "datasets")
         address = self.address
         version: str | None
@@ -148,15 +148,15 @@ class HuggingFaceKind:
     description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local data set"
 
     def claims(self, argument: str) -> bool:
-        """By scheme."""
+        """Return whether the argument has the scheme `hf-dataset`."""
         return scheme_of(argument) == _SCHEME
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            MissingExtra: The `datasets` library isn't installed.
-            UsageError: The address is malformed, or the folder isn't there.
+            MissingExtra: If the `datasets` library is not installed.
+            UsageError: If the address is malformed or the folder does not exist.
         """
         need("datasets", "datasets")
         address = Address.parse(argument)

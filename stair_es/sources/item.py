@@ -1,4 +1,4 @@
-"""What a source yields, and what a source is: the small Protocols that the built-in sources and those of plugins share."""
+"""The interfaces of sources: protocols and values shared by built-in sources and plugins."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What reading the bytes of one image may cost, and where it may go. Picklable: it travels to the workers."""
+    """Limits on reading the bytes of one image. Picklable: it travels to the workers."""
 
     max_bytes: int = MAX_BYTES
-    """Larger objects are refused, before they are read where the store tells their size."""
+    """Larger objects are rejected, before reading where the store reports their size."""
     urls: UrlPolicy = field(default_factory=UrlPolicy)
     defer: bool = False
-    """Raise `TryLater` where a host asks to wait, instead of waiting: the caller has other images to read meanwhile."""
+    """Raise `TryLater` when a host asks to wait, instead of waiting; the caller reads other images in between."""
 
 
 @dataclass(frozen=True)
@@ -31,55 +31,59 @@ class Read:
 
     data: bytes
     version: str | None = None
-    """Of these bytes, as the store told it on reading them (an HTTP ETag); None where it says nothing."""
+    """Version of these bytes as reported when reading them (an HTTP ETag); None if the store reports none."""
 
 
 class Place(Protocol):
-    """Where the bytes of an image are, or the bytes themselves. Small and picklable: workers read, the driver lists."""
+    """Locates the bytes of an image, or holds them. Small and picklable: workers read, the driver lists."""
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The bytes. None if the store says that they still are those of version `known`.
+        """Return the bytes, or None if the store reports that version `known` is still current.
+
+        Args:
+            reading: The limits.
+            known: Version of an earlier read.
 
         Raises:
-            ReadError: Gone, unreachable, forbidden or too large, with the reason.
-            TryLater: With `reading.defer`, a host asks to wait.
+            ReadError: If the image is missing, unreachable, forbidden or too large.
+            TryLater: If a host asks to wait and `reading.defer` is set.
         """
 
     def to_json(self) -> dict[str, Json] | None:
-        """What `places.from_json` makes the same place of; None where the place is only in memory."""
+        """Return JSON from which `restore_locator` restores this locator; None if the bytes exist only in memory."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image to take in."""
+    """One image to ingest."""
 
     uri: str
-    """Its identity: stable from run to run and from machine to machine."""
+    """Its identity: the same across runs and machines."""
     source: str
-    """URI of the source that it was found in."""
+    """URI of the source that yielded it."""
     place: Place
     version: str | None = None
-    """Changes with the bytes, and is known without reading them (ETag, size and mtime). None where the store tells nothing."""
+    """Changes with the bytes and is known without reading them (ETag, size and mtime). None if the store reports nothing."""
     fields: Mapping[str, Json] = field(default_factory=dict)
-    """Further fields of its document: a caption, a licence."""
+    """Further fields of its document, such as a caption or a license."""
 
 
 @dataclass(frozen=True)
 class Unlisted:
-    """A place that should have been listed and couldn't be: what is in it is unknown, so it must not pass in silence."""
+    """A location that could not be listed. Its contents are unknown, so the failure must be reported."""
 
     uri: str
     source: str
     reason: str
 
     def as_item(self) -> Item:
-        """For the books: an item without bytes."""
+        """Convert it to an item without bytes, for run accounting."""
         return Item(self.uri, self.source, _Nowhere())
 
 
 @dataclass(frozen=True)
 class _Nowhere:
-    """The place of what couldn't be listed."""
+    """The locator of an entry that could not be listed."""
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
         raise ReadError("it was never listed")
@@ -90,64 +94,66 @@ class _Nowhere:
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
-    """What is taken of the files below a folder, beside those that it holds in plain sight."""
+    """Which files below a folder are included, in addition to visible regular files."""
 
     hidden: bool = False
-    """Files and folders with hidden names (see `paths.is_hidden`)."""
+    """Include files and folders with hidden names (see `uris.is_hidden`)."""
     follow_links: bool = False
-    """What links lead to that is outside of the folder."""
+    """Follow symbolic links that lead out of the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """What the user said about the sources of a run."""
+    """The user's options for the sources of a run."""
 
     format: str | None = None
-    """Name of a source kind (`stair-es plugins`); None to go by the argument."""
+    """Name of a source kind (`stair-es plugins`); None to infer it from the argument."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Document field -> column of the table; `{"*": "*"}` for all columns by their own names; empty for the caption alone.
+    """Document field -> column of the table; `{"*": "*"}` for all columns under their own names; empty for the caption only.
 
-    A field `price:float` or `year:int` is called `price`, `year`, and holds numbers: columns of CSV are texts otherwise."""
+    A type suffix converts values to numbers: `price:float` and `year:int` fill the fields `price` and `year`. Columns of CSV
+    are text otherwise.
+    """
     image_column: str | None = None
-    """The column with the image's bytes, path or URL; None to find it by name and content."""
+    """Column with the image's bytes, path or URL; None to detect it by name and content."""
     walk: Walk = field(default_factory=Walk)
     reading: Reading = field(default_factory=Reading)
 
 
 class Source(Protocol):
-    """A place with images."""
+    """A location that contains images."""
 
     @property
     def uri(self) -> str:
-        """What its items have as `source`. Carries no credentials."""
+        """Return the `source` of its items, without credentials."""
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Suffix -> how many files were passed over as no images; grows while `items` runs."""
+        """Return suffix -> number of files skipped because they are not images; grows while `list_items` runs."""
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images, one after another: nothing is held that grows with their number.
+        """Yield the images one by one, in memory that does not grow with their number.
 
         Raises:
-            UsageError: The source doesn't exist or isn't what it was said to be.
-            SourceError: It can't be read on.
+            UsageError: If the source does not exist or has another format.
+            SourceError: If listing cannot continue.
         """
 
 
 class SourceKind(Protocol):
-    """What an entry point of the group `stair_es.sources` names: opens the sources that it claims."""
+    """Target of an entry point in the group `stair_es.sources`: opens the sources that it recognizes."""
 
     name: str
     description: str
     """One line for `stair-es plugins`."""
 
     def claims(self, argument: str) -> bool:
-        """Whether it would take this SOURCE argument, judged by the text alone."""
+        """Return whether this kind accepts a SOURCE argument, judged by its text only."""
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            UsageError: The argument can't be one of this kind.
-            MissingExtra: A library that it needs isn't installed.
+            UsageError: If the argument is not valid for this kind.
+            MissingExtra: If a required library is not installed.
         """

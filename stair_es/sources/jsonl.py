@@ -1,4 +1,4 @@
-"""The source kind `jsonl`: one JSON object a line, an image and its fields in each."""
+"""The source kind `jsonl`: one JSON object per line, each with an image and its fields."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class JsonLines(Table):
         self._expected = Expected(self._named)
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images; see `Table.items`. A column may be in a few rows of a few files, but not in none."""
+        """Yield one item per row. Each named column must occur in some row, not in every row or file."""
         for each in super().items():
             yield each
             self._expected.check(self.uri)
@@ -64,11 +64,11 @@ class JsonLinesKind:
     description: str = "JSON Lines (.jsonl, .ndjson, .gz) with image paths, URLs or base64 bytes; local or remote, globs"
 
     def claims(self, argument: str) -> bool:
-        """By suffix."""
+        """Return whether the argument has a JSON Lines suffix."""
         return ends_with(argument, JSONL)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet."""
+        """Return the source, without reading from it."""
         return JsonLines(files_at(argument, JSONL, options.walk), options)
 
 

@@ -1,4 +1,4 @@
-"""Images of every mode as 8-bit RGB or RGBA, strip by strip: beside an image and what becomes of it nothing large is held."""
+"""Convert images of any mode to 8-bit RGB or RGBA, strip by strip, so that nothing large is held besides input and output."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
 
 _STRIP_PX = 1 << 20
-"""Pixels that are converted at a time."""
+"""Pixels converted per strip."""
 
 
 def replace_image(old: PilImage, new: PilImage) -> PilImage:
-    """Return the new image; the pixels of the old one are freed."""
+    """Return the new image and free the pixels of the old one."""
     if new is not old:
         old.close()
     return new
 
 
 def _strips(image: PilImage, factor: int = 1) -> Iterator[tuple[int, PilImage]]:
-    """Yield the image in strips, each with its upper edge; their heights, but for the last one's, are multiples of `factor`."""
+    """Yield strips of the image, each with its upper edge; heights except the last one's are multiples of `factor`."""
     rows = max(1, _STRIP_PX // image.width // factor) * factor
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def to_layer(image: PilImage, factor: int) -> PilImage:
-    """Return 8-bit RGB, or RGBA where there is transparency; another image than the given one is closed.
+    """Convert to 8-bit RGB, or RGBA if there is transparency. The given image is closed unless it is returned.
 
-    `factor`: by how much a transparent image may shrink on the way, so that a large one isn't copied at its full size.
+    Args:
+        image: Of any mode.
+        factor: By which a transparent image may shrink, so that a large one is not copied at full size.
     """
     if image.mode.startswith("I") or image.mode == "F":
         image = replace_image(image, _eight_bit(image))
@@ -49,7 +51,7 @@ def to_layer(image: PilImage, factor: int) -> PilImage:
 
 
 def flatten(layer: PilImage, background: tuple[int, int, int]) -> PilImage:
-    """Return the layer as RGB, on the background where it is transparent."""
+    """Return the layer as RGB, composited on the background."""
     if layer.mode == "RGB":
         return layer
     flat = Image.new("RGB", layer.size)
@@ -61,7 +63,7 @@ def flatten(layer: PilImage, background: tuple[int, int, int]) -> PilImage:
 
 
 def _eight_bit(image: PilImage) -> PilImage:
-    """16-bit, 32-bit and float grey: Pillow's own conversion would clip them to white."""
+    """Convert 16-bit, 32-bit and float grayscale: Pillow's own conversion would clip them to white."""
     low, scale = 0.0, 1.0
     if image.mode == "F":
         ranges = [(values.min(), values.max()) for values in map(_numbers, (strip for _, strip in _strips(image)))]
@@ -77,5 +79,5 @@ def _eight_bit(image: PilImage) -> PilImage:
 
 
 def _numbers(strip: PilImage) -> NDArray[np.float64]:
-    """As numbers of which each difference is one, too; what is none, or infinite, is 0."""
+    """Return the values as floats whose differences are finite; NaN and infinity become 0."""
     return np.nan_to_num(np.asarray(strip).astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

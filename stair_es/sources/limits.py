@@ -1,53 +1,53 @@
-"""How much one entry of a source may cost: an image, a line, a row, a sample. docs/sources.md#limits says the same in words."""
+"""Limits on one entry of a source: an image, a line, a row, a sample. Documented in docs/sources.md#limits."""
 
 from __future__ import annotations
 
 from stair_es.errors import ReadError
 
 FIELDS_BYTES = 1 << 20
-"""Fields of one document, as `values.weigh` counts them."""
+"""Fields of one document, as counted by `fields.estimate_json_bytes`."""
 LINE_BYTES = 64 << 20
-"""A line of JSON, with the image that is in it."""
+"""A line of JSON, including an image in it."""
 LINE_MARKS = 1 << 18
-"""Characters of a JSON line that begin or divide values: each may become an object of 64 bytes and more."""
+"""Characters of a JSON line that start or separate values; each may become an object of 64 bytes or more."""
 LIST_LINE_BYTES = 1 << 16
 """A line of a list of paths and URLs."""
 REFERENCE_CHARS = 1 << 16
 """A path or a URL in a table."""
 CSV_ROW_CHARS = 1 << 20
-"""A row of CSV, its quoted line ends included; one of its cells may have 128 Ki, the limit of Python's module `csv`."""
+"""A row of CSV, including quoted line ends; a single cell may have 128 Ki, the limit of Python's module `csv`."""
 BLANK_BYTES = 4 << 20
-"""Empty lines and comments in a row: a file that goes on like that is not read on."""
+"""Consecutive empty lines and comments; beyond this the rest of the file is not read."""
 ENDLESS_BYTES = 1 << 30
-"""What is skipped of a line that is too long: a file that goes on without a line end is not read on."""
+"""Bytes skipped of a line that is too long; without a line end by then, the rest of the file is not read."""
 TEXT_BYTES = 1 << 20
 """A text member of a tar."""
 SAMPLE_TEXT_BYTES = 4 << 20
-"""All texts of a sample, each with `MEMBER_COST` bytes on top."""
+"""All texts of a sample, plus `MEMBER_COST` bytes for each."""
 MEMBER_COST = 512
 SAMPLE_IMAGES, SAMPLE_BYTES = 1000, 64 << 20
-"""Images of a sample, and bytes of them in a compressed tar, that wait for the sample's texts; then they are taken without."""
+"""Images of a sample, and their bytes in a compressed tar, that wait for the sample's texts; beyond that, they go without."""
 TAR_HEADER_BYTES = 1 << 18
-"""All headers of one member of a tar: long names, pax records, maps of sparse files."""
+"""All headers of one tar member: long names, pax records, maps of sparse files."""
 TAR_GLOBAL_RECORDS = 100
-"""Pax records that hold for all members of a tar."""
+"""Pax records that apply to all members of a tar."""
 TAR_PADDING_BYTES = 1 << 20
-"""What is read behind the end mark of a tar, to see whether more follows. GNU tar fills up to 10 KiB."""
+"""Bytes read after the end mark of a tar to detect further data. GNU tar pads up to 10 KiB."""
 PARQUET_BATCH_ROWS, PARQUET_BATCH_BYTES = 1000, 64 << 20
-"""What is unpacked of a Parquet table at a time, at least one row. Values count as much as their column's dictionary."""
+"""Rows and bytes of a Parquet table unpacked per batch, at least one row. A value counts as much as its column's dictionary."""
 DICTIONARY_BYTES = 128 << 20
 """A dictionary of a Parquet column, unpacked."""
 CELL_BYTES = 64 << 20
-"""Cells with images that are kept for other threads."""
+"""Cells with images that are cached for other threads."""
 PREPARED_BYTES = 64 << 20
-"""Bytes of a batch's images that are read before they are decoded; at least one image."""
+"""Image bytes of a batch that are read before decoding; at least one image."""
 
 
 def within(size: int, max_bytes: int) -> None:
-    """Nothing, if `size` may be read.
+    """Check that `size` may be read.
 
     Raises:
-        ReadError: It is more than `max_bytes`.
+        ReadError: If it exceeds `max_bytes`.
     """
     if size > max_bytes:
         raise ReadError(f"{size} bytes exceed the limit of {max_bytes}")

@@ -1,4 +1,4 @@
-"""Lines of a file, numbered, none longer than what may be held in memory."""
+"""Numbered lines of a file, none longer than a limit."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _REMEDY = "Look into the file: is it what its name says?"
 
 
 def numbered(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
-    """(number, line without its end) of the lines that aren't empty; None instead of one that is longer than `longest` bytes.
+    """Yield (number, line without its end) of the non-empty lines; None instead of a line longer than `longest` bytes.
 
     Args:
-        file: Read from where it is.
-        longest: Of a line, in bytes, its end not counted.
-        comment: What lines begin with that are passed over as empty ones are.
+        file: Read from its current position.
+        longest: Maximum bytes of a line, without its end.
+        comment: Prefix of lines to skip like empty ones.
 
     Raises:
-        SourceError: There are `BLANK_BYTES` of empty lines and comments in a row, or `ENDLESS_BYTES` without a line end.
+        SourceError: If `MAX_BLANK_BYTES` of empty lines and comments follow each other, or a line has no end within
+            `MAX_SKIPPED_BYTES`.
     """
     number = blank_bytes = 0
     while line := file.readline(longest + 2):
@@ -47,10 +48,10 @@ def numbered(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iter
 
 
 def check_blank(bytes_: int, number: int) -> None:
-    """Nothing, if so many bytes without a value before the end of line `number` may be passed over.
+    """Check the number of bytes without a value before the end of line `number`.
 
     Raises:
-        SourceError: They are too many.
+        SourceError: If they are too many.
     """
     if bytes_ > BLANK_BYTES:
         raise SourceError(
@@ -59,10 +60,10 @@ def check_blank(bytes_: int, number: int) -> None:
 
 
 def skip_line(file: BinaryIO | TextIO, number: int) -> None:
-    """Go to the line after line `number`, whose beginning is read already.
+    """Skip the rest of line `number`, whose beginning has been read.
 
     Raises:
-        SourceError: It has no end within `ENDLESS_BYTES`.
+        SourceError: If it has no end within `MAX_SKIPPED_BYTES`.
     """
     for _ in range(ENDLESS_BYTES >> 20):
         line = file.readline(1 << 20)
@@ -72,7 +73,7 @@ def skip_line(file: BinaryIO | TextIO, number: int) -> None:
 
 
 def _skip_blank(file: BinaryIO) -> tuple[int, int]:
-    """How many empty lines were passed over, and how many bytes they had: all of them at once that the file has in its buffer."""
+    """Skip all empty lines in the file's buffer at once; return their number and bytes."""
     if not isinstance(file, (io.BufferedReader, gzip.GzipFile)):
         return 0, 0
     ahead = file.peek(1)

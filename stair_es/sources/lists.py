@@ -19,7 +19,7 @@ from stair_es.sources.web.text import with_login
 
 
 class Lines(Table):
-    """URLs and paths, one a line; empty lines and those that begin with `#` are passed over."""
+    """URLs and paths, one per line; empty lines and lines that start with `#` are skipped."""
 
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         with opened(table) as file:
@@ -43,18 +43,18 @@ class Lines(Table):
 
 @dataclass(frozen=True)
 class OneUrl:
-    """An image behind a URL."""
+    """An image at a URL."""
 
     url: str = field(repr=False)
     ignored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def uri(self) -> str:
-        """The URL without credentials and signature."""
+        """Return the URL without credentials and signature."""
         return clean(self.url)
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """It."""
+        """Yield the one item."""
         yield Item(self.uri, self.uri, UrlAt(self.url))
 
 
@@ -66,14 +66,14 @@ class UrlsKind:
     description: str = "lists of URLs and paths (.txt, one a line), and single http(s):// images"
 
     def claims(self, argument: str) -> bool:
-        """A `.txt`, or a web address that doesn't look like a table or a tar."""
+        """Return whether the argument is a `.txt`, or a web URL that does not look like a table or a tar."""
         return ends_with(argument, LIST) or (scheme_of(argument) in ("http", "https") and not names_container(argument))
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            UsageError: A local list isn't there, or the URL of an image holds a login.
+            UsageError: If a local list does not exist, or the URL of an image contains credentials.
         """
         if scheme_of(argument) in ("http", "https") and not ends_with(argument, LIST):
             if reason := with_login(argument):
@@ -93,14 +93,14 @@ class StdinKind:
     description: str = "- : URLs and paths on standard input, one a line (or --format jsonl, csv)"
 
     def claims(self, argument: str) -> bool:
-        """`-` alone."""
+        """Return whether the argument is `-`."""
         return argument == "-"
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            UsageError: It isn't `-`.
+            UsageError: If the argument is not `-`.
         """
         if argument != "-":
             raise UsageError(f"standard input is -, not {argument!r}", "Write - as SOURCE, or leave --format out.")

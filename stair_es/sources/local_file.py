@@ -1,4 +1,4 @@
-"""A local file, and bytes that are already in memory, as the source of an image."""
+"""Locators of local files and of bytes in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileAt:
-    """A file on this machine."""
+    """A local file."""
 
     uri: str
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The file's bytes; see `Place.read`."""
+        """Return the file's bytes, or None if its version is still `known`."""
         try:
             with open_regular(self.uri) as file:
                 status = os.fstat(file.fileno())
@@ -37,21 +37,21 @@ class FileAt:
         return Read(data, version)
 
     def to_json(self) -> dict[str, Json] | None:
-        """For `from_json`."""
+        """Return JSON for `restore_locator`."""
         return {"kind": "file", "uri": self.uri}
 
 
 @dataclass(frozen=True)
 class Inline:
-    """Bytes that are in memory already, because their source can't be asked for them again."""
+    """Bytes already in memory, because their source cannot be read again."""
 
     data: bytes = field(repr=False)
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The bytes; see `Place.read`."""
+        """Return the bytes."""
         within(len(self.data), reading.max_bytes)
         return Read(self.data)
 
     def to_json(self) -> dict[str, Json] | None:
-        """None: only in memory."""
+        """Return None: the bytes exist only in memory."""
         return None

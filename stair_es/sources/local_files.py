@@ -1,4 +1,4 @@
-"""Local files, folders and globs, listed as a stream: one folder is open at a time, and its names are taken in handfuls."""
+"""List local files, folders and globs as a stream: one folder is open at a time, its names are read in batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from stair_es.sources.paths import child_uri, file_version, has_suffix, is_hidde
 from stair_es.sources.patterns import MAGIC, Pattern, States, split_glob
 
 HANDFUL = 10_000
-"""Names of a folder that are sorted at a time: order by name where folders are of common size, flat memory where they aren't."""
+"""Names of a folder sorted at a time: ordered by name in folders of usual size, bounded memory in larger ones."""
 _REMEDY = "SOURCE is a file, a folder or a glob on this machine, or a URL (docs/sources.md has them all)."
 
 
 class LocalFiles:
-    """The files of a path: itself, all below it, or what a glob matches.
+    """Lists the files of a path: the file itself, all files below a folder, or the matches of a glob.
 
-    Hidden names and links that lead out of the folder are left out, unless `walk` says otherwise. Links to folders are followed
-    after the real folders, each real folder once: loops end, and a new link never gives an old file a new URI. A file that is
-    named by itself is taken whatever its suffix.
+    Hidden names and links that lead out of the folder are left out, unless `walk` includes them. Links to folders are followed
+    after the real folders, each real folder once: loops end, and a new link never gives an old file a new URI. A file that
+    the argument names itself is included whatever its suffix.
     """
 
     def __init__(self, argument: str, suffixes: frozenset[str], walk: Walk | None = None) -> None:
@@ -44,16 +44,16 @@ class LocalFiles:
         self.uri = Path(self._folder).as_uri() + "".join("/" + quote(part, safe="*?[]!") for part in parts)
 
     def check(self) -> None:
-        """Nothing, if the file, or the folder that a glob is to be matched in, is there.
+        """Check that the file, or the folder of a glob, exists.
 
         Raises:
-            UsageError: It isn't.
+            UsageError: If it does not exist.
         """
         if not self._argument or not os.path.lexists(self._folder):
             raise UsageError(f"no such file or folder: {self._argument!r}", _REMEDY)
 
     def found(self) -> Iterator[Found | Unlisted]:
-        """The files and the folders that can't be listed; see `Files.found`."""
+        """Yield the files, and the folders that cannot be listed."""
         self.check()
         if self._pattern is None:
             if not os.path.isdir(self._path):  # noqa: PTH112  Path.is_dir raises for what may not be looked at
@@ -69,7 +69,10 @@ class LocalFiles:
             raise UsageError(f"nothing matches {self._argument!r}", "Quote the pattern, and use ** to go into folders.")
 
     def _below(self, states: States | None) -> Iterator[Found | Unlisted]:
-        """`states`: of the pattern in a folder; None once all below is taken."""
+        """Yield the files below the folder.
+
+        `states`: of the pattern in a folder; None if everything below matches.
+        """
         entered, unreadable = set[tuple[int, int, States | None]](), set[str]()
         folders: list[tuple[str, States | None]] = [(self._folder, states)]
         links: list[tuple[str, States | None]] = []
@@ -113,7 +116,7 @@ class LocalFiles:
                         yield _found(child_uri(folder_uri, entry.name), entry)
 
     def _find_reason(self, entry: os.DirEntry[str], *, whole: bool) -> LeftOut | None:
-        """Why a file or folder is left out, if it is; `whole`: no part of a pattern names it."""
+        """Return why a file or folder is left out, or None; `whole`: no part of a pattern names it."""
         if whole and not self._walk.hidden and is_hidden(entry.name):
             return "hidden"
         if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
@@ -132,7 +135,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _found(uri: str, file: str | os.DirEntry[str]) -> Found:
-    """With size and version; a file that can't be looked at is taken all the same, and says why when it is read."""
+    """Return the file with size and version. A file without status is included too; reading it reports the reason."""
     try:
         status = file.stat() if isinstance(file, os.DirEntry) else os.stat(file)  # noqa: PTH116
     except OSError:

@@ -1,4 +1,4 @@
-"""An object of a store that fsspec reaches, and a part of one."""
+"""Locators of an object in a store that fsspec supports, and of a byte range of one."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class ObjectAt:
     """An object by its URL."""
 
     uri: str
-    """Without password or signature."""
+    """Without password and signature."""
     size: int | None = None
-    """From the listing; None to ask for it first."""
+    """From the listing; None to request it first."""
     secret_url: str | None = field(default=None, repr=False)
-    """The URL with its credentials, if it has any: for workers, never written down."""
+    """The URL with credentials, if it has any: for workers, never written to a file."""
 
     @classmethod
     def of(cls, url: str, size: int | None = None) -> ObjectAt:
-        """With the secrets of `url` kept apart."""
+        """Create it from a URL, with the URL's credentials kept apart."""
         uri = clean(url)
         return cls(uri, size, url if url != uri else None)
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The object's bytes; see `Place.read`."""
+        """Return the object's bytes, or None if its version is still `known`."""
         with plainly():
             fs, path = file_system(self.secret_url or self.uri)
             size, version = self.size, None
@@ -51,24 +51,24 @@ class ObjectAt:
         return Read(data, version)
 
     def to_json(self) -> dict[str, Json] | None:
-        """For `places.from_json`."""
+        """Return JSON for `restore_locator`."""
         return {"kind": "object", "uri": self.uri, "size": self.size}
 
 
 @dataclass(frozen=True)
 class MemberOf:
-    """Some bytes within a file or an object: a member of an uncompressed tar."""
+    """A byte range of a file or an object: a member of an uncompressed tar."""
 
     uri: str
-    """Of the whole, without password or signature."""
+    """URI of the tar, without password and signature."""
     offset: int
     size: int
     version: str | None = None
-    """Of the whole, when it was listed: bytes of another version would be those of another image."""
+    """Version of the tar when it was listed: with another version the range would be a different image."""
     secret_url: str | None = field(default=None, repr=False)
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The member's bytes; see `Place.read`."""
+        """Return the member's bytes."""
         within(self.size, reading.max_bytes)
         with plainly():
             data = self._local() if self.uri.startswith("file://") else self._remote()
@@ -79,7 +79,7 @@ class MemberOf:
         return Read(data)
 
     def to_json(self) -> dict[str, Json] | None:
-        """For `places.from_json`."""
+        """Return JSON for `restore_locator`."""
         return {"kind": "member", "uri": self.uri, "offset": self.offset, "size": self.size, "version": self.version}
 
     def _local(self) -> bytes:

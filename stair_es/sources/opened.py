@@ -1,4 +1,4 @@
-"""Opening whole files of tables, lists and tars, wherever they are."""
+"""Open files of tables, lists and tars: local, remote, or standard input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 
 
 class StdinFiles:
-    """Standard input as the one file of a source."""
+    """Standard input as the only file of a source."""
 
     uri = STDIN
 
@@ -32,31 +32,35 @@ class StdinFiles:
         self.left_out: dict[LeftOut, int] = {}
 
     def found(self) -> Iterator[Found | Unlisted]:
-        """It."""
+        """Yield standard input."""
         yield Found(STDIN, FileAt(STDIN))
 
 
 def not_stdin(argument: str, what: str) -> None:
-    """Nothing, unless a source of a kind that is read here and there, not from its start to its end, is to come from a pipe.
+    """Raise UsageError if a source that needs random access is read from standard input.
+
+    Args:
+        argument: The SOURCE argument.
+        what: The kind of source, for the message.
 
     Raises:
-        UsageError: It is.
+        UsageError: If the argument is `-`.
     """
     if argument == "-":
         raise UsageError(f"{what} can't be read from standard input", "Write it into a file, and name that as SOURCE.")
 
 
 def files_at(argument: str, suffixes: frozenset[str], walk: Walk | None = None, *, check: bool = True) -> Files:
-    """The files of a SOURCE argument: here, remote, or standard input for `-`.
+    """Return the lister for a SOURCE argument: local, remote, or standard input for `-`.
 
     Args:
         argument: What the user wrote.
-        suffixes: Of the files that are wanted.
-        walk: What else of a folder is wanted.
-        check: Whether a local path must be there: better said now than after hours with the sources before it.
+        suffixes: Suffixes of the files to list.
+        walk: What else of a folder to include.
+        check: Whether a local path must exist: better reported now than after hours of other sources.
 
     Raises:
-        UsageError: It isn't there.
+        UsageError: If a local path does not exist.
     """
     if argument == "-":
         return StdinFiles()
@@ -70,10 +74,10 @@ def files_at(argument: str, suffixes: frozenset[str], walk: Walk | None = None, 
 
 @contextmanager
 def opened(found: Found) -> Iterator[BinaryIO]:
-    """The bytes of the file as a stream that can seek (standard input can't), unpacked if its name ends with `.gz`.
+    """Open the file as a seekable stream (standard input is not seekable), decompressed if its name ends with `.gz`.
 
     Raises:
-        SourceError: It can't be opened, or reading it fails.
+        SourceError: If it cannot be opened or read.
     """
     try:
         with raw(found) as file:
@@ -94,7 +98,7 @@ def opened(found: Found) -> Iterator[BinaryIO]:
 
 @contextmanager
 def raw(found: Found) -> Iterator[BinaryIO]:
-    """As `opened`, packed as it is."""
+    """Open the file like `open_unpacked`, without decompressing it."""
     if found.uri == STDIN:
         yield sys.stdin.buffer
     elif isinstance(found.place, ObjectAt):
@@ -111,7 +115,7 @@ def raw(found: Found) -> Iterator[BinaryIO]:
 
 
 def _open_listed(uri: str) -> BinaryIO:
-    """Open a file that was found in a folder: there nobody waits for the writer of a named pipe."""
+    """Open a file found in a folder, without waiting for the writer of a named pipe."""
     try:
         return open_regular(uri)
     except ReadError as error:

@@ -1,4 +1,4 @@
-"""The source kind `parquet`: Parquet tables with image bytes, paths or URLs in a column."""
+"""The source kind `parquet`: Parquet tables with a column of image bytes, paths or URLs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stair_es.sources.values import chosen, explain
 
 
 class Parquet(Table):
-    """Rows of Parquet. Columns that aren't asked for, and image bytes, aren't read while listing."""
+    """Rows of Parquet. Unrequested columns and image bytes are not read while listing."""
 
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
         parquet = need("pyarrow.parquet", "tables")
@@ -84,7 +84,7 @@ class Parquet(Table):
 
 
 def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
-    """`named`, else by name, else the one column that holds bytes."""
+    """Return `named`, else a column chosen by name, else the only column that holds bytes."""
     by_name = image_column(schema.names, named)
     if by_name is not None:
         return by_name
@@ -93,7 +93,7 @@ def _image_column(schema: Any, named: str | None) -> str | None:  # noqa: ANN401
 
 
 def _holds_bytes(kind: Any) -> bool:  # noqa: ANN401
-    """Whether cells are bytes, or the `{"bytes", "path"}` of Hugging Face."""
+    """Return whether cells are bytes, or the struct `{"bytes", "path"}` of Hugging Face."""
     types = need("pyarrow", "tables").types
     if types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type))
@@ -108,15 +108,15 @@ class ParquetKind:
     description: str = "Parquet (.parquet) with image bytes, paths or URLs in a column; local or remote, globs"
 
     def claims(self, argument: str) -> bool:
-        """By suffix."""
+        """Return whether the argument has a Parquet suffix."""
         return ends_with(argument, PARQUET)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            MissingExtra: pyarrow isn't installed.
-            UsageError: It is standard input, or not there.
+            MissingExtra: If pyarrow is not installed.
+            UsageError: If the argument is standard input, or a path that does not exist.
         """
         not_stdin(argument, "Parquet")
         need("pyarrow", "tables")

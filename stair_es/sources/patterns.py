@@ -1,4 +1,4 @@
-"""Globs that are matched name by name on the way down, so that a walk enters only folders in which something can match."""
+"""Globs matched name by name on the way down, so that a walk enters only folders that can contain a match."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stair_es.sources.paths import is_hidden
 MAGIC = re.compile(r"[*?\[]")
 
 States: TypeAlias = frozenset[int]
-"""How many parts of a pattern may have been used up: several at once, as `**` takes any number of folders."""
+"""How many parts of a pattern may have been matched: several at once, as `**` matches any number of folders."""
 
 
 class Pattern:
     """A glob below a folder: `*`, `?`, `[...]` within a name, `**` for any folders.
 
-    Hidden names match only what begins with their first letter, as in a shell, unless `hidden`.
+    As in a shell, hidden names match only patterns that start with the same character, unless `hidden` is set.
     """
 
     def __init__(self, parts: Sequence[str], *, hidden: bool = False) -> None:
@@ -28,15 +28,15 @@ class Pattern:
 
     @property
     def start(self) -> States:
-        """The states of the folder that the pattern is relative to."""
+        """Return the states of the folder that the pattern is relative to."""
         return self._closed({0})
 
     def matched(self, states: States) -> bool:
-        """Whether the whole pattern is used up."""
+        """Return whether the whole pattern is matched."""
         return len(self._parts) in states
 
     def step(self, states: States, name: str) -> States:
-        """The states after going into, or to, `name`; none if nothing can match there."""
+        """Return the states after entering `name`; empty if nothing can match there."""
         after = set[int]()
         for i in states:
             if i == len(self._parts):
@@ -49,7 +49,7 @@ class Pattern:
         return self._closed(after)
 
     def _closed(self, states: set[int]) -> States:
-        """With what follows a `**`, which may stand for no folder at all."""
+        """Add the states after a `**`, which may match no folder at all."""
         for i, part in enumerate(self._parts):
             if i in states and part == "**":
                 states.add(i + 1)
@@ -57,7 +57,7 @@ class Pattern:
 
 
 def split_glob(pattern: str) -> tuple[str, list[str]]:
-    """The folder before the first part with a wildcard, and the parts from there on."""
+    """Return the folder before the first part with a wildcard, and the remaining parts."""
     parts = pattern.split("/")
     first = next((i for i, part in enumerate(parts) if MAGIC.search(part)), len(parts))
     return "/".join(parts[:first]) or "/", parts[first:]

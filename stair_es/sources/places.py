@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def from_json(value: Mapping[str, Json]) -> Place:
-    """The place that `to_json` of another run wrote down.
+    """Return the locator that `to_json` of another run wrote.
 
     Raises:
-        UsageError: It isn't one.
+        UsageError: If it is not a locator.
     """
     match value:
         case {"kind": "file", "uri": str(uri)}:

@@ -1,4 +1,4 @@
-"""What a list or a table says about where an image is: a path, a URL, or the bytes themselves."""
+"""Resolve an entry of a list or table to a locator: a path, a URL, or the bytes themselves."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.text import with_login
 
 STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory"})
-"""Schemes that a table may name. Not all that fsspec knows: a table from elsewhere must not make us log in to servers."""
+"""Schemes allowed in tables. Not all that fsspec supports: an untrusted table must not make us log in to servers."""
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Referred:
-    """An image that a row names. `uri` is None for bytes: they are known by their row."""
+    """An image named by a row. `uri` is None for bytes: they are identified by their row."""
 
     uri: str | None
     place: Place
@@ -34,11 +34,11 @@ class Referred:
 
 
 def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of any table
-    """Where the image of a cell is, or why that can't be said.
+    """Resolve a cell to an image, or return why that is not possible.
 
     Args:
         value: The cell: a path relative to `base`, an absolute one, a URL, a `data:` URI, bytes, or `{"bytes", "path"}`.
-        base: URL of the folder of the table, without a slash at its end.
+        base: URL of the table's folder, without a trailing slash.
     """
     if isinstance(value, Mapping):
         inner = value.get("bytes") or value.get("path")

@@ -1,4 +1,4 @@
-"""Which source kind opens a SOURCE argument: the kinds come through the plugin door, the built-in ones too."""
+"""Choose the source kind for a SOURCE argument. Built-in kinds are entry points, as those of plugins are."""
 
 from __future__ import annotations
 
@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 
 def open_source(argument: str, options: SourceOptions | None = None, say: Callable[[str], None] | None = None) -> Source:
-    """The source that a SOURCE argument stands for: of the kind `options.format`, else of the first kind that claims it.
+    """Open the source that a SOURCE argument names, by the kind `options.format` or the first kind that accepts it.
 
-    Plugins are asked before the built-in kinds, so that one can take over a scheme. `say` hears of plugins that fail: they
-    stop nothing else.
+    Plugins are asked before the built-in kinds, so a plugin can take over a scheme. A plugin that fails does not affect the
+    others.
+
+    Args:
+        argument: What the user wrote.
+        options: How to read the source.
+        say: Receives a message for each plugin that fails.
 
     Raises:
-        UsageError: No kind has that name, or none claims the argument.
-        PluginError: The kind that was asked for by name can't be loaded.
-        MissingExtra: A library that its kind needs isn't installed.
+        UsageError: If no kind has that name, or none accepts the argument.
+        PluginError: If the requested kind cannot be loaded.
+        MissingExtra: If a library that the kind requires is not installed.
     """
     options = options or SourceOptions()
     if options.format is not None:

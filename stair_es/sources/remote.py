@@ -1,4 +1,4 @@
-"""Object stores and other remote file systems through fsspec: opening one by URL, names, versions, errors in plain words."""
+"""Object stores and other remote file systems through fsspec: opening, names, versions, error messages."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _EXTRAS = {
     "hf": "hf",
 }
 _SERVERS = ("ftp", "sftp", "ssh", "smb", "hdfs", "webhdfs", "webdav")
-"""Their file systems leave the host out of the names."""
+"""Their file systems omit the host from names."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>()]+")
-"""In errors of libraries: some name the whole URL, with its login and signature, or the signed one that it redirected to."""
+"""URLs in error messages of libraries: some include the whole URL with login and signature, or a signed redirect."""
 _PASSWORD = re.compile(r"^([^:@/]*):[^@/]*@")
 _VERSIONS = ("ETag", "etag", "e_tag", "md5", "md5Hash", "generation", "blob_id", "checksum")
 _TIMES = ("LastModified", "last_modified", "mtime", "modified", "updated", "created")
 
 
 def clean(url: str) -> str:
-    """The URL without the password, or, of the web, without user and signature: fit for documents and messages."""
+    """Return the URL for documents and messages: without the password, or for web URLs without user and signature."""
     scheme = scheme_of(url)
     if scheme in ("http", "https"):
         return public_uri(url)
@@ -40,11 +40,11 @@ def clean(url: str) -> str:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and what it calls the object. Cached by fsspec for each process.
+    """Return the fsspec file system of a URL and its path there. fsspec caches file systems per process.
 
     Raises:
-        MissingExtra: The library for the scheme isn't installed.
-        UsageError: No library knows the scheme.
+        MissingExtra: If the library for the scheme is not installed.
+        UsageError: If no library supports the scheme.
     """
     scheme = scheme_of(url)
     fsspec = need("fsspec", _EXTRAS.get(scheme, "s3"))
@@ -60,12 +60,12 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def names_nothing(url: str) -> bool:
-    """Whether it is the URL of a store without a bucket or container."""
+    """Return whether it is a store URL without a bucket or container."""
     return scheme_of(url) in _EXTRAS and not url.partition("://")[2].strip("/")
 
 
 def url_in(base: str, path: str) -> str:
-    """The URL of what the file system of `base` calls `path`."""
+    """Return the URL of `path` in the file system of `base`."""
     scheme = scheme_of(base)
     if scheme_of(path):
         return path
@@ -78,7 +78,7 @@ def url_in(base: str, path: str) -> str:
 
 
 def version_of(info: Mapping[str, Any]) -> str | None:
-    """What the store tells of an object's bytes: an ETag or checksum, else size and time of change."""
+    """Return the version that the store reports: an ETag or checksum, else size and modification time."""
     for key in _VERSIONS:
         if info.get(key):
             return str(info[key]).strip('"')
@@ -92,11 +92,11 @@ def version_of(info: Mapping[str, Any]) -> str | None:
 
 
 AGAIN = "Run it again once it can be read: what was taken in isn't read anew."
-"""What to do about a source that fails on the way."""
+"""Remedy for a source that fails while it is listed."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a store didn't answer, in one line and without what it was asked with."""
+    """Return why a store failed, in one line, without credentials."""
     name = type(error).__name__
     text = _URL.sub(lambda url: shown(url[0]), str(error).strip().partition("\n")[0])[:300]
     if isinstance(error, FileNotFoundError):
@@ -110,7 +110,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Whatever a file system raises becomes a `ReadError` with its reason."""
+    """Translate any error of a file system to a `ReadError` with its reason."""
     try:
         yield
     except (ReadError, MissingExtra, UsageError):

@@ -1,4 +1,4 @@
-"""Objects, folders of objects and globs of them, listed as a stream."""
+"""List objects, folders of objects and globs as a stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = 1000
 
 
 class RemoteFiles:
-    """The objects of a URL: itself, all below it, or what a glob matches. No byte of them is read."""
+    """Lists the objects of a URL: the object itself, all below it, or the matches of a glob. Reads no content."""
 
     def __init__(self, argument: str, suffixes: frozenset[str], walk: Walk | None = None) -> None:
         self._argument = argument
@@ -29,7 +29,7 @@ class RemoteFiles:
         self.uri = clean(argument).rstrip("/")
 
     def found(self) -> Iterator[Found | Unlisted]:
-        """The objects and the folders that can't be listed; see `Files.found`."""
+        """Yield the objects, and the folders that cannot be listed."""
         if names_nothing(self._argument):
             raise UsageError(
                 f"no bucket is named in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the like of another store."
@@ -92,7 +92,7 @@ def _info(fs: Any, path: str) -> Mapping[str, Any] | None:  # noqa: ANN401
 
 
 def _match(pattern: Pattern, parts: Sequence[str]) -> int | None:
-    """Return how many parts of a name the glob takes, all of them or those of a folder above it; None if it doesn't match."""
+    """Return how many parts of a name the glob matches, all or those of a parent folder; None if it does not match."""
     states = pattern.start
     for i, part in enumerate(parts):
         if pattern.matched(states):
@@ -102,7 +102,7 @@ def _match(pattern: Pattern, parts: Sequence[str]) -> int | None:
 
 
 def _entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, str]]:  # noqa: ANN401
-    """The objects below `top`, or (folder, reason) where one can't be listed."""
+    """Yield the objects below `top`, or (folder, reason) for a folder that cannot be listed."""
     if hasattr(fs, "_iterdir") and hasattr(fs, "split_path"):
         yield from _pages(fs, top)
         return
@@ -125,7 +125,7 @@ def _entries(fs: Any, top: str) -> Iterator[Mapping[str, Any] | tuple[str, str]]
 
 
 def _pages(fs: Any, top: str) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401
-    """S3: page by page, a flat listing by key, so that a folder of millions is never in memory."""
+    """List a bucket of S3 page by page, flat and by key, so that a folder of millions is never in memory."""
     from fsspec.asyn import sync  # type: ignore[import-untyped]
 
     bucket, key, _ = fs.split_path(top)

@@ -1,4 +1,4 @@
-"""What all tables share: which column has the image, what a row becomes, and that a bad row or file stops nothing."""
+"""Base of all tables: which column has the image, how a row becomes an item, and isolation of bad rows and files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stair_es.sources.references import Referred, refer
 from stair_es.sources.values import chosen, explain
 
 _ROWS = 1000
-"""After so many rows without a column it is taken for a typing error: a corpus without its captions is worse than a stop."""
+"""A column missing in this many rows is reported as a typing error: a corpus without its captions is worse than an abort."""
 _SHOWN = 500
 OPTIONS = "Name columns with --map FIELD=COLUMN and --image-column COLUMN."
-"""How an ingest of images names columns; others put their own in its place."""
+"""Remedy for missing columns in an ingest of images; other commands replace it by their own options."""
 
 
 class Expected:
-    """Which of the columns no row has had yet. For one listing."""
+    """Tracks which requested columns no row has had yet. For one listing."""
 
     def __init__(self, columns: Iterable[str]) -> None:
         self._missing = [name for name in dict.fromkeys(columns) if name != "*"]
@@ -29,7 +29,7 @@ class Expected:
         self._rows = 0
 
     def saw(self, names: Collection[str]) -> None:
-        """A row has these columns."""
+        """Record the columns of a row."""
         self._rows += 1
         if not self._missing:
             return
@@ -38,14 +38,14 @@ class Expected:
             self._names |= dict.fromkeys(map(str, names))
 
     def check(self, uri: str, *, at_end: bool = False) -> None:
-        """Nothing, as long as each column may still come.
+        """Check that no requested column is missing.
 
         Args:
-            uri: Of what the rows are in.
+            uri: Of the source.
             at_end: Whether there are no more rows.
 
         Raises:
-            UsageError: One isn't there.
+            UsageError: If a column is missing in the first rows or in all of them.
         """
         if self._missing and self._rows and (at_end or self._rows >= _ROWS):
             where = uri if at_end else f"{uri}, in its first {self._rows} rows,"
@@ -53,7 +53,7 @@ class Expected:
 
 
 def no_column(where: str, name: str, names: Iterable[str]) -> UsageError:
-    """The error for a column that isn't there."""
+    """Return the error for a missing column."""
     return UsageError(f"{where} has no column {name!r}", f"It has: {', '.join(names)[:_SHOWN]}. {OPTIONS}")
 
 
@@ -62,18 +62,18 @@ IMAGE_COLUMNS = (
     *("image_path", "img_path", "path", "filepath", "file_path", "file", "file_name", "filename"),
     *("image_url", "img_url", "url", "image_uri", "uri", "link", "src"),
 )
-"""Names of columns that are taken for the image's, the first that is there; capitals or not."""
+"""Names of image columns, in order of preference, case-insensitive."""
 
 
 class Table(OfFiles, ABC):
-    """A source of rows in one or more files. Kinds say how a file becomes items."""
+    """A source of rows in one or more files. Subclasses convert a file to items."""
 
     def __init__(self, files: Files, options: SourceOptions) -> None:
         super().__init__(files)
         self._options = options
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images; see `Source.items`. A file that can't be read on is one `Unlisted`; the others are read."""
+        """Yield one item per row. A file that cannot be read to its end yields a `ListingFailure`; the others are read."""
         first = True
         for each in self._files.found():
             if isinstance(each, Unlisted):
@@ -89,22 +89,25 @@ class Table(OfFiles, ABC):
 
     @property
     def _named(self) -> list[str]:
-        """The columns that the user named."""
+        """Return the columns that the user named."""
         return [*self._options.columns.values(), *([self._options.image_column] if self._options.image_column else [])]
 
     @abstractmethod
     def _rows(self, table: Found) -> Iterator[Item | Unlisted]:
-        """The images of one file."""
+        """Yield the images of one file."""
 
     def _take(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
-        """As `_item`; whatever is wrong with a row, it is one entry that couldn't be listed."""
+        """Convert a row like `_build_item`; any error becomes one `ListingFailure`."""
         try:
             return self._item(row, column, table, position)
         except Exception as error:  # noqa: BLE001  the rows behind it must be taken
             return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
 
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
-        """What a row becomes. `position`: `line=7`, the row's name in the file, for images that have no URI of their own."""
+        """Convert a row.
+
+        `position`: such as `line=7`, the row's name in the file, for images that have no URI of their own.
+        """
         where = f"{table.uri}#{position}"
         if column is None:
             return Unlisted(
@@ -122,10 +125,10 @@ class Table(OfFiles, ABC):
         return Item(referred.uri, self.uri, referred.place, referred.version, fields)
 
     def _checked(self, names: Sequence[str], table: Found) -> None:
-        """Nothing, if the columns that the user named are there.
+        """Check that the columns that the user named exist.
 
         Raises:
-            UsageError: One isn't.
+            UsageError: If one does not exist.
         """
         missing = [name for name in self._named if name != "*" and name not in names]
         if missing:
@@ -133,7 +136,7 @@ class Table(OfFiles, ABC):
 
 
 def image_column(row: Mapping[str, Any] | Sequence[str], named: str | None = None) -> str | None:
-    """The column with the image: `named`, else by its name, else the first value that looks like a path or URL of an image."""
+    """Return the image column: `named`, else by its name, else the first value that looks like an image's path or URL."""
     if named is not None:
         return named if named in row else None
     lower = {str(name).lower(): str(name) for name in reversed(list(row))}

@@ -1,4 +1,4 @@
-"""Tars listed by their headers: where each member's bytes are, without reading them where the tar can seek."""
+"""List tars by their headers: the byte range of each member, without reading members if the tar is seekable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stair_es.sources.remote import reason_of
 MemberKind: TypeAlias = Literal["image", "text"]
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _NO_NUMBER = b"0" * 256
-"""Longer than a file's name may be. Python before 3.11.10 takes time by the square of such a number (CVE-2024-6232)."""
+"""Longer than a file name may be. Python before 3.11.10 takes quadratic time for such a number (CVE-2024-6232)."""
 _PADDING_READ = 1 << 16
 
 
@@ -32,24 +32,24 @@ class Member:
     name: str
     place: Place
     data: bytes | None
-    """Of text members."""
+    """Bytes of a text member."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A member that can't be had, or (without a name) that the rest of the tar can't be."""
+    """A member that cannot be read, or (without a name) the unreadable rest of a tar."""
 
     name: str
     reason: str
 
 
 def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | None]) -> Iterator[Member | Broken]:
-    """The files of a tar, one after another. A compressed one is unpacked as it comes, its members held in memory one by one.
+    """Yield the files of a tar. A compressed tar is decompressed as a stream, with one member in memory at a time.
 
     Args:
-        tar: It.
-        max_bytes: The most that an image may have.
-        kind_of: What a member is, by its name. Nothing is read of one that is neither, and it may have any size.
+        tar: The tar.
+        max_bytes: Maximum bytes of an image.
+        kind_of: Returns the kind of a member by its name. Members of no kind are not read and may have any size.
     """
     packed = tar.uri.endswith((".gz", ".tgz"))
     try:
@@ -70,7 +70,7 @@ def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | No
 
 
 class _Guarded:
-    """The file of a tar. Extended headers are as long as they claim, and tarfile reads them whole: here they have a limit."""
+    """The file of a tar with a limit on headers: tarfile reads extended headers whole, whatever length they claim."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -79,14 +79,14 @@ class _Guarded:
         self.seek, self.tell = file.seek, file.tell
 
     def begin_header(self) -> None:
-        """What is read next are headers."""
+        """Expect headers."""
         self._left = TAR_HEADER_BYTES
 
     def begin_member(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-        """What is read next are the bytes of a member.
+        """Expect the bytes of a member.
 
         Raises:
-            ReadError: The headers for all members have become too many, or the next member lies before this one.
+            ReadError: If there are too many global headers, or the next member starts before this one.
         """
         if archive.offset <= info.offset:
             raise ReadError(f"a member of {info.size} bytes at byte {info.offset}")
@@ -95,7 +95,7 @@ class _Guarded:
         self._left = sys.maxsize
 
     def read(self, size: int) -> bytes:
-        """For tarfile."""
+        """Read for tarfile, within the limit on headers."""
         if size > self._left:
             raise ReadError(f"the headers of one member have more than {TAR_HEADER_BYTES:,} bytes")
         self._left -= size
@@ -105,12 +105,13 @@ class _Guarded:
         return self._last
 
     def explain_end(self, offset: int) -> str | None:
-        """Why what stands where tarfile stopped isn't the end: it takes a broken header, and a cut between members, for one.
+        """Return why the position where tarfile stopped is not the end, or None if it is.
 
-        Behind an end mark there is padding. That much is read on: joined tars are seen, and the checksum of a gzip file checked.
+        tarfile also stops at a broken header or a cut between members. An end mark is followed by padding, which is read up
+        to a limit to detect joined tars and to verify the checksum of a gzip file.
 
         Raises:
-            Exception: The padding can't be read.
+            Exception: If the padding cannot be read.
         """
         if not self._last:
             return "the tar has no end mark: the rest may be cut off"

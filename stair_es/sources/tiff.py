@@ -1,4 +1,4 @@
-"""Directories of TIFF files, and of the EXIF blocks in other images, read without trust in what they say. Pure."""
+"""Directories of TIFF files, and of EXIF blocks in other images, parsed as untrusted input. Pure."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MAX_ENTRIES = 4_096
-"""Of a directory that are read. Those of programs and cameras have some dozens."""
+"""Entries read per directory. Programs and cameras write a few dozen."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Type -> bytes of one value."""
 _TEXTS = (1, 2, 6, 7)
-"""Types of bytes, which readers keep as they are; each value of another type becomes a number."""
+"""Types of bytes, which readers keep as bytes; each value of another type becomes a number."""
 _NUMBERS = {3: "H", 4: "L", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
 _LONGEST = 64
-"""Characters of a text that are read."""
+"""Maximum characters read of a text."""
 
 
 class Entry(NamedTuple):
-    """What a directory says of one tag."""
+    """The entry of one tag in a directory."""
 
     tag: int
     type: int
     values: int
-    """How many it says it has."""
+    """Declared number of values."""
     at: int
-    """Where its values begin."""
+    """Offset of the values."""
     held: int
-    """Bytes of them that are there."""
+    """Bytes of the values that are in the file."""
 
     @property
     def numbers(self) -> int:
-        """How many numbers a reader makes of it."""
+        """Return how many numbers a reader makes of it."""
         return 0 if self.type in _TEXTS else self.held // _SIZES.get(self.type, 1)
 
 
 class Tiff:
-    """The directories in some bytes that begin like a TIFF."""
+    """The directories of a TIFF or an EXIF block."""
 
     def __init__(self, data: bytes, *, big: bool = False) -> None:
-        """Nothing is read yet.
+        """Wrap the bytes without parsing them.
 
         Args:
-            data: A TIFF file, or an EXIF block without the `Exif` before it.
-            big: Whether to read it as BigTIFF.
+            data: A TIFF file, or an EXIF block without its `Exif` header.
+            big: Whether to parse it as BigTIFF.
         """
         self._data, self._big = data, big
         self._order = "<" if data[:1] == b"I" else ">"
@@ -51,15 +51,15 @@ class Tiff:
 
     @property
     def first(self) -> int:
-        """Where the first directory is; -1 if nothing says it."""
+        """Return the offset of the first directory; -1 if it is missing."""
         return self._take("Q", 8) if self._big else self._take("L", 4)
 
     def count_entries(self, at: int) -> int:
-        """How many entries the directory at `at` says that it has."""
+        """Return the declared number of entries of the directory at `at`."""
         return max(0, self._take("Q" if self._big else "H", at))
 
     def read_entries(self, at: int) -> Iterator[Entry]:
-        """The entries of the directory at `at`, so far as they are there, at most `MAX_ENTRIES`."""
+        """Yield the entries of the directory at `at` that are in the file, at most `MAX_ENTRIES`."""
         start, inline = at + (8 if self._big else 2), 8 if self._big else 4
         for i in range(min(self.count_entries(at), MAX_ENTRIES)):
             place = start + i * self._entry.size
@@ -75,12 +75,12 @@ class Tiff:
             yield Entry(tag, type_, count, begins, min(size, max(0, len(self._data) - begins)))
 
     def read_number(self, entry: Entry) -> int | None:
-        """Return its first value, if that is a whole number."""
+        """Return an entry's first value if it is a whole number."""
         value = self._take(_NUMBERS[entry.type], entry.at) if entry.type in _NUMBERS and entry.values else -1
         return value if value >= 0 else None
 
     def read_text(self, entry: Entry) -> str | None:
-        """Return its text, at most 64 characters of it."""
+        """Return an entry's text, at most 64 characters."""
         if entry.type not in _TEXTS:
             return None
         return self._data[entry.at : entry.at + min(entry.held, _LONGEST)].decode("latin-1").strip("\0 ")

@@ -1,4 +1,4 @@
-"""Values of tables as JSON that every engine takes."""
+"""Convert table values to JSON that every engine accepts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 NUMBERS: Mapping[str, Callable[[Any], int | float]] = {"int": int, "float": float}
-"""Types that the fields of a table can be given, since all that CSV knows is text."""
+"""Types that fields of a table can have, because all CSV values are text."""
 DEEPEST = 8
 _LONG = 2**63
 _VALUE_BYTES = 64
 
 
 def json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one line a type
-    """`value` as JSON: dates in ISO form, numbers of other libraries as plain ones, what has no like as text.
+    """Convert `value` to JSON: dates to ISO form, numbers of other libraries to plain ones, unsupported types to text.
 
-    None stands for what a document can't hold: NaN, infinity, bytes.
+    NaN, infinity and bytes, which a document cannot hold, become None.
+
+    Args:
+        value: Any value of a table.
+        depth: Its nesting depth.
 
     Raises:
-        ReadError: It is nested too deeply even for a text.
+        ReadError: If it is nested too deeply even for text.
     """
     if value is None or isinstance(value, (bool, bytes, bytearray, memoryview)):
         return value if isinstance(value, bool) else None
@@ -55,7 +59,7 @@ def json_safe(value: Any, depth: int = 0) -> Json:  # noqa: ANN401, C901  one li
 
 
 def _as_text(value: object) -> str:
-    """What is nested too deeply for a field, as JSON. Not `str`: its recursion ends with an exception."""
+    """Return a value that is nested too deeply for a field as JSON text. Not `str`, which would hit the recursion limit."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError as error:
@@ -63,10 +67,15 @@ def _as_text(value: object) -> str:
 
 
 def chosen(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str | None) -> dict[str, Json]:
-    """Document field -> value, as `SourceOptions.columns` says; empty ones are left out.
+    """Return document field -> value, as selected by `SourceOptions.columns`, without empty values.
+
+    Args:
+        row: Column -> value.
+        columns: Document field -> column.
+        image_column: Excluded from `*`.
 
     Raises:
-        ReadError: They are more than a document should hold, or what was asked for as a number is none.
+        ReadError: If the fields are too large, or a value requested as a number is not a number.
     """
     if not columns:
         caption = next((name for name in ("caption", "text", "txt") if isinstance(row.get(name), str) and row[name]), None)
@@ -82,7 +91,7 @@ def chosen(row: Mapping[str, Any], columns: Mapping[str, str], image_column: str
 
 
 def split_type(field: str) -> tuple[str, str]:
-    """Name and type of a field as `SourceOptions.columns` has it: `price:float`. The type is empty where none is asked for."""
+    """Split a field of `SourceOptions.columns`, such as `price:float`, into name and type; the type is empty if none is given."""
     name, _, kind = field.partition(":")
     return (name, kind) if kind in NUMBERS else (field, "")
 
@@ -98,10 +107,10 @@ def _made(field: str, column: str, value: Any) -> tuple[str, Json]:  # noqa: ANN
 
 
 def check_fields_size(fields: Mapping[str, Json]) -> None:
-    """Nothing, if a document may hold these fields.
+    """Check the size of a document's fields.
 
     Raises:
-        ReadError: They are more than `FIELDS_BYTES`.
+        ReadError: If they exceed `MAX_FIELDS_BYTES`.
     """
     if (weight := weigh(fields)) > FIELDS_BYTES:
         heaviest = max(fields, key=lambda name: weigh(fields[name]))
@@ -109,7 +118,7 @@ def check_fields_size(fields: Mapping[str, Json]) -> None:
 
 
 def weigh(value: Json | Mapping[str, Json]) -> int:
-    """Return about how many bytes of memory JSON takes: the letters of its texts, and 64 for each value."""
+    """Estimate the bytes of memory that JSON takes: the characters of its texts, plus 64 for each value."""
     weight, waiting = 0, [value]
     while waiting:
         each = waiting.pop()
@@ -125,5 +134,5 @@ def weigh(value: Json | Mapping[str, Json]) -> int:
 
 
 def explain(error: Exception) -> str:
-    """Return why a row or a sample couldn't be taken, for the report."""
+    """Return why a row or a sample was rejected, for the report."""
     return error.message if isinstance(error, StairError) else f"can't be taken: {type(error).__name__}: {error}"[:300]

@@ -1,4 +1,4 @@
-"""The source kind `webdataset`: tars of samples, each an image and what belongs to it under one key."""
+"""The source kind `webdataset`: tars of samples, each an image and the files that share its key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TEXTS = ("txt", "text", "caption", "json", "cls")
 
 @dataclass(kw_only=True)
 class _Sample:
-    """Members in a row that have the same key."""
+    """Consecutive members with the same key."""
 
     key: str
     images: dict[str, Member] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class _Sample:
 
     @property
     def is_full(self) -> bool:
-        """No more images should wait for the texts of the sample."""
+        """Return whether no more images should wait for the texts of the sample."""
         return len(self.images) >= SAMPLE_IMAGES or self.image_bytes >= SAMPLE_BYTES
 
 
 class Tars:
-    """The samples of tars. `argument`: with its braces, `arguments` without."""
+    """The samples of tars. `argument` is the argument with its braces, `arguments` its expansion."""
 
     def __init__(self, arguments: list[str], argument: str, options: SourceOptions) -> None:
         self._files = [files_at(argument, TAR, options.walk, check=len(arguments) == 1) for argument in arguments]
@@ -57,7 +57,7 @@ class Tars:
 
     @property
     def ignored(self) -> Mapping[str, int]:
-        """Suffix -> members and files that are neither images nor text."""
+        """Return suffix -> number of members and files that are neither images nor text."""
         total = dict(self._ignored)
         for files in self._files:
             for suffix, count in files.ignored.items():
@@ -66,14 +66,14 @@ class Tars:
 
     @property
     def left_out(self) -> Mapping[LeftOut, int]:
-        """Reason -> how many files, folders and members were left out."""
+        """Return reason -> number of files, folders and members left out."""
         total = Counter[LeftOut]({"hidden": self._hidden})
         for files in self._files:
             total.update(files.left_out)
         return total
 
     def items(self) -> Iterator[Item | Unlisted]:
-        """The images; see `Source.items`. A tar that can't be read on is one `Unlisted`; the others are read."""
+        """Yield one item per image. A tar that cannot be read to its end yields a `ListingFailure`; the others are read."""
         for each in self._all():
             yield each
             self._expected.check(self.uri)
@@ -113,7 +113,7 @@ class Tars:
         yield from self._taken(sample, tar)
 
     def _add(self, sample: _Sample, suffix: str, member: Member) -> str | None:
-        """Why the member can't be part of the sample."""
+        """Add a member to the sample, or return why it cannot be added."""
         if self._is_image(suffix):
             if suffix in sample.images:
                 return "the name comes twice in its sample"
@@ -156,7 +156,7 @@ class Tars:
             yield Item(f"{tar.uri}#{quote(member.name)}", self.uri, member.place, version, fields)
 
     def _is_left_out(self, name: str) -> bool:
-        """Whether a member is hidden; counted if it would be of use."""
+        """Return whether a member is hidden; count it if it would be used otherwise."""
         if self._options.walk.hidden or not any(map(is_hidden, name.split("/"))):
             return False
         suffix = split_key(name)[1]
@@ -183,7 +183,7 @@ class Tars:
 
 
 def _uri_of(argument: str) -> str:
-    """Of tars in braces: whole, so that another folder's are others, and without credentials."""
+    """Return the URI of tars in braces, unexpanded, so that another folder has another URI, and without credentials."""
     if scheme_of(argument) not in ("", "file"):
         return clean(argument)
     uri = LocalFiles(argument, TAR).uri
@@ -191,7 +191,7 @@ def _uri_of(argument: str) -> str:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Key and suffix of a member: all before, and after, the first dot of its last part."""
+    """Split a member's name into key and suffix, at the first dot of its last part."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return folder + slash + stem, suffix.lower()
@@ -205,15 +205,15 @@ class WebdatasetKind:
     description: str = "webdataset tars (.tar, .tar.gz), {0000..0127} for many; local or remote, globs"
 
     def claims(self, argument: str) -> bool:
-        """By suffix."""
+        """Return whether the argument has a tar suffix."""
         return ends_with(argument, TAR)
 
     def open(self, argument: str, options: SourceOptions) -> Source:
-        """The source; nothing is read yet.
+        """Return the source, without reading from it.
 
         Raises:
-            MissingExtra: There are braces, and braceexpand isn't installed.
-            UsageError: They aren't balanced; it is standard input, or not there.
+            MissingExtra: If the argument has braces and braceexpand is not installed.
+            UsageError: If braces are unbalanced, or the argument is standard input or a path that does not exist.
         """
         not_stdin(argument, "a tar")
         arguments = [argument]

@@ -1,1 +1,1 @@
-"""Images behind http(s) URLs that strangers wrote: what may be fetched, from where, how often, and how much of it."""
+"""Images at untrusted http(s) URLs: which addresses may be contacted, how often, and how much is read."""

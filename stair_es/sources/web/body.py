@@ -1,4 +1,4 @@
-"""The body of an answer, never more of it than was allowed, whatever the server says about its length."""
+"""Read a response body within a size limit, whatever length the server declares."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from stair_es.errors import ReadError
 
 
 class CutOff(Exception):
-    """The compressed body ended before its end."""
+    """The compressed body ended prematurely."""
 
 
 def whole(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """The body, uncompressed if the server compressed it without being asked.
+    """Return the body, decompressed if the server compressed it without being asked to.
 
     Raises:
-        ReadError: Larger than `max_bytes`, as sent or uncompressed; an encoding that wasn't asked for.
-        CutOff: A compressed body without its end.
+        ReadError: If it exceeds `max_bytes`, as sent or decompressed, or has an encoding that was not requested.
+        TruncatedBodyError: If a compressed body ends prematurely.
     """
     encoding = headers.get("content-encoding", "").strip().lower()
     declared = headers.get("content-length", "")
@@ -41,7 +41,7 @@ def _limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
 
 
 def _inflated(chunks: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
-    """At most one byte more than allowed comes out, so that a bomb is seen before it fills the memory."""
+    """Yield at most one byte more than allowed, so that a decompression bomb is detected before it fills the memory."""
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib by their header
     left, sent = max_bytes + 1, 0
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Fetching an image from a server that may be slow, broken or malicious: redirects, retries and limits."""
+"""Fetch images from servers that may be slow, broken or malicious: redirects, retries, limits."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from stair_es.sources.web.version import conditions, version_of
 
 
 class Passing(Exception):
-    """An attempt failed with what may pass by itself."""
+    """An attempt failed for a reason that may be temporary."""
 
     def __init__(self, reason: str, wait_s: float = 0.0, host: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
-        """What the server asked to wait."""
+        """Seconds that the server asked to wait."""
         self.host = host
-        """Which server that was."""
+        """Which server."""
 
 
 @contextmanager
 def translated(where: str) -> Iterator[None]:
-    """The library's errors and ours, all of them saying where.
+    """Translate errors of httpcore, and prefix all errors with `where`.
 
     Raises:
-        ReadError: Won't pass.
-        Passing: May pass.
+        ReadError: If the error is permanent.
+        RetryableError: If the error may be temporary.
     """
     try:
         yield
@@ -69,7 +69,7 @@ def translated(where: str) -> Iterator[None]:
 
 
 def status_text(status: int) -> str:
-    """By the standard's words: the server's own could say anything."""
+    """Return a status with its standard reason phrase: the server's own phrase is untrusted."""
     with suppress(ValueError):
         return f"{status} {http.HTTPStatus(status).phrase}"
     return f"status {status}"
@@ -83,7 +83,7 @@ _MAX_BACKOFF_S = 8.0
 
 
 class Fetcher:
-    """Fetches under one policy, over connections that are kept. For one process, safe in all of its threads."""
+    """Fetches under one policy over pooled connections. One per process; thread-safe."""
 
     def __init__(self, policy: UrlPolicy, *, resolve: Resolve = system_resolve) -> None:
         self._policy = policy
@@ -102,17 +102,17 @@ class Fetcher:
         self._pool.close()
 
     def fetch(self, url: str, max_bytes: int, known: str | None = None, *, defer: bool = False) -> Read | None:
-        """The bytes at `url`; None if the server says that they still are those of version `known`.
+        """Return the bytes at `url`, or None if the server reports that version `known` is still current.
 
         Args:
-            url: Where.
+            url: What to fetch.
             max_bytes: The most to read.
-            known: A version of earlier.
-            defer: Don't wait for a host that asks to wait.
+            known: Version of an earlier read.
+            defer: Raise `TryLater` instead of waiting when the host asks to wait.
 
         Raises:
-            ReadError: Not allowed, or not to be had, with the reason.
-            TryLater: With `defer`, the host asks to wait.
+            ReadError: If the URL is not allowed or the fetch fails.
+            TryLater: If the host asks to wait and `defer` is set.
         """
         start, clock = self._parsed(url), Clock(self._policy.timeout_s)
         for attempt in range(1, self._policy.attempts + 1):
@@ -147,7 +147,7 @@ class Fetcher:
     def _get(
         self, url: httpx2.URL, max_bytes: int, known: str | None, clock: Clock, *, keep_pause: bool
     ) -> Read | httpx2.URL | None:
-        """One request: the bytes, None if they are unchanged, or where they are instead."""
+        """Send one request; return the bytes, None if they are unchanged, or the URL of a redirect."""
         conditional = conditions(str(url), known)
         raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         # ends of time, not durations: see `wire`
@@ -172,7 +172,7 @@ class Fetcher:
         raise ReadError(status_text(status))
 
     def _parsed(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:
-        """The URL, if its form is allowed. Whether its address is, is known when it is connected to."""
+        """Return the URL if its form is allowed. Its address is checked when connecting."""
         verb = "redirects to" if base is not None else "can't fetch"
         try:
             url = (base.join(text) if base is not None else httpx2.URL(text)).copy_with(fragment=None)
@@ -191,7 +191,7 @@ class Fetcher:
 
 
 def _drain(response: httpcore2.Response) -> None:
-    """Read the rest of a short answer, so that its connection can be used again; a long one costs the connection."""
+    """Read the rest of a short response so that the connection can be reused; a long one costs the connection."""
     read = 0
     with suppress(httpcore2.NetworkError, httpcore2.RemoteProtocolError):
         for chunk in response.iter_stream():
@@ -205,7 +205,7 @@ _fetchers: dict[UrlPolicy, Fetcher] = {}
 
 
 def fetcher(policy: UrlPolicy) -> Fetcher:
-    """The fetcher of this process for `policy`."""
+    """Return this process's fetcher for `policy`."""
     with _lock:
         if policy not in _fetchers:
             _fetchers[policy] = Fetcher(policy)
@@ -213,7 +213,7 @@ def fetcher(policy: UrlPolicy) -> Fetcher:
 
 
 def _forget() -> None:
-    """A forked child must not talk over its parent's connections, nor wait for locks that only the parent's threads free."""
+    """Reset the fetchers in a forked child: it must not use its parent's connections or wait for locks held by its threads."""
     global _lock, _fetchers
     _lock, _fetchers = threading.Lock(), {}
 

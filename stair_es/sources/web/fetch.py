@@ -1,4 +1,4 @@
-"""An image behind a URL."""
+"""The locator of an image at a URL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class UrlAt:
-    """Bytes behind an http(s) URL, fetched under the limits of `Reading.urls`."""
+    """Bytes at an http(s) URL, fetched under the limits of `ReadLimits.url_policy`."""
 
     url: str
 
@@ -25,10 +25,10 @@ class UrlAt:
 
     @property
     def host(self) -> str:
-        """Its host, by the name that the fetcher gives it: in lower case, Punycode decoded; empty for a malformed URL.
+        """Return the host as the fetcher names it: lower case, Punycode decoded; empty for a malformed URL.
 
         Raises:
-            MissingExtra: The HTTP library isn't installed.
+            MissingExtra: If the HTTP library is not installed.
         """
         need("httpx2", "urls")
         import httpx2
@@ -38,12 +38,16 @@ class UrlAt:
         return ""
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        """The bytes; None if the server says that they still are those of version `known`.
+        """Return the bytes, or None if the server reports that version `known` is still current.
+
+        Args:
+            reading: The limits.
+            known: Version of an earlier read.
 
         Raises:
-            ReadError: Not allowed, or not to be had, with the reason.
-            TryLater: With `reading.defer`, the host asks to wait.
-            MissingExtra: The HTTP library isn't installed.
+            ReadError: If the URL is not allowed or the fetch fails.
+            TryLater: If the host asks to wait and `reading.defer` is set.
+            MissingExtra: If the HTTP library is not installed.
         """
         need("httpx2", "urls")
         from stair_es.sources.web.client import fetcher
@@ -51,5 +55,5 @@ class UrlAt:
         return fetcher(reading.urls).fetch(self.url, reading.max_bytes, known, defer=reading.defer)
 
     def to_json(self) -> dict[str, Json]:
-        """What `places.from_json` makes the same place of. Holds the whole URL, with its signature if it has one."""
+        """Return JSON for `restore_locator`. It contains the whole URL, including a signature."""
         return {"kind": "url", "url": self.url}

@@ -1,4 +1,8 @@
-"""Which addresses of the network may be connected to: an answer for every address, whatever the host was called."""
+"""Protection against server-side request forgery: address filtering, and connections to checked addresses only.
+
+httpcore passes the `timeout` of a request to each read anew, so a server that sends slowly would never exceed it. Requests made
+here carry the *end* of the fetch instead (on `time.monotonic`), and each call waits for the remaining time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ import httpcore2
 from stair_es.errors import ReadError
 
 Resolve: TypeAlias = Callable[[str, int, float], Sequence[str]]
-"""(host, port, timeout_s) -> the addresses of the host. Raises OSError."""
+"""(host, port, timeout_s) -> addresses of the host. Raises OSError."""
 _IP: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
 # Nobody keeps images there, and what is there are keys: refused even where private addresses are allowed.
@@ -41,7 +45,7 @@ _V4_COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 def refusal(address: str, *, allow_private: bool) -> str | None:
-    """Why nothing is fetched from this address, in a few words; None if it may be."""
+    """Return why an address is blocked, or None if it is allowed."""
     try:
         ip: _IP = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -55,13 +59,24 @@ def refusal(address: str, *, allow_private: bool) -> str | None:
 
 
 def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, resolve: Resolve) -> list[str]:
-    """The addresses of a host, if all of them may be connected to. Connect to these: a second look-up may tell other ones.
+    """Return the addresses of a host if all of them are allowed.
 
-    A single bad one spoils the host: a name with a public and a private address is a mistake or a trick.
+    Connect to these addresses: a second lookup may return others. One blocked address blocks the host, because a name with a
+    public and a private address is a mistake or an attack.
+
+    Args:
+        host: Name or address.
+        port: Its port.
+        timeout_s: For the lookup.
+        allow_private: Whether private addresses are allowed.
+        resolve: Looks the host up.
+
+    Returns:
+        The addresses without duplicates.
 
     Raises:
-        ReadError: One of them is refused.
-        OSError: The look-up failed.
+        ReadError: If an address is blocked.
+        OSError: If the lookup fails.
     """
     found = list(dict.fromkeys(resolve(host, port, timeout_s)))
     if not found:
@@ -78,11 +93,11 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
 
 
 def system_resolve(host: str, port: int, timeout_s: float) -> list[str]:
-    """The addresses that the system knows. Its look-up has no time limit, so it runs on a thread that may be left behind.
+    """Resolve a host with the system's resolver, which has no timeout: it runs on a thread that may be abandoned.
 
     Raises:
-        TimeoutError: No answer in time.
-        OSError: No such name, or no answer from its servers.
+        TimeoutError: If there is no answer in time.
+        OSError: If the name does not exist or its servers do not answer.
     """
     answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
@@ -106,7 +121,7 @@ def system_resolve(host: str, port: int, timeout_s: float) -> list[str]:
 
 
 def _meant(ip: _IP) -> _IP:
-    """The IPv4 address inside an IPv6 one that a gateway or the kernel would take it to."""
+    """Return the IPv4 address embedded in an IPv6 address that a gateway or the kernel would route to it."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     inner = ip.ipv4_mapped or ip.sixtofour
@@ -116,7 +131,7 @@ def _meant(ip: _IP) -> _IP:
 
 
 def _kind(ip: _IP) -> str | None:
-    """Why an address is none of the public internet; None if it is one."""
+    """Return why an address is not on the public internet, or None if it is."""
     kinds = {
         "is loopback": ip.is_loopback or ip.is_unspecified,
         "is link-local": ip.is_link_local,
@@ -129,21 +144,21 @@ def _kind(ip: _IP) -> str | None:
 
 
 _ADDRESS_S = 5.0
-"""For one of several addresses of a host to answer before the next one is tried."""
+"""Time for one of several addresses of a host to answer before the next one is tried."""
 
 
 class TimedStream(httpcore2.NetworkStream):
-    """A connection whose `timeout`s are points in time."""
+    """A connection whose `timeout` arguments are points in time."""
 
     def __init__(self, inner: httpcore2.NetworkStream) -> None:
         self._inner = inner
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has come, at most `max_bytes`."""
+        """Return the received bytes, at most `max_bytes`."""
         return self._inner.read(max_bytes, _left(timeout, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of it."""
+        """Send all bytes."""
         self._inner.write(buffer, _left(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
@@ -153,16 +168,16 @@ class TimedStream(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        """The same connection, encrypted. The certificate is checked against the name, not the address."""
+        """Return the connection with TLS. The certificate is verified against the host name, not the address."""
         return TimedStream(self._inner.start_tls(ssl_context, server_hostname, _left(timeout, httpcore2.ConnectTimeout)))
 
     def get_extra_info(self, info: str) -> Any:  # noqa: ANN401  as in the class that it stands for
-        """What httpcore asks about a connection."""
+        """Return httpcore's information about the connection."""
         return self._inner.get_extra_info(info)
 
 
 class GuardedBackend(httpcore2.NetworkBackend):
-    """Looks a name up once, checks all of its addresses, and connects to one of these."""
+    """Looks a name up once, checks all of its addresses, and connects to one of them."""
 
     def __init__(self, *, allow_private: bool, resolve: Resolve) -> None:
         self._allow_private = allow_private
@@ -177,11 +192,18 @@ class GuardedBackend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.NetworkStream:
-        """A connection to the first address that answers.
+        """Connect to the first address that answers.
+
+        Args:
+            host: Name or address.
+            port: Its port.
+            timeout: The end of the fetch (on `time.monotonic`).
+            local_address: Ignored.
+            socket_options: Ignored.
 
         Raises:
-            ReadError: An address is refused, or there is no such host.
-            httpcore2.ConnectError: None of them answers.
+            ReadError: If an address is blocked or the host does not exist.
+            httpcore2.ConnectError: If no address answers.
         """
         found = self._look_up(host, port, _left(timeout, httpcore2.ConnectTimeout))
         for n, address in enumerate(found):

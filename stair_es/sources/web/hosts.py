@@ -11,7 +11,7 @@ from stair_es.errors import ReadError
 
 
 class Clock:
-    """Runs down once, over all hops and attempts of a fetch."""
+    """The deadline of one fetch, over all redirects and attempts."""
 
     def __init__(self, timeout_s: float) -> None:
         self.end = time.monotonic() + timeout_s
@@ -19,16 +19,16 @@ class Clock:
 
     @property
     def remaining_s(self) -> float:
-        """Never negative."""
+        """Return the remaining seconds, never negative."""
         return max(0.0, self.end - time.monotonic())
 
     def stand_still(self, seconds: float) -> None:
-        """Don't count these: they were spent in a queue of our own."""
+        """Extend the deadline by time spent in a queue of our own."""
         self.end += seconds
 
 
 MAX_PAUSE_S = 600.0
-"""A host that asks for more is asked again after this."""
+"""A host that asks for a longer pause is tried again after this."""
 _MANY = 1024
 
 
@@ -40,7 +40,7 @@ class _Host:
 
 
 class Hosts:
-    """The turns of all hosts that this process fetches from. Thread safe; forgets hosts that nothing is known about."""
+    """Concurrency and pauses of all hosts that this process fetches from. Thread-safe; drops idle hosts."""
 
     def __init__(self, per_host: int) -> None:
         self._per_host = per_host
@@ -52,15 +52,15 @@ class Hosts:
 
     @contextmanager
     def turn(self, name: str, clock: Clock, *, heed_pause: bool = True) -> Iterator[None]:
-        """Hold one of the host's slots. Waiting for it isn't charged to the clock; a pause that the host asked for is.
+        """Hold one of the host's slots. Waiting for a slot extends the deadline; a pause that the host asked for does not.
 
         Args:
             name: The host.
-            clock: Of the fetch.
-            heed_pause: Sleep through a pause. An ingest keeps the URLs of such a host back itself, and asks when it is time.
+            clock: Deadline of the fetch.
+            heed_pause: Sleep during a pause. An ingest defers the URLs of such a host itself and retries them in time.
 
         Raises:
-            ReadError: The host asked to be left alone for longer than the fetch may last.
+            ReadError: If the host asked for a pause longer than the rest of the fetch.
         """
         with self._lock:
             host = self._hosts.setdefault(name, _Host(self._per_host))
@@ -78,7 +78,7 @@ class Hosts:
                 self._forget(name)
 
     def pause(self, name: str, seconds: float) -> None:
-        """Leave the host alone for so long: it said Retry-After. To be called during a turn at it."""
+        """Pause requests to the host, which sent Retry-After. Call it while holding one of its slots."""
         with self._lock:
             host = self._hosts[name]
             host.not_before = max(host.not_before, time.monotonic() + min(seconds, MAX_PAUSE_S))
@@ -92,7 +92,7 @@ class Hosts:
         time.sleep(pause_s)
 
     def _forget(self, name: str) -> None:
-        """Lists name millions of hosts: keep those in use and those that are pausing."""
+        """Drop hosts that are neither in use nor paused: lists may name millions of hosts."""
         names = list(self._hosts) if len(self._hosts) > _MANY else [name]
         now = time.monotonic()
         for each in names:

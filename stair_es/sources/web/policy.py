@@ -1,4 +1,4 @@
-"""Which URLs may be fetched, and how much of a stranger's server may be used. A value: it travels to the workers."""
+"""Which URLs may be fetched, and how much of a server may be used. A value that travels to the workers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from stair_es.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class UrlPolicy:
-    """Limits of fetching images by URL.
+    """Limits on fetching images by URL.
 
     Raises:
-        UsageError: A limit that can't be kept.
+        UsageError: If a limit is out of range.
     """
 
     schemes: tuple[str, ...] = ("https", "http")
     allow_private: bool = False
-    """Fetch from loopback, private and link-local addresses too: off, so that a list can't make us call inside services."""
+    """Allow loopback, private and link-local addresses. Off, so that a list cannot make requests to internal services."""
     timeout_s: float = 30.0
-    """For a whole fetch with its redirects, not only between two bytes. Waiting for a turn at a busy host doesn't count."""
+    """For a whole fetch with its redirects, not per read. Waiting for a slot of a busy host does not count."""
     max_redirects: int = 5
     per_host: int = 4
-    """Fetches from one host at a time and process."""
+    """Concurrent fetches per host and process."""
     attempts: int = 3
-    """For what passes by itself: 429, 5xx, lost connections."""
+    """For temporary errors: 429, 5xx, lost connections."""
     patience_s: float = 600.0
-    """How long an ingest waits in total for a host that asks to wait (Retry-After), while it goes on with other hosts."""
+    """Total time an ingest waits for a host that asks to wait (Retry-After), while it continues with other hosts."""
 
     def __post_init__(self) -> None:
         if not self.schemes or not set(self.schemes) <= {"http", "https"}:

@@ -1,4 +1,4 @@
-"""URLs as they may be shown: credentials and signatures are for the server alone."""
+"""Redact URLs for messages and documents: credentials and signatures are for the server only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAYBE = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key
 
 
 def shown(url: str) -> str:
-    """The URL for messages: without user, password, query and fragment, and not longer than a line."""
+    """Return the URL for messages: without user, password, query and fragment, at most 200 characters."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -32,7 +32,7 @@ def shown(url: str) -> str:
 
 
 def with_login(url: str) -> str | None:
-    """Why a URL with a user name or password is never fetched; None for others. Known before it is kept for a retry."""
+    """Return why a URL with credentials is never fetched, or None. Checked before the URL is stored for a retry."""
     try:
         login = "@" in urlsplit(url).netloc
     except ValueError:
@@ -41,7 +41,7 @@ def with_login(url: str) -> str | None:
 
 
 def public_uri(url: str) -> str:
-    """The URL as the identity of an image: without credentials, signature and fragment, the same however often it is signed."""
+    """Return the URL as the identity of an image: without credentials, signature and fragment, however often it is signed."""
     try:
         parts = urlsplit(url)
     except ValueError:

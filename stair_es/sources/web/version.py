@@ -1,4 +1,4 @@
-"""What a server says about the version of a resource, as a text that can be kept and sent back to it."""
+"""The version of an HTTP resource from its validators, as text that can be stored and sent back in a conditional request."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MAX_VALIDATOR = 256
 
 
 def version_of(url: str, headers: Mapping[str, str]) -> str | None:
-    """The version of what was fetched from `url`, the last one of its redirects. None if the server tells nothing to go by.
+    """Return the version of what was fetched from `url` (after redirects), or None if the server sends no usable validator.
 
-    ETags, weak ones too: they say that the picture is the same, if not each byte. Else Last-Modified, with the length.
+    Uses the ETag, also a weak one: it promises the same picture, if not the same bytes. Otherwise Last-Modified and the length.
     """
     etag, modified = headers.get("etag", ""), headers.get("last-modified", "")
     if etag.removeprefix("W/").startswith('"') and _sendable(etag):
@@ -24,7 +24,7 @@ def version_of(url: str, headers: Mapping[str, str]) -> str | None:
 
 
 def conditions(url: str, known: str | None) -> dict[str, str]:
-    """The headers that make the server of `url` answer 304 if it still has the version `known` of this very resource."""
+    """Return headers that make the server of `url` answer 304 if version `known` of this resource is still current."""
     form, _, rest = (known or "").partition(":")
     digest, _, validator = rest.partition(":")
     if form != _FORM or digest != _digest(url) or not _sendable(validator):
@@ -35,7 +35,7 @@ def conditions(url: str, known: str | None) -> dict[str, str]:
 
 
 def _digest(url: str) -> str:
-    """A redirect may lead elsewhere tomorrow, where the same ETag means another picture."""
+    """Hash the URL: a redirect may lead elsewhere tomorrow, where the same ETag means another picture."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -44,7 +44,7 @@ def _sendable(text: str) -> bool:
 
 
 def _settled(modified: str, date: str) -> bool:
-    """Whether the file was left alone for a second: within the same one it may change again under the same date."""
+    """Return whether the file was unchanged for a second: within one second it may change again under the same date."""
     try:
         return (parsedate_to_datetime(date) - parsedate_to_datetime(modified)).total_seconds() >= 1
     except (TypeError, ValueError, OverflowError):
