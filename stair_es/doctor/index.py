@@ -1,4 +1,4 @@
-"""One index: whether it is ours, what a killed run left of it, what lies around beside it. Pure."""
+"""One index: whether it is ours, leftovers of killed runs, and related indices. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from stair_es.doctor.look import IndexFacts
 
 _FULL = 0.9
 _PRIVILEGES = {"indices:admin/get": "view_index_metadata on {alias}*", "indices:monitor/stats": "monitor on {alias}*"}
-"""What Elasticsearch grants in place of these rights; for all others, `monitor` on the cluster."""
+"""Elasticsearch privileges that grant these actions; all others need `monitor` on the cluster."""
 
 
 def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
-    """What the facts say of an index that is there and ours; `url` is for commands."""
+    """Evaluate the facts of an existing index of ours.
+
+    Args:
+        facts: From the cluster.
+        url: For suggested commands.
+    """
     for name in facts.live:
         yield from settings(name, facts.indices[name], url)
         yield from fields(name, facts.indices[name], url)
@@ -28,7 +33,7 @@ def index(facts: IndexFacts, url: str) -> Iterator[Finding]:
 
 
 def found(facts: IndexFacts, model: str) -> Finding:
-    """What the name stands for, as far as this user may see."""
+    """Report what the name points to, as far as this user may see it."""
     if not facts.live:
         return ok("index", f"{facts.name} holds vectors of {model}")
     count = f"{sum(facts.sizes[name][0] for name in facts.live):,} " if facts.sizes.keys() >= {*facts.live} else ""
@@ -36,7 +41,13 @@ def found(facts: IndexFacts, model: str) -> Finding:
 
 
 def unseen(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[Finding]:
-    """The rights that this user lacks for some checks, by the names that they have on this distribution."""
+    """Report the rights that this user lacks for some checks, as this distribution names them.
+
+    Args:
+        forbidden: Rights that were denied.
+        alias: The index alias.
+        distribution: OpenSearch or Elasticsearch.
+    """
     if not forbidden:
         return
     said = "this user may not look at everything: "
@@ -54,7 +65,7 @@ def _extent(facts: IndexFacts, name: str) -> str:
 
 
 def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """Blocks, and what a load that was killed has left."""
+    """Evaluate blocks, and settings that a killed load has left behind."""
     own = told.get("settings", {})
     if str(own.get("index.verified_before_close", "false")) == "true":
         yield fail("index", f"{name} is closed: it can't be searched or written", curl(url, "POST", f"/{name}/_open"))
@@ -82,7 +93,7 @@ def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
 
 
 def fields(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
-    """How many fields the mapping may still get."""
+    """Evaluate how many more fields the mapping may get."""
     most = int(told.get("settings", {}).get("index.mapping.total_fields.limit", 1000))
     there = _count(told.get("mappings", {}).get("properties", {}))
     if there >= _FULL * most:
@@ -96,7 +107,7 @@ def _count(properties: Mapping[str, Any]) -> int:
 
 
 def policy(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[Finding]:
-    """A change of the word policy that has not come to its end."""
+    """Report an unfinished change of the token policy."""
     under_way = (ours(told).get("policy") or {}).get("under_way")
     if under_way:
         again = f"stair-es policy {under_way}{' FILE' if under_way == 'apply' else ''} --index {alias}"
@@ -104,7 +115,7 @@ def policy(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def words(facts: IndexFacts) -> Iterator[Finding]:
-    """The companion for charts."""
+    """Evaluate the token index."""
     companions = {name: words_of(told) for name, told in facts.indices.items() if words_of(told).get("alias") == facts.name}
     if not companions or len(facts.live) != 1:
         return
@@ -122,7 +133,7 @@ def words(facts: IndexFacts) -> Iterator[Finding]:
 
 
 def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
-    """Indices that were begun and don't stand behind the name yet."""
+    """Report unfinished builds: indices that the alias does not point to yet."""
     for name in sorted(facts.indices):
         alias = facts.alias_of(name, build_prefix(facts.name))
         if alias and name not in facts.live:
@@ -134,7 +145,7 @@ def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
 
 
 def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
-    """Indices of earlier builds that nothing stands for."""
+    """Report indices of earlier builds that no alias points to."""
     left = [
         name
         for name, told in facts.indices.items()
@@ -150,7 +161,7 @@ def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
 
 
 def rights(told: Mapping[str, bool] | None, alias: str) -> Iterator[Finding]:
-    """What the user may do (Elasticsearch)."""
+    """Evaluate the user's rights (Elasticsearch)."""
     if told is None:
         return
     lacking = [name for name, granted in told.items() if not granted]

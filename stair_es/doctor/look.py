@@ -1,4 +1,4 @@
-"""What a cluster and its indices say of themselves: the requests of the doctor. None of them changes anything."""
+"""Facts about a cluster and its indices: the requests of the doctor, all read-only."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 HEALTH, SETTINGS = "cluster:monitor/health", "cluster:monitor/state"
-"""The rights that health and settings of a cluster take."""
+"""Rights required for health and settings of a cluster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFacts:
-    """What the cluster says; None for what it doesn't tell this user."""
+    """Facts about a cluster; None for what this user may not see."""
 
     health: Mapping[str, Any] | None
     """`GET /_cluster/health`."""
     unassigned: Mapping[str, Any] | None
-    """`GET /_cluster/allocation/explain`, for one shard that is nowhere."""
+    """`GET /_cluster/allocation/explain`, for one unassigned shard."""
     settings: Mapping[str, Any]
-    """Flat: what is set, over the defaults."""
+    """Flat: explicit settings over defaults."""
     transient: Mapping[str, Any]
-    """Those of them that are set until the cluster is started again."""
+    """Those that last until the cluster restarts."""
     disks: Mapping[str, tuple[int, int]]
-    """Node -> bytes free and in all."""
+    """Node -> bytes free and total."""
     forbidden: tuple[str, ...] = ()
-    """The rights that this user lacks for the rest."""
+    """Rights that this user lacks for the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexFacts:
-    """What the cluster says of everything that belongs to a name."""
+    """Facts about an index name and all indices that belong to it."""
 
     name: str
     indices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Index -> aliases, mappings and flat settings: of the name itself, of its builds, of retired ones and of their words."""
+    """Index -> aliases, mappings and flat settings: of the name itself, its builds, retired indices and token indices."""
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Index -> documents, bytes."""
     forbidden: tuple[str, ...] = ()
-    """The rights that this user lacks for the rest."""
+    """Rights that this user lacks for the rest."""
 
     @property
     def live(self) -> list[str]:
-        """The indices that the name stands for."""
+        """Return the indices that the name points to."""
         return sorted(index for index, told in self.indices.items() if index == self.name or self.name in told.get("aliases", {}))
 
     def alias_of(self, index: str, beginning: str) -> str | None:
-        """An alias of an index that begins so."""
+        """Return an alias of an index that starts with `beginning`, or None."""
         return next((alias for alias in self.indices[index].get("aliases", {}) if alias.startswith(beginning)), None)
 
 
 def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
-    """Look at the cluster. What it refuses is left out."""
+    """Fetch facts about the cluster. Denied requests are left out."""
     forbidden: list[str] = []
 
     def get(right: str, path: str, **params: str) -> dict[str, Any] | None:
@@ -84,10 +84,15 @@ def cluster_facts(client: OpenSearch, connection: Connection) -> ClusterFacts:
 
 
 def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexFacts:
-    """Look at an index, and at what an ingest made beside it. What this user may not look at is left out.
+    """Fetch facts about an index and related indices. Denied requests are left out.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        name: Index or alias.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the cluster failed the request.
     """
     params = {"expand_wildcards": "all", "ignore_unavailable": "true", "flat_settings": "true"}
     found: dict[str, dict[str, Any]] = {}
@@ -107,7 +112,7 @@ def index_facts(client: OpenSearch, connection: Connection, name: str) -> IndexF
 
 
 def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str, bool] | None:
-    """Which rights on `name*` this user has (Elasticsearch); None where the cluster doesn't tell."""
+    """Return which privileges on `name*` this user has (Elasticsearch); None if the cluster does not report them."""
     asked = {"index": [{"names": [f"{name}*"], "privileges": ["read", "view_index_metadata", "write", "create_index", "manage"]}]}
     try:
         with translated(connection):
@@ -121,7 +126,7 @@ def rights(client: OpenSearch, connection: Connection, name: str) -> Mapping[str
 def _get(
     client: OpenSearch, connection: Connection, path: str, params: Mapping[str, str], right: str, forbidden: list[str]
 ) -> dict[str, Any] | None:
-    """Return an answer, if there is one; add `right` to `forbidden` where that is what it takes."""
+    """Return a response, or None; add `right` to `forbidden` if the request is denied."""
     try:
         with translated(connection, but=lambda error: error.status_code in (400, 404, 405, 410)):
             answer = client.transport.perform_request("GET", path, params=dict(params))

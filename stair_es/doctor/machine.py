@@ -1,4 +1,4 @@
-"""Cores, memory, the disk below STAIR_ES_HOME, and what waits there."""
+"""Cores, memory, disk space for STAIR_ES_HOME, and dead letters in it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LETTERS = re.compile(r"(.+)-\d{8}-\d{6}-\d+\.jsonl")
 
 
 def machine_here() -> Iterator[Finding]:
-    """Cores and memory."""
+    """Check cores and memory."""
     yield machine(usable_cores(), memory_bytes())
 
 
 def memory_bytes(cgroup: Path = ROOT) -> int | None:
-    """Of this machine, or what a container may take of it; None where the system doesn't tell."""
+    """Return the memory of this machine, or the limit of its container; None if unknown."""
     granted = read_memory_limit_bytes(cgroup)
     with suppress(ValueError, OSError, AttributeError):
         of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -34,7 +34,12 @@ def memory_bytes(cgroup: Path = ROOT) -> int | None:
 
 
 def machine(cores: int, memory: int | None) -> Finding:
-    """Whether it is enough for an ingest beside an embedded node; `memory` in bytes."""
+    """Evaluate whether cores and memory suffice for an ingest next to an embedded node.
+
+    Args:
+        cores: Usable cores.
+        memory: In bytes; None if unknown.
+    """
     said = f"{cores} cores, {size(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _LITTLE_MEMORY:
         return warn("machine", f"{said}: little for an ingest beside an embedded node", "Name a cluster elsewhere: --url URL")
@@ -42,18 +47,18 @@ def machine(cores: int, memory: int | None) -> Finding:
 
 
 def home_here(home: Home) -> Iterator[Finding]:
-    """The data folder. It needn't be there yet."""
+    """Check the data folder, which need not exist yet."""
     there = next(folder for folder in (home.path, *home.path.parents) if os.path.exists(folder))  # noqa: PTH110  Path.exists raises where a folder above may not be entered
     usage = shutil.disk_usage(there)
     yield disk(home.path, writable=there.is_dir() and os.access(there, os.W_OK | os.X_OK), free=usage.free, total=usage.total)
 
 
 def disk(path: Path, *, writable: bool, free: int, total: int) -> Finding:
-    """Whether models and the embedded node have room.
+    """Evaluate whether models and the embedded node have enough space.
 
     Args:
         path: The folder.
-        writable: Whether it can be written, or made.
+        writable: Whether it can be written or created.
         free: In bytes.
         total: In bytes.
     """
@@ -71,7 +76,7 @@ def disk(path: Path, *, writable: bool, free: int, total: int) -> Finding:
 
 
 def letters_here(home: Home, index: str) -> Iterator[Finding]:
-    """Dead letters of runs into an index."""
+    """Check for dead letters of runs into an index."""
     files = sorted((home.path / "dead-letters").glob("*.jsonl"))
     counts = {}
     for path in files:
@@ -83,11 +88,11 @@ def letters_here(home: Home, index: str) -> Iterator[Finding]:
 
 
 def letters(counts: Mapping[Path, int], index: str) -> Finding:
-    """What waits for another try.
+    """Report images that wait for a retry.
 
     Args:
-        counts: File -> how many letters are in it, oldest first.
-        index: What the runs wrote into.
+        counts: File -> number of dead letters, oldest first.
+        index: Index of the runs.
     """
     waiting = {path: count for path, count in counts.items() if count}
     if not waiting:

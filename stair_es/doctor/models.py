@@ -1,4 +1,4 @@
-"""The model: whether it is known, whether its files are here, and whether it reads a word."""
+"""The model: whether it is known, its files are present, and it encodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ _WORD = "dog"
 
 
 def model_here(name: str, home: Home, fit: Fit | None = None) -> Iterator[Finding]:
-    """Load the model and let it read a word and a black picture, if that fetches nothing."""
+    """Load the model and encode a word and a black image, unless that requires a download.
+
+    Args:
+        name: Name of the model.
+        home: The data folder.
+        fit: Overrides the model's own fit.
+    """
     plugin = plugins.named("encoders", name)
     if catalogue.is_hub_id(name):
         yield ok("model", f"{name} comes from the Hugging Face hub when it is used; it wasn't asked for")
@@ -49,7 +55,7 @@ def _tried(name: str, fit: Fit | None) -> Finding:
 
 
 def model_id(name: str, fit: Fit | None = None) -> str | None:
-    """The id that documents get; None where it can't be told without fetching, or at all."""
+    """Return the model id stored in documents; None if it cannot be determined without a download."""
     if catalogue.is_hub_id(name):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Python, and what is installed in it."""
+"""Python and its installed packages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OLDEST = (3, 10)
 
 
 OF_DEVELOPMENT = {"dev", "docs", "release"}
-"""Extras that nothing at run time needs: an older tool of these is nobody's fault."""
+"""Extras without run-time use: outdated tools of these are not reported."""
 
 
 def python_here() -> Iterator[Finding]:
-    """The interpreter, and which stair-es it runs."""
+    """Check the Python version."""
     said = f"stair-es {__version__} on Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     if sys.version_info < _OLDEST:
         yield fail("python", said, "Use Python 3.10 or newer: python3 -m venv .venv")
@@ -31,7 +31,7 @@ def python_here() -> Iterator[Finding]:
 
 
 def packages_here() -> Iterator[Finding]:
-    """The packages that stair-es asks for."""
+    """Check the packages that stair-es requires."""
     try:
         asked = [Requirement(text) for text in requires("stair-es") or ()]
         extras = metadata("stair-es").get_all("Provides-Extra") or []
@@ -42,12 +42,12 @@ def packages_here() -> Iterator[Finding]:
 
 
 def packages(asked: Sequence[Requirement], extras: Sequence[str], installed: Callable[[str], str | None]) -> Iterator[Finding]:
-    """Whether each package is there in a version that fits; of extras, those that are there.
+    """Evaluate whether each package is installed in a suitable version, and list the installed extras.
 
     Args:
-        asked: What the package's metadata requires.
-        extras: Of it.
-        installed: Name of a package -> its version here, None if it isn't.
+        asked: Requirements from the package's metadata.
+        extras: Extras of the package.
+        installed: Returns the installed version of a package, None if it is not installed.
     """
     wrong = dict(_wrong(_for_extra(asked, None), installed, needed=True))
     there = []
@@ -65,7 +65,7 @@ def packages(asked: Sequence[Requirement], extras: Sequence[str], installed: Cal
 
 
 def plugins_here() -> Iterator[Finding]:
-    """What other packages add."""
+    """Check the plugins of other packages."""
     found = [plugin for group in plugins.GROUPS for plugin in plugins.found(group)]
     broken = []
     for plugin in found:
@@ -84,7 +84,7 @@ def _for_extra(asked: Iterable[Requirement], extra: str | None) -> list[Requirem
 
 
 def _wrong(asked: Iterable[Requirement], installed: Callable[[str], str | None], *, needed: bool) -> Iterator[tuple[str, str]]:
-    """What is said of a package -> what to install."""
+    """Yield problem -> requirement to install."""
     for each in asked:
         wanted = f"{each.name}{each.specifier}"
         found = installed(each.name)

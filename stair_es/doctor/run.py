@@ -1,4 +1,4 @@
-"""All checks, one after the other. What can't be looked at is a finding, and the next one follows."""
+"""Run all checks in sequence. A check that cannot run is reported as a result, and the next one follows."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
-    """What is looked at."""
+    """What to check."""
 
     connect: Callable[[], Connection | None]
-    """The connection to the cluster that is named; None without one. May raise a StairError, as all that is said of it may."""
+    """Returns the connection to the named cluster, or None. May raise any StairError."""
     index: str
     model: str
     fit: Fit | None = None
-    """In place of the model's own."""
+    """Overrides the model's own fit."""
     named: bool = True
-    """Whether somebody named the model. Else it is the default one, and an index is asked with its own."""
+    """Whether the user named the model. Otherwise it is the default, and the index is checked with its own model."""
     ray_address: str | None = None
-    """Of the cluster that `--runner ray` would join."""
+    """Address of the Ray cluster that `--runner ray` would join."""
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
-    """The findings, each as soon as it is known."""
+    """Run the checks; yield each result as soon as it is known."""
     home = Home.from_env()
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("python", python.python_here),
@@ -58,7 +58,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
 
 
 def _whole(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of a check, and as one more what kept it from going on."""
+    """Yield the results of a check, plus one for an error that aborted it."""
     try:
         yield from check()
     except StairError as error:
@@ -73,7 +73,7 @@ def _whole(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findin
 
 
 def cluster_here(patient: Patient) -> Iterator[Finding]:
-    """The cluster that is named, else the embedded node, and the index in it."""
+    """Check the named cluster, else the embedded node, and the index in it."""
     connection = patient.connect()
     if connection is None:
         finding, url = cluster.embedded_here()
@@ -119,7 +119,7 @@ def _index(
 
 
 def _check_model(found: known.Known, patient: Patient) -> None:
-    """Raise StairError if the index can't be asked: with the model that was named, else with its own."""
+    """Raise StairError if the index cannot be searched: with the named model, else with its own."""
     if patient.named:
         model_id = models.model_id(patient.model, patient.fit)
         if model_id is not None:

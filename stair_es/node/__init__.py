@@ -1,4 +1,4 @@
-"""The embedded search node: a real OpenSearch on the loopback interface, fetched once, its data kept.
+"""The embedded node: a real OpenSearch on the loopback interface, downloaded once, with persistent data.
 
 ::
 

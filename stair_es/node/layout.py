@@ -1,4 +1,4 @@
-"""The distribution on disk: built beside its place and renamed into it, so that a half one is never in use."""
+"""The unpacked distribution: built in a temporary folder and renamed, so that an incomplete one is never used."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ _SCRATCH = ".tmp-"
 
 
 def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_source: Callable[[Path], Source] = maven) -> Path:
-    """The complete, verified distribution below `dist`; fetched and built if it is absent, built anew if it is damaged.
+    """Return the complete, verified distribution below `dist`. Download and build it if it is missing or damaged.
+
+    Args:
+        lock: What the distribution consists of.
+        dist: Parent folder of distributions.
+        say: Receives messages.
+        make_source: Builds the source of jars from a cache folder.
 
     Raises:
-        NodeError: A jar can't be had or is not the locked one; `dist` can't be written.
-        MissingExtra: The extra `node` isn't installed and there is something to fetch.
+        NodeError: If a jar cannot be downloaded or does not match the lock file, or `dist` cannot be written.
+        MissingExtra: If the extra `node` is not installed and something must be downloaded.
     """
     home = dist / lock.folder
     if home.is_dir() and damage(lock, home) is None:
@@ -45,7 +51,7 @@ def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_sourc
 
 
 def damage(lock: Lock, home: Path) -> str | None:
-    """The first thing that isn't as locked, or None. Reads every jar: 75 MB take about a tenth of a second."""
+    """Return the first deviation from the lock file, or None. Reads every jar: 75 MB take about 0.1 s."""
 
     def wrong(jar: Jar) -> str | None:
         found = defect(home / jar.path, jar)
@@ -85,7 +91,7 @@ def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -
 
 
 def _place(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
+    """Create a hard link, or a copy where the file system does not support links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)

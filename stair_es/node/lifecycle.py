@@ -1,4 +1,4 @@
-"""Up, down and status: one node per folder, whoever asks and however many ask at once."""
+"""Start, stop and status: one node per folder, whatever number of processes ask at once."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ from .state import NodeState, answer
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What the node does now."""
+    """The current state of the node."""
 
     state: Literal["running", "starting", "stopped"]
-    """`starting` also stands for a process that doesn't answer."""
+    """`starting` also means a process that does not respond."""
     url: str | None = None
     pid: int | None = None
     opensearch: str | None = None
     heap: str | None = None
     uptime_s: float | None = None
     rss_mb: float | None = None
-    """Memory of the process."""
+    """Resident memory of the process."""
 
 
 def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port: int | None = None) -> str:
-    """The URL of the embedded node, which is started where it doesn't run. `say` gets remarks for people.
+    """Return the URL of the embedded node, and start it if it is not running.
+
+    Args:
+        say: Receives messages for the user.
+        home: The data folder; None for the one of the environment.
+        port: HTTP port; None for the one of the environment, or the node's own.
 
     Raises:
-        NodeError: It can't be fetched or started.
-        UsageError: `STAIR_ES_NODE_PORT` or `STAIR_ES_NODE_HEAP` makes no sense.
-        MissingExtra: The extra `node` isn't installed.
+        NodeError: If it cannot be downloaded or started.
+        UsageError: If `STAIR_ES_NODE_PORT` or `STAIR_ES_NODE_HEAP` is invalid.
+        MissingExtra: If the extra `node` is not installed.
     """
     spec = NodeSpec.from_home(home, port=port)
     running = _answering(spec)
@@ -48,13 +53,17 @@ def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port
 
 
 def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
-    """The URL of the node of `spec.base`, started unless it runs already. Its data is what it was when it went down.
+    """Return the URL of the node of `spec.base`, started unless it is running. It keeps the data of earlier runs.
 
-    A node that runs keeps its port and heap, whatever `spec` asks for: `say` tells.
+    A running node keeps its port and heap, whatever `spec` requests; `say` receives a message.
+
+    Args:
+        spec: The node.
+        say: Receives messages for the user.
 
     Raises:
-        NodeError: It can't be fetched or started, or its port is taken.
-        MissingExtra: The extra `node` isn't installed.
+        NodeError: If it cannot be downloaded or started, or its port is in use.
+        MissingExtra: If the extra `node` is not installed.
     """
     from .exclusive import exclusive, unwritable
 
@@ -73,11 +82,18 @@ def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
 
 
 def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
-    """Stop the node and wait until it is gone; whether it ran. Data stays.
+    """Stop the node and wait until it has ended. Its data stays.
+
+    Args:
+        spec: The node.
+        say: Receives messages for the user.
+
+    Returns:
+        Whether it was running.
 
     Raises:
-        NodeError: Its process belongs to another user.
-        MissingExtra: The extra `node` isn't installed.
+        NodeError: If its process belongs to another user.
+        MissingExtra: If the extra `node` is not installed.
     """
     from .exclusive import exclusive
     from .launch import stop
@@ -94,10 +110,10 @@ def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
 
 
 def status(spec: NodeSpec) -> Status:
-    """What the node does now; starts nothing, writes nothing.
+    """Return the current state of the node. Starts and writes nothing.
 
     Raises:
-        MissingExtra: The extra `node` isn't installed.
+        MissingExtra: If the extra `node` is not installed.
     """
     state = states.read(spec.state_file)
     process = states.process(state) if state else None
@@ -116,7 +132,7 @@ def status(spec: NodeSpec) -> Status:
 
 
 def _answering(spec: NodeSpec) -> NodeState | None:
-    """The state of a node that runs and answers. Takes no lock and imports little: every command asks this first."""
+    """Return the state of a node that responds. Takes no lock and imports little: every command calls this first."""
     state = states.read(spec.state_file)
     if state is None or state.url is None or states.process(state) is None:
         return None
@@ -135,7 +151,7 @@ def _start(spec: NodeSpec, say: Callable[[str], None]) -> NodeState:
 
 
 def _finish(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> str:
-    """Wait for it. An interrupt (Ctrl-C) while it starts stops it again: nobody has been told of it yet."""
+    """Wait until it is ready. An interrupt (Ctrl-C) while it starts stops it again: no caller has its URL yet."""
     from .launch import stop, wait_ready
 
     try:

@@ -1,4 +1,4 @@
-"""What the embedded node consists of: the jars with their hashes, and the modules they form."""
+"""The lock file of the embedded node: its jars with their hashes, and the modules that they form."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ class Jar:
     artifact: str
     version: str
     folder: str
-    """Where it lies in the distribution: `lib` or `modules/<name>`."""
+    """Folder in the distribution: `lib` or `modules/<name>`."""
     sha256: str
     size_bytes: int
 
     @property
     def name(self) -> str:
-        """The file's name: `lucene-core-10.4.0.jar`."""
+        """Return the file's name: `lucene-core-10.4.0.jar`."""
         return f"{self.artifact}-{self.version}.jar"
 
     @property
     def path(self) -> str:
-        """The file's place in the distribution, with forward slashes."""
+        """Return the file's path in the distribution, with forward slashes."""
         return f"{self.folder}/{self.name}"
 
     @property
     def coordinates(self) -> str:
-        """`group:artifact:version`."""
+        """Return `group:artifact:version`."""
         return f"{self.group}:{self.artifact}:{self.version}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Module:
-    """A module of the server: its descriptor in the distribution."""
+    """A module of the server and its descriptor."""
 
     name: str
     classname: str
     extends: tuple[str, ...] = ()
-    """Modules whose classes this one sees."""
+    """Modules whose classes are visible to this one."""
 
     def descriptor(self, opensearch: str) -> str:
-        """The text of its `plugin-descriptor.properties`."""
+        """Return the text of its `plugin-descriptor.properties`."""
         lines = [
             f"description={self.name}",
             f"version={opensearch}",
@@ -71,7 +71,7 @@ class Module:
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """Everything the embedded node is made of."""
+    """All parts of the embedded node."""
 
     opensearch: str
     modules: tuple[Module, ...]
@@ -79,22 +79,22 @@ class Lock:
 
     @property
     def size_bytes(self) -> int:
-        """What a first start has to fetch."""
+        """Return the size of the download of a first start."""
         return sum({jar.coordinates: jar.size_bytes for jar in self.jars}.values())
 
     @property
     def digest(self) -> str:
-        """Changes with every jar and every descriptor."""
+        """Return a hash that changes with every jar and every descriptor."""
         descriptors = "".join(module.descriptor(self.opensearch) for module in self.modules)
         return hashlib.sha256((self.to_json() + descriptors).encode()).hexdigest()
 
     @property
     def folder(self) -> str:
-        """The name of the laid-out distribution."""
+        """Return the folder name of the unpacked distribution."""
         return f"opensearch-{self.opensearch}-{self.digest[:12]}"
 
     def to_json(self) -> str:
-        """The lock file's text, one line a jar so that a diff shows what an update changes."""
+        """Return the text of the lock file, with one line per jar so that a diff shows what an update changes."""
         modules = [{"name": m.name, "classname": m.classname, "extends": list(m.extends)} for m in self.modules]
         jars = [
             {"maven": jar.coordinates, "folder": jar.folder, "sha256": jar.sha256, "size_bytes": jar.size_bytes}
@@ -105,10 +105,10 @@ class Lock:
 
     @classmethod
     def from_json(cls, text: str) -> Lock:
-        """The lock that `to_json` wrote.
+        """Parse what `to_json` wrote.
 
         Raises:
-            ResourceError: It is no lock file of this format, or names a path outside the distribution.
+            ResourceError: If it is not a lock file of this format, or names a path outside the distribution.
         """
         try:
             value = json.loads(text)
@@ -127,10 +127,10 @@ class Lock:
 
 @cache
 def shipped() -> Lock:
-    """The lock that comes with the package.
+    """Load the lock file of the package.
 
     Raises:
-        ResourceError: It is missing or malformed.
+        ResourceError: If it is missing or malformed.
     """
     try:
         text = files("stair_es.node").joinpath("lock.json").read_text(encoding="utf-8")

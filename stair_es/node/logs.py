@@ -1,4 +1,4 @@
-"""The node's log: reading its end, following it, and finding in it why a start failed."""
+"""The node's log: read its end, follow it, and explain from it why a start failed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .ports import port_taken
 from .spec import NodeSpec
 
 START_MARK = "=== stair-es starts the node: "
-"""Begins the line that separates one run of the server from the next."""
+"""Start of the line that separates one run of the server from the next."""
 
 _POLL_S = 0.3
 
 
 def tail(path: Path, count: int) -> list[str]:
-    """The last `count` lines; none if there is no log."""
+    """Return the last `count` lines; empty if there is no log."""
     try:
         with path.open("rb") as file:
             return [_text(line) for line in deque(file, maxlen=count)]
@@ -30,7 +30,7 @@ def tail(path: Path, count: int) -> list[str]:
 
 
 def follow(path: Path, count: int) -> Iterator[str]:
-    """The last `count` lines and then what is added, without end; a log that is replaced is read from its start."""
+    """Yield the last `count` lines and then each new line, endlessly; a log that is replaced is read from its start."""
     wanted: int | None = count
     while True:
         if path.exists():
@@ -43,7 +43,7 @@ def follow(path: Path, count: int) -> Iterator[str]:
 
 
 def _added(path: Path, file: BinaryIO) -> Iterator[str]:
-    """What is written from here on, until another file takes the log's place."""
+    """Yield new lines until the log is replaced by another file."""
     half = b""
     while True:
         half += file.readline()
@@ -73,7 +73,7 @@ _SIGNS = ("[ERROR]", "Error: ", "Exception", "Caused by", "Unrecognized", "Could
 
 
 def explain(spec: NodeSpec) -> NodeError:
-    """The error for a server that ended while it started, from what it printed last."""
+    """Return the error for a server that ended while it started, based on its last log lines."""
     lines = _last_run(tail(spec.log_file, _READ_LINES))
     text = "\n".join(lines)
     if "BindHttpException" in text or "Address already in use" in text:

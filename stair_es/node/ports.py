@@ -1,4 +1,4 @@
-"""The HTTP port of a node: drawn once for each data folder, so that its URL stays the same and web pages don't know it."""
+"""The HTTP port of a node: drawn at random once per data folder, so that its URL is stable and unknown to web pages."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from stair_es.errors import NodeError
 from .spec import ENV_PORT
 
 _FIRST, _LAST = 10_000, 32_767
-"""Below the ports that systems give to outgoing connections, one of which could be in the way at the next start."""
+"""Below the ephemeral ports of operating systems, one of which could be in use at the next start."""
 _REFUSED_BY_BROWSERS = 10_080
 _DRAWS = 100
 
 
 def own_port(path: Path, say: Callable[[str], None]) -> int:
-    """Return the port that the file names; drawn and written there first, also where another program has the one that it names.
+    """Return the port in the file. Draw and write one if there is none or it is in use.
+
+    Args:
+        path: The file.
+        say: Receives a message if the port changes.
 
     Raises:
-        NodeError: No free port was found.
-        OSError: The file can't be written.
+        NodeError: If no free port was found.
+        OSError: If the file cannot be written.
     """
     before = read_port(path)
     if before is not None and is_free(before):
@@ -35,7 +39,7 @@ def own_port(path: Path, say: Callable[[str], None]) -> int:
 
 
 def read_port(path: Path) -> int | None:
-    """Return the port that was drawn, or None before the first start."""
+    """Return the drawn port, or None before the first start."""
     try:
         port = int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -44,10 +48,10 @@ def read_port(path: Path) -> int | None:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface.
+    """Return whether a server could listen on this port of the loopback interface.
 
     Raises:
-        NodeError: It needs the rights of root.
+        NodeError: If the port requires root.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -61,13 +65,13 @@ def is_free(port: int) -> bool:
 
 
 def check_free(port: int | None) -> None:
-    """Raise NodeError if a port was asked for and is taken: said before the server needs seconds to find out."""
+    """Raise NodeError if a requested port is in use: the server would need seconds to find out."""
     if port and not is_free(port):
         raise port_taken(port)
 
 
 def port_taken(port: int | None) -> NodeError:
-    """Return the error for a port that another program has; None for the node's own."""
+    """Return the error for a port in use; None for the node's own port."""
     named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
     return NodeError(
         f"{named} is taken by another program",

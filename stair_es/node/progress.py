@@ -1,4 +1,4 @@
-"""How a long fetch is shown: a bar on a terminal, a line now and then elsewhere. Always on stderr."""
+"""Progress of a download: a bar on a terminal, otherwise an occasional line. Always on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LINE_EVERY_S = 5.0
 
 @contextmanager
 def shown(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[int], None]]:
-    """A function that takes the number of bytes that came in; any thread may call it."""
+    """Yield a thread-safe function that takes the number of bytes received."""
     if sys.stderr.isatty():
         with _bar(total_bytes) as advance:
             yield advance
@@ -22,7 +22,7 @@ def shown(total_bytes: int, say: Callable[[str], None]) -> Iterator[Callable[[in
 
 
 class Lines:
-    """Progress for a log: at most one line in five seconds."""
+    """Progress for a log: at most one line per five seconds."""
 
     def __init__(self, total_bytes: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total_bytes
@@ -33,7 +33,7 @@ class Lines:
         self._guard = threading.Lock()
 
     def advance(self, count: int) -> None:
-        """`count` more bytes came in."""
+        """Add `count` received bytes."""
         with self._guard:
             self._done = min(self._done + count, self._total)
             now = self._clock()

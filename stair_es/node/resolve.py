@@ -1,7 +1,7 @@
-"""The locked jars: fetched through jgo's resolver, taken only if size and SHA-256 are the locked ones.
+"""Download the locked jars with jgo's resolver; accept only files with the locked size and SHA-256.
 
-jgo alone isn't enough: it writes in place, so a killed fetch leaves a truncated jar, which it takes without a word the next
-time. No pom is read at run time: the lock file already says which jars there are.
+jgo alone is not enough: it writes in place, so an aborted download leaves a truncated jar, which it silently accepts the next
+time. No pom is read at run time: the lock file lists all jars.
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ from .lockfile import Jar, Lock
 
 Advance = Callable[[int], None]
 Source = Callable[[Jar, Advance], Path]
-"""Brings one jar, from the cache or from afar; reports the bytes that came in."""
+"""Returns the path of one jar, cached or downloaded; reports the bytes received."""
 
 _WORKERS = 8
 _REQUEST_TIMEOUT_S = 60
 
 
 def fetch(lock: Lock, source: Source, advance: Advance) -> dict[str, Path]:
-    """Coordinates -> a file with exactly the locked content, for every jar.
+    """Download all jars.
+
+    Args:
+        lock: The lock file.
+        source: Where jars come from.
+        advance: Receives the number of bytes received.
+
+    Returns:
+        Coordinates -> a file with exactly the locked content.
 
     Raises:
-        NodeError: A jar can't be had, or comes with another content twice.
+        NodeError: If a jar cannot be downloaded, or does not match the lock file twice.
     """
     jars = {jar.coordinates: jar for jar in lock.jars}
     with ThreadPoolExecutor(_WORKERS) as pool:
@@ -41,7 +49,7 @@ def fetch(lock: Lock, source: Source, advance: Advance) -> dict[str, Path]:
 
 
 def defect(path: Path, jar: Jar) -> str | None:
-    """What distinguishes the file from the locked jar, or None."""
+    """Return how the file differs from the locked jar, or None."""
     wrong_size = size_defect(path, jar)
     if wrong_size:
         return wrong_size
@@ -54,7 +62,7 @@ def defect(path: Path, jar: Jar) -> str | None:
 
 
 def size_defect(path: Path, jar: Jar) -> str | None:
-    """Like `defect`, without reading the file."""
+    """Return how the file's size differs from the locked jar, or None, without reading it."""
     try:
         actual = path.stat().st_size
     except FileNotFoundError:
@@ -63,10 +71,10 @@ def size_defect(path: Path, jar: Jar) -> str | None:
 
 
 def maven(cache: Path) -> Source:
-    """The source that fetches from Maven's public repository into `cache`.
+    """Return a source that downloads from Maven Central into `cache`.
 
     Raises:
-        MissingExtra: The extra `node` isn't installed.
+        MissingExtra: If the extra `node` is not installed.
     """
     jgo = need("jgo.maven", "node")
 

@@ -1,4 +1,4 @@
-"""Which node: where its files are and how it runs. Nothing here touches the disk."""
+"""The specification of a node: its files and how it runs. No I/O."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class NodeSpec:
     """One embedded node.
 
     Raises:
-        UsageError: On construction, for a port or a heap size that can't be.
+        UsageError: On construction, if the port or the heap size is invalid.
     """
 
     dist: Path
-    """Laid-out distributions and the jar cache. Several nodes may share one."""
+    """Unpacked distributions and the jar cache. Nodes may share it."""
     base: Path
-    """The node's own folder: data, settings, logs, state. One node each."""
+    """The node's own folder: data, settings, logs, state. One per node."""
     port: int | None = None
-    """HTTP port on the loopback interface; 0 takes any free one, `None` the one that was drawn for this folder."""
+    """HTTP port on the loopback interface; 0 for any free port, None for the one drawn for this folder."""
     heap: str = DEFAULT_HEAP
-    """Java heap, `512m` or `2g`."""
+    """Java heap, such as `512m` or `2g`."""
     jit: Literal["quick", "full"] = "quick"
-    """`quick` compiles with C1 only: half the start time; `full` pays back after minutes of load (see docs/adr/0002)."""
+    """`quick` compiles with C1 only: half the start time; `full` pays off after minutes of load (see docs/adr/0002)."""
     die_with_parent: bool = False
     """Whether the node stops when the thread that started it ends, however it ends (Linux only). For tests."""
     start_timeout_s: float = 120.0
@@ -48,10 +48,15 @@ class NodeSpec:
 
     @classmethod
     def from_home(cls, home: Home | None = None, *, port: int | None = None, heap: str | None = None) -> NodeSpec:
-        """The node of one data folder; what isn't given comes from the environment, then from the defaults.
+        """Return the node of a data folder. Values not given come from the environment, then from the defaults.
+
+        Args:
+            home: The data folder; None for the one of the environment.
+            port: HTTP port.
+            heap: Java heap.
 
         Raises:
-            UsageError: A port or heap size that can't be.
+            UsageError: If the port or the heap size is invalid.
         """
         home = home or Home.from_env()
         return cls(
@@ -63,47 +68,47 @@ class NodeSpec:
 
     @property
     def config(self) -> Path:
-        """Folder of the settings."""
+        """Return the folder of settings."""
         return self.base / "config"
 
     @property
     def data(self) -> Path:
-        """Folder of the indices."""
+        """Return the folder of indices."""
         return self.base / "data"
 
     @property
     def logs(self) -> Path:
-        """Folder of the logs and of the file that says which port was taken."""
+        """Return the folder of logs and of the file with the bound port."""
         return self.base / "logs"
 
     @property
     def log_file(self) -> Path:
-        """What the node prints."""
+        """Return the file with the node's output."""
         return self.logs / "node.log"
 
     @property
     def ports_file(self) -> Path:
-        """Written by the server once its HTTP port is bound."""
+        """Return the file that the server writes once its HTTP port is bound."""
         return self.logs / "http.ports"
 
     @property
     def tmp(self) -> Path:
-        """Scratch of the JVM."""
+        """Return the JVM's temporary folder."""
         return self.base / "tmp"
 
     @property
     def state_file(self) -> Path:
-        """Which process runs, if any."""
+        """Return the file that records the running process."""
         return self.base / "state.json"
 
     @property
     def port_file(self) -> Path:
-        """Which port was drawn for the node; `down` keeps it."""
+        """Return the file with the port drawn for the node; `node down` keeps it."""
         return self.base / "port"
 
     @property
     def lock_file(self) -> Path:
-        """Held by whoever starts or stops the node."""
+        """Return the lock file held while the node is started or stopped."""
         return self.base / "node.lock"
 
 

@@ -15,7 +15,15 @@ from stair_es.extras import need
 
 
 def answer(url: str, path: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
-    """The JSON object that the node sends with status 200, or None. Proxies of the environment aren't asked."""
+    """Return the JSON object that the node sends with status 200, or None. Ignores proxies of the environment.
+
+    Does not use the search client, which takes half a second to import.
+
+    Args:
+        url: Of the node.
+        path: Of the request.
+        timeout_s: For the response.
+    """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
     try:
         connection.request("GET", path)
@@ -34,22 +42,22 @@ _SAME_START_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """A node that was started."""
+    """A started node."""
 
     pid: int
     created_s: float
-    """When the process was created (seconds since the epoch): with `pid` it names a process for good."""
+    """Creation time of the process (seconds since the epoch): with `pid` it identifies the process."""
     url: str | None
-    """None until the node answers."""
+    """None until the node responds."""
     opensearch: str
     heap: str
 
 
 def read(path: Path) -> NodeState | None:
-    """What `write` wrote, or None if there is no such file or it isn't ours.
+    """Return the written state, or None if the file does not exist or is not a state file.
 
     Raises:
-        NodeError: The file is there, but can't be read.
+        NodeError: If the file exists but cannot be read.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -69,17 +77,17 @@ def read(path: Path) -> NodeState | None:
 
 
 def write(path: Path, state: NodeState) -> None:
-    """Replace the file in one step: a reader sees the old or the new one."""
+    """Replace the file atomically: a reader sees the old or the new one."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
     scratch.write_text(json.dumps(asdict(state)), encoding="utf-8")
     scratch.replace(path)
 
 
 def process(state: NodeState) -> Any | None:  # noqa: ANN401  psutil ships no types
-    """The living process (`psutil.Process`), or None if it ended, even where its id was given to another since.
+    """Return the live process (`psutil.Process`), or None if it ended, even if its id has been reused since.
 
     Raises:
-        MissingExtra: The extra `node` isn't installed.
+        MissingExtra: If the extra `node` is not installed.
     """
     psutil = need("psutil", "node")
     try:

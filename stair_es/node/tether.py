@@ -1,6 +1,6 @@
-"""`python tether.py COMMAND...`: become the command, and be sent SIGTERM when the process that started it dies (Linux).
+"""`python tether.py COMMAND...`: become the command, and receive SIGTERM when the parent process dies (Linux).
 
-A program of its own because `preexec_fn` runs Python code in a forked child, which isn't safe beside threads.
+A separate program because `preexec_fn` runs Python code in a forked child, which is not safe with threads.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Replace this process by the command; the kernel keeps the request across `exec`."""
+    """Replace this process by the command; the kernel keeps the death signal across `exec`."""
     parent = os.getppid()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it died in between
