@@ -38,11 +38,11 @@ rootLogger.level = info
 rootLogger.appenderRef.console.ref = console
 """
 
-# What the server gets of the environment. It outlives the command that started it, so no credentials; and options for other
-# Java programs (JAVA_TOOL_OPTIONS) are not meant for it.
+# Environment variables of the server. It outlives the command that started it, so no credentials; and options for other
+# Java programs (JAVA_TOOL_OPTIONS) must not affect it.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SYSTEMROOT")
 
-# A child that ended stays a zombie until its Popen is asked for the exit code, so `stop` must find it again.
+# A child that ended stays a zombie until its Popen collects the exit code, so `stop_process` needs it.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
@@ -70,7 +70,7 @@ def command(spec: NodeSpec, *, dist: Path, java: Path, as_root: bool) -> list[st
         f"-Djna.tmpdir={spec.tmp}",
         f"-Djava.io.tmpdir={spec.tmp}",
         "--enable-native-access=ALL-UNNAMED",
-        "-Djava.locale.providers=CLDR,SPI",  # ICU in lib/ stands in for the locale data that the JRE lacks
+        "-Djava.locale.providers=CLDR,SPI",  # ICU in lib/ replaces the locale data that the JRE lacks
         "-Dfile.encoding=UTF-8",
         "-Dio.netty.noUnsafe=true",
         "-Dio.netty.noKeySetOptimization=true",
@@ -96,23 +96,23 @@ def settings(spec: NodeSpec) -> dict[str, str | int | bool]:
         "path.logs": str(spec.logs),
         "http.host": "127.0.0.1",
         "http.port": spec.port or 0,
-        # CORS for no origin at all: the server then refuses whatever a browser sends for a page of another origin (403). Without
-        # it only the answer is kept from the page, and what a request without a body asks for is done.
+        # CORS without any origin: the server rejects cross-origin requests of browsers (403). Without CORS, only the response
+        # is hidden from the page, and a request without a body is still executed.
         "http.cors.enabled": True,
         "http.cors.allow-origin": "",
         "transport.host": "127.0.0.1",
         "transport.port": 0,
         "node.portsfile": True,
         "discovery.type": "single-node",
-        # In bytes, since a laptop's disk is often over 95 % full and has room all the same. Past the last one indices can't be
-        # written, and the server says why, until there is room again.
+        # In bytes, since a laptop's disk is often over 95 % full and still has enough space. Past the flood stage indices are
+        # read-only, with an explanation, until there is space again.
         "cluster.routing.allocation.disk.watermark.low": "400mb",
         "cluster.routing.allocation.disk.watermark.high": "300mb",
         "cluster.routing.allocation.disk.watermark.flood_stage": "200mb",
         "cluster.info.update.interval": "10s",
         "cluster.routing.allocation.disk.reroute_interval": "10s",
-        # By default the server refuses requests (429) while over 95 % of the heap are in use, garbage included, and waits for a
-        # collection. SerialGC collects on allocation, and refused requests allocate next to nothing.
+        # By default the server rejects requests (429) while over 95 % of the heap is in use, including garbage, and waits for a
+        # collection. SerialGC collects on allocation, and rejected requests allocate next to nothing.
         "indices.breaker.total.use_real_memory": False,
     }
 
@@ -212,7 +212,7 @@ def stop(state: NodeState) -> bool:
                 running.kill()
                 _ended(state)
     except psutil.NoSuchProcess:
-        pass  # it ended by itself in between
+        pass  # it ended in between
     except psutil.AccessDenied:
         raise NodeError(f"process {state.pid} of the embedded node belongs to another user", "Stop it as that user.") from None
     child = _children.pop(state.pid, None)

@@ -38,7 +38,7 @@ def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_sourc
     with exclusive(dist / ".lock", say, "is fetching the embedded node"):
         wrong = damage(lock, home) if home.is_dir() else None
         if home.is_dir() and wrong is None:
-            return home  # the other process has built it
+            return home  # built by the other process
         if wrong:
             say(f"the embedded node's files are damaged ({wrong}): building them anew")
         try:
@@ -69,7 +69,7 @@ def damage(lock: Lock, home: Path) -> str | None:
 
 
 def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -> None:
-    for left in dist.glob(f"{_SCRATCH}*"):  # of a process that was killed: whoever builds holds the lock
+    for left in dist.glob(f"{_SCRATCH}*"):  # left by a killed process: this one holds the lock
         shutil.rmtree(left)
     say(f"fetching the embedded node: OpenSearch {lock.opensearch}, {lock.size_bytes / 1e6:.0f} MB, once")
     with shown(lock.size_bytes, say) as advance:
@@ -80,7 +80,7 @@ def _build(lock: Lock, dist: Path, say: Callable[[str], None], source: Source) -
     for module in lock.modules:
         descriptor = scratch / "modules" / module.name / "plugin-descriptor.properties"
         descriptor.write_text(module.descriptor(lock.opensearch), encoding="utf-8")
-    for folder in ("bin", "config", "plugins"):  # the server makes those that are missing, for its own user alone
+    for folder in ("bin", "config", "plugins"):  # the server would create missing ones for its own user only
         (scratch / folder).mkdir()
     home = dist / lock.folder
     if home.exists():

@@ -44,7 +44,7 @@ def fetch(lock: Lock, source: Source, advance: Advance) -> dict[str, Path]:
         pending = {pool.submit(_obtain, jar, source, advance): jar for jar in jars.values()}
         try:
             return {pending[done].coordinates: done.result() for done in as_completed(pending)}
-        finally:  # after an error or Ctrl-C, what hasn't begun needn't begin
+        finally:  # after an error or Ctrl-C, cancel downloads that have not started
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -94,7 +94,7 @@ def maven(cache: Path) -> Source:
             repo_cache=cache, timeout=_REQUEST_TIMEOUT_S, resolver=jgo.PythonResolver(progress_callback=report)
         )
         path = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
-        advance(max(0, jar.size_bytes - seen))  # from the cache, or from a server that doesn't say the size
+        advance(max(0, jar.size_bytes - seen))  # from the cache, or from a server that does not send the size
         return path
 
     return bring

@@ -36,7 +36,7 @@ def answer(url: str, path: str, timeout_s: float = 5.0) -> dict[str, Any] | None
         connection.close()
 
 
-# Clocks of the kernel and of Python round differently; process ids don't come round again within this time.
+# The kernel and Python round times differently; process ids are not reused within this time.
 _SAME_START_S = 2.0
 
 

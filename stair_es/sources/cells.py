@@ -102,7 +102,7 @@ class _Cursor:
                     self._keep(self._next, value)
                 self._next += 1
             if self._next == self._rows:
-                self._close_file()  # what is kept serves the threads that are a little behind
+                self._close_file()  # the cached values serve threads that are slightly behind
             return value
 
     def _keep(self, row: int, value: Any) -> None:  # noqa: ANN401
@@ -156,5 +156,5 @@ def _cursor(cell: CellOf, thread: int | None) -> _Cursor:
         found = _cursors.pop(key, None) or _Cursor(cell)
         _cursors[key] = found
         while len(_cursors) > _CURSORS:
-            _cursors.popitem(last=False)  # closed when the last thread that reads it lets it go
+            _cursors.popitem(last=False)  # closed when the last thread that uses it drops it
         return found

@@ -133,7 +133,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _check_tiff(data: bytes, max_pixels: int) -> None:
-    for big in (False, True) if 43 in data[2:4] else (False,):  # of a large TIFF in the other order decoders think differently
+    for big in (False, True) if 43 in data[2:4] else (False,):  # decoders disagree about a BigTIFF in the other byte order
         tiff = Tiff(data, big=big)
         root = [*tiff.read_entries(tiff.first)]
         pieces = sum(entry.values for entry in root if entry.tag in _PLACES)

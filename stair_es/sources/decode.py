@@ -111,7 +111,7 @@ def _decode(data: bytes, spec: ImageSpec, limits: DecodeLimits, thumbnail_px: in
     with open_image(data) as image:
         _check_size(image, limits)
         width, height = image.size
-        # The same with and without a thumbnail: so are the pixels. 1 where they are to be those of another's preprocessing.
+        # The same with and without a thumbnail, so that the pixels are too. 1 where they must equal those of other preprocessing.
         shrink = _shrink(width, height, spec)
         if shrink < 1:
             image.draft("RGB", (max(1, int(width * shrink)), max(1, int(height * shrink))))  # JPEG only: decode it smaller

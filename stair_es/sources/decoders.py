@@ -22,11 +22,11 @@ def _silence_decoders() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
     try:
-        libtiff = ctypes.CDLL(_imaging.__file__)  # or a library that this one is linked with
+        libtiff = ctypes.CDLL(_imaging.__file__)  # or a library linked with it
         for kind in ("Error", "Warning"):
             getattr(libtiff, f"TIFFSet{kind}Handler")(None)
     except (AttributeError, OSError):
-        pass  # built without libtiff, or with it inside and out of reach
+        pass  # built without libtiff, or with its symbols hidden
 
 
 _silence_decoders()
@@ -38,5 +38,5 @@ def open_image(data: bytes) -> PilImage:
     Raises:
         Exception: If the decoder fails; hostile bytes may raise anything.
     """
-    Image.MAX_IMAGE_PIXELS = None  # our own limit, checked before any pixel is decoded, takes its place
+    Image.MAX_IMAGE_PIXELS = None  # replaced by our own limit, checked before decoding
     return Image.open(RationedBytes(data), formats=FORMATS)

@@ -26,7 +26,7 @@ class Delimited(Table):
             try:
                 yield from self._parsed(text, table)
             finally:
-                text.detach()  # what is open is closed where it was opened; standard input stays open
+                text.detach()  # the file is closed where it was opened; standard input stays open
 
     def _parsed(self, text: io.TextIOWrapper, table: Found) -> Iterator[Item | Unlisted]:
         lines = _Lines(text)

@@ -56,7 +56,7 @@ def read_xmp_orientation(info: Mapping[Any, Any]) -> int | None:
 
 
 def _by_tag(tiff: Tiff, at: int) -> dict[int, Entry]:
-    return {entry.tag: entry for entry in reversed([*tiff.read_entries(at)])} if at >= 0 else {}  # of two with a tag, the first
+    return {entry.tag: entry for entry in reversed([*tiff.read_entries(at)])} if at >= 0 else {}  # the first of duplicates
 
 
 def _from_hex(text: object) -> bytes:
@@ -64,7 +64,7 @@ def _from_hex(text: object) -> bytes:
     if not isinstance(text, str) or len(text) > _LONGEST_HEX:
         return b""
     try:
-        return bytes.fromhex("".join(text.split("\n", 3)[3:]))  # which passes over the ends of lines
+        return bytes.fromhex("".join(text.split("\n", 3)[3:]))  # ignores line ends
     except ValueError:
         return b""
 

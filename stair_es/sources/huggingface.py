@@ -93,7 +93,7 @@ class Rows:
             own = f"{version}#{number}" if version else None
             try:
                 yield self._item(row, column or image_column(row, self.options.image_column), base, where, own)
-            except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+            except Exception as error:  # noqa: BLE001  the following rows must be read
                 yield Unlisted(where, self.uri, explain(error))
 
     def _item(self, row: Mapping[str, Any], column: str | None, base: str, where: str, version: str | None) -> Item | Unlisted:

@@ -43,7 +43,7 @@ class JsonLines(Table):
         where = f"{table.uri}#line={number}"
         if line is None:
             return Unlisted(where, self.uri, "the line is too long")
-        if len(line) > LINE_MARKS and sum(map(line.count, _MARKS)) > LINE_MARKS:  # before a parser makes objects of them
+        if len(line) > LINE_MARKS and sum(map(line.count, _MARKS)) > LINE_MARKS:  # before the parser creates objects for them
             return Unlisted(where, self.uri, f"more than {LINE_MARKS:,} commas, colons and brackets in one line")
         try:
             row = orjson.loads(line)

@@ -31,7 +31,7 @@ class Lines(Table):
                 try:
                     text = line.decode().strip()
                 except UnicodeDecodeError:
-                    if number == 1:  # a table or a tar that nobody gave a name: not a dead letter for each of its lines
+                    if number == 1:  # a table or tar without its suffix: one error, not a dead letter per line
                         raise UsageError(
                             f"{table.uri} is no list in UTF-8", "A list has a URL or path a line; --format says what else it is."
                         ) from None

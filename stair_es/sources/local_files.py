@@ -120,7 +120,7 @@ class LocalFiles:
         if whole and not self._walk.hidden and is_hidden(entry.name):
             return "hidden"
         if self._walk.follow_links or not entry.is_symlink() or not os.path.exists(entry.path):  # noqa: PTH110  as is_dir above
-            return None  # a link that leads nowhere: reading it says why
+            return None  # a broken link: reading it reports the reason
         return None if Path(os.path.realpath(entry.path)).is_relative_to(self._real) else "links"
 
     def _after(self, states: States | None, name: str) -> States | None:
@@ -131,7 +131,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link that leads nowhere: reading it says why
+        return False  # a broken link: reading it reports the reason
 
 
 def _found(uri: str, file: str | os.DirEntry[str]) -> Found:

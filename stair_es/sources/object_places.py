@@ -45,7 +45,7 @@ class ObjectAt:
                 if known is not None and version == known:
                     return None
             within(size or 0, reading.max_bytes)
-            # the range keeps an object that grew since the listing out of memory; of an empty one no range can be had
+            # the range keeps an object that grew since the listing out of memory; an empty object has no range
             data = bytes(fs.cat_file(path, start=0, end=reading.max_bytes + 1) if size else fs.cat_file(path))
         within(len(data), reading.max_bytes)
         return Read(data, version)

@@ -92,7 +92,7 @@ def opened(found: Found) -> Iterator[BinaryIO]:
         raise SourceError(
             f"{found.uri} is cut off: {error}", "Put the whole file there, and run it again: it goes on from there."
         ) from error
-    except Exception as error:  # each store has errors of its own
+    except Exception as error:  # each store has its own errors
         raise SourceError(f"{found.uri} can't be read: {reason_of(error)}", AGAIN) from error
 
 
@@ -107,7 +107,7 @@ def raw(found: Found) -> Iterator[BinaryIO]:
             file = fs.open(path, "rb", block_size=_BLOCK)
         except OSError as error:
             raise SourceError(f"{found.uri} can't be opened: {reason_of(error)}", AGAIN) from error
-        with file, io.BufferedReader(file, 1 << 16) as buffered:  # files of fsspec know no readline of a certain length
+        with file, io.BufferedReader(file, 1 << 16) as buffered:  # readline of fsspec files takes no length
             yield buffered
     else:
         with path_of(found.uri).open("rb") if found.named else _open_listed(found.uri) as local:

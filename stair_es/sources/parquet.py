@@ -57,7 +57,7 @@ class Parquet(Table):
                     cell = self._cell_of(table, group, taken, column) if in_cell else None
                     yield self._row(values, column, cell, table, f"row={first + taken}")
                     taken += 1
-            except Exception as error:  # noqa: BLE001  the row groups behind it must be taken
+            except Exception as error:  # noqa: BLE001  the following row groups must be read
                 lost = f"{table.uri}#rows={first + taken}-{first + rows - 1}"
                 yield Unlisted(lost, self.uri, f"these rows can't be read: {explain(error)}")
             first += rows
@@ -73,7 +73,7 @@ class Parquet(Table):
             return self._take(values, column, table, position)
         try:
             fields = chosen(values, self._options.columns, column)
-        except Exception as error:  # noqa: BLE001  the rows behind it must be taken
+        except Exception as error:  # noqa: BLE001  the following rows must be read
             return Unlisted(f"{table.uri}#{position}", self.uri, explain(error))
         return self._made(Referred(None, cell), fields, f"{table.uri}#{position}", table)
 

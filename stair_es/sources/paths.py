@@ -64,7 +64,7 @@ def file_at(named: str) -> Path | None:
     try:
         path = path_of(named) if named.startswith("file:") else Path(named)
         return path if path.is_file() else None
-    except (OSError, ValueError):  # too long for a path, or a NUL in it: an id, perhaps
+    except (OSError, ValueError):  # too long for a path, or with a NUL: perhaps an id
         return None
 
 

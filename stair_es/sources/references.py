@@ -85,7 +85,7 @@ def _path(text: str, scheme: str, base: str) -> Referred | str:
         uri = uri_of(path)
         return Referred(uri, FileAt(uri), file_version(os.stat(path)))  # noqa: PTH116
     except OSError:
-        return Referred(uri, FileAt(uri))  # reading it says why
+        return Referred(uri, FileAt(uri))  # reading it reports the reason
     except (ValueError, RuntimeError) as error:
         return f"not a path: {error}"
 

@@ -42,7 +42,7 @@ def open_source(argument: str, options: SourceOptions | None = None, say: Callab
         try:
             kind = plugin.load()
             claimed = kind.claims(argument)
-        except Exception as error:  # noqa: BLE001  a stranger's code must not stop the other kinds
+        except Exception as error:  # noqa: BLE001  third-party code must not affect the other kinds
             problems.append(_problem(plugin, error))
             if say:
                 say(problems[-1])

@@ -35,7 +35,7 @@ def clean(url: str) -> str:
     if scheme in ("http", "https"):
         return public_uri(url)
     if "@" not in urlsplit(url.replace("#", "%23").replace("?", "%3F")).netloc:
-        return url  # urlsplit only to look: object names are kept as they are, letter by letter
+        return url  # urlsplit is only used to check: object names stay unchanged
     return f"{scheme}://" + _PASSWORD.sub(r"\1@", url[len(scheme) + 3 :])
 
 

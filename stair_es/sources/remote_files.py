@@ -35,7 +35,7 @@ class RemoteFiles:
                 f"no bucket is named in {self._argument!r}", "Write s3://BUCKET/PREFIX, or the like of another store."
             )
         try:
-            fs, path = file_system(self._argument)  # servers are connected to here
+            fs, path = file_system(self._argument)  # connects to the server
             info = _info(fs, path)
             if info is not None and info.get("type") == "file":
                 yield self._one(fs, info)

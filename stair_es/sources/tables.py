@@ -83,7 +83,7 @@ class Table(OfFiles, ABC):
                 yield from self._rows(each)
             except (SourceError, UsageError) as error:
                 if first and isinstance(error, UsageError):
-                    raise  # a wrong column: better said at once than once a file
+                    raise  # a missing column: reported once, not for each file
                 yield Unlisted(each.uri, self.uri, error.message)
             first = False
 

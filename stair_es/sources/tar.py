@@ -64,7 +64,7 @@ def members(tar: Found, max_bytes: int, kind_of: Callable[[str], MemberKind | No
                     guarded.begin_header()
                 if reason := guarded.explain_end(archive.offset):
                     yield Broken("", reason)
-    except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have errors of their own
+    except Exception as error:  # noqa: BLE001  tarfile, zlib and each store have their own errors
         reason = error.message if isinstance(error, StairError) else reason_of(error)
         yield Broken("", f"the rest of the tar can't be read: {reason}")
 

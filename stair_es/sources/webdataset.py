@@ -147,7 +147,7 @@ class Tars:
         self._expected.saw(columns)
         try:
             fields = chosen(columns, self._options.columns, None)
-        except Exception as error:  # noqa: BLE001  the samples behind it must be taken
+        except Exception as error:  # noqa: BLE001  the following samples must be read
             for member in sample.images.values():
                 yield Unlisted(f"{tar.uri}#{quote(member.name)}", self.uri, explain(error))
             return

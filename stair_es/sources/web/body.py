@@ -31,7 +31,7 @@ def whole(chunks: Iterable[bytes], headers: Mapping[str, str], max_bytes: int) -
 
 
 def _limited(chunks: Iterable[bytes], max_bytes: int) -> bytes:
-    # one buffer: a list of chunks would let a server that sends single bytes take fifty times the memory
+    # one buffer: with a list of chunks, a server that sends single bytes would cost fifty times the memory
     body = bytearray()
     for chunk in chunks:
         body += chunk

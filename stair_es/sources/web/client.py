@@ -89,7 +89,7 @@ class Fetcher:
         self._policy = policy
         self._hosts = Hosts(policy.per_host)
         self._pool = httpcore2.ConnectionPool(
-            # not httpx's Client: it has no way to choose the address, and would bring cookies from one image to the next
+            # not httpx's Client: it cannot choose the address, and would carry cookies from one image to the next
             network_backend=GuardedBackend(allow_private=policy.allow_private, resolve=resolve),
             ssl_context=httpcore2.default_ssl_context(),
             max_connections=None,
@@ -150,7 +150,7 @@ class Fetcher:
         """Send one request; return the bytes, None if they are unchanged, or the URL of a redirect."""
         conditional = conditions(str(url), known)
         raw = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        # ends of time, not durations: see `wire`
+        # points in time, not durations: see `ssrf`
         ends = {"connect": clock.end, "read": clock.end, "write": clock.end, "pool": clock.remaining_s}
         with self._pool.stream(
             "GET", raw, headers=list((_HEADERS | conditional).items()), extensions={"timeout": ends}

@@ -23,7 +23,7 @@ Resolve: TypeAlias = Callable[[str, int, float], Sequence[str]]
 """(host, port, timeout_s) -> addresses of the host. Raises OSError."""
 _IP: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
 
-# Nobody keeps images there, and what is there are keys: refused even where private addresses are allowed.
+# Metadata services serve credentials, not images: blocked even where private addresses are allowed.
 _METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
@@ -31,7 +31,7 @@ _METADATA = frozenset(
         *("fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254"),
     )
 )
-# What Python's tables call global in some of the versions that we run on.
+# Addresses that some supported Python versions consider global.
 _SPECIAL = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -85,7 +85,7 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
         why = refusal(address, allow_private=allow_private)
         if why is not None:
             what = "the address" if address == host else f"its address {address}"
-            way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: of a dead letter nothing else is kept
+            way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
             raise ReadError(
                 f"refused: {what} {why}{way}", way and "Private addresses are fetched from where UrlPolicy allows it."
             )

@@ -6,7 +6,7 @@ import hashlib
 import re
 from urllib.parse import urlsplit, urlunsplit
 
-# How object stores sign: what marks a signed URL -> which parameters are its signature.
+# Signed URLs of object stores: parameter that marks one -> parameters of its signature.
 _SIGNED = tuple(
     (re.compile(mark, re.IGNORECASE), re.compile(signature, re.IGNORECASE))
     for mark, signature in (
@@ -16,7 +16,7 @@ _SIGNED = tuple(
         (r"access[-_]?token|api[-_]?key", r"access[-_]?token|api[-_]?key"),
     )
 )
-# Secrets, or what tells two images apart: who knows. A digest is enough for the latter.
+# Secrets, or parameters that identify the image: unknown. A digest is enough for the latter.
 _MAYBE = re.compile(r".*(token|auth|signature|passw(or)?d|secret|jwt|api[-_]?key).*", re.IGNORECASE)
 
 
@@ -36,7 +36,7 @@ def with_login(url: str) -> str | None:
     try:
         login = "@" in urlsplit(url).netloc
     except ValueError:
-        return None  # whoever fetches it says what is wrong
+        return None  # fetching it reports the reason
     return f"a URL with a user name or password isn't fetched, use a signed one: {shown(url)}" if login else None
 
 
