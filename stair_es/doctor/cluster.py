@@ -35,7 +35,7 @@ def embedded_here() -> tuple[Finding, str | None]:
     if now.state == "starting":
         return fail(
             "node",
-            f"process {now.pid} of the embedded node doesn't answer; its log is {spec.log_file}",
+            f"process {now.pid} of the embedded node does not respond; its log is {spec.log_file}",
             "stair-es node logs, then: stair-es node down && stair-es node up",
         ), None
     return warn("node", "no cluster is named, and the embedded node isn't running", "stair-es node up"), None
@@ -58,7 +58,7 @@ def cluster(facts: ClusterFacts, target: Target, url: str) -> Iterator[Finding]:
     if target.version and facts.health is not None:  # OpenSearch Serverless has neither version nor health
         yield health(facts.health, facts.unassigned, url)
     elif target.version and HEALTH not in facts.forbidden:
-        yield warn("health", "the cluster doesn't tell its health", curl(url, "GET", "/_cluster/health"))
+        yield warn("health", "the cluster does not report its health", curl(url, "GET", "/_cluster/health"))
     yield from disks(facts.disks, facts.settings, url)
     if facts.settings or SETTINGS not in facts.forbidden:
         yield from limits(target, facts.settings, url)
@@ -77,9 +77,9 @@ def health(told: Mapping[str, Any], unassigned: Mapping[str, Any] | None, url: s
         )
     name = f"{(unassigned or {}).get('index', '?')}"
     why = _why(unassigned or {})
-    said = f"{said}: {nowhere} shards are on no node{f', one of them of {name}: {why}' if unassigned else ''}"
+    said = f"{said}: {nowhere} unassigned shards{f', one of them of {name}: {why}' if unassigned else ''}"
     if status == "red":
-        return fail("health", said, "Mend that, or start the node that has it; then: " + curl(url, "POST", _RETRY))
+        return fail("health", said, "Fix that, or start the node that holds it; then: " + curl(url, "POST", _RETRY))
     if nodes == 1 and unassigned and not unassigned.get("primary", True):
         return warn(
             "health", f"{said} (one node holds no replicas)", curl(url, "PUT", f"/{name}/_settings", {"number_of_replicas": 0})
@@ -92,7 +92,7 @@ def _why(unassigned: Mapping[str, Any]) -> str:
     for node in unassigned.get("node_allocation_decisions", ()):
         for decider in node.get("deciders", ()):
             return str(decider.get("explanation", "")).partition("[[")[0].strip()
-    return str(unassigned.get("allocate_explanation") or unassigned.get("unassigned_info", {}).get("reason", "no reason is told"))
+    return str(unassigned.get("allocate_explanation") or unassigned.get("unassigned_info", {}).get("reason", "no reason given"))
 
 
 def disks(told: Mapping[str, tuple[int, int]], settings: Mapping[str, Any], url: str) -> Iterator[Finding]:
@@ -150,7 +150,7 @@ def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Fi
     if target.max_clauses < MAX_CLAUSES:
         yield warn(
             "limits",
-            f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest words",
+            f"a query may have {target.max_clauses} clauses, {MAX_CLAUSES} are usual: longer ones lose their lightest tokens",
             curl(url, "PUT", "/_cluster/settings", {"persistent": {"indices.query.bool.max_clause_count": MAX_CLAUSES}})
             + f" (OpenSearch), else in the nodes' settings: indices.query.bool.max_clause_count: {MAX_CLAUSES}",
         )
@@ -158,8 +158,8 @@ def limits(target: Target, settings: Mapping[str, Any], url: str) -> Iterator[Fi
     if most is not None and most < _LEAST_CONTENT:
         yield warn(
             "limits",
-            f"a request may have {content}: an ingest sends many small ones, and documents larger than that are dead",
-            "Set http.max_content_length: 100mb in the nodes' settings and start them again.",
+            f"a request may have {content}: an ingest sends many small ones, and larger documents fail",
+            "Set http.max_content_length: 100mb in the nodes' settings and restart them.",
         )
     elif target.max_clauses >= MAX_CLAUSES:
         yield ok("limits", f"{target.max_clauses} clauses a query, {content} a request")

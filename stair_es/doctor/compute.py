@@ -50,14 +50,14 @@ def ray_here(address: str | None) -> Iterator[Finding]:
         installed = version("ray")
     except PackageNotFoundError:
         if address:
-            yield warn(
-                "ray", f"the address of Ray is {mask_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'"
-            )
+            yield warn("ray", f"Ray's address is {mask_address(address)}, but Ray isn't installed", "pip install 'stair-es[ray]'")
         else:
             yield ok("ray", "not installed: --runner ray would need stair-es[ray]")
         return
     if find_spec("ray") is None:
-        yield warn("ray", f"Ray {installed} is listed, but its files are gone", "pip install --force-reinstall 'stair-es[ray]'")
+        yield warn(
+            "ray", f"Ray {installed} is registered, but its files are missing", "pip install --force-reinstall 'stair-es[ray]'"
+        )
         return
     try:
         if address:

@@ -37,7 +37,7 @@ def found(facts: IndexFacts, model: str) -> Finding:
     if not facts.live:
         return ok("index", f"{facts.name} holds vectors of {model}")
     count = f"{sum(facts.sizes[name][0] for name in facts.live):,} " if facts.sizes.keys() >= {*facts.live} else ""
-    return ok("index", f"{facts.name} stands for {', '.join(facts.live)}: {count}documents of {model}")
+    return ok("index", f"{facts.name} points to {', '.join(facts.live)}: {count}documents of {model}")
 
 
 def unseen(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def unseen(forbidden: Sequence[str], alias: str, distribution: str) -> Iterator[
     """
     if not forbidden:
         return
-    said = "this user may not look at everything: "
+    said = "this user lacks rights for some checks: "
     if distribution == "elasticsearch":
         lacking = dict.fromkeys(_PRIVILEGES.get(right, "monitor on the cluster").format(alias=alias) for right in forbidden)
         yield warn("checks", said + ", ".join(lacking), "For all checks, grant that (docs/howto/secure.md#elasticsearch).")
@@ -81,13 +81,13 @@ def settings(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
         now = ", ".join(f"{key} {own.get(f'index.{key}')}" for key in changed)
         yield warn(
             "index",
-            f"{name} is set for loading ({now}): an ingest runs, or was killed",
+            f"{name} is set for loading ({now}): an ingest is running or was killed",
             "Run the ingest again, which restores it; or: " + curl(url, "PUT", f"/{name}/_settings", {"index": changed}),
         )
     elif own.get("index.refresh_interval", "1s").startswith("-"):
         yield warn(
             "index",
-            f"{name} has refresh_interval -1: what is written isn't found",
+            f"{name} has refresh_interval -1: new documents are not searchable",
             curl(url, "PUT", f"/{name}/_settings", {"index": {"refresh_interval": None}}),
         )
 
@@ -99,7 +99,7 @@ def fields(name: str, told: Mapping[str, Any], url: str) -> Iterator[Finding]:
     if there >= _FULL * most:
         body = {"index.mapping.total_fields.limit": 2 * most}
         more = curl(url, "PUT", f"/{name}/_settings", body)
-        yield warn("index", f"{name} has {there} of {most} fields: columns beyond that make documents dead", more)
+        yield warn("index", f"{name} has {there} of {most} fields: documents with further columns fail", more)
 
 
 def _count(properties: Mapping[str, Any]) -> int:
@@ -111,7 +111,7 @@ def policy(alias: str, name: str, told: Mapping[str, Any]) -> Iterator[Finding]:
     under_way = (ours(told).get("policy") or {}).get("under_way")
     if under_way:
         again = f"stair-es policy {under_way}{' FILE' if under_way == 'apply' else ''} --index {alias}"
-        yield warn("policy", f"{under_way} of the word policy of {name} runs, or was interrupted", again)
+        yield warn("policy", f"{under_way} of the token policy of {name} is running or was interrupted", again)
 
 
 def words(facts: IndexFacts) -> Iterator[Finding]:
@@ -121,11 +121,11 @@ def words(facts: IndexFacts) -> Iterator[Finding]:
         return
     [live] = facts.live
     own, alias = words_name(live), words_alias(facts.name)
-    again = f"Run the ingest of {facts.name} again, which brings it in step."
+    again = f"Run the ingest of {facts.name} again, which reconciles it."
     if own not in companions:
-        yield warn("words index", f"there is none of {live}, but one of an earlier index", again)
+        yield warn("words index", f"{live} has none, but an earlier index has one", again)
     elif alias not in facts.indices[own].get("aliases", {}):
-        yield warn("words index", f"{own} isn't behind the alias {alias} yet", again)
+        yield warn("words index", f"the alias {alias} does not point to {own} yet", again)
     elif facts.sizes.get(live, (0, 0))[0] and not facts.sizes.get(own, (1, 0))[0]:
         yield warn("words index", f"{own} is empty", again)
     else:
@@ -140,7 +140,7 @@ def builds(facts: IndexFacts, url: str) -> Iterator[Finding]:
             yield warn(
                 "builds",
                 f"{name} is an unfinished build: {_extent(facts, name)}",
-                "Run the same ingest again, which goes on with it; or throw it away: " + curl(url, "DELETE", f"/{name}"),
+                "Run the same ingest again, which resumes it; or delete it: " + curl(url, "DELETE", f"/{name}"),
             )
 
 
@@ -155,7 +155,7 @@ def retired(facts: IndexFacts, url: str) -> Iterator[Finding]:
     listed = ", ".join(f"{name} ({_extent(facts, name)})" for name in left)
     if len(left) > KEEP:
         gone = curl(url, "DELETE", f"/{','.join(left[:-KEEP])}")
-        yield warn("retired", f"no alias stands for {listed}", f"If --keep doesn't want them: {gone}")
+        yield warn("retired", f"no alias points to {listed}", f"If more than --keep allows: {gone}")
     elif left:
         yield ok("retired", f"kept: {listed}")
 

@@ -42,7 +42,7 @@ def machine(cores: int, memory: int | None) -> Finding:
     """
     said = f"{cores} cores, {size(memory) if memory else 'unknown'} memory"
     if memory is not None and memory < _LITTLE_MEMORY:
-        return warn("machine", f"{said}: little for an ingest beside an embedded node", "Name a cluster elsewhere: --url URL")
+        return warn("machine", f"{said}: little for an ingest next to an embedded node", "Name a cluster elsewhere: --url URL")
     return ok("machine", said)
 
 
@@ -102,6 +102,6 @@ def letters(counts: Mapping[Path, int], index: str) -> Finding:
     files = f"{len(waiting)} files, the newest" if len(waiting) > 1 else "one file"
     return warn(
         "dead letters",
-        f"waiting for another try: {waiting[newest]:,} of an ingest into {index} ({files} {newest})",
+        f"waiting for a retry: {waiting[newest]:,} images of an ingest into {index} ({files} {newest})",
         f"stair-es ingest --retry {file} --index {shlex.quote(index)} && rm {file}",
     )

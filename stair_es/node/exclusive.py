@@ -36,7 +36,7 @@ def exclusive(path: Path, say: Callable[[str], None], waiting_for: str) -> Itera
     except Timeout:
         raise NodeError(
             f"{path} was held for {_PATIENCE_S:.0f} s by a process that {waiting_for}",
-            "See whether another stair-es hangs, end it and try again.",
+            "If another stair-es process hangs, stop it and try again.",
         ) from None
     except OSError as error:
         raise unwritable(path, error) from error
@@ -50,5 +50,5 @@ def unwritable(path: Path, error: OSError) -> NodeError:
     """Return the error for a data folder that cannot be written."""
     return NodeError(
         f"can't write {error.filename or path}: {error.strerror or error}",
-        "Free some space, or set STAIR_ES_HOME to a folder that you may write to.",
+        "Free some space, or set STAIR_ES_HOME to a writable folder.",
     )

@@ -181,13 +181,13 @@ def wait_ready(spec: NodeSpec, state: NodeState, say: Callable[[str], None]) -> 
             whole = health.get("status") in ("yellow", "green")
             if whole or time.monotonic() - answered_s > _RECOVERY_S:
                 if not whole:
-                    say("the embedded node answers, but at least one index is incomplete: see `stair-es node logs`")
+                    say("the embedded node responds, but at least one index is incomplete: see `stair-es node logs`")
                 ready = replace(state, url=url)
                 states.write(spec.state_file, ready)
                 return ready
         time.sleep(_POLL_S)
     raise NodeError(
-        f"the embedded node (process {state.pid}) did not answer within {spec.start_timeout_s:.0f} s",
+        f"the embedded node (process {state.pid}) did not respond within {spec.start_timeout_s:.0f} s",
         f"See {spec.log_file}, or `stair-es node logs`; then `stair-es node down` and try again.",
     )
 

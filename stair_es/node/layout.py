@@ -40,7 +40,7 @@ def ensure_layout(lock: Lock, dist: Path, say: Callable[[str], None], make_sourc
         if home.is_dir() and wrong is None:
             return home  # built by the other process
         if wrong:
-            say(f"the embedded node's files are damaged ({wrong}): building them anew")
+            say(f"the embedded node's files are damaged ({wrong}): rebuilding them")
         try:
             _build(lock, dist, say, make_source(dist / ".jars"))
         except NodeError:

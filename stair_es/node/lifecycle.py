@@ -48,7 +48,7 @@ def ensure_running(say: Callable[[str], None], *, home: Home | None = None, port
     if running and running.url:
         return running.url
     url = up(spec, say=say)
-    say("it stays up for the next commands; stop it with: stair-es node down")
+    say("it keeps running for the next commands; stop it with: stair-es node down")
     return url
 
 
@@ -76,7 +76,7 @@ def up(spec: NodeSpec, *, say: Callable[[str], None]) -> str:
         if state is None or states.process(state) is None:
             state = _start(spec, say)
         elif state.url:
-            say(f"the embedded node runs already, at {state.url} with a heap of {state.heap}")
+            say(f"the embedded node is already running, at {state.url} with a heap of {state.heap}")
             return _finish(spec, state, say)
         return _finish(spec, state, say)
 
@@ -104,7 +104,7 @@ def down(spec: NodeSpec, *, say: Callable[[str], None]) -> bool:
         state = states.read(spec.state_file)
         running = state is not None and states.process(state) is not None
         if state is not None and not stop(state):
-            say(f"process {state.pid} did not end by itself and was killed; no acknowledged document is lost by that")
+            say(f"process {state.pid} did not end in time and was killed; no acknowledged document is lost")
         spec.state_file.unlink(missing_ok=True)
         return running
 

@@ -14,7 +14,7 @@ from typing import Any
 from stair_es.errors import ResourceError
 
 _FORMAT = 1
-_REMEDY = "The file comes with the package: reinstall stair-es, or write it anew with tools/lock_node.py."
+_REMEDY = "The file comes with the package: reinstall stair-es, or rewrite it with tools/lock_node.py."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,5 +155,5 @@ def _jar(row: Mapping[str, Any]) -> Jar:
     )
     parts = PurePosixPath(jar.path).parts
     if ".." in parts or parts[0] not in ("lib", "modules"):
-        raise ValueError(f"{jar.path!r} is no place in a distribution")
+        raise ValueError(f"{jar.path!r} is not a path in a distribution")
     return jar

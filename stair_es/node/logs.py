@@ -84,10 +84,10 @@ def explain(spec: NodeSpec) -> NodeError:
             "It may run in another container or have lost its state file: stop it there, or set STAIR_ES_HOME to another folder.",
         )
     if "Could not reserve enough space" in text or "Cannot allocate memory" in text:
-        return NodeError(f"there isn't enough memory for a heap of {spec.heap}", "Give a smaller one: --heap 256m")
+        return NodeError(f"not enough memory for a heap of {spec.heap}", "Use a smaller heap: --heap 256m")
     telling = [line for line in lines if not line.startswith("\tat ") and any(sign in line for sign in _SIGNS)]
     shown = "\n".join(f"  {line[:200]}" for line in (telling or lines)[-_SHOWN_LINES:])
-    return NodeError(f"the embedded node ended while it started:\n{shown}", f"The whole log: {spec.log_file}")
+    return NodeError(f"the embedded node ended while it started:\n{shown}", f"Complete log: {spec.log_file}")
 
 
 def _last_run(lines: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ def own_port(path: Path, say: Callable[[str], None]) -> int:
     port = _draw()
     path.write_text(f"{port}\n", encoding="ascii")
     if before is not None:
-        say(f"port {before} is taken by another program: from now on the embedded node has port {port}")
+        say(f"port {before} is used by another program: the embedded node uses port {port} from now on")
     return port
 
 
@@ -58,7 +58,7 @@ def is_free(port: int) -> bool:
         try:
             probe.bind(("127.0.0.1", port))
         except PermissionError:
-            raise NodeError(f"port {port} needs the rights of root", "Choose one from 1024 on.") from None
+            raise NodeError(f"port {port} requires root", "Choose a port >= 1024.") from None
         except OSError:
             return False
     return True
@@ -74,8 +74,8 @@ def port_taken(port: int | None) -> NodeError:
     """Return the error for a port in use; None for the node's own port."""
     named = "the port of the embedded node" if port is None else f"port {port} of 127.0.0.1"
     return NodeError(
-        f"{named} is taken by another program",
-        f"Choose another: stair-es node up --port N (0 takes a free one), or set {ENV_PORT}.",
+        f"{named} is used by another program",
+        f"Choose another: stair-es node up --port N (0 for any free port), or set {ENV_PORT}.",
     )
 
 

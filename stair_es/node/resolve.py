@@ -108,15 +108,14 @@ def _obtain(jar: Jar, source: Source, advance: Advance) -> Path:
         except (OSError, RuntimeError) as error:  # what requests and jgo raise
             raise NodeError(
                 f"can't fetch {jar.coordinates}: {error}",
-                "The first start needs the internet (later ones don't). Behind a proxy set HTTPS_PROXY, and try again: "
-                "what was fetched is kept.",
+                "The first start requires internet access (later ones do not). Behind a proxy, set HTTPS_PROXY and try again: "
+                "completed downloads are kept.",
             ) from error
         wrong = defect(path, jar)
         if wrong is None:
             return path
         path.unlink(missing_ok=True)
     raise NodeError(
-        f"{jar.coordinates} is not the file that the lock names: {wrong}",
-        "It was fetched twice, so something on the way alters it (a proxy, a mirror). Nothing of it is used. "
-        "Try from another network.",
+        f"{jar.coordinates} does not match the lock file: {wrong}",
+        "It was fetched twice, so something in between alters it (a proxy, a mirror). It is not used. Try from another network.",
     )

@@ -43,7 +43,7 @@ class NodeSpec:
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:
-            raise UsageError(f"node port: {self.port} is no port", "Give 1 to 65535, or 0 for a free one.")
+            raise UsageError(f"node port: {self.port} is not a port", "Give 1 to 65535, or 0 for a free one.")
         _check_heap(self.heap)
 
     @classmethod
@@ -117,7 +117,7 @@ def _port_from_env() -> int | None:
     if not given:
         return None
     if not given.isdecimal():
-        raise UsageError(f"{ENV_PORT}: {given!r} is no port", "Give 1 to 65535, or 0 for a free one.")
+        raise UsageError(f"{ENV_PORT}: {given!r} is not a port", "Give 1 to 65535, or 0 for a free one.")
     return int(given)
 
 
@@ -125,6 +125,6 @@ def _check_heap(heap: str) -> None:
     remedy = f"Write it like 512m or 2g (--heap, {ENV_HEAP})."
     match = _HEAP.fullmatch(heap)
     if match is None:
-        raise UsageError(f"node heap: {heap!r} is no size", remedy)
+        raise UsageError(f"node heap: {heap!r} is not a size", remedy)
     if int(match[1]) * (1 if match[2] in "mM" else 1024) < _LEAST_HEAP_MB:
-        raise UsageError(f"node heap: {heap} is too little, the server needs {_LEAST_HEAP_MB}m", remedy)
+        raise UsageError(f"node heap: {heap} is too small, the server needs {_LEAST_HEAP_MB}m", remedy)

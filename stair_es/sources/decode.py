@@ -199,7 +199,7 @@ def _filled(rgb: PilImage, spec: ImageSpec) -> PilImage:
     if spec.fit == "crop":
         longer_px = int(side_px * max(rgb.size) / min(rgb.size))
         if longer_px > _LONGEST * side_px:
-            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long to cut the middle out of")
+            raise DecodeError(f"{rgb.width} x {rgb.height} pixels are too long for a center crop")
         width, height = (side_px, longer_px) if rgb.width <= rgb.height else (longer_px, side_px)
     resized = rgb.resize((width, height), _FILTERS[spec.resample])
     left, upper = round((width - spec.size_px) / 2), round((height - spec.size_px) / 2)

@@ -39,7 +39,7 @@ class Delimited(Table):
             )
         if not first.endswith(("\n", "\r")) and text.read(1):
             raise UsageError(
-                f"the header line of {table.uri} has more than {CSV_ROW_CHARS:,} characters", "Look into the file: is it CSV?"
+                f"the header line of {table.uri} has more than {CSV_ROW_CHARS:,} characters", "Check that the file is CSV."
             )
         delimiter = "\t" if table.uri.lower().removesuffix(".gz").endswith(".tsv") else max(",;\t|", key=first.count)
         names = next(csv.reader([first], delimiter=delimiter))

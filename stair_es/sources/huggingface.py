@@ -58,7 +58,7 @@ class Address:
         unknown = set(query) - {"split", "revision", "config"}
         names = [unquote(name) for name in (parts.netloc, *parts.path.split("/")) if name]
         if unknown or not names or (parts.netloc and len(names) > 3):
-            raise UsageError(f"not the address of a data set: {argument!r}", "Write hf-dataset://user/name/config?split=train")
+            raise UsageError(f"not the address of a dataset: {argument!r}", "Write hf-dataset://user/name/config?split=train")
         split, revision = query.get("split", "train"), query.get("revision")
         if not parts.netloc:
             return cls(name="/" + "/".join(names), config=query.get("config"), split=split, revision=revision)
@@ -111,7 +111,7 @@ class Rows:
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{self.uri} can't be read on: {reason_of(error)}", AGAIN) from error
+            raise SourceError(f"{self.uri} can't be read to its end: {reason_of(error)}", AGAIN) from error
 
     def _opened(self) -> tuple[Any, str | None]:
         """Open the rows with their images undecoded; return them with the version of the dataset."""
@@ -145,7 +145,7 @@ class HuggingFaceKind:
     """Opens `huggingface` sources."""
 
     name: str = "huggingface"
-    description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local data set"
+    description: str = "hf-dataset://NAME[/CONFIG]?split=train&revision=..., hf-dataset:///FOLDER for a local dataset"
 
     def claims(self, argument: str) -> bool:
         """Return whether the argument has the scheme `hf-dataset`."""

@@ -86,7 +86,7 @@ class _Nowhere:
     """The locator of an entry that could not be listed."""
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        raise ReadError("it was never listed")
+        raise ReadError("it was not listed")
 
     def to_json(self) -> None:
         return None

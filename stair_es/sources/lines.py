@@ -10,7 +10,7 @@ from typing import BinaryIO, TextIO
 from stair_es.errors import SourceError
 from stair_es.sources.limits import BLANK_BYTES, ENDLESS_BYTES
 
-_REMEDY = "Look into the file: is it what its name says?"
+_REMEDY = "Check that the file has the format that its name suggests."
 
 
 def numbered(file: BinaryIO, longest: int, comment: bytes | None = None) -> Iterator[tuple[int, bytes | None]]:
@@ -55,7 +55,7 @@ def check_blank(bytes_: int, number: int) -> None:
     """
     if bytes_ > BLANK_BYTES:
         raise SourceError(
-            f"more than {BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest isn't read", _REMEDY
+            f"more than {BLANK_BYTES:,} bytes of empty lines and comments up to line {number}: the rest is not read", _REMEDY
         )
 
 

@@ -33,7 +33,8 @@ class Lines(Table):
                 except UnicodeDecodeError:
                     if number == 1:  # a table or tar without its suffix: one error, not a dead letter per line
                         raise UsageError(
-                            f"{table.uri} is no list in UTF-8", "A list has a URL or path a line; --format says what else it is."
+                            f"{table.uri} is not a list in UTF-8",
+                            "A list has one URL or path per line. Use --format if it is something else.",
                         ) from None
                     yield Unlisted(where, self.uri, "not UTF-8")
                     continue
@@ -63,7 +64,7 @@ class UrlsKind:
     """Opens `urls` sources."""
 
     name: str = "urls"
-    description: str = "lists of URLs and paths (.txt, one a line), and single http(s):// images"
+    description: str = "lists of URLs and paths (.txt, one per line), and single http(s):// images"
 
     def claims(self, argument: str) -> bool:
         """Return whether the argument is a `.txt`, or a web URL that does not look like a table or a tar."""
@@ -90,7 +91,7 @@ class StdinKind:
     """Opens `-`."""
 
     name: str = "stdin"
-    description: str = "- : URLs and paths on standard input, one a line (or --format jsonl, csv)"
+    description: str = "- : URLs and paths on standard input, one per line (or --format jsonl, csv)"
 
     def claims(self, argument: str) -> bool:
         """Return whether the argument is `-`."""

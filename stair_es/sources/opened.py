@@ -90,7 +90,7 @@ def opened(found: Found) -> Iterator[BinaryIO]:
         raise
     except EOFError as error:
         raise SourceError(
-            f"{found.uri} is cut off: {error}", "Put the whole file there, and run it again: it goes on from there."
+            f"{found.uri} is cut off: {error}", "Replace it by the complete file and run again: the run resumes."
         ) from error
     except Exception as error:  # each store has its own errors
         raise SourceError(f"{found.uri} can't be read: {reason_of(error)}", AGAIN) from error

@@ -33,7 +33,7 @@ class Parquet(Table):
         except StairError:
             raise
         except Exception as error:
-            raise SourceError(f"{table.uri} can't be read on: {reason_of(error)}", AGAIN) from error
+            raise SourceError(f"{table.uri} can't be read to its end: {reason_of(error)}", AGAIN) from error
 
     def _of(self, whole: Any, file: BinaryIO, table: Found) -> Iterator[Item | Unlisted]:  # noqa: ANN401  pyarrow has no types
         schema = whole.schema_arrow
@@ -41,7 +41,7 @@ class Parquet(Table):
         column = _image_column(schema, self._options.image_column)
         if column is None:
             raise UsageError(
-                f"{table.uri} has no column with an image", f"Name one of {', '.join(schema.names)}: --image-column."
+                f"{table.uri} has no column with an image", f"Name one of these with --image-column: {', '.join(schema.names)}."
             )
         types = schema.types
         binary = {name for name, place in find_places(schema.names).items() if _holds_bytes(types[place])}

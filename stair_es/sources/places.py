@@ -40,4 +40,4 @@ def from_json(value: Mapping[str, Json]) -> Place:
         case {"kind": "cell", "uri": str(uri), "group": int(group), "row": int(row), "column": str(column)}:
             return CellOf(uri, group, row, column)
         case _:
-            raise UsageError("not the place of an image", "Give a file that stair-es ingest --dead-letters wrote.")
+            raise UsageError("not the locator of an image", "Give a file that stair-es ingest --dead-letters wrote.")

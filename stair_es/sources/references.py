@@ -43,7 +43,7 @@ def refer(value: Any, base: str) -> Referred | str:  # noqa: ANN401  a value of 
     if isinstance(value, Mapping):
         inner = value.get("bytes") or value.get("path")
         if isinstance(inner, Mapping):
-            return "the image is an object in an object, not a path, a URL or bytes"
+            return "the image is a nested object, not a path, a URL or bytes"
         return _decoded(inner) if isinstance(inner, str) and value.get("bytes") else refer(inner, base)
     if isinstance(value, (bytes, bytearray)):
         return Referred(None, Inline(bytes(value))) if value else "the image is empty (0 bytes)"
@@ -66,7 +66,7 @@ def _named(text: str, base: str) -> Referred | str:
         place = ObjectAt.of(text)
         return Referred(place.uri, place)
     if scheme not in ("", "file"):
-        return f"scheme {scheme}:// isn't read from lists and tables"
+        return f"scheme {scheme}:// is not allowed in lists and tables"
     return _path(text, scheme, base)
 
 
@@ -75,7 +75,7 @@ def _path(text: str, scheme: str, base: str) -> Referred | str:
         return "a NUL character is in the path"
     if not base.startswith("file://"):
         if scheme or text.startswith("/") or ".." in text.split("/"):
-            return "a remote table can name what is below its own folder, or URLs, but no path elsewhere"
+            return "a remote table can reference URLs and paths below its own folder only"
         if scheme_of(base) in ("http", "https"):
             return Referred(clean(f"{base}/{text}"), UrlAt(f"{base}/{text}"))
         place = ObjectAt.of(f"{base}/{text}")

@@ -34,7 +34,7 @@ def open_source(argument: str, options: SourceOptions | None = None, say: Callab
     if options.format is not None:
         plugin = named("sources", options.format)
         if plugin is None:
-            raise UsageError(f"no source kind {options.format!r}", f"There are: {_names()}.")
+            raise UsageError(f"no source kind {options.format!r}", f"Available: {_names()}.")
         kind: SourceKind = plugin.load()
         return kind.open(argument, options)
     problems = list[str]()
@@ -49,9 +49,7 @@ def open_source(argument: str, options: SourceOptions | None = None, say: Callab
             continue
         if claimed:
             return kind.open(argument, options)
-    raise UsageError(
-        "; ".join([f"can't tell what the source {argument!r} is", *problems]), f"Name its kind with --format: {_names()}."
-    )
+    raise UsageError("; ".join([f"no source kind accepts {argument!r}", *problems]), f"Name its kind with --format: {_names()}.")
 
 
 def _problem(plugin: Plugin, error: Exception) -> str:

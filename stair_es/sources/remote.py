@@ -91,7 +91,7 @@ def version_of(info: Mapping[str, Any]) -> str | None:
     return stamp(int(size), int(float(when) * 1e9)) if isinstance(when, (int, float)) else f"{size}-{when}"
 
 
-AGAIN = "Run it again once it can be read: what was taken in isn't read anew."
+AGAIN = "Run again once it can be read: images already ingested are not read again."
 """Remedy for a source that fails while it is listed."""
 
 

@@ -51,13 +51,13 @@ class RemoteFiles:
         except StairError:
             raise
         except (FileNotFoundError, NotADirectoryError):
-            raise UsageError(f"nothing at {self.uri!r}", "Look for a typing error in bucket and path.") from None
+            raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.") from None
         except Exception as error:
             raise SourceError(
                 f"{self.uri} can't be listed: {reason_of(error)}", "Check credentials, region and endpoint of the store."
             ) from error
         if nothing and not self.ignored and not self.left_out:
-            raise UsageError(f"nothing at {self.uri!r}", "Look for a typing error in bucket and path.")
+            raise UsageError(f"nothing at {self.uri!r}", "Check the spelling of bucket and path.")
 
     def _below(self, fs: Any, top: str, pattern: Pattern) -> Iterator[Found | Unlisted]:  # noqa: ANN401
         prefix = top.rstrip("/") + "/"

@@ -141,7 +141,7 @@ def _member(
     if info.size < 0:
         return Broken(name, "its size is negative")
     if not info.isreg() or info.issparse():
-        return Broken(name, "a link or a special file, not a file with bytes of its own")
+        return Broken(name, "a link or a special file, not a regular file")
     kind = kind_of(name)
     if kind is None:
         return Member(name, Inline(b""), None)

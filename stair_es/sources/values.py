@@ -135,4 +135,4 @@ def weigh(value: Json | Mapping[str, Json]) -> int:
 
 def explain(error: Exception) -> str:
     """Return why a row or a sample was rejected, for the report."""
-    return error.message if isinstance(error, StairError) else f"can't be taken: {type(error).__name__}: {error}"[:300]
+    return error.message if isinstance(error, StairError) else f"can't be used: {type(error).__name__}: {error}"[:300]

@@ -116,7 +116,7 @@ class Tars:
         """Add a member to the sample, or return why it cannot be added."""
         if self._is_image(suffix):
             if suffix in sample.images:
-                return "the name comes twice in its sample"
+                return "duplicate name in its sample"
             sample.images[suffix] = member
             sample.image_bytes += len(member.place.data) if isinstance(member.place, Inline) else 0
         elif member.data is not None:
@@ -125,7 +125,7 @@ class Tars:
                 within(sample.text_bytes, SAMPLE_TEXT_BYTES)
                 self._text(sample, suffix, member.data)
             except (ValueError, ReadError) as error:
-                return f"left out of its sample's fields: {error}"
+                return f"not included in its sample's fields: {error}"
         else:
             self._count_ignored(suffix)
         return None

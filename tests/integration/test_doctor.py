@@ -87,7 +87,7 @@ def test_a_load_that_was_killed_is_found_and_restored(
 def test_refresh_switched_off_by_hand_is_found(examine: Examine, client: OpenSearch, opened: OpenIndex) -> None:
     client.indices.put_settings(index=opened.name, body={"index.refresh_interval": "-1"})
     finding = _only(examine(), "index")
-    assert "isn't found" in finding.message
+    assert "new documents are not searchable" in finding.message
     _run(finding)
     assert [each for each in examine() if each.check == "index"] == []
 

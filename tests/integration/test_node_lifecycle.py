@@ -217,7 +217,7 @@ def test_taken_port_is_told(run: Run) -> None:
         port = holder.getsockname()[1]
         done = run("up", "--port", str(port))
     assert done.returncode == 1
-    assert f"port {port} of 127.0.0.1 is taken" in done.stderr
+    assert f"port {port} of 127.0.0.1 is used by another program" in done.stderr
     assert "--port" in done.stderr
     assert run("status").returncode == 3
 
@@ -278,13 +278,13 @@ def test_library_call_starts_once_and_says_so_though_the_port_of_before_is_taken
         taken = holder.getsockname()[1]
         home.node.mkdir()
         (home.node / "port").write_text(f"{taken}\n")
-        with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is taken"):
+        with pytest.raises(NodeError, match=f"port {taken} of 127.0.0.1 is used by another program"):
             ensure_running(said.append, home=home, port=taken)  # one that is asked for has to be had
         said.clear()
         url = ensure_running(said.append, home=home)
     port = int(url.rpartition(":")[2])
     assert port != taken
-    assert f"port {taken} is taken by another program: from now on the embedded node has port {port}" in said
+    assert f"port {taken} is used by another program: the embedded node uses port {port} from now on" in said
     assert any("starting the embedded node" in line for line in said)
     assert any("stair-es node down" in line for line in said)
     said.clear()

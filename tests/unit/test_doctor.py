@@ -94,7 +94,7 @@ def test_health_that_settles() -> None:
     green = {"status": "green", "number_of_nodes": 3, "unassigned_shards": 0}
     assert cluster.health(green, None, URL).state == "ok"
     several = {"status": "yellow", "number_of_nodes": 3, "unassigned_shards": 2}
-    assert "2 shards are on no node" in cluster.health(several, {"index": "i", "primary": False}, URL).message
+    assert "2 unassigned shards" in cluster.health(several, {"index": "i", "primary": False}, URL).message
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_memory_disk_and_dead_letters(tmp_path: Path) -> None:
     old, new = tmp_path / "a b.jsonl", tmp_path / "c.jsonl"
     assert machine.letters({old: 0}, "photos").state == "ok"
     waiting = machine.letters({old: 2, new: 3}, "photos")
-    assert "try: 3 of" in waiting.message
+    assert "retry: 3 images" in waiting.message
     assert waiting.remedy == f"stair-es ingest --retry {new} --index photos && rm {new}"
     assert f"'{old}'" in machine.letters({old: 2, new: 0}, "photos").remedy
 
@@ -188,7 +188,7 @@ def test_rights_that_lack_are_named() -> None:
 
 def test_what_a_user_may_not_look_at_is_no_failure_and_no_number_is_made_up() -> None:
     facts = replace(_facts(), sizes={})
-    assert index.found(facts, "m").message == "photos stands for photos-1: documents of m"
+    assert index.found(facts, "m").message == "photos points to photos-1: documents of m"
     assert index.found(replace(facts, indices={}), "m").message == "photos holds vectors of m"
     [warned] = index.unseen(["indices:monitor/stats"], "photos", "opensearch")
     assert (warned.check, warned.state, "photos_doctor" in warned.remedy) == ("checks", "warn", True)

@@ -161,7 +161,7 @@ def test_zombie_of_another_parent_counts_as_ended() -> None:
 @pytest.mark.parametrize(
     ("printed", "telling"),
     [
-        ("BindHttpException: Failed to bind to 127.0.0.1:20001", "the port of the embedded node is taken"),
+        ("BindHttpException: Failed to bind to 127.0.0.1:20001", "the port of the embedded node is used"),
         ("java.lang.IllegalStateException: failed to obtain node locks, tried [...]", "another process uses the data"),
         ("Error occurred during initialization of VM\nCould not reserve enough space for object heap", "memory"),
         ("[ERROR] SettingsException[bad thing]\n\tat org.x.Exception.y", "bad thing"),

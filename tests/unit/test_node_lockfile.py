@@ -41,8 +41,11 @@ def test_folder_changes_with_any_jar_and_any_module() -> None:
     ("change", "telling"),
     [
         ({"format": 2}, "format 2"),
-        ({"jars": [{"maven": "a:b:1", "folder": "../../etc", "sha256": "0", "size_bytes": 1}]}, "no place"),
-        ({"jars": [{"maven": "a:b:1", "folder": "bin", "sha256": "0", "size_bytes": 1}]}, "no place"),
+        (
+            {"jars": [{"maven": "a:b:1", "folder": "../../etc", "sha256": "0", "size_bytes": 1}]},
+            "is not a path in a distribution",
+        ),
+        ({"jars": [{"maven": "a:b:1", "folder": "bin", "sha256": "0", "size_bytes": 1}]}, "is not a path in a distribution"),
         ({"jars": [{"maven": "a:b", "folder": "lib", "sha256": "0", "size_bytes": 1}]}, "malformed"),
         ({"modules": 3}, "malformed"),
     ],

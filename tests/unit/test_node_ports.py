@@ -45,7 +45,7 @@ def test_port_that_another_program_took_meanwhile_is_given_up_for_good(tmp_path:
         holder.listen()
         after = own_port(tmp_path / "port", said.append)
     assert after != before
-    assert said == [f"port {before} is taken by another program: from now on the embedded node has port {after}"]
+    assert said == [f"port {before} is used by another program: the embedded node uses port {after} from now on"]
     assert own_port(tmp_path / "port", said.append) == after
 
 
@@ -54,7 +54,7 @@ def test_taken_port_is_told_with_what_to_do() -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 is taken") as caught:
+        with pytest.raises(NodeError, match=f"port {port} of 127.0.0.1 is used by another program") as caught:
             check_free(port)
     assert "--port" in caught.value.remedy
     check_free(port)

@@ -324,7 +324,7 @@ def test_what_is_not_read_in_one_go_does_not_come_from_a_pipe(kind: str) -> None
 
 def test_bytes_in_place_of_a_list_are_one_error(folder: Path) -> None:
     (folder / "t.txt").write_bytes(b"\x1f\x8b\n" * 9)
-    with pytest.raises(UsageError, match="no list"):
+    with pytest.raises(UsageError, match="not a list"):
         _all(folder / "t.txt")
     (folder / "t.txt").write_bytes(b"a.jpg\n\xff.jpg\n")
     assert [type(each) for each in _all(folder / "t.txt")] == [Item, Unlisted]

@@ -128,7 +128,7 @@ def test_a_negative_size_is_not_read(tmp_path: Path) -> None:
 def test_a_dead_letter_with_a_negative_number_is_refused(wrong: dict[str, int]) -> None:
     right: dict[str, Any] = {"kind": "member", "uri": "file:///s.tar", "offset": 0, "size": 0, "version": None}
     assert from_json(right)
-    with pytest.raises(UsageError, match="not the place of an image"):
+    with pytest.raises(UsageError, match="not the locator of an image"):
         from_json(right | wrong)
 
 

@@ -53,7 +53,7 @@ def translated(where: str) -> Iterator[None]:
     except Passing as error:
         raise Passing(f"{where}: {error.reason}", error.wait_s, error.host) from error
     except httpcore2.TimeoutException as error:
-        raise Passing(f"{where}: no answer in time") from error
+        raise Passing(f"{where}: no response in time") from error
     except httpcore2.ConnectError as error:
         cause = error.__context__  # the pool of httpcore clears `__cause__`
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -63,9 +63,9 @@ def translated(where: str) -> Iterator[None]:
     except (httpcore2.NetworkError, CutOff) as error:
         raise Passing(f"{where}: connection lost") from error
     except httpcore2.RemoteProtocolError as error:
-        raise Passing(f"{where}: bad answer: {str(error)[:120]}") from error
+        raise Passing(f"{where}: invalid response: {str(error)[:120]}") from error
     except httpcore2.LocalProtocolError as error:
-        raise ReadError(f"{where}: can't be asked for: {str(error)[:120]}") from error
+        raise ReadError(f"{where}: invalid request: {str(error)[:120]}") from error
 
 
 def status_text(status: int) -> str:
@@ -141,7 +141,7 @@ class Fetcher:
                 return answer
             url = answer
             if str(url) in seen:
-                raise ReadError(f"{where}: redirects in a circle")
+                raise ReadError(f"{where}: redirect loop")
         raise ReadError(f"{start.host}: more than {self._policy.max_redirects} redirects")
 
     def _get(

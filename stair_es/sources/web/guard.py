@@ -49,10 +49,10 @@ def refusal(address: str, *, allow_private: bool) -> str | None:
     try:
         ip: _IP = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return "is no IP address"
+        return "is not an IP address"
     ip = _meant(ip)
     if ip in _METADATA:
-        return "is a metadata service of a cloud"
+        return "is a cloud metadata service"
     if allow_private:
         return None
     return _kind(ip)
@@ -86,9 +86,7 @@ def addresses(host: str, port: int, timeout_s: float, *, allow_private: bool, re
         if why is not None:
             what = "the address" if address == host else f"its address {address}"
             way = "" if "metadata" in why else " (--allow-private-urls)"  # in the reason: a dead letter keeps nothing else
-            raise ReadError(
-                f"refused: {what} {why}{way}", way and "Private addresses are fetched from where UrlPolicy allows it."
-            )
+            raise ReadError(f"refused: {what} {why}{way}", way and "UrlPolicy(allow_private=True) allows private addresses.")
     return found
 
 
@@ -112,7 +110,7 @@ def system_resolve(host: str, port: int, timeout_s: float) -> list[str]:
     try:
         answer = answers.get(timeout=max(timeout_s, 0.0))
     except queue.Empty:
-        raise TimeoutError("the look-up of the name takes too long") from None
+        raise TimeoutError("looking up the name takes too long") from None
     if isinstance(answer, OSError):
         raise answer
     if isinstance(answer, Exception):  # a label that is too long, for example
@@ -223,7 +221,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             raise httpcore2.ConnectTimeout(str(error)) from error
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
-                raise httpcore2.ConnectError("the name can't be looked up now") from error
+                raise httpcore2.ConnectError("the name can't be resolved at the moment") from error
             raise ReadError("no such host", "Check the name, and that this machine can look it up.") from error
         except OSError as error:
             raise httpcore2.ConnectError(str(error)) from error

@@ -88,7 +88,7 @@ class Hosts:
         if pause_s <= 0:
             return
         if pause_s >= clock.remaining_s:
-            raise ReadError(f"asked to be left alone for {pause_s:.0f} s more", "Run again later.")
+            raise ReadError(f"asked to wait another {pause_s:.0f} s", "Run again later.")
         time.sleep(pause_s)
 
     def _forget(self, name: str) -> None:

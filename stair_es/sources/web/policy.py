@@ -32,7 +32,7 @@ class UrlPolicy:
         if not self.schemes or not set(self.schemes) <= {"http", "https"}:
             raise UsageError(f"URL schemes {', '.join(self.schemes) or 'of an empty list'}", "Allow https, http or both.")
         if not 0 < self.timeout_s <= 86400:
-            raise UsageError(f"URL time limit of {self.timeout_s:g} s", "Give more than 0 and at most a day.")
+            raise UsageError(f"URL time limit of {self.timeout_s:g} s", "Give more than 0 s and at most a day.")
         if not 0 <= self.patience_s <= 86400:
             raise UsageError(f"URL patience of {self.patience_s:g} s", "Give from 0 to 86400 (a day).")
         if self.max_redirects < 0 or self.per_host < 1 or self.attempts < 1:
