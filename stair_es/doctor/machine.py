@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from stair_es.cgroup import ROOT, read_memory_limit_bytes
 from stair_es.config import ENV_HOME, Home
-from stair_es.cores import usable_cores
+from stair_es.cores import ROOT, read_memory_limit_bytes, usable_cores
 from stair_es.doctor.finding import Finding, fail, ok, size, warn
 
 _LITTLE_MEMORY, _LITTLE_DISK, _NO_DISK = 2e9, 2e9, 2e8

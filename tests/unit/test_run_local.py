@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stair_es.cgroup import read_memory_limit_bytes
-from stair_es.cores import usable_cores
+from stair_es.cores import read_memory_limit_bytes, usable_cores
 from stair_es.doctor.machine import memory_bytes
 
 
