@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,9 +17,13 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
 
-from stair_es import toml_text
 from stair_es.errors import UsageError
 from stair_es.urls import split_nodes
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Key: TypeAlias = tuple[str, ...]
 """The tables above a value, and its name: `("ingest", "batch_size")`."""
@@ -73,7 +78,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     remedy = "See docs/configuration.md for an example."
     try:
-        return toml_text.parse(path.read_text(encoding="utf-8"), str(path), remedy)
+        return parse(path.read_text(encoding="utf-8"), str(path), remedy)
     except OSError as error:
         raise UsageError(f"can't read the configuration {path}: {error.strerror}", "Name a TOML file with --config.") from None
     except UnicodeDecodeError as error:
@@ -199,3 +204,15 @@ def _nearest(name: str, known: Mapping[str, Any] | set[str], otherwise: str) -> 
     if near:
         return f"Did you mean {near[0]!r}?"
     return f"Known: {', '.join(sorted(known))}." if 0 < len(known) <= _FEW else otherwise
+
+
+def parse(text: str, where: str, remedy: str) -> dict[str, Any]:
+    """The values of a TOML text.
+
+    Raises:
+        UsageError: It isn't TOML; says where it stops being it.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where} isn't TOML: {error}", remedy) from None

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from stair_es import toml_text
 from stair_es.errors import ModelError, UsageError
+from stair_es.profiles import parse as parse_toml
 
 _T = TypeVar("_T")
 
@@ -20,7 +20,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     Raises:
         UsageError: It isn't TOML; says where it stops being it.
     """
-    return toml_text.parse(text, where, "See docs/training.md for an example.")
+    return parse_toml(text, where, "See docs/training.md for an example.")
 
 
 def dump(values: Mapping[str, Any]) -> str:
