@@ -259,7 +259,7 @@ def ingest(
     from stair_es.ingest.run_ray import RayOptions
     from stair_es.model.catalogue import check_extra
     from stair_es.model.encoder import ModelSpec
-    from stair_es.policy_file import read as read_policy
+    from stair_es.policy import read as read_policy
     from stair_es.sources.decode import DecodeLimits
     from stair_es.sources.item import Reading, SourceOptions, Walk
     from stair_es.sources.web.policy import UrlPolicy

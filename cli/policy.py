@@ -100,7 +100,7 @@ def plan(
     `stair-es policy plan no-breeds.json --index photos --ids changing.jsonl --samples 10`
     """
     from stair_es.cluster.steer_plan import Change, Plan, add_sample, changes
-    from stair_es.policy_file import read
+    from stair_es.policy import read
 
     policy, counted, shown = read(file), Plan(), list[Change]()
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
@@ -155,7 +155,7 @@ def apply(
 
     **Exit code**: 0, 3 when some documents failed, 1 when the run failed, 2 on wrong usage.
     """
-    from stair_es.policy_file import read
+    from stair_es.policy import read
 
     policy = read(file) if file else None
     with _steering(index, url) as steering:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stair_es.cluster.identity import ours
 from stair_es.cluster.retry import persistently
 from stair_es.errors import IndexMismatch
-from stair_es.policy_file import parsed
+from stair_es.policy import parsed
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -18,7 +18,7 @@ from stair_es.errors import ClusterError, QueryError
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy_file import parsed
+from stair_es.policy import parsed
 from stair_es.search import How, ImageSearch, Inputs, Pruning, TwoPhase
 from stair_es.sources.registry import open_source
 

@@ -22,7 +22,7 @@ from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings
 from stair_es.errors import ClusterUnreachable, IndexMismatch, StairError
 from stair_es.model import catalogue
-from stair_es.policy_file import parsed
+from stair_es.policy import parsed
 from stair_es.web import view
 
 READS = re.compile(r"/([^/_?]+/_(search|count|msearch|mget|mapping)|_nodes/_local)?")

@@ -18,8 +18,7 @@ from stair_es.inspection.muting import FEWEST_IMAGES, FLAT, muting, stop_words
 from stair_es.inspection.vocabulary import BERT, ModelWords, dead, of_model
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
-from stair_es.policy import WordPolicy
-from stair_es.policy_file import parsed
+from stair_es.policy import WordPolicy, parsed
 from stair_es.vocab import escape
 
 STRANGE = ("a.b", "100%", "%2E", "", "##ing", "犬", "=1+1")

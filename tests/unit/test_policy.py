@@ -12,8 +12,7 @@ import pytest
 
 from stair_es import SparseVector
 from stair_es.errors import ResourceError
-from stair_es.policy import WordPolicy
-from stair_es.policy_file import parsed, read
+from stair_es.policy import WordPolicy, parsed, read
 
 WORDS = [*"abcdefghij", "", ".", "%", "##s", "a.b", "犬", "\ue000", "\U0001f600"]
 
