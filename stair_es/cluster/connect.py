@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth
 
 from stair_es.cluster import tls
-from stair_es.cluster.aws import signer
 from stair_es.cluster.failures import translated
 from stair_es.cluster.security import Security, secret, security_from_env
 from stair_es.cluster.target import Target, probe
 from stair_es.cluster.transport import NodeConnection
 from stair_es.config import ENV_URL
-from stair_es.errors import UsageError
+from stair_es.errors import AuthenticationFailed, UsageError
+from stair_es.extras import need
 from stair_es.urls import parse_url, split_nodes, without_login
 
 __all__ = ["Connection", "Security", "Target", "probe", "translated"]
@@ -129,3 +129,27 @@ class Connection:
             retry_on_timeout=len(nodes) > 1,
             **options,
         )
+
+
+def signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable of the client, without a type
+    """Signs each request with the credentials that AWS tools would use: environment, profile, container or instance role.
+
+    Raises:
+        MissingExtra: The extra `aws` isn't installed.
+        UsageError: No region is given or configured, or the named profile isn't there.
+        AuthenticationFailed: There are no credentials.
+    """
+    session = need("botocore.session", "aws").get_session()
+    errors = need("botocore.exceptions", "aws")
+    try:
+        region = region or session.get_config_variable("region")
+        credentials = session.get_credentials()
+    except errors.BotoCoreError as error:
+        raise UsageError(f"the AWS configuration can't be used: {error}", "Check AWS_PROFILE and ~/.aws/config.") from None
+    if not region:
+        raise UsageError("no AWS region", "Give --aws-region, or set AWS_REGION.")
+    if credentials is None:
+        raise AuthenticationFailed(
+            "no AWS credentials", "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or run with a role."
+        )
+    return Urllib3AWSV4SignerAuth(credentials, region, service)

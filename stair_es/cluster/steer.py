@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.identity import build_prefix, check_alias, ours
 from stair_es.cluster.pages import count_of
-from stair_es.cluster.painless import check_scripts
 from stair_es.cluster.policy_state import PolicyState, foreign_field, missing_fields, state_of
 from stair_es.cluster.retry import persistently
-from stair_es.cluster.steer_body import Layout, affected, script
-from stair_es.cluster.steer_task import Pass, Speed, Task
+from stair_es.cluster.steer_body import affected, script
+from stair_es.cluster.steer_task import Pass, Speed, Task, check_scripts
 from stair_es.cluster.swap import stands_for
-from stair_es.cluster.token_ids import IDS_FIELD, no_table
+from stair_es.cluster.token_ids import IDS_FIELD, Layout, no_table
 from stair_es.cluster.words_index import look
 from stair_es.cluster.words_sync import WordsReport, reconcile
 from stair_es.errors import ClusterError, IndexMismatch, UsageError

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from stair_es import vocab
-from stair_es.cluster.documents import DocumentSettings
-from stair_es.cluster.identity import ours
-from stair_es.cluster.token_ids import TokenIds, tokens_of
+from stair_es.cluster.token_ids import Layout
 from stair_es.policy import WordPolicy
 
 _BESIDE = 8
 """Clauses that a query has besides those for words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What has to be known of an index, besides its policy, to steer it."""
-
-    vector: str
-    """Type of `tokens`."""
-    top_words: int
-    """Length of `top_tokens`."""
-    max_clauses: int
-    """What one query may have."""
-    token_ids: TokenIds | None = None
-    """Those of an index with the field `token_ids`, without a policy."""
-
-    @classmethod
-    def of(cls, index: Mapping[str, Any], max_clauses: int) -> Layout:
-        """The layout of an index as the cluster describes it."""
-        tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
-        settings = ours(index).get("settings", {})
-        top_words = settings.get("top_words", DocumentSettings().top_words)
-        table = tokens_of(index)
-        return cls(
-            vector=tokens.get("type", "rank_features"),
-            top_words=int(top_words),
-            max_clauses=max_clauses,
-            token_ids=None if table is None else TokenIds.from_tokens(table),
-        )
 
 
 def script(policy: WordPolicy | None, layout: Layout) -> dict[str, Any]:

@@ -11,10 +11,9 @@ from opensearchpy import exceptions
 
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.failures import choose_grant, reason
-from stair_es.cluster.painless import no_painless
 from stair_es.cluster.retry import RetryPolicy, persistently
 from stair_es.cluster.stop import pause
-from stair_es.errors import AuthenticationFailed, ClusterError
+from stair_es.errors import AuthenticationFailed, ClusterError, UnsupportedTarget
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -222,3 +221,36 @@ def _failure(error: Mapping[str, Any], connection: Connection) -> ClusterError:
     if "script_lang not supported" in said or "cannot execute [inline] scripts" in said:
         return no_painless(connection, said)
     return ClusterError(f"the cluster failed the update: {said}", "What was changed stays so; run it again to go on.")
+
+
+def check_scripts(client: OpenSearch, connection: Connection) -> None:
+    """Nothing, if the cluster runs inline painless scripts on updates, or doesn't tell.
+
+    Raises:
+        UnsupportedTarget: It doesn't.
+    """
+    try:
+        answer = persistently(partial(_languages, client), connection)
+    except ClusterError:
+        return  # forbidden, or too old to be asked
+    contexts = {entry["language"]: entry["contexts"] for entry in answer.get("language_contexts", [])}
+    if not {"update", "update_by_query"} & set(contexts.get("painless", [])):
+        raise no_painless(connection, "it has no painless")
+    if "inline" not in answer.get("types_allowed", ["inline"]):
+        raise no_painless(connection, "it allows no inline scripts")
+
+
+def _languages(client: OpenSearch) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = client.get_script_languages()
+    except exceptions.NotFoundError:
+        return {"language_contexts": [{"language": "painless", "contexts": ["update"]}]}
+    return answer
+
+
+def no_painless(connection: Connection, why: str) -> UnsupportedTarget:
+    """What is said of a cluster that can't steer an index that is there."""
+    return UnsupportedTarget(
+        f"{connection.safe_url} can't change documents by script: {why}",
+        "It takes inline painless scripts. Else give the policy to a new index: stair-es ingest --policy FILE --index NEW",
+    )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from opensearchpy.exceptions import NotFoundError
+
+from stair_es.cluster.failures import translated
 from stair_es.cluster.identity import build_prefix, other_aliases, ours
 from stair_es.cluster.own_alias import WRITTEN
-from stair_es.cluster.retry import persistently
+from stair_es.cluster.retry import FIRST_LOOK, is_busy, persistently, repeated
 from stair_es.cluster.words_index import delete_orphans, look_once, moves
 from stair_es.errors import IndexMismatch, UsageError
 
@@ -121,3 +124,20 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
     actions.append({"add": {"index": opened.name, "alias": alias, **WRITTEN}})
     actions.append({"remove": {"index": opened.name, "alias": f"{build_prefix(alias)}*"}})
     client.indices.update_aliases(body={"actions": [*actions, *moves(look_once(client, alias), opened.name)]})
+
+
+def mappings_of(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
+    """Index -> what the cluster says of its mapping, for all that a name stands for; empty where nothing does.
+
+    Raises:
+        ClusterError: The cluster fails the request.
+    """
+    if not name.strip(", "):  # it would be all indices
+        return {}
+    with translated(connection):
+        try:
+            call = partial(client.indices.get_mapping, index=name)
+            answer: dict[str, Any] = repeated(call, connection, FIRST_LOOK, on=is_busy)
+        except NotFoundError:
+            return {}
+    return answer

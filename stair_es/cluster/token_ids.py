@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.identity import ours
 from stair_es.cluster.retry import persistently
 from stair_es.errors import IndexMismatch
@@ -65,6 +66,34 @@ def tokens_of(index: Mapping[str, Any]) -> tuple[str, ...] | None:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return None
     return tuple(tokens) if len(set(tokens)) == len(tokens) <= MAX_IDS else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What has to be known of an index, besides its policy, to steer it."""
+
+    vector: str
+    """Type of `tokens`."""
+    top_words: int
+    """Length of `top_tokens`."""
+    max_clauses: int
+    """What one query may have."""
+    token_ids: TokenIds | None = None
+    """Those of an index with the field `token_ids`, without a policy."""
+
+    @classmethod
+    def of(cls, index: Mapping[str, Any], max_clauses: int) -> Layout:
+        """The layout of an index as the cluster describes it."""
+        tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
+        settings = ours(index).get("settings", {})
+        top_words = settings.get("top_words", DocumentSettings().top_words)
+        table = tokens_of(index)
+        return cls(
+            vector=tokens.get("type", "rank_features"),
+            top_words=int(top_words),
+            max_clauses=max_clauses,
+            token_ids=None if table is None else TokenIds.from_tokens(table),
+        )
 
 
 def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> TokenIds:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection, translated
 from stair_es.cluster.identity import has_colours, has_thumbnails, ours, refuse_words, words_of
+from stair_es.cluster.swap import mappings_of
 from stair_es.dashboards.corpus import Corpus, Interval, TimeField
 from stair_es.errors import IndexMismatch, QueryError
 

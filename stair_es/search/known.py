@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_args
 
-from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.identity import holds_of, refuse_words
 from stair_es.cluster.policy_state import state_of
+from stair_es.cluster.swap import mappings_of
 from stair_es.cluster.token_ids import TokenIds, no_table, tokens_of
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model import catalogue

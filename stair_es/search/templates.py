@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from opensearchpy.exceptions import NotFoundError, RequestError
 
-from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.failures import translated
+from stair_es.cluster.swap import mappings_of
 from stair_es.cluster.target import plugins, probe
 from stair_es.errors import ClusterError, QueryError, ResourceError, UsageError
 from stair_es.search.shapes import Fields, choose

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stair_es.cluster.behind import mappings_of
 from stair_es.cluster.connect import probe
 from stair_es.cluster.identity import has_colours, has_thumbnails
+from stair_es.cluster.swap import mappings_of
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.search.known import look
 from stair_es.search.shapes import choose

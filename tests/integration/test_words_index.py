@@ -16,7 +16,7 @@ from bulk_faults import every_fault
 from fault_proxy import Answer, Fault, FaultProxy, Request, Send, Storm
 from words_oracle import expected_words, stored_words
 
-from stair_es.cluster import words_read, words_settle, words_sync
+from stair_es.cluster import words_read, words_sync
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id
 from stair_es.cluster.words_sync import WordsReport, reconcile
@@ -287,7 +287,7 @@ def is_words(request: Request) -> bool:
 def test_nothing_is_lost_behind_a_bad_network(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(runs.folder, MORE)
     runs.run()
-    monkeypatch.setattr(words_settle, "_WORDS_AT_ONCE", 16)  # an image a request
+    monkeypatch.setattr(words_sync, "_WORDS_AT_ONCE", 16)  # an image a request
     monkeypatch.setattr(words_sync, "_LINE_EVERY_S", 0.0)
     storm = Storm(seed=5, share=0.7, run=2, faults=passing_faults())
     with FaultProxy(runs.connection.url, lambda request: storm(request) if is_words(request) else None) as proxy:

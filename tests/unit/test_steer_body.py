@@ -9,9 +9,9 @@ import pytest
 from stair_es import resources
 from stair_es.cluster.identity import Identity, about, with_meta
 from stair_es.cluster.policy_state import PolicyState, check_asked, missing_fields, state_of, with_policy
-from stair_es.cluster.steer_body import Layout, affected, script
+from stair_es.cluster.steer_body import affected, script
 from stair_es.cluster.steer_task import Pass, Speed
-from stair_es.cluster.token_ids import TokenIds
+from stair_es.cluster.token_ids import Layout, TokenIds
 from stair_es.errors import IndexMismatch, ResourceError
 from stair_es.policy import WordPolicy
 

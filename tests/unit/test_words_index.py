@@ -11,8 +11,7 @@ import pytest
 from stair_es.cluster.identity import LONGEST_NAME, Identity, index_name, ours, refuse_words, words_of, write_alias
 from stair_es.cluster.words_documents import Write, stamp, word_documents
 from stair_es.cluster.words_index import WordsState, moves, words_alias, words_name
-from stair_es.cluster.words_plan import Found, outdated, superfluous
-from stair_es.cluster.words_read import check_mapping
+from stair_es.cluster.words_read import Found, check_mapping, outdated, superfluous
 from stair_es.errors import IndexMismatch
 
 SOURCE = {
