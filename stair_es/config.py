@@ -1,4 +1,4 @@
-"""Where things live, the environment variables that say so, and the defaults that the command line shares with the library."""
+"""Environment variables, defaults shared by the library and the command line, and the data folder."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ DEFAULT_INDEX = "images"
 DEFAULT_MODEL = "stair-mini"
 
 MAX_CLAUSES = 1024
-"""What every engine takes unless it was told otherwise (`indices.query.bool.max_clause_count`)."""
+"""Default limit of every engine (`indices.query.bool.max_clause_count`)."""
 MAX_HITS = 10_000
-"""What every engine returns at most unless it was told otherwise (`index.max_result_window`)."""
+"""Default limit of every engine (`index.max_result_window`)."""
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 256 * 1024 * 1024
 THUMBNAIL_PX = 128
 KEEP = 1
-"""Retired indices that a swap leaves."""
+"""Number of retired indices that an alias swap keeps."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """The one data folder: jars, the node's data, fetched models."""
+    """The data folder: jars, the data of the embedded node, fetched models."""
 
     path: Path
 
     @classmethod
     def from_env(cls) -> Home:
-        """`$STAIR_ES_HOME`, or the platform's folder for user data."""
+        """Return the folder `$STAIR_ES_HOME`, or the platform's folder for user data."""
         given = os.environ.get(ENV_HOME)
         return cls(Path(given).expanduser().absolute() if given else user_data_path("stair-es"))
 
     @property
     def dist(self) -> Path:
-        """Laid-out distributions of the embedded node, one folder a version."""
+        """Unpacked distributions of the embedded node, one folder per version."""
         return self.path / "dist"
 
     @property

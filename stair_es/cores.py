@@ -1,4 +1,4 @@
-"""How many cores there are for us."""
+"""CPU and memory limits of this process: affinity and cgroup (version 2, or version 1 where it is still in use)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED_BYTES = 1 << 60
-"""Version 1 says so by a number that no machine has."""
+"""Cgroup version 1 reports a number above this if there is no limit."""
 
 
 def read_core_limit(root: Path = ROOT) -> float | None:
-    """How many cores' worth of time the quota allows; None without a quota."""
+    """Return how many cores' worth of CPU time the cgroup's quota allows; None without a quota."""
     for quota_us, period_us in _read_quotas(root):
         if quota_us > 0 and period_us > 0:
             return quota_us / period_us
@@ -22,7 +22,7 @@ def read_core_limit(root: Path = ROOT) -> float | None:
 
 
 def read_memory_limit_bytes(root: Path = ROOT) -> int | None:
-    """The limit of the memory; None without one."""
+    """Return the cgroup's memory limit in bytes; None without a limit."""
     for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such file, or "max"
             limit = int(path.read_text())
@@ -32,7 +32,7 @@ def read_memory_limit_bytes(root: Path = ROOT) -> int | None:
 
 
 def _read_quotas(root: Path) -> Iterator[tuple[int, int]]:
-    """Quota and period, each in microseconds."""
+    """Yield quota and period, each in microseconds."""
     with suppress(OSError, ValueError):
         quota_us, period_us = map(int, (root / "cpu.max").read_text().split())
         yield quota_us, period_us
@@ -42,7 +42,7 @@ def _read_quotas(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def usable_cores(cgroup: Path = ROOT) -> int:
-    """Those that this process may use: in a container, or under taskset, not all that the machine has."""
+    """Count the cores that this process may use, which are fewer than the machine has in a container or under taskset."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     granted = read_core_limit(cgroup)
     return cores if granted is None else max(1, min(cores, math.ceil(granted)))

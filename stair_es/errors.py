@@ -1,4 +1,4 @@
-"""The error tree. Every leaf says what was wrong and where; `remedy` says what to do.
+"""The exception hierarchy. Every error says what went wrong and where; `remedy` says what to do.
 
 ::
 
@@ -12,7 +12,7 @@
     |  `- UnknownModel             exit code 2
     |- NodeError
     |- ReadError
-    |  `- TryLater
+    |  `- RetryLater
     |- DecodeError
     |- QueryError
     |- SourceError
@@ -23,19 +23,19 @@
        |- AuthenticationFailed
        |- UnsupportedTarget
        |- MissingModule
-       |- IndexAway
+       |- IndexNotFound
        |- IndexClosed
        `- IndexMismatch
 
-All of them take positional arguments only, so that they survive pickling on the way back from a Ray worker.
+All of them take positional arguments only, so that they can be pickled on the way back from a Ray worker.
 """
 
 SOME_DEAD = 3
-"""Exit code of a run that went through, but left some images dead. No error: it has a report."""
+"""Exit code of a run that finished with failed images. Not an error: the run has a report."""
 
 
 class StairError(Exception):
-    """Something that a user can be told about: `message` says what and where, `remedy` what to do."""
+    """An error to show to the user: `message` says what went wrong and where, `remedy` what to do."""
 
     exit_code = 1
 
@@ -49,66 +49,66 @@ class StairError(Exception):
 
 
 class UsageError(StairError):
-    """The command was called wrongly."""
+    """A wrong call of a command or function."""
 
     exit_code = 2
 
 
 class MissingExtra(StairError):
-    """An optional dependency is not installed."""
+    """An optional dependency that is not installed."""
 
 
 class PluginError(StairError):
-    """A plugin that can't be loaded, or doesn't do what its kind must."""
+    """A plugin that can't be loaded, or doesn't implement its interface."""
 
 
 class ResourceError(StairError):
-    """A mapping, pipeline or packaged file is missing or malformed."""
+    """A mapping, pipeline or packaged file that is missing or malformed."""
 
 
 class ModelError(StairError):
-    """A model is unknown, incomplete or can't be loaded."""
+    """A model that is unknown, incomplete or can't be loaded."""
 
 
 class UnknownModel(ModelError):
-    """No model has this name."""
+    """A name that no model has."""
 
     exit_code = 2
 
 
 class ModelNotFetched(ModelError):
-    """A model that isn't on this machine, and that nobody asked to fetch."""
+    """A model that isn't on this machine and that wasn't to be fetched."""
 
 
 class NodeError(StairError):
-    """The embedded node can't be provisioned, started or stopped."""
+    """An embedded node that can't be installed, started or stopped."""
 
 
 class ReadError(StairError):
-    """The bytes of one image that can't be had."""
+    """An image whose bytes can't be read."""
 
 
 class TryLater(ReadError):
-    """The bytes of one image that a host gives later: it asks to wait."""
+    """An image whose host asks to wait before the next request."""
 
     def __init__(self, message: str, remedy: str = "", host: str = "", wait_s: float = 0.0) -> None:
         super().__init__(message, remedy)
         self.args = (message, remedy, host, wait_s)
         self.host = host
-        """The host that asks: not that of the URL where a redirect led to another one."""
+        """The host that asks to wait; after a redirect not that of the original URL."""
         self.wait_s = wait_s
 
 
 class DecodeError(StairError):
-    """Bytes that can't become pixels."""
+    """Bytes that can't be decoded as an image."""
 
 
 class QueryError(StairError):
-    """A query that can't be asked, for example one without a single known word."""
+    """A query that can't be run, for example one without a single known token."""
 
 
 class SourceError(StairError):
-    """A source that can't be listed to its end."""
+    """A source that can't be listed completely."""
 
 
 class IngestError(StairError):
@@ -116,39 +116,39 @@ class IngestError(StairError):
 
 
 class ClusterError(StairError):
-    """The cluster refused or failed a request."""
+    """A request that the cluster rejected or failed."""
 
     status: int | None = None
-    """HTTP status of its answer, where it gave one."""
+    """HTTP status of the response, if there was one."""
 
 
 class ClusterUnreachable(ClusterError):
-    """Nothing answers at the URL."""
+    """A URL where nothing answers."""
 
 
 class NotASearchCluster(ClusterError):
-    """Something answers, but it is neither OpenSearch nor Elasticsearch."""
+    """A server that is neither OpenSearch nor Elasticsearch."""
 
 
 class AuthenticationFailed(ClusterError):
-    """The cluster answered 401 or 403."""
+    """A response with HTTP status 401 or 403."""
 
 
 class UnsupportedTarget(ClusterError):
-    """A search cluster that is too old for `rank_feature` with `linear`."""
+    """A search cluster that is too old for `rank_feature` with `linear`, or lacks a requested feature."""
 
 
 class MissingModule(ClusterError):
-    """The cluster lacks the module that brings a field type or a query."""
+    """A cluster without the module that provides a field type or a query."""
 
 
 class IndexAway(ClusterError):
-    """The index isn't there (any more)."""
+    """An index that doesn't exist (any more)."""
 
 
 class IndexClosed(ClusterError):
-    """The index can't be searched or written until somebody opens it."""
+    """A closed index: it can't be searched or written before it is opened."""
 
 
 class IndexMismatch(ClusterError):
-    """An index exists that is not one of ours, or has another mapping."""
+    """An existing index that was not made by stair-es, or has another mapping."""

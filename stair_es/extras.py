@@ -1,4 +1,4 @@
-"""Optional dependencies: import them by name, or say which extra to install."""
+"""Optional dependencies: import them by name, or name the extra to install."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -8,10 +8,17 @@ from stair_es.errors import MissingExtra
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """The imported module.
+    """Import an optional module.
+
+    Args:
+        module: Name of the module.
+        extra: Extra of stair-es that installs it.
+
+    Returns:
+        The module.
 
     Raises:
-        MissingExtra: It isn't installed; the remedy names the extra.
+        MissingExtra: If it isn't installed; the remedy names the extra.
     """
     try:
         return import_module(module)
@@ -22,12 +29,12 @@ def need(module: str, extra: str) -> ModuleType:
 
 
 def is_installed(*modules: str) -> bool:
-    """Return whether all of these modules could be imported. None of them is."""
+    """Return whether all of these modules can be imported. None of them is imported."""
     return all(find_spec(module) is not None for module in modules)
 
 
 def check_installed(*modules: str, extra: str) -> None:
-    """Raise MissingExtra if one of these modules isn't installed, naming the extra that brings it. None is imported."""
+    """Raise MissingExtra if one of these modules isn't installed, naming the extra that provides it. None is imported."""
     for module in modules:
         if not is_installed(module):
             raise _missing(module, extra)

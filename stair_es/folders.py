@@ -1,4 +1,4 @@
-"""Folders that their owner alone may enter."""
+"""Folders that only their owner can access."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, each for its owner alone (0700). Those that are there stay as they are.
+    """Make a folder and its missing parents, accessible to their owner only (0700). Existing folders stay unchanged.
 
     Raises:
-        OSError: It can't be made.
+        OSError: If it can't be created.
     """
     for missing in reversed([path for path in folder.parents if not os.path.lexists(path)]):
         missing.mkdir(mode=0o700, exist_ok=True)
@@ -18,13 +18,13 @@ def make_folder(folder: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder as `make_folder`, and close one that is there already and belongs to this user to others.
+    """Make a folder as `make_owner_folder` does, and restrict an existing one of this user to its owner.
 
-    Only for folders that nobody but stair-es makes: another one may be shared on purpose, as what a link leads to may be, which
-    stays as it is. Windows has no such modes: what holds there are the rights of the folder above.
+    Only for folders that only stair-es uses: other folders may be shared on purpose, as may the target of a symbolic link, which
+    stays unchanged. Windows has no such modes: there the permissions of the parent folder apply.
 
     Raises:
-        OSError: It can't be made.
+        OSError: If it can't be created.
     """
     make_folder(folder)
     if hasattr(os, "geteuid") and not folder.is_symlink():

@@ -1,12 +1,12 @@
-"""The door for third parties, and for what is built in: entry points by group.
+"""Discovery of plugins, third-party and built in: entry points by group.
 
 A package adds a source, an encoder, an enricher or a sink by naming an object in its metadata::
 
     [project.entry-points."stair_es.enrichers"]
     blur-faces = "my_package.blur:KIND"
 
-The Protocols that the objects satisfy are `sources.item.SourceKind`, `model.encoder.EncoderKind`, `ingest.enrich.EnricherKind`
-and `ingest.sink.SinkKind`. `API_VERSION` counts up when one of them changes so that older objects no longer fit.
+The objects implement the Protocols `SourceKind`, `EncoderKind`, `EnricherKind` and `SinkKind` of `stair_es.api`. `API_VERSION`
+is raised when one of them changes incompatibly.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """One entry point, not loaded yet."""
+    """An entry point that is not loaded yet."""
 
     group: Group
     name: str
     distribution: str
-    """The package that brings it; `stair-es` for what is built in."""
+    """The package that provides it; `stair-es` for built-in plugins."""
     version: str
-    """Of that package."""
+    """Version of that package."""
     entry_point: EntryPoint
 
     def load(self) -> Any:  # noqa: ANN401  the group's Protocol
-        """The object.
+        """Load the plugin's object.
 
         Raises:
-            PluginError: Its module can't be imported, the object isn't there, or it was made for another API version.
+            PluginError: If its module can't be imported, the object doesn't exist, or it was made for another API version.
         """
         try:
             loaded = self.entry_point.load()
@@ -62,7 +62,7 @@ class Plugin:
 
 @lru_cache
 def found(group: Group) -> tuple[Plugin, ...]:
-    """The plugins of a group: third parties' before our own, each by name, so that a plugin may take over a built-in's job."""
+    """List the plugins of a group, third-party ones first, each sorted by name, so that a plugin can replace a built-in."""
     plugins = {
         (point.name, point.value): Plugin(
             group=group,
@@ -77,10 +77,10 @@ def found(group: Group) -> tuple[Plugin, ...]:
 
 
 def names(group: Group) -> tuple[str, ...]:
-    """What the plugins of a group are called, in alphabetical order."""
+    """List the names of a group's plugins in alphabetical order."""
     return tuple(sorted({plugin.name for plugin in found(group)}))
 
 
 def named(group: Group, name: str) -> Plugin | None:
-    """The plugin of a group that is called `name`: a third party's, if it has the name of a built-in."""
+    """Return the plugin of a group with this name, or None. A third-party plugin takes precedence over a built-in."""
     return next((plugin for plugin in found(group) if plugin.name == name), None)

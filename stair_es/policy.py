@@ -1,9 +1,9 @@
-"""Word policies: which words of a model an index mutes, caps, renames and merges. Pure.
+"""Token policies: which tokens of a model an index mutes, caps, renames and merges. Pure, except for reading a file.
 
-The order is fixed: first each word becomes what `rename` and `merge` say, then muted words go, then caps hold. Of several
-words that become one the larger weight counts. A sum would count one thing several times, since a model gives `dog` and
-`dogs` to the same picture for the same reason, and would leave the scale of the model's weights; and the larger weight is the
-same whatever the order and the machine's rounding.
+The order is fixed: first `rename` and `merge` replace tokens, then muted tokens are removed, then caps apply. If several tokens
+are replaced by one, the largest weight is kept. A sum would count the same thing several times, since a model gives `dog` and
+`dogs` to the same picture for the same reason, and would leave the scale of the model's weights. The largest weight also doesn't
+depend on the order or on rounding.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 POLICY_VERSION = 1
 LIGHTEST = 2.0**-126
-"""Engines keep weights as float32, and refuse what is below its normal numbers."""
+"""Smallest weight: engines store float32 and reject subnormal numbers."""
 _KNOWN = ("stair_es_policy", "name", "mute", "cap", "rename", "merge")
 _FORM = 'Write it like {"stair_es_policy": 1, "mute": ["a"], "cap": {"b": 0.5}, "rename": {"c": "d"}, "merge": {"e": ["f"]}}.'
 
 
 @dataclass(frozen=True, kw_only=True)
 class Undo:
-    """What gives the original vector back, exactly."""
+    """What restores the original vector exactly."""
 
     words: Mapping[str, float] = field(default_factory=dict)
-    """Those that a policy took away or changed, with the weights that they had."""
+    """Tokens that a policy removed or changed, with their original weights."""
     added: tuple[str, ...] = ()
-    """Those that weren't there before."""
+    """Tokens that the original vector didn't have."""
 
     def __bool__(self) -> bool:
         return bool(self.words or self.added)
 
     def restore(self, vector: SparseVector) -> SparseVector:
-        """The vector as it was before the policy."""
+        """Return the vector as it was before the policy."""
         kept = {word: weight for word, weight in vector if word not in self.added}
         return SparseVector.from_mapping({**kept, **self.words})
 
@@ -54,29 +54,29 @@ class Steered:
     """A vector after a policy."""
 
     vector: SparseVector
-    """May be empty: the document stays, though no word finds it."""
+    """May be empty: the document stays in the index, but no token matches it."""
     undo: Undo
     """Empty if the policy changed nothing."""
     rules: tuple[str, ...]
-    """Those that changed it, as `WordPolicy.rules` calls them."""
+    """Rules that changed the vector, as in `TokenPolicy.rules`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordPolicy:
-    """Words as people write them, unescaped. Build it with `read` or `parsed` from JSON.
+    """Rules over unescaped tokens. Build it from JSON with `load_policy` or `parse_policy`.
 
     Raises:
-        ResourceError: On construction, for rules that contradict each other, with the place of the rule.
+        ResourceError: On construction, if rules contradict each other; names the place of the rule.
     """
 
     name: str = ""
     mute: tuple[str, ...] = ()
     cap: Mapping[str, float] = field(default_factory=dict)
-    """Word -> the most that it may weigh."""
+    """Token -> its maximum weight."""
     rename: Mapping[str, str] = field(default_factory=dict)
-    """Word -> what it becomes."""
+    """Token -> its replacement."""
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Word -> others that become it."""
+    """Token -> other tokens that it replaces."""
 
     def __post_init__(self) -> None:
         sources = self._check_moves()
@@ -84,7 +84,7 @@ class WordPolicy:
         self._check_cap(sources)
 
     def _check_moves(self) -> Mapping[str, str]:
-        """Place of each word that becomes another one."""
+        """Check the replacements, and return the place of the rule of each replaced token."""
         sources: dict[str, str] = {}
         for place, source, target in self._moves():
             if source == target:
@@ -132,7 +132,7 @@ class WordPolicy:
             )
 
     def _moves(self) -> Iterator[tuple[str, str, str]]:
-        """Place in the file, word, what it becomes."""
+        """Yield place in the file, token and replacement."""
         for source, target in self.rename.items():
             yield f"rename.{source}", source, target
         for target, merged in self.merge.items():
@@ -141,23 +141,23 @@ class WordPolicy:
 
     @cached_property
     def becomes(self) -> Mapping[str, str]:
-        """Word -> what it becomes, by `rename` and `merge` alike."""
+        """Token -> its replacement, by `rename` and `merge` alike."""
         return {source: target for _, source, target in self._moves()}
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words that a vector must have one of, or the policy doesn't change it. Sorted."""
+        """Tokens that the policy affects, sorted: it leaves a vector without any of them unchanged."""
         return tuple(sorted({*self.becomes, *self.mute, *self.cap}))
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """One phrase a rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
+        """One phrase per rule: `mute egyptian`, `cap dog`, `dogs -> dog`."""
         moves = (_move(*move) for move in self.becomes.items())
         return (*moves, *(f"mute {word}" for word in self.mute), *(f"cap {word}" for word in self.cap))
 
     @cached_property
     def digest(self) -> str:
-        """8 hex digits that stand for the rules; the name and the order in the file don't count."""
+        """8 hex digits that identify the rules; the name and the order in the file don't count."""
         parts = [
             POLICY_VERSION,
             sorted(self.becomes.items()),
@@ -168,11 +168,11 @@ class WordPolicy:
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Name and digest for messages."""
         return f"{self.name} ({self.digest})" if self.name else self.digest
 
     def to_json(self) -> dict[str, Json]:
-        """What `parsed` takes."""
+        """Return the policy as JSON that `parse_policy` accepts."""
         merge: dict[str, Json] = {target: list(merged) for target, merged in self.merge.items()}
         return {
             "stair_es_policy": POLICY_VERSION,
@@ -184,7 +184,7 @@ class WordPolicy:
         }
 
     def apply(self, vector: SparseVector) -> Steered:
-        """The vector as the policy wants it in the index, and the way back."""
+        """Return the vector to index under this policy, and what restores the original."""
         before, rules = vector.to_dict(), []
         after: dict[str, float] = {}
         for word, weight in before.items():
@@ -204,9 +204,9 @@ class WordPolicy:
         return Steered(vector=SparseVector.from_mapping(after), undo=undo, rules=tuple(rules))
 
     def asked(self, vector: SparseVector) -> SparseVector:
-        """The vector of a query for an index with this policy: its words become what the documents' words became.
+        """Rewrite a query vector for an index with this policy: its tokens are replaced as in the documents.
 
-        Muting and capping are left out: they are about what documents say, and a muted word finds nothing anyway.
+        Muting and capping are not applied: they concern documents, and a muted token matches nothing anyway.
         """
         moved: dict[str, float] = {}
         for word, weight in vector:
@@ -220,10 +220,10 @@ def _move(source: str, target: str) -> str:
 
 
 def read(path: Path) -> WordPolicy:
-    """The policy in a file; without a name in it, it is called like the file.
+    """Load a policy from a file; without a name in the file, it is named like the file.
 
     Raises:
-        ResourceError: It can't be read, or isn't a policy: with the place in the file.
+        ResourceError: If the file can't be read or isn't a valid policy; names the place in the file.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
@@ -234,15 +234,15 @@ def read(path: Path) -> WordPolicy:
 
 
 def parsed(value: object, where: str, *, name: str = "") -> WordPolicy:
-    """The policy that a JSON value describes.
+    """Parse a policy from a JSON value.
 
     Args:
-        value: Of `json.loads`.
-        where: It stands, for messages.
-        name: For one that has none.
+        value: Result of `json.loads`.
+        where: Where the value comes from, for messages.
+        name: Name of the policy if the value has none.
 
     Raises:
-        ResourceError: It isn't one.
+        ResourceError: If it isn't a valid policy.
     """
     try:
         return _parsed(value, name)
@@ -280,7 +280,7 @@ def _parsed(value: object, name: str) -> WordPolicy:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; JSON itself would silently take the last of two values of the same name."""
+    """Build an object, and reject duplicate keys: `json` would silently keep the last one."""
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]

@@ -1,6 +1,6 @@
-"""The configuration file: TOML with defaults, and tables of them (profiles) for one cluster or another.
+"""The configuration file: TOML with defaults and profiles, which are tables of settings for a cluster.
 
-Pure but for reading the file. What the keys are is said by whoever has the options: see `stair_es.cli.settings`.
+Pure, except for reading the file. The known keys are given by the caller: see `stair_es.cli`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Key: TypeAlias = tuple[str, ...]
 """The tables above a value, and its name: `("ingest", "batch_size")`."""
 
 SECRETS = ("password", "api_key", "bearer_token", "serve_token", "dashboards_password", "dashboards_api_key", "dashboards_token")
-"""Each may be in a file of its own instead, which the key with `_file` behind it names."""
+"""Each can be read from a file instead, which is set by the key with the suffix `_file`."""
 _LOGIN = ("user", "password", "api_key", "bearer_token", "token", "aws_service", "aws_region")
 _GROUPS = (_LOGIN, ("ca_file", "ca_fingerprint"), ("client_cert", "client_key"))
 _FEW = 12
@@ -39,42 +39,42 @@ _SEE = "See docs/configuration.md, or --help of the command."
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What a value may be."""
+    """The values that an option accepts."""
 
     accepts: Callable[[Any], bool]
-    """Whether it may have this value."""
+    """Whether a value is valid."""
     wanted: str
-    """What it must be, in words: `a string`. Errors say this and never the value, which may be a secret in the wrong place."""
+    """What is expected, in words: `a string`. Errors show this and never the value, which may be a misplaced secret."""
     path: bool = False
-    """Whether it names a file or folder."""
+    """Whether the value is the path of a file or folder."""
 
 
 Known: TypeAlias = Mapping[Key, Kind]
-"""What may be set."""
+"""Options that can be set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A value of the file."""
+    """A value from the file."""
 
     value: Any
     where: str
-    """For people: `profile prod`, or the file alone."""
+    """Where it was set, for messages: `profile prod`, or the path of the file."""
 
 
 Values: TypeAlias = Mapping[Key, Found]
 
 
 def default_path() -> Path:
-    """Where the file is looked for unless it is named. Never in the working folder: a clone of strangers may hold one."""
+    """Return the default path of the file. Never in the working folder: an untrusted clone may contain one."""
     return user_config_path("stair-es") / "config.toml"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The values of a file.
+    """Read the values of a file.
 
     Raises:
-        UsageError: It can't be read, or isn't TOML.
+        UsageError: If it can't be read, or isn't TOML.
     """
     remedy = "See docs/configuration.md for an example."
     try:
@@ -86,22 +86,22 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def profiles(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The profiles of a file by name."""
+    """Return the profiles of a file by name."""
     found = values.get("profiles", {})
     return found if isinstance(found, dict) else {}
 
 
 def chosen(path: Path, values: Mapping[str, Any], profile: str | None, known: Known) -> Values:
-    """What holds with a profile; without one, what stands above the profiles. All of the file is checked.
+    """Resolve the values of a profile; without a profile, those above the profiles. The whole file is checked.
 
     Args:
-        path: Of the file, for errors and for relative paths in it.
-        values: As `read` gives them.
-        profile: Its name.
-        known: What may be set.
+        path: Path of the file, for errors and for relative paths in it.
+        values: Result of `read_config_file`.
+        profile: Name of the profile.
+        known: Options that can be set.
 
     Raises:
-        UsageError: There is no such profile; a key is unknown, a value none of its kind; a secret can be read by others.
+        UsageError: If the profile doesn't exist, a key is unknown, a value is invalid, or others can read a secret.
     """
     rest = {name: value for name, value in values.items() if name != "profiles"}
     layers = {"": dict(_flat(path, rest, str(path), known))}
@@ -120,16 +120,17 @@ def chosen(path: Path, values: Mapping[str, Any], profile: str | None, known: Kn
 
 
 def over(upper: Values, lower: Values) -> Values:
-    """`upper`, and of `lower` what it leaves open. What belongs together, as user and password do, comes from one of them.
+    """Merge two layers: `upper`, and what it leaves open from `lower`.
 
-    What `upper` sets for all commands, `lower` doesn't set for one of them: a profile's `url` is where all of them go.
+    Related keys, such as user and password, come from one layer. What `upper` sets for all commands, `lower` can't set for a
+    single one: a profile's `url` applies to all of them.
     """
     taken = {member for key in upper for member in group(key)}
     return {**{key: found for key, found in lower.items() if taken.isdisjoint((key, key[-1:]))}, **upper}
 
 
 def group(key: Key) -> frozenset[Key]:
-    """The key, and those that go with it or can't stand beside it."""
+    """List the keys that belong to a key or exclude it, and the key itself."""
     if len(key) > 1:
         return frozenset({key})
     prefix = "dashboards_" if key[0].startswith("dashboards_") else ""
@@ -141,7 +142,7 @@ def group(key: Key) -> frozenset[Key]:
 
 
 def of_cluster(key: Key, prefix: str = "") -> bool:
-    """Whether it is about logins and certificates of the cluster; with the prefix `dashboards_`, of that product."""
+    """Return whether a key concerns authentication or TLS of the cluster; with prefix `dashboards_`, of Dashboards or Kibana."""
     return any((prefix + name,) in group(key) for name in ("user", "ca_file", "client_cert"))
 
 
@@ -174,7 +175,7 @@ def _checked(path: Path, place: str, name: str, value: Any, kind: Kind) -> Any: 
 
 
 def _resolved(path: Path, value: Any, kind: Kind) -> Any:  # noqa: ANN401
-    """`~/` is this user's folder; files are named from where the configuration is."""
+    """Expand `~/`, and resolve relative paths against the folder of the configuration file."""
     if isinstance(value, list):
         return [_resolved(path, each, kind) for each in value]
     if isinstance(value, str) and value.startswith("~/"):
@@ -183,11 +184,11 @@ def _resolved(path: Path, value: Any, kind: Kind) -> Any:  # noqa: ANN401
 
 
 def holds_password(url: str) -> bool:
-    """Whether one of the URLs, with commas between, has a password in it; that may have commas, too."""
+    """Return whether one of the comma-separated URLs contains a password, which may itself contain commas."""
     try:
         return any(urlsplit(part).password for part in split_nodes(url))
     except ValueError:
-        return False  # whoever parses it says what is wrong
+        return False  # reported where the URL is parsed
 
 
 def _check_secrets(path: Path, keys: list[Key]) -> None:
@@ -207,10 +208,15 @@ def _nearest(name: str, known: Mapping[str, Any] | set[str], otherwise: str) -> 
 
 
 def parse(text: str, where: str, remedy: str) -> dict[str, Any]:
-    """The values of a TOML text.
+    """Parse a TOML text.
+
+    Args:
+        text: The text.
+        where: Where it comes from, for the error.
+        remedy: Remedy of the error.
 
     Raises:
-        UsageError: It isn't TOML; says where it stops being it.
+        UsageError: If it isn't TOML; names the position.
     """
     try:
         return tomllib.loads(text)

@@ -1,4 +1,4 @@
-"""A Ray session of our own, quiet and closed to others, with errors that say what to do."""
+"""A private and quiet Ray session, with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from stair_es.urls import MASK
 _CONNECT_TIMEOUT_S = 10.0
 _AUTH_MODE = "RAY_AUTH_MODE"
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""`0` has Ray listen on 127.0.0.1 alone, as it does by itself on the two systems that the variable is named after."""
+"""`0` makes Ray listen on 127.0.0.1 only, which is its default on the two systems that the variable is named after."""
 _LONGEST_FOLDER = 26
-"""Characters of the folder for temporary files: the paths of Ray's sockets below it add up to 80, and the system takes 107."""
+"""Maximum length of the temporary folder: Ray's socket paths below it add up to 80 characters, and the system's limit is 107."""
 _ADDRESS = re.compile(r"auto|local|(?:ray://)?[\w.\-\[\]:]+:\d+")
 _LOG = logging.getLogger(__name__)
 
 
 @contextmanager
 def session(extra: str, address: str | None, *, error: type[StairError], instead: str) -> Iterator[Any]:
-    """A Ray session that ends with the run, unless the caller already had one. Ray's own logs stay out of ours.
+    """Open a Ray session for a run, or use the caller's open one. Ray's own logs are suppressed.
 
-    One that is started here can be reached from this machine alone, lets in who knows a token that only this process and those
-    that it starts have, and keeps its files in a folder that only this user may read, removed at the end.
+    A session that is started here listens on this machine only, requires a token that only this process and its children know,
+    and keeps its files in a folder that only this user can read, which is removed at the end.
 
     Args:
-        extra: Which extra brings Ray.
-        address: A running cluster; None starts one on this machine.
-        error: What a failure is.
-        instead: What to do without Ray.
+        extra: Extra that installs Ray.
+        address: Address of a running cluster; None starts one on this machine.
+        error: Class of the error to raise.
+        instead: What to do without Ray, for the remedy.
 
     Yields:
         The module.
 
     Raises:
-        MissingExtra: Ray isn't installed.
-        StairError: Of the kind `error`: Ray can't be started, or reached at the address.
-        UsageError: That is no address.
+        MissingExtra: If Ray isn't installed.
+        StairError: Of the class `error`, if Ray can't be started, or reached at the address.
+        UsageError: If the address is invalid.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     running = sys.modules.get("ray")
@@ -80,7 +80,7 @@ def _connected(ray: Any, options: dict[str, Any], what: str, error: type[StairEr
 
 @contextmanager
 def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
-    """Options of a session on this machine, closed to others. To be entered before Ray is imported, and reads the variables."""
+    """Yield the options of a private session on this machine. Enter it before Ray is imported, which reads the variables."""
     asked = os.environ.get("RAY_TMPDIR")
     above = asked or tempfile.gettempdir()
     if len(above) > _LONGEST_FOLDER:
@@ -94,17 +94,18 @@ def _private(error: type[StairError], instead: str) -> Iterator[dict[str, Any]]:
         made = tempfile.TemporaryDirectory(prefix="ray-", dir=above, ignore_cleanup_errors=True)
     except OSError as failed:
         raise error(f"can't start Ray on this machine: {failed}", f"{instead}, or name another folder: RAY_TMPDIR.") from failed
-    os.environ.update(_closing(os.environ, imported="ray" in sys.modules))  # for good: see `_token`
+    os.environ.update(_closing(os.environ, imported="ray" in sys.modules))  # permanently: see `_get_auth_token`
     with made as folder:
-        yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}  # Ray opens that one to all
+        # Ray opens the innermost folder to all users, so it gets one of its own.
+        yield {"address": "local", "include_dashboard": False, "_temp_dir": f"{folder}/r"}
 
 
 def _closing(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
-    """The variables that close a session to others, without what the user set.
+    """Return the variables that make a session private, without those that the user set.
 
     Args:
-        environ: What is set.
-        imported: Whether Ray has been imported, and its settings are fixed: newer ones ask for a token by themselves.
+        environ: The environment.
+        imported: Whether Ray has been imported and its settings are fixed: newer versions then require a token by default.
     """
     made = {} if imported else {_LOOPBACK: "0", _AUTH_MODE: "token"}
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(environ):
@@ -114,15 +115,15 @@ def _closing(environ: Mapping[str, str], *, imported: bool) -> dict[str, str]:
 
 @cache
 def _token() -> str:
-    """One for the process, and its variables stay set: Ray remembers the first token that it reads, for all later sessions."""
+    """Return the token of this process. Its variables stay set: Ray keeps the first token that it reads."""
     return secrets.token_hex(32)
 
 
 @contextmanager
 def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
-    """Log what Ray would print on stdout about tasks that it repeats: there is a place for results only.
+    """Log what Ray would print to stdout about retried tasks: stdout is for results only.
 
-    Ray has no option for that: a thread of it prints what the nodes report, whatever `log_to_driver` says.
+    Ray has no option for this: one of its threads prints what the nodes report, whatever `log_to_driver` says.
     """
     worker: Any = getattr(getattr(ray, "_private", None), "worker", None)
     printing = getattr(worker, "print_to_stdstream", None)
@@ -137,12 +138,22 @@ def _quiet(ray: Any) -> Iterator[None]:  # noqa: ANN401
 
 
 def mask_address(address: str) -> str:
-    """The address, or `***` if it is none: it may hold a login, or be a secret itself."""
+    """Return the address, or `***` if it is invalid: it may contain a login, or be a secret itself."""
     return address if _ADDRESS.fullmatch(address) else MASK
 
 
 def knock(address: str, error: type[StairError], instead: str) -> None:
-    """See that somebody listens at `host:port` or `ray://host:port`: Ray itself would go on trying for minutes."""
+    """Check that something listens at `host:port` or `ray://host:port`: Ray itself would keep trying for minutes.
+
+    Args:
+        address: Address of the cluster.
+        error: Class of the error to raise.
+        instead: What to do without Ray, for the remedy.
+
+    Raises:
+        StairError: Of the class `error`, if nothing listens there.
+        UsageError: If the address is invalid.
+    """
     if address in ("auto", "local"):
         return
     try:

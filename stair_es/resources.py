@@ -1,4 +1,4 @@
-"""JSON bodies from `mappings/` and `pipelines/`, or a user's own file in their place."""
+"""JSON bodies from `mappings/` and `pipelines/`, or a custom file in their place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from stair_es.errors import ResourceError
 
 
 def load(kind: Literal["mappings", "pipelines"], name: str, override: Path | None = None) -> dict[str, Any]:
-    """The body called `name`, or the one in the file `override`.
+    """Load a packaged JSON body, or a custom file in its place.
+
+    Args:
+        kind: Package of the body.
+        name: Name of the body.
+        override: Path of the custom file.
 
     Raises:
-        ResourceError: No such body, or not a JSON object.
+        ResourceError: If the body doesn't exist, or isn't a JSON object.
     """
     source = override or files(f"stair_es.{kind}") / f"{name}.json"
     try:

@@ -1,4 +1,4 @@
-"""`Retry-After`: what a server that is busy says of when to ask again."""
+"""The `Retry-After` header of HTTP responses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 _MOST_DIGITS = 9
-"""Thirty years; of a number that is much longer a float would be infinite."""
+"""Thirty years in seconds; a much longer number would become an infinite float."""
 
 
 def seconds_of(retry_after: str) -> float | None:
-    """Such a header, which has seconds or a date, in seconds from now; None where it makes no sense."""
+    """Parse a `Retry-After` header (seconds or a date) into seconds from now; None if it is invalid."""
     value = retry_after.strip()
     if value.isascii() and value.isdigit():
         return float(value[:_MOST_DIGITS])
@@ -18,6 +18,6 @@ def seconds_of(retry_after: str) -> float | None:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP knows no other zone
+    if when.tzinfo is None:  # `-0000`, and RFC 850's GMT on some versions: HTTP dates are always GMT
         when = when.replace(tzinfo=timezone.utc)
     return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -1,4 +1,4 @@
-"""What an index of so many images needs: shards, disk, nodes, hours. Pure arithmetic; `docs/sizing.md` explains it."""
+"""Resource estimates for an index of a given number of images: shards, disk, nodes, hours. Pure; see `docs/sizing.md`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Literal
 from stair_es.errors import UsageError
 
 QUERY_MS: Mapping[str, float] = {"text": 3.1, "image": 4.7}
-"""What a query takes of one core in a shard of a million images, in ms: a text of 10 tokens, an image."""
+"""CPU time of a query in a shard of a million images, in ms of one core: a text of 10 tokens, an image."""
 QUERY_FLOOR_MS = 0.7
-"""What a request to a shard takes, however few images it has."""
+"""Minimum CPU time of a request to a shard, in ms of one core."""
 HOT_BYTES = 205
-"""Bytes of an image that searches read: postings 98, terms 107."""
+"""Bytes per image that searches read: postings 98, terms 107."""
 THUMBNAIL_BYTES, BARE_BYTES = 3339, 861
 DISK_SHARE, CORE_SHARE, HEAP_SHARE, MOST_HEAP_GB = 0.85, 0.5, 0.5, 31.0
 MOST_SHARD_IMAGES, MOST_SHARDS = 2_147_483_519, 1024
-"""What Lucene takes in one shard, and the engines in one index by default."""
+"""Limits of Lucene per shard, and of the engines per index by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SizingInputs:
-    """What a plan depends on.
+    """Inputs of an estimate.
 
     Raises:
-        UsageError: On construction, for a number that can't be.
+        UsageError: On construction, if a number is out of range.
     """
 
     images: int
@@ -38,14 +38,14 @@ class SizingInputs:
     shard_images: int = 10_000_000
     replicas: int = 1
     rebuild: bool = True
-    """Whether there is room for a second index beside the one in use, while it is built anew."""
+    """Whether there is room for a second index next to the one in use, while it is rebuilt."""
     node_disk_gb: float = 500
     node_memory_gb: float = 32
     node_cores: int = 8
     queries_per_s: float = 10
     question: Literal["text", "image"] = "text"
     query_ms: float | None = None
-    """What a query takes of one core in a shard of a million images; None for the measured figure of `question`."""
+    """CPU time of a query in a shard of a million images, in ms of one core; None for the measured figure of `question`."""
     node_price_per_hour: float | None = None
     encoder_price_per_hour: float | None = None
 
@@ -64,7 +64,7 @@ class SizingInputs:
 
     @property
     def core_ms(self) -> float:
-        """What a query takes of one core in a shard of a million images, in ms."""
+        """CPU time of a query in a shard of a million images, in ms of one core."""
         return QUERY_MS[self.question] if self.query_ms is None else self.query_ms
 
 
@@ -73,42 +73,45 @@ _MAY_BE_ZERO = frozenset({"images", "replicas", "rebuild", "queries_per_s", "nod
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """The bare numbers that a plan is made of."""
+    """The numbers that a plan is made of."""
 
     primary_gb: float
     """One copy of all documents."""
     by_size: int
-    """Shards that are no larger than they may be."""
+    """Number of shards within the size limit."""
     shards: int
-    """As many as that, and at least one copy of a shard for each node."""
+    """At least `shards_by_size`, and enough for one copy of a shard on each node."""
     stored_gb: float
-    """Of all copies, and of a second index if there is to be room for one."""
+    """All copies, and those of a second index if there is to be room for one."""
     hot_gb: float
-    """What should stay in the page cache, of all copies."""
+    """What should stay in the page cache, over all copies."""
     heap_gb: float
-    """Of one node."""
+    """Heap of one node."""
     shard_ms: float
-    """Of one core, for one query in one shard."""
+    """CPU time of one query in one shard, in ms of one core."""
     cores: float
-    """To answer all queries, as busy as `CORE_SHARE` says."""
+    """For all queries, at the utilization `CORE_SHARE`."""
     by_disk: int
-    """Nodes whose disks are large enough."""
+    """Number of nodes that have enough disk."""
     by_memory: int
     by_cores: int
     nodes: int
-    """The most of these, and one for each copy."""
+    """The largest of these, and at least one node per copy."""
     encode_h: float
     write_h: float
 
 
 def compute_needs(given: SizingInputs) -> Needs:
-    """Return what the images need.
+    """Estimate the resources for the images.
 
-    A node works only if it holds a shard, so that there are shards enough for all nodes. What the disks, the memory and the work
-    on the images take doesn't depend on the number of shards; only the least time of a request to a shard does.
+    A node is only used if it holds a shard, so there are at least as many shard copies as nodes. The disks, the memory and the
+    work on the images don't depend on the number of shards; only the minimum time of a request to a shard does.
+
+    Args:
+        given: Inputs of the estimate.
 
     Raises:
-        UsageError: The queries take more nodes than there can be copies of shards, however many shards there are.
+        UsageError: If the queries need more nodes than there can be copies of shards, with any number of shards.
     """
     copies = 1 + given.replicas
     primary_gb = given.images * given.bytes_per_document / 1e9
@@ -145,7 +148,7 @@ def compute_needs(given: SizingInputs) -> Needs:
 
 
 def _count_cores(given: SizingInputs, query_ms: float) -> float:
-    """Return the cores for all queries, each of which takes `query_ms` of one core in all shards together."""
+    """Return the cores for all queries, if each takes `query_ms` of one core over all shards."""
     return given.queries_per_s * query_ms / 1000 / CORE_SHARE
 
 

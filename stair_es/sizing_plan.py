@@ -1,4 +1,4 @@
-"""A plan as lines that people read: each number with where it comes from. Pure."""
+"""A sizing plan as readable lines: each number with its origin. Pure."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ ORIGINS: Mapping[str, str] = {
     "question": "assumed",
     "query_ms": "measured: a million images of 20 tokens in a shard, benchmarks/query.py",
 }
-"""Where the defaults come from."""
+"""Origin of each default."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number, and why it is that."""
+    """A number and its origin."""
 
     name: str
     label: str
     value: float
     text: str
-    """For people, with its unit."""
+    """The value for display, with its unit."""
     origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes in, what comes out, and what to think of."""
+    """Inputs, results and remarks."""
 
     inputs: tuple[Figure, ...]
     results: tuple[Figure, ...]
     remarks: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the plan as JSON."""
 
         def told(figures: tuple[Figure, ...]) -> dict[str, Any]:
             return {each.name: {"value": each.value, "text": each.text, "from": each.origin} for each in figures}
@@ -73,11 +73,11 @@ class Plan:
 
 
 def make_plan(given: SizingInputs, named: Collection[str] = ()) -> Plan:
-    """Return what the images need.
+    """Make the plan for the images.
 
     Args:
         given: All inputs.
-        named: Those that somebody gave; the others are defaults, and say where they come from.
+        named: Names of the inputs that the user gave; the others are defaults, shown with their origin.
     """
     needs = compute_needs(given)
     return Plan(inputs=_list_inputs(given, named), results=_list_results(given, needs), remarks=_list_remarks(given, needs))
@@ -107,7 +107,7 @@ def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[Figure, .
     listed = []
     for each in fields(given):
         value = given.core_ms if each.name == "query_ms" else getattr(given, each.name)
-        if value is None or each.name == "question":  # a price that isn't given; and what only says which `query_ms` is meant
+        if value is None or each.name == "question":  # a price that isn't given; `question` only selects `query_ms`
             continue
         label, unit = _LABELS[each.name]
         text = ("yes" if value else "no") if isinstance(value, bool) else f"{_number(value)} {unit}".rstrip()
@@ -119,7 +119,7 @@ def _list_inputs(given: SizingInputs, named: Collection[str]) -> tuple[Figure, .
 
 
 _Row: TypeAlias = tuple[str, str, float, str, str]
-"""What a `Figure` is made of."""
+"""Arguments of a `SizingFigure`."""
 
 
 def _list_results(given: SizingInputs, needs: Needs) -> tuple[Figure, ...]:
@@ -188,7 +188,7 @@ def _list_remarks(given: SizingInputs, needs: Needs) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    """With three digits that count, and no more of a fraction."""
+    """Format a number with three significant digits, without needless decimals."""
     if value == round(value):
         return f"{round(value):,}"
     if value < _LEAST:

@@ -1,6 +1,6 @@
 """Values that every layer shares.
 
-Shape suffixes of array names: B batch, H height, W width, C channel, V vocabulary, K classes.
+Suffixes of array names give the shape: B batch, H height, W width, C channel, V vocabulary, K classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Floats: TypeAlias = "NDArray[np.float32]"
 Fit: TypeAlias = Literal["pad", "squash", "crop", "stretch"]
 
 FITS_ON_DEMAND: tuple[Fit, ...] = ("pad", "crop", "stretch")
-"""What `--fit` takes; `squash` is a model's own only."""
+"""Choices of `--fit`; `squash` can only be a model's default."""
 
 Resample: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -31,24 +31,25 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """The pixels that an encoder wants."""
+    """The image format that an encoder expects."""
 
     size_px: int
     """Side of the square."""
     background: tuple[int, int, int] = (255, 255, 255)
-    """What shows through transparency, and fills the square."""
+    """Colour behind transparent pixels, and of the padding."""
     fit: Fit = "pad"
-    """How an image becomes a square: `pad` shows all of it and fills the rest, `squash` distorts it by a little before it
-    does so, `crop` shows the middle, `stretch` distorts it."""
+    """How an image is made square: `pad` shows the whole image and pads the rest, `squash` distorts it slightly before it is
+    padded, `crop` shows the middle, `stretch` distorts it.
+    """
     resized_px: int | None = None
     """Side that `crop` and `stretch` resize to before the middle is cut out; None for `size_px`."""
     resample: Resample = "bicubic"
-    """The filter that an image is resized with."""
+    """Resampling filter."""
 
 
 @dataclass(frozen=True)
 class SparseVector:
-    """Features with strictly positive, finite weights, heaviest first (ties by name). Immutable.
+    """Tokens with strictly positive, finite weights, heaviest first (ties by name). Immutable.
 
     Build it with `from_mapping` or `from_pairs`, which sort and check.
     """
@@ -58,19 +59,19 @@ class SparseVector:
 
     @classmethod
     def from_mapping(cls, weights: Mapping[str, float]) -> SparseVector:
-        """The vector of a `{feature: weight}` mapping.
+        """Build a vector from a `{token: weight}` mapping.
 
         Raises:
-            ValueError: A weight is not finite or not above zero.
+            ValueError: If a weight is not finite or not above zero.
         """
         return cls.from_pairs(weights.items())
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, float]]) -> SparseVector:
-        """The vector of `(feature, weight)` pairs.
+        """Build a vector from `(token, weight)` pairs.
 
         Raises:
-            ValueError: A weight is not finite or not above zero, or a feature comes twice.
+            ValueError: If a weight is not finite or not above zero, or a token is duplicated.
         """
         ordered = sorted(((f, float(w)) for f, w in pairs), key=lambda pair: (-pair[1], pair[0]))
         for feature, weight in ordered:
@@ -88,14 +89,14 @@ class SparseVector:
         return iter(zip(self.features, self.weights, strict=True))
 
     def top(self, k: int) -> SparseVector:
-        """The `k` heaviest features."""
+        """Return the `k` heaviest tokens as a vector."""
         return SparseVector(self.features[:k], self.weights[:k])
 
     def dot(self, other: SparseVector) -> float:
-        """The exact dot product (math.fsum over the words in common)."""
+        """Return the exact dot product (`math.fsum` over the common tokens)."""
         theirs = other.to_dict()
         return math.fsum(w * theirs[f] for f, w in self if f in theirs)
 
     def to_dict(self) -> dict[str, float]:
-        """`{feature: weight}`, heaviest first."""
+        """Return `{token: weight}`, heaviest first."""
         return dict(self)

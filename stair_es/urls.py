@@ -1,4 +1,4 @@
-"""URLs of clusters and products, checked and shown without what may be secret in them. Pure."""
+"""URLs of clusters and of Dashboards: parsed, checked, and shown without secrets. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ MASK = "***"
 
 
 def split_nodes(urls: str) -> list[str]:
-    """One URL for each node; a comma may also stand in a password."""
+    """Split comma-separated URLs, one per node; a comma may also be part of a password."""
     return re.split(r"\s*,\s*(?=https?://)", urls.strip())
 
 
 def parse_url(url: str, what: str, remedy: str) -> SplitResult:
-    """The parts of `http[s]://[user:password@]host[:port][/prefix]`.
+    """Parse `http[s]://[user:password@]host[:port][/prefix]`.
 
     Args:
-        url: May hold secrets anywhere while it isn't known to be a URL, so no error repeats any of it.
+        url: May contain secrets anywhere before it is known to be valid, so errors never repeat any part of it.
         what: What it should be, with its article, for the error.
-        remedy: Of the error.
+        remedy: Remedy of the error.
 
     Raises:
-        UsageError: It is no such URL; says which part is wrong.
+        UsageError: If it isn't such a URL; says which part is wrong.
     """
     flaw = _find_flaw(url)
     if flaw:
@@ -33,13 +33,13 @@ def parse_url(url: str, what: str, remedy: str) -> SplitResult:
 
 
 def without_login(url: str) -> str:
-    """The URL without user and password."""
+    """Remove user and password from a URL."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def mask_urls(urls: str) -> str:
-    """The URLs with `***` in place of each login; `***` alone if one of them is no URL, and may be a secret itself."""
+    """Return the URLs with `***` in place of each login; only `***` if one of them is invalid and may be a secret itself."""
     parts = split_nodes(urls)
     if any(_find_flaw(part) for part in parts):
         return MASK
@@ -47,7 +47,7 @@ def mask_urls(urls: str) -> str:
 
 
 def _find_flaw(url: str) -> str:
-    """What is wrong with it, in words that are none of its own; empty if nothing is."""
+    """Return what is wrong with a URL, without repeating any part of it; an empty string if it is valid."""
     try:
         url.encode()
         parts = urlsplit(url)

@@ -1,6 +1,6 @@
-"""Switches off what libraries report about their use to those who make them.
+"""Opt-out of the usage reports that libraries send to their makers.
 
-`stair_es/__init__.py` calls this first, so it holds before any module of the package imports one of those libraries: in the
+`stair_es/__init__.py` calls this first, so it applies before any module of the package imports one of those libraries: in the
 command line, in scripts, and in Ray workers, which unpickle a function of the package before they run anything.
 """
 
@@ -14,11 +14,11 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-"""Environment variable -> value: onnxruntime, Ray, Hugging Face's libraries, and what others have agreed upon."""
+"""Environment variable -> value, for onnxruntime, Ray, Hugging Face's libraries, and the common convention."""
 
 
 def switch_off_usage_reports(environ: MutableMapping[str, str]) -> None:
-    """Set each switch that the user hasn't set otherwise.
+    """Disable each report that the user hasn't configured.
 
     Args:
         environ: The environment; child processes inherit it.

@@ -1,20 +1,20 @@
-"""The reversible escape between words and `rank_features` keys.
+"""Reversible escaping of tokens as keys of a `rank_features` field.
 
-The engines index a feature whose name has a dot and never find it again (the query splits the field name at its last
-dot), and newer ones refuse it; some refuse an empty name. So `.` is written `%2E`, `%` is written `%25`, and the empty word
-`%`. Everything else, `##ing` and unicode included, stays as it is.
+The engines index a feature whose name contains a dot and never find it again (the query splits the field name at its last
+dot), and newer versions reject it; some reject an empty name. So `.` is written `%2E`, `%` is written `%25`, and the empty token
+`%`. Everything else, `##ing` and Unicode included, stays unchanged.
 """
 
 
 def escape(word: str) -> str:
-    """The `rank_features` key of a word."""
+    """Escape a token as a `rank_features` key."""
     if not word:
         return "%"
     return word.replace("%", "%25").replace(".", "%2E")
 
 
 def unescape(feature: str) -> str:
-    """The word of a `rank_features` key: the inverse of `escape`."""
+    """Unescape a `rank_features` key: the inverse of `escape_feature`."""
     if feature == "%":
         return ""
     return feature.replace("%2E", ".").replace("%25", "%")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.cluster.connect import Connection
-from stair_es.cluster.pages import by_id as mget_documents
+from stair_es.cluster.pages import by_id as get_documents_by_id
 from stair_es.cluster.pages import pages, whole
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[
     """
     found = {}
     for some in _portions(ids):
-        found.update({doc["_id"]: _stored(doc) for doc in mget_documents(client, connection, index, some, _STORED)})
+        found.update({doc["_id"]: _stored(doc) for doc in get_documents_by_id(client, connection, index, some, _STORED)})
     return found
 
 
