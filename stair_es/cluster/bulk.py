@@ -1,31 +1,34 @@
-"""The bulk path: documents in, one outcome each out.
+"""Bulk writer: stores documents and reports one outcome for each.
 
-Own code because the clients' helpers can't: opensearch-py's `streaming_bulk` retries 429 only, and zero times by default,
-`parallel_bulk` never retries, and neither splits on 413. Every operation names its `_id`, so sending it twice stores it once:
-whatever leaves open whether the cluster did the work (a lost answer, a time-out, a gateway's page) is sent again.
+The clients' helpers don't fit: opensearch-py's `streaming_bulk` retries 429 only, and zero times by default, `parallel_bulk`
+never retries, and neither splits on 413. Every action names its `_id`, so sending it twice stores it once: a request whose
+effect is unknown (a lost response, a timeout, a gateway's page) is sent again.
 
-The rules. A document is dead only by a fault of its own; what is wrong with the cluster stops the run, which can be continued.
+A document fails only because of the document itself; a problem of the cluster stops the run, which can be resumed.
 
 =========================================  =====================================================================================
-the cluster says                           then
+Response                                   Reaction
 =========================================  =====================================================================================
 stored; deleted or missing (`delete`)      done
-stored in another index                    the run stops: somebody moved the alias that the index is written through
-4xx for one document                       that one is dead; but 404, a closed index, a missing pipeline, 401 and 403 stop the run
-429, 409, 5xx, a block, no word of it      that one is sent again after a wait, the others go on
-429, 5xx, lost, time-out, no JSON          all of the request are sent again after a wait: through another node, if there are
-                                           several; in smaller requests after 429 and time-outs
-413                                        the rest goes in smaller requests; a document that is refused alone is dead
-400 for the whole request                  bisected: the culprit is dead; if a request without documents fails too, the run stops
+stored in another index                    the run stops: the alias that the index is written through was moved
+4xx for one document                       the document fails; but 404, a closed index, a missing pipeline, 401 and 403 stop the
+                                           run
+429, 409, 5xx, a block, item missing       the document is retried after a wait, independently of the others
+429, 5xx, lost, timeout, no JSON           the whole request is retried after a wait: on another node if there are several; in
+                                           smaller requests after 429 and timeouts
+413                                        the rest is sent in smaller requests; a document that is rejected on its own fails
+400 for the whole request                  bisected until the bad document fails; if a request without documents is rejected
+                                           too, the run stops
 401, 403, 404 ...                          the run stops
 =========================================  =====================================================================================
 
-A block is what an index gets on a full disk (403 or 429, `cluster_block_exception`): it holds for all documents, and passes.
+A block is what an index gets on a full disk (403 or 429, `cluster_block_exception`): it applies to all documents and is
+temporary.
 
-Waiting ends after `attempts` failures in a row, or `patience_s` seconds, without a single document settled. Then either the
-run stops, or, if only a few documents are left that are refused one by one, they stand trial: each is sent together with the
-deletion of a document that doesn't exist, routed to the same shard. Where that is taken and the document isn't, in the same
-request, the document is to blame (one that breaks a script or a mapper, say), and dead.
+Retries end after `attempts` consecutive failures, or `give_up_after_s` seconds, without a single outcome. Then the run stops,
+unless only a few documents are left that are rejected one by one. Each of these is sent once more, together with the deletion
+of a document that doesn't exist, routed to the same shard. If the deletion succeeds and the document is rejected in the same
+request, the document itself is the cause (it breaks a script or a mapper, for example) and fails.
 """
 
 from __future__ import annotations
@@ -67,51 +70,51 @@ _UNBLOCK = (
 
 @dataclass(frozen=True, kw_only=True)
 class BulkPolicy(RetryPolicy):
-    """How much at once, and how hard to try: by default for five minutes without any progress."""
+    """Request sizes, concurrency and retries: by default up to five minutes without progress."""
 
     attempts: int = 40
     patience_s: float = 300.0
-    """Seconds of failures in a row after which the run stops, however few attempts these were."""
+    """Seconds of consecutive failures after which the run stops, however few attempts these were."""
     min_chunk_bytes: int = 256 * 1024
     max_chunk_bytes: int = 8 * 1024 * 1024
     max_chunk_docs: int = 1000
     max_concurrency: int = 8
-    """Requests under way at the same time, of all workers together; see `pace`."""
+    """Concurrent requests of all workers together; see `AdaptiveThrottle`."""
 
 
 @dataclass
 class Written:
-    """What became of the documents of one call."""
+    """Outcomes of the documents of one call."""
 
     outcomes: dict[str, str | None] = field(default_factory=dict)
-    """`{_id: None}` for each that is stored, `{_id: reason}` for each that the cluster refuses for good."""
+    """`{_id: None}` for each stored document, `{_id: reason}` for each permanently rejected one."""
     sent: list[Sent] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BulkWriter:
-    """Writes documents into one index, and into no other. Calls may run in several threads at once."""
+    """Writes documents into one index. Calls may run in several threads concurrently."""
 
     client: OpenSearch
     connection: Connection
     index: str
-    """Its own name. It is written through `identity.write_alias`, and each answer has to name it."""
+    """Name of the index. It is written through `make_write_alias`, and each response must name it."""
     policy: BulkPolicy = BulkPolicy()
     sleep: Callable[[float], None] = pause
     clock: Callable[[], float] = time.monotonic
 
     def write(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
-        """Store documents, in requests of about `chunk_bytes`. Of several with the same `_id` the last one counts.
+        """Store documents, in requests of about `chunk_bytes`. If an `_id` is duplicated, the last document is stored.
 
         Raises:
-            ClusterError: The cluster as a whole can't be written to (unreachable or busy for too long, login refused,
-                alias gone). What was stored stays stored.
-            IndexMismatch: Documents arrived in another index.
+            ClusterError: If the cluster as a whole can't be written to (unreachable or busy for too long, login rejected,
+                alias missing). What was stored stays stored.
+            IndexMismatch: If documents were stored in another index.
         """
         return self._run(operation, documents, chunk_bytes)
 
     def update(self, documents: Sequence[tuple[str, Mapping[str, Any]]], chunk_bytes: int | None = None) -> Written:
-        """Merge fields into documents that are there; one that isn't counts as done.
+        """Update fields of existing documents; a missing document counts as done.
 
         Raises:
             ClusterError: As for `write`.
@@ -119,7 +122,7 @@ class BulkWriter:
         return self._run(update, documents, chunk_bytes)
 
     def delete(self, ids: Sequence[str]) -> Written:
-        """Remove documents; a missing one counts as removed.
+        """Delete documents; a missing document counts as deleted.
 
         Raises:
             ClusterError: As for `write`.
@@ -136,7 +139,7 @@ class BulkWriter:
         for id_, source in dict(documents).items():
             try:
                 lines.append(serialised(id_, source))
-            except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, a foreign type
+            except TypeError as error:  # not JSON: a lone surrogate, a number of more than 64 bits, an unsupported type
                 written.outcomes[id_] = f"not JSON: {error}"
         Load(self, written, lines, min(chunk_bytes or self.policy.max_chunk_bytes, self.policy.max_chunk_bytes)).run()
         return written
@@ -144,11 +147,11 @@ class BulkWriter:
 
 @dataclass
 class _Answer:
-    """What came back for one request."""
+    """The response to one request."""
 
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     failure: Failure | None = None
-    """Of the request as a whole; then there are no verdicts."""
+    """Failure of the whole request; then there are no results."""
     error: Exception | None = None
 
     def of(self, lines: Lines) -> Verdict:
@@ -156,23 +159,23 @@ class _Answer:
 
 
 class Load:
-    """One call of the writer: what waits, and for how long nothing has gone in."""
+    """One call of the writer: pending actions, and how long there has been no progress."""
 
     def __init__(self, writer: BulkWriter, written: Written, lines: Sequence[Lines], limit: int) -> None:
         self.writer, self.policy, self.written, self.limit = writer, writer.policy, written, limit
         self.waiting: deque[list[Lines]] = deque()
         self.attempt = 0
         self.since_s: float | None = None
-        """When the first of the failures in a row began."""
+        """Start of the first of the consecutive failures."""
         self.sound = False
-        """A request of this form, but without documents, is understood by the cluster."""
+        """Whether the cluster has accepted a request of this format without documents."""
         self._queue(lines)
 
     def run(self) -> None:
-        """Send until every document has its outcome.
+        """Send requests until every document has its outcome.
 
         Raises:
-            ClusterError: Patience ended, or what doesn't pass by waiting.
+            ClusterError: If retries are exhausted, or the error isn't retryable.
         """
         while self.waiting:
             piece = self.waiting.popleft()
@@ -215,7 +218,7 @@ class Load:
             return _Answer(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
 
     def _settle(self, piece: Sequence[Lines], answer: _Answer) -> list[Lines]:
-        """Takes down what is decided; returns what has to be sent again."""
+        """Record final outcomes, and return the actions to retry."""
         busy = []
         for lines in piece:
             verdict = answer.of(lines)
@@ -254,7 +257,7 @@ class Load:
         self._queue(rest)
 
     def _bisect(self, piece: list[Lines], answer: _Answer) -> None:
-        """The whole request was refused as malformed: by a fault of one document, or of all requests of this form?"""
+        """Find out whether one document or the format of the request is rejected as malformed, and halve the chunk."""
         if not self.sound:
             start_s, lines = self.writer.clock(), probe(piece[0][0])
             control = self._request(lines[1])
@@ -276,7 +279,7 @@ class Load:
             self.waiting.extendleft([piece[half:], piece[:half]])
 
     def _try(self, busy: list[Lines], answer: _Answer) -> None:
-        """The end of patience: documents that are to blame themselves are dead, else the run stops."""
+        """Record as failed the documents that are rejected for themselves when retries are exhausted, or stop the run."""
         if answer.failure:
             raise self._failed(answer)
         if len(busy) > _MOST_ON_TRIAL:
@@ -289,10 +292,10 @@ class Load:
         for lines in self._settle(busy, trial):
             self._decide(lines, f"{trial.of(lines).reason} (to the end of patience, while the cluster takes others)")
 
-    # --- what stops a run ---
+    # --- errors that stop a run ---
 
     def _failed(self, answer: _Answer) -> ClusterError:
-        """The failure of a whole request, in our words."""
+        """Return the error for a failed request."""
         try:
             with translated(self.writer.connection):
                 raise answer.error or exceptions.SerializationError("no answer")

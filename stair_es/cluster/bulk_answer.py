@@ -1,4 +1,4 @@
-"""What the cluster's answer to a bulk request means: for each document, and for a request that failed as a whole. Pure."""
+"""Parse bulk responses: the outcome of each document, and of a request that failed as a whole. Pure."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import passes
 
 Fate: TypeAlias = Literal["done", "dead", "busy", "forbidden", "closed", "astray"]
-"""`forbidden`, `closed` and `astray` are no fault of the document and don't pass by waiting."""
+"""`forbidden`, `closed` and `astray` (stored in another index) are no fault of the document, and retrying doesn't help."""
 
 Failure: TypeAlias = Literal["busy", "too large", "poison", "fatal"]
-"""Of a whole request. `poison`: something in it can't be read, perhaps one document."""
+"""Failure of a whole request. `poison`: the cluster can't parse it, perhaps because of one document."""
 
 TOO_LARGE = 413
 BLOCKED = "cluster_block_exception"
@@ -27,11 +27,11 @@ _CLOSED_REASON = re.compile(r"no write index is defined for alias|pipeline with 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one document, and why."""
+    """Outcome of one document, with the reason."""
 
     fate: Fate
     reason: str = ""
-    """Of `astray`: the index that it went to."""
+    """For `astray`, the index where the document was stored."""
 
 
 UNMENTIONED = Verdict("busy", "the answer doesn't mention it")
@@ -39,7 +39,12 @@ UNPLACED = Verdict("busy", "the answer doesn't say in which index it is")
 
 
 def verdicts(answer: object, index: str) -> dict[str, Verdict]:
-    """`{_id: Verdict}` of all that an answer mentions; nothing if it is no answer of a bulk request to `index`."""
+    """Parse a bulk response into `{_id: ItemResult}`.
+
+    Args:
+        answer: The response; for one that isn't a bulk response the result is empty.
+        index: The index that the request was meant for.
+    """
     items = answer.get("items") if isinstance(answer, dict) else None
     result = {}
     for item in items if isinstance(items, list) else ():
@@ -50,10 +55,16 @@ def verdicts(answer: object, index: str) -> dict[str, Verdict]:
 
 
 def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
-    """What one item of the answer to an `index`, `update` or `delete` says, if it was meant for `index`."""
+    """Classify one item of a bulk response.
+
+    Args:
+        kind: Action of the item: `index`, `update` or `delete`.
+        outcome: The item.
+        index: The index that the action was meant for.
+    """
     status: int = outcome["status"]
     error, place = outcome.get("error"), outcome.get("_index")
-    if place not in (None, index, write_alias(index)):  # an operation that fails early is told with the name of the alias
+    if place not in (None, index, write_alias(index)):  # an action that fails early is reported with the name of the alias
         return Verdict("astray", str(place))
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
     missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
@@ -70,7 +81,7 @@ def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
 
 
 def failure(error: exceptions.TransportError) -> Failure:
-    """What the failure of a whole request means."""
+    """Classify the failure of a whole request."""
     if error.status_code == TOO_LARGE:
         return "too large"
     if passes(error) or error.status_code == 500 or BLOCKED in str(error.error):
@@ -79,7 +90,7 @@ def failure(error: exceptions.TransportError) -> Failure:
 
 
 def described(error: object) -> str:
-    """An error of the cluster for people: its type, its reason and the cause below."""
+    """Format an error of the cluster for messages: its type, its reason and the cause."""
     if not isinstance(error, dict):
         return str(error or "")
     cause = error.get("caused_by")

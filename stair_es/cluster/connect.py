@@ -1,4 +1,4 @@
-"""The connection to a search cluster: where it is, how to log in, and how to build a client for it."""
+"""Connection to a search cluster: URL, authentication, and the client."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _URL_REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """Where the cluster is, and how to log in. Picklable: workers build their own client from it. No secret is in its `repr`.
+    """URL and authentication of a cluster. Picklable: workers build their own client from it. No secret is in its `repr`.
 
     Raises:
-        UsageError: On construction, for what is no URL of a cluster or doesn't go together.
+        UsageError: On construction, for an invalid URL or conflicting settings.
     """
 
     url: str = field(repr=False)
@@ -67,15 +67,15 @@ class Connection:
         options: Mapping[str, str | None] | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> Connection:
-        """The connection to `url`, or to what `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`) says; the rest from the environment.
+        """Build the connection to `url`, or to `STAIR_ES_URL` (or `STAIR_ES_URL_FILE`); other settings come from the environment.
 
         Args:
-            url: As for the class.
-            options: What isn't secret, by the names of `Security`'s fields; goes before the environment.
+            url: As in the class.
+            options: Settings that aren't secret, by the field names of `SecuritySettings`; they override the environment.
             environ: The environment.
 
         Raises:
-            UsageError: There is no URL, or something doesn't go together.
+            UsageError: If there is no URL, or settings conflict.
         """
         url = url or secret(ENV_URL, environ)
         if not url:
@@ -96,18 +96,18 @@ class Connection:
         return f"Connection({self.safe_url!r}, login={self.security.method!r})"
 
     def redact(self, text: str) -> str:
-        """`text` without any of this connection's secrets."""
+        """Redact the secrets of this connection in a text."""
         return self.security.redact(text)
 
     def client(self) -> OpenSearch:
-        """A new client. It speaks plain REST, so it serves OpenSearch and Elasticsearch alike.
+        """Create a client. It speaks plain REST, so it works with OpenSearch and Elasticsearch.
 
-        With several nodes, one that fails or hangs is left for a minute, and the next is asked at once.
+        With several nodes, one that fails or hangs is skipped for a minute, and the request goes to the next one.
 
         Raises:
-            UsageError: A certificate or key can't be used; the AWS configuration names no region.
-            AuthenticationFailed: There are no AWS credentials.
-            MissingExtra: For AWS, without the extra `aws`.
+            UsageError: If a certificate or key can't be used, or the AWS configuration names no region.
+            AuthenticationFailed: If there are no AWS credentials.
+            MissingExtra: If AWS requires the extra `aws` and it isn't installed.
         """
         nodes = self.nodes
         options: dict[str, Any] = {}
@@ -132,12 +132,18 @@ class Connection:
 
 
 def signer(service: str, region: str | None) -> Any:  # noqa: ANN401  a callable of the client, without a type
-    """Signs each request with the credentials that AWS tools would use: environment, profile, container or instance role.
+    """Create a signer of requests for AWS (SigV4), which uses the same credentials as the AWS tools.
+
+    These are the environment, a profile, or the role of a container or instance. Only `es` and `aoss` have search clusters.
+
+    Args:
+        service: Name of the AWS service.
+        region: AWS region; None for the configured one.
 
     Raises:
-        MissingExtra: The extra `aws` isn't installed.
-        UsageError: No region is given or configured, or the named profile isn't there.
-        AuthenticationFailed: There are no credentials.
+        MissingExtra: If the extra `aws` isn't installed.
+        UsageError: If no region is given or configured, or the named profile doesn't exist.
+        AuthenticationFailed: If there are no credentials.
     """
     session = need("botocore.session", "aws").get_session()
     errors = need("botocore.exceptions", "aws")

@@ -1,4 +1,4 @@
-"""The document of one image. Pure: values in, values out."""
+"""The document of one image. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 DOCUMENT_VERSION = 3
-"""Goes into each fingerprint and index: raise it when the same image would give another document."""
+"""Part of each document fingerprint and index spec: increment it when the same image would give another document."""
 
 IMPACT_SCALE = 1000
-"""Steps per unit of weight in `impacts`: a word's part of a score is off by half a thousandth at most."""
+"""Steps per unit of weight in `impacts`: a token's part of a score is off by at most half a thousandth."""
 
 RESERVED = frozenset(
     {
@@ -48,29 +48,30 @@ RESERVED = frozenset(
         "policy_undo",
     }
 )
-"""Fields of our own: names that a column can't take."""
+"""Fields of stair-es, which a column can't use."""
 
 _MAX_TERM = 255
-"""The `standard` tokenizer cuts longer words."""
+"""The `standard` tokenizer splits longer tokens."""
 _ONE_BY_ONE = re.compile(r"[\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-"""Hiragana and ideographs: the `standard` tokenizer makes each a word of its own."""
+"""Hiragana and ideographs: the `standard` tokenizer makes each a token of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentSettings:
-    """What a document holds besides the vector, and how it is indexed; part of its fingerprint."""
+    """What a document contains in addition to the vector, and how it is indexed; part of its fingerprint."""
 
     top_words: int = 16
     """Length of `top_tokens`."""
     thumbnail_px: int = THUMBNAIL_PX
     """Longer side of the thumbnail; 0 for none."""
     id: Literal["uri", "content"] = "uri"
-    """What makes two images the same document: where they are, or their bytes."""
+    """What identifies a document: the URI of the image, or its content."""
     impacts: bool = False
     """Whether documents have the field that a plain `match` searches (OpenSearch only)."""
     vector: Literal["rank_features", "sparse_vector", "seismic"] = "rank_features"
-    """Field type of `tokens`: `sparse_vector` is Elasticsearch's; `seismic` has `rank_features`, and beside them the field
-    `token_ids` for the approximate search of OpenSearch's plugin neural-search."""
+    """Field type of `tokens`: `sparse_vector` is Elasticsearch's; `seismic` has `rank_features`, and in addition the field
+    `token_ids` for the approximate search of OpenSearch's plugin neural-search.
+    """
 
     @property
     def tokens_type(self) -> Literal["rank_features", "sparse_vector"]:
@@ -80,12 +81,12 @@ class DocumentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What is known of an image besides its words."""
+    """Metadata of an image."""
 
     uri: str
     source: str
     version: str | None
-    """Of the bytes, as their store tells it without reading them."""
+    """Version of the bytes that their store reports without reading them."""
     sha256: str
     width: int
     height: int
@@ -97,24 +98,24 @@ class ImageFacts:
 
 
 def document_id(uri: str) -> str:
-    """The `_id` of the image at `uri`: the first 128 bits of the URI's SHA-256, in hex."""
+    """Make the `_id` of the image at a URI: the first 128 bits of the URI's SHA-256, in hex."""
     return hashlib.sha256(uri.encode()).hexdigest()[:32]
 
 
 def content_id(sha256: str) -> str:
-    """The `_id` of an image by its bytes: the first 128 bits of their SHA-256, in hex."""
+    """Make the `_id` of an image from its content: the first 128 bits of its SHA-256, in hex."""
     return sha256[:32]
 
 
 def fingerprint(
     sha256: str, model_id: str, settings: DocumentSettings, fields: Mapping[str, Json], enrichers: Sequence[str] = ()
 ) -> str:
-    """Changes with all that the document is made of: equal means that the stored document is up to date.
+    """Compute the fingerprint of everything that a document is made from: a stored document with the same one is up to date.
 
     Args:
         sha256: Of the image's bytes.
         model_id: Of the encoder.
-        settings: What the document holds.
+        settings: What the document contains.
         fields: The columns of the source.
         enrichers: Identities of the enrichers that the image went through, in order.
     """
@@ -123,13 +124,13 @@ def fingerprint(
 
 
 def check_fields(names: Iterable[str]) -> None:
-    """Nothing, if columns may be called so in a document.
+    """Check that the column names are usable as document fields.
 
     Raises:
-        UsageError: One is a field of our own, or no engine takes the name.
+        UsageError: If a name is a field of stair-es, or no engine accepts it.
     """
     for name in names:
-        if name.partition(".")[0] in RESERVED:  # a dot makes an object of what stands before it
+        if name.partition(".")[0] in RESERVED:  # the part before a dot names an object
             raise UsageError(f"column {name!r} has the name of a field of stair-es", f"Map it to another one: --map NAME={name}")
         if name.startswith("_") or not all(name.split(".")):
             raise UsageError(f"not a field name: {name!r}", f"Map it to another one: --map NAME={name}")
@@ -146,13 +147,13 @@ def document(
     settings: DocumentSettings,
     policy: WordPolicy | None = None,
 ) -> dict[str, Any]:
-    """The `_source` of one image; facts and fields that are `None` are left out.
+    """Build the `_source` of one image; metadata and fields that are `None` are left out.
 
-    The vector is the encoder's: the policy is applied here. The fingerprint doesn't depend on it, so that an index can be
-    given another policy without encoding an image again.
+    The policy is applied here to the encoder's vector. The fingerprint doesn't depend on it, so an index can be given another
+    policy without encoding an image again.
 
     Raises:
-        UsageError: A column has the name of a field of our own.
+        UsageError: If a column has the name of a field of stair-es.
     """
     check_fields(fields)
     known = {name: value for name, value in {**fields, **_facts_fields(facts)}.items() if value is not None}
@@ -170,7 +171,7 @@ def _facts_fields(facts: ImageFacts) -> dict[str, Any]:
 
 
 def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: WordPolicy | None = None) -> dict[str, Any]:
-    """The part of a document that comes from its vector, which is the encoder's: the policy is applied here."""
+    """Build the fields that come from the encoder's vector: the policy is applied here."""
     undo = Undo()
     if policy is not None:
         steered = policy.apply(vector)
@@ -184,13 +185,14 @@ def vector_fields(vector: SparseVector, settings: DocumentSettings, policy: Word
 
 
 def with_token_ids(document: Mapping[str, Any], token_ids: TokenIds | None) -> dict[str, Any]:
-    """Return a document with the field `token_ids` beside `tokens`, for an index that keeps ids.
+    """Add the field `token_ids` to a document, for an index that stores ids.
 
-    Tokens without an id are left out. A document without any lacks the field: an empty one makes the plugin refuse all others.
+    Tokens without an id are left out. A document without any ids doesn't get the field: if it is empty, the plugin rejects all
+    other documents.
 
     Args:
-        document: As it is without the field.
-        token_ids: Those under the policy that the document went through; None for an index without the field.
+        document: The document without the field.
+        token_ids: Ids under the policy of the document; None for an index without the field.
     """
     ids = token_ids.convert(stored_words(document["tokens"]).items()) if token_ids else {}
     return {**document, **({"token_ids": ids} if ids else {})}
@@ -204,7 +206,7 @@ def _undo_field(undo: Undo) -> dict[str, Any]:
 
 
 def undo_of(source: Mapping[str, Any]) -> Undo:
-    """What gives a stored document its original vector back; empty where no policy changed it."""
+    """Parse what restores the original vector of a stored document; empty if no policy changed it."""
     stored = source.get("policy_undo")
     if not isinstance(stored, Mapping):
         return Undo()
@@ -216,24 +218,24 @@ def undo_of(source: Mapping[str, Any]) -> Undo:
 
 
 def stored_words(value: object) -> dict[str, float]:
-    """Words with their weights from a document that anyone may have written: null is no weight, and other JSON has no words."""
+    """Parse tokens and weights of a document that may not be ours: null values are skipped, other JSON gives no tokens."""
     if not isinstance(value, Mapping):
         return {}
     return {vocab.unescape(word): float(weight) for word, weight in value.items() if weight is not None}
 
 
 def impacts(vector: SparseVector) -> str:
-    """The vector for the field `impacts`: `word|impact` with spaces between, impact = weight x `IMPACT_SCALE`, at least 1.
+    """Encode a vector for the field `impacts`: space-separated `token|impact`, impact = weight x `IMPACT_SCALE`, at least 1.
 
-    Words that a `match` can't ask for are left out (see `askable`).
+    Tokens that a `match` can't find are left out (see `is_single_term`).
     """
     return " ".join(f"{word}|{max(1, round(weight * IMPACT_SCALE))}" for word, weight in vector if askable(word))
 
 
 def askable(word: str) -> bool:
-    """Whether the `standard` tokenizer makes exactly this word of it, so that a `match` can find it.
+    """Return whether the `standard` tokenizer keeps this token unchanged, so that a `match` can find it.
 
-    It takes `##ing` for `ing`, which is no word that anyone means, drops punctuation, and cuts at spaces and `|`.
+    It turns `##ing` into `ing`, which is a different token, drops punctuation, and splits at spaces and `|`.
     """
     if not 0 < len(word) <= _MAX_TERM or not all(c.isalpha() or c.isdecimal() for c in word):
         return False

@@ -1,4 +1,4 @@
-"""What a client's exception means, in our words: what was wrong and where, what to do about it, and never a secret."""
+"""Translate exceptions of the client into ours: what went wrong and where, what to do about it, and never a secret."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LOGIN = {
 _GRANT = "Grant it to the user: docs/howto/secure.md#roles has the roles for search, ingest, policies, templates and the doctor."
 _GRANT_ON_AWS = "Allow it in the domain's access policy, or the collection's data access policy."
 
-# How the reason of a cluster without a module begins, and the way round it. Reasons may repeat what a user wrote, but not first.
+# How the reason of a cluster without a module begins, and the remedy. Reasons may repeat user input, but not at their beginning.
 _TYPE = r"(Failed to parse mapping.*?: )?(No handler for|The mapper) type \[%s\] declared on field "
 _MISSING = (
     (
@@ -51,10 +51,14 @@ _MISSING = (
 
 @contextmanager
 def translated(connection: Connection, but: Callable[[exceptions.TransportError], bool] = lambda _: False) -> Iterator[None]:
-    """Client exceptions, as ours: with the URL, the cause and a remedy; those that `but` names stay as they are.
+    """Translate exceptions of the client into ours, with the URL, the cause and a remedy.
+
+    Args:
+        connection: Connection of the client.
+        but: Whether to re-raise an exception of the client unchanged.
 
     Raises:
-        ClusterError: Or its leaf for an unreachable cluster, a refused login.
+        ClusterError: Or one of its subclasses, for example if the cluster is unreachable or rejects the login.
     """
     try:
         yield
@@ -63,7 +67,7 @@ def translated(connection: Connection, but: Callable[[exceptions.TransportError]
             raise
         ours = _ours(error, connection)
         ours.status = error.status_code if isinstance(error.status_code, int) else None
-        raise ours from None  # the client's own may hold what a server repeats of our headers
+        raise ours from None  # the client's exception may contain our headers, repeated by the server
     except exceptions.SerializationError:
         raise NotASearchCluster(
             f"{connection.safe_url} does not answer in JSON", "Is this the HTTP port of OpenSearch or Elasticsearch?"
@@ -97,12 +101,12 @@ def _forbidden(error: exceptions.TransportError, where: str, connection: Connect
 
 
 def choose_grant(connection: Connection) -> str:
-    """Return the remedy where a user lacks a right."""
+    """Choose the remedy for a missing permission."""
     return _GRANT_ON_AWS if connection.security.method == "aws" else _GRANT
 
 
 def _right_of_head(request: str) -> str:
-    """Return what a HEAD takes: its answer has no body that could say so."""
+    """Return the permission that a HEAD request needs: its response has no body that could name it."""
     right = "indices:admin/aliases/get" if "/_alias/" in request else "indices:admin/get"
     return f"it takes {right} (Elasticsearch: view_index_metadata)"
 
@@ -150,7 +154,7 @@ def _tls_behind(where: str) -> bool:
 
 
 def _target(error: exceptions.TransportError) -> str:
-    """Where to, without what may be secret in it."""
+    """Return the target of a redirect, without what may be secret in it."""
     try:
         parts = urlsplit(str(getattr(error, "location", None) or ""))
         host, port = parts.hostname, parts.port
@@ -160,7 +164,7 @@ def _target(error: exceptions.TransportError) -> str:
 
 
 def reason(error: exceptions.TransportError, connection: Connection) -> str:
-    """What the server said of it."""
+    """Return the reason that the server gives."""
     info = error.info
     if isinstance(info, dict) and isinstance(info.get("error"), dict):
         return connection.redact(_told(info["error"]))
@@ -168,7 +172,7 @@ def reason(error: exceptions.TransportError, connection: Connection) -> str:
 
 
 def _told(error: Mapping[str, Any]) -> str:
-    """The error's own words and those of its first cause: "all shards failed" alone helps nobody."""
+    """Join the error's own reason and those of its first cause: "all shards failed" alone is no help."""
     causes = [cause for cause in error.get("root_cause") or () if isinstance(cause, dict)]
     shards = [shard for shard in error.get("failed_shards") or () if isinstance(shard, dict)]
     failed = shards[0].get("reason") if shards else None

@@ -1,4 +1,4 @@
-"""What an index is called, and what stands in it about itself (`_meta.stair_es`): a name alone proves nothing. Pure."""
+"""Names and metadata of an index (`_meta.stair_es`): the name alone proves nothing. Pure."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ if TYPE_CHECKING:
 _BAD_NAME = re.compile(r'[\\/*?"<>|\s,#:A-Z]|^[-_+.]')
 LONGEST_NAME = 255
 WORDS_SUFFIX, WRITE_SUFFIX = ".words", ".write"
-"""What the words index of an index is called (see `words_index`), and the alias that each index is written through."""
+"""Suffixes of the name of an index's token index (see `token_index`), and of the alias that the index is written through."""
 _ADDED_LATER = frozenset({"policy", "policy_undo"})
-"""An index from before there were policies lacks these fields; it gets them with its first policy."""
+"""An index from before there were policies lacks these fields; they are added with its first policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What an index is made with: documents of another identity don't belong into it."""
+    """What an index is made with: documents of another spec don't belong in it."""
 
     model_name: str
-    """What to ask for: `--model`."""
+    """Name for `--model`."""
     model_id: str
     settings: Mapping[str, Json]
-    """Everything else that makes documents differ."""
+    """Everything else that changes documents."""
     fit: Fit | None = None
-    """How images became squares, for queries by image to do the same; the id of the model counts it already."""
+    """How images were made square, for queries by image to do the same; already part of the model id."""
     tokens: tuple[str, ...] = ()
-    """All tokens that vectors of the model can have, for an index that keeps their ids (see `token_ids`)."""
+    """All tokens that vectors of the model can have, for an index that stores their ids (see `TokenIds`)."""
 
     @property
     def digest(self) -> str:
-        """8 hex digits that stand for it (the name of the model doesn't count, its id does)."""
+        """8 hex digits that identify the spec (the model counts by its id, not its name)."""
         parts = json.dumps([DOCUMENT_VERSION, self.model_id, dict(self.settings)], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenIndex:
-    """An index that documents of one identity may be written into."""
+    """An index that documents of one spec can be written to."""
 
     name: str
     created: bool
-    """By this call: then it is empty, and no document in it can be up to date."""
+    """Created by this call: then it is empty, and no document in it can be up to date."""
     live: str | None
-    """The index that the alias stands for, and that a swap would replace; None if that is `name` itself."""
+    """The alias target that an alias swap would replace; None if that is `name` itself."""
     policy: WordPolicy | None = None
-    """That of the index: all documents in it go through it."""
+    """Policy of the index, which applies to all documents in it."""
     under_way: str | None = None
-    """`apply` or `rollback`, if that of the policy has not ended: some documents may still be as they were before."""
+    """`apply` or `rollback`, if it has not ended: some documents may still be unchanged."""
 
     @property
     def write_alias(self) -> str:
-        """See the function of this name."""
+        """The alias that the index is written through; see `make_write_alias`."""
         return write_alias(self.name)
 
 
 def check_alias(alias: str) -> None:
-    """Nothing, if an alias may be called so.
+    """Check that a name is valid for an alias.
 
     Raises:
-        UsageError: With the rule that it breaks.
+        UsageError: If it breaks a rule of the engines.
     """
     if not alias or _BAD_NAME.search(alias) or len(alias.encode()) > 200:
         raise UsageError(
@@ -81,25 +81,25 @@ def check_alias(alias: str) -> None:
 
 
 def build_prefix(alias: str) -> str:
-    """How the aliases begin by which builds for `alias` are found again; the digest of what is built follows."""
+    """Make the prefix of the aliases by which builds for `alias` are found again; it is followed by the digest of the spec."""
     return f"{alias}.building-"
 
 
 def write_alias(index: str) -> str:
-    """Return the alias that one index is written through for all its life, whatever the alias that people search stands for.
+    """Make the alias that an index is written through for its whole life, whatever the target of its search alias.
 
-    An alias, since `require_alias` keeps an index that was deleted from coming to life again with guessed types.
+    An alias, since `require_alias` prevents that a deleted index is created again with guessed types.
     """
     return f"{index}{WRITE_SUFFIX}"
 
 
 def other_aliases(index: str, described: Mapping[str, Any]) -> set[str]:
-    """Return the aliases of an index, as the cluster describes it, without the one that it is written through."""
+    """List the aliases of an index from a GET index response, without its write alias."""
     return set(described.get("aliases", {})) - {write_alias(index)}
 
 
 def index_name(alias: str, model_id: str, now: datetime) -> str:
-    """`<alias>-<model>-<timestamp>`; a long model id is cut, so that there is room for what the words index is called."""
+    """Make the name `<alias>-<model>-<timestamp>`; a long model id is truncated to leave room for the token index's suffix."""
     stamp = f"{now.astimezone(timezone.utc):%Y%m%d-%H%M%S-%f}"
     model = re.sub(r"[^a-z0-9.]+", "-", model_id.lower()).strip("-")
     longest = LONGEST_NAME - len(WORDS_SUFFIX + WRITE_SUFFIX)
@@ -107,7 +107,7 @@ def index_name(alias: str, model_id: str, now: datetime) -> str:
 
 
 def about(identity: Identity, alias: str) -> dict[str, Any]:
-    """What `_meta.stair_es` of a new index says."""
+    """Build `_meta.stair_es` of a new index."""
     return {
         "model_name": identity.model_name,
         "model": identity.model_id,
@@ -120,34 +120,34 @@ def about(identity: Identity, alias: str) -> dict[str, Any]:
 
 
 def holds_of(about: Mapping[str, Any]) -> str:
-    """What an index is of, by what it says about itself: an index of one never takes the place of one of the other."""
+    """Return the content type in the metadata of an index: an index of texts never replaces one of images, nor the reverse."""
     return "texts" if "texts" in (about.get("settings") or {}) else "images"
 
 
 def has_thumbnails(index: Mapping[str, Any]) -> bool:
-    """Whether the documents of an index, as the cluster describes it, were written with thumbnails."""
+    """Return whether the documents of an index, from a GET mapping response, were written with thumbnails."""
     about = ours(index)
     settings = about.get("settings")
-    px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # an old index doesn't say
+    px = settings.get("thumbnail_px") if isinstance(settings, dict) else None  # missing in an old index
     return px != 0 and holds_of(about) == "images"
 
 
 def has_colours(index: Mapping[str, Any]) -> bool:
-    """Return whether the documents of an index, as the cluster describes it, have `colours` that can be counted."""
+    """Return whether the documents of an index, from a GET mapping response, have `colours` that can be aggregated."""
     field = index.get("mappings", {}).get("properties", {}).get("colours", {})
     return field.get("type") == "keyword" and holds_of(ours(index)) == "images"
 
 
 def with_meta(body: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a new index with `_meta.stair_es`; all else in it stays as it is."""
+    """Add `_meta.stair_es` to the body of a new index; everything else in it stays unchanged."""
     mappings = body.get("mappings", {})
     return {**body, "mappings": {**mappings, "_meta": {**mappings.get("_meta", {}), "stair_es": dict(about)}}}
 
 
 def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """How the field types of an existing mapping differ from those wanted, one phrase a field.
+    """Compare the field types of an existing mapping with those wanted; returns one phrase per difference.
 
-    Additional fields are fine, and so is one without the fields of word policies.
+    Additional fields are fine, and so are missing fields of token policies.
     """
     fields, existing = wanted.get("properties", {}), found.get("properties", {})
     return [
@@ -161,22 +161,22 @@ def mapping_differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> 
 
 
 def ours(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`_meta.stair_es` of an index as the cluster describes it; empty for one that isn't ours, and for a words index."""
+    """Get `_meta.stair_es` from a GET mapping response; empty for an index not made by stair-es, and for a token index."""
     about = _about(index)
     return {} if "words_of" in about else about
 
 
 def words_of(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same of a words index; empty for all others."""
+    """Get `_meta.stair_es` of a token index from a GET mapping response; empty for all others."""
     about = _about(index)
     return about if "words_of" in about else {}
 
 
 def refuse_words(name: str, index: Mapping[str, Any]) -> None:
-    """Nothing, unless this is a words index where one of images is asked for.
+    """Reject a token index where an image index is expected.
 
     Raises:
-        IndexMismatch: It is.
+        IndexMismatch: If the index is a token index.
     """
     about = words_of(index)
     if about:

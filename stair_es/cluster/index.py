@@ -1,6 +1,6 @@
-"""Index life cycle: timestamped indices behind an alias, the next one built beside the one in use, one swap, some kept.
+"""Index life cycle: timestamped indices behind an alias; the next one is built next to the one in use, then the alias is swapped.
 
-Here an index is found or created; the rest of the life is in `swap` and `relax`.
+Here an index is found or created; `aliases` and `load_settings` have the rest of its life.
 """
 
 from __future__ import annotations
@@ -66,24 +66,23 @@ def open_index(
     say: Callable[[str], None],
     policy: WordPolicy | None = None,
 ) -> OpenIndex:
-    """The index to write into: the one behind `alias`, a new one, or the build of the next one (see `swap`).
+    """Open the index to write to: the target of `alias`, a new one, or the build of the next one (see `swap_alias`).
 
-    Runs that start together get the same index, and an interrupted build is found again. An index that has lost the alias that
-    it is written through gets it back.
+    Runs that start together get the same index, and an interrupted build is resumed. A missing write alias is restored.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        alias: What people search.
-        body: Of a new index, without what belongs to stair-es in `_meta`.
-        identity: Of this run.
-        say: Is told why an index is built.
-        policy: For a new index; None takes that of the index behind the alias, which the build of the next one inherits.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        body: Body of a new index, without the metadata of stair-es.
+        identity: Spec of this run.
+        say: Called with the reason if the next index is built.
+        policy: Policy of a new index; None for the policy of the alias target, which a build inherits.
 
     Raises:
-        UsageError: Not a name for an alias.
-        IndexMismatch: The name is taken by something that isn't ours, or an unfinished build has another mapping, or the index
-            has another policy than the one asked for, or holds texts where images come, or the other way round, or is closed.
+        UsageError: If the alias name is invalid.
+        IndexMismatch: If the name is used by something that stair-es didn't make, an unfinished build has another mapping, or the
+            index has another policy than the requested one, contains texts instead of images or the reverse, or is closed.
     """
     check_alias(alias)
     made = with_meta(body, about(identity, alias))
@@ -104,10 +103,10 @@ def find_index(
     identity: Identity,
     policy: WordPolicy | None = None,
 ) -> OpenIndex | None:
-    """What `open_index` would open, if it is there already; creates nothing.
+    """Find the index that `open_index` would open, if it exists; creates nothing.
 
     Raises:
-        UsageError: Not a name for an alias.
+        UsageError: If the alias name is invalid.
         IndexMismatch: As for `open_index`.
     """
     check_alias(alias)
@@ -116,7 +115,10 @@ def find_index(
 
 
 def _open(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordPolicy | None) -> tuple[OpenIndex, str | None]:
-    """One attempt, and why it is a build, if it is one: an index that an attempt before this one has made is found again."""
+    """Try once to open the index; also returns why it is a build, if it is one.
+
+    An index that was created by an earlier attempt is found again.
+    """
     created = None if client.indices.exists(index=alias) else _create(client, alias, alias, with_policy(made, policy))
     if created:
         return OpenIndex(name=created, created=True, live=None, policy=policy), None
@@ -126,7 +128,7 @@ def _open(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordP
     opened = _open_build(client, alias, with_policy(made, live.policy), live)
     if opened.created:
         now, why_now = _live(client, alias, made, policy)
-        if why_now is None:  # a parallel run has finished the same build while we looked for it
+        if why_now is None:  # a parallel run has finished the same build in between
             client.indices.delete(index=opened.name)
             return now, None
     return opened, why
@@ -140,12 +142,12 @@ def _find(client: OpenSearch, alias: str, made: Mapping[str, Any], policy: WordP
 
 
 def refresh(client: OpenSearch, connection: Connection, name: str) -> None:
-    """Make everything that was written searchable."""
+    """Refresh an index, so that everything written is searchable."""
     persistently(lambda: client.indices.refresh(index=name), connection)
 
 
 def _create(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]) -> str | None:
-    """The name of the new index; None where another run was quicker: an alias has one write index, so the engine lets one win."""
+    """Create an index and return its name; None if another run was first: the engine lets only one claim the alias."""
     name = index_name(alias, body["mappings"]["_meta"]["stair_es"]["model"], datetime.now(timezone.utc))
     aliases = {**body.get("aliases", {}), behind: WRITTEN, write_alias(name): WRITTEN}
     try:
@@ -158,7 +160,7 @@ def _create(client: OpenSearch, alias: str, behind: str, body: Mapping[str, Any]
 
 
 def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
-    """The one index behind an alias."""
+    """Return the single target of an alias."""
     found = client.indices.get(index=alias)
     if len(found) > 1:
         raise IndexMismatch(f"alias {alias!r} stands for several indices: {', '.join(sorted(found))}", _OTHER_NAME)
@@ -177,7 +179,7 @@ def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: WordPolicy | None) -> tuple[OpenIndex, str | None]:
-    """The index behind the alias, and why it can't be written on (None if it can)."""
+    """Return the alias target, and why it can't be written to (None if it can)."""
     name, index = _only(client, alias)
     state = state_of(index, name)
     check_asked(policy, state, name, alias)

@@ -1,4 +1,4 @@
-"""The index is the ledger: what is stored, and whether it is up to date, is asked of the index itself."""
+"""State of stored documents, read from the index itself: what is stored, and whether it is up to date."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _STORED = ("uri", "sha256", "fingerprint", "version")
 _AT_ONCE = 1000
-"""Documents asked for in one request."""
+"""Documents per request."""
 _PAGE = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """What the index knows of an image."""
+    """The stored state of an image."""
 
     id: str
     uri: str
@@ -32,7 +32,7 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A document that is in the index."""
+    """A document in the index."""
 
     id: str
     uri: str
@@ -40,10 +40,10 @@ class Entry:
 
 
 def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[str]) -> dict[str, Stored]:
-    """`{_id: what is stored}` of those among `ids` that the index holds, in real time: what was written a moment ago, too.
+    """Get `{_id: StoredVersion}` of the given ids that the index contains, in real time, including unrefreshed writes.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the request fails.
     """
     found = {}
     for some in _portions(ids):
@@ -52,12 +52,12 @@ def by_id(client: OpenSearch, connection: Connection, index: str, ids: Sequence[
 
 
 def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequence[str]) -> dict[str, Stored]:
-    """`{uri: what is stored}` of those among `uris` that the index holds; of several documents of one URI the newest.
+    """Get `{uri: StoredVersion}` of the given URIs that the index contains; of several documents with one URI the newest.
 
-    A search: it sees what was written before the last refresh.
+    This is a search: it sees the state of the last refresh.
 
     Raises:
-        ClusterError: The cluster failed the request, or could answer for a part of the index only.
+        ClusterError: If the request fails, or shards of the index are unavailable.
     """
     found = {}
     for some in _portions(uris):
@@ -78,13 +78,13 @@ def by_uri(client: OpenSearch, connection: Connection, index: str, uris: Sequenc
 def entries(
     client: OpenSearch, connection: Connection, index: str, *, sources: Sequence[str] | None = None, before: str = ""
 ) -> Iterator[Entry]:
-    """Every document, or those found under `sources` and ingested before `before`, in the order of their URIs, page by page.
+    """Scan all documents, or those found under `sources` and ingested before `before`, in the order of their URIs, page by page.
 
-    Pages go on after the last URI, so that a repeated request can't skip one, nothing is held open in the cluster, and every
-    engine can do it. Sees what was written before the last refresh; not a document without a URI, or one of 8 KiB and more.
+    Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
+    engine supports it. Sees the state of the last refresh; omits documents without a URI, or with one of 8 KiB and more.
 
     Raises:
-        ClusterError: The cluster failed a request, or could answer for a part of the index only.
+        ClusterError: If a request fails, or shards of the index are unavailable.
     """
     scope: list[dict[str, Any]] = [{"exists": {"field": "uri"}}]
     if sources is not None:

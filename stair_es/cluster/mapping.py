@@ -1,4 +1,4 @@
-"""The body of a new index: what a cluster can do and what documents hold decide it."""
+"""The body of a new index, for the features of the cluster and the content of the documents."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from stair_es.cluster.documents import DocumentSettings
 
 _PRUNE_KNOWN = (((8, 19), (9,)), ((9, 1), (10_000,)))
-"""From, up to: the Elasticsearch versions whose `sparse_vector` takes `index_options.prune`. The others never prune."""
+"""From, up to: the Elasticsearch versions whose `sparse_vector` supports `index_options.prune`. The others never prune."""
 _VECTORS_HIDDEN = (9, 2)
-"""From here on Elasticsearch leaves vectors out of `_source` unless told otherwise; `why` needs them there."""
+"""From this version on Elasticsearch leaves vectors out of `_source` by default; `explain` needs them there."""
 _LEDGER = {"uri": "keyword", "source": "keyword", "sha256": "keyword"}
-"""What the ledger searches and sorts by."""
+"""Fields that ingest searches and sorts by."""
 
 
 def index_body(
     target: Target, settings: DocumentSettings, *, override: Path | None = None, largest_weight: float | None = None
 ) -> dict[str, Any]:
-    """The body for `settings` on `target`, or the user's own, which is taken as it is.
+    """Build the index body for `settings` on `target`, or return the custom body unchanged.
 
     Args:
-        target: What the cluster is.
-        settings: What documents hold.
-        override: A file with the user's own body.
-        largest_weight: That a token of a document can have; None where nobody knows.
+        target: The cluster.
+        settings: What documents contain.
+        override: Path of a custom body.
+        largest_weight: Largest weight that a token can have; None if unknown.
 
     Raises:
-        UnsupportedTarget: The cluster doesn't have a field type that `settings` ask for.
-        ResourceError: The user's file can't be read, or lacks a field that ingest can't do without.
+        UnsupportedTarget: If the cluster lacks a field type that `settings` require.
+        ResourceError: If the custom file can't be read, or lacks a field that ingest requires.
     """
     check_target(target, settings)
     body = resources.load("mappings", "image", override)
@@ -53,10 +53,10 @@ def index_body(
 
 
 def check_target(target: Target, settings: DocumentSettings) -> None:
-    """Nothing, if `target` has the field types that `settings` ask for.
+    """Check that `target` has the field types that `settings` require.
 
     Raises:
-        UnsupportedTarget: It hasn't.
+        UnsupportedTarget: If it lacks one.
     """
     if settings.vector == "sparse_vector" and not target.supports_sparse_vector:
         raise UnsupportedTarget(
@@ -77,7 +77,7 @@ def check_target(target: Target, settings: DocumentSettings) -> None:
 
 
 def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
-    """The layer for `sparse_vector`, without what this version of Elasticsearch doesn't know. Pure."""
+    """Build the layer for `sparse_vector`, without options that this version of Elasticsearch doesn't support. Pure."""
     tokens = dict(layer["mappings"]["properties"]["tokens"])
     if not any(first <= version < end for first, end in _PRUNE_KNOWN):
         tokens.pop("index_options")
@@ -86,9 +86,9 @@ def sparse_vector(layer: Mapping[str, Any], version: tuple[int, ...]) -> dict[st
 
 
 def seismic(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str, Any]:
-    """Return the layer for SEISMIC. Pure.
+    """Build the layer for SEISMIC. Pure.
 
-    The plugin keeps weights in 255 steps up to a ceiling, so this is best the largest weight that there is.
+    The plugin quantizes weights to 255 steps up to a ceiling, which is best the largest weight of all.
     """
     if largest_weight is None:
         return dict(layer)
@@ -97,7 +97,7 @@ def seismic(layer: Mapping[str, Any], largest_weight: float | None) -> dict[str,
 
 
 def merged(body: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    """`body` with `layer` laid over it, object by object. Pure."""
+    """Merge `layer` over `body`, object by object. Pure."""
     return {
         **body,
         **{

@@ -1,4 +1,4 @@
-"""The alias that an index is written through (`identity.write_alias`), put back where it is missing."""
+"""The write alias of an index (`make_write_alias`), restored if it is missing."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 WRITTEN = {"is_write_index": True}
-"""Of an alias: writes go to this index, even if somebody gives the alias to another one, too."""
+"""Options of the alias: writes go to this index, even if another index is given the alias, too."""
 
 
 def ensure_write_alias(client: OpenSearch, connection: Connection, index: str) -> None:
-    """Give an index its alias, unless it has it.
+    """Give an index its write alias, unless it has it.
 
     Raises:
-        IndexMismatch: Writes through the alias go to another index.
-        ClusterError: The cluster failed a request, or there is no such index.
+        IndexMismatch: If writes through the alias go to another index.
+        ClusterError: If a request fails, or the index doesn't exist.
     """
     persistently(partial(_ensure, client, index), connection)
 

@@ -1,20 +1,20 @@
-"""How large bulk requests should be, and how many at a time: learnt from those that were sent. Pure: no clock, no threads.
+"""Adaptive size and concurrency of bulk requests, from the requests already sent. Pure: no clock, no threads.
 
-A hill climb with sharp retreats. Requests are looked at in windows of a few of one setting. What a window says is the
-throughput that this setting gives if it is kept busy (Little's law: requests under way x bytes / seconds, summed). From there:
+A hill climb with fast back-off. Requests are evaluated in windows of a few with the same setting. A window gives the throughput
+of this setting if it is kept busy (Little's law: concurrent requests x bytes / seconds, summed). Then:
 
-- **busy** (429, 5xx, lost, timed out): one request fewer in four (at least one); if there is but one, half the bytes. Then a
-  window is passed over, because what was under way was sent at the old setting. That is Vector's adaptive request
-  concurrency: additive up, multiplicative down (its `decrease_ratio` 0.9 is for far more requests in flight), one decision a
-  round trip, and no growth on evidence from requests that did not fill the present limit.
+- **busy** (429, 5xx, lost, timed out): one request fewer in four (at least one); if there is only one, half the bytes. The next
+  window is skipped, because its requests were sent with the old setting. This is Vector's adaptive request concurrency: additive
+  increase, multiplicative decrease (its `decrease_ratio` 0.9 is for far more concurrent requests), one decision per round trip,
+  and no growth on evidence from requests that did not reach the present limit.
 - **413**: the chunk never grows to these bytes again.
-- **else** one step up, and it stays only if the throughput gains by it: the chunk half as large again, then one request more.
-  Vector compares latencies for that; ours grow with the chunk, so bytes per second are compared instead.
-- Where neither step gains, the setting holds for some windows before the next try: the cluster may have got more room.
+- **otherwise** one step up, which is kept only if the throughput improves: first the chunk is enlarged by half, then one request
+  is added. Vector compares latencies; here latencies grow with the chunk, so bytes per second are compared instead.
+- If neither step helps, the setting is kept for some windows before the next try: the cluster may have more capacity by then.
 
-Data Prepper and Logstash keep size and concurrency as configured and only wait longer between repetitions; waiting is the
-business of `bulk` here. One thing the climb can't see: workers that have too little to write. Then more requests under way
-seem to gain, and the bound is `max_concurrency`; nothing is lost by it, since they aren't under way.
+Data Prepper and Logstash keep size and concurrency as configured and only wait longer between retries; `bulk.writer` does the
+waiting here. The climb can't see workers that have too little to write: then more concurrency seems to help, up to
+`max_concurrency`, which does no harm, since these requests are never sent.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ Setting: TypeAlias = tuple[int, int]
 _FIRST_BYTES = 1024 * 1024
 _FIRST_CONCURRENCY = 2
 _WINDOW = 4
-"""Requests at least; as many as are under way, if these are more."""
+"""Minimum number of requests; as many as are sent concurrently, if these are more."""
 _GAIN = 1.05
 _GROWTH = 1.5
 _RETREAT = 0.75
 _HOLD_WINDOWS = 10
 _FULL = 0.6
-"""A chunk of this share of the wanted size was not limited by what there was to write."""
+"""A chunk of at least this share of the requested size was not limited by the amount of data."""
 
 
 class Pace:
-    """The controller of one run; lives on the driver."""
+    """Chunk size and concurrency of one run; lives on the driver."""
 
     def __init__(self, policy: BulkPolicy) -> None:
         self._policy = policy
         self._ceiling = policy.max_chunk_bytes
         self.chunk_bytes = self._within(_FIRST_BYTES)
-        """How large each request should be."""
+        """Target size of each request."""
         self.concurrency = min(_FIRST_CONCURRENCY, policy.max_concurrency)
-        """How many requests may be under way."""
+        """Maximum number of concurrent requests."""
         self._dimension: Literal["chunk", "concurrency"] = "chunk"
         self._before: tuple[Setting, float] | None = None
-        """Where the step that is being tried came from, and the throughput there."""
+        """The setting before the step under evaluation, and its throughput."""
         self._failed_steps = 0
-        """In a row: after one of each kind there is nothing to gain for now."""
+        """Consecutive failed steps: after one of each kind nothing can be gained for now."""
         self._hold = 0
         self._skip = 0
         self._window: list[Sent] = []
 
     def observe(self, sent: Sent) -> None:
-        """Take one request into account; sets `chunk_bytes` and `concurrency`."""
+        """Record one request; updates `chunk_bytes` and `concurrency`."""
         if sent.too_large:
             self._ceiling = max(min(self._ceiling, sent.bytes // 2), 1)
             self._go_to((self._within(self.chunk_bytes), self.concurrency))
@@ -76,12 +76,12 @@ class Pace:
         return int(min(max(chunk_bytes, self._policy.min_chunk_bytes), self._ceiling))
 
     def _go_to(self, setting: Setting) -> None:
-        """A setting that is not on trial."""
+        """Set a setting that is not under evaluation."""
         self.chunk_bytes, self.concurrency = setting
         self._before, self._window = None, []
 
     def _retreat(self) -> None:
-        skipped = self.concurrency - 1  # what is still under way from before
+        skipped = self.concurrency - 1  # requests still running with the old setting
         if self.concurrency > 1:
             self._go_to((self.chunk_bytes, max(1, math.floor(self.concurrency * _RETREAT))))
         else:
@@ -102,7 +102,7 @@ class Pace:
             self._step(throughput, full)
 
     def _judge(self, throughput: float) -> None:
-        """Whether the step on trial stays."""
+        """Keep or revert the step under evaluation."""
         assert self._before is not None
         setting, before = self._before
         if throughput >= before * _GAIN:
@@ -112,7 +112,7 @@ class Pace:
         self._go_to(setting)
         self._skip = skipped
         self._step_failed()
-        self._hold = max(self._hold, 1)  # measure the old setting anew before the next step
+        self._hold = max(self._hold, 1)  # measure the old setting again before the next step
 
     def _step_failed(self) -> None:
         self._failed_steps += 1
@@ -125,7 +125,7 @@ class Pace:
                 wanted = (larger, self.concurrency)
             elif self._dimension == "concurrency" and self.concurrency < self._policy.max_concurrency:
                 wanted = (self.chunk_bytes, self.concurrency + 1)
-            else:  # at its bound
+            else:  # at its limit
                 self._step_failed()
                 continue
             self._before = ((self.chunk_bytes, self.concurrency), throughput)

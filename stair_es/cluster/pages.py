@@ -1,4 +1,4 @@
-"""All documents that a query finds, page by page, however many they are; or only their number."""
+"""Read documents: all hits of a search page by page, their count, or documents by id."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 ORDER: Sequence[Mapping[str, Any]] = [{"uri": "asc"}, {"sha256": "asc"}]
-"""By content, too: a URI may have a document for each content that it had."""
+"""The content, too: a URI may have a document for each content that it had."""
 _STATUS = {"not_found": 404, "index_closed_exception": 400, "security_exception": 403}
-"""By what the type of an error contains. Everything else passes."""
+"""HTTP status by a part of the error's type. All other errors are retryable."""
 
 
 def pages(
@@ -29,21 +29,21 @@ def pages(
     size: int,
     sort: Sequence[Mapping[str, Any]] = ORDER,
 ) -> Iterator[list[dict[str, Any]]]:
-    """The hits of a search in the order of their URIs, `size` at a time; the last page may be empty or shorter.
+    """Paginate the hits of a search in the order of their URIs, `size` per page; the last page may be empty or shorter.
 
-    Pages go on after the last document, so that a repeated request can't skip one, nothing is held open in the cluster, and every
-    engine can do it. Of documents of one URI and one content in one answer, some may be missed where a page ends among them.
+    Paging by `search_after` means that a retried request can't skip a document, nothing is held open in the cluster, and every
+    engine supports it. Documents with equal URI and content may be missed if a page ends between them.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        client: Client of the cluster.
+        connection: Connection of that client.
         index: An index or alias.
-        body: Of the search: its query should leave out documents without a URI.
-        size: Of a page.
-        sort: Another order; documents that are equal by it may be missed.
+        body: Body of the search: its query should exclude documents without a URI.
+        size: Hits per page.
+        sort: Another order; documents that are equal in it may be missed.
 
     Raises:
-        ClusterError: The cluster failed a request, or could answer for a part of the index only.
+        ClusterError: If a request fails, or shards of the index are unavailable.
     """
     asked: dict[str, Any] = {**body, "size": size, "sort": list(sort), "track_total_hits": False}
     while True:
@@ -55,30 +55,30 @@ def pages(
 
 
 def count_of(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> int:
-    """How many documents a query finds, as of the last refresh.
+    """Count the documents that match a query, as of the last refresh.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the request fails.
     """
     answer = persistently(partial(client.count, index=index, body={"query": dict(query)}), connection)
     return int(answer["count"])
 
 
 def whole(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The hits of one search, repeated while it fails with what passes.
+    """Search all shards, with retries, and return the hits.
 
     Raises:
-        ClusterError: The cluster failed the request, or could answer for a part of the index only.
+        ClusterError: If the request fails, or shards of the index are unavailable.
     """
     hits: list[dict[str, Any]] = answer_of(client, connection, index, body)["hits"]["hits"]
     return hits
 
 
 def answer_of(client: OpenSearch, connection: Connection, index: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """All of the answer, as for `whole`.
+    """Search all shards, with retries, and return the response.
 
     Raises:
-        ClusterError: As for `whole`.
+        ClusterError: As for `search_hits`.
     """
     params = {"allow_partial_search_results": "false"}
     answer: dict[str, Any] = persistently(partial(client.search, index=index, body=dict(body), params=params), connection)
@@ -88,17 +88,17 @@ def answer_of(client: OpenSearch, connection: Connection, index: str, body: Mapp
 def by_id(
     client: OpenSearch, connection: Connection, index: str, ids: Sequence[str], fields: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The documents among `ids` that are there, each with some of its fields.
+    """Get the documents that exist among `ids`, with some of their fields, in real time, including unrefreshed writes.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        client: Client of the cluster.
+        connection: Connection of that client.
         index: An index or an alias of one.
-        ids: No more than one request should ask for.
-        fields: Of `_source`; none for what the cluster says of a document besides.
+        ids: At most as many as one request should contain.
+        fields: Fields of `_source`; none to get only the metadata of the documents.
 
     Raises:
-        ClusterError: The cluster failed the request, or could answer for a part of the index only.
+        ClusterError: If the request fails, or shards of the index are unavailable.
     """
     return persistently(partial(_mget, client, index, list(ids), fields), connection)
 
@@ -107,7 +107,7 @@ def _mget(client: OpenSearch, index: str, ids: list[str], fields: Sequence[str])
     params = {"_source_includes": ",".join(fields)} if fields else {"_source": "false"}
     docs = client.mget(body={"ids": ids}, index=index, params=params)["docs"]
     failed = next((doc["error"] for doc in docs if doc.get("error")), None)
-    if failed is not None:  # a shard that can't be asked isn't as if the documents weren't there
+    if failed is not None:  # documents of an unavailable shard are not missing
         kind = str(failed.get("type"))
         status = next((status for sign, status in _STATUS.items() if sign in kind), 503)
         error = exceptions.TransportError(status, failed.get("type"), {"error": failed})
