@@ -1,1 +1,1 @@
-"""The search cluster: connection, index, documents, bulk."""
+"""The search cluster: clients, documents, indices, bulk writes, token policies and token indices."""

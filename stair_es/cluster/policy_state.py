@@ -1,12 +1,12 @@
-"""The word policy as state of an index: `_meta.stair_es.policy`, and the two fields of its documents.
+"""The token policy in the metadata of an index: `_meta.stair_es.policy`, and two fields of its documents.
 
 ==================================================  ===================================================
-`_meta.stair_es.policy`                             means
+`_meta.stair_es.policy`                             Meaning
 ==================================================  ===================================================
 is missing                                          no policy
-`{"digest", "policy"}`                              documents go through it
-`{"digest", "policy", "under_way": "apply"}`        the same, but not all documents that are there have
-`{"digest": null, "under_way": "rollback"}`         no policy, but some documents still went through one
+`{"digest", "policy"}`                              applies to all documents
+`{"digest", "policy", "under_way": "apply"}`        the same, but not yet applied to all documents
+`{"digest": null, "under_way": "rollback"}`         no policy, but some documents still have one applied
 ==================================================  ===================================================
 """
 
@@ -36,14 +36,14 @@ UnderWay = Literal["apply", "rollback"]
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyState:
-    """What an index says of its policy."""
+    """Policy of an index, from its metadata."""
 
     policy: WordPolicy | None = None
     under_way: UnderWay | None = None
-    """What has begun and has not been seen to end."""
+    """Operation that was started and has not been seen to finish."""
 
     def to_json(self) -> dict[str, Any] | None:
-        """What goes into `_meta`; None for nothing."""
+        """Return the value for `_meta`; None if there is no policy and no operation."""
         if self.policy is None and self.under_way is None:
             return None
         about: dict[str, Any] = {"digest": self.policy.digest if self.policy else None}
@@ -53,10 +53,10 @@ class PolicyState:
 
 
 def state_of(index: Mapping[str, Any], name: str) -> PolicyState:
-    """The state of an index as the cluster describes it.
+    """Parse the policy state of an index from a GET mapping response.
 
     Raises:
-        ResourceError: Its policy isn't one that this version understands.
+        ResourceError: If this version doesn't understand the policy.
     """
     about = ours(index).get("policy") or {}
     policy = parsed(about["policy"], f"policy of the index {name}") if about.get("policy") else None
@@ -64,20 +64,20 @@ def state_of(index: Mapping[str, Any], name: str) -> PolicyState:
 
 
 def policy_of(client: OpenSearch, connection: Connection, name: str) -> WordPolicy | None:
-    """The policy of one index now.
+    """Fetch the current policy of an index.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the request fails.
     """
     found = persistently(lambda: client.indices.get_mapping(index=name), connection)
     return state_of(found[name], name).policy
 
 
 def with_policy(body: Mapping[str, Any], policy: WordPolicy | None) -> dict[str, Any]:
-    """The body of a new index whose documents go through `policy`: with `_meta`, and with the fields if they are missing.
+    """Add a policy to the body of a new index: to `_meta`, and its fields to the mapping if they are missing.
 
     Raises:
-        IndexMismatch: The body has such a field of another type.
+        IndexMismatch: If the body has such a field with another type.
     """
     if policy is None:
         return dict(body)
@@ -89,7 +89,7 @@ def with_policy(body: Mapping[str, Any], policy: WordPolicy | None) -> dict[str,
 
 
 def foreign_field(properties: Mapping[str, Any]) -> str | None:
-    """A field that is called like one of a policy but is someone's column: ours have these types, and come together."""
+    """Find a column that has the name of a policy field: ours have fixed types, and are always both present."""
     there = [name for name in POLICY_FIELDS if name in properties]
     for name in there:
         wanted, found = POLICY_FIELDS[name], properties[name]
@@ -100,10 +100,10 @@ def foreign_field(properties: Mapping[str, Any]) -> str | None:
 
 
 def missing_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields that a mapping lacks for a policy.
+    """List the policy fields that a mapping lacks.
 
     Raises:
-        IndexMismatch: A field of the name isn't ours: a policy would overwrite it, and taking one away would delete it.
+        IndexMismatch: If a field with such a name isn't ours: a policy would overwrite it, and a rollback would delete it.
     """
     foreign = foreign_field(properties)
     if foreign:
@@ -115,10 +115,10 @@ def missing_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def check_asked(asked: WordPolicy | None, state: PolicyState, name: str, alias: str) -> None:
-    """Nothing, if an ingest that asks for this policy, or for none in particular, may write into the index.
+    """Check that an ingest with this policy, or with none, may write to the index.
 
     Raises:
-        IndexMismatch: The index has another one, or none.
+        IndexMismatch: If the index has another policy, or none.
     """
     if asked is None or (state.policy and state.policy.digest == asked.digest):
         return

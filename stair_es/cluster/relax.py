@@ -1,9 +1,9 @@
-"""Index settings relaxed during a load, and restored whatever happens.
+"""Index settings for a bulk load, restored afterwards in any case.
 
-The originals are written into the index itself (`_meta.stair_es.relaxed`) before anything is changed: after a kill the next
-run finds them there. Settings and `_meta` are read in one request, that is from one state of the cluster, and `_meta` is
-written before the settings and cleared after them: whoever sees relaxed settings sees the originals beside them, and no run
-takes the relaxed values of another for originals.
+The original settings are written to the index itself (`_meta.stair_es.relaxed`) before anything is changed: after a kill the next
+run finds them there. Settings and `_meta` are read in one request, so from one cluster state, and `_meta` is written before the
+settings and cleared after them: a run that sees relaxed settings also sees the originals, and never takes the relaxed settings of
+another run for originals.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAMES = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
 _LIVE_REFRESH = "30s"
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "micros": 1e-6, "nanos": 1e-9}
 _AFTER_FAILURE = RetryPolicy(attempts=4)
-"""The run has failed, perhaps because the cluster is away: its user shouldn't wait another minute for that."""
+"""The run has failed, perhaps because the cluster is down: its user shouldn't wait another minute."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class _State:
 def relaxed(
     client: OpenSearch, connection: Connection, opened: OpenIndex, *, replicas: bool, say: Callable[[str], None]
 ) -> Iterator[None]:
-    """Within it, the index refreshes seldom, or not at all while nobody searches it yet.
+    """Relax the settings of an index within the context: it refreshes rarely, or not at all while it isn't searched yet.
 
-    Of runs that load the same index at once, the first to end restores the settings for all.
+    Of runs that load the same index concurrently, the first to end restores the settings for all.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        client: Client of the cluster.
+        connection: Connection of that client.
         opened: The index.
-        replicas: Whether it has no replicas meanwhile, if nobody searches it yet.
-        say: Is told what is changed, and what an earlier run has left.
+        replicas: Whether to remove its replicas, if it isn't searched yet.
+        say: Called with what is changed, and with what an earlier run left behind.
 
     Raises:
-        ClusterError: The settings can't be changed, or not be restored; then the next run restores them.
+        ClusterError: If the settings can't be changed or restored; the next run then restores them.
     """
     index = _Index(client, connection, opened.name)
     before = index.state()
@@ -83,12 +83,12 @@ def relaxed(
 
 
 def loading(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict[str, Any]:
-    """The settings to change while an index loads. Pure.
+    """Choose the settings to change while an index loads. Pure.
 
     Args:
-        originals: Its settings, None for one that isn't set.
+        originals: Its settings, None for each that isn't set.
         live: Whether it is searched already.
-        replicas: Whether replicas may go.
+        replicas: Whether replicas may be removed.
     """
     if not live:
         none = {"number_of_replicas": "0", "auto_expand_replicas": "false"} if replicas else {}
@@ -98,7 +98,7 @@ def loading(originals: Mapping[str, Any], *, live: bool, replicas: bool) -> dict
 
 
 def seconds(interval: str | None) -> float:
-    """Of a time as settings have it; -1 for `-1`, 0 for what isn't set or understood."""
+    """Parse a time interval of index settings into seconds; -1 for `-1`, 0 if it is unset or invalid."""
     match = re.fullmatch(r"(-?\d+)([a-z]*)", str(interval))
     if not match:
         return 0.0
@@ -107,7 +107,7 @@ def seconds(interval: str | None) -> float:
 
 @dataclass(frozen=True)
 class _Index:
-    """The few requests."""
+    """Reads and writes the settings and `_meta` of an index."""
 
     client: OpenSearch
     connection: Connection
@@ -123,18 +123,18 @@ class _Index:
     def relax(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
         self._remember(originals, None)
         self._set(changed, None)
-        if self.state().remembered is None:  # a run that ended just now has cleared it
+        if self.state().remembered is None:  # cleared by a run that has just ended
             self._remember(originals, None)
 
     def restore(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
         self._set(originals, policy)
         self._remember(None, policy)
         after = self.state(policy)
-        if after.remembered is None and after.settings != dict(originals):  # a run that began just now has relaxed them
+        if after.remembered is None and after.settings != dict(originals):  # relaxed by a run that has just started
             self._remember(originals, policy)
 
     def _remember(self, originals: Mapping[str, Any] | None, policy: RetryPolicy | None) -> None:
-        """All of `_meta` goes with each change of it, so it is read before."""
+        """Save the originals in `_meta`, or remove them. A mapping update replaces all of `_meta`, so it is read first."""
         meta = self.state(policy).meta
         about = {name: value for name, value in meta.get("stair_es", {}).items() if name != "relaxed"}
         if originals is not None:

@@ -1,4 +1,4 @@
-"""What passes by itself, and how long to wait for it."""
+"""Retries: which errors are temporary, and how long to wait."""
 
 from __future__ import annotations
 
@@ -24,39 +24,40 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How hard to try: by default for about a minute."""
+    """Number of attempts and back-off: by default for about a minute."""
 
     attempts: int = 8
     backoff_s: float = 0.5
-    """Before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
+    """Delay before the second attempt; doubles up to `max_backoff_s`, each time with jitter (half to full)."""
     max_backoff_s: float = 15.0
     max_retry_after_s: float = 60.0
-    """How long at most a server may make us wait by `Retry-After`."""
+    """Maximum delay that a server may request by `Retry-After`."""
 
 
 FIRST_LOOK = RetryPolicy(attempts=4, max_retry_after_s=2.0)
-"""For commands that somebody waits for: a few seconds."""
+"""For interactive commands: a few seconds."""
 
 
 def passes(error: exceptions.TransportError) -> bool:
-    """Whether the same request may succeed later: the cluster is busy, restarting, or out of reach."""
+    """Return whether the same request may succeed later: the cluster is busy, restarting, or unreachable."""
     if isinstance(error, exceptions.ConnectionError):
         return not tls.lasting(error)
     return is_busy(error)
 
 
 def is_busy(error: exceptions.TransportError) -> bool:
-    """Return whether a cluster, or what stands before it, answers that it can't at the moment.
+    """Return whether a cluster, or a proxy in front of it, reports that it is temporarily unavailable.
 
-    Unlike `passes`, not where nothing answers: before the first answer that is a wrong URL more often than a restart.
+    Unlike `is_retryable_error`, not if nothing answers: before the first response this is more often a wrong URL than a restart.
     """
     return error.status_code in BUSY
 
 
 def wait_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> float:
-    """Seconds to wait after attempt number `attempt` (from 1) failed with `error`.
+    """Compute the delay after attempt number `attempt` (from 1) failed with `error`, in seconds.
 
-    A server that says when to come back (`Retry-After`) is not asked earlier, and not by all at the same moment.
+    A delay that the server requests by `Retry-After` is a minimum, with jitter so that clients don't all return at the same
+    moment.
     """
     own_s = backoff_s(attempt, policy)
     asked_s = retry_after_s(error)
@@ -66,18 +67,18 @@ def wait_s(attempt: int, policy: RetryPolicy, error: object | None = None) -> fl
 
 
 def retry_after_s(error: object | None) -> float | None:
-    """What the server's `Retry-After` asks for; None without one that makes sense."""
+    """Get the delay in the server's `Retry-After` header; None without a valid one."""
     return seconds_of(str(getattr(error, "retry_after", None) or ""))
 
 
 def backoff_s(attempt: int, policy: RetryPolicy) -> float:
-    """Like `wait_s`, whatever the server asks for."""
+    """Compute the delay as `compute_retry_delay_s` does, without the server's `Retry-After`."""
     full: float = min(policy.max_backoff_s, policy.backoff_s * 2 ** (attempt - 1))
     return full * random.uniform(0.5, 1.0)
 
 
 def tell(connection: Connection, cause: object, attempt: int) -> None:
-    """Say once a call, on the log, that it is being repeated: a cluster that is away must not look like a hang."""
+    """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
         _LOG.warning("%s fails (%.200s): trying again", connection.safe_url, connection.redact(str(cause)))
 
@@ -88,10 +89,10 @@ def persistently(
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = pause,
 ) -> _T:
-    """The answer of `call`, which is repeated while it fails with what passes.
+    """Call a function with retries on temporary errors, and return its result.
 
     Raises:
-        ClusterError: It failed to the last attempt, or with what doesn't pass.
+        ClusterError: If the last attempt fails, or the error isn't temporary.
     """
     with translated(connection):
         return repeated(call, connection, policy or RetryPolicy(), sleep)
@@ -104,10 +105,10 @@ def repeated(
     sleep: Callable[[float], None] = pause,
     on: Callable[[exceptions.TransportError], bool] = passes,
 ) -> _T:
-    """Return the answer of `call`, repeated while it fails with an error that `on` holds for.
+    """Repeat a call while it fails with an error for which `on` returns True, and return its result.
 
     Raises:
-        TransportError: As the client raises it, of the last attempt.
+        TransportError: The client's own, if the last attempt fails.
     """
     for attempt in range(1, policy.attempts):
         try:

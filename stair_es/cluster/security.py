@@ -1,4 +1,4 @@
-"""How the cluster knows us and we know the cluster: credentials, certificates, signatures. Values; nothing is opened here."""
+"""Authentication and TLS settings for a cluster. Pure values, except for reading files of secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECRETS = {
     "api_key": "STAIR_ES_API_KEY",
     "bearer_token": "STAIR_ES_BEARER_TOKEN",
 }
-"""Field -> environment variable. Each may stand in a file instead, which the variable with `_FILE` behind its name names."""
+"""Field -> environment variable. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
 OPTIONS = {
     "ca_file": "STAIR_ES_CA_FILE",
     "ca_fingerprint": "STAIR_ES_CA_FINGERPRINT",
@@ -28,39 +28,39 @@ OPTIONS = {
     "aws_service": "STAIR_ES_AWS_SERVICE",
     "aws_region": "STAIR_ES_AWS_REGION",
 }
-"""Field -> environment variable of what is no secret."""
+"""Field -> environment variable of settings that aren't secret."""
 
 Method = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
-"""Shorter ones stand in half the words of any message, and guard nothing."""
+"""Minimum length of a secret to redact: shorter ones occur in many words of any message."""
 _BARE_FILE = "Name a text file with the bare value. What the variable says isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """What goes with a connection beyond its URL. Picklable; no secret is in its `repr`.
+    """Authentication and TLS settings of a connection. Picklable; no secret is in its `repr`.
 
     Raises:
-        UsageError: On construction, for what can't be or doesn't go together.
+        UsageError: On construction, if settings are invalid or conflict.
     """
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
-    """`id:key`, or the same encoded as Kibana shows it."""
+    """`id:key`, or the same base64-encoded as Kibana shows it."""
     bearer_token: str | None = field(default=None, repr=False)
     ca_file: str | None = None
-    """PEM file with the authorities to trust, in place of the system's."""
+    """PEM file with the certificate authorities to trust, in place of the system's."""
     ca_fingerprint: str | None = None
-    """SHA-256 of the authority's certificate, or of the server's own: trusted if the server shows it."""
+    """SHA-256 of the authority's certificate, or of the server's own: trusted if the server presents it."""
     client_cert: str | None = None
-    """PEM file with our certificate, and the key unless `client_key` has it."""
+    """PEM file with the client certificate, and its key unless `client_key` is set."""
     client_key: str | None = None
     aws_service: Literal["es", "aoss"] | None = None
     """Sign every request (SigV4) for Amazon OpenSearch Service (`es`) or Serverless (`aoss`)."""
     aws_region: str | None = None
-    """Without it what the AWS configuration says."""
+    """None for the region of the AWS configuration."""
 
     def __post_init__(self) -> None:
         named = {"user": self.user, "api_key": self.api_key, "bearer_token": self.bearer_token, "aws_service": self.aws_service}
@@ -86,7 +86,7 @@ class Security:
             object.__setattr__(self, "ca_fingerprint", fingerprint(self.ca_fingerprint))
 
     def _check_texts(self) -> None:
-        """What a header can't carry is refused here: an error of the client would show it."""
+        """Reject values that can't be sent in a header: an error of the client would show them."""
         for name in ("api_key", "bearer_token"):
             value = getattr(self, name)
             if value is not None and not _TOKEN.fullmatch(value):
@@ -96,7 +96,7 @@ class Security:
 
     @property
     def method(self) -> Method:
-        """How we log in."""
+        """The authentication method."""
         if self.aws_service is not None:
             return "aws"
         if self.api_key is not None:
@@ -107,12 +107,12 @@ class Security:
 
     @property
     def wants_tls(self) -> bool:
-        """Whether something is set that has a meaning on https alone."""
+        """Whether a setting requires https."""
         return any((self.ca_file, self.ca_fingerprint, self.client_cert))
 
     @property
     def authorization(self) -> str | None:
-        """The header's value; None where there is none, or where each request has one of its own."""
+        """Value of the `Authorization` header; None without one, or if each request is signed."""
         if self.api_key is not None:
             return f"ApiKey {_base64(self.api_key) if ':' in self.api_key else self.api_key}"
         if self.bearer_token is not None:
@@ -120,7 +120,7 @@ class Security:
         return f"Basic {_base64(f'{self.user}:{self.password}')}" if self.user is not None else None
 
     def redact(self, text: str) -> str:
-        """`text` without any of the secrets, whoever put them there: a server's answer may repeat what it was sent."""
+        """Redact all secrets in a text, for example in a response that repeats the request."""
         header = (self.authorization or "").partition(" ")[2]
         secrets = [self.password, self.api_key, self.bearer_token, header, _key_alone(header) if self.api_key else None]
         shapes = {shape for secret in secrets if secret for shape in (secret, quote(secret, safe="")) if len(shape) >= _WORTH}
@@ -130,10 +130,10 @@ class Security:
 
 
 def security_from_env(given: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Security:
-    """What is `given` by field name, else what the environment says.
+    """Read the settings from `given`, by field name, and otherwise from the environment.
 
     Raises:
-        UsageError: It doesn't go together, or a file of a secret can't be read.
+        UsageError: If settings conflict, or a file of a secret can't be read.
     """
     values: dict[str, str | None] = {name: secret(variable, environ) for name, variable in SECRETS.items()}
     values |= {name: given.get(name) or environ.get(variable) or None for name, variable in OPTIONS.items()}
@@ -141,10 +141,10 @@ def security_from_env(given: Mapping[str, str | None], environ: Mapping[str, str
 
 
 def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The value of the variable, or of the file that the variable with `_FILE` behind its name names; None if neither is set.
+    """Read the value of a variable, or of the file named by `<variable>_FILE`; None if neither is set.
 
     Raises:
-        UsageError: Both are set, or the file can't be read.
+        UsageError: If both are set, or the file can't be read.
     """
     value, path = environ.get(variable) or None, environ.get(f"{variable}_FILE") or None
     if path is None:
@@ -158,7 +158,7 @@ def secret(variable: str, environ: Mapping[str, str] = os.environ) -> str | None
 
 
 def explain_unread(error: OSError | ValueError) -> str:
-    """Return why a file of a secret can't be read, without its name: it may be the secret itself."""
+    """Describe why a file of a secret can't be read, without its name, which may be the secret itself."""
     return error.strerror or "" if isinstance(error, OSError) else "not a path, or not UTF-8 in it"
 
 
@@ -166,14 +166,14 @@ def check_utf8(variable: str, text: str) -> None:
     """Check that the value of an environment variable can be encoded.
 
     Raises:
-        UsageError: It can't; the value isn't shown.
+        UsageError: If it can't; the value isn't shown.
     """
     if not is_utf8(text):
         raise UsageError(f"{variable} isn't UTF-8", f"Write it in UTF-8, for example in a file: {variable}_FILE.")
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be encoded: bytes of the environment that aren't UTF-8 become characters that can't."""
+    """Return whether a text can be encoded: bytes of the environment that aren't UTF-8 become surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -182,10 +182,10 @@ def is_utf8(text: str) -> bool:
 
 
 def fingerprint(text: str) -> str:
-    """64 hex digits, from any usual way to write a SHA-256 fingerprint.
+    """Normalize a SHA-256 fingerprint in any common notation to 64 hex digits.
 
     Raises:
-        UsageError: It is none.
+        UsageError: If it isn't a SHA-256 fingerprint.
     """
     digits = re.sub(r"^sha-?256[:=]", "", text.strip(), flags=re.IGNORECASE).replace(":", "").replace(" ", "").lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digits):
@@ -197,7 +197,7 @@ def fingerprint(text: str) -> str:
 
 
 def _key_alone(encoded: str) -> str:
-    """The key of an encoded `id:key`."""
+    """Extract the key from an encoded `id:key`."""
     try:
         return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
     except ValueError:

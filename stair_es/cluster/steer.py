@@ -1,7 +1,7 @@
-"""Another word policy for the documents that are in an index already, or none; each step can be repeated.
+"""Apply a token policy to the documents of an existing index, or roll it back. Each step can be repeated.
 
-`_meta` says what is under way before the first document changes, and that it is done after the last one: whoever comes in
-between, an ingest or a second run, finds there what is wanted.
+`_meta` records the operation before the first document changes, and its end after the last one, so that a concurrent ingest or a
+second run sees the requested policy.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ if TYPE_CHECKING:
     from stair_es.policy import WordPolicy
 
 _IN_VAIN = 8
-"""Passes in a row that may change nothing because others write the same documents."""
+"""Consecutive passes that may change nothing because of concurrent writes to the same documents."""
 _MOST_FAILED = 10_000
 _META_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What became of the documents that a policy could have changed: examined = changed + unchanged + failed."""
+    """Result for the documents that a policy could have changed: examined = changed + unchanged + failed."""
 
     changed: int = 0
     unchanged: int = 0
     failed: Mapping[str, str] = field(default_factory=dict)
     """Id and reason."""
     words: WordsReport | None = None
-    """What followed in the words index, where there is one."""
+    """The update of the token index, if there is one."""
 
     @property
     def examined(self) -> int:
-        """All of them."""
+        """Number of all examined documents."""
         return self.changed + self.unchanged + len(self.failed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An index behind an alias, as it was found."""
+    """State of an index when the operation started."""
 
     name: str
     state: PolicyState
@@ -63,23 +63,23 @@ class Place:
 
 
 class Steering:
-    """The policies of the index behind one alias, and of the builds that are to replace it."""
+    """Applies policies to the target of an alias, and to the builds that are to replace it."""
 
     def __init__(self, client: OpenSearch, connection: Connection, alias: str) -> None:
-        """Nothing is asked yet.
+        """Initialize without a request.
 
         Args:
-            client: Of the cluster.
-            connection: Of that client.
-            alias: What people search.
+            client: Client of the cluster.
+            connection: Connection of that client.
+            alias: The search alias.
         """
         self.client, self.connection, self.alias = client, connection, alias
 
     def places(self) -> list[Place]:
-        """The index behind the alias first, then unfinished builds: they are to take its place with the same policy.
+        """List the alias target first, then unfinished builds, which are to replace it with the same policy.
 
         Raises:
-            IndexMismatch: There is no such alias, or it stands for something that isn't ours.
+            IndexMismatch: If the alias doesn't exist, or points to an index that stair-es didn't make.
         """
         check_alias(self.alias)
         target = probe(self.client, self.connection)
@@ -98,13 +98,19 @@ class Steering:
     def apply(
         self, policy: WordPolicy | None, speed: Speed, say: Callable[[str], None], progress: Callable[[Pass], None]
     ) -> dict[str, Counts]:
-        """Give every document `policy`, or what the index says its policy is; returns the counts of each index.
+        """Apply `policy` to every document, or the policy recorded in the index; returns the result of each index.
+
+        Args:
+            policy: The policy; None for the recorded one.
+            speed: Limits of the update.
+            say: Called with messages.
+            progress: Called with the progress of each pass.
 
         Raises:
-            UsageError: No policy is given, and the index has none.
-            IndexMismatch: Documents have columns that are called like the fields of a policy. Nothing was changed.
-            UnsupportedTarget: The cluster can't run the script. Nothing was changed.
-            ClusterError: It failed, or the documents change faster than they can be steered. Run it again.
+            UsageError: If no policy is given, and the index has none.
+            IndexMismatch: If documents have columns with the names of policy fields. Nothing was changed.
+            UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
+            ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
         places = self.places()
         policy = policy or places[0].state.policy
@@ -113,17 +119,22 @@ class Steering:
         return self._steer_all(places, policy, speed, say, progress)
 
     def rollback(self, speed: Speed, say: Callable[[str], None], progress: Callable[[Pass], None]) -> dict[str, Counts]:
-        """Give every document its original vector back, exactly; returns the counts of each index.
+        """Restore the original vector of every document exactly; returns the result of each index.
+
+        Args:
+            speed: Limits of the update.
+            say: Called with messages.
+            progress: Called with the progress of each pass.
 
         Raises:
-            IndexMismatch: Documents have columns that are called like the fields of a policy. Nothing was changed.
-            UnsupportedTarget: The cluster can't run the script. Nothing was changed.
-            ClusterError: It failed, or the documents change faster than they can be steered. Run it again.
+            IndexMismatch: If documents have columns with the names of policy fields. Nothing was changed.
+            UnsupportedTarget: If the cluster can't run the script. Nothing was changed.
+            ClusterError: If it fails, or documents change faster than they can be updated. It can be repeated.
         """
         return self._steer_all(self.places(), None, speed, say, progress)
 
     def carrying(self, place: Place) -> dict[str, int]:
-        """Documents by the digest of the policy that changed them."""
+        """Count documents by the digest of the policy that changed them."""
         if foreign_field(place.properties):
             return {}
         body = {"size": 0, "aggs": {"policies": {"terms": {"field": "policy", "size": 100}}}}
@@ -131,7 +142,7 @@ class Steering:
         return {bucket["key"]: bucket["doc_count"] for bucket in answer["aggregations"]["policies"]["buckets"]}
 
     def emptied(self, place: Place) -> int:
-        """Documents that their policy has left no word."""
+        """Count documents that their policy left without a token."""
         if foreign_field(place.properties):
             return 0
         query = {"bool": {"filter": [{"exists": {"field": "policy"}}], "must_not": [{"exists": {"field": "top_tokens"}}]}}
@@ -145,20 +156,20 @@ class Steering:
         say: Callable[[str], None],
         progress: Callable[[Pass], None],
     ) -> dict[str, Counts]:
-        """Looks again at the end: a build may have begun before `_meta` named the policy that it was to inherit."""
+        """Update all targets, and list them again: a build may have started before `_meta` named the policy that it inherits."""
         check_scripts(self.client, self.connection)
         done: dict[str, Counts] = {}
         while places:
             for place in places:
                 missing_fields(place.properties, f"index {place.name!r}")
                 if IDS_FIELD in place.properties and place.layout.token_ids is None:
-                    raise no_table(place.name)  # the field would go on saying what `tokens` doesn't any more
+                    raise no_table(place.name)  # the field would keep what `tokens` no longer contains
             done |= {place.name: self._steer(place, policy, speed, say, progress) for place in places}
             places = [place for place in self.places() if place.name not in done]
         return self._followed(done, say)
 
     def _followed(self, done: dict[str, Counts], say: Callable[[str], None]) -> dict[str, Counts]:
-        """The words indices come last: a run that ends before them leaves what the next one, or an ingest, finds and mends."""
+        """Update the token indices last: if a run ends before, the next run or an ingest finds and repairs the differences."""
         if not look(self.client, self.connection, self.alias).on:
             return done
         return {
@@ -189,7 +200,7 @@ class Steering:
 
     @staticmethod
     def _passes(task: Task, policy: WordPolicy | None, layout: Layout) -> Counts:
-        """Again and again until a pass went through without a conflict: then every document has been seen as it is."""
+        """Repeat passes until one has no conflict: then every document has been updated in its latest version."""
         changed, vain, failed, steers = 0, 0, dict[str, str](), script(policy, layout)
         while True:
             done = task.run({"query": affected(policy, layout, failed), "script": steers})
@@ -213,7 +224,10 @@ class Steering:
                 task.sleep(0.1 * 2**vain)
 
     def _note(self, name: str, state: PolicyState, fields: Mapping[str, Any]) -> None:
-        """Write the state down. All of `_meta` goes with each change of it, so another's write may have taken ours back."""
+        """Write the state to `_meta`, and check it.
+
+        Each update replaces all of `_meta`, so a concurrent one may have reverted it.
+        """
         for _ in range(_META_ATTEMPTS):
             found = persistently(partial(self.client.indices.get_mapping, index=name), self.connection)[name]
             if not fields and state_of(found, name) == state:

@@ -1,4 +1,4 @@
-"""The requests that give documents a policy, and which documents those are. Pure."""
+"""The update script of a policy, and the query for the documents that it affects. Pure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from stair_es.cluster.token_ids import Layout
 from stair_es.policy import WordPolicy
 
 _BESIDE = 8
-"""Clauses that a query has besides those for words."""
+"""Clauses of the query in addition to those for tokens."""
 
 
 def script(policy: WordPolicy | None, layout: Layout) -> dict[str, Any]:
-    """The script that gives a document `policy`, or takes away what it has.
+    """Build the script that applies a policy to a document, or removes the applied one.
 
-    It gets the ids of all tokens, where there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
+    It gets the ids of all tokens, if there are any: `tokens` and `policy_undo` have no ids, and a document may come from any
     earlier policy.
     """
     policy_params: dict[str, Any] = {"digest": None, "becomes": {}, "mute": {}, "cap": {}}
@@ -41,14 +41,14 @@ def _source() -> str:
 
 
 def affected(policy: WordPolicy | None, layout: Layout, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The query for all documents that `policy` may change: those with one of its words, or with another policy.
+    """Build the query for all documents that a policy may change: those with one of its tokens, or with another policy.
 
-    A policy of more words than a query may have clauses goes through all documents: nearly each has one of them.
+    If a policy has more tokens than a query may have clauses, all documents are updated: nearly each has one of them.
 
     Args:
-        policy: None takes policies away.
-        layout: Of the index.
-        without: Ids of documents to leave out.
+        policy: The policy; None to remove policies.
+        layout: Layout of the index.
+        without: Ids of documents to exclude.
     """
     settled: list[dict[str, Any]] = [{"ids": {"values": sorted(without)}}] if without else []
     other = {"exists": {"field": "policy"}}

@@ -1,4 +1,4 @@
-"""What a policy would change in an index, found out by reading: the vectors of all documents that it may change."""
+"""Preview of a policy: reads the vectors of all documents that it may change, and changes nothing."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ class Change:
     id: str
     uri: str
     before: SparseVector
-    """As it is in the index."""
+    """The vector in the index."""
     after: SparseVector
     rules: tuple[str, ...]
-    """Those that would hold for it; none for one that would only lose another policy."""
+    """Rules that would apply; none for a document that would only lose another policy."""
 
     @property
     def words(self) -> dict[str, tuple[float | None, float | None]]:
-        """Word -> weight before and after, of those that differ; None where it isn't there."""
+        """Token -> weight before and after, for tokens that differ; None if the token is missing."""
         before, after = self.before.to_dict(), self.after.to_dict()
         names = [*before, *(word for word in after if word not in before)]
         return {word: (before.get(word), after.get(word)) for word in names if before.get(word) != after.get(word)}
 
     @cached_property
     def difference(self) -> float:
-        """How much weight the words that differ lose or gain, added up."""
+        """Sum of the weight differences of all tokens."""
         return sum(abs((after or 0.0) - (before or 0.0)) for before, after in self.words.values())
 
 
 @dataclass(kw_only=True)
 class Plan:
-    """The documents that a policy would change, counted while `changes` is read to its end."""
+    """Counts of the documents that a policy would change, complete after all of `preview_changes` has been read."""
 
     examined: int = 0
     changed: int = 0
     emptied: int = 0
-    """Of those, the ones that would have no word left."""
+    """Changed documents that would have no token left."""
     losing: int = 0
-    """Of those, the ones that no rule holds for: they would only lose another policy."""
+    """Changed documents without a matching rule: they would only lose another policy."""
     rules: Counter[str] = field(default_factory=Counter)
-    """Documents that each rule would hold for; one may be there several times."""
+    """Documents per rule; a document may be counted for several rules."""
 
 
 def changes(
@@ -77,19 +77,19 @@ def changes(
     plan: Plan,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Change]:
-    """Each document that `policy`, or taking away what there is, would change.
+    """Preview each document that `policy`, or its removal, would change.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
+        client: Client of the cluster.
+        connection: Connection of that client.
         place: The index.
-        policy: None for a rollback.
-        plan: Is filled in.
-        progress: Is called with the number of documents read so far, and of all.
+        policy: The policy; None for a rollback.
+        plan: Counts to update.
+        progress: Called with the number of documents read so far, and of all.
 
     Raises:
-        IndexMismatch: Documents have columns that are called like the fields of a policy.
-        ClusterError: The cluster failed a request.
+        IndexMismatch: If documents have columns with the names of policy fields.
+        ClusterError: If a request fails.
     """
     missing_fields(place.properties, f"index {place.name!r}")
     query = affected(policy, place.layout)
@@ -107,7 +107,7 @@ def changes(
 
 
 def add_sample(samples: list[Change], change: Change, most: int) -> None:
-    """Keep, of all changes that are added, the `most` with the largest difference; those that are equal, by their ids."""
+    """Add a change to the samples, which keep the `most` changes with the largest difference (ties by id)."""
     insort(samples, change, key=lambda each: (-each.difference, each.id))
     del samples[most:]
 
@@ -128,7 +128,10 @@ def _change(hit: Mapping[str, Any], policy: WordPolicy | None) -> Change | None:
 
 
 def _documents(client: OpenSearch, connection: Connection, index: str, query: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """By a scroll: one state of the index, however it changes meanwhile. A page whose answer was lost can't be had again."""
+    """Scroll over the documents: one snapshot of the index, unaffected by concurrent changes.
+
+    A page whose response is lost can't be requested again.
+    """
     body = {"size": _PAGE, "query": dict(query), "sort": ["_doc"], "_source": _FIELDS}
     params = {"scroll": _KEEP, "allow_partial_search_results": "false"}
     answer = persistently(partial(client.search, index=index, body=body, params=params), connection)
@@ -138,5 +141,5 @@ def _documents(client: OpenSearch, connection: Connection, index: str, query: Ma
             with translated(connection):
                 answer = client.scroll(body={"scroll_id": answer["_scroll_id"], "scroll": _KEEP})
     finally:
-        with suppress(exceptions.TransportError):  # it ends by itself, too, and what went wrong before says more
+        with suppress(exceptions.TransportError):  # the scroll also expires, and an earlier error says more
             client.clear_scroll(body={"scroll_id": [answer["_scroll_id"]]}, ignore=[404])

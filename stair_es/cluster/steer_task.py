@@ -1,4 +1,4 @@
-"""One update-by-query as a task of the cluster: started, watched, and called off."""
+"""An update by query as a task of the cluster: start, watch and cancel it; and check that the cluster supports its script."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ if TYPE_CHECKING:
 _LOOK_FIRST_S, _LOOK_LAST_S = 0.05, 2.0
 _BATCH = 1000
 _FILTER = "completed,task.status,response"  # and `error`, which every filter lets through
-"""Without it each answer repeats the script and the whole policy."""
+"""Without it each response repeats the script and the whole policy."""
 _UNKNOWN = (400, 404, 405, 410, 501)
-"""What clusters answer to a request that they don't know."""
+"""Status of a request that a cluster doesn't support."""
 _AFTER_FAILURE = RetryPolicy(attempts=2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How hard a task may work."""
+    """Limits of the load that a task causes."""
 
     requests_per_second: float = -1.0
-    """Documents a second, -1 for no limit."""
+    """Documents per second, -1 for no limit."""
     slices: int = 0
-    """How many parts go at once, 0 for one a shard."""
+    """Number of parallel slices, 0 for one per shard."""
 
     @property
     def batch(self) -> int:
-        """Documents that go at once: about a second's, since the cluster waits between batches alone."""
+        """Documents per batch: about one second's worth, since the cluster only waits between batches."""
         return _BATCH if self.requests_per_second < 0 else max(1, min(_BATCH, round(self.requests_per_second)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one task did, or has done so far."""
+    """Result of one task, or its progress so far."""
 
     total: int = 0
-    """Documents that its query found."""
+    """Documents that match its query."""
     changed: int = 0
     unchanged: int = 0
     conflicts: int = 0
-    """Documents that somebody else wrote meanwhile."""
+    """Documents that were written concurrently."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Id and reason of those that the cluster refused; the task ended there."""
+    """Id and reason of documents that the cluster rejected; the task ended there."""
     complete: bool = False
-    """It went through, and all that it found is changed, unchanged or in conflict."""
+    """It finished, and all matching documents are changed, unchanged or in conflict."""
 
     @property
     def done(self) -> int:
-        """Documents that it has been through."""
+        """Number of documents processed so far."""
         return self.changed + self.unchanged + self.conflicts + len(self.failed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Runs passes over one index. Only one runs at a time: a new one calls off what an earlier run has left behind."""
+    """Runs passes over one index, one at a time: a new one cancels what an earlier run left behind."""
 
     client: OpenSearch
     connection: Connection
@@ -73,26 +73,26 @@ class Task:
     speed: Speed
     progress: Callable[[Pass], None]
     say: Callable[[str], None]
-    """Is told what a run that ends too early leaves behind."""
+    """Called with what an interrupted run leaves behind."""
     sleep: Callable[[float], None] = pause
 
     def check(self, script: Mapping[str, Any]) -> None:
-        """Nothing, if the cluster takes such an update: it is asked for one of no document.
+        """Check that the cluster supports such an update, with one that matches no document.
 
         Raises:
-            UnsupportedTarget: It doesn't.
-            ClusterError: It failed the request.
+            UnsupportedTarget: If it doesn't.
+            ClusterError: If the request fails.
         """
         refused = persistently(partial(self._ask, script), self.connection)
         if refused is not None:
             raise no_painless(self.connection, reason(refused, self.connection))
 
     def run(self, body: Mapping[str, Any]) -> Pass:
-        """One pass, to its end; called off where the caller is interrupted.
+        """Run one pass to its end; it is cancelled if the caller is interrupted.
 
         Raises:
-            ClusterError: The cluster failed it as a whole, or someone called it off.
-            UnsupportedTarget: It can't run such scripts.
+            ClusterError: If the cluster fails it as a whole, or it was cancelled.
+            UnsupportedTarget: If the cluster can't run such scripts.
         """
         self.call_off()
         persistently(partial(self.client.indices.refresh, index=self.index), self.connection)
@@ -105,7 +105,7 @@ class Task:
             raise
 
     def _abandon(self, id_: str | None) -> None:
-        """Call the task off where it can be done; what made the run end says more than why it can't."""
+        """Cancel the task if possible; the error that ended the run is more important than why it can't be cancelled."""
         try:
             self.call_off(_AFTER_FAILURE, own=id_)
         except ClusterError as error:
@@ -115,11 +115,11 @@ class Task:
             )
 
     def call_off(self, policy: RetryPolicy | None = None, own: str | None = None) -> None:
-        """End our tasks on this index, and wait until they have ended: a killed client's task goes on without it.
+        """Cancel our tasks on this index, and wait until they have ended: the task of a killed client keeps running.
 
         Args:
-            policy: How persistently.
-            own: Only this one: the others are of a run that has called this one off.
+            policy: Retry policy.
+            own: Id of the only task to cancel: the others belong to a run that has cancelled this one.
         """
         waited_s = _LOOK_FIRST_S
         while running := persistently(self._running, self.connection, policy):
@@ -168,7 +168,7 @@ class Task:
         while True:
             answer = persistently(partial(self._look, id_), self.connection)
             if answer is None:
-                return seen  # its node is gone, and the task with it
+                return seen  # the task was lost with its node
             if answer.get("completed"):
                 done = _finished(answer, self.connection)
                 self.progress(done)
@@ -187,7 +187,7 @@ class Task:
 
 
 def _counted(status: Mapping[str, Any]) -> Pass:
-    """The counts of a task, or of its slices together."""
+    """Parse the counts of a task, summed over its slices."""
     parts = [part for part in status.get("slices") or [status] if part]
 
     def of(name: str) -> int:
@@ -224,10 +224,10 @@ def _failure(error: Mapping[str, Any], connection: Connection) -> ClusterError:
 
 
 def check_scripts(client: OpenSearch, connection: Connection) -> None:
-    """Nothing, if the cluster runs inline painless scripts on updates, or doesn't tell.
+    """Check that the cluster runs inline painless scripts on updates, if it can be asked.
 
     Raises:
-        UnsupportedTarget: It doesn't.
+        UnsupportedTarget: If it doesn't.
     """
     try:
         answer = persistently(partial(_languages, client), connection)
@@ -249,7 +249,7 @@ def _languages(client: OpenSearch) -> dict[str, Any]:
 
 
 def no_painless(connection: Connection, why: str) -> UnsupportedTarget:
-    """What is said of a cluster that can't steer an index that is there."""
+    """Build the error for a cluster that can't update documents by script."""
     return UnsupportedTarget(
         f"{connection.safe_url} can't change documents by script: {why}",
         "It takes inline painless scripts. Else give the policy to a new index: stair-es ingest --policy FILE --index NEW",

@@ -1,4 +1,4 @@
-"""Calling off what waits: the end of a run mustn't take as long as its patience with a cluster that is away."""
+"""Cancellation of waits: the end of a run must not take as long as its retries while the cluster is down."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextvars import ContextVar
 from stair_es.errors import IngestError
 
 STOP: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
-"""Of a thread whose work can be called off: set in the thread, by whoever starts it."""
+"""Event that cancels the work of the current thread; set when the thread starts."""
 
 
 def pause(seconds: float) -> None:
-    """Sleep.
+    """Sleep, unless the work of this thread is cancelled.
 
     Raises:
-        IngestError: The work of this thread was called off, before or meanwhile.
+        IngestError: If it was cancelled before or during the sleep.
     """
     stop = STOP.get()
     if stop is None:
@@ -27,10 +27,10 @@ def pause(seconds: float) -> None:
 
 
 def go_on() -> None:
-    """Nothing, unless the work of this thread was called off.
+    """Raise IngestError if the work of this thread was cancelled.
 
     Raises:
-        IngestError: It was.
+        IngestError: If it was cancelled.
     """
     stop = STOP.get()
     if stop is not None and stop.is_set():

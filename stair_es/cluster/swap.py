@@ -1,4 +1,4 @@
-"""The end of an index's life: the alias moves to the next one, and old ones are deleted."""
+"""Aliases: what they point to, the swap to a new index, and the deletion of retired indices."""
 
 from __future__ import annotations
 
@@ -23,41 +23,42 @@ if TYPE_CHECKING:
 
 
 def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenIndex) -> None:
-    """Let `alias` stand for the index that was built, in one step: a search finds the old one or the new one.
+    """Swap `alias` to the new index in one step: a search always finds either the old index or the new one.
 
-    So does a chart of the words, if the new index has a words index. Does nothing where a parallel run has done it.
+    The alias of the token index is swapped with it, if the new index has a token index. Does nothing if a parallel run has done
+    it.
 
     Raises:
-        IndexMismatch: Meanwhile the alias stands for an index that this run doesn't know, or that of the words is someone
-            else's.
+        IndexMismatch: If the alias points to an index that this run doesn't know, or the token alias belongs to someone else.
     """
     if opened.live is not None:
         persistently(partial(_swap, client, alias, opened), connection)
 
 
 def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: RetryPolicy | None = None) -> list[str]:
-    """The indices behind an alias, none where there is no such alias.
+    """Get the targets of an alias; empty if the alias doesn't exist.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the request fails.
     """
     return persistently(partial(_behind, client, alias), connection, policy)
 
 
 def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:
-    """Return the index that `alias` stands for, if a run that has written into `own` may end well with it; none is "".
+    """Check the target of `alias` at the end of a run that has written to `own`, and return it; "" without a target.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        alias: What people search.
-        own: Where the run has written.
-        live: The index that `own` is to replace; None if the alias has to stand for `own`. Where that one or its alias was
-            removed, nothing is in the way of `own`.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        own: The index that the run has written to.
+        live: The index that `own` is to replace; None if the alias has to point to `own`. If `live` or the alias was deleted,
+        `own`
+            can still be swapped in.
 
     Raises:
-        IndexMismatch: It stands for another index by now, for several, or for none without `live`.
-        ClusterError: The cluster failed the request.
+        IndexMismatch: If the alias now points to another index, to several, or, without `live`, to none.
+        ClusterError: If the request fails.
     """
     behind = stands_for(client, connection, alias)
     if behind in ([own], [live]):
@@ -80,13 +81,13 @@ def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own
 
 
 def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> list[str]:
-    """Delete the indices of `alias` that nothing stands for any more, all but the `keep` newest; returns their names.
+    """Delete the retired indices of `alias`, except the `keep` newest; returns their names.
 
-    An index that has any alias but the one that it is written through is in use or being built; one that `_meta.stair_es.alias`
-    doesn't name is someone else's. Words indices go with those that they are of.
+    An index with any alias in addition to its write alias is in use or being built; one whose `_meta.stair_es.alias` is another
+    alias belongs to someone else. Token indices are deleted with their indices.
 
     Raises:
-        UsageError: `keep` is below 0.
+        UsageError: If `keep` is negative.
     """
     if keep < 0:
         raise UsageError(f"can't keep {keep} indices", "Give 0 or more: --keep N")
@@ -105,13 +106,13 @@ def prune(client: OpenSearch, connection: Connection, alias: str, keep: int) -> 
 
 
 def _behind(client: OpenSearch, alias: str) -> list[str]:
-    # With the alias as the index, too: without an index the right to read the aliases of all indices would be asked for.
+    # With the alias as the index, too: without an index the request needs the permission to read the aliases of all indices.
     found = client.indices.get_alias(index=alias, name=alias, ignore=[404])
     return sorted(name for name, index in found.items() if isinstance(index, dict) and index.get("aliases"))
 
 
 def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
-    """One attempt: looks first, since an attempt whose answer was lost may have done it."""
+    """Try once to swap the alias; a lost response of an earlier attempt may have done it already."""
     behind = set(_behind(client, alias))
     if opened.name in behind:
         return
@@ -127,12 +128,12 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
 
 
 def mappings_of(client: OpenSearch, connection: Connection, name: str) -> dict[str, Any]:
-    """Index -> what the cluster says of its mapping, for all that a name stands for; empty where nothing does.
+    """Get the GET mapping response by index for a name, which may be an alias, an index or a pattern; empty if nothing matches.
 
     Raises:
-        ClusterError: The cluster fails the request.
+        ClusterError: If the request fails.
     """
-    if not name.strip(", "):  # it would be all indices
+    if not name.strip(", "):  # would match all indices
         return {}
     with translated(connection):
         try:

@@ -1,4 +1,4 @@
-"""What is at the other end of a connection, probed once."""
+"""Distribution, version and features of a cluster."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 Distribution = Literal["opensearch", "elasticsearch"]
 _OLDEST: dict[Distribution, tuple[int, ...]] = {"opensearch": (1, 1), "elasticsearch": (7, 12)}
 _FIRST_ELASTICSEARCH_ONLY = 7
-# What OpenSearch says of itself to old clients (`compatibility.override_main_response_version`).
+# Version that OpenSearch reports to old clients (`compatibility.override_main_response_version`).
 _COMPATIBLE = (7, 10, 2)
 _HINT = "Check --url / STAIR_ES_URL: it must be the HTTP port of OpenSearch or Elasticsearch."
 _SILENT = (403, 404, 405)
 NEURAL_SEARCH = "opensearch-neural-search"
-"""What the plugin calls itself."""
+"""Name of the plugin."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a cluster can do."""
+    """Distribution, version and features of a cluster."""
 
     distribution: Distribution
     version: tuple[int, ...]
-    """Empty for OpenSearch Serverless, which has none."""
+    """Empty for OpenSearch Serverless, which reports none."""
     max_clauses: int
-    """How many clauses one query may have (`indices.query.bool.max_clause_count`)."""
+    """Maximum number of clauses per query (`indices.query.bool.max_clause_count`)."""
 
     @property
     def label(self) -> str:
-        """For people: `OpenSearch 3.8.0`."""
+        """Name and version for messages: `OpenSearch 3.8.0`."""
         name = "OpenSearch" if self.distribution == "opensearch" else "Elasticsearch"
         return f"{name} {'.'.join(map(str, self.version)) or 'Serverless'}"
 
@@ -58,7 +58,7 @@ class Target:
 
     @property
     def supports_neural_sparse(self) -> bool:
-        """Whether its plugin neural-search, if it has it, takes raw `query_tokens` (OpenSearch 2.14)."""
+        """Whether its plugin neural-search, if installed, accepts raw `query_tokens` (OpenSearch 2.14)."""
         return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))
 
     @property
@@ -68,23 +68,23 @@ class Target:
 
     @property
     def supports_impacts(self) -> bool:
-        """Whether it has the token filter `delimited_term_freq` (OpenSearch 2.10): Elasticsearch has none."""
+        """Whether it has the token filter `delimited_term_freq` (OpenSearch 2.10), which Elasticsearch lacks."""
         return self.distribution == "opensearch" and self.version >= (2, 10)
 
 
 def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FIRST_LOOK) -> Target:
-    """What is at the other end.
+    """Get distribution, version and limits of the cluster.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        patience: With a cluster that is too busy, or not yet well enough, to say so.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        patience: Retry policy while the cluster is busy or not ready.
 
     Raises:
-        ClusterUnreachable: Nothing answers.
-        AuthenticationFailed: 401, or 403 wherever the version could be read.
-        NotASearchCluster: Something else answers.
-        UnsupportedTarget: Too old for `rank_feature` with `linear`.
+        ClusterUnreachable: If nothing answers.
+        AuthenticationFailed: If the status is 401, or 403 for every request that returns the version.
+        NotASearchCluster: If it is another server.
+        UnsupportedTarget: If it is too old for `rank_feature` with `linear`.
     """
     told = _root(client, connection, patience)
     if told is None and connection.security.aws_service == "aoss":
@@ -105,11 +105,11 @@ def probe(client: OpenSearch, connection: Connection, patience: RetryPolicy = FI
 
 
 def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
-    """The plugins that every node has, by their own names.
+    """List the plugins that every node has, by their own names.
 
     Raises:
-        QueryError: The user may not ask.
-        ClusterError: The cluster can't be asked.
+        QueryError: If the user lacks the permission.
+        ClusterError: If the request fails.
     """
     try:
         found = [names for _, names in _plugins_by_node(client, connection)]
@@ -122,18 +122,18 @@ def plugins(client: OpenSearch, connection: Connection) -> frozenset[str]:
 
 
 def check_neural_search(client: OpenSearch, connection: Connection, target: Target) -> None:
-    """Raise UnsupportedTarget if a node lacks the plugin neural-search, as far as the user may know.
+    """Check that every node has the plugin neural-search, if the user may list plugins.
 
     Raises:
         UnsupportedTarget: If a node lacks it.
-        ClusterError: If the cluster can't be asked.
+        ClusterError: If the request fails.
     """
     if not target.version:  # Serverless has it, and lists no plugins
         return
     try:
         nodes = _plugins_by_node(client, connection)
     except AuthenticationFailed:
-        return  # creating the index tells
+        return  # creating the index will fail if it is missing
     lacking = [name for name, plugins_ in nodes if NEURAL_SEARCH not in plugins_]
     if lacking:
         some = ", ".join(sorted(lacking)[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
@@ -154,7 +154,7 @@ def _plugins_by_node(client: OpenSearch, connection: Connection) -> list[tuple[s
 
 
 def _root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> tuple[Distribution, tuple[int, ...]] | None:
-    """What `GET /` says; None where it is missing or forbidden."""
+    """Read distribution and version from `GET /`; None if it is missing or forbidden."""
     try:
         with translated(connection, but=lambda error: error.status_code in _SILENT or _no_cluster(error)):
             answer = repeated(client.info, connection, patience, on=is_busy)
@@ -174,13 +174,13 @@ def _root(client: OpenSearch, connection: Connection, patience: RetryPolicy) -> 
 
 
 def _no_cluster(error: exceptions.TransportError) -> bool:
-    """An answer that a cluster doesn't give to its first question, and no redirect, whose remedy is another."""
+    """Return whether an error response can't come from a cluster; redirects are left out, they have a remedy of their own."""
     status = error.status_code
     return isinstance(status, int) and status >= 400 and status not in {401, *BUSY} and not isinstance(error.info, dict)
 
 
 def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tuple[int, ...]] | None:
-    """What a node says of itself. It doesn't say whose product it is, but the numbers of the two don't meet."""
+    """Read the version from a node. The response doesn't name the distribution, but the version numbers don't overlap."""
     try:
         with translated(connection):
             answer = client.transport.perform_request(
@@ -202,12 +202,12 @@ def _nodes(client: OpenSearch, connection: Connection) -> tuple[Distribution, tu
 
 
 def numbers(text: object) -> tuple[int, ...]:
-    """`3.8.0-SNAPSHOT` -> (3, 8, 0)."""
+    """Parse a version: `3.8.0-SNAPSHOT` -> (3, 8, 0)."""
     return tuple(int(part) for part in str(text).partition("-")[0].split(".") if part.isdigit())
 
 
 def _max_clauses(client: OpenSearch, connection: Connection) -> int:
-    """The limit as set for the whole cluster or a node's start; managed clusters may hide it, then the default holds."""
+    """Read the limit set for the cluster or at a node's start; managed clusters may hide it, then the default applies."""
     name = "indices.query.bool.max_clause_count"
     try:
         with translated(connection):

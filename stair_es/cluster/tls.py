@@ -1,4 +1,4 @@
-"""TLS: whom we trust, what we show, and what to tell when it fails."""
+"""TLS: server verification, client certificates, and what to do about failures."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from stair_es.errors import UsageError
 
 _LOOK_TIMEOUT_S = 3.0
 _LISTEN_TIMEOUT_S = 1.0
-# Cut connections look like these; a certificate that is refused now will be refused again.
+# Messages of dropped connections, which are temporary; a rejected certificate will be rejected again.
 _PASSING = ("EOF occurred", "UNEXPECTED_EOF", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "timed out")
 
 
 def context(security: Security) -> ssl.SSLContext:
-    """Always verifies the server: against `ca_file`, or the system's authorities; with `ca_fingerprint` against nothing yet.
+    """Create a context that verifies the server against `ca_file` or the system's authorities.
+
+    With `ca_fingerprint` it trusts no certificate yet: see `trust_pinned_certificate`.
 
     Raises:
-        UsageError: A file can't be read or isn't what it should be.
+        UsageError: If a file can't be read or is invalid.
     """
     if security.ca_fingerprint is not None:
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, until `pinned` has found the certificate
+        made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nothing until the pinned certificate is found
         made.minimum_version = ssl.TLSVersion.TLSv1_2
     elif security.ca_file is not None:
         made = _trusting(security.ca_file)
     else:
         made = ssl.create_default_context()
         if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
-            made.load_verify_locations(certifi.where())  # some systems have no authorities where Python looks
+            made.load_verify_locations(certifi.where())  # some systems have no authorities in Python's default paths
     if security.client_cert is not None:
         _show(made, security.client_cert, security.client_key)
     return made
@@ -65,13 +67,20 @@ def _show(made: ssl.SSLContext, cert: str, key: str | None) -> None:
 
 
 def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: float) -> bool:
-    """Make the certificate with this fingerprint, if the server shows it, the one to verify against; whether it's its own.
+    """Trust the certificate with this fingerprint, if the server presents it; returns whether it is the server's own.
 
-    Nothing is sent over the connection that looks: the server proves on the next one that it has the key.
+    Nothing is sent over this connection: the server proves on the next one that it has the key.
+
+    Args:
+        made: The context to change.
+        wanted: The fingerprint.
+        host: Host of the server.
+        port: Port of the server.
+        timeout_s: Timeout of the connection.
 
     Raises:
-        FingerprintMismatch: It shows no such certificate.
-        OSError: It can't be reached, or doesn't speak TLS.
+        FingerprintMismatch: If no certificate matches.
+        OSError: If the server is unreachable, or doesn't use TLS.
     """
     chain = shown(host, port, timeout_s)
     prints = [hashlib.sha256(der).hexdigest() for der in chain]
@@ -83,23 +92,23 @@ def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: f
 
 
 class FingerprintMismatch(ssl.SSLError):
-    """The server's certificates aren't the pinned one."""
+    """No certificate of the server matches the pinned fingerprint."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[bytes]:
-    """The certificates that the server shows, its own first, in DER; unverified.
+    """Get the certificates that the server presents, its own first, in DER; unverified.
 
     Raises:
-        OSError: It can't be reached, or doesn't speak TLS (`ssl.SSLError`).
+        OSError: If the server is unreachable, or doesn't use TLS (`ssl.SSLError`).
     """
     with (
         socket.create_connection((host, port), timeout=timeout_s) as plain,
         _looking().wrap_socket(plain, server_hostname=host) as wrapped,
     ):
-        # Public from Python 3.13 on, as bytes; before that certificate objects, on the object below.
+        # Public from Python 3.13 on, as bytes; before that as certificate objects of the private `_sslobj`.
         inner: Any = wrapped if hasattr(wrapped, "get_unverified_chain") else getattr(wrapped, "_sslobj", None)
         chain = inner.get_unverified_chain() if hasattr(inner, "get_unverified_chain") else None
         der = [cert if isinstance(cert, bytes) else ssl.PEM_cert_to_DER_cert(cert.public_bytes()) for cert in chain or ()]
@@ -108,9 +117,10 @@ def shown(host: str, port: int, timeout_s: float = _LOOK_TIMEOUT_S) -> list[byte
 
 
 def refusal(host: str, port: int, security: Security) -> ssl.SSLError | None:
-    """What the server says against our certificate, or against having none.
+    """Get the server's TLS alert about our client certificate, or about its absence.
 
-    It says so after the handshake, and whoever is writing by then sees a cut connection only: this one listens. Nothing is sent.
+    The server sends it after the handshake, and a client that is writing by then only sees a dropped connection. So this one only
+    listens. Nothing is sent.
     """
     looking = _looking()
     if security.client_cert is not None:
@@ -130,7 +140,7 @@ def refusal(host: str, port: int, security: Security) -> ssl.SSLError | None:
 
 
 def _looking() -> ssl.SSLContext:
-    """Trusts anybody: for nothing but a look."""
+    """Create a context that trusts any server, only to inspect it."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
     made.verify_mode = ssl.CERT_NONE
@@ -138,18 +148,18 @@ def _looking() -> ssl.SSLContext:
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a TLS handshake gets an answer there."""
+    """Return whether a TLS handshake is answered."""
     try:
         shown(host, port)
     except ssl.SSLError as error:
-        return "ALERT" in str(error).upper()  # it has objections, but in TLS
+        return "ALERT" in str(error).upper()  # rejected, but by TLS
     except OSError:
         return False
     return True
 
 
 def cause(error: BaseException | object) -> ssl.SSLError | None:
-    """The TLS error below what the client and its HTTP library made of it."""
+    """Find the TLS error below the exceptions of the client and its HTTP library."""
     seen: set[int] = set()
     todo: list[object] = [error]
     while todo:
@@ -163,7 +173,7 @@ def cause(error: BaseException | object) -> ssl.SSLError | None:
 
 
 def lasting(error: BaseException) -> bool:
-    """Whether TLS failed in a way that trying again doesn't mend."""
+    """Return whether TLS failed permanently, so that a retry doesn't help."""
     found = cause(error)
     return (
         found is not None
@@ -173,14 +183,14 @@ def lasting(error: BaseException) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """In a few words, without the source line that Python adds."""
+    """Describe an error briefly, without OpenSSL's source location."""
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_message:
         return str(error.verify_message)
     return str(getattr(error, "reason", None) or error).replace("_", " ").lower()
 
 
 def advice(error: ssl.SSLError) -> str:
-    """What to do about it."""
+    """Get the remedy for a TLS error."""
     text = str(error).upper()
     if isinstance(error, FingerprintMismatch):
         return "Compare with the cluster's own record. Nothing was sent. A server that leaves its authority out needs --ca-file."

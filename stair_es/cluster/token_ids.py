@@ -1,7 +1,7 @@
-"""Ids of tokens, for the field `token_ids`: OpenSearch's `sparse_vector` takes numbers for keys.
+"""Token fields of an index: their layout, and ids for `token_ids`, since OpenSearch's `sparse_vector` has numeric keys.
 
-The table is kept in the index, in `_meta.stair_es.token_ids`: a list of tokens whose position is the id. It comes with the
-request that creates the index and never changes, so that runs that start together agree on it, and snapshots carry it.
+The table of ids is stored in the index, in `_meta.stair_es.token_ids`: a list of tokens whose position is the id. It is written
+when the index is created and never changes, so that concurrent runs agree on it, and snapshots contain it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IDS_FIELD = "token_ids"
 """The field of the documents, and the key of the table in `_meta.stair_es`."""
 MAX_IDS = 32_768
-"""The plugin keeps an id as a signed 16-bit number: larger ones would fall together or be negative."""
+"""The plugin stores an id as a signed 16-bit number: larger ones would collide or be negative."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class TokenIds:
     def under(self, policy: WordPolicy | None) -> TokenIds:
         """Return the ids that documents under a policy have.
 
-        A new name that the table lacks takes the lowest id of the tokens that become it, since no document under the policy has
-        those any more. So a policy needs no change of the table.
+        A new name that the table lacks gets the lowest id of the tokens that it replaces, since no document under the policy has
+        those any more. So a policy requires no change of the table.
         """
         added: dict[str, int] = {}
         for token, target in (policy.becomes if policy else {}).items():
@@ -52,16 +52,16 @@ class TokenIds:
         return TokenIds({**self.ids, **added}) if added else self
 
     def convert(self, weights: Iterable[tuple[str, float]]) -> dict[str, float]:
-        """Return the weights of tokens by id, as JSON has it; tokens without an id are left out."""
+        """Convert token weights to weights by id, as JSON keys; tokens without an id are left out."""
         return {str(self.ids[token]): weight for token, weight in weights if token in self.ids}
 
     def list_unknown(self, tokens: Iterable[str]) -> list[str]:
-        """Return the tokens that have no id."""
+        """List the tokens that have no id."""
         return [token for token in tokens if token not in self.ids]
 
 
 def tokens_of(index: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the table of an index as the cluster describes it; None where there is none that can be read."""
+    """Parse the table from a GET mapping response; None without a valid one."""
     tokens = ours(index).get(IDS_FIELD)
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         return None
@@ -70,20 +70,20 @@ def tokens_of(index: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What has to be known of an index, besides its policy, to steer it."""
+    """Layout of the token fields of an index."""
 
     vector: str
-    """Type of `tokens`."""
+    """Field type of `tokens`."""
     top_words: int
     """Length of `top_tokens`."""
     max_clauses: int
-    """What one query may have."""
+    """Maximum number of clauses per query."""
     token_ids: TokenIds | None = None
-    """Those of an index with the field `token_ids`, without a policy."""
+    """Ids of an index with the field `token_ids`, without a policy."""
 
     @classmethod
     def of(cls, index: Mapping[str, Any], max_clauses: int) -> Layout:
-        """The layout of an index as the cluster describes it."""
+        """Build the layout from a GET index response."""
         tokens = index.get("mappings", {}).get("properties", {}).get("tokens", {})
         settings = ours(index).get("settings", {})
         top_words = settings.get("top_words", DocumentSettings().top_words)
@@ -97,11 +97,11 @@ class Layout:
 
 
 def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> TokenIds:
-    """Return the table of one index.
+    """Read the table of an index.
 
     Raises:
-        IndexMismatch: It has none.
-        ClusterError: The cluster failed the request.
+        IndexMismatch: If it has none.
+        ClusterError: If the request fails.
     """
     found = persistently(lambda: client.indices.get_mapping(index=name), connection)
     tokens = tokens_of(found[name])
@@ -111,7 +111,7 @@ def read_token_ids(client: OpenSearch, connection: Connection, name: str) -> Tok
 
 
 def no_table(name: str) -> IndexMismatch:
-    """Return the error for an index whose ids nobody can tell."""
+    """Build the error for an index without a table of ids."""
     return IndexMismatch(
         f"index {name!r} has no table of token ids (`_meta.stair_es.{IDS_FIELD}`)",
         "Build a new index: stair-es ingest SOURCE --vector seismic --index NEW",

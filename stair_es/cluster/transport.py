@@ -1,4 +1,4 @@
-"""One node's HTTP: the client's own, but what failed says where, and keeps the header that says when to try again."""
+"""HTTP connection to one node: errors carry the node, the request and the `Retry-After` header, and requests can be watched."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _ANY_STATUS = range(100, 1000)
 
 @dataclass
 class Asked:
-    """One request to one node, for who watches them."""
+    """One request to one node, for hooks."""
 
     method: str
     path: str
     """Without parameters."""
     node: str
-    """Scheme, host and port, and the path that the cluster's URL has."""
+    """Scheme, host and port, and the path prefix of the cluster's URL."""
     headers: dict[str, str] = field(default_factory=dict)
-    """What else is to be sent: empty, until the watcher adds something."""
+    """Additional headers to send: empty, until a hook adds some."""
     status: int | None = None
-    """Of the answer, once there is one."""
+    """HTTP status, after the response."""
     elasticsearch: bool = False
-    """Whether the answer says that it comes from Elasticsearch; that older than 7.14 doesn't."""
+    """Whether the response identifies Elasticsearch, which versions before 7.14 don't do."""
 
 
 Watch: TypeAlias = Callable[[Asked], AbstractContextManager[object]]
@@ -38,11 +38,11 @@ _watch: Watch = nullcontext
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Until the end of the `with`, every request of this process is made within `watch(request)`, in the thread that asks.
+    """Run every request of this process within `watch(request)`, in the requesting thread, until the context ends.
 
-    One `watched` may lie in another: a request is made within both.
+    Contexts can be nested: a request is then made within both hooks.
     """
-    global _watch  # clients are made in many places: it is the process that is watched
+    global _watch  # clients are created in many places, so the hook is global
     before = _watch
 
     @contextmanager
@@ -58,9 +58,9 @@ def watched(watch: Watch) -> Iterator[None]:
 
 
 class NodeConnection(Urllib3HttpConnection):
-    """Errors carry `node`, `request` (method and path), `retry_after` (the header, or None) and `location` (of a redirect).
+    """Connection whose errors have `node`, `request` (method and path), `retry_after` (the header, or None) and `location`.
 
-    Redirects aren't followed.
+    `location` is the target of a redirect; redirects aren't followed.
     """
 
     def __init__(self, *, ca_fingerprint: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401  the client's own
@@ -79,10 +79,19 @@ class NodeConnection(Urllib3HttpConnection):
         ignore: Collection[int] = (),
         headers: Mapping[str, str] | None = None,
     ) -> Any:  # noqa: ANN401  status, headers, body
-        """As the client has it.
+        """Send a request as the client's connection does.
+
+        Args:
+            method: HTTP method.
+            url: Path.
+            params: Query parameters.
+            body: Body.
+            timeout: Timeout in seconds.
+            ignore: Statuses that are no errors.
+            headers: Additional headers.
 
         Raises:
-            TransportError: Or its leaf, with the attributes named above.
+            TransportError: Or a subclass, with the attributes named above.
         """
         asked = Asked(method, url, self.host + self.url_prefix)
         try:
@@ -105,7 +114,7 @@ class NodeConnection(Urllib3HttpConnection):
         return status, answered, raw
 
     def log_request_fail(self, *args: object, **kwargs: object) -> None:
-        """Not on the log with a stack trace: whoever called gets the error, and says it."""
+        """Log nothing: the caller gets the error and reports it, without a stack trace."""
 
     def _pin(self) -> None:
         if self._wanted is None or not self.use_ssl or self._tls is None:
@@ -120,14 +129,14 @@ class NodeConnection(Urllib3HttpConnection):
             except OSError as error:
                 raise exceptions.ConnectionError("N/A", str(error), error) from error
             if own and self.pool is not None:
-                self.pool.assert_hostname = False  # it is this very certificate, whatever the server is called
+                self.pool.assert_hostname = False  # the certificate itself is pinned, so its names don't matter
             self._wanted = None
 
 
 def _keep_errors(params: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the parameters, with a filter of answers that lets the top-level `error` through.
+    """Return the parameters, with the top-level `error` added to a filter of the response.
 
-    A filter that only leaves out (`-took`) lets it through as it is.
+    A filter with exclusions only (`-took`) includes it already.
     """
     if not params or "filter_path" not in params:
         return params

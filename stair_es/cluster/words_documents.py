@@ -1,6 +1,6 @@
-"""The words of one image as documents of their own: what a words index holds. Pure.
+"""The documents of a token index: one for each of the heaviest tokens of an image. Pure.
 
-Charts average and count such documents, since no cluster aggregates `rank_features`.
+Charts average and count these documents, since no cluster aggregates `rank_features`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from stair_es.cluster.documents import stored_words
 from stair_es.types import SparseVector
 
 WORDS_VERSION = 1
-"""Part of each stamp: raise it when the same image would give other documents."""
+"""Part of each source version: increment it when the same image would give other documents."""
 
 STAMPED = ("fingerprint", "policy")
-"""Fields of an image's document that its stamp is made of, besides its place in the history of its shard."""
+"""Fields of an image's document that are part of its source version, in addition to the version of the write."""
 CARRIED = ("uri", "source", "caption", "colours", "model", "taken_at", "ingested_at")
-"""Fields that a word has of its image."""
+"""Fields that are copied from the image's document."""
 
 WordDocuments: TypeAlias = dict[str, dict[str, Any]]
 """`_id` -> `_source`."""
@@ -27,35 +27,41 @@ WordDocuments: TypeAlias = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Write:
-    """Which write of a document it is that is stored: a cluster gives each a number of its own."""
+    """The version of a stored document: the cluster numbers each write."""
 
     seq_no: int
     primary_term: int
 
     @classmethod
     def of(cls, doc: Mapping[str, Any]) -> Write:
-        """Of a hit, or of a document that was got."""
+        """Build the version from a hit or a document of a GET response."""
         return cls(int(doc["_seq_no"]), int(doc["_primary_term"]))
 
 
 def stamp(fields: Mapping[str, Any], write: Write) -> str:
-    """What the words of an image were made from: another one means that they have to be made again.
+    """Compute the source version of an image's token documents: if it changes, they have to be written again.
 
-    The number of the write tells what the fingerprint can't: a document that was changed by hand, an image that has moved.
+    The version of the write covers what the fingerprint doesn't: a document that was edited by hand, an image that has moved.
 
     Args:
-        fields: Those of `STAMPED`, as `_source` or as doc values have them.
-        write: Of the document.
+        fields: The `VERSIONED_FIELDS`, from `_source` or doc values.
+        write: Version of the document.
     """
     told = (_text(fields.get(name)) or "-" for name in STAMPED)
     return ".".join((str(WORDS_VERSION), *told, str(write.seq_no), str(write.primary_term)))
 
 
 def word_documents(id_: str, source: Mapping[str, Any], stamped: str, top_words: int) -> WordDocuments:
-    """One document for each of the heaviest words of an image; none for one without `top_tokens`.
+    """Build one document for each of the heaviest tokens of an image; none without `top_tokens`.
+
+    Args:
+        id_: Id of the image.
+        source: `_source` of its document.
+        stamped: Its source version.
+        top_words: Maximum number of documents.
 
     Raises:
-        ValueError: Its `tokens` aren't weights of words: not every document was written by us.
+        ValueError: If its `tokens` aren't token weights: not every document was written by stair-es.
     """
     if not source.get("top_tokens"):
         return {}
@@ -85,7 +91,7 @@ def _vector(tokens: object) -> SparseVector:
 
 
 def _is_plain(value: object) -> bool:
-    """Text, or a list of texts: a column that is called like one of ours may hold anything."""
+    """Return whether a value is a text or a list of texts: a column with one of these names may contain anything."""
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(part, str) for part in value))
 
 

@@ -1,6 +1,6 @@
-"""The words index of an alias: `X.words` behind `A-words` for the index X behind A. Looked for, made, brought in place, deleted.
+"""The token index of an alias: `X.words` behind `A-words` for the index X behind A. Find, create, publish and delete it.
 
-Each is written through an alias of its own, `X.words.write`, as the index of the images is: see `identity.write_alias`.
+Each is written through a write alias of its own, `X.words.write`, as the image index is: see `make_write_alias`.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ if TYPE_CHECKING:
 
 
 def words_alias(alias: str) -> str:
-    """What the words of the images behind `alias` are found by."""
+    """Make the alias of the token index for a search alias."""
     return f"{alias}-words"
 
 
 def words_name(index: str) -> str:
-    """The words index of one index."""
+    """Make the name of the token index of an index."""
     return f"{index}{WORDS_SUFFIX}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordsState:
-    """What there is of the words of one alias."""
+    """The token indices of one alias."""
 
     alias: str
     of: Mapping[str, str]
-    """Our words indices of this alias -> the index that each is of, which may be gone."""
+    """Our token indices of this alias -> the index that each belongs to, which may be deleted."""
     behind: frozenset[str]
-    """What the alias of the words stands for."""
+    """Targets of the alias of the token index."""
 
     @property
     def on(self) -> bool:
-        """Whether the alias has words indices: all that is built for it gets one, too."""
+        """Whether the alias has token indices: then each new build gets one, too."""
         return bool(self.of)
 
     def check(self) -> None:
-        """Nothing, if the name of the alias is free, or ours.
+        """Check that the name of the token alias is free, or ours.
 
         Raises:
-            IndexMismatch: It belongs to someone else.
+            IndexMismatch: If it belongs to someone else.
         """
         foreign = sorted(self.behind - set(self.of))
         if foreign:
@@ -66,16 +66,16 @@ class WordsState:
 
 
 def look(client: OpenSearch, connection: Connection, alias: str) -> WordsState:
-    """One look at what there is.
+    """Get the state of the token indices.
 
     Raises:
-        ClusterError: The cluster failed the request.
+        ClusterError: If the request fails.
     """
     return persistently(partial(look_once, client, alias), connection)
 
 
 def look_once(client: OpenSearch, alias: str) -> WordsState:
-    """One attempt at it; it fails as the client does."""
+    """Read the state in one attempt; raises the client's own errors."""
     behind = words_alias(alias)
     params = {"ignore_unavailable": "true", "expand_wildcards": "all", "filter_path": "*.aliases,*.mappings._meta"}
     found = client.indices.get(index=f"{behind},{alias}-*{WORDS_SUFFIX}", params=params)
@@ -94,10 +94,10 @@ def _of(name: str, described: Mapping[str, Any], alias: str) -> str:
 
 
 def make(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
-    """Make the words index of `index`, empty; whether it wasn't there.
+    """Create the token index of `index`, empty; returns False if it exists.
 
     Raises:
-        IndexMismatch: One of its name is someone else's, the name is too long, or the images can't be read page by page.
+        IndexMismatch: If its name belongs to someone else or is too long, or the images can't be read page by page.
     """
     name = words_name(index)
     if len(write_alias(name).encode()) > LONGEST_NAME:
@@ -122,7 +122,7 @@ def _make(client: OpenSearch, alias: str, index: str) -> bool:
 
 
 def _body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
-    """As many shards as the images have: who needs several for them needs them for their words."""
+    """Build the body, with as many shards as the image index: if images need several, so do their tokens."""
     described = client.indices.get(index=index, params={"flat_settings": "true"})[index]
     check_mapping(described["mappings"].get("properties", {}), f"index {index!r}")
     body = with_meta(resources.load("mappings", "words"), {"words_of": index, "alias": alias})
@@ -135,10 +135,10 @@ def _body(client: OpenSearch, alias: str, index: str) -> dict[str, Any]:
 
 
 def publish(client: OpenSearch, connection: Connection, alias: str, index: str) -> bool:
-    """Let the alias of the words stand for those of `index`, if `alias` stands for `index`; whether it does now.
+    """Switch the token alias to the token index of `index`, if `alias` points to `index`; returns whether it does.
 
     Raises:
-        IndexMismatch: Its name belongs to someone else.
+        IndexMismatch: If the name of the token alias belongs to someone else.
     """
     return persistently(partial(_publish, client, alias, index), connection)
 
@@ -153,10 +153,10 @@ def _publish(client: OpenSearch, alias: str, index: str) -> bool:
 
 
 def moves(state: WordsState, index: str) -> list[dict[str, Any]]:
-    """The changes of aliases after which the words found are those of `index`; none where it has no words index. Pure.
+    """Build the alias actions that point the token alias to the token index of `index`; empty if it has none. Pure.
 
     Raises:
-        IndexMismatch: The name of the alias belongs to someone else.
+        IndexMismatch: If the name of the token alias belongs to someone else.
     """
     name, behind = words_name(index), words_alias(state.alias)
     if name not in state.of:
@@ -169,12 +169,12 @@ def moves(state: WordsState, index: str) -> list[dict[str, Any]]:
 
 
 def delete_all(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
-    """Delete all words indices of an alias, and so their aliases; returns their names."""
+    """Delete all token indices of an alias, with their aliases; returns their names."""
     return _delete(client, connection, sorted(look(client, connection, alias).of))
 
 
 def delete_orphans(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
-    """Delete the words indices whose index is gone; returns their names."""
+    """Delete the token indices whose index was deleted; returns their names."""
     state = look(client, connection, alias)
     exists = {index: persistently(partial(client.indices.exists, index=index), connection) for index in state.of.values()}
     return _delete(client, connection, sorted(name for name, index in state.of.items() if not exists[index]))

@@ -1,4 +1,4 @@
-"""What both sides say of images, page by page: the main index, which rules, and the words index, which follows."""
+"""Read and compare the image index and its token index, page by page. The token index follows the image index."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 PAGE = 1000
-"""Images compared at once: few enough for the buckets that any cluster allows."""
+"""Images compared at once: within the bucket limit of any cluster."""
 _MOST_HITS = 10_000
-"""`index.max_result_window`, unless somebody changed it."""
+"""Default of `index.max_result_window`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The requests that both sides need."""
+    """Requests that both readers need."""
 
     client: OpenSearch
     connection: Connection
     index: str
 
     def search(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of all shards.
+        """Search all shards, and return the response.
 
         Raises:
-            ClusterError: The cluster failed the request, or could answer for a part of the index only.
+            ClusterError: If the request fails, or shards of the index are unavailable.
         """
         return answer_of(self.client, self.connection, self.index, body)
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """How many documents a query finds."""
+        """Count the documents that match a query."""
         return count_of(self.client, self.connection, self.index, query)
 
     def get(self, ids: Sequence[str], fields: Sequence[str]) -> list[dict[str, Any]]:
-        """The documents that are there, with some of their fields, in real time."""
+        """Get the documents that exist among `ids`, with some of their fields, in real time."""
         return by_id(self.client, self.connection, self.index, ids, fields)
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image's document, as far as its words need it."""
+    """The fields of an image's document that its token documents need."""
 
     source: Mapping[str, Any]
     write: Write
 
     @property
     def stamp(self) -> str:
-        """Of the document that these words are of."""
+        """Source version of the token documents."""
         return stamp(self.source, self.write)
 
 
 def check_mapping(properties: Mapping[str, Any], where: str) -> None:
-    """Nothing, if images with these fields can be read page by page.
+    """Check that images with these fields can be read page by page.
 
     Raises:
-        IndexMismatch: They can't be sorted by what ingest sorts by.
+        IndexMismatch: If they can't be sorted as ingest does.
     """
     without = [name for name in ("uri", "sha256") if not _in_columns(properties.get(name, {}))]
     if without:
@@ -74,22 +74,22 @@ def check_mapping(properties: Mapping[str, Any], where: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class MainSide:
-    """The index of the images."""
+    """Reads the image index."""
 
     asked: Asked
     properties: Mapping[str, Any]
-    """Of its mapping."""
+    """Properties of its mapping."""
 
     @property
     def with_words(self) -> dict[str, Any]:
-        """The query for images that have words; where `top_tokens` can't be searched, for all of them."""
+        """Query for images with tokens; if `top_tokens` can't be searched, for all images."""
         known = self.properties.get("top_tokens", {})
         words = known.get("type") == "keyword" and (known.get("index", True) or known.get("doc_values", True))
         fields = ["uri", "top_tokens"] if words else ["uri"]
         return {"bool": {"filter": [{"exists": {"field": name}} for name in fields]}}
 
     def pages(self) -> Iterator[dict[str, str]]:
-        """Id -> stamp of the images with words, in the order of their URIs; see `ledger.entries`."""
+        """Iterate over id -> source version of the images with tokens, in the order of their URIs; see `scan_documents`."""
         columns = [name for name in STAMPED if _in_columns(self.properties.get(name, {}))]
         others = [name for name in STAMPED if name not in columns]
         body = {
@@ -102,29 +102,29 @@ class MainSide:
             yield {hit["_id"]: stamp({**hit.get("_source", {}), **hit.get("fields", {})}, Write.of(hit)) for hit in hits}
 
     def having_words(self, ids: Sequence[str]) -> set[str]:
-        """Those among `ids` that are there and have words."""
+        """Filter the ids of images that exist and have tokens."""
         query = {"bool": {"filter": [{"ids": {"values": list(ids)}}, self.with_words]}}
         body = {"size": len(ids), "query": query, "_source": False, "track_total_hits": False}
         return {hit["_id"] for hit in self.asked.search(body)["hits"]["hits"]}
 
     def images(self, ids: Sequence[str]) -> dict[str, Image]:
-        """Those among `ids` that are there, in real time."""
+        """Get the images that exist among `ids`, in real time."""
         docs = self.asked.get(ids, ("tokens", "top_tokens", *STAMPED, *CARRIED))
         return {doc["_id"]: Image(doc.get("_source", {}), Write.of(doc)) for doc in docs}
 
     def writes(self, ids: Sequence[str]) -> dict[str, Write]:
-        """Which write of each is stored, in real time."""
+        """Get the stored version of each document, in real time."""
         return {doc["_id"]: Write.of(doc) for doc in self.asked.get(ids, ())}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordsSide:
-    """The words index, as it was at its last refresh."""
+    """Reads the token index, as of its last refresh."""
 
     asked: Asked
 
     def found(self, ids: Sequence[str]) -> dict[str, Found]:
-        """What it has of these images."""
+        """Summarize the token documents of each of these images."""
         if not ids:
             return {}
         aggs = {
@@ -137,7 +137,7 @@ class WordsSide:
         return {bucket["key"]: _found(bucket) for bucket in buckets}
 
     def images(self) -> Iterator[list[str]]:
-        """The ids of all images that it has words of, page by page."""
+        """Iterate over the ids of all images that have token documents, page by page."""
         composite: dict[str, Any] = {"size": PAGE, "sources": [{"id": {"terms": {"field": "image_id"}}}]}
         while True:
             answer = self.asked.search({"size": 0, "aggs": {"images": {"composite": composite}}})["aggregations"]["images"]
@@ -149,7 +149,7 @@ class WordsSide:
             composite = {**composite, "after": answer["after_key"]}
 
     def documents(self, ids: Sequence[str]) -> dict[str, set[str]]:
-        """Id of an image -> the `_id`s of its words."""
+        """List the ids of the token documents by the id of the image."""
         body = {
             "size": _MOST_HITS,
             "query": _of(ids),
@@ -163,11 +163,11 @@ class WordsSide:
         return found
 
     def document_count(self) -> int:
-        """How many words it has."""
+        """Count the token documents."""
         return self.asked.count({"match_all": {}})
 
     def image_count(self) -> int:
-        """How many images they are of."""
+        """Count the images that have token documents."""
         return self.asked.count({"term": {"rank": 1}})
 
 
@@ -191,31 +191,42 @@ def _in_columns(field: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a words index has of one image."""
+    """The token documents of one image."""
 
     documents: int
     words: int | None
-    """How many words the image has in all, as these documents say."""
+    """Number of tokens of the image, as stored in these documents."""
     stamp: str | None
-    """None where they have several, or none: then some are old."""
+    """None if there are several, or none: then some documents are stale."""
 
     def is_up_to_date(self, stamp: str, top_words: int) -> bool:
-        """Whether these are all documents of the image whose document has this stamp now."""
+        """Return whether these are all the documents for an image with this source version."""
         return self.stamp == stamp and self.words is not None and self.documents == min(top_words, self.words)
 
 
 def outdated(wanted: Mapping[str, str], found: Mapping[str, Found], top_words: int) -> list[str]:
-    """Ids of the images whose words are missing, incomplete or old.
+    """Find the images whose token documents are missing, incomplete or stale.
 
     Args:
-        wanted: Id -> stamp of images in the main index that have words.
-        found: What the words index has of them.
-        top_words: How many documents an image has at most.
+        wanted: Id -> source version of images with tokens in the image index.
+        found: Summaries of the token index by id.
+        top_words: Maximum number of documents per image.
+
+    Returns:
+        Ids of images.
     """
     return [id_ for id_, stamp in wanted.items() if id_ not in found or not found[id_].is_up_to_date(stamp, top_words)]
 
 
 def superfluous(found: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Ids of images that the words index has and the main index hasn't, or hasn't any words of."""
+    """Find the images with token documents that the image index doesn't have, or has without tokens.
+
+    Args:
+        found: Ids of images in the token index.
+        wanted: Ids of images with tokens in the image index.
+
+    Returns:
+        Ids of images.
+    """
     there = set(wanted)
     return [id_ for id_ in found if id_ not in there]

@@ -1,6 +1,6 @@
-"""The words index as a function of its main index: compared page by page at the end of each run, and mended.
+"""Reconcile the token index with its image index: compared page by page at the end of each run, and updated.
 
-What was not done by a run that was killed is a difference like any other, so there is nothing else to remember.
+The work that a killed run left undone is a difference like any other, so no other state is needed.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 10.0
 _DOCUMENTS_AT_ONCE = 5000
-"""Words are small: a request may have more of them than of images."""
+"""Token documents are small: a request may contain more of them than of images."""
 _ROUNDS = 5
 _MOST_REASONS = 5
 _WORDS_AT_ONCE = 3200
-"""A request for the words of so many images has them all in one answer."""
+"""Token documents per batch: all of a batch's documents fit in one response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WordsReport:
-    """What was done to a words index."""
+    """What was changed in a token index."""
 
     index: str
     written: int
-    """Documents, one a word."""
+    """Documents, one per token."""
     deleted: int
     failed: int
-    """Words that the cluster refused for good, and images whose words can't be read."""
+    """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
     images: int
-    """That it has words of now."""
+    """Images that have token documents now."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Of some failures, by document."""
+    """Reasons of some failures, by document."""
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the report as JSON for `--json`."""
         return {name: getattr(self, name) for name in ("index", "written", "deleted", "failed", "images")}
 
 
@@ -63,22 +63,22 @@ def reconcile(
     say: Callable[[str], None],
     policy: BulkPolicy | None = None,
 ) -> WordsReport | None:
-    """Make the words index of `index` what it has to be, which it may not be yet, and let its alias stand for it where due.
+    """Reconcile the token index of `index`, creating it if necessary, and switch its alias if `alias` points to `index`.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        alias: What people search.
-        index: The one behind it, or the build of the next one; refreshed.
-        say: Is told what was done, and now and then how far it is.
-        policy: Of the requests that write.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        alias: The search alias.
+        index: Its target, or the build of the next one; already refreshed.
+        say: Called with the result, and with the progress from time to time.
+        policy: Bulk policy of the writes.
 
     Returns:
-        What was done; None where somebody deleted the words index meanwhile.
+        The changes; None if the token index was deleted concurrently.
 
     Raises:
-        IndexMismatch: A name is someone else's, or the images can't be read page by page.
-        ClusterError: The cluster failed. What was written stays, and the next run does the rest.
+        IndexMismatch: If a name belongs to someone else, or the images can't be read page by page.
+        ClusterError: If the cluster fails. What was written stays, and the next run does the rest.
     """
     name = words_name(index)
     state = look(client, connection, alias)
@@ -105,7 +105,7 @@ def reconcile(
 def _exists(client: OpenSearch, connection: Connection, name: str) -> bool:
     try:
         there: bool = persistently(partial(client.indices.exists, index=name), connection)
-    except ClusterError:  # the first error says more
+    except ClusterError:  # the first error is more helpful
         return True
     return there
 
@@ -150,7 +150,7 @@ class _Sync:
     settler: Settler
     say: Callable[[str], None]
     expected: int = 0
-    """Documents that the words index has to have, if the images don't change meanwhile."""
+    """Expected number of token documents, if the images don't change concurrently."""
     told_s: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
@@ -166,7 +166,7 @@ class _Sync:
         persistently(partial(asked.client.indices.refresh, index=asked.index), asked.connection)
 
     def _forward(self) -> None:
-        """What images have and the words index hasn't."""
+        """Write the token documents that are missing or stale."""
         total, done = self.main.asked.count(self.main.with_words), 0
         for wanted in self.main.pages():
             found = self.words.found(list(wanted))
@@ -179,7 +179,7 @@ class _Sync:
             self._tell(0, total, done)
 
     def _backward(self) -> None:
-        """What the words index has and images haven't any more."""
+        """Delete the token documents of images that are gone."""
         for found in self.words.images():
             self.settler.settle(superfluous(found, self.main.having_words(found)))
 
@@ -202,7 +202,7 @@ def _tell(report: WordsReport, say: Callable[[str], None]) -> None:
 
 @dataclass(kw_only=True)
 class Settler:
-    """Writes and deletes words, and counts them."""
+    """Writes and deletes token documents, and counts them."""
 
     main: MainSide
     words: WordsSide
@@ -211,19 +211,19 @@ class Settler:
     written: int = 0
     deleted: int = 0
     failed: int = 0
-    """Words that the cluster refused for good, and images whose words can't be read."""
+    """Documents that the cluster rejected permanently, and images whose tokens can't be read."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Of some of them."""
+    """Reasons of some failures."""
 
     def settle(self, ids: Sequence[str], progress: Callable[[int], None] = lambda _: None) -> None:
-        """Give these images the words that their documents have now; those that are gone lose them.
+        """Update the token documents of these images to their current documents; those of deleted images are deleted.
 
         Args:
-            ids: Of images.
-            progress: Is called with how many of them are done.
+            ids: Ids of images.
+            progress: Called with the number of images done.
 
         Raises:
-            ClusterError: The cluster as a whole can't be asked or written to. What was written stays.
+            ClusterError: If the cluster as a whole can't be read or written. What was written stays.
         """
         size = max(1, _WORDS_AT_ONCE // self.top_words)
         for start in range(0, len(ids), size):
@@ -231,9 +231,9 @@ class Settler:
             progress(min(len(ids), start + size))
 
     def _some(self, ids: list[str]) -> None:
-        """Looks at the documents again afterwards: who changed one meanwhile has looked at its words before they were written.
+        """Update one batch, and check the documents again afterwards: one may have changed while its tokens were written.
 
-        So of two runs at once, the last to write the words of an image writes those of its document as it is.
+        So of two concurrent runs, the last one to write the tokens of an image writes those of its current document.
         """
         there = self.words.documents(ids)
         for _ in range(_ROUNDS):
