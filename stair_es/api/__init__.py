@@ -1,12 +1,12 @@
-"""What plugins are written with, in one place: it stays where it is when the modules behind it move.
+"""The stable API for plugins: these names stay here when the modules behind them move.
 
 ::
 
     from stair_es.api import Item, ReadError, Source, SourceKind
 
-The names fall into five groups: the Protocols of a source, an encoder, an enricher and a sink with the values that they take
-and give, and the errors that they raise. `docs/plugins.md` shows them at work. `API_VERSION` counts up when one of the Protocols
-changes so that older objects no longer fit.
+It contains the Protocols of a source, an encoder, an enricher and a sink, the values that they take and return, and the errors
+that they raise. `docs/plugins.md` shows how to use them. `API_VERSION` is raised when one of the Protocols changes
+incompatibly.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ class _Index:
     name: str
 
     def state(self, policy: RetryPolicy | None = None) -> _State:
+        """Read settings and `_meta` in one request."""
         params = {"flat_settings": "true"}
         answer = persistently(partial(self.client.indices.get, index=self.name, params=params), self.connection, policy)
         index = answer[self.name]
@@ -121,12 +122,14 @@ class _Index:
         return _State(settings, index["mappings"].get("_meta", {}))
 
     def relax(self, originals: Mapping[str, Any], changed: Mapping[str, Any]) -> None:
+        """Save the originals, and apply the changed settings."""
         self._remember(originals, None)
         self._set(changed, None)
         if self.state().remembered is None:  # cleared by a run that has just ended
             self._remember(originals, None)
 
     def restore(self, originals: Mapping[str, Any], policy: RetryPolicy) -> None:
+        """Restore the settings, and remove the saved originals."""
         self._set(originals, policy)
         self._remember(None, policy)
         after = self.state(policy)

@@ -77,7 +77,7 @@ def changes(
     plan: Plan,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Change]:
-    """Preview each document that `policy`, or its removal, would change.
+    """Compare each document with what `policy`, or its removal, would make of it, and yield those that would change.
 
     Args:
         client: Client of the cluster.

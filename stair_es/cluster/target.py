@@ -48,7 +48,7 @@ class Target:
 
     @property
     def supports_sparse_vector(self) -> bool:
-        """Whether it has Elasticsearch's `sparse_vector` field with the query of that name (8.15)."""
+        """Return whether it has Elasticsearch's `sparse_vector` field and the query of that name (8.15)."""
         return self.distribution == "elasticsearch" and self.version >= (8, 15)
 
     @property
@@ -58,17 +58,17 @@ class Target:
 
     @property
     def supports_neural_sparse(self) -> bool:
-        """Whether its plugin neural-search, if installed, accepts raw `query_tokens` (OpenSearch 2.14)."""
+        """Return whether its plugin neural-search, if installed, accepts raw `query_tokens` (OpenSearch 2.14)."""
         return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))
 
     @property
     def supports_seismic(self) -> bool:
-        """Whether that plugin has approximate search over `sparse_vector` (OpenSearch 3.3)."""
+        """Return whether that plugin has approximate search over `sparse_vector` (OpenSearch 3.3)."""
         return self.distribution == "opensearch" and (not self.version or self.version >= (3, 3))
 
     @property
     def supports_impacts(self) -> bool:
-        """Whether it has the token filter `delimited_term_freq` (OpenSearch 2.10), which Elasticsearch lacks."""
+        """Return whether it has the token filter `delimited_term_freq` (OpenSearch 2.10), which Elasticsearch lacks."""
         return self.distribution == "opensearch" and self.version >= (2, 10)
 
 
