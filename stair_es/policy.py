@@ -88,17 +88,17 @@ class WordPolicy:
         sources: dict[str, str] = {}
         for place, source, target in self._moves():
             if source == target:
-                raise ResourceError(f"{place}: {source!r} becomes itself", "Take it out.")
+                raise ResourceError(f"{place}: {source!r} is replaced by itself", "Remove it.")
             if source in sources:
                 raise ResourceError(
-                    f"{place}: {source!r} has a rule already, {sources[source]}", "A word can become one word only."
+                    f"{place}: {source!r} has a rule already, {sources[source]}", "A token can have only one replacement."
                 )
             sources[source] = place
         for place, _, target in self._moves():
             if target in sources:
                 raise ResourceError(
-                    f"{place}: {target!r} becomes another word itself, by {sources[target]}",
-                    "Chains and circles are refused: name the last word of the chain.",
+                    f"{place}: {target!r} is itself replaced, by {sources[target]}",
+                    "Chains and cycles are not allowed: use the last token of the chain.",
                 )
         return sources
 
@@ -110,7 +110,7 @@ class WordPolicy:
             if word in targets or word in muted:
                 by = targets.get(word) or muted[word]
                 raise ResourceError(
-                    f"mute[{i}]: {word!r} has a rule already, {by}", "Mute the words that become it, or leave it."
+                    f"mute[{i}]: {word!r} has a rule already, {by}", "Mute the tokens that it replaces, or remove this rule."
                 )
             muted[word] = f"mute[{i}]"
 
@@ -121,15 +121,13 @@ class WordPolicy:
                 raise ResourceError(f"cap.{word}: {word!r} is muted", "Keep one of the two.")
             if not (math.isfinite(most) and most >= LIGHTEST):
                 raise ResourceError(
-                    f"cap.{word}: no weight can be {most:g}", "Give a number above 0; to take a word out, mute it."
+                    f"cap.{word}: no weight can be {most:g}", "Give a number above 0; to remove a token, mute it."
                 )
 
     @staticmethod
     def _check_end(place: str, word: str, sources: Mapping[str, str]) -> None:
         if word in sources:
-            raise ResourceError(
-                f"{place}: {word!r} becomes another word before that, by {sources[word]}", "Name the word that it becomes."
-            )
+            raise ResourceError(f"{place}: {word!r} is replaced before that, by {sources[word]}", "Use its replacement.")
 
     def _moves(self) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, token and replacement."""
@@ -275,7 +273,7 @@ def _parsed(value: object, name: str) -> WordPolicy:
         },
     )
     if not policy.rules:
-        raise ResourceError("it has no rule", "To take a policy out of an index: stair-es policy rollback")
+        raise ResourceError("it has no rule", "To remove a policy from an index: stair-es policy rollback")
     return policy
 
 
@@ -284,7 +282,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice in the same object")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is duplicated in the same object")
     return made
 
 
@@ -306,7 +304,7 @@ def _word(value: object, place: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ResourceError(f"{place}: {value!r} is not Unicode (half of a surrogate pair)", "Take it out.") from None
+        raise ResourceError(f"{place}: {value!r} is not valid Unicode (unpaired surrogate)", "Remove it.") from None
     return value
 
 

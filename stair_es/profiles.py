@@ -170,7 +170,7 @@ def _checked(path: Path, place: str, name: str, value: Any, kind: Kind) -> Any: 
         raise UsageError(f"{place}: {name} must be {kind.wanted}", _SEE)
     if name.endswith("url") and holds_password(resolved):
         prefix = name.removesuffix("url")
-        raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = beside it.")
+        raise UsageError(f"{place}: {name} holds a password", f"Write {prefix}user = and {prefix}password_file = next to it.")
     return resolved
 
 

@@ -70,7 +70,7 @@ def _connected(ray: Any, options: dict[str, Any], what: str, error: type[StairEr
     try:
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as failed:
-        hint = f"{instead}, or see `ray status`; a cluster with logins wants RAY_AUTH_MODE=token and its token."
+        hint = f"{instead}, or see `ray status`; a cluster with authentication requires RAY_AUTH_MODE=token and its token."
         raise error(f"can't {what}: {failed}", hint) from failed
     try:
         yield
@@ -168,5 +168,5 @@ def knock(address: str, error: type[StairError], instead: str) -> None:
     except OSError as failed:
         raise error(
             f"no Ray cluster answers at {address}: {failed.strerror or failed}",
-            f"Start one with `ray start --head`, mend --ray-address / RAY_ADDRESS, or: {instead[:1].lower()}{instead[1:]}.",
+            f"Start one with `ray start --head`, fix --ray-address / RAY_ADDRESS, or: {instead[:1].lower()}{instead[1:]}.",
         ) from failed

@@ -79,7 +79,7 @@ class SparseVector:
                 raise ValueError(f"weight of {feature!r} must be finite and above 0, got {weight}")
         features = tuple(f for f, _ in ordered)
         if len(set(features)) != len(features):
-            raise ValueError("a feature comes twice")
+            raise ValueError("a token is duplicated")
         return cls(features, tuple(w for _, w in ordered))
 
     def __len__(self) -> int:

@@ -60,11 +60,11 @@ __all__ = ["BulkPolicy", "BulkWriter", "Sent", "Written"]
 _ANSWER = "items.*._id,items.*._index,items.*.status,items.*.error"
 _SMALLEST_BYTES = 64 * 1024
 _MOST_ON_TRIAL = 20
-_CONTINUE = "What was stored stays. Run the same command again when the cluster is well: it goes on where this run stopped."
-_ANEW = "Run the same command again: it goes on in the index that is there now, or makes a new one."
+_CONTINUE = "What was stored stays. Run the same command again when the cluster is healthy: it resumes where this run stopped."
+_ANEW = "Run the same command again: it continues in the present index, or creates a new one."
 _UNBLOCK = (
     "Usually a disk is too full: free some space or raise cluster.routing.allocation.disk.watermark.flood_stage, set the index's "
-    "index.blocks.read_only_allow_delete to null, and run the same command again: it goes on where this run stopped."
+    "index.blocks.read_only_allow_delete to null, and run the same command again: it resumes where this run stopped."
 )
 
 
@@ -249,7 +249,7 @@ class Load:
     def _shrink(self, piece: list[Lines]) -> None:
         if len(piece) == 1:
             size = len(piece[0][1])
-            self._decide(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster takes")
+            self._decide(piece[0], f"HTTP 413: the document of {size} bytes is larger than the cluster accepts")
             return
         self.limit = min(self.limit, size_of(piece) // 2)
         rest = list(chain(piece, *self.waiting))
@@ -290,7 +290,7 @@ class Load:
             if trial.of(lines).fate == "busy" and trial.of(control).fate != "done":
                 raise self._too_long(busy, answer)
         for lines in self._settle(busy, trial):
-            self._decide(lines, f"{trial.of(lines).reason} (to the end of patience, while the cluster takes others)")
+            self._decide(lines, f"{trial.of(lines).reason} (in all retries, while the cluster accepts others)")
 
     # --- errors that stop a run ---
 
@@ -308,7 +308,7 @@ class Load:
     def _too_long(self, busy: list[Lines], answer: _Answer) -> ClusterError:
         reason = answer.of(busy[0]).reason
         return ClusterError(
-            f"{self.writer.connection.safe_url} does not take {len(busy)} documents (tried {self.attempt} times): {reason}",
+            f"{self.writer.connection.safe_url} does not accept {len(busy)} documents (tried {self.attempt} times): {reason}",
             _UNBLOCK if BLOCKED in reason else _CONTINUE,
         )
 
@@ -316,7 +316,7 @@ class Load:
         url, index = self.writer.connection.safe_url, self.writer.index
         if verdict.fate == "astray":
             return IndexMismatch(
-                f"{url}: what was meant for {index!r} arrived in {verdict.reason!r}: the alias {write_alias(index)!r} was moved",
+                f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {write_alias(index)!r} was moved",
                 f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",
             )
         if verdict.fate == "forbidden":
@@ -324,6 +324,6 @@ class Load:
             return AuthenticationFailed(f"{url} forbids writing into {index!r}: {verdict.reason}", grant)
         if "not_found" in verdict.reason:
             return ClusterError(
-                f"{url} has no alias {write_alias(index)!r} any more: the index was deleted, or the alias taken away", _ANEW
+                f"{url} has no alias {write_alias(index)!r} any more: the index was deleted, or the alias removed", _ANEW
             )
-        return ClusterError(f"{url} takes no documents for {index!r}: {verdict.reason}", _CONTINUE)
+        return ClusterError(f"{url} accepts no documents for {index!r}: {verdict.reason}", _CONTINUE)

@@ -34,8 +34,8 @@ class Verdict:
     """For `astray`, the index where the document was stored."""
 
 
-UNMENTIONED = Verdict("busy", "the answer doesn't mention it")
-UNPLACED = Verdict("busy", "the answer doesn't say in which index it is")
+UNMENTIONED = Verdict("busy", "the response doesn't mention it")
+UNPLACED = Verdict("busy", "the response doesn't name its index")
 
 
 def verdicts(answer: object, index: str) -> dict[str, Verdict]:

@@ -56,7 +56,7 @@ class Connection:
         if login is not None and self.security.method != "none" and login != (self.security.user, self.security.password):
             raise UsageError(f"a login in the URL, and another way to log in ({self.security.method})", "Keep one of the two.")
         if self.security.wants_tls and any(part.scheme == "http" for part in map(urlsplit, self.nodes)):
-            raise UsageError(f"certificates mean nothing to {self.safe_url}", "Write https:// in the URL, or leave them out.")
+            raise UsageError(f"certificates require https, not {self.safe_url}", "Write https:// in the URL, or leave them out.")
         if login is not None and self.security.method == "none":
             object.__setattr__(self, "security", replace(self.security, user=login[0], password=login[1]))
 

@@ -87,7 +87,7 @@ def _ours(error: exceptions.TransportError, connection: Connection) -> ClusterEr
     if isinstance(error.status_code, int) and 300 <= error.status_code < 400:
         return ClusterError(
             f"{where} redirects elsewhere (HTTP {error.status_code}){_target(error)}",
-            "Redirects aren't followed, so that no login goes astray: give the URL that it leads to.",
+            "Redirects aren't followed, to protect the login: use the URL that it leads to.",
         )
     if error.status_code == 400 and not isinstance(error.info, dict) and _tls_behind(where):
         return _plain_to_tls(where)
@@ -108,7 +108,7 @@ def choose_grant(connection: Connection) -> str:
 def _right_of_head(request: str) -> str:
     """Return the permission that a HEAD request needs: its response has no body that could name it."""
     right = "indices:admin/aliases/get" if "/_alias/" in request else "indices:admin/get"
-    return f"it takes {right} (Elasticsearch: view_index_metadata)"
+    return f"it requires {right} (Elasticsearch: view_index_metadata)"
 
 
 def _translate_answer(error: exceptions.TransportError, message: str) -> ClusterError:

@@ -181,8 +181,8 @@ def refuse_words(name: str, index: Mapping[str, Any]) -> None:
     about = words_of(index)
     if about:
         raise IndexMismatch(
-            f"index {name!r} holds the words of {str(about['words_of'])!r} for charts, and no images",
-            f"Name the images: --index {about.get('alias', about['words_of'])}; a pattern leaves words out with PATTERN,-*.words",
+            f"index {name!r} is the token index of {str(about['words_of'])!r} and contains no images",
+            f"Name the images: --index {about.get('alias', about['words_of'])}; for a pattern use PATTERN,-*.words",
         )
 
 

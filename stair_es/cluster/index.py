@@ -88,8 +88,8 @@ def open_index(
     made = with_meta(body, about(identity, alias))
     opened, why = persistently(partial(_open, client, alias, made, policy), connection)
     if why is not None:
-        doing = "building" if opened.created else "going on with"
-        say(f"{opened.live} {why}: {doing} {opened.name}, the alias moves when it is complete")
+        doing = "building" if opened.created else "resuming"
+        say(f"{opened.live} {why}: {doing} {opened.name}, the alias is switched when it is complete")
     if not opened.created:
         ensure_write_alias(client, connection, opened.name)
     return opened
@@ -163,12 +163,12 @@ def _only(client: OpenSearch, alias: str) -> tuple[str, Mapping[str, Any]]:
     """Return the single target of an alias."""
     found = client.indices.get(index=alias)
     if len(found) > 1:
-        raise IndexMismatch(f"alias {alias!r} stands for several indices: {', '.join(sorted(found))}", _OTHER_NAME)
+        raise IndexMismatch(f"alias {alias!r} points to several indices: {', '.join(sorted(found))}", _OTHER_NAME)
     [(name, index)] = found.items()
     if name == alias:
         raise IndexMismatch(f"{alias!r} is an index, not an alias made by stair-es", _OTHER_NAME)
     if words_of(index):
-        raise IndexMismatch(f"alias {alias!r} stands for {name}, the words index of another one", _OTHER_NAME)
+        raise IndexMismatch(f"alias {alias!r} points to {name}, the token index of another one", _OTHER_NAME)
     if not ours(index):
         raise IndexMismatch(f"index {name!r} behind alias {alias!r} was not made by stair-es", _OTHER_NAME)
     if index["settings"]["index"].get("verified_before_close") == "true":
@@ -187,7 +187,7 @@ def _live(client: OpenSearch, alias: str, wanted: Mapping[str, Any], policy: Wor
     theirs, own = ours(index), wanted["mappings"]["_meta"]["stair_es"]
     holds, brings = holds_of(theirs), holds_of(own)
     if holds != brings:
-        raise IndexMismatch(f"{alias!r} stands for {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
+        raise IndexMismatch(f"{alias!r} points to {name}, an index of {holds}", f"Name another one for {brings}: --index NAME")
     if theirs.get("model") != own["model"]:
         return live, f"was made with model {theirs.get('model')!r}, not with {own['model']!r}"
     if theirs.get("digest") != own["digest"]:
@@ -208,8 +208,8 @@ def _find_build(client: OpenSearch, alias: str, wanted: Mapping[str, Any], live:
     differences = mapping_differences(wanted["mappings"], index["mappings"])
     if differences:
         raise IndexMismatch(
-            f"the unfinished index {name!r} was begun with another mapping: {'; '.join(differences)}",
-            f"Delete the index {name} to begin anew, or take the mapping that it was begun with.",
+            f"the unfinished index {name!r} was created with another mapping: {'; '.join(differences)}",
+            f"Delete the index {name} to start again, or use the mapping that it was created with.",
         )
     state = state_of(index, name)
     return OpenIndex(name=name, created=False, live=live.name, policy=state.policy, under_way=state.under_way)

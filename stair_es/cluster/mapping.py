@@ -115,6 +115,6 @@ def _check_own(body: Mapping[str, Any], settings: DocumentSettings, path: Path) 
     if wrong:
         layers = " and mappings/seismic.json" if settings.vector == "seismic" else ""
         raise ResourceError(
-            f"mapping {path} lacks fields that ingest can't do without: {', '.join(wrong)}",
-            f"Begin with mappings/image.json{layers}, and add to it.",
+            f"mapping {path} lacks fields that ingest requires: {', '.join(wrong)}",
+            f"Start from mappings/image.json{layers}, and add to it.",
         )

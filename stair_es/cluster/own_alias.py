@@ -41,6 +41,6 @@ def _ensure(client: OpenSearch, index: str) -> None:
         if "more than one write index" not in str(error):
             raise
         raise IndexMismatch(
-            f"{index!r} can't be written: somebody gave its alias {alias!r} to another index",
-            f"GET /_alias/{alias} names that index. Take the alias away from it and run this again: DELETE /INDEX/_alias/{alias}",
+            f"{index!r} can't be written: its alias {alias!r} was given to another index",
+            f"GET /_alias/{alias} names that index. Remove the alias from it and run this again: DELETE /INDEX/_alias/{alias}",
         ) from None

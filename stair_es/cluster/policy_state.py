@@ -108,7 +108,7 @@ def missing_fields(properties: Mapping[str, Any], where: str) -> dict[str, Any]:
     foreign = foreign_field(properties)
     if foreign:
         raise IndexMismatch(
-            f"{where} has a field {foreign!r} of its own, which a word policy needs for itself",
+            f"{where} has a column {foreign!r}, a name reserved for token policies",
             f"Build an index without it: ingest with the column under another name (--map OTHER={foreign}).",
         )
     return {name: dict(spec) for name, spec in POLICY_FIELDS.items() if name not in properties}
@@ -125,5 +125,5 @@ def check_asked(asked: WordPolicy | None, state: PolicyState, name: str, alias: 
     has = f"the policy {state.policy.label}" if state.policy else "no policy"
     raise IndexMismatch(
         f"index {name!r} has {has}, not {asked.label}",
-        f"Give it to the documents that are there, too: stair-es policy apply FILE --index {alias} (then leave --policy out).",
+        f"Apply it to the existing documents: stair-es policy apply FILE --index {alias} (then leave --policy out).",
     )

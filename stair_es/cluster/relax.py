@@ -65,7 +65,7 @@ def relaxed(
     before = index.state()
     originals = before.remembered or before.settings
     if before.remembered:
-        say(f"{opened.name} still has the settings of a load that was killed, or that runs beside this one")
+        say(f"{opened.name} still has the settings of a load that was killed, or that is still running")
     changed = {**originals, **loading(originals, live=opened.live is None and not opened.created, replicas=replicas)}
     try:
         index.relax(originals, changed)

@@ -80,7 +80,7 @@ def backoff_s(attempt: int, policy: RetryPolicy) -> float:
 def tell(connection: Connection, cause: object, attempt: int) -> None:
     """Log once per call that it is being retried: an unavailable cluster must not look like a hang."""
     if attempt == 2:
-        _LOG.warning("%s fails (%.200s): trying again", connection.safe_url, connection.redact(str(cause)))
+        _LOG.warning("%s fails (%.200s): retrying", connection.safe_url, connection.redact(str(cause)))
 
 
 def persistently(

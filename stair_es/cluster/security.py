@@ -33,7 +33,7 @@ OPTIONS = {
 Method = Literal["none", "basic", "api_key", "bearer", "aws"]
 _WORTH = 4
 """Minimum length of a secret to redact: shorter ones occur in many words of any message."""
-_BARE_FILE = "Name a text file with the bare value. What the variable says isn't shown: it may be the secret itself."
+_BARE_FILE = "Name a text file with the bare value. The variable's value isn't shown: it may be the secret itself."
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
@@ -68,7 +68,7 @@ class Security:
         if len(given) > 1:
             raise UsageError(
                 f"more than one way to log in: {' and '.join({**SECRETS, **OPTIONS}[name] for name in given)}",
-                "Keep one of them. A user may also stand in the URL.",
+                "Keep one of them. A user can also be part of the URL.",
             )
         if (self.user is None) != (self.password is None):
             missing = "password" if self.password is None else "user"
@@ -77,7 +77,7 @@ class Security:
         if self.client_key is not None and self.client_cert is None:
             raise UsageError("a client key without its certificate", "Give --client-cert too.")
         if self.ca_file is not None and self.ca_fingerprint is not None:
-            raise UsageError("--ca-file and --ca-fingerprint exclude each other", "The file says more: keep it.")
+            raise UsageError("--ca-file and --ca-fingerprint exclude each other", "Keep the file: it is more specific.")
         if self.aws_service not in (None, "es", "aoss"):
             raise UsageError(f"--aws-service: {self.aws_service!r} is unknown", "Give es, or aoss for Serverless.")
         if self.aws_region is not None and self.aws_service is None:

@@ -85,7 +85,7 @@ class Steering:
         target = probe(self.client, self.connection)
         live = stands_for(self.client, self.connection, self.alias)
         if len(live) != 1:
-            what = f"stands for several indices: {', '.join(live)}" if live else "is no alias on this cluster"
+            what = f"points to several indices: {', '.join(live)}" if live else "is not an alias on this cluster"
             raise IndexMismatch(f"{self.alias!r} {what}", "Name what `stair-es ingest --index NAME` made.")
         builds = stands_for(self.client, self.connection, build_prefix(self.alias) + "*")
         found = persistently(partial(self.client.indices.get, index=",".join([*live, *builds])), self.connection)
@@ -186,7 +186,7 @@ class Steering:
         progress: Callable[[Pass], None],
     ) -> Counts:
         if place.state.under_way:
-            say(f"{place.name}: an earlier {place.state.under_way} has not ended; this run does it all")
+            say(f"{place.name}: an earlier {place.state.under_way} has not finished; this run completes it")
         fields = missing_fields(place.properties, f"index {place.name!r}") if policy else {}
         task = Task(client=self.client, connection=self.connection, index=place.name, speed=speed, progress=progress, say=say)
         task.call_off()
@@ -210,15 +210,15 @@ class Steering:
                 return Counts(changed=changed, unchanged=done.unchanged, failed=failed)
             vain = 0 if done.changed or done.failed else vain + 1
             if vain == _IN_VAIN:
-                why = f"{done.conflicts:,} documents of {task.index} are written by someone else all the time"
+                why = f"{done.conflicts:,} documents of {task.index} are constantly written by something else"
                 raise ClusterError(
                     why if done.conflicts else f"the cluster ends the updates of {task.index} before they are complete",
-                    "Wait until what else works on it has ended, and run it again: it goes on from there.",
+                    "Wait until other writers have finished, and run it again: it resumes from there.",
                 )
             if len(failed) > _MOST_FAILED:
                 raise ClusterError(
                     f"more than {_MOST_FAILED:,} documents fail, one with: {next(iter(failed.values()))}",
-                    "Mend what that says, and run it again: it goes on from there.",
+                    "Fix the cause, and run it again: it resumes from there.",
                 )
             if vain:
                 task.sleep(0.1 * 2**vain)
@@ -238,7 +238,7 @@ class Steering:
             body = {"_meta": {**meta, "stair_es": about}, **({"properties": dict(fields)} if fields else {})}
             persistently(partial(self.client.indices.put_mapping, index=name, body=body), self.connection)
             fields = {}
-        raise ClusterError(f"someone else changes the _meta of {name} all the time", "Run it again.")
+        raise ClusterError(f"something else constantly changes the _meta of {name}", "Run it again.")
 
 
 def _place(name: str, index: Mapping[str, Any], max_clauses: int) -> Place:

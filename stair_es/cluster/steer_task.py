@@ -110,8 +110,8 @@ class Task:
             self.call_off(_AFTER_FAILURE, own=id_)
         except ClusterError as error:
             self.say(
-                f"{self.index}: this change may go on in the cluster, since it could not be called off: {error.message}. "
-                "Run apply or rollback again when it has ended: that does what is missing"
+                f"{self.index}: this update may still be running, since it could not be cancelled: {error.message}. "
+                "Run apply or rollback again when it has ended, to complete it"
             )
 
     def call_off(self, policy: RetryPolicy | None = None, own: str | None = None) -> None:
@@ -201,7 +201,7 @@ def _finished(answer: Mapping[str, Any], connection: Connection) -> Pass:
         raise _failure(answer["error"], connection)
     response = answer["response"]
     if response.get("canceled"):
-        raise ClusterError(f"the update was called off: {response['canceled']}", "Run it again: it goes on from there.")
+        raise ClusterError(f"the update was cancelled: {response['canceled']}", "Run it again: it resumes from there.")
     failed: dict[str, str] = {}
     for failure in response.get("failures", []):
         cause = failure.get("cause") or failure.get("reason") or {}
@@ -252,5 +252,5 @@ def no_painless(connection: Connection, why: str) -> UnsupportedTarget:
     """Build the error for a cluster that can't update documents by script."""
     return UnsupportedTarget(
         f"{connection.safe_url} can't change documents by script: {why}",
-        "It takes inline painless scripts. Else give the policy to a new index: stair-es ingest --policy FILE --index NEW",
+        "Inline painless scripts are required. Or apply the policy to a new index: stair-es ingest --policy FILE --index NEW",
     )

@@ -34,4 +34,4 @@ def go_on() -> None:
     """
     stop = STOP.get()
     if stop is not None and stop.is_set():
-        raise IngestError("called off, since the run ends", "Run it again: it goes on from there.")
+        raise IngestError("cancelled, since the run ends", "Run it again: it resumes from there.")

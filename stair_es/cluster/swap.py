@@ -67,13 +67,13 @@ def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own
         return ""
     if own in behind:
         raise IndexMismatch(
-            f"alias {alias!r} stands for several indices by now: {', '.join(behind)}. What this run wrote is in {own}",
-            f"Take the alias away from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
+            f"alias {alias!r} now points to several indices: {', '.join(behind)}. What this run wrote is in {own}",
+            f"Remove the alias from the others: DELETE /INDEX/_alias/{alias}. Then run the same command again.",
         )
     raise IndexMismatch(
-        f"alias {alias!r} stands for {', '.join(behind) or 'no index'} by now. What this run wrote is in {own}, where a search of"
+        f"alias {alias!r} now points to {', '.join(behind) or 'no index'}. What this run wrote is in {own}, where a search of"
         f" {alias!r} doesn't find it",
-        "Run the same command again: it takes up what the alias stands for by then. If somebody moved the alias by hand, move it"
+        "Run the same command again: it continues with the new target of the alias. If the alias was moved by hand, move it"
         " back before."
         if behind
         else f"Give the index its alias back: PUT /{own}/_alias/{alias}. Without it the next run builds another index.",
@@ -118,8 +118,8 @@ def _swap(client: OpenSearch, alias: str, opened: OpenIndex) -> None:
         return
     if behind - {opened.live}:
         raise IndexMismatch(
-            f"alias {alias!r} meanwhile stands for {', '.join(sorted(behind))}: {opened.name!r} stays aside",
-            "Run it again: it looks at what stands there by then.",
+            f"alias {alias!r} now points to {', '.join(sorted(behind))}: {opened.name!r} was not swapped in",
+            "Run it again: it starts from the new target.",
         )
     actions: list[dict[str, Any]] = [{"remove": {"index": name, "alias": alias, "must_exist": True}} for name in behind]
     actions.append({"add": {"index": opened.name, "alias": alias, **WRITTEN}})

@@ -85,7 +85,7 @@ def pinned(made: ssl.SSLContext, wanted: str, host: str, port: int, timeout_s: f
     chain = shown(host, port, timeout_s)
     prints = [hashlib.sha256(der).hexdigest() for der in chain]
     if wanted not in prints:
-        raise FingerprintMismatch(f"no certificate that the server shows has it; they have {', '.join(prints)}")
+        raise FingerprintMismatch(f"no certificate of the server matches; they have {', '.join(prints)}")
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the pinned one may be no root
     made.load_verify_locations(cadata=chain[prints.index(wanted)])
     return prints.index(wanted) == 0
@@ -193,15 +193,15 @@ def advice(error: ssl.SSLError) -> str:
     """Get the remedy for a TLS error."""
     text = str(error).upper()
     if isinstance(error, FingerprintMismatch):
-        return "Compare with the cluster's own record. Nothing was sent. A server that leaves its authority out needs --ca-file."
+        return "Compare with the cluster's own record. Nothing was sent. If it doesn't send its authority, use --ca-file."
     if isinstance(error, ssl.SSLCertVerificationError):
         if "EXPIRED" in text:
             return "The cluster's certificate must be renewed (or this machine's clock is wrong)."
         if "HOSTNAME MISMATCH" in text or "IP ADDRESS MISMATCH" in text:
-            return "Write a name into the URL that the certificate is for."
+            return "Use a host name in the URL that the certificate is valid for."
         return "Give the authority that signed it: --ca-file / STAIR_ES_CA_FILE, or --ca-fingerprint / STAIR_ES_CA_FINGERPRINT."
     if "ALERT" in text and any(word in text for word in ("CERTIFICATE", "UNKNOWN_CA", "UNKNOWN CA", "HANDSHAKE")):
-        return "The cluster wants another client certificate: --client-cert and --client-key, valid and signed by its authority."
+        return "The cluster requires another certificate: --client-cert and --client-key, valid and signed by its authority."
     if (
         "WRONG_VERSION" in text
         or "WRONG VERSION" in text

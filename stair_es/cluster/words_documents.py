@@ -83,11 +83,11 @@ def _vector(tokens: object) -> SparseVector:
     if tokens is None:
         raise ValueError("it has `top_tokens`, but no `tokens` in its _source")
     if not isinstance(tokens, Mapping):
-        raise ValueError(f"its `tokens` are no object of words and weights, but {type(tokens).__name__}")
+        raise ValueError(f"its `tokens` are not an object of tokens and weights, but {type(tokens).__name__}")
     try:
         return SparseVector.from_mapping(stored_words(tokens))
     except TypeError as error:
-        raise ValueError(f"its `tokens` have what is no weight: {error}") from error
+        raise ValueError(f"its `tokens` contain an invalid weight: {error}") from error
 
 
 def _is_plain(value: object) -> bool:

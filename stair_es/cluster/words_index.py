@@ -58,7 +58,7 @@ class WordsState:
         foreign = sorted(self.behind - set(self.of))
         if foreign:
             name = words_alias(self.alias)
-            what = "is an index" if name in foreign else f"stands for {', '.join(foreign)}"
+            what = "is an index" if name in foreign else f"points to {', '.join(foreign)}"
             raise IndexMismatch(
                 f"the words index of {self.alias!r} can't be called {name!r}: that {what} of someone else",
                 "Rename that, ingest under another name (--index), or go without: --no-words-index.",

@@ -91,9 +91,9 @@ def reconcile(
         publish(client, connection, alias, index)
     except ClusterError:
         if _exists(client, connection, name):
-            say(f"words index {name}: not complete, the next run goes on with it")
+            say(f"words index {name}: not complete, the next run resumes it")
             raise
-        say(f"words index {name}: somebody deleted it meanwhile")
+        say(f"words index {name}: it was deleted in the meantime")
         return None
     gone = delete_orphans(client, connection, alias)
     if gone:

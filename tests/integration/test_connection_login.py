@@ -79,7 +79,7 @@ def test_the_url_itself_may_stand_in_a_file(tmp_path: Path) -> None:
         ({"STAIR_ES_AWS_SERVICE": "s3"}, "'s3' is unknown"),
         ({"STAIR_ES_AWS_REGION": "eu-central-1"}, "without a service"),
         ({"STAIR_ES_CLIENT_KEY": "key.pem"}, "without its certificate"),
-        ({"STAIR_ES_CA_FILE": "ca.pem"}, "certificates mean nothing"),
+        ({"STAIR_ES_CA_FILE": "ca.pem"}, "certificates require https"),
         ({"STAIR_ES_CA_FINGERPRINT": "ab:cd"}, "not a SHA-256"),
     ],
 )

@@ -333,7 +333,7 @@ def test_busy_to_the_last_attempt_fails_the_run_and_waits_longer_each_time(node_
         writer.write(_documents(3))
     assert len(waits) == 4
     assert all(0.25 * 2**i <= wait <= 0.5 * 2**i for i, wait in enumerate(waits))
-    assert "goes on where this run stopped" in caught.value.remedy
+    assert "resumes where this run stopped" in caught.value.remedy
 
 
 def test_a_cluster_that_says_when_to_come_back_is_not_asked_earlier(node_url: str, client: OpenSearch, index_name: str) -> None:
@@ -394,7 +394,7 @@ def test_where_others_are_not_taken_either_the_run_stops_and_no_document_is_blam
     )
     with (
         _writer(node_url, index_name, always(away), BulkPolicy(attempts=3)) as (writer, _, _),
-        pytest.raises(ClusterError, match=f"does not take {refused} documents.*primary shard is not active"),
+        pytest.raises(ClusterError, match=f"does not accept {refused} documents.*primary shard is not active"),
     ):
         writer.write(_documents(40))
     assert len(_stored(client, index_name)) == 40 - refused

@@ -140,7 +140,7 @@ def test_an_alias_that_has_moved_meanwhile_is_left_alone(cluster: Cluster) -> No
     cluster.open(OLD)
     first, second = cluster.open(NEW), cluster.open(replace(NEW, model_id="model-3"))
     cluster.swap(second)
-    with pytest.raises(IndexMismatch, match="meanwhile"):
+    with pytest.raises(IndexMismatch, match="was not swapped in"):
         cluster.swap(first)
     assert cluster.behind(cluster.alias) == [second.name]
     assert cluster.behind(f"{cluster.alias}.building-{NEW.digest}") == [first.name]

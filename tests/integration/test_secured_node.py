@@ -244,7 +244,7 @@ def test_an_interrupted_apply_that_may_not_be_called_off_says_that_it_goes_on(in
     slow = Speed(requests_per_second=0.1)
     with closing(connection.client()) as client, pytest.raises(KeyboardInterrupt):
         Steering(client, connection, "photos").apply(WordPolicy(mute=("gray",)), slow, said.append, interrupt)
-    assert "this change may go on in the cluster" in said[-1]
+    assert "this update may still be running" in said[-1]
     assert LATE[0] in said[-1]
     ingested.output("photos_policies", "policy", "rollback")  # calls it off
 

@@ -314,7 +314,7 @@ def test_a_words_index_that_is_deleted_while_it_is_filled_stays_deleted(runs: Ru
     with FaultProxy(runs.connection.url, lambda request: Fault("delete", delete) if is_words(request) else None) as proxy:
         report = runs.run(Connection(url=proxy.url), words_index="yes")
     assert (report.written, report.words_index) == (COUNT, None)
-    assert runs.said[-1] == f"words index {report.index}.words: somebody deleted it meanwhile"
+    assert runs.said[-1] == f"words index {report.index}.words: it was deleted in the meantime"
     assert runs.indices() == [report.index]
 
 

@@ -179,7 +179,7 @@ def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> N
 
     photos, other = shell.photos, shell.json("ingest", *shell.photos, "--model", "stair-mini", "--index", taken)["index"]
     error = shell.error("ingest", *photos, "--model", "stair-mini", "--words-index")
-    assert f"that stands for {other} of someone else" in error.message
+    assert f"that points to {other} of someone else" in error.message
     shell.client.indices.delete(index=other)
 
     index = shell.ingest("--words-index")["index"]
@@ -292,7 +292,7 @@ def test_words_that_could_not_follow_a_policy_do_so_with_the_next_run(steered: S
     with FaultProxy(shell.url, lambda request: forbidden if is_words(request) else None) as proxy:
         done = CliRunner().invoke(app, ["policy", "apply", str(file)], env=shell.environment | {"STAIR_ES_URL": proxy.url})
     assert isinstance(done.exception, AuthenticationFailed)
-    assert f"words index {index}.words: not complete, the next run goes on with it" in done.stderr
+    assert f"words index {index}.words: not complete, the next run resumes it" in done.stderr
     assert shell.words(index) == before
     assert shell.json("policy", "show")[0]["digest"]
     assert shell.ingest()["words_index"]["written"] > 0

@@ -117,7 +117,7 @@ def test_a_words_index_is_no_index_of_images_nor_the_other_way_round() -> None:
     assert ours(_index(3)) == words_of(_index(3)) == ours({}) == words_of({}) == {}
     refuse_words("x", images)
     refuse_words("x", _index(3))
-    with pytest.raises(IndexMismatch, match=r"'x.words' holds the words of 'x' for charts, and no images") as wrong:
+    with pytest.raises(IndexMismatch, match=r"'x.words' is the token index of 'x' and contains no images") as wrong:
         refuse_words("x.words", words)
     assert "--index a;" in wrong.value.remedy
 
