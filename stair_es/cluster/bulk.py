@@ -183,7 +183,7 @@ class Load:
             answer = self._send(piece)
             if answer.failure == "too large":
                 self._shrink(piece)
-            elif answer.failure == "poison":
+            elif answer.failure == "malformed":
                 self._bisect(piece, answer)
             elif busy := self._settle(piece, answer):
                 self.since_s = start_s if self.since_s is None else self.since_s
@@ -197,7 +197,7 @@ class Load:
         start_s = self.writer.clock()
         answer = self._request(body)
         busy = answer.failure == "busy" or any(answer.of(lines).fate == "busy" for lines in piece)
-        if answer.failure != "poison":
+        if answer.failure != "malformed":
             seconds = self.writer.clock() - start_s
             self.written.sent.append(Sent(len(body), len(piece), seconds, busy, answer.failure == "too large"))
         return answer
@@ -224,7 +224,7 @@ class Load:
             verdict = answer.of(lines)
             if verdict.fate == "busy":
                 busy.append(lines)
-            elif verdict.fate in ("done", "dead"):
+            elif verdict.fate in ("done", "failed"):
                 self._decide(lines, None if verdict.fate == "done" else verdict.reason)
             else:
                 raise self._stopped(verdict)
@@ -267,7 +267,7 @@ class Load:
                 return
             if control.failure:
                 raise self._failed(answer)
-            if control.of(lines).fate in ("forbidden", "closed", "astray"):
+            if control.of(lines).fate in ("forbidden", "closed", "wrong_index"):
                 raise self._stopped(control.of(lines))
             self.sound = True
         if len(piece) == 1:
@@ -314,7 +314,7 @@ class Load:
 
     def _stopped(self, verdict: Verdict) -> ClusterError:
         url, index = self.writer.connection.safe_url, self.writer.index
-        if verdict.fate == "astray":
+        if verdict.fate == "wrong_index":
             return IndexMismatch(
                 f"{url}: documents for {index!r} were stored in {verdict.reason!r}: the alias {write_alias(index)!r} was moved",
                 f"Remove the alias from {verdict.reason!r}, and what this run wrote there. Then run the same command again.",

@@ -13,11 +13,11 @@ from stair_es.cluster.failures import BUSY
 from stair_es.cluster.identity import write_alias
 from stair_es.cluster.retry import passes
 
-Fate: TypeAlias = Literal["done", "dead", "busy", "forbidden", "closed", "astray"]
-"""`forbidden`, `closed` and `astray` (stored in another index) are no fault of the document, and retrying doesn't help."""
+Fate: TypeAlias = Literal["done", "failed", "busy", "forbidden", "closed", "wrong_index"]
+"""`forbidden`, `closed` and `wrong_index` are no fault of the document, and retrying doesn't help."""
 
-Failure: TypeAlias = Literal["busy", "too large", "poison", "fatal"]
-"""Failure of a whole request. `poison`: the cluster can't parse it, perhaps because of one document."""
+Failure: TypeAlias = Literal["busy", "too large", "malformed", "fatal"]
+"""Failure of a whole request. `malformed`: the cluster can't parse it, perhaps because of one document."""
 
 TOO_LARGE = 413
 BLOCKED = "cluster_block_exception"
@@ -31,7 +31,7 @@ class Verdict:
 
     fate: Fate
     reason: str = ""
-    """For `astray`, the index where the document was stored."""
+    """For `wrong_index`, the index where the document was stored."""
 
 
 UNMENTIONED = Verdict("busy", "the response doesn't mention it")
@@ -65,7 +65,7 @@ def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
     status: int = outcome["status"]
     error, place = outcome.get("error"), outcome.get("_index")
     if place not in (None, index, write_alias(index)):  # an action that fails early is reported with the name of the alias
-        return Verdict("astray", str(place))
+        return Verdict("wrong_index", str(place))
     type_ = str(error.get("type")) if isinstance(error, dict) else ""
     missing = (kind == "delete" and not error) or (kind == "update" and type_ == "document_missing_exception")
     if status < 300 or (status == 404 and missing):
@@ -77,7 +77,7 @@ def judge(kind: str, outcome: Mapping[str, Any], index: str) -> Verdict:
         return Verdict("forbidden", reason)
     if status == 404 or type_ in _CLOSED_TYPES or _CLOSED_REASON.search(reason):
         return Verdict("closed", reason)
-    return Verdict("dead", reason)
+    return Verdict("failed", reason)
 
 
 def failure(error: exceptions.TransportError) -> Failure:
@@ -86,7 +86,7 @@ def failure(error: exceptions.TransportError) -> Failure:
         return "too large"
     if passes(error) or error.status_code == 500 or BLOCKED in str(error.error):
         return "busy"
-    return "poison" if error.status_code == 400 else "fatal"
+    return "malformed" if error.status_code == 400 else "fatal"
 
 
 def described(error: object) -> str:

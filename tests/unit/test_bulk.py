@@ -51,7 +51,7 @@ def test_backoff_doubles_with_jitter_up_to_its_limit(attempt: int, full: float) 
         ("index", 201, None, "done"),
         ("delete", 404, None, "done"),
         ("update", 404, "document_missing_exception", "done"),
-        ("index", 400, "mapper_parsing_exception", "dead"),
+        ("index", 400, "mapper_parsing_exception", "failed"),
         ("index", 429, "es_rejected_execution_exception", "busy"),
         ("index", 503, "unavailable_shards_exception", "busy"),
         ("index", 500, "null_pointer_exception", "busy"),
@@ -71,7 +71,7 @@ def test_a_document_is_dead_only_by_a_fault_of_its_own(kind: str, status: int, e
 
 @pytest.mark.parametrize(("kind", "status"), [("index", 201), ("update", 200), ("delete", 404), ("index", 400)])
 def test_what_is_told_of_another_index_went_astray(kind: str, status: int) -> None:
-    assert judge(kind, {"_index": "y", "status": status}, "x") == Verdict("astray", "y")
+    assert judge(kind, {"_index": "y", "status": status}, "x") == Verdict("wrong_index", "y")
 
 
 def test_a_document_is_stored_only_once_the_answer_says_in_which_index() -> None:
@@ -113,7 +113,7 @@ def test_what_is_no_answer_mentions_nobody(answer: object) -> None:
         (exceptions.AuthorizationException(403, "cluster_block_exception", None), "busy"),
         (exceptions.AuthorizationException(403, "security_exception", None), "fatal"),
         (exceptions.AuthenticationException(401, "", None), "fatal"),
-        (exceptions.RequestError(400, "illegal_argument_exception", None), "poison"),
+        (exceptions.RequestError(400, "illegal_argument_exception", None), "malformed"),
         (exceptions.NotFoundError(404, "", None), "fatal"),
     ],
 )

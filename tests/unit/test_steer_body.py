@@ -115,7 +115,7 @@ def test_a_new_index_has_the_fields_even_with_a_body_that_lacks_them() -> None:
     ],
 )
 def test_a_field_of_the_name_that_is_someone_s_own_is_refused(field: dict[str, Any]) -> None:
-    with pytest.raises(IndexMismatch, match="field 'policy"):
+    with pytest.raises(IndexMismatch, match="a column 'policy"):
         missing_fields(field, "index 'x'")
 
 

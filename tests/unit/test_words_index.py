@@ -54,7 +54,7 @@ def test_without_top_tokens_there_are_no_words(source: dict[str, Any]) -> None:
         (None, "no `tokens`"),
         ([{"dog": 1.0}], "list"),
         ({"dog": "heavy"}, "could not convert"),
-        ({"dog": [1.0]}, "no weight"),
+        ({"dog": [1.0]}, "an invalid weight"),
         ({"dog": -1.0}, "above 0"),
     ],
 )
