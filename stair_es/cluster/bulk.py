@@ -213,8 +213,8 @@ class Load:
                     raise
             return _Answer(failure=what, error=error)
         except (exceptions.SerializationError, AttributeError) as error:
-            # A proxy's page, or half an answer: what was written is not known. The client stumbles over an error
-            # whose JSON is not an object (AttributeError).
+            # A proxy's page, or a truncated response: what was written is unknown. The client raises AttributeError
+            # for an error whose JSON is not an object.
             return _Answer(failure="busy", error=exceptions.SerializationError(f"the answer is not JSON: {error}"))
 
     def _settle(self, piece: Sequence[Lines], answer: _Answer) -> list[Lines]:

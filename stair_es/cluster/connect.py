@@ -22,7 +22,7 @@ from stair_es.urls import parse_url, split_nodes, without_login
 
 __all__ = ["Connection", "Security", "Target", "probe", "translated"]
 
-# How many requests to one node may be under way without a new TCP and TLS handshake for each.
+# Concurrent requests to one node without a new TCP and TLS handshake for each.
 _POOL = 32
 _NO_SECURITY = Security()
 _URL_REMEDY = (
