@@ -30,7 +30,7 @@ def _option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa:
     return typer.Option(f"--{name}", help=help_text, rich_help_panel=panel, **more)
 
 
-_SHAPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "weighted_tokens", "impacts"]
+_SHAPES = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
 _Many = list[str] | None
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "image": (

@@ -46,7 +46,7 @@ def retrieval(
         typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
     ] = "rank_features",
     shape: Annotated[
-        Literal["rank_features", "neural_sparse", "sparse_vector", "weighted_tokens"] | None,
+        Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
         typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
     ] = None,
     depth: Annotated[

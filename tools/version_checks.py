@@ -38,18 +38,13 @@ def repeat_ingest(bench: Bench) -> None:
     expect(bench.ingest(bench.main, *options), written=0, unchanged=len(PHOTOS))
 
 
-def _safe_shape(bench: Bench) -> tuple[str, ...]:
-    """Return options for searches that check something else than the shape: every node with the field has this query."""
-    return ("--shape", "weighted_tokens") if bench.main == "sparse_vector" else ()
-
-
 def swap_model(bench: Bench) -> None:
     """Build an index with another model behind the same alias; searches see it at once."""
     options = ("--vector", bench.main)
     before = bench.ingest("swapped", *options)["index"]
     report = bench.ingest("swapped", *options, "--model", "colours")
     expect(report, swapped=True, written=len(PHOTOS))
-    hits = bench.commands.run("search", "red", "--index", bench.alias("swapped"), *_safe_shape(bench))["hits"]
+    hits = bench.commands.run("search", "red", "--index", bench.alias("swapped"))["hits"]
     if not hits or hits[0]["index"] != report["index"] or report["index"] == before:
         raise Wrong("a search doesn't ask the new index")
 
@@ -75,7 +70,7 @@ def search_unasked(bench: Bench) -> None:
 
 def search_by(shape: str) -> Callable[[Bench], None]:
     """Return the check that asks by a shape of query."""
-    preferred = {"weighted_tokens": "sparse_vector", "neural_sparse": "rank_features"}
+    preferred = {"neural_sparse": "rank_features"}
 
     def check(bench: Bench) -> None:
         wanted = preferred.get(shape, shape)
@@ -96,7 +91,7 @@ def search_hybrid(form: str) -> Callable[[Bench], None]:
 
     def check(bench: Bench) -> None:
         answer = bench.commands.run(
-            "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main), *_safe_shape(bench)
+            "search", QUESTION, "--caption", "tabby", "--hybrid", form, "--index", bench.alias(bench.main)
         )
         expect_best(bench, answer["hits"])
 

@@ -99,7 +99,6 @@ def _release(number: str) -> Callable[[Path], AbstractContextManager[Served]]:
 _NO_ELASTIC_SHAPES = {
     "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
     "search --shape sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-    "search --shape weighted_tokens": Gap(says="it takes Elasticsearch 8.13 or newer", cause="engine"),
 }
 _NO_NEURAL = {
     "ingest --vector seismic": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
@@ -126,6 +125,16 @@ _MODULAR = {
     "template publish": _NO_MUSTACHE,
 }
 _NO_QUERY = Gap(says="unknown query [sparse_vector]", cause="node")
+_SEARCHES = (
+    "swap to another model",
+    "search",
+    "search --shape sparse_vector",
+    "search --hybrid sum",
+    "search --hybrid rrf",
+    "policy plan",
+    "serve",
+)
+"""The checks that search an index of `sparse_vector`."""
 
 VERSIONS = (
     Version(
@@ -173,7 +182,6 @@ VERSIONS = (
             **_ELASTICSEARCH,
             "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
             "search --shape sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-            "search --shape weighted_tokens": Gap(says="it takes Elasticsearch 8.13 or newer", cause="engine"),
         },
     ),
     Version(
@@ -183,8 +191,7 @@ VERSIONS = (
         run=_running(search_nodes.elasticsearch8),
         gaps={
             **_MODULAR,
-            **dict.fromkeys(("search", "search --shape sparse_vector", "policy plan"), _NO_QUERY),
-            "serve": _NO_QUERY,
+            **dict.fromkeys(_SEARCHES, _NO_QUERY),
         },
     ),
     Version(

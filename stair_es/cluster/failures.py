@@ -34,7 +34,7 @@ _MISSING = (
     (
         r"unknown query \[sparse_vector\]",
         "The cluster lacks the module that brings this query, which every ordinary Elasticsearch from 8.15 on has. "
-        "To search without it: --shape weighted_tokens.",
+        "An index ingested with --vector rank_features is searched without it.",
     ),
     (
         _TYPE % "rank_features",

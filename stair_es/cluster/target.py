@@ -52,11 +52,6 @@ class Target:
         return self.distribution == "elasticsearch" and self.version >= (8, 15)
 
     @property
-    def supports_weighted_tokens(self) -> bool:
-        """Whether it has Elasticsearch's query `weighted_tokens` (8.13; deprecated since 8.15, still there in 9.5)."""
-        return self.distribution == "elasticsearch" and self.version >= (8, 13)
-
-    @property
     def supports_neural_sparse(self) -> bool:
         """Return whether its plugin neural-search, if installed, accepts raw `query_tokens` (OpenSearch 2.14)."""
         return self.distribution == "opensearch" and (not self.version or self.version >= (2, 14))

@@ -17,7 +17,6 @@ __all__ = [
     "SparseQuery",
     "rank_features_query",
     "sparse_vector_query",
-    "weighted_tokens_query",
 ]
 
 TOKENS_FIELD = "tokens"
@@ -53,23 +52,6 @@ def sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_
     kept = fit(vector, max_clauses)
     words = {escape(word): boost for word, boost in kept}
     return made({"sparse_vector": {"field": field, "query_vector": words, "prune": False}}, kept, vector)
-
-
-def weighted_tokens_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """The same in the form of Elasticsearch 8.13 and 8.14, for `sparse_vector` and `rank_features`; deprecated since 8.15.
-
-    Without a `pruning_config` nothing is pruned.
-
-    Args:
-        vector: The words of the query.
-        field: The field with the words.
-        max_clauses: Only that many of the heaviest words are kept.
-
-    Raises:
-        QueryError: As for `rank_features_query`.
-    """
-    kept = fit(vector, max_clauses)
-    return made({"weighted_tokens": {field: {"tokens": {escape(word): boost for word, boost in kept}}}}, kept, vector)
 
 
 def _rank_feature(field: str, boost: float) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from stair_es.config import MAX_CLAUSES
 from stair_es.errors import QueryError
 from stair_es.search.impacts import IMPACTS_FIELD, impacts_query
 from stair_es.search.neural import neural_sparse_query, seismic_query
-from stair_es.search.queries import TOKENS_FIELD, rank_features_query, sparse_vector_query, weighted_tokens_query
+from stair_es.search.queries import TOKENS_FIELD, rank_features_query, sparse_vector_query
 
 if TYPE_CHECKING:
     from stair_es.cluster.target import Target
     from stair_es.search.fit import SparseQuery
     from stair_es.types import SparseVector
 
-Shape = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "weighted_tokens", "impacts"]
+Shape = Literal["rank_features", "neural_sparse", "seismic", "sparse_vector", "impacts"]
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
 _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
@@ -27,7 +27,6 @@ _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
     "neural_sparse": neural_sparse_query,
     "seismic": seismic_query,
     "sparse_vector": sparse_vector_query,
-    "weighted_tokens": weighted_tokens_query,
     "impacts": impacts_query,
 }
 
@@ -87,8 +86,9 @@ def choose(
         return "seismic"
     found = _possible(target, fields)
     if found is None:
+        too_old = f", and {_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
-            f"nothing in the index can be searched by words on {target.label}: `tokens` is {fields.tokens or 'missing'}",
+            f"nothing in the index can be searched by words on {target.label}: `tokens` is {fields.tokens or 'missing'}{too_old}",
             "Give the index of `stair-es ingest`, or ingest into a new one.",
         )
     return found
@@ -116,7 +116,7 @@ def _builder(shape: Shape) -> Callable[..., SparseQuery]:
 
 
 def _possible(target: Target, fields: Fields) -> Shape | None:
-    unasked: tuple[Shape, ...] = ("rank_features", "sparse_vector", "weighted_tokens", "impacts")
+    unasked: tuple[Shape, ...] = ("rank_features", "sparse_vector", "impacts")
     return next((shape for shape in unasked if not _obstacle(shape, target, fields)), None)
 
 
@@ -127,7 +127,6 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
         "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
         "seismic": (target.supports_seismic, "OpenSearch 3.3 or newer", {"rank_features"}),
         "sparse_vector": (target.supports_sparse_vector, "Elasticsearch 8.15 or newer", {"sparse_vector"}),
-        "weighted_tokens": (target.supports_weighted_tokens, "Elasticsearch 8.13 or newer", {"sparse_vector", "rank_features"}),
         "impacts": (True, "", None),
     }[shape]
     if not able:

@@ -88,12 +88,10 @@ def elastic(elasticsearch9_url: str) -> Iterator[OpenSearch]:
     made.close()
 
 
-@pytest.mark.parametrize("shape", ["sparse_vector", "weighted_tokens"])
-def test_sparse_vector_and_weighted_tokens(
+def test_sparse_vector(
     elastic: OpenSearch,
     elasticsearch9_url: str,
     index_on: Callable[[str], str],
-    shape: Shape,
     images: Mapping[str, SparseVector],
     queries: list[SparseVector],
 ) -> None:
@@ -102,13 +100,12 @@ def test_sparse_vector_and_weighted_tokens(
     connection = Connection(url=elasticsearch9_url)
     target = probe(elastic, connection)
     assert choose(target, fields, lambda: plugins(elastic, connection)) == "sparse_vector"
-    assert choose(target, fields, lambda: plugins(elastic, connection), shape) == shape
-    agree(elastic, index, shape, images, queries)
+    assert choose(target, fields, lambda: plugins(elastic, connection), "sparse_vector") == "sparse_vector"
+    agree(elastic, index, "sparse_vector", images, queries)
 
 
-@pytest.mark.parametrize("shape", ["sparse_vector", "weighted_tokens"])
 def test_nothing_is_pruned_even_where_the_index_would(
-    elastic: OpenSearch, elasticsearch9_url: str, index_on: Callable[[str], str], shape: Shape
+    elastic: OpenSearch, elasticsearch9_url: str, index_on: Callable[[str], str]
 ) -> None:
     index = index_on(elasticsearch9_url)
     pruning = {"prune": True, "pruning_config": {"tokens_freq_ratio_threshold": 1, "tokens_weight_threshold": 1}}
@@ -121,7 +118,7 @@ def test_nothing_is_pruned_even_where_the_index_would(
     vector = {"w7-1": 1.0, "all": 0.01}
     pruned = {"sparse_vector": {"field": "tokens", "query_vector": vector}}
     assert len(scores(elastic, index, pruned)) == 1
-    assert len(scores(elastic, index, build(shape, SparseVector.from_mapping(vector)).clause)) == 30
+    assert len(scores(elastic, index, build("sparse_vector", SparseVector.from_mapping(vector)).clause)) == 30
 
 
 def test_impacts(

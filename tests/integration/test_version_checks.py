@@ -11,7 +11,7 @@ from version_checks import CHECKS
 from version_commands import Commands
 from version_nodes import VERSIONS
 
-INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --shape rank_features", "search --shape weighted_tokens"
+INGEST, SEARCH, OTHER = "ingest --vector rank_features", "search --shape rank_features", "search --shape sparse_vector"
 
 
 def test_checks_hold_on_a_node_and_notice_what_is_wrong(

@@ -41,18 +41,18 @@ def test_a_missing_field_type_names_the_option(reason: str) -> None:
     assert "mapper-extras" in error.remedy
 
 
-def test_a_missing_query_names_the_other_shape() -> None:
+def test_a_missing_query_names_the_other_field_type() -> None:
     root = {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}
     cause = {"type": "named_object_not_found_exception", "reason": "[1:29] unknown field [sparse_vector]"}
     error = caught({**root, "root_cause": [root], "caused_by": cause})
     assert error.message == "http://127.0.0.1:1 answered 400: unknown query [sparse_vector]"
-    assert "--shape weighted_tokens" in error.remedy
+    assert "--vector rank_features" in error.remedy
 
 
 def test_a_missing_query_deep_in_another_is_named_as_well() -> None:
     error = caught(unparsed("unknown query [sparse_vector]"))
     assert error.message == "http://127.0.0.1:1 answered 400: Failed to parse: unknown query [sparse_vector]"
-    assert "--shape weighted_tokens" in error.remedy
+    assert "--vector rank_features" in error.remedy
 
 
 def test_other_refusals_get_no_such_advice() -> None:

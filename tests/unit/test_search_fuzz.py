@@ -90,7 +90,7 @@ def spelt(encoder: Encoder, word: str) -> tuple[str, ...]:
 
 def strict_json(question: Question, case: object) -> None:
     """What can be asked can be sent, within the limit."""
-    shapes: tuple[Shape, ...] = ("rank_features", "sparse_vector", "weighted_tokens", "neural_sparse")
+    shapes: tuple[Shape, ...] = ("rank_features", "sparse_vector", "neural_sparse")
     for shape in shapes:
         try:
             made = request_body(question, shape, max_clauses=1024)

@@ -56,8 +56,7 @@ def weights(clause: dict[str, Any]) -> dict[str, float]:
     if "sparse_vector" in clause:
         return dict(clause["sparse_vector"]["query_vector"])
     inner = next(iter(next(iter(clause.values())).values()))
-    tokens = inner.get("query_tokens") or inner["tokens"]
-    return {key: weight * inner.get("boost", 1) for key, weight in tokens.items()}
+    return {key: weight * inner.get("boost", 1) for key, weight in inner["query_tokens"].items()}
 
 
 def test_every_shape_has_a_golden_body() -> None:
@@ -248,7 +247,6 @@ def no_plugins() -> frozenset[str]:
         (target("elasticsearch", 7, 17), WORDS_FIELD, "rank_features"),
         (target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features"),
         (target("elasticsearch", 8, 15), Fields(tokens="sparse_vector"), "sparse_vector"),
-        (target("elasticsearch", 8, 14), Fields(tokens="sparse_vector"), "weighted_tokens"),
         (target("opensearch", 3, 8), Fields(tokens=None, impacts=True), "impacts"),
     ],
 )
@@ -269,7 +267,7 @@ def test_the_target_and_the_index_decide(at: Target, fields: Fields, chosen: Sha
         ("seismic", target("opensearch", 3, 8), ALL, NEURAL_SEARCH),
         ("sparse_vector", target("opensearch", 3, 8), WORDS_FIELD, "Elasticsearch 8.15"),
         ("sparse_vector", target("elasticsearch", 9, 5), WORDS_FIELD, "rank_features, not sparse_vector"),
-        ("weighted_tokens", target("elasticsearch", 7, 17), WORDS_FIELD, "Elasticsearch 8.13"),
+        ("sparse_vector", target("elasticsearch", 8, 14), Fields(tokens="sparse_vector"), "Elasticsearch 8.15"),
         ("rank_features", target("elasticsearch", 9, 5), Fields(tokens="sparse_vector"), "sparse_vector, not rank_features"),
         ("impacts", target("opensearch", 3, 8), WORDS_FIELD, "no field `impacts`"),
         ("rank_features", target("opensearch", 3, 8), Fields(tokens=None), "missing"),
@@ -307,6 +305,8 @@ def test_a_refusal_names_what_is_possible() -> None:
     assert "rank_features is possible" in failure.value.remedy
     with pytest.raises(QueryError, match="nothing in the index"):
         choose(target("opensearch", 3, 8), Fields(tokens="keyword"), no_plugins)
+    with pytest.raises(QueryError, match=r"takes Elasticsearch 8\.15 or newer, and this is Elasticsearch 8\.14"):
+        choose(target("elasticsearch", 8, 14), Fields(tokens="sparse_vector"), no_plugins)
     with pytest.raises(QueryError, match="unknown shape"):
         choose(target("opensearch", 3, 8), WORDS_FIELD, no_plugins, "dense")  # type: ignore[arg-type]
 
