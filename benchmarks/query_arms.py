@@ -10,7 +10,7 @@ from query_load import Kind
 
 from stair_es.cluster.token_ids import TokenIds
 from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.prune import Pruning, pruned
+from stair_es.search.prune import pruned
 from stair_es.search.question import Question
 from stair_es.search.shapes import build
 from stair_es.types import SparseVector
@@ -45,9 +45,14 @@ def whole(vector: SparseVector) -> Body:
     return bare(build("rank_features", vector, max_clauses=MAX_CLAUSES).clause)
 
 
-def cut(pruning: Pruning) -> Callable[[SparseVector, list[float]], Body]:
-    """Fewer words."""
-    return lambda vector, _dense: whole(pruned(vector, pruning).kept)
+def cut(mass: float) -> Callable[[SparseVector, list[float]], Body]:
+    """The heaviest words that hold this share of the weight."""
+    return lambda vector, _dense: whole(pruned(vector, mass).kept)
+
+
+def top(words: int) -> Callable[[SparseVector, list[float]], Body]:
+    """The heaviest words."""
+    return lambda vector, _dense: whole(vector.top(words))
 
 
 def two_phase(heavy: int, window: int) -> Callable[[SparseVector, list[float]], Body]:
@@ -96,8 +101,8 @@ def arms(kinds: Mapping[str, Kind], vocabulary: Sequence[str]) -> list[Arm]:
         Arm(name="BM25, documents in order", kind="bm25", body=bm25_as_sent, truth=None),
         Arm(name="rank_features", kind="tokens", body=lambda v, _: whole(v)),
         Arm(name="as Searcher sends it", kind="tokens", body=as_sent),
-        *(Arm(name=f"mass {share}", kind="tokens", body=cut(Pruning(mass=share))) for share in (0.95, 0.9, 0.8)),
-        *(Arm(name=f"top {words}", kind="tokens", body=cut(Pruning(top_k=words))) for words in (8, 16, 32)),
+        *(Arm(name=f"mass {share}", kind="tokens", body=cut(share)) for share in (0.95, 0.9, 0.8)),
+        *(Arm(name=f"top {words}", kind="tokens", body=top(words)) for words in (8, 16, 32)),
         *(Arm(name=f"two-phase {heavy}/{window}", kind="tokens", body=two_phase(heavy, window)) for heavy, window in PHASES),
         Arm(name="impacts", kind="impacts", body=lambda v, _: bare(build("impacts", v, max_clauses=MAX_CLAUSES).clause)),
     ]

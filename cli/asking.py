@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -83,12 +82,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
         Annotated[_SHAPES | None, _option("shape", "The query to send; without it the cluster and the index decide.", _HOW)],
         None,
     ),
-    "top_features": (Annotated[int | None, _option("top-features", "Send only that many heavy words.", _HOW, min=1)], None),
     "mass": (Annotated[float | None, _option("mass", "Send the heaviest words that hold this share of the weight.", _HOW)], None),
-    "stop": (
-        Annotated[Path | None, _option("stop", "A file of words not to send, one a line.", _HOW, exists=True, dir_okay=False)],
-        None,
-    ),
     "pipeline": (
         Annotated[str | None, _option("pipeline", "A search pipeline of the cluster (OpenSearch).", _HOW, metavar="NAME")],
         None,
@@ -157,12 +151,11 @@ def how_given(*, engine_explain: bool = False) -> How:
         QueryError: A number can't be.
     """
     from stair_es.search.how import How
-    from stair_es.search.prune import Pruning
 
     given = _asking.given
     return How(
         shape=given["shape"],
-        pruning=Pruning(top_k=given["top_features"], mass=given["mass"], stop=_stop_words(given["stop"])),
+        mass=given["mass"],
         two_phase=_two_phase(given["two_phase"]),
         fusion="rrf" if given["hybrid"] == "rrf" else "sum",
         pipeline=given["pipeline"],
@@ -200,13 +193,6 @@ def _caption(typed: str) -> str:
     if not text:
         raise UsageError("--hybrid has no text for BM25", "Give words, or --caption TEXT.")
     return text
-
-
-def _stop_words(file: Path | None) -> frozenset[str]:
-    try:
-        return frozenset(file.read_text(encoding="utf-8").split() if file else ())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--stop {str(file)!r}: can't be read: {error}", "It takes words in UTF-8, one a line.") from None
 
 
 def _numbers(text: str) -> list[float]:

@@ -69,7 +69,7 @@ def query(
     from stair_es.search.prune import pruned
 
     question = question_of(encoder, given, asking.reading_given())
-    shape, parts = how.shape or "rank_features", pruned(question.vector, how.pruning)
+    shape, parts = how.shape or "rank_features", pruned(question.vector, how.mass)
     question = replace(question, vector=parts.kept)
     question, token_ids = _number(question, url, index, encoder.model_id) if shape == "seismic" else (question, None)
     asked = request_body(

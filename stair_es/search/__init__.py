@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.inputs import Inputs
     from stair_es.search.near import NearMiss
-    from stair_es.search.prune import Pruning
     from stair_es.search.question import Question
     from stair_es.search.searcher import Searcher
     from stair_es.search.shapes import Shape, build
@@ -34,7 +33,6 @@ __all__ = [
     "ImageSearch",
     "Inputs",
     "NearMiss",
-    "Pruning",
     "Question",
     "Reason",
     "Result",
@@ -51,7 +49,6 @@ _HOMES = {
     "ImageSearch": "image_search",
     "Inputs": "inputs",
     "NearMiss": "near",
-    "Pruning": "prune",
     "Question": "question",
     "Reason": "explain",
     "Result": "hits",

@@ -13,7 +13,7 @@ from stair_es.search.explain import why
 from stair_es.search.hits import only
 from stair_es.search.how import How
 from stair_es.search.near import NearMiss, failing_words, parts
-from stair_es.search.prune import Pruning, pruned
+from stair_es.search.prune import pruned
 from stair_es.search.question import Question
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def near_miss(searcher: Searcher, question: Question, reference: str, *, k: int 
     how = how or How()
     if how.fusion == "rrf":
         raise QueryError("a rank that is fused of two has no reasons of its own", "Explain it with sum, or without the caption.")
-    split = pruned(question.vector, how.pruning)
-    how = replace(how, pruning=Pruning())
+    split = pruned(question.vector, how.mass)
+    how = replace(how, mass=None)
     exact = replace(how, approximate=False, shape=None if how.shape == "seismic" else how.shape)
     question = searcher.asked_of(replace(question, vector=split.kept))
     found = searcher.document(reference)

@@ -90,7 +90,7 @@ class Searcher:
         asked = Question(vector=question) if isinstance(question, SparseVector) else question
         if not 1 <= k <= MAX_HITS:
             raise QueryError(f"k must be between 1 and {MAX_HITS}, got {k}")
-        parts = pruned(asked.vector, how.pruning)
+        parts = pruned(asked.vector, how.mass)
         asked = replace(asked, vector=parts.kept)
         if how.fusion == "rrf":
             return replace(self._fused(asked, k, after, how), dropped=parts.dropped)
@@ -121,7 +121,7 @@ class Searcher:
             ClusterError: As for `search`.
         """
         how = how or How()
-        asked = replace(question, vector=pruned(question.vector, how.pruning).kept)
+        asked = replace(question, vector=pruned(question.vector, how.mass).kept)
         exact = replace(how, two_phase=None, approximate=False, shape=None if how.shape == "seismic" else how.shape)
         return int(self._answer(asked, 0, None, exact, total=True).body["hits"]["total"]["value"])
 
@@ -250,7 +250,7 @@ class Searcher:
 def _too_many(target: Target) -> tuple[str, str]:
     return (
         f"the cluster makes more clauses of the caption and the filters than it allows ({target.max_clauses:,})",
-        "Shorten them, or send fewer words (Pruning, --top-features).",
+        "Shorten them, or send fewer words (--mass).",
     )
 
 

@@ -19,7 +19,7 @@ from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import parsed
-from stair_es.search import How, ImageSearch, Inputs, Pruning, TwoPhase
+from stair_es.search import How, ImageSearch, Inputs, TwoPhase
 from stair_es.sources.registry import open_source
 
 if TYPE_CHECKING:
@@ -152,9 +152,10 @@ def test_the_engine_explains_the_same_words(photos: ImageSearch) -> None:
 
 def test_pruning_is_told(photos: ImageSearch) -> None:
     whole = photos.question("a kitten").vector
-    result = photos.search("a kitten", how=How(pruning=Pruning(top_k=3)))
-    assert result.dropped.features == whole.features[3:]
-    assert all(len(hit.why) <= 3 for hit in result.hits)
+    kept = 3
+    result = photos.search("a kitten", how=How(mass=sum(whole.weights[:kept]) / sum(whole.weights) - 1e-6))
+    assert result.dropped.features == whole.features[kept:]
+    assert all(len(hit.why) <= kept for hit in result.hits)
 
 
 def test_near_misses(photos: ImageSearch) -> None:
@@ -179,7 +180,7 @@ def test_near_misses(photos: ImageSearch) -> None:
 
 def test_near_misses_are_told_of_the_query_that_was_sent(photos: ImageSearch) -> None:
     yarn, cow = (photos.search(PHOTOS / name, k=1).hits[0].id for name in ("kitten-with-yarn.jpg", "dairy-cow.jpg"))
-    one = How(pruning=Pruning(top_k=1))
+    one = How(mass=0.01)
     ranked = [hit.id for hit in photos.search("a kitten", k=100, how=one).hits]
     found = photos.explain(yarn, "a kitten", how=one)
     assert (found.rank, [reason.feature for reason in found.why]) == (ranked.index(yarn) + 1, ["kitten"])

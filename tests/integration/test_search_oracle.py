@@ -26,7 +26,7 @@ from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.body import TwoPhase, request_body
 from stair_es.search.combine import combined
 from stair_es.search.how import How
-from stair_es.search.prune import Pruning, pruned
+from stair_es.search.prune import pruned
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.search.shapes import Shape
@@ -324,13 +324,11 @@ def test_two_phases_over_a_window_of_all_are_the_ranking_of_what_the_first_finds
 def test_a_pruned_query_has_the_exact_ranking_of_what_is_left(
     engine: Engine, oracle: Oracle, queries: list[SparseVector]
 ) -> None:
-    how = How(pruning=Pruning(top_k=12, mass=0.8, stop=frozenset(["animal", "dog"])))
+    how = How(mass=0.8)
     with Searcher(engine.connection, engine.index, MODEL_ID) as searcher:
         for query in queries[::8]:
-            if set(query.features) <= how.pruning.stop:
-                continue
-            left = pruned(query, how.pruning)
-            assert 0 < len(left.kept) <= 12
+            left = pruned(query, how.mass)
+            assert sum(left.kept.weights) >= 0.8 * sum(query.weights)
             result = searcher.search(query, 20, how=how)
             ranking = [(hit.id, hit.score) for hit in result.hits]
             assert result.dropped == left.dropped

@@ -100,7 +100,7 @@ def test_a_login_and_an_authority_come_from_one_place(tmp_path: Path) -> None:
 
 
 def test_an_option_goes_before_all(tmp_path: Path) -> None:
-    path = _write(tmp_path, 'index = "top"\n[query]\nindex = "table"\ntop_features = 2\n')
+    path = _write(tmp_path, 'index = "top"\n[query]\nindex = "table"\nmax_clauses = 2\n')
     runner = CliRunner()
 
     def asked(*options: str, **environ: str) -> str:
@@ -112,7 +112,7 @@ def test_an_option_goes_before_all(tmp_path: Path) -> None:
     assert "/env/_search" in asked(STAIR_ES_INDEX="env")
     assert "/option/_search" in asked("--index", "option", STAIR_ES_INDEX="env")
     assert asked().count("rank_feature") == 2
-    assert asked("--top-features", "1").count("rank_feature") == 1
+    assert asked("--max-clauses", "1").count("rank_feature") == 1
 
 
 def test_nothing_stays_behind(tmp_path: Path) -> None:

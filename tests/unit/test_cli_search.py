@@ -128,11 +128,6 @@ def test_missing_files_and_bad_numbers_are_wrong_usage(arguments: tuple[str, ...
     assert run(*arguments)[0] == 2
 
 
-def test_a_file_of_stop_words_that_is_no_text_is_wrong_usage(photo: Path) -> None:
-    code, _, said = run("query", "red", "--stop", str(photo))
-    assert (code, "--stop" in said) == (2, True)
-
-
 @pytest.mark.parametrize("options", [("--two-phase", "8"), ("--hybrid", "rrf"), ("--shape", "seismic")])
 def test_a_search_that_has_no_pages_says_so_from_the_start(options: tuple[str, ...]) -> None:
     code, _, said = run("search", "red", "--after", "start", *options)
@@ -211,7 +206,7 @@ def test_query_says_what_was_cut() -> None:
     assert code == 0
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
     assert "1 lightest" in said
-    assert "not sent (red)" in run("query", "red lorry", "--top-features", "1")[2]
+    assert "not sent (red)" in run("query", "red lorry", "--mass", "0.5")[2]
     assert "not asked for ##lorry" in run("query", "red ##lorry", "--shape", "impacts")[2]
 
 

@@ -6,48 +6,42 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.fusing import reciprocal_ranks
-from stair_es.search.prune import Pruning, pruned
+from stair_es.search.how import How
+from stair_es.search.prune import pruned
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})
 
 
 def test_the_heaviest_are_kept_of_a_vector_made_by_hand_in_any_order() -> None:
-    assert pruned(SparseVector(("light", "heavy"), (0.1, 0.9)), Pruning(top_k=1)).kept.features == ("heavy",)
+    assert pruned(SparseVector(("light", "heavy"), (0.1, 0.9)), 0.9).kept.features == ("heavy",)
 
 
 def test_nothing_is_dropped_unasked() -> None:
-    assert pruned(VECTOR, Pruning()).kept == VECTOR
-    assert not len(pruned(VECTOR, Pruning()).dropped)
+    assert pruned(VECTOR, None).kept == VECTOR
+    assert not len(pruned(VECTOR, None).dropped)
 
 
 @pytest.mark.parametrize(
-    ("pruning", "kept"),
+    ("mass", "kept"),
     [
-        (Pruning(top_k=2), ("dog", "beach")),
-        (Pruning(top_k=99), VECTOR.features),
-        (Pruning(mass=0.8), ("dog", "beach")),
-        (Pruning(mass=0.81), ("dog", "beach", "sand")),
-        (Pruning(mass=1e-9), ("dog",)),
-        (Pruning(mass=1.0), VECTOR.features),
-        (Pruning(mass=0.81, top_k=1), ("dog",)),
-        (Pruning(stop=frozenset({"dog"})), ("beach", "sand", "the")),
-        (Pruning(stop=frozenset({"dog"}), mass=0.9), ("beach", "sand")),
+        (0.8, ("dog", "beach")),
+        (0.81, ("dog", "beach", "sand")),
+        (1e-9, ("dog",)),
+        (1.0, VECTOR.features),
     ],
 )
-def test_what_is_kept_and_what_is_dropped_make_the_whole(pruning: Pruning, kept: tuple[str, ...]) -> None:
-    parts = pruned(VECTOR, pruning)
+def test_what_is_kept_and_what_is_dropped_make_the_whole(mass: float, kept: tuple[str, ...]) -> None:
+    parts = pruned(VECTOR, mass)
     assert parts.kept.features == kept
     assert {**parts.kept.to_dict(), **parts.dropped.to_dict()} == VECTOR.to_dict()
     assert len(parts.kept) + len(parts.dropped) == len(VECTOR)
 
 
 def test_numbers_that_can_t_be_are_refused() -> None:
-    for wrong in ({"top_k": 0}, {"mass": 0.0}, {"mass": 1.1}, {"mass": math.nan}):
-        with pytest.raises(QueryError):
-            Pruning(**wrong)
-    with pytest.raises(QueryError, match="stop words"):
-        pruned(VECTOR, Pruning(stop=frozenset(VECTOR.features)))
+    for wrong in (0.0, 1.1, math.nan):
+        with pytest.raises(QueryError, match="mass"):
+            How(mass=wrong)
 
 
 def test_ranks_are_fused_as_the_formula_says() -> None:
