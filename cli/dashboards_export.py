@@ -39,7 +39,6 @@ def export(
     """
     from stair_es.dashboards.bundle import bundle
     from stair_es.dashboards.objects import ndjson
-    from stair_es.dashboards.publish import check
 
     if output != "-" and not output.lower().endswith(".ndjson"):
         raise UsageError(
@@ -49,7 +48,6 @@ def export(
     corpus, distribution = looked(index, url, words_index=words_index, time_field=time_field)
     wanted = product_of(product, distribution)
     objects = bundle(corpus, wanted)
-    check(objects, wanted)
     text = ndjson(objects)
     if output == "-":
         plain(text.rstrip("\n"))

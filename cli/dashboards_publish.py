@@ -109,7 +109,7 @@ def publish(
     corpus, _ = looked(index, url, words_index=words_index, time_field=time_field)
     with closing(Session(place)) as session:
         found = recognise(session, None if product == "auto" else product)
-        imported = put(session, bundle(corpus, found.product), found.product)
+        imported = put(session, bundle(corpus, found.product))
     refused = [each for each in imported if each.error]
     dashboard = next(each for each in imported if each.id == dashboard_id(corpus))
     link = None if dashboard.error else place.link(dashboard.stored_as)

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stair_es.dashboards.check import faults
 from stair_es.dashboards.corpus import LABELS, Product
 from stair_es.dashboards.objects import SavedObject, ndjson
 from stair_es.dashboards.session import Answer, Session, said
-from stair_es.errors import ClusterError, ResourceError, UnsupportedTarget, UsageError
+from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
 
 _OLDEST: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
 _NEWEST_OPENSEARCH = 6
@@ -83,14 +82,12 @@ def recognise(session: Session, asked: Product | None = None) -> Found:
     return found
 
 
-def publish(session: Session, objects: Sequence[SavedObject], product: Product) -> list[Imported]:
+def publish(session: Session, objects: Sequence[SavedObject]) -> list[Imported]:
     """Import the objects, over those of the same ids; what became of each, in their order.
 
     Raises:
-        ResourceError: Something is wrong with the objects: nothing is sent.
         ClusterError: The import as a whole was refused.
     """
-    check(objects, product)
     file = ("stair-es.ndjson", ndjson(objects).encode(), "application/ndjson")  # the products look at the end of the name
     answer = session.ask("POST", "/api/saved_objects/_import?overwrite=true", fields={"file": file})
     if answer.status >= 400:
@@ -101,20 +98,6 @@ def publish(session: Session, objects: Sequence[SavedObject], product: Product) 
             "Check the URL: is it OpenSearch Dashboards or Kibana?",
         )
     return _results(objects, answer.body, session)
-
-
-def check(objects: Sequence[SavedObject], product: Product) -> None:
-    """Nothing, if a product of this kind can import them.
-
-    Raises:
-        ResourceError: It can't; names everything that is wrong.
-    """
-    found = faults(objects, product)
-    if found:
-        raise ResourceError(
-            f"the saved objects are wrong in {len(found)} places: {'; '.join(found[:10])}",
-            "This is a fault of stair-es: please report it.",
-        )
 
 
 def _results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: Session) -> list[Imported]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dashboard_checks import faults
 from dashboard_corpus import WORDLESS, fill
 from dashboard_pictures import charts, drawn, png
 from dashboard_requests import Ask, asks, phrase
@@ -20,7 +21,6 @@ from words_companion import entries, make, scanned
 
 from stair_es.cluster.connect import Connection
 from stair_es.dashboards.bundle import bundle
-from stair_es.dashboards.check import faults
 from stair_es.dashboards.corpus import Corpus, Product
 from stair_es.dashboards.look import look
 
@@ -49,6 +49,7 @@ class Album:
     def answers(self, product: Product, *filters: Mapping[str, Any]) -> dict[str, tuple[Ask, dict[str, Any]]]:
         """Kind of panel -> its request and the node's answer."""
         made = bundle(self.corpus, product)
+        assert faults(made, product) == []
         prefix = self.corpus.id("")
         asked = asks(made, product, self.search, filters)
         return {ask.panel.removeprefix(prefix).lstrip("-"): (ask, self.search(ask.index, ask.body)) for ask in asked}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 import urllib3
+from dashboard_checks import faults
 from dashboards_server import DashboardsServer
 from fault_proxy import Reply, serve
 from gate_proxy import GateProxy
@@ -48,7 +49,9 @@ def sent(place: Place, product: Product | None = None, pauses: Pauses | None = N
     waited: Pauses = pauses if pauses is not None else []
     with closing(Session(place, sleep=waited.append)) as session:
         found = recognise(session, product)
-        return publish(session, bundle(corpus, found.product), found.product)
+        objects = bundle(corpus, found.product)
+        assert faults(objects, found.product) == []
+        return publish(session, objects)
 
 
 def found(place: Place, product: Product | None = None) -> Found:
@@ -489,6 +492,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     assert done.exit_code == 0, done.output
     assert f"--index {index_name} --words-index makes it" in done.stderr
     objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert faults(objects, "opensearch-dashboards") == []
     assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards
     assert not any(made["id"].endswith("-average-weight") for made in objects)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a bundle of saved objects, before a product says so, or says nothing and draws nothing. Pure.
+"""What is wrong with a bundle of saved objects that a product would refuse, or import and draw nothing for. Pure.
 
 There is no published schema. The rules are those that the products enforce: closed lists of attributes, references that
 resolve, known versions, JSON inside of strings, a grid of 48 columns.
@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stair_es.dashboards.check_dashboard import dashboard_faults
-from stair_es.dashboards.check_visualization import visualization_faults
+from dashboard_grid_checks import dashboard_faults
+from dashboard_chart_checks import visualization_faults
 from stair_es.dashboards.corpus import LABELS, Product
 from stair_es.dashboards.objects import SEARCH_SOURCE_INDEX, VERSIONS, SavedObject, ndjson
 
