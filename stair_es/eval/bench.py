@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stair_es.errors import ClusterError, QueryError
-from stair_es.eval import rank_eval
+from stair_es.errors import QueryError
 from stair_es.eval.differences import Differences, compare, total
 from stair_es.eval.encode import Progress
 from stair_es.eval.metrics import ranks, ranks_of_hits, summary
 from stair_es.eval.report import Row
-from stair_es.eval.trial import Hits, Trial, trial
+from stair_es.eval.trial import Trial, trial
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -83,15 +82,13 @@ def exact_rows(methods: list[Method]) -> list[Row]:
 
 @dataclass
 class _Tally:
-    """One method: what is kept of each query is its ranks, and of some the first hits."""
+    """One method: what is kept of each query is its ranks."""
 
     method: Method
     engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
     compared: list[Differences] = field(default_factory=list)
     cut: int = 0
     unasked: int = 0
-    first: dict[int, Hits] = field(default_factory=dict)
-    """For `_rank_eval`."""
 
     def ask(self, there: Trial, depth: int) -> Iterator[int]:
         """Ask the cluster all queries; yields the number of each that is through."""
@@ -105,8 +102,6 @@ class _Tally:
                 scores_N = self.method.exact(query)
                 nine_bits = self.method.nine_bits
                 self.compared.append(compare(query, scores_N, hits.items, hits.scores, nine_bits=nine_bits))
-            if asked.clause is not None and len(self.first) < rank_eval.MOST_QUERIES:
-                self.first[query] = Hits(hits.items[: rank_eval.AT], hits.scores[: rank_eval.AT])
             yield query
 
     def _clause(self, query: int) -> Clause | None:
@@ -122,7 +117,6 @@ class _Tally:
         answered = None if obstacle else there
         scores: Callable[[int], Doubles] | None = method.exact
         exact = summary([ranks(scores(query), right) for query, right in enumerate(task.right)]) if scores else None
-        agreements, reason = self._rank_eval(answered) if answered else ((), obstacle)
         return Row(
             method=method.name,
             model=method.model,
@@ -137,14 +131,5 @@ class _Tally:
             task=task,
             differences=total(self.compared, self.cut) if answered and exact else None,
             nine_bits=method.nine_bits,
-            rank_eval=agreements,
-            rank_eval_reason=reason,
             index=there.index if there and keep else "",
         )
-
-    def _rank_eval(self, there: Trial) -> tuple[tuple[rank_eval.Agreement, ...], str]:
-        asked = [(query, clause) for query in self.first if (clause := self.method.asked(query).clause) is not None]
-        try:
-            return tuple(rank_eval.compare(there, asked, self.first, self.method.task.right)), ""
-        except ClusterError as error:
-            return (), error.message

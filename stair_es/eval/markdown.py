@@ -26,7 +26,6 @@ def markdown(found: Evaluation) -> str:
         parts += [f"## {direction}", table(_HEAD, _lines(rows, exactly=not found.cluster)), *_reasons(rows, found)]
     if found.cluster:
         parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
-        parts += ["## `_rank_eval` of the cluster against our numbers", _agreements(found.rows)]
     parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
     if found.kept:
         parts.append("Indices kept: " + ", ".join(found.kept))
@@ -171,17 +170,3 @@ def _examples(rows: Sequence[Row]) -> list[str]:
 
 def _short(text: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _agreements(rows: Sequence[Row]) -> str:
-    lines, reasons = [], dict[str, list[str]]()
-    for row in rows:
-        for each in row.rank_eval:
-            verdict = "agree" if each.agrees else f"{len(each.disagreeing)} queries differ"
-            numbers = [f"{100 * each.engine:.4f}", f"{100 * each.own:.4f}"]
-            lines.append([row.direction, row.method, row.model, each.metric, str(each.queries), *numbers, verdict])
-        if row.rank_eval_reason:
-            reasons.setdefault(row.rank_eval_reason, []).append(f"{row.method} ({row.direction})")
-    head = ("direction", "method", "model", "metric", "queries", "cluster", "ours", "")
-    said = [f"- n/a for {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    return "\n\n".join([*([table(head, lines)] if lines else []), *(["\n".join(said)] if said else [])])

@@ -69,12 +69,6 @@ def ranks_of_hits(items: Sequence[int], scores: Sequence[float], right: Collecti
     return ranks(scores_N, right)
 
 
-def ranks_in_order(items: Sequence[int], right: Collection[int]) -> tuple[int, ...]:
-    """The ranks of those right items that are in a ranking, ties as the ranking has them: what `_rank_eval` looks at."""
-    wanted = set(right)
-    return tuple(place for place, item in enumerate(items, 1) if item in wanted)
-
-
 def recall(found: Sequence[int], right: int, cut: int) -> float:
     """Share of `right` items whose rank, in `found`, is within the cut."""
     return sum(rank <= cut for rank in found) / right

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ from stair_es.eval.differences import Differences, named
 
 if TYPE_CHECKING:
     from stair_es.eval.metrics import Metrics
-    from stair_es.eval.rank_eval import Agreement
     from stair_es.eval.tasks import Task
 
 
@@ -36,8 +34,6 @@ class Row:
     differences: Differences | None = None
     """Engine against exact."""
     nine_bits: bool = False
-    rank_eval: tuple[Agreement, ...] = ()
-    rank_eval_reason: str = ""
     index: str = ""
     """The temporary index, if it is kept."""
 
@@ -52,8 +48,6 @@ class Row:
             "exact": _metrics(self.exact, self.exact_reason),
             "engine": _metrics(self.engine, self.engine_reason),
             "differences": self._differences(),
-            "rank_eval": [self._agreement(each) for each in self.rank_eval]
-            or {"missing": self.rank_eval_reason or self.engine_reason},
             "index": self.index or None,
         }
 
@@ -66,21 +60,6 @@ class Row:
             **values,
             "score_error": scores,
             "examples": [named(swap, self.task.queries, self.task.items) for swap in self.differences.swaps],
-        }
-
-    def _agreement(self, each: Agreement) -> dict[str, Any]:
-        queries = self.task.queries if self.task else ()
-        differ = [
-            {"query": queries[query], "engine": None if math.isnan(theirs) else theirs, "own": ours}
-            for query, theirs, ours in each.disagreeing
-        ]
-        return {
-            "metric": each.metric,
-            "queries": each.queries,
-            "engine": each.engine,
-            "own": each.own,
-            "agrees": each.agrees,
-            "disagreeing": differ,
         }
 
 

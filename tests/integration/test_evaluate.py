@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
 from opensearchpy import OpenSearch
 from PIL import Image
+from rank_eval import AT, ask_rank_eval, own_values
 
 from stair_es import SparseVector
-from stair_es.cluster.connect import Connection
+from stair_es.cluster.connect import Connection, probe
+from stair_es.cluster.documents import DocumentSettings
+from stair_es.cluster.identity import Identity
+from stair_es.cluster.mapping import index_body
 from stair_es.eval.captions import Captioned, CaptionSet
+from stair_es.eval.choose import bm25, chosen
 from stair_es.eval.contenders import contender
+from stair_es.eval.encode import encode_set
 from stair_es.eval.markdown import markdown
+from stair_es.eval.methods import Engine, Method
 from stair_es.eval.report import Evaluation, Row
 from stair_es.eval.run import EvalOptions, evaluate
+from stair_es.eval.trial import analyzer, trial
 from stair_es.model.encoder import ModelSpec
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
@@ -148,25 +159,49 @@ def test_words_and_captions_on_engines_with_rank_features(rank_features_url: str
     assert dense.engine is None
     assert ("plugin" in dense.engine_reason) == ("OpenSearch" in found.cluster)
     assert left_behind(rank_features_url) == []
-    check_rank_eval(found)
 
 
-def check_rank_eval(found: Evaluation) -> None:
-    """The cluster's own metrics are ours, query by query."""
-    asked = [row for row in found.rows if row.engine is not None]
-    assert len(asked) >= 5
-    for row in asked:
-        assert [each.metric for each in row.rank_eval] == ["recall@10", "MRR@10", "nDCG@10"], row.rank_eval_reason
-        for each in row.rank_eval:
-            assert each.agrees, (row.method, each)
-            assert each.queries == row.engine.queries - row.unasked  # type: ignore[union-attr]
-            assert 0.05 < each.engine <= 1.0 or row.method == "bag of words"
+def test_the_metrics_are_those_of_the_cluster_query_by_query(rank_features_url: str, captions: CaptionSet) -> None:
+    connection = Connection(url=rank_features_url)
+    with closing(connection.client()) as client:
+        methods = methods_on(client, connection, captions)
+        assert len(methods) >= 5
+        for method in methods:
+            check_rank_eval(client, connection, method)
 
 
-def check_no_rank_eval(found: Evaluation) -> None:
-    """The nodes of the tests that lack the module say so."""
-    missing = {row.rank_eval_reason for row in found.rows if row.engine is not None}
-    assert missing == {"the cluster has no _rank_eval: its module rank-eval isn't there"}
+def methods_on(client: OpenSearch, connection: Connection, captions: CaptionSet) -> list[Method]:
+    """Return what can be asked there without kNN, which the nodes with the module rank-eval don't have."""
+    target = probe(client, connection)
+    engine = Engine(
+        distribution=target.distribution,
+        shape="rank_features",
+        max_clauses=target.max_clauses,
+        depth=AT,
+        analyzer=analyzer(client, connection),
+        word_body=index_body(target, DocumentSettings(thumbnail_px=0)),
+    )
+    encoded = encode_set(captions, MODELS[0], lambda *_: None)
+    found = [*chosen(encoded, MODELS[0], engine, lambda _: "no kNN"), *bm25(encoded, engine)]
+    return [method for method in found if isinstance(method, Method) and method.corpus is not None]
+
+
+def check_rank_eval(client: OpenSearch, connection: Connection, method: Method) -> None:
+    """Check that `_rank_eval` of the cluster has our metrics."""
+    assert method.corpus is not None
+    identity = Identity(model_name="drawn", model_id=Drawn.model_id, fit="pad", settings={})
+    run = f"eval-rank-{uuid.uuid4().hex[:8]}"
+    with trial(client, connection, method.corpus, run=run, identity=identity, keep=False, say=print) as there:
+        asked = [method.asked(query).clause for query in range(len(method.task.queries))]
+        clauses = {query: clause for query, clause in enumerate(asked) if clause is not None}
+        assert len(clauses) >= len(asked) - 1
+        hits = list(there.search(asked, AT))
+        theirs = ask_rank_eval(there, clauses, method.task.right)
+        own = {query: own_values(hits[query], method.task.right[query]) for query in clauses}
+    assert theirs == {query: pytest.approx(values, abs=1e-6) for query, values in own.items()}, method.name
+    for metric in ("recall@10", "MRR@10", "nDCG@10"):
+        mean = fmean(values[metric] for values in theirs.values())
+        assert 0.05 < mean <= 1.0 or method.name == "bag of words"
 
 
 def check_dense(found: Evaluation) -> None:
@@ -185,7 +220,6 @@ def test_sparse_vector_and_dense_vectors_on_elasticsearch(elasticsearch9_url: st
     assert found.shape == "sparse_vector"
     check_words(found)
     check_dense(found)
-    check_no_rank_eval(found)
     assert left_behind(elasticsearch9_url) == []
 
 
@@ -193,7 +227,6 @@ def test_dense_vectors_with_the_knn_plugin(plugin_url: str, captions: CaptionSet
     found = run(plugin_url, captions)
     check_words(found)
     check_dense(found)
-    check_no_rank_eval(found)
     assert left_behind(plugin_url) == []
 
 

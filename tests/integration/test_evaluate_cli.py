@@ -72,7 +72,6 @@ def test_evaluate(run: Run, client: OpenSearch, tmp_path: Path) -> None:
     stair = rows["STAIR", "text -> image"]
     assert stair["engine"]["hit"]["5"] >= 0.8
     assert stair["differences"]["unexplained"] == 0
-    assert all(each["agrees"] for each in stair["rank_eval"])
     assert "second caption" in rows["BM25 on captions", "text -> image"]["engine"]["missing"]
     assert "| STAIR " in (tmp_path / "report" / "evaluation.md").read_text()
     assert not client.indices.get(index="eval-*")

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rank_eval import ranks_in_order
 
-from stair_es.eval.metrics import Metrics, ndcg, ranks, ranks_in_order, ranks_of_hits, recall, reciprocal_rank, summary
+from stair_es.eval.metrics import Metrics, ndcg, ranks, ranks_of_hits, recall, reciprocal_rank, summary
 
 pytrec_eval: Any = import_module("pytrec_eval")  # it has no types
 MEASURES = {"ndcg_cut.10", "recall.1,5,10", "success.1,5,10", "recip_rank"}
