@@ -14,18 +14,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from stair_es.cluster.bulk_lines import Sent
+from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
+from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
+from stair_es.plugins import API_VERSION
+from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
+from stair_es.types import ImageSpec, Json, Pixels, SparseVector
+
 if TYPE_CHECKING:
     from stair_es.cluster.bulk import Written
-    from stair_es.cluster.bulk_lines import Sent
     from stair_es.cluster.ledger import Entry, Stored
-    from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
     from stair_es.eval.dense import DenseEncoder
-    from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
     from stair_es.ingest.sink import Completion, Coverage, Documents, Say, Session, SinkKind, SinkPlan, Writer
-    from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
-    from stair_es.plugins import API_VERSION
-    from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
-    from stair_es.types import ImageSpec, Json, Pixels, SparseVector
 
 __all__ = [
     "API_VERSION",
@@ -73,33 +74,18 @@ __all__ = [
     "Writer",
     "Written",
 ]
-_HOMES = {
+_HEAVY = {
     "cluster.bulk": ("Written",),
-    "cluster.bulk_lines": ("Sent",),
     "cluster.ledger": ("Entry", "Stored"),
-    "errors": (
-        "DecodeError",
-        "IngestError",
-        "MissingExtra",
-        "ModelError",
-        "ReadError",
-        "SourceError",
-        "StairError",
-        "UsageError",
-    ),
     "eval.dense": ("DenseEncoder",),
-    "ingest.enrich": ("Candidate", "Enricher", "EnricherKind", "Enrichment"),
     "ingest.sink": ("Completion", "Coverage", "Documents", "Say", "Session", "SinkKind", "SinkPlan", "Writer"),
-    "model.encoder": ("Encoder", "EncoderKind", "ModelCard", "ModelSpec", "Speller", "Vocabulary"),
-    "plugins": ("API_VERSION",),
-    "sources.item": ("Item", "Place", "Read", "Reading", "Source", "SourceKind", "SourceOptions", "Unlisted"),
-    "types": ("ImageSpec", "Json", "Pixels", "SparseVector"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""Modules that load a client or Pillow -> their names here."""
 
 
 def __getattr__(name: str) -> object:
-    """Each name from its own module, when it is first asked for: a kind is imported to be listed, and must stay cheap."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"stair_es.{_HOME_OF[name]}"), name)
+    """Import a heavy module when one of its names is first asked for: a kind is imported to be listed, and must stay cheap."""
+    for home, names in _HEAVY.items():
+        if name in names:
+            return getattr(import_module(f"stair_es.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

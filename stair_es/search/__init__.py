@@ -43,25 +43,23 @@ __all__ = [
     "request_body",
 ]
 _HOMES = {
-    "Asked": "body",
-    "Hit": "hits",
-    "How": "how",
-    "ImageSearch": "image_search",
-    "Inputs": "inputs",
-    "NearMiss": "near",
-    "Question": "question",
-    "Reason": "explain",
-    "Result": "hits",
-    "Searcher": "searcher",
-    "Shape": "shapes",
-    "TwoPhase": "body",
-    "build": "shapes",
-    "request_body": "body",
+    "body": ("Asked", "TwoPhase", "request_body"),
+    "explain": ("Reason",),
+    "hits": ("Hit", "Result"),
+    "how": ("How",),
+    "image_search": ("ImageSearch",),
+    "inputs": ("Inputs",),
+    "near": ("NearMiss",),
+    "question": ("Question",),
+    "searcher": ("Searcher",),
+    "shapes": ("Shape", "build"),
 }
+"""Module -> its names here."""
 
 
 def __getattr__(name: str) -> object:
-    """Each name from its own module, when it is first asked for: builders don't load a client, nor a model."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    """Import a module when one of its names is first asked for: builders load no model, and no submodule loads all others."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

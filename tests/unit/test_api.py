@@ -1,4 +1,4 @@
-"""`stair_es.api`: every name is there, is the thing itself, and costs only its own module."""
+"""`stair_es.api` and `stair_es.search`: every name is there, is the thing itself, and costs little."""
 
 from __future__ import annotations
 
@@ -7,22 +7,40 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from stair_es import api
+import pytest
+
+from stair_es import api, search
 
 
-def test_every_name_is_the_one_that_the_type_checker_sees() -> None:
-    guarded = [node for node in ast.parse(Path(api.__file__).read_text()).body if isinstance(node, ast.If)]
-    [imports] = [[each for each in node.body if isinstance(each, ast.ImportFrom)] for node in guarded]
+@pytest.mark.parametrize("package", [api, search], ids=["api", "search"])
+def test_every_name_is_the_one_that_the_type_checker_sees(package: ModuleType) -> None:
+    body = ast.parse(Path(str(package.__file__)).read_text()).body
+    guarded = [statement for node in body if isinstance(node, ast.If) for statement in node.body]
+    imports = [
+        node for node in (*body, *guarded) if isinstance(node, ast.ImportFrom) and str(node.module).startswith("stair_es.")
+    ]
     homes = {alias.name: str(node.module) for node in imports for alias in node.names}
-    assert sorted(homes) == sorted(api.__all__)
+    assert sorted(homes) == sorted(package.__all__)
     for name, home in homes.items():
-        assert getattr(api, name) is getattr(import_module(home), name), name
+        assert getattr(package, name) is getattr(import_module(home), name), name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 def test_a_kind_can_be_written_without_loading_anything_heavy() -> None:
     code = (
         "import sys\nfrom stair_es.api import Item, Source, SourceOptions, ReadError, ModelCard, ImageSpec, Enrichment\n"
+        "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_of_searches_alone_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, stair_es.search\n"
         "print(sorted({'torch', 'ray', 'opensearchpy', 'onnxruntime', 'numpy', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
