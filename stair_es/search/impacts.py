@@ -1,8 +1,6 @@
-"""Queries on the text field `impacts`: a weighted vector, or plain words as a BM25 client sends them. Pure."""
+"""Queries on the text field `impacts` with a weighted vector. Pure."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from stair_es.cluster.documents import IMPACT_SCALE, askable
 from stair_es.config import MAX_CLAUSES
@@ -40,17 +38,6 @@ def impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_claus
     asked = list(terms.items())[:max_clauses]
     clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in asked]
     return made({"bool": {"should": clauses}}, [kept for _, kept in asked], vector)
-
-
-def match_query(text: str, *, field: str = IMPACTS_FIELD) -> dict[str, Any]:
-    """What an unchanged BM25 client sends: the score is the sum of the asked words' impacts, thousandths of a weight.
-
-    Raises:
-        QueryError: There is no word in `text`.
-    """
-    if not any(c.isalnum() for c in text):
-        raise QueryError("the query is empty: it has no word", "Try other words.")
-    return {"match": {field: {"query": text}}}
 
 
 def _folded(word: str) -> str:

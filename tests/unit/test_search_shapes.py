@@ -16,7 +16,7 @@ from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.errors import QueryError
 from stair_es.model.wordpiece import load_vocabulary
 from stair_es.search.fit import SparseQuery
-from stair_es.search.impacts import impacts_query, match_query
+from stair_es.search.impacts import impacts_query
 from stair_es.search.neural import (
     FINDING_TOKENS,
     HEAP_FACTOR,
@@ -217,13 +217,6 @@ def test_impacts_ask_a_word_once_however_it_is_written() -> None:
     query = impacts_query(SparseVector.from_mapping({"Dog": 2.0, "dog": 1.0, "ÉTÉ": 0.5}))
     assert list(weights(query.clause)) == ["dog", "été"]
     assert query.cut.features == ("dog",)
-
-
-def test_match_is_what_any_client_sends() -> None:
-    assert match_query("a dog") == {"match": {"impacts": {"query": "a dog"}}}
-    for empty in ("", "  ", "?!"):
-        with pytest.raises(QueryError, match="no word"):
-            match_query(empty)
 
 
 WORDS_FIELD = Fields(tokens="rank_features")
