@@ -5,15 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-_MOST_DIGITS = 9
-"""Thirty years in seconds; a much longer number would become an infinite float."""
-
 
 def seconds_of(retry_after: str) -> float | None:
     """Parse a `Retry-After` header (seconds or a date) into seconds from now; None if it is invalid."""
     value = retry_after.strip()
     if value.isascii() and value.isdigit():
-        return float(value[:_MOST_DIGITS])
+        return float(value)  # infinite for hundreds of digits; whoever waits has a limit
     try:
         when = parsedate_to_datetime(value)
     except (ValueError, OverflowError):

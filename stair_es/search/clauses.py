@@ -51,6 +51,16 @@ def sendable(text: str) -> bool:
     return True
 
 
+def check_characters(text: str) -> None:
+    """Raise QueryError if a text has half a surrogate pair.
+
+    Raises:
+        QueryError: If it has.
+    """
+    if not sendable(text):
+        raise QueryError(f"no engine takes {text[:80]!r}: it has half a surrogate pair, which is no character", "Type it anew.")
+
+
 def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
     """Nothing, if an engine can read the filters; whether it takes them is its own matter.
 

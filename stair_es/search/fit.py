@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from stair_es.errors import QueryError
+from stair_es.search.clauses import check_characters
 from stair_es.types import SparseVector
 
 MAX_WEIGHT = 2.0**100
@@ -43,8 +44,6 @@ def fit(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
     weighted = [(_readable(word), float32(word, weight)) for word, weight in vector]
-    if len({word for word, _ in weighted}) != len(weighted):
-        raise QueryError("a word of the query comes twice", "Build vectors with SparseVector.from_pairs or from_mapping.")
     weighted.sort(key=lambda pair: -pair[1])
     kept = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
     if not kept:
@@ -81,10 +80,8 @@ def float32(word: str, weight: float) -> float:
 
 
 def _readable(word: str) -> str:
-    try:
-        size = len(word.encode())
-    except UnicodeEncodeError:
-        raise QueryError(f"no engine takes the word {word!r}: it has half a surrogate pair, which is no character") from None
+    check_characters(word)
+    size = len(word.encode())
     if size > MAX_WORD_BYTES:
         raise QueryError(f"no engine takes the word {word[:20]!r}...: it has {size:,} bytes, {MAX_WORD_BYTES:,} are the limit")
     return word

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.encoder import Speller
-from stair_es.search.clauses import sendable
+from stair_es.search.clauses import check_characters
 from stair_es.search.combine import boosted, combined, muted
 from stair_es.search.question import NOTHING, Question, Spelling, parse_filter
 from stair_es.search.wish import Wish, parse
@@ -108,7 +108,7 @@ def spelled(encoder: Encoder, word: str) -> Spelling:
     Raises:
         QueryError: The model has none for it.
     """
-    _check_characters(word)
+    check_characters(word)
     if not isinstance(encoder, Speller):
         return (word,)
     features = encoder.spell(word)
@@ -125,7 +125,7 @@ def text_vector(encoder: Encoder, text: str) -> SparseVector:
     Raises:
         QueryError: The model gives no weight to any of its words.
     """
-    _check_characters(text)
+    check_characters(text)
     vector = encoder.encode_texts([text])[0]
     if not len(vector):
         raise QueryError(
@@ -163,11 +163,6 @@ def is_url(text: str) -> bool:
 
 def _shown(image: Path | str) -> str:
     return shown(image) if isinstance(image, str) and is_url(image) else str(image)
-
-
-def _check_characters(text: str) -> None:
-    if not sendable(text):
-        raise QueryError(f"{text[:80]!r} is no text: it has half a surrogate pair, which is no character", "Type it anew.")
 
 
 def _seen(encoder: Encoder, image: Path | str, reading: Reading | None) -> SparseVector:

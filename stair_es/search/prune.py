@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stair_es.errors import QueryError
@@ -34,18 +35,17 @@ def pruned(vector: SparseVector, mass: float | None) -> Pruned:
     """Split `vector` into the heaviest tokens that hold a share of its weight, and the rest.
 
     Args:
-        vector: The tokens of the query, in any order.
+        vector: The tokens of the query, heaviest first.
         mass: The share (0..1) of the sum of all weights; None for all of it. At least one token is kept.
 
     Returns:
-        Both parts, heaviest first.
+        Both parts.
     """
-    pairs = list(SparseVector.from_pairs(vector))
-    count = len(pairs) if mass is None else _holding(mass, [weight for _, weight in pairs])
-    return Pruned(kept=SparseVector.from_pairs(pairs[:count]), dropped=SparseVector.from_pairs(pairs[count:]))
+    count = len(vector) if mass is None else _holding(mass, vector.weights)
+    return Pruned(kept=vector.top(count), dropped=SparseVector(vector.features[count:], vector.weights[count:]))
 
 
-def _holding(mass: float, weights: list[float]) -> int:
+def _holding(mass: float, weights: Sequence[float]) -> int:
     """How many of the heaviest it takes."""
     wanted = mass * math.fsum(weights)
     held = 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stair_es.errors import QueryError
-from stair_es.search.clauses import check_filters, clauses_in, sendable, terms_in
+from stair_es.search.clauses import check_characters, check_filters, clauses_in, terms_in
 from stair_es.search.fit import MAX_WEIGHT
 from stair_es.types import SparseVector
 
@@ -49,10 +49,6 @@ class Question:
         Raises:
             QueryError: Nothing is, or a number, a text or a filter can't be.
         """
-        try:
-            SparseVector.from_pairs(self.vector)
-        except ValueError as error:  # one that was put together by hand
-            raise QueryError(f"the vector of the query can't be: {error}") from None
         if not len(self.vector) and not self.caption.strip():
             raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
         for name, value in (("least", self.least), ("caption_weight", self.caption_weight), ("min_score", self.min_score)):
@@ -78,9 +74,8 @@ class Question:
             raise QueryError(f"no engine can multiply by a caption weight of {self.caption_weight:g}", "Give a smaller one.")
         if not self.caption_field.strip():
             raise QueryError("the name of the field for the caption is empty")
-        for what in (self.caption, self.caption_field):
-            if not sendable(what):
-                raise QueryError(f"no engine takes {what[:80]!r}: it has half a surrogate pair, which is no character")
+        check_characters(self.caption)
+        check_characters(self.caption_field)
 
 
 def parse_filter(text: str) -> dict[str, Any]:

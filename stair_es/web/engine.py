@@ -240,7 +240,7 @@ class Engine:
             answer: dict[str, Any] = self._client.search(
                 index=self._index, body={**body, "timeout": _LONGEST}, params={"allow_partial_search_results": "false"}
             )
-        if not isinstance(answer, dict) or "hits" not in answer:
+        if "hits" not in answer:
             raise ClusterError(f"{self._connection.safe_url} answers a search with something else", "Is it the cluster's port?")
         self._watch.took(answer.get("took", 0) / 1000)
         if answer.get("timed_out"):  # what it has found so far isn't the answer

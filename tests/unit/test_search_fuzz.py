@@ -162,14 +162,6 @@ def test_a_filter_that_contains_itself_is_refused() -> None:
         Question(vector=SparseVector.from_mapping({"a": 1.0}), filters=[clause])
 
 
-@pytest.mark.parametrize("weight", [*hostile.BAD_WEIGHTS[:5], math.inf])
-def test_a_vector_made_by_hand_is_checked(weight: float) -> None:
-    with pytest.raises(QueryError, match="vector"):
-        Question(vector=SparseVector(("a",), (weight,)))
-    with pytest.raises(QueryError, match="a token is duplicated"):
-        Question(vector=SparseVector(("a", "a"), (1.0, 1.0)))
-
-
 def test_weights_that_leave_the_numbers_are_refused() -> None:
     heavy = SparseVector.from_mapping({"a": 1e300, "b": 1.0})
     with pytest.raises(QueryError, match="too large"):

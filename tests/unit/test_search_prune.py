@@ -13,10 +13,6 @@ from stair_es.types import SparseVector
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})
 
 
-def test_the_heaviest_are_kept_of_a_vector_made_by_hand_in_any_order() -> None:
-    assert pruned(SparseVector(("light", "heavy"), (0.1, 0.9)), 0.9).kept.features == ("heavy",)
-
-
 def test_nothing_is_dropped_unasked() -> None:
     assert pruned(VECTOR, None).kept == VECTOR
     assert not len(pruned(VECTOR, None).dropped)

@@ -118,12 +118,8 @@ class TestEveryShape:
 
     @pytest.mark.parametrize("word", ["\ud800", "x" * 40_000, "é" * 20_000])
     def test_words_that_no_engine_takes_are_refused(self, shape: Shape, word: str) -> None:
-        with pytest.raises(QueryError, match="no engine takes the word"):
+        with pytest.raises(QueryError, match="no engine takes"):
             build_any(shape, SparseVector.from_mapping({"car": 1.0, word: 0.5}))
-
-    def test_a_word_that_comes_twice_is_refused(self, shape: Shape) -> None:
-        with pytest.raises(QueryError, match="twice"):
-            build_any(shape, SparseVector(("car", "car"), (1.0, 1.0)))
 
     def test_a_vector_in_the_wrong_order_loses_its_lightest_words_all_the_same(self, shape: Shape) -> None:
         query = build_any(shape, SparseVector(("car", "dog", "red"), (1.0, 3.0, 2.0)), max_clauses=2)
