@@ -31,7 +31,7 @@ def own_values(hits: Hits, right: Sequence[int]) -> dict[str, float]:
     hits_there = min(len(hits.items), AT)
     return {
         "recall@10": recall(found, len(right), AT),
-        "MRR@10": reciprocal_rank(found, AT),
+        "MRR@10": reciprocal_rank(found),
         "nDCG@10": ndcg(found, min(len(right), hits_there), AT),
     }
 

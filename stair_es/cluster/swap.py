@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
     from stair_es.cluster.identity import OpenIndex
-    from stair_es.cluster.retry import RetryPolicy
 
 
 def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenIndex) -> None:
@@ -35,13 +34,13 @@ def swap(client: OpenSearch, connection: Connection, alias: str, opened: OpenInd
         persistently(partial(_swap, client, alias, opened), connection)
 
 
-def stands_for(client: OpenSearch, connection: Connection, alias: str, policy: RetryPolicy | None = None) -> list[str]:
+def stands_for(client: OpenSearch, connection: Connection, alias: str) -> list[str]:
     """Get the targets of an alias; empty if the alias doesn't exist.
 
     Raises:
         ClusterError: If the request fails.
     """
-    return persistently(partial(_behind, client, alias), connection, policy)
+    return persistently(partial(_behind, client, alias), connection)
 
 
 def check_stands_for(client: OpenSearch, connection: Connection, alias: str, own: str, live: str | None = None) -> str:

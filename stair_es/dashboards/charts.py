@@ -21,20 +21,20 @@ def metric(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str
     return _agg(id_, type_, "metric", {"field": field, "customLabel": label})
 
 
-def terms(field: str, size: int, label: str, schema: str, *, id_: str = "2", order_by: str = _COUNT) -> Agg:
-    """The values of a field, those first that have most of the metric `order_by`."""
+def terms(field: str, size: int, label: str, schema: str) -> Agg:
+    """The values of a field, those first that most documents have."""
     params = {
         "field": field,
         "size": size,
         "order": "desc",
-        "orderBy": order_by,
+        "orderBy": _COUNT,
         "otherBucket": False,
         "otherBucketLabel": "Other",
         "missingBucket": False,
         "missingBucketLabel": "Missing",
         "customLabel": label,
     }
-    return _agg(id_, "terms", schema, params)
+    return _agg("2", "terms", schema, params)
 
 
 def histogram(field: str, bars: int, label: str) -> Agg:

@@ -54,16 +54,14 @@ def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequ
     )
 
 
-def search(
-    id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = "", description: str = ""
-) -> SavedObject:
+def search(id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = "") -> SavedObject:
     """A saved search: documents as a table."""
     return _object(
         id_,
         "search",
         {
             "title": title,
-            "description": description,
+            "description": "",
             "hits": 0,
             "columns": list(columns),
             "sort": [list(sort)],
@@ -74,16 +72,14 @@ def search(
     )
 
 
-def visualization(
-    id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = "", description: str = ""
-) -> SavedObject:
+def visualization(id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = "") -> SavedObject:
     """A chart from aggregations over `pattern`, or one that asks for its data itself (or has none) without it."""
     return _object(
         id_,
         "visualization",
         {
             "title": title,
-            "description": description,
+            "description": "",
             "version": 1,
             "uiStateJSON": "{}",
             "visState": packed({"title": title, **state}),

@@ -59,23 +59,22 @@ class Encoded:
     """Of the texts."""
 
 
-def encode_set(captions: CaptionSet, model: Contender, progress: Progress, *, dense: bool = True) -> Encoded:
+def encode_set(captions: CaptionSet, model: Contender, progress: Progress) -> Encoded:
     """The vectors of everything in `captions`.
 
     Args:
         captions: The set.
         model: Whose vectors.
         progress: Is told how far it is.
-        dense: Whether dense vectors are wanted, too.
 
     Raises:
         UsageError: Not one image could be read.
     """
-    pictures = encode_images([image.place for image in captions.images], model, progress, dense=dense)
+    pictures = encode_images([image.place for image in captions.images], model, progress)
     wrong = {captions.images[position].name: reason for position, reason in pictures.problems.items()}
     kept = captions.without(wrong, [f"{name}: {reason}" for name, reason in wrong.items()])
     texts = tuple(dict.fromkeys(text for image in kept.images for text in image.captions))
-    return Encoded(captions=kept, texts=texts, images=pictures.vectors, read=encode_texts(texts, model, progress, dense=dense))
+    return Encoded(captions=kept, texts=texts, images=pictures.vectors, read=encode_texts(texts, model, progress))
 
 
 def encode_images(places: Sequence[Place], model: Contender, progress: Progress, *, dense: bool = True) -> Pictures:

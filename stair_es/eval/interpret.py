@@ -109,9 +109,9 @@ def found(rankings: Iterator[Ranking], own: Sequence[Collection[str]]) -> Found:
     return Found(images=len(hits), unknown=hits.count(None), at=_shares(hits), chance=_shares(misses) if misses else None)
 
 
-def strangers(own: Sequence[Collection[str]], seed: int = 0) -> list[list[int]]:
+def strangers(own: Sequence[Collection[str]]) -> list[list[int]]:
     """For each image some others, drawn, that should be found by other words."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rounds = [rng.permutation(len(own)).tolist() for _ in range(_ROUNDS)]
     sets = [frozenset(words) for words in own]
     return [[each[image] for each in rounds if sets[each[image]] != sets[image]] for image in range(len(own))]

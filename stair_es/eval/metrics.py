@@ -74,9 +74,9 @@ def recall(found: Sequence[int], right: int, cut: int) -> float:
     return sum(rank <= cut for rank in found) / right
 
 
-def reciprocal_rank(found: Sequence[int], cut: float = math.inf) -> float:
-    """1 over the first rank; 0 where there is none within the cut."""
-    return 1 / found[0] if found and found[0] <= cut else 0.0
+def reciprocal_rank(found: Sequence[int]) -> float:
+    """1 over the first rank; 0 where there is none."""
+    return 1 / found[0] if found else 0.0
 
 
 def ndcg(found: Sequence[int], right: int, cut: int) -> float:

@@ -57,17 +57,15 @@ def fit(
     rows_NV: Any,  # noqa: ANN401
     labels: Sequence[int],
     *,
-    strengths: Sequence[float] = STRENGTHS,
-    seed: int = 0,
     steps: int = _MOST_STEPS,
 ) -> Fitted:
     """A probe whose C did best on a fifth of each class that it wasn't fitted to, fitted again to all.
 
+    C is one of `STRENGTHS`: the middle one where no class has two rows.
+
     Args:
         rows_NV: A dense or a sparse matrix.
         labels: Of its rows, at least two different ones.
-        strengths: Values of C, ascending. Where no class has two rows, the middle one is taken.
-        seed: Of the choice of rows.
         steps: At most so many; see `Fitted.converged`.
 
     Raises:
@@ -76,21 +74,21 @@ def fit(
     own_N = np.asarray(labels)
     scale = _scale(rows_NV)
     scaled_NV = rows_NV * scale
-    held = held_out(labels, seed)
-    strength = strengths[len(strengths) // 2]
-    if len(strengths) > 1 and held.any():
+    held = held_out(labels)
+    strength = STRENGTHS[len(STRENGTHS) // 2]
+    if held.any():
         tried = [
             (_held(_fit(scaled_NV[~held], own_N[~held], each, steps)[0], scaled_NV[held], own_N[held]), each)
-            for each in strengths
+            for each in STRENGTHS
         ]
         strength = max(tried)[1]
     model, converged = _fit(scaled_NV, own_N, strength, steps)
     return Fitted(model=model, strength=strength, converged=converged, scale=scale)
 
 
-def held_out(labels: Sequence[int], seed: int = 0) -> NDArray[np.bool_]:
+def held_out(labels: Sequence[int]) -> NDArray[np.bool_]:
     """[N]: a fifth of the rows of each class, at least one, but never its last."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     own_N = np.asarray(labels)
     held = np.zeros(len(own_N), dtype=bool)
     for label in np.unique(own_N):

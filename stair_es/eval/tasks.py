@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 from stair_es.eval.captions import Captioned
 
 Direction: TypeAlias = Literal["text -> image", "image -> text"]
+_MOST_ASKING = 32
+"""Only the first so many captions of an image ask for it by BM25."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def field_without(place: int) -> str:
     return f"without_{place}"
 
 
-def leave_one_out(images: Sequence[Captioned], texts: Sequence[str], most: int = 32) -> LeaveOneOut | None:
+def leave_one_out(images: Sequence[Captioned], texts: Sequence[str]) -> LeaveOneOut | None:
     """The task for BM25, or None where no image has a second caption.
 
     Queries are the texts that exactly one image has, and that image another one besides: where several images share a text,
@@ -74,7 +76,6 @@ def leave_one_out(images: Sequence[Captioned], texts: Sequence[str], most: int =
     Args:
         images: The gallery: all images, those with one caption too (they are found by nothing then).
         texts: The different captions.
-        most: Only the first so many captions of an image ask.
     """
     shared = defaultdict[str, int](int)
     for image in images:
@@ -84,7 +85,7 @@ def leave_one_out(images: Sequence[Captioned], texts: Sequence[str], most: int =
         text: (position, place)
         for position, image in enumerate(images)
         if len(image.captions) > 1
-        for place, text in enumerate(image.captions[:most])
+        for place, text in enumerate(image.captions[:_MOST_ASKING])
         if shared[text] == 1
     }
     if not asking:

@@ -17,6 +17,7 @@ from stair_es.ingest.report import DeadReason
 _NUMBERS = re.compile(r"\d+")
 _HOST = re.compile(r"\S+: ")
 """Prefix of a failed request: numbers in it distinguish hosts."""
+_SHOWN_REASONS = 3
 _MOST_REASONS = 1000
 """Maximum number of distinct reasons: memory must not grow with untrusted responses."""
 
@@ -103,9 +104,9 @@ class Books:
         if known is not None:
             self._reasons[key] = replace(known, images=known.images + 1)
 
-    def dead_reasons(self, most: int = 3) -> tuple[DeadReason, ...]:
+    def dead_reasons(self) -> tuple[DeadReason, ...]:
         """Return the most frequent reasons of failures. Reasons that differ only in numbers, but not in the host, are grouped."""
-        return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:most])
+        return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.images)[:_SHOWN_REASONS])
 
     def counts(self) -> dict[str, int]:
         """Return `{kind: images}` with `seen`, for reports of failed runs, too."""

@@ -18,21 +18,7 @@ from stair_es.model.encoder import Backend, Precision
 from stair_es.model.nanodet import Convolution
 from stair_es.types import Floats, Pixels
 
-SIZE_PX = nanodet.SIZE_PX
-"""Side of the square that an image is resized to, its proportions not kept."""
 WEIGHTS = Path(__file__).parent / "data" / "detector.safetensors"
-COCO_CLASSES = (
-    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
-    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
-    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
-    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
-    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
-    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
-    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard"),
-    *("cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase"),
-    *("scissors", "teddy bear", "hair drier", "toothbrush"),
-)
-"""In the order of the scores."""
 _CUDA_BATCH = 64
 _REMEDY = "Install stair-es again."
 

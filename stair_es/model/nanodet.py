@@ -17,10 +17,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from stair_es.types import Floats
 
 SIZE_PX = 288
+"""Side of the square that an image is resized to, its proportions not kept."""
 CLASSES = 80
 CONVOLUTIONS = 34
-STRIDE_PX = 32
-"""Of the coarsest level: the side of an input is a multiple of it."""
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 """Of red, green and blue; the first kernel takes them in this order."""

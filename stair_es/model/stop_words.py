@@ -10,13 +10,13 @@ DATA = Path(__file__).parent / "data"
 STOP_FILE = "stop_words.txt"
 
 
-def load_stop_words(folder: Path = DATA) -> frozenset[str]:
+def load_stop_words() -> frozenset[str]:
     """Return the stop words.
 
     Raises:
         ModelError: The packaged file is missing.
     """
-    return frozenset(read_packaged_lines(folder / STOP_FILE))
+    return frozenset(read_packaged_lines(DATA / STOP_FILE))
 
 
 def is_meaningful(word: str, stop_words: frozenset[str]) -> bool:

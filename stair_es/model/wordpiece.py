@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -63,10 +62,10 @@ class Vocabulary:
         return Written(self.with_ends(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
-def load_vocabulary(folder: Path = DATA) -> Vocabulary:
+def load_vocabulary() -> Vocabulary:
     """Return BERT's vocabulary.
 
     Raises:
         ModelError: The packaged file is missing.
     """
-    return Vocabulary(read_packaged_lines(folder / VOCABULARY_FILE))
+    return Vocabulary(read_packaged_lines(DATA / VOCABULARY_FILE))

@@ -13,8 +13,10 @@ from urllib.parse import urlsplit
 from stair_es.errors import NodeError
 from stair_es.extras import need
 
+_HEALTH_TIMEOUT_S = 5.0
 
-def answer(url: str, path: str, timeout_s: float = 5.0) -> dict[str, Any] | None:
+
+def answer(url: str, path: str) -> dict[str, Any] | None:
     """Return the JSON object that the node sends with status 200, or None. Ignores proxies of the environment.
 
     Does not use the search client, which takes half a second to import.
@@ -22,9 +24,8 @@ def answer(url: str, path: str, timeout_s: float = 5.0) -> dict[str, Any] | None
     Args:
         url: Of the node.
         path: Of the request.
-        timeout_s: For the response.
     """
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_HEALTH_TIMEOUT_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

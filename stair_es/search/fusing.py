@@ -43,10 +43,8 @@ def fused(words: Result, caption: Result, caption_weight: float, k: int) -> Resu
     return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
 
 
-def reciprocal_ranks(
-    rankings: Sequence[Sequence[str]], weights: Sequence[float], rank_constant: int = RANK_CONSTANT
-) -> list[tuple[str, float]]:
-    """Ids with the sum of `weight / (rank_constant + rank)` over the rankings that have them, best first (ties by id).
+def reciprocal_ranks(rankings: Sequence[Sequence[str]], weights: Sequence[float]) -> list[tuple[str, float]]:
+    """Ids with the sum of `weight / (RANK_CONSTANT + rank)` over the rankings that have them, best first (ties by id).
 
     Reciprocal rank fusion: Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
     Learning Methods", SIGIR 2009; ranks count from 1.
@@ -54,7 +52,7 @@ def reciprocal_ranks(
     scores: defaultdict[str, float] = defaultdict(float)
     for ranking, weight in zip(rankings, weights, strict=True):
         for rank, id_ in enumerate(ranking, start=1):
-            scores[id_] += weight / (rank_constant + rank)
+            scores[id_] += weight / (RANK_CONSTANT + rank)
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import orjson
@@ -30,10 +30,6 @@ _SHOWN = 5
 _MOST_TAGS = 4
 TAG_SHARE = 0.5
 """How many of the captions are followed by tags, where there are any."""
-_EVERY = 10_000
-
-Progress: TypeAlias = Callable[[str, int], None]
-"""What is read, and how many pairs there are so far."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,19 +150,18 @@ class TrainingSet:
         return self.only(np.flatnonzero(kept))
 
 
-def read_pairs(files: Sequence[PairFile], progress: Progress | None = None) -> TrainingSet:
+def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
     """The pairs of some caption sets, in their order; entries of the same image in a set are one pair.
 
     Args:
         files: The sets.
-        progress: Is told now and then how far it is.
 
     Raises:
         UsageError: A set isn't there, isn't one, or there is no pair in it.
         MissingExtra: A library for its form isn't installed.
     """
     problems = Problems()
-    return TrainingSet.of(_all(files, problems, progress or (lambda what, done: None)), problems)
+    return TrainingSet.of(_all(files, problems), problems)
 
 
 def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) -> str:
@@ -182,28 +177,24 @@ def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) 
     return ", ".join((text, *(pair.tags[int(each)] for each in order[:count]))) if with_tags else text
 
 
-def bytes_of(place: Place, reading: Reading | None = None) -> bytes:
+def bytes_of(place: Place) -> bytes:
     """The bytes of an image.
 
     Raises:
         ReadError: They can't be had, whatever the reason.
     """
-    read = place.read(reading or Reading())
+    read = place.read(Reading())
     return read.data if read else b""
 
 
-def _all(files: Sequence[PairFile], problems: Problems, progress: Progress) -> Iterator[Pair]:
-    done = 0
+def _all(files: Sequence[PairFile], problems: Problems) -> Iterator[Pair]:
     for number, file in enumerate(files, 1):
-        before = done
+        empty = True
         prefix = f"{number}/" if len(files) > 1 else ""
         for pair in _of_file(file, problems):
-            done += 1
-            if done % _EVERY == 0:
-                progress(str(file.path), done)
+            empty = False
             yield pair._replace(name=prefix + pair.name)
-        progress(str(file.path), done)
-        if done == before:
+        if empty:
             first = next((example for examples in problems.examples.values() for example in examples), "")
             remedy = "Name the folder that its images are in; docs/evaluate.md shows what a caption set looks like."
             raise UsageError(f"no image with a caption in {file.path}{': ' if first else ''}{first}", remedy)

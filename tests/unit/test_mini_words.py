@@ -8,9 +8,9 @@ from pathlib import Path
 import mini_words
 import numpy as np
 import pytest
+from coco_classes import COCO_CLASSES
 from mini_words import NamedClass
 
-from stair_es.model.detector import COCO_CLASSES
 from stair_es.model.stair_mini_files import read
 from stair_es.model.stop_words import load_stop_words
 from stair_es.model.whole_words import WholeWords

@@ -8,12 +8,13 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
+from coco_classes import COCO_CLASSES
 from photo_vectors import stack_photos
 from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import MissingExtra, ModelError
 from stair_es.model import detector, nanodet
-from stair_es.model.detector import COCO_CLASSES, Detector, OnnxDetector, TorchDetector, load_detector, read_weights
+from stair_es.model.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_weights
 from stair_es.types import Pixels
 
 TOLERANCE = 1e-4
@@ -31,7 +32,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def pixels_BHWC() -> Pixels:  # noqa: N802  a shape
-    return stack_photos(GOLDEN, detector.SIZE_PX)
+    return stack_photos(GOLDEN, nanodet.SIZE_PX)
 
 
 @pytest.fixture(scope="module")
