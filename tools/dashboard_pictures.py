@@ -21,7 +21,7 @@ from dashboard_requests import Product, Search, asks, rows
 
 from stair_es.cluster.connect import Connection
 from stair_es.dashboards.bundle import bundle
-from stair_es.dashboards.look import look
+from stair_es.dashboards.corpus import look
 
 WIDTH_PX = 760
 HEIGHT_PX = 380

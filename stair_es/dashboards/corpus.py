@@ -1,14 +1,21 @@
-"""What a dashboard is built for: an index, and what is known of it. Values only."""
+"""What a dashboard depends on: an index, and what the cluster reports of it. Read-only."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from stair_es.cluster.identity import check_alias
+from stair_es.cluster.connect import Connection, translated
+from stair_es.cluster.identity import check_alias, has_colours, has_thumbnails, ours, refuse_words, words_of
+from stair_es.cluster.swap import mappings_of
 from stair_es.cluster.words_index import words_alias
+from stair_es.errors import IndexMismatch, QueryError
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
 
 Product = Literal["opensearch-dashboards", "kibana"]
 TimeField = Literal["taken_at", "ingested_at"]
@@ -18,6 +25,10 @@ LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", 
 """For people."""
 
 _LONGEST_SLUG = 40
+_DAY_S = 24 * 3600.0
+_SPANS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_S, "d"), (5 * 365 * _DAY_S, "M"))
+"""Up to so many seconds between the first and the last image the bars are so wide; years beyond. None are narrower than a day:
+the products wouldn't widen them, and an index that grows for years would have too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,3 +73,102 @@ class Corpus:
     def title(self, text: str) -> str:
         """What an object is called in lists, where those of several indices stand side by side."""
         return f"{text} [{self.name}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What was found."""
+
+    corpus: Corpus
+    images: int
+    remarks: tuple[str, ...] = ()
+    """What the dashboard will lack, and what makes it whole."""
+
+
+def look(client: OpenSearch, connection: Connection, name: str, time_field: TimeField | None = None) -> Looked:
+    """The corpus behind an alias.
+
+    Args:
+        client: Of the cluster.
+        connection: Of that client.
+        name: The alias.
+        time_field: What `Words over time` goes by; None takes `taken_at` if most images have it.
+
+    Raises:
+        UsageError: Not the name of an index.
+        QueryError: There is no such index.
+        IndexMismatch: stair-es didn't write it.
+        ClusterError: The cluster fails a request.
+    """
+    plain = Corpus(name=name)  # refuses patterns
+    found = mappings_of(client, connection, name)
+    for index, about in found.items():
+        refuse_words(index, about)
+    if strange := [index for index, about in found.items() if not ours(about)]:
+        raise IndexMismatch(
+            f"index {strange[0]!r} was not written by stair-es: no `_meta.stair_es`",
+            "Choose another one with --index / STAIR_ES_INDEX.",
+        )
+    if not found:
+        raise QueryError(
+            f"there is no index or alias {name!r} at {connection.safe_url}",
+            f"Write one with: stair-es ingest FOLDER --index {name} --words-index",
+        )
+    words = _fields(
+        {index: about for index, about in mappings_of(client, connection, plain.words_name).items() if words_of(about)}
+    )
+    told = _told(client, connection, name, time_field)
+    corpus = Corpus(
+        name=name,
+        companion="token" in words,
+        companion_word="top_tokens" if "top_tokens" in words else "token",
+        time_field=told.time_field,
+        interval=told.interval,
+        captions=told.captions,
+        thumbnails=any(map(has_thumbnails, found.values())),
+        colours=all(map(has_colours, found.values())) and (not words or "colours" in words),
+    )
+    return Looked(corpus=corpus, images=told.images, remarks=tuple(_remarks(corpus, told.images)))
+
+
+def _fields(found: Mapping[str, Any]) -> set[str]:
+    return {field for index in found.values() for field in index["mappings"].get("properties", {})}
+
+
+@dataclass(frozen=True)
+class _Told:
+    images: int
+    time_field: TimeField
+    interval: Interval
+    captions: bool
+
+
+def _told(client: OpenSearch, connection: Connection, name: str, asked: TimeField | None) -> _Told:
+    aggs: dict[str, Any] = {field: {"stats": {"field": field}} for field in ("taken_at", "ingested_at")}
+    aggs["captions"] = {"filter": {"exists": {"field": "caption"}}}
+    with translated(connection):
+        answer = client.search(index=name, body={"size": 0, "track_total_hits": True, "aggs": aggs})
+    images, found = int(answer["hits"]["total"]["value"]), answer["aggregations"]
+    field = asked or ("taken_at" if found["taken_at"]["count"] * 2 > images else "ingested_at")
+    low, high = found[field]["min"], found[field]["max"]
+    step = "M" if low is None else interval((high - low) / 1000)
+    return _Told(images, field, step, found["captions"]["doc_count"] > 0)
+
+
+def interval(span_s: float) -> Interval:
+    """How wide bars should be for images over so many seconds."""
+    return next((step for longest, step in _SPANS if span_s <= longest), "y")
+
+
+def _remarks(corpus: Corpus, images: int) -> list[str]:
+    said = list[str]()
+    if images == 0:
+        said.append(f"{corpus.name} is empty: so will the panels be")
+    if not corpus.companion:
+        said.append(
+            f"no panels about weights: there is no {corpus.words_name} "
+            f"(stair-es ingest ... --index {corpus.name} --words-index makes it)"
+        )
+    elif corpus.companion_word == "token":
+        said.append(f"{corpus.words_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights")
+    return said

@@ -21,8 +21,7 @@ from words_companion import entries, make, scanned
 
 from stair_es.cluster.connect import Connection
 from stair_es.dashboards.bundle import bundle
-from stair_es.dashboards.corpus import Corpus, Product
-from stair_es.dashboards.look import look
+from stair_es.dashboards.corpus import Corpus, Product, look
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -13,8 +13,7 @@ import pytest
 from dashboard_checks import faults
 
 from stair_es.dashboards.bundle import bundle, dashboard_id, placed
-from stair_es.dashboards.corpus import Corpus, Product
-from stair_es.dashboards.look import interval
+from stair_es.dashboards.corpus import Corpus, Product, interval
 from stair_es.dashboards.objects import ndjson
 from stair_es.dashboards.panels import panels
 from stair_es.errors import UsageError
