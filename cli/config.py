@@ -30,7 +30,7 @@ def _config() -> None:
     """The configuration file: defaults of options, and profiles for clusters."""
 
 
-@app.command()
+@app.command(name="show")
 def show(context: typer.Context, as_json: Json = False) -> None:
     """Print what is set, and where: in the environment, in a profile, or above the profiles. Secrets are masked.
 

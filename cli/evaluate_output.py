@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -14,7 +12,7 @@ import typer
 from stair_es.errors import StairError, UsageError
 
 from .bars import visible
-from .output import emit_json, note, plain, stderr, stdout
+from .output import emit_json, note, plain, stdout
 
 if TYPE_CHECKING:
     from stair_es.eval.contenders import Contender
@@ -54,7 +52,6 @@ Classes = Annotated[
 PerClass = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of each class, the first ones.")]
 
 _MOST_PROBLEMS = 5
-_LINE_EVERY_S = 10.0
 
 
 class Report(Protocol):
@@ -99,9 +96,11 @@ def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Rep
     Raises:
         StairError: What the work failed of, or the folder of `--out` that can't be made; said as JSON, too.
     """
+    from .progress import show_evaluation_progress
+
     try:
         _check_out(given.out)
-        with _progress() as progress:
+        with show_evaluation_progress() as progress:
             found = work(progress)
     except StairError as error:
         if given.as_json:
@@ -122,40 +121,6 @@ def say_problems(problems: Sequence[str]) -> None:
         note(f"left out: {problem}")
     if len(problems) > _MOST_PROBLEMS:
         note(f"and {len(problems) - _MOST_PROBLEMS} more entries (all of them are in --json and --out)")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for people; where stderr is no terminal, a line now and then, and when a part is through."""
-    if not stderr.is_terminal:
-        yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr
-    ) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield update
-
-
-def _lines() -> Callable[[str, int, int], None]:
-    last = time.monotonic()
-
-    def update(what: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last >= _LINE_EVERY_S:
-            last = now
-            note(f"{what}: {done:,} of {total:,}", part=what, done=done, total=total)
-
-    return update
 
 
 def _check_out(folder: Path | None) -> None:

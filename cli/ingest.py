@@ -382,7 +382,7 @@ def _run(
 ) -> Report:
     from stair_es.ingest.run import ingest as run
 
-    from .progress import books_progress
+    from .progress import show_ingest_progress
 
     kept: list[Books] = []
 
@@ -391,7 +391,7 @@ def _run(
         observer.books(books)
 
     try:
-        with books_progress() as progress:
+        with show_ingest_progress() as progress:
             connection = options.connection(url) if chosen.sink == "cluster" or url else None
             report = run(opened, connection, chosen, say=note, progress=progress, books=keep, through=observer.through)
             observer.done(report)

@@ -122,11 +122,11 @@ def _duplicates(report: Report) -> int:
 def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict[str, Any]) -> Report:
     from stair_es.ingest.texts import ingest_texts as run
 
-    from .progress import books_progress
+    from .progress import show_ingest_progress
 
     kept: list[Books] = []
     try:
-        with books_progress("texts") as progress:
+        with show_ingest_progress("texts") as progress:
             return run(sources, options.connection(url), chosen, say=note, progress=progress, books=kept.append)
     except Exception:
         if kept:

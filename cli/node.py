@@ -23,7 +23,7 @@ when it goes down, and listens on 127.0.0.1 only.""",
 )
 
 
-@app.command()
+@app.command(name="up")
 def up(
     port: Annotated[
         int | None,
@@ -69,7 +69,7 @@ def up(
         stdout.print(url, markup=False)
 
 
-@app.command()
+@app.command(name="down")
 def down() -> None:
     """Stop the node and wait until it is gone. Its data stays for the next `up`.
 
@@ -81,7 +81,7 @@ def down() -> None:
     note("the embedded node is stopped" if stop(NodeSpec.from_home(), say=note) else "the embedded node was not running")
 
 
-@app.command()
+@app.command(name="status")
 def status(as_json: Json = False) -> None:
     """Say whether the node runs, and where. Exits with 0 if it runs and answers, with 3 if not.
 
@@ -107,7 +107,7 @@ def status(as_json: Json = False) -> None:
         raise typer.Exit(NOT_RUNNING)
 
 
-@app.command()
+@app.command(name="logs")
 def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,

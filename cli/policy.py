@@ -15,7 +15,7 @@ from . import options
 from .bars import visible
 from .options import connected
 from .output import emit_json, note, stdout
-from .policy_report import counts_json, document_progress, print_counts, print_plan, print_policy
+from .policy_report import counts_json, print_counts, print_plan, print_policy
 
 if TYPE_CHECKING:
     from stair_es.cluster.steer import Counts, Steering
@@ -40,7 +40,7 @@ _Rate = Annotated[
 _Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Parts that go at once; 0 for one a shard.")]
 
 
-@app.command()
+@app.command(name="show")
 @connected
 def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json: options.Json = False) -> None:
     """Say which policy an index has, how many documents it changed, and whether all of them have it.
@@ -75,7 +75,7 @@ def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json:
             stdout.print(f"{state.under_way} has not ended: run it again", style="yellow", markup=False)
 
 
-@app.command()
+@app.command(name="plan")
 @connected
 def plan(
     file: Annotated[Path, _File],
@@ -102,9 +102,11 @@ def plan(
     from stair_es.cluster.steer_plan import Change, Plan, add_sample, changes
     from stair_es.policy import read
 
+    from .progress import show_document_progress
+
     policy, counted, shown = read(file), Plan(), list[Change]()
     opened = ids.open("w", encoding="utf-8") if ids else nullcontext()
-    with _steering(index, url) as steering, document_progress() as progress, opened as out:
+    with _steering(index, url) as steering, show_document_progress() as progress, opened as out:
         place = steering.places()[0]
         for change in changes(steering.client, steering.connection, place, policy, counted, progress):
             add_sample(shown, change, samples)
@@ -127,7 +129,7 @@ def plan(
         print_plan(policy, counted, shown)
 
 
-@app.command()
+@app.command(name="apply")
 @connected
 def apply(
     file: Annotated[
@@ -162,7 +164,7 @@ def apply(
         _run(lambda *how: steering.apply(policy, *how), "applied", (requests_per_second, slices), as_json)
 
 
-@app.command()
+@app.command(name="rollback")
 @connected
 def rollback(
     index: options.Index = DEFAULT_INDEX,
@@ -193,8 +195,10 @@ def _steering(index: str, url: str | None) -> Iterator[Steering]:
 def _run(call: Callable[..., dict[str, Counts]], said: str, how: tuple[float, int], as_json: bool) -> None:
     from stair_es.cluster.steer_task import Speed
 
+    from .progress import show_document_progress
+
     speed = Speed(requests_per_second=how[0] or -1.0, slices=how[1])
-    with document_progress() as progress:
+    with show_document_progress() as progress:
         done = call(speed, note, lambda now: progress(now.done, now.total))
     if as_json:
         emit_json(counts_json(done))

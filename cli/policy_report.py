@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .bars import visible
-from .output import note, stderr, stdout
+from .output import stdout
 
 if TYPE_CHECKING:
     from stair_es.cluster.steer import Counts
     from stair_es.cluster.steer_plan import Change, Plan
     from stair_es.policy import WordPolicy
 
-_LINE_EVERY_S = 10.0
 _MOST_RULES = 20
 _MOST_REASONS = 5
-
-
-@contextmanager
-def document_progress() -> Iterator[Callable[[int, int], None]]:
-    """A callback for documents done and in all: a bar, or now and then a line where stderr is no terminal."""
-    if not stderr.is_terminal:
-        yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn())
-    with Progress(*columns, console=stderr) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _lines() -> Callable[[int, int], None]:
-    last = time.monotonic()
-
-    def update(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _LINE_EVERY_S:
-            last = time.monotonic()
-            note(f"{done:,}/{total:,} documents", done=done, total=total)
-
-    return update
 
 
 def print_policy(policy: WordPolicy) -> None:

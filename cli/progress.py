@@ -1,13 +1,23 @@
-"""Progress of long work on stderr: a bar for people, now and then a line where stderr is no terminal."""
+"""Progress of long work on stderr: bars on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from .bars import visible
@@ -15,72 +25,191 @@ from .output import note, stderr
 
 if TYPE_CHECKING:
     from stair_es.ingest.run_accounting import Books
+    from stair_es.training.ears import Moment
 
 _LINE_EVERY_S = 10.0
+_DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
-class _Rate(ProgressColumn):
+class ProgressReporter:
+    """Bars on stderr where it is a terminal; otherwise says when the next line is due.
+
+    Args:
+        columns: Columns of the bars.
+    """
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        self._progress = Progress(*columns, console=stderr) if stderr.is_terminal else None
+        self._tasks: dict[str, TaskID] = {}
+        self._line_at_s = time.monotonic()
+
+    def __enter__(self) -> ProgressReporter:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether stderr is a terminal."""
+        return self._progress is not None
+
+    def is_line_due(self) -> bool:
+        """Return whether the last line is ten seconds old; if so, the next one is due in ten seconds."""
+        now = time.monotonic()
+        if now - self._line_at_s < _LINE_EVERY_S:
+            return False
+        self._line_at_s = now
+        return True
+
+    def update_bar(self, part: str, done: int, total: int | None, description: str | None = None) -> None:
+        """Update the bar of a part of the work, and add it on its first update.
+
+        Args:
+            part: Name of the part.
+            done: Completed steps.
+            total: All steps, or None if not known yet.
+            description: Text next to the bar; the name of the part by default.
+        """
+        if self._progress is None:
+            return
+        if part not in self._tasks:
+            self._tasks[part] = self._progress.add_task(part, total=total)
+        shown = part if description is None else description
+        self._progress.update(self._tasks[part], completed=done, total=total, description=shown)
+
+    def print_above(self, text: str) -> None:
+        """Print a line above the bars."""
+        if self._progress is not None:
+            self._progress.console.print(text, highlight=False)
+
+
+class _RateColumn(ProgressColumn):
     def __init__(self, noun: str) -> None:
         super().__init__()
         self._noun = noun
 
     def render(self, task: Task) -> Text:
+        """Return the speed of a task."""
         return Text(f"{task.speed:,.1f} {self._noun}/s" if task.speed else f"- {self._noun}/s")
 
 
 @contextmanager
-def books_progress(noun: str = "images") -> Iterator[Callable[[Books], None]]:
-    """A callback that shows how far the books of an ingest are. The total grows until everything is listed."""
-    if stderr.is_terminal:
-        with _bar(noun) as update:
-            yield update
-    else:
-        yield _lines(noun)
-
-
-@contextmanager
-def _bar(noun: str) -> Iterator[Callable[[Books], None]]:
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(noun),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    with Progress(*columns, console=stderr) as bar:
-        task = bar.add_task("", total=None, visible=False)
+def show_ingest_progress(noun: str = "images") -> Iterator[Callable[[Books], None]]:
+    """Yield a callback that shows how far an ingest is. The total grows until everything is listed."""
+    columns = (BarColumn(), MofNCompleteColumn(), _RateColumn(noun), TextColumn("ETA"), TimeRemainingColumn(), _DESCRIPTION)
+    with ProgressReporter(*columns) as reporter:
+        start_s = time.monotonic()
 
         def update(books: Books) -> None:
-            dead = f"{books.kinds['dead']} dead" if books.kinds["dead"] else ""
-            listing = "" if books.listing_done else f"{books.listed:,} listed so far"
-            total = books.listed if books.listing_done else None
-            description = " ".join(filter(None, (listing, dead, visible(books.waiting))))
-            bar.update(task, completed=books.done, total=total, description=description, visible=True)
+            if reporter.has_bars:
+                total = books.listed if books.listing_done else None
+                reporter.update_bar("", books.done, total, _describe_ingest(books))
+            elif reporter.is_line_due():
+                _print_ingest_line(books, noun, time.monotonic() - start_s)
 
         yield update
 
 
-def _lines(noun: str) -> Callable[[Books], None]:
-    start = last = time.monotonic()
+def _describe_ingest(books: Books) -> str:
+    dead = f"{books.kinds['dead']} dead" if books.kinds["dead"] else ""
+    listing = "" if books.listing_done else f"{books.listed:,} listed so far"
+    return " ".join(filter(None, (listing, dead, visible(books.waiting))))
 
-    def update(books: Books) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _LINE_EVERY_S:
-            last = now
-            rate = books.done / (now - start)
-            left = books.listed - books.done
-            eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
-            note(
-                f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead"
-                + (f", {visible(books.waiting)}" if books.waiting else ""),
-                done=books.done,
-                listed=books.listed,
-                listing_done=books.listing_done,
-                dead=books.kinds["dead"],
-                per_s=round(rate, 1),
-                waiting=books.waiting,
-            )
 
-    return update
+def _print_ingest_line(books: Books, noun: str, seconds: float) -> None:
+    rate = books.done / seconds if seconds else 0.0
+    left = books.listed - books.done
+    eta = f"ETA {left / rate if rate else 0.0:,.0f} s" if books.listing_done else "still listing"
+    note(
+        f"{books.done:,}/{books.listed:,} {noun}, {rate:,.1f} {noun}/s, {eta}, {books.kinds['dead']} dead"
+        + (f", {visible(books.waiting)}" if books.waiting else ""),
+        done=books.done,
+        listed=books.listed,
+        listing_done=books.listing_done,
+        dead=books.kinds["dead"],
+        per_s=round(rate, 1),
+        waiting=books.waiting,
+    )
+
+
+@contextmanager
+def show_document_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that takes the documents done and all documents."""
+    with ProgressReporter(BarColumn(), MofNCompleteColumn(), TextColumn("documents, ETA"), TimeRemainingColumn()) as reporter:
+        reporter.update_bar("", 0, None)
+
+        def update(done: int, total: int) -> None:
+            reporter.update_bar("", done, total)
+            if not reporter.has_bars and reporter.is_line_due():
+                note(f"{done:,}/{total:,} documents", done=done, total=total)
+
+        yield update
+
+
+@contextmanager
+def show_evaluation_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback that takes a part of an evaluation, its steps done and all its steps.
+
+    Without a terminal, the end of a part is a line, too.
+    """
+    with ProgressReporter(_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as reporter:
+
+        def update(part: str, done: int, total: int) -> None:
+            _update_part(reporter, part, done, total)
+
+        yield update
+
+
+def _update_part(reporter: ProgressReporter, part: str, done: int, total: int) -> None:
+    reporter.update_bar(part, done, total)
+    if not reporter.has_bars and (reporter.is_line_due() or done == total):
+        note(f"{part}: {done:,} of {total:,}", part=part, done=done, total=total)
+
+
+@contextmanager
+def show_training_progress() -> Iterator[tuple[Callable[[Moment], None], Callable[[str, int, int], None]]]:
+    """Yield two callbacks: for what a training reports, and for a part of the work with its steps done and all its steps."""
+    columns = (_DESCRIPTION, BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
+    with ProgressReporter(*columns) as reporter:
+        print_line = _make_training_printer(reporter)
+
+        def tell(moment: Moment) -> None:
+            if not reporter.has_bars:
+                print_line(moment)
+            elif "loss" in moment.values:
+                reporter.update_bar("steps", moment.step, moment.steps, _describe_training(moment))
+            else:
+                reporter.print_above(_describe_training(moment))
+
+        def update(part: str, done: int, total: int) -> None:
+            _update_part(reporter, part, done, total)
+
+        yield tell, update
+
+
+def _make_training_printer(reporter: ProgressReporter) -> Callable[[Moment], None]:
+    """Return a function that prints a report of a training, losses only where a line is due."""
+    first_step: int | None = None
+    start_s = 0.0
+
+    def print_line(moment: Moment) -> None:
+        nonlocal first_step, start_s
+        if first_step is None:
+            first_step, start_s = moment.step, time.monotonic()
+        if "loss" not in moment.values or reporter.is_line_due() or moment.step == moment.steps:
+            rate = (moment.step - first_step) / max(time.monotonic() - start_s, 1e-9)
+            eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
+            text = _describe_training(moment) + eta
+            note(text, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
+
+    return print_line
+
+
+def _describe_training(moment: Moment) -> str:
+    values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
+    speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
+    return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"

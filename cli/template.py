@@ -35,7 +35,7 @@ Prefix = Annotated[str, typer.Option("--prefix", help="What the ids begin with: 
 _PREFIX = "stair-es-"
 
 
-@app.command()
+@app.command(name="publish")
 @options.connected
 def publish(
     names: Names = None,
@@ -69,7 +69,7 @@ def publish(
     _tell(changes, as_json)
 
 
-@app.command()
+@app.command(name="show")
 def show(
     name: Annotated[Name, typer.Argument(help="Which template.")],
     shape: Annotated[
@@ -114,7 +114,7 @@ def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.
     _tell(states, as_json)
 
 
-@app.command()
+@app.command(name="delete")
 @options.connected
 def delete(
     names: Annotated[

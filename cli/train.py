@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,14 +10,11 @@ import typer
 from stair_es.errors import UsageError
 
 from . import options
-from .output import emit_json, note, plain, stderr, tell_failure_as_json
+from .output import emit_json, note, plain, tell_failure_as_json
 
 if TYPE_CHECKING:
     from stair_es.training.config import TrainConfig
-    from stair_es.training.ears import Moment
     from stair_es.training.run import Trained
-
-_LINE_EVERY_S = 10.0
 
 
 def _list_recipes(asked: bool) -> None:
@@ -120,7 +115,9 @@ def _change(given: str) -> tuple[str, Any]:
 def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address: str | None) -> Trained:
     from stair_es.training.ears import Ears
 
-    with _progress() as (tell, progress):
+    from .progress import show_training_progress
+
+    with show_training_progress() as (tell, progress):
         ears = Ears(say=note, tell=tell, progress=progress)
         if workers > 1:
             from stair_es.training.ray_train import train_together
@@ -129,69 +126,6 @@ def _run(config: TrainConfig, out: Path, device: str, workers: int, ray_address:
         from stair_es.training.run import train as train_alone
 
         return train_alone(config, out, ears, device=device)
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[Moment], None], Callable[[str, int, int], None]]]:
-    """Bars for people; where stderr is no terminal, now and then a line."""
-    if not stderr.is_terminal:
-        yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"), TimeRemainingColumn())
-    with Progress(*columns, console=stderr) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        def tell(moment: Moment) -> None:
-            if "loss" in moment.values:
-                update("steps", moment.step, moment.steps)
-                bar.update(tasks["steps"], description=_said(moment))
-            else:
-                bar.console.print(_said(moment), highlight=False)
-
-        yield tell, update
-
-
-def _lines() -> tuple[Callable[[Moment], None], Callable[[str, int, int], None]]:
-    import time
-
-    start = last = time.monotonic()
-
-    def due() -> bool:
-        nonlocal last
-        if time.monotonic() - last < _LINE_EVERY_S:
-            return False
-        last = time.monotonic()
-        return True
-
-    began: int | None = None
-
-    def tell(moment: Moment) -> None:
-        nonlocal began, start
-        if began is None:
-            began, start = moment.step, time.monotonic()
-        if "loss" not in moment.values or due() or moment.step == moment.steps:
-            rate = (moment.step - began) / max(time.monotonic() - start, 1e-9)
-            eta = f", ETA {(moment.steps - moment.step) / rate:,.0f} s" if rate and moment.step < moment.steps else ""
-            note(_said(moment) + eta, step=moment.step, steps=moment.steps, stage=moment.stage, **moment.values)
-
-    def progress(what: str, done: int, total: int) -> None:
-        if due() or done == total:
-            note(f"{what}: {done:,} of {total:,}", part=what, done=done, total=total)
-
-    return tell, progress
-
-
-def _said(moment: Moment) -> str:
-    values = ", ".join(f"{name} {value:.4g}" for name, value in moment.values.items())
-    speed = f", {moment.pairs_per_s:,.0f} pairs/s, {moment.memory_mb:,.0f} MB" if moment.pairs_per_s else ""
-    return f"step {moment.step:,} of {moment.steps:,} ({moment.stage}): {values}{speed}"
 
 
 def _show(trained: Trained, as_json: bool) -> None:

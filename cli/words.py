@@ -99,7 +99,7 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
     from stair_es.inspection.corpus import corpus
     from stair_es.search.known import look
 
-    from .policy_report import document_progress
+    from .progress import show_document_progress
 
     connection = options.connection(url)
     with closing(connection.client()) as client:
@@ -109,7 +109,7 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
                 f"the index {index!r} can't be read page by page: `uri` and `sha256` are no keywords in its mapping",
                 "Ingest into an index with the packaged mapping, or with these two fields as it has them.",
             )
-        with document_progress() as progress:
+        with show_document_progress() as progress:
             return known, corpus(client, connection, index, sample=sample, progress=progress)
 
 

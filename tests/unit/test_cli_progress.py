@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stair_es.cli import progress
 
+from stair_es.cli import progress
 from stair_es.ingest.dead_letters import DeadLetters
 from stair_es.ingest.manifest import Manifest
 from stair_es.ingest.run_accounting import Books
@@ -18,7 +18,7 @@ def test_a_host_that_is_waited_for_is_named_without_its_control_characters(
     said: list[tuple[str, object]] = []
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "note", lambda text, **facts: said.append((text, facts["waiting"])))
-    with Manifest() as manifest, progress.books_progress() as update:
+    with Manifest() as manifest, progress.show_ingest_progress() as update:
         books = Books(manifest, DeadLetters(tmp_path / "dead.jsonl", "photos"))
         update(books)
         books.waiting = "waiting 40 s for a\x1b[1m.test (12 URLs)"
