@@ -1,1 +1,1 @@
-"""Saved objects for OpenSearch Dashboards and Kibana, and their way there."""
+"""Saved objects for OpenSearch Dashboards and Kibana, and their import."""

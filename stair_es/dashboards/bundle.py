@@ -1,4 +1,4 @@
-"""All objects of a dashboard, in the order of their dependence. Pure."""
+"""All saved objects of a dashboard, dependencies first. Pure."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from stair_es.dashboards.panels import FULL, Panel, panels
 _PANEL_VERSION = "7.10.0"
 _THUMBNAIL = {
     "id": "url",
-    # No template: it would encode the data URI. The label is the alternative text, which else repeats the whole URI.
+    # No URL template: it would encode the data URI. The label is the alternative text; the default is the whole URI.
     "params": {"type": "img", "width": 96, "height": 96, "labelTemplate": "thumbnail"},
 }
 _WEIGHT = {"id": "number", "params": {"pattern": "0.000"}}
 _SHARE = {"id": "percent", "params": {"pattern": "0.0%"}}
 _WHOLE = {"id": "number", "params": {"pattern": "0,0"}}
 _UNREADABLE = ("tokens", "tokens.*", "impacts", "policy_undo", "policy_undo.*", "version")
-"""Of the main index: what a table of documents shouldn't load for every row."""
+"""Fields of the main index that a table of documents doesn't load."""
 
 
 def bundle(corpus: Corpus, product: Product) -> list[SavedObject]:
-    """Index patterns, panels and the dashboard that shows them: complete in itself, so that it can be imported anywhere."""
+    """Build the index patterns, the panels and the dashboard; they refer to nothing else and can be imported anywhere."""
     shown = panels(corpus, product)
     return [*_patterns(corpus), *(panel.made for panel in shown), _dashboard(corpus, product, shown)]
 
 
 def dashboard_id(corpus: Corpus) -> str:
-    """The id of the dashboard."""
+    """Return the id of the dashboard."""
     return corpus.id("dashboard")
 
 
 def placed(shown: Iterable[Panel]) -> list[dict[str, int]]:
-    """Where the panels stand on a grid of 48 columns: in rows, the last of each as wide as is left."""
+    """Assign the panels to a grid of 48 columns.
+
+    Args:
+        shown: Panels in reading order.
+
+    Returns:
+        Position and size of each panel. The last panel of a row takes the remaining width.
+    """
     rows: list[list[Panel]] = [[]]
     for panel in shown:
         if rows[-1] and sum(each.size[0] for each in rows[-1]) + panel.size[0] > FULL:

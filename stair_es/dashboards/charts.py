@@ -1,4 +1,4 @@
-"""States of the classic chart types (`visState`), which both products still draw. Pure."""
+"""States of the classic chart types (`visState`), which both products still render. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _COUNT = "1"
 
 
 def count(label: str, id_: str = _COUNT) -> Agg:
-    """How many documents."""
+    """Build a metric that counts documents."""
     return _agg(id_, "count", "metric", {"customLabel": label})
 
 
 def metric(type_: Literal["avg", "max", "min", "sum", "cardinality"], field: str, label: str, id_: str) -> Agg:
-    """A number over a field."""
+    """Build a metric over a field."""
     return _agg(id_, type_, "metric", {"field": field, "customLabel": label})
 
 
 def terms(field: str, size: int, label: str, schema: str) -> Agg:
-    """The values of a field, those first that most documents have."""
+    """Build buckets of the values of a field, most frequent first."""
     params = {
         "field": field,
         "size": size,
@@ -38,7 +38,7 @@ def terms(field: str, size: int, label: str, schema: str) -> Agg:
 
 
 def histogram(field: str, bars: int, label: str) -> Agg:
-    """Ranges of numbers, as wide as makes about `bars` of them."""
+    """Build numeric ranges, with a width that gives about `bars` of them."""
     params = {
         "field": field,
         "interval": "auto",
@@ -52,7 +52,7 @@ def histogram(field: str, bars: int, label: str) -> Agg:
 
 
 def dates(field: str, interval: str, label: str, id_: str) -> Agg:
-    """Spans of time."""
+    """Build buckets of time."""
     params = {
         "field": field,
         "scaleMetricValues": False,
@@ -66,13 +66,13 @@ def dates(field: str, interval: str, label: str, id_: str) -> Agg:
 
 
 def tag_cloud(aggs: Sequence[Agg]) -> State:
-    """Words, the more frequent the larger."""
+    """Build a tag cloud: the more frequent a token, the larger."""
     params = {"scale": "square root", "orientation": "single", "minFontSize": 14, "maxFontSize": 54, "showLabel": False}
     return {"type": "tagcloud", "params": params, "aggs": list(aggs)}
 
 
 def table(aggs: Sequence[Agg], rows: int) -> State:
-    """A table with `rows` rows a page."""
+    """Build a table with `rows` rows per page."""
     params = {
         "perPage": rows,
         "showPartialRows": False,
@@ -86,7 +86,7 @@ def table(aggs: Sequence[Agg], rows: int) -> State:
 
 
 def numbers(aggs: Sequence[Agg]) -> State:
-    """Large numbers side by side."""
+    """Build large numbers, side by side."""
     shown = {
         "percentageMode": False,
         "useRanges": False,
@@ -105,12 +105,12 @@ def numbers(aggs: Sequence[Agg]) -> State:
 
 
 def markdown(text: str) -> State:
-    """A text."""
+    """Build a Markdown text."""
     return {"type": "markdown", "params": {"fontSize": 12, "openLinksInNewTab": False, "markdown": text}, "aggs": []}
 
 
 def bars(aggs: Sequence[Agg], *, upright: bool = False, stacked: bool = False) -> State:
-    """Bars of the first metric: lying for words, upright for ranges."""
+    """Build a bar chart of the first metric: horizontal for tokens, `upright` for ranges."""
     first = aggs[0]
     title = first["params"]["customLabel"]
     category, value = ("bottom", "left") if upright else ("left", "bottom")

@@ -12,14 +12,14 @@ from stair_es.dashboards.objects import SavedObject, packed, reference, visualiz
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A list of a field's values to choose from."""
+    """A list of the values of a field to choose from."""
 
     field: str
     label: str
 
 
 def controls(corpus: Corpus) -> tuple[Control, ...]:
-    """Those of a dashboard: fields that both indices have, since the products put each filter on every panel."""
+    """Return the controls of a dashboard: fields that both indices have, since the products apply each filter to every panel."""
     last = Control(field="model", label="Model") if corpus.companion else Control(field="format", label="Format")
     colours = (Control(field="colours", label="Colour"),) if corpus.colours else ()
     return (
@@ -32,7 +32,7 @@ def controls(corpus: Corpus) -> tuple[Control, ...]:
 
 
 def control_panel(id_: str, title: str, chosen: Sequence[Control], pattern: str) -> SavedObject:
-    """The panel of OpenSearch Dashboards."""
+    """Build the controls panel of OpenSearch Dashboards."""
     options = {"type": "terms", "multiselect": True, "dynamicOptions": True, "size": 20, "order": "desc"}
     fields = [
         {
@@ -53,7 +53,7 @@ def control_panel(id_: str, title: str, chosen: Sequence[Control], pattern: str)
 
 
 def control_group(chosen: Sequence[Control], pattern: str) -> tuple[Mapping[str, Any], list[dict[str, str]]]:
-    """Attributes and references of a Kibana dashboard with these controls."""
+    """Build the attributes and references of a Kibana dashboard with these controls."""
     panels = {
         f"control-{place}": {
             "order": place,

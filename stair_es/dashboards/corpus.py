@@ -1,4 +1,4 @@
-"""What a dashboard depends on: an index, and what the cluster reports of it. Read-only."""
+"""The index that a dashboard is built for, as reported by the cluster. Read-only."""
 
 from __future__ import annotations
 
@@ -22,85 +22,88 @@ TimeField = Literal["taken_at", "ingested_at"]
 Interval = Literal["d", "M", "y"]
 
 LABELS: dict[Product, str] = {"opensearch-dashboards": "OpenSearch Dashboards", "kibana": "Kibana"}
-"""For people."""
+"""Product -> display name."""
 
 _LONGEST_SLUG = 40
 _DAY_S = 24 * 3600.0
 _SPANS: tuple[tuple[float, Interval], ...] = ((120 * _DAY_S, "d"), (5 * 365 * _DAY_S, "M"))
-"""Up to so many seconds between the first and the last image the bars are so wide; years beyond. None are narrower than a day:
-the products wouldn't widen them, and an index that grows for years would have too many."""
+"""Longest span between the first and the last image, and the bar width for it; years beyond. Never less than a day: the products
+don't widen the bars, and an index that grows for years would have too many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """An index of images, as far as its dashboard depends on it.
+    """An index of images, with what its dashboard depends on.
 
     Raises:
-        UsageError: On construction, for what is no name of an index.
+        UsageError: If the name is not a valid index name, on construction.
     """
 
     name: str
-    """The alias that people search."""
+    """Alias of the index."""
     companion: bool = True
-    """Whether there is `<name>-words`, the index with a document for each image and word."""
+    """Whether there is a token index `<name>-words`, with one document per image and token."""
     companion_word: Literal["top_tokens", "token"] = "top_tokens"
-    """The companion's field of words. With `top_tokens`, the name that the main index uses, one filter reaches both."""
+    """Field of the tokens in the token index. `top_tokens` is also the name in the main index, so one filter reaches both."""
     time_field: TimeField = "ingested_at"
-    """What `Words over time` goes by."""
+    """Field for `Words over time`."""
     interval: Interval = "M"
-    """Width of its bars."""
+    """Width of the bars of `Words over time`."""
     captions: bool = False
     """Whether documents have a `caption`."""
     thumbnails: bool = True
     """Whether documents have a `thumbnail`."""
     colours: bool = True
-    """Whether documents have `colours`, those of the companion too."""
+    """Whether documents have `colours`, also in the token index."""
 
     def __post_init__(self) -> None:
-        check_alias(self.name)  # no pattern either: the companion and the ids of the objects are named after it
+        check_alias(self.name)  # patterns are rejected, too: the token index and the ids of the objects derive from the name
 
     @property
     def words_name(self) -> str:
-        """The companion's alias."""
+        """Alias of the token index."""
         return words_alias(self.name)
 
     def id(self, kind: str) -> str:
-        """The id of an object: the same each time, and another one for every other index."""
+        """Return the id of a saved object: stable, and different for every index."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.name)[:_LONGEST_SLUG].strip("-")
-        digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]  # two names may have the same slug
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:8]  # two names can have the same slug
         return "-".join(part for part in ("stair", slug, digest, kind) if part)
 
     def title(self, text: str) -> str:
-        """What an object is called in lists, where those of several indices stand side by side."""
+        """Return the title of a saved object; it names the index, since lists show the objects of all indices."""
         return f"{text} [{self.name}]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What was found."""
+    """What was read from the cluster."""
 
     corpus: Corpus
     images: int
     remarks: tuple[str, ...] = ()
-    """What the dashboard will lack, and what makes it whole."""
+    """What the dashboard lacks, and how to add it."""
 
 
 def look(client: OpenSearch, connection: Connection, name: str, time_field: TimeField | None = None) -> Looked:
-    """The corpus behind an alias.
+    """Read what a dashboard needs to know of an index.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        name: The alias.
-        time_field: What `Words over time` goes by; None takes `taken_at` if most images have it.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        name: Alias of the index.
+        time_field: Field for `Words over time`; None takes `taken_at` if most images have it, otherwise `ingested_at`.
+
+    Returns:
+        Specification of the dashboard, number of images, and remarks.
 
     Raises:
-        UsageError: Not the name of an index.
-        QueryError: There is no such index.
-        IndexMismatch: stair-es didn't write it.
-        ClusterError: The cluster fails a request.
+        UsageError: If the name is not a valid index name.
+        QueryError: If there is no such index.
+        IndexMismatch: If stair-es didn't write the index.
+        ClusterError: If a request fails.
     """
-    plain = Corpus(name=name)  # refuses patterns
+    plain = Corpus(name=name)  # rejects patterns
     found = mappings_of(client, connection, name)
     for index, about in found.items():
         refuse_words(index, about)
@@ -156,14 +159,14 @@ def _told(client: OpenSearch, connection: Connection, name: str, asked: TimeFiel
 
 
 def interval(span_s: float) -> Interval:
-    """How wide bars should be for images over so many seconds."""
+    """Return the bar width for images that span `span_s` seconds."""
     return next((step for longest, step in _SPANS if span_s <= longest), "y")
 
 
 def _remarks(corpus: Corpus, images: int) -> list[str]:
     said = list[str]()
     if images == 0:
-        said.append(f"{corpus.name} is empty: so will the panels be")
+        said.append(f"{corpus.name} is empty, so the panels will be empty")
     if not corpus.companion:
         said.append(
             f"no panels about weights: there is no {corpus.words_name} "

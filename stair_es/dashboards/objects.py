@@ -1,4 +1,4 @@
-"""Saved objects in the one shape that OpenSearch Dashboards 2 and 3 and Kibana 8 and 9 all import: that of 7.10. Pure."""
+"""Saved objects in the format of version 7.10, which OpenSearch Dashboards 2 and 3 and Kibana 8 and 9 all import. Pure."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any, TypeAlias
 SavedObject: TypeAlias = dict[str, Any]
 
 VERSIONS = {"index-pattern": "7.6.0", "search": "7.9.3", "visualization": "7.10.0", "dashboard": "7.9.3"}
-"""Type -> the last version in which its shape changed before the two products parted. A newer one is refused by the one,
-and none would make both rewrite what needs no rewriting."""
+"""Type -> last version that changed its format before the products forked. One product rejects newer versions; without a
+version, both would migrate objects that don't need it."""
 
 SEARCH_SOURCE_INDEX = "kibanaSavedObjectMeta.searchSourceJSON.index"
 
 
 def packed(value: object) -> str:
-    """JSON as the products keep it inside of objects: a string without spaces."""
+    """Dump JSON without spaces, as the products embed it in strings."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def ndjson(objects: Iterable[SavedObject]) -> str:
-    """The file that both products import: an object a line."""
+    """Return the objects as NDJSON, the import format of both products."""
     return "".join(packed(made) + "\n" for made in objects)
 
 
 def reference(name: str, type_: str, id_: str) -> dict[str, str]:
-    """That an object needs another one."""
+    """Build a reference from an object to another one."""
     return {"name": name, "type": type_, "id": id_}
 
 
 def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequence[str] = ()) -> SavedObject:
-    """An index pattern, which Kibana calls a data view.
+    """Build an index pattern; Kibana calls it a data view.
 
-    It has no time field: with one, the time picker (15 minutes by default) would leave every panel empty.
+    It has no time field: the default range of the time picker, 15 minutes, would leave every panel empty.
 
     Args:
-        id_: Of the object.
-        title: The index.
-        formats: Field -> how it is shown.
+        id_: Id of the object.
+        title: Name of the index.
+        formats: Field -> field format.
         hidden: Fields (with `*`) that tables of documents don't load.
     """
     return _object(
@@ -55,7 +55,7 @@ def index_pattern(id_: str, title: str, formats: Mapping[str, Any], hidden: Sequ
 
 
 def search(id_: str, title: str, pattern: str, columns: Sequence[str], sort: tuple[str, str], *, query: str = "") -> SavedObject:
-    """A saved search: documents as a table."""
+    """Build a saved search: documents as a table."""
     return _object(
         id_,
         "search",
@@ -73,7 +73,7 @@ def search(id_: str, title: str, pattern: str, columns: Sequence[str], sort: tup
 
 
 def visualization(id_: str, title: str, state: Mapping[str, Any], pattern: str | None = None, *, query: str = "") -> SavedObject:
-    """A chart from aggregations over `pattern`, or one that asks for its data itself (or has none) without it."""
+    """Build a chart of aggregations over `pattern`; without a pattern, one that loads its own data or has none."""
     return _object(
         id_,
         "visualization",
@@ -98,7 +98,7 @@ def dashboard(
     description: str,
     more: Mapping[str, Any],
 ) -> SavedObject:
-    """The dashboard; `more` are attributes that only one of the products takes."""
+    """Build the dashboard; `more` are attributes that only one of the products accepts."""
     return _object(
         id_,
         "dashboard",

@@ -24,13 +24,13 @@ _TIMES = {"taken_at": "taken", "ingested_at": "ingested"}
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """An object on the dashboard."""
+    """A saved object on the dashboard."""
 
     made: SavedObject
     title: str
-    """Above the panel."""
+    """Shown above the panel."""
     size: Size
-    """On the grid: columns, rows."""
+    """Columns and rows on the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class _Builder:
     def table(
         self, kind: str, title: str, columns: list[str], sort: tuple[str, str], *, query: str = "", size: Size = _HALF
     ) -> Panel:
-        """Rows of the companion if that has the field to sort by, else of the main index."""
+        """Build a table of the token index if it has the sort field, otherwise of the main index."""
         pattern = self.main if sort[0] == "ingested_at" else self.words
         made = search(self.corpus.id(kind), self.corpus.title(title), pattern, columns, sort, query=query)
         return Panel(made=made, title=title, size=size)
 
 
 def panels(corpus: Corpus, product: Product) -> list[Panel]:
-    """All that can have data."""
+    """Build all panels that can have data."""
     build = _Builder(corpus=corpus)
     made = [*_head(build, product), *_words(build)]
     if corpus.companion:
@@ -74,7 +74,7 @@ def panels(corpus: Corpus, product: Product) -> list[Panel]:
 
 
 def about(corpus: Corpus) -> str:
-    """The text at the top of the dashboard, in Markdown."""
+    """Return the text at the top of the dashboard, in Markdown."""
     lines = [
         f"### The words of `{corpus.name}`",
         "Each image is a handful of weighted words; these are the heaviest of each. Choose a word, an image or a source above "
@@ -92,7 +92,7 @@ def about(corpus: Corpus) -> str:
 
 def _head(build: _Builder, product: Product) -> Iterator[Panel]:
     aggs = [charts.count("Images"), charts.metric("cardinality", "top_tokens", "Different words", "2")]
-    if product == "kibana":  # which has its controls above the panels
+    if product == "kibana":  # its controls are above the panels
         yield build.chart("about", "About", charts.markdown(about(build.corpus)), size=(30, 7))
         yield build.chart("numbers", "In numbers", charts.numbers(aggs), build.main, size=(18, 7))
         return
@@ -169,7 +169,7 @@ def _images(build: _Builder) -> Iterator[Panel]:
 
 def _quality(build: _Builder) -> Iterator[Panel]:
     if build.corpus.companion:
-        first = "rank:1"  # once an image
+        first = "rank:1"  # once per image
         counts = [charts.count("Images"), charts.histogram("words", 40, "Words of an image")]
         state = charts.bars(counts, upright=True)
         yield build.chart("words-per-image", "Quality: how many words images have", state, build.words, query=first)

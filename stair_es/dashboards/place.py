@@ -1,4 +1,4 @@
-"""Where the dashboards go: the address of a product, the part of it, and how to log in. Values; nothing is opened here."""
+"""Address and login of OpenSearch Dashboards or Kibana, and the space, workspace or tenant. Pure values; no I/O."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from stair_es.urls import parse_url
 PREFIX = "STAIR_ES_DASHBOARDS_"
 ENV_URL = f"{PREFIX}URL"
 SECRETS = {"user": "USER", "password": "PASSWORD", "api_key": "API_KEY", "bearer_token": "TOKEN"}
-"""Field -> environment variable behind the prefix. Each may stand in a file instead, named by the variable with `_FILE`."""
+"""Field -> environment variable, without the prefix. Each value can also be read from the file named by `<VARIABLE>_FILE`."""
 OPTIONS = {"ca_file": "CA_FILE", "ca_fingerprint": "CA_FINGERPRINT", "client_cert": "CLIENT_CERT", "client_key": "CLIENT_KEY"}
-"""The same of what is no secret."""
+"""Field -> environment variable, without the prefix, for values that are not secret."""
 
 _PRIVATE_TENANT = {"private": "__user__"}
 _NO_SECURITY = Security()
@@ -27,20 +27,20 @@ _URL_REMEDY = "Write it like http://localhost:5601 or https://host/_dashboards, 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """One product, and a part of it. No secret is in its `repr`.
+    """Where and how to reach a product. Its `repr` holds no secret.
 
     Raises:
-        UsageError: On construction, for what is no address or doesn't go together.
+        UsageError: If the URL is invalid or the values exclude each other, on construction.
     """
 
     url: str = field(repr=False)
     """`http[s]://[user:password@]host[:port][/base/path]`."""
     space: str | None = None
-    """Of Kibana."""
+    """Id of a Kibana space."""
     workspace: str | None = None
-    """Id of one, of OpenSearch Dashboards."""
+    """Id of an OpenSearch Dashboards workspace."""
     tenant: str | None = None
-    """Of OpenSearch Dashboards with its security plugin: `global`, `private` or a name."""
+    """OpenSearch Dashboards tenant (security plugin): `global`, `private` or a name."""
     timeout_s: float = 60.0
     security: Security = _NO_SECURITY
 
@@ -63,37 +63,37 @@ class Place:
 
     @property
     def safe_url(self) -> str:
-        """The address without login and without a slash at its end."""
+        """The URL without login and trailing slash."""
         parts = urlsplit(self.url)
         netloc = parts.netloc.rpartition("@")[2]
         return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
 
     @property
     def scope(self) -> str:
-        """What stands before `/api` and `/app` for the space or the workspace."""
+        """The path before `/api` and `/app` for the space or the workspace."""
         if self.space is not None and self.space != "default":
             return f"/s/{quote(self.space, safe='')}"
         return f"/w/{quote(self.workspace, safe='')}" if self.workspace is not None else ""
 
     @property
     def tenant_header(self) -> str | None:
-        """What the security plugin calls the tenant."""
+        """The value of the security plugin's tenant header."""
         return None if self.tenant is None else _PRIVATE_TENANT.get(self.tenant, self.tenant)
 
     @property
     def product(self) -> Product | None:
-        """Which product it must be, by the part that is asked for."""
+        """The product that space, workspace or tenant imply, if any."""
         if self.space is not None:
             return "kibana"
         return "opensearch-dashboards" if self.workspace is not None or self.tenant is not None else None
 
     def link(self, dashboard: str) -> str:
-        """What to open in a browser to see a dashboard."""
+        """Return the URL of a dashboard for a browser."""
         tenant = f"?security_tenant={quote(self.tenant, safe='')}" if self.tenant is not None else ""
         return f"{self.safe_url}{self.scope}/app/dashboards{tenant}#/view/{quote(dashboard, safe='')}"
 
     def redact(self, text: str) -> str:
-        """`text` without any secret of this place."""
+        """Return `text` without the secrets of this connection."""
         return self.security.redact(text)
 
 
@@ -107,19 +107,22 @@ def place_from_env(
     tenant: str | None = None,
     timeout_s: float = 60.0,
 ) -> Place:
-    """The place at `url`, or where `STAIR_ES_DASHBOARDS_URL` (or `..._URL_FILE`) says; logins come from the environment.
+    """Build the connection to `url`, or to `STAIR_ES_DASHBOARDS_URL` (or `..._URL_FILE`), with logins from the environment.
 
     Args:
-        url: As for `Place`.
-        options: Certificates, by the names in `OPTIONS`; go before the environment.
-        environ: The environment.
-        space: As for `Place`.
-        workspace: As for `Place`.
-        tenant: As for `Place`.
-        timeout_s: As for `Place`.
+        url: As for `DashboardsConnection`.
+        options: Certificates, by the names in `TLS_VARIABLES`; they override the environment.
+        environ: Environment variables.
+        space: As for `DashboardsConnection`.
+        workspace: As for `DashboardsConnection`.
+        tenant: As for `DashboardsConnection`.
+        timeout_s: As for `DashboardsConnection`.
+
+    Returns:
+        The connection.
 
     Raises:
-        UsageError: There is no URL, or something doesn't go together.
+        UsageError: If there is no URL, or values exclude each other.
     """
     url = url or secret(ENV_URL, environ)
     if not url:
@@ -142,7 +145,7 @@ def place_from_env(
 
 
 def _check_login(values: Mapping[str, str | None]) -> None:
-    """Before `Security` says the same with the variables of the cluster."""
+    """Raise UsageError before `Security` does, which would name the variables of the cluster."""
     ways = [name for name in ("user", "api_key", "bearer_token") if values[name] is not None]
     if len(ways) > 1:
         named = " and ".join(PREFIX + SECRETS[name] for name in ways)

@@ -1,4 +1,4 @@
-"""Saved objects into a product, by the import that its own pages use."""
+"""Import of saved objects into a product, through the API that its own pages use."""
 
 from __future__ import annotations
 
@@ -13,47 +13,54 @@ from stair_es.errors import ClusterError, UnsupportedTarget, UsageError
 
 _OLDEST: dict[Product, int] = {"opensearch-dashboards": 2, "kibana": 8}
 _NEWEST_OPENSEARCH = 6
-"""The numbers of the two products don't meet: Kibana has been above this one since before they parted."""
+"""The version numbers don't overlap: Kibana has been above this one since before the fork."""
 _NAMES: dict[str, Product] = {"osd-name": "opensearch-dashboards", "kbn-name": "kibana"}
-"""Header that every answer has -> product."""
+"""Header of every response -> product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What answers at a place."""
+    """The product at a URL."""
 
     product: Product
     version: str
-    """Empty where it doesn't say."""
+    """Empty if not reported."""
 
     @property
     def label(self) -> str:
-        """For people: `Kibana 8.15.0`."""
+        """Display name, like `Kibana 8.15.0`."""
         return f"{LABELS[self.product]} {self.version}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What became of one object."""
+    """Result of importing one object."""
 
     type: str
     id: str
-    """In the file."""
+    """Id in the file."""
     title: str
     stored_as: str
-    """Its id there: another one where this one is taken in another space."""
+    """Id in the product; another one if `id` is taken in another space."""
     overwritten: bool = False
     error: str = ""
-    """Why it wasn't imported; empty if it was."""
+    """Reason why the import failed; empty if it succeeded."""
 
 
 def recognise(session: Session, asked: Product | None = None) -> Found:
-    """What is there; `asked` says which product it must be.
+    """Detect which product answers.
+
+    Args:
+        session: Session with the product.
+        asked: Product that it must be; None for any.
+
+    Returns:
+        Product and version.
 
     Raises:
-        UsageError: It is another one than asked for, or one can't tell.
-        UnsupportedTarget: It is too old.
-        ClusterError: It can't be asked, or is something else.
+        UsageError: If it is another product than `asked`, or the product can't be detected.
+        UnsupportedTarget: If the version is too old.
+        ClusterError: If the request fails, or another server answers.
     """
     place = session.place
     asked = asked or place.product
@@ -83,12 +90,19 @@ def recognise(session: Session, asked: Product | None = None) -> Found:
 
 
 def publish(session: Session, objects: Sequence[SavedObject]) -> list[Imported]:
-    """Import the objects, over those of the same ids; what became of each, in their order.
+    """Import the objects; existing objects with the same ids are overwritten.
+
+    Args:
+        session: Session with the product.
+        objects: Saved objects.
+
+    Returns:
+        The result of each object, in the same order.
 
     Raises:
-        ClusterError: The import as a whole was refused.
+        ClusterError: If the whole import is rejected.
     """
-    file = ("stair-es.ndjson", ndjson(objects).encode(), "application/ndjson")  # the products look at the end of the name
+    file = ("stair-es.ndjson", ndjson(objects).encode(), "application/ndjson")  # the products check the extension
     answer = session.ask("POST", "/api/saved_objects/_import?overwrite=true", fields={"file": file})
     if answer.status >= 400:
         raise _refused(session, answer)
@@ -103,7 +117,7 @@ def publish(session: Session, objects: Sequence[SavedObject]) -> list[Imported]:
 def _results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: Session) -> list[Imported]:
     done = {(each.get("type"), each.get("id")): each for each in body.get("successResults") or ()}
     failed = {(each.get("type"), each.get("id")): each for each in body.get("errors") or ()}
-    whole = body["success"] is True and not failed and not done  # said without naming each
+    whole = body["success"] is True and not failed and not done  # reported without naming each object
     made = list[Imported]()
     for each in objects:
         key = (each["type"], each["id"])

@@ -1,4 +1,4 @@
-"""HTTP with OpenSearch Dashboards or Kibana: one place where it happens, and where what comes back is understood."""
+"""HTTP client for OpenSearch Dashboards and Kibana."""
 
 from __future__ import annotations
 
@@ -32,23 +32,25 @@ _LOGINS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What came back."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
-    """Names in lower case."""
+    """Header names are in lower case."""
     body: Any
-    """JSON, or None where it was none."""
+    """Parsed JSON, or None if the body is not JSON."""
     text: str
-    """As it came, cut."""
+    """The body as text, shortened."""
 
 
 class Session:
-    """Talks to one place. Requests that may be sent again are, while it is busy or starting: an import with `overwrite` is one.
+    """An HTTP session with one product.
+
+    Requests are retried while the product is busy or starting, so all of them must be safe to repeat (imports use `overwrite`).
 
     Args:
-        place: Where.
-        sleep: Waits so many seconds; for tests.
+        place: Connection to use.
+        sleep: Waits a number of seconds; for tests.
     """
 
     def __init__(self, place: Place, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -57,16 +59,24 @@ class Session:
         self._pool = _pool(place)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._pool.clear()
 
     def ask(self, method: str, path: str, *, fields: Mapping[str, Any] | None = None) -> Answer:
-        """What the product answers on `path`, below the space or workspace; a 2xx with JSON, or a 4xx that the caller knows.
+        """Send a request to `path`, below the space or workspace.
+
+        Args:
+            method: HTTP method.
+            path: Path, beginning with a slash.
+            fields: Fields of a multipart form.
+
+        Returns:
+            A response with a 2xx status and JSON, or with a 4xx status that the caller handles.
 
         Raises:
-            ClusterUnreachable: Nothing answers, or not with a certificate that is trusted.
-            AuthenticationFailed: 401, 403, or a redirect to a login page.
-            ClusterError: A redirect elsewhere, no JSON, or still busy after several tries.
+            ClusterUnreachable: If no server answers, or its certificate is not trusted.
+            AuthenticationFailed: If the status is 401 or 403, or the response redirects to a login page.
+            ClusterError: If the response redirects elsewhere or is not JSON, or the product is still busy after all retries.
         """
         for pause in (*_PAUSES_S, None):
             answer, failed = self._once(method, path, fields)
@@ -76,7 +86,7 @@ class Session:
             if pause is None:
                 break
             if failed is not None and (tls.lasting(failed) or pause > _PAUSES_S[0]):
-                raise self._unreachable(failed)  # who listens but is busy gets more time than who doesn't listen
+                raise self._unreachable(failed)  # a busy server gets more time than one that doesn't listen
             self._sleep(min(_retry_after(answer) or pause, _LONGEST_PAUSE_S))
         if answer is None:
             raise self._unreachable(failed)
@@ -94,7 +104,7 @@ class Session:
         return _answer(came), None
 
     def _headers(self) -> dict[str, str]:
-        """Both products want to see that no foreign page makes a browser send this; each looks at its own name."""
+        """Return the request headers. Both products require a header against cross-site requests, each under its own name."""
         own = {"osd-xsrf": "true", "kbn-xsrf": "true", "accept": "application/json"}
         if self.place.security.authorization is not None:
             own["authorization"] = self.place.security.authorization
@@ -103,7 +113,7 @@ class Session:
         return own
 
     def _understood(self, answer: Answer) -> None:
-        """Nothing, if the caller can make something of it."""
+        """Raise an error if the caller can't handle the response."""
         where = self.place.safe_url
         if answer.status == 401:
             raise AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGINS[self.place.security.method])
@@ -123,7 +133,7 @@ class Session:
             )
 
     def _redirected(self, answer: Answer) -> ClusterError:
-        """Redirects aren't followed, so that no login goes astray."""
+        """Build the error for a redirect; redirects are not followed, so that credentials reach no other host."""
         where, to = self.place.safe_url, answer.headers.get("location", "")
         path = urlsplit(to).path
         shown = _place_of(to)
@@ -153,7 +163,7 @@ class Session:
 
 
 def said(answer: Answer) -> str:
-    """What the product says of it, in few words. It may repeat what it was sent: redact it."""
+    """Return the error message of a response, shortened. It may repeat the request, so redact it."""
     body = answer.body
     if isinstance(body, dict):
         told = body.get("message") or body.get("error")
@@ -177,7 +187,7 @@ def _retry_after(answer: Answer | None) -> float | None:
 
 
 def _place_of(location: str) -> str:
-    """Where to, without what may be secret in it."""
+    """Describe the target of a redirect without query and credentials."""
     try:
         parts = urlsplit(location)
         host, port = parts.hostname, parts.port
@@ -201,6 +211,6 @@ def _pool(place: Place) -> urllib3.PoolManager:
                 said = tls.reason_of(failed) if failed is not None else str(error)
                 raise ClusterUnreachable(f"no TLS connection to {place.safe_url}: {said}") from None
             if own:
-                options["assert_hostname"] = False  # it is this very certificate, whatever the server is called
+                options["assert_hostname"] = False  # the certificate itself is pinned, so its host name doesn't matter
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=place.timeout_s)
     return urllib3.PoolManager(timeout=timeout, retries=False, **options)

@@ -1,7 +1,7 @@
 """Charts that the classic types can't draw, as Vega-Lite. Pure.
 
-Only old parts of Vega-Lite 5, so that each version in the products draws it; no images, which both block by default; no colours
-of text, which the products choose for light and dark.
+They use only features from the first Vega-Lite 5 release, so every version in the products renders them; no images, which both
+products block by default; no text colours, which the products set for light and dark themes.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ Spec: TypeAlias = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 FREQUENT = 25
-"""How many words `Average weight by word` shows."""
+"""Tokens in `Average weight by word`."""
 TOGETHER = 20
-"""How many words `Words that occur together` shows on each side."""
+"""Tokens on each axis of `Words that occur together`."""
 _BESIDE = 200
-"""Of so many other words it counts how often they stand beside each: those on the other axis are among them, or rare there."""
+"""Co-occurring tokens counted per token; a token of the other axis that is not among them is rare there."""
 SOURCES = 12
 _WORDS_OF_SOURCE = 300
 _WORDS_SHOWN = 20
 TOP_WORDS = 16
-"""Of an image the companion has at most so many."""
+"""The token index holds at most this many tokens per image."""
 
 _BAR = "#1a7f9c"
 _LINE = "#e07b39"
 _FAINTEST = 0.07
-"""More is less transparent: that reads the same on a light and on a dark background."""
+"""Larger values are more opaque, which works on light and dark backgrounds."""
 
 
 def state(spec: Spec) -> dict[str, Any]:
-    """The state of a visualization that draws `spec`."""
+    """Build the state of a visualization that draws `spec`."""
     return {"type": "vega", "params": {"spec": packed(spec)}, "aggs": []}
 
 
 def average_weight(corpus: Corpus) -> Spec:
-    """The most frequent words with their mean weight as a bar, and the heaviest one as a line."""
+    """Build a chart of the most frequent tokens: mean weight as a bar, largest weight as a tick."""
     aggs = {"weight": {"avg": {"field": "weight"}}, "heaviest": {"max": {"field": "weight"}}}
     body = _terms(corpus.companion_word, FREQUENT, aggs)
     tooltip = [
@@ -66,7 +66,7 @@ def average_weight(corpus: Corpus) -> Spec:
 
 
 def together(corpus: Corpus) -> Spec:
-    """Which of the most frequent words share images: of the images with either, the part with both."""
+    """Build a heat map of the most frequent tokens that share images: images with both, out of the images with either."""
     inner = {"terms": {"field": "top_tokens", "size": _BESIDE}}
     own = "datum.word == datum.beside ? datum.images : 0"
     transform: list[Spec] = [
@@ -76,7 +76,7 @@ def together(corpus: Corpus) -> Spec:
         _made("images", "datum.doc_count"),
         _made("both", "datum.other.doc_count"),
         _made("own", own),
-        # A word beside that is on the other axis too has a pair with itself; that pair also knows in how many images it is.
+        # A token on both axes has a pair with itself, which holds the number of its images.
         {"joinaggregate": [{"op": "max", "field": "own", "as": "beside_images"}], "groupby": ["beside"]},
         {"filter": "datum.beside_images > 0 && datum.word != datum.beside"},
         _made("overlap", "datum.both / (datum.images + datum.beside_images - datum.both)"),
@@ -106,7 +106,7 @@ def together(corpus: Corpus) -> Spec:
 
 
 def by_source(corpus: Corpus) -> Spec:
-    """For each source, which part of its images has a word: comparable whatever their sizes."""
+    """Build a chart of the share of each source's images that have a token; comparable across sources of any size."""
     sources = {"terms": {"field": "source", "size": SOURCES}, "aggs": {"words": _words("top_tokens", _WORDS_OF_SOURCE)}}
     transform: list[Spec] = [
         {"flatten": ["words.buckets"], "as": ["word"]},
@@ -138,7 +138,7 @@ def by_source(corpus: Corpus) -> Spec:
                 "y": y,
                 "x": x,
                 "color": which,
-                "shape": which,  # two on one spot stay two
+                "shape": which,  # keeps overlapping points apart
                 "tooltip": tooltip,
             },
         },
@@ -146,7 +146,7 @@ def by_source(corpus: Corpus) -> Spec:
 
 
 def one_image(corpus: Corpus) -> Spec:
-    """The words of one image by weight: of the first one in the order of URIs that the filters let through."""
+    """Build a chart of the token weights of one image: the first one by URI that passes the filters."""
     body = {
         "size": TOP_WORDS,
         "_source": ["image_id", "uri", "token", "weight", "share", "rank", "words"],
@@ -182,7 +182,7 @@ def one_image(corpus: Corpus) -> Spec:
             "encoding": {
                 "y": _ordered("word", "rank", {"labelLimit": 140}),
                 "x": _number("weight", "weight"),
-                # So that its name stands above the bars, in the colour that the product's theme gives to text.
+                # Shows the URI above the bars, in the text colour of the product's theme.
                 "color": {"field": "uri", "type": "nominal", "title": None, "scale": {"range": [_BAR]}, "legend": legend},
                 "tooltip": tooltip,
             },
@@ -203,7 +203,7 @@ def _spec(data: Mapping[str, Any], transform: Sequence[Mapping[str, Any]], view:
 
 
 def _asked(index: str, body: Mapping[str, Any], found: str) -> dict[str, Any]:
-    """What the product asks the cluster for, with the filters of the dashboard, and where in the answer the rows are."""
+    """Build the data section: the search that the product runs, with the dashboard's filters, and the path of the rows."""
     return {"url": {"%context%": True, "index": index, "body": body}, "format": {"property": found}}
 
 
@@ -230,7 +230,7 @@ def _number(field: str, title: str, number: str = ".2f") -> dict[str, Any]:
 
 
 def _placed(name: str, by: str, word: str) -> Spec:
-    """Numbers words, those with most of `by` first: the same on both axes, even where two have as much."""
+    """Rank tokens by a field, largest first; ties by token, so that both axes have the same order."""
     order = [{"field": by, "order": "descending"}, {"field": word, "order": "ascending"}]
     return {"window": [{"op": "dense_rank", "as": name}], "sort": order}
 
@@ -246,7 +246,7 @@ def _ordered(field: str, by: str, axis: Mapping[str, Any], order: str = "ascendi
 
 
 def _tail(longest: int) -> str:
-    """Of a long label the end, which tells it from others."""
+    """Build an expression that keeps the end of a long label, where labels differ."""
     return f"length(datum.label) > {longest} ? '…' + slice(datum.label, {1 - longest}) : datum.label"
 
 
