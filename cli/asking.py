@@ -1,4 +1,4 @@
-"""The options of every command that asks: what is looked for, who takes part, and how the cluster is asked."""
+"""Search options: the query, conditions on images, and how the cluster is searched."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stair_es.search.inputs import Inputs
     from stair_es.sources.item import Reading
 
-_WHAT, _WHO, _HOW = "What is looked for", "Who takes part", "How it is asked"
+_WHAT, _WHO, _HOW = "Query", "Conditions on images", "Search"
 
 
 def _option(name: str, help_text: str, panel: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
@@ -35,76 +35,104 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "image": (
         Annotated[
             _Many,
-            _option("image", "Look for what is on this image; may be given several times.", _WHAT, metavar="FILE|URL"),
+            _option("image", "Search by an image; may be given several times.", _WHAT, metavar="FILE|URL"),
         ],
         None,
     ),
     "allow_private_urls": (options.AllowPrivateUrls, False),
-    "text": (Annotated[_Many, _option("text", "A further text, taken literally.", _WHAT)], None),
+    "text": (Annotated[_Many, _option("text", "An additional text, without operators.", _WHAT)], None),
     "weights": (
         Annotated[
             str,
-            _option("weights", "One for WORDS, then each --text, then each --image: 1,0.5. Below 0 takes away.", _WHAT),
+            _option(
+                "weights",
+                "Weights of WORDS, each --text and each --image, in this order: 1,0.5. Negative weights subtract.",
+                _WHAT,
+            ),
         ],
         "",
     ),
     "boost": (
-        Annotated[_Many, _option("boost", "Change a word's weight in the query; as dog^2.", _WHAT, metavar="WORD=X")],
+        Annotated[_Many, _option("boost", "Multiply the weight of a token in the query, like dog^2.", _WHAT, metavar="WORD=X")],
         None,
     ),
-    "mute": (Annotated[_Many, _option("mute", "Leave a word out of the query.", _WHAT, metavar="WORD")], None),
-    "literal": (Annotated[bool, _option("literal", "Read no +, - and ^ in WORDS.", _WHAT)], False),
+    "mute": (Annotated[_Many, _option("mute", "Remove a token from the query.", _WHAT, metavar="WORD")], None),
+    "literal": (Annotated[bool, _option("literal", "Treat +, - and ^ in WORDS as plain text.", _WHAT)], False),
     "hybrid": (
         Annotated[
             Literal["none", "sum", "rrf"],
-            _option("hybrid", "Ask BM25 over the caption, too: add the scores, or fuse the ranks.", _WHAT),
+            _option("hybrid", "Combine with BM25 on the caption: sum of the scores, or reciprocal rank fusion.", _WHAT),
         ],
         "none",
     ),
-    "caption": (Annotated[str, _option("caption", "Text for BM25; WORDS themselves without it.", _WHAT)], ""),
-    "caption_weight": (Annotated[float, _option("caption-weight", "Of BM25 beside the words.", _WHAT, min=0.0)], 1.0),
-    "caption_field": (Annotated[str, _option("caption-field", "Field of the text.", _WHAT)], "caption"),
-    "require": (Annotated[_Many, _option("require", "Images must have this word; as +dog.", _WHO, metavar="WORD")], None),
-    "exclude": (Annotated[_Many, _option("exclude", "Images mustn't have this word; as -dog.", _WHO, metavar="WORD")], None),
+    "caption": (Annotated[str, _option("caption", "Text for BM25. [default: WORDS]", _WHAT)], ""),
+    "caption_weight": (Annotated[float, _option("caption-weight", "Weight of the BM25 score.", _WHAT, min=0.0)], 1.0),
+    "caption_field": (Annotated[str, _option("caption-field", "Field for BM25.", _WHAT)], "caption"),
+    "require": (Annotated[_Many, _option("require", "Only images with this token, like +dog.", _WHO, metavar="WORD")], None),
+    "exclude": (Annotated[_Many, _option("exclude", "Only images without this token, like -dog.", _WHO, metavar="WORD")], None),
     "least": (
-        Annotated[float, _option("least", "From which weight on an image has a required or excluded word.", _WHO, min=0.0)],
+        Annotated[
+            float, _option("least", "Minimum weight for a token to count as present in --require and --exclude.", _WHO, min=0.0)
+        ],
         0.0,
     ),
     "filter_": (
         Annotated[
             _Many,
-            _option("filter", "A query string (width:>800 AND format:JPEG), or a query clause as JSON.", _WHO, metavar="FILTER"),
+            _option(
+                "filter",
+                "Filter images by a query string (width:>800 AND format:JPEG), or a query clause as JSON.",
+                _WHO,
+                metavar="FILTER",
+            ),
         ],
         None,
     ),
-    "min_score": (Annotated[float | None, _option("min-score", "Leave out what scores less.", _WHO, min=0.0)], None),
+    "min_score": (Annotated[float | None, _option("min-score", "Minimum score of a hit.", _WHO, min=0.0)], None),
     "shape": (
-        Annotated[_SHAPES | None, _option("shape", "The query to send; without it the cluster and the index decide.", _HOW)],
+        Annotated[_SHAPES | None, _option("shape", "Query type. [default: chosen by cluster and index]", _HOW)],
         None,
     ),
-    "mass": (Annotated[float | None, _option("mass", "Send the heaviest words that hold this share of the weight.", _HOW)], None),
+    "mass": (
+        Annotated[
+            float | None, _option("mass", "Send only the heaviest tokens that make up this share of the total weight.", _HOW)
+        ],
+        None,
+    ),
     "pipeline": (
-        Annotated[str | None, _option("pipeline", "A search pipeline of the cluster (OpenSearch).", _HOW, metavar="NAME")],
+        Annotated[str | None, _option("pipeline", "Search pipeline to use (OpenSearch).", _HOW, metavar="NAME")],
         None,
     ),
     "two_phase": (
         Annotated[
             str,
-            _option("two-phase", "Find with few heavy words, score the best with all.", _HOW, metavar="HEAVY[:WINDOW]"),
+            _option(
+                "two-phase",
+                "Search with the heaviest tokens only, and rescore the best hits with all.",
+                _HOW,
+                metavar="HEAVY[:WINDOW]",
+            ),
         ],
         "",
     ),
 }
 _asking = Injected(_OPTIONS)
 asking = _asking.into
-"""The command with all these options besides its own; `inputs_given` and `how_given` find them by themselves."""
+"""Decorator that adds the search options to a command; `parse_query_inputs` and `parse_search_options` read them."""
 
 
 def inputs_given(words: Sequence[str], example: str) -> Inputs:
-    """What is looked for, by the words and the options.
+    """Parse the query from the words and the options.
+
+    Args:
+        words: Words of the command line.
+        example: Example for the error message.
+
+    Returns:
+        The inputs of the query.
 
     Raises:
-        UsageError: Nothing is, or an option can't be read.
+        UsageError: If there is nothing to search for, or an option is invalid.
     """
     from stair_es.search.inputs import Inputs
 
@@ -136,19 +164,22 @@ def inputs_given(words: Sequence[str], example: str) -> Inputs:
 
 
 def reading_given() -> Reading:
-    """What reading an image may cost, and which addresses its URL may lead to."""
+    """Return the limits for reading an image, and whether its URL may lead to private addresses."""
     return reading_of(allow_private=_asking.given["allow_private_urls"])
 
 
 def how_given(*, engine_explain: bool = False) -> How:
-    """How to ask, by the options.
+    """Parse the search options.
 
     Args:
-        engine_explain: Let the engine explain the scores.
+        engine_explain: Whether the engine explains the scores.
+
+    Returns:
+        The search options.
 
     Raises:
-        UsageError: An option can't be read.
-        QueryError: A number can't be.
+        UsageError: If an option is invalid.
+        QueryError: If a number is out of range.
     """
     from stair_es.search.how import How
 
@@ -164,10 +195,16 @@ def how_given(*, engine_explain: bool = False) -> How:
 
 
 def cursor(text: str) -> list[Any] | None:
-    """The cursor of a page, as `search` prints it.
+    """Parse the cursor of a page, as `search` prints it.
+
+    Args:
+        text: JSON, `start`, or empty for no pages.
+
+    Returns:
+        The cursor, or None for the first page.
 
     Raises:
-        UsageError: It is none.
+        UsageError: If it is not a cursor.
     """
     try:
         value = json.loads(text) if text not in ("", "start") else None

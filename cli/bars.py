@@ -1,6 +1,6 @@
-"""Words, weights and hits as lines of a terminal. Pure: values in, `Text` lines out.
+"""Tokens, weights and hits as lines for a terminal. Pure: values in, `Text` lines out.
 
-File names and words come from strangers: whatever could drive a terminal is shown escaped, and nothing is read as markup.
+File names and tokens are untrusted: characters that could control the terminal are escaped, and markup is not interpreted.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _INDENT = " " * 6
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """What can be drawn on."""
+    """Width and encoding of a terminal."""
 
     width: int
-    """In cells."""
+    """Number of cells."""
     encoding: str = "utf-8"
 
     @classmethod
     def of(cls, console: Console) -> Canvas:
-        """The canvas that `console` writes to."""
+        """Return width and encoding of `console`."""
         return cls(width=console.width, encoding=console.encoding)
 
 
 def visible(text: str, encoding: str = "utf-8") -> str:
-    r"""`text` on one line: control, format and undecodable characters as `\n`, `\x1b`, `\u202e`."""
+    r"""Escape control, format and undecodable characters in `text` as `\n`, `\x1b`, `\u202e`; the result is one line."""
     shown = "".join(
         character.encode("unicode_escape").decode("ascii")
         if unicodedata.category(character) in _ESCAPED_CATEGORIES and character not in _JOINERS
@@ -57,12 +57,12 @@ def visible(text: str, encoding: str = "utf-8") -> str:
 
 
 def plain_line(text: str, canvas: Canvas, style: str = "") -> Text:
-    """`text` as one line that drives no terminal."""
+    """Return `text` as one escaped line."""
     return Text(visible(text, canvas.encoding), style=style)
 
 
 def readable(uri: str) -> str:
-    """A `file:` URI as the path that it stands for; any other URI as it is. May hold any character: see `visible`."""
+    """Return a `file:` URI as a path, any other URI unchanged. It may hold any character: see `escape_control`."""
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -74,12 +74,21 @@ def readable(uri: str) -> str:
 
 
 def number(value: float) -> str:
-    """Four decimals; more, in the short form, for what would be 0 with them."""
+    """Format a weight with four decimals, or in scientific notation if they would all be 0."""
     return f"{value:.4f}" if value >= 0.00005 or value == 0 else f"{value:.1e}"
 
 
 def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
-    """A bar of `share` (0..1) of `cells` cells, in eighths of a cell; of `#` where the terminal knows no Unicode."""
+    """Render a bar.
+
+    Args:
+        share: Filled share, 0 to 1.
+        cells: Width of the full bar; it is drawn in eighths of a cell.
+        encoding: Encoding of the terminal; without Unicode the bar is made of `#`.
+
+    Returns:
+        The bar, padded to `cells`.
+    """
     eighths = max(1, round(share * cells * 8))
     if not encoding.lower().replace("-", "").startswith("utf"):
         return ("#" * max(1, round(share * cells))).ljust(cells)
@@ -87,14 +96,22 @@ def bar(share: float, cells: int, encoding: str = "utf-8") -> str:
 
 
 def weight_lines(weights: Iterable[tuple[str, float]], canvas: Canvas) -> list[Text]:
-    """One line a word: the word, a bar against the heaviest, the weight."""
+    """Format one line per token: the token, a bar relative to the largest weight, the weight."""
     return row_lines([(word, weight, number(weight)) for word, weight in weights], "  ", canvas)
 
 
 def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str, float] | None = None) -> list[Text]:
-    """One line a word in common: the word, a bar of what it adds to the score, and the two weights that make it.
+    """Format one line per common token: the token, a bar of its contribution to the score, and the two weights.
 
-    The last words, which together add next to nothing, are one line. `engine` is what the engine says that each adds.
+    The last tokens, with a negligible sum, share one line.
+
+    Args:
+        reasons: Contributions, largest first.
+        canvas: The terminal.
+        engine: Contribution of each token as reported by the engine, if requested.
+
+    Returns:
+        The lines.
     """
     shown = reasons[: _worth_a_line([reason.contribution for reason in reasons])]
     rows = []
@@ -112,7 +129,7 @@ def reason_lines(reasons: Sequence[Reason], canvas: Canvas, engine: Mapping[str,
 
 
 def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Text]:
-    """Rank, score and place of a hit, its caption, and the words in common: as bars with `explain`, else by name."""
+    """Format rank, score, URI and caption of a hit, and the common tokens: as bars with `explain`, otherwise by name."""
     link = Style(link=hit.uri) if _linkable(hit.uri) else Style()
     head = Text.assemble(
         (f"{rank:3}.  ", "bold"),
@@ -134,7 +151,7 @@ def hit_lines(rank: int, hit: Hit, canvas: Canvas, *, explain: bool) -> list[Tex
 
 
 def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
-    """Where a document is in the ranking, why, and what it would have taken."""
+    """Format the rank of a document, its reasons, and the tokens it lacks."""
     lines = [plain_line(readable(found.uri) or found.id, canvas, "bold")]
     if found.score is None:
         lines.append(Text("  not found by this query", style="bold red"))
@@ -153,7 +170,7 @@ def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """The beginning of a text."""
+    """Truncate a text to `most` characters, the ellipsis included."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -168,7 +185,7 @@ def _sum_line(hit: Hit, canvas: Canvas) -> Text:
 
 
 def _worth_a_line(contributions: Sequence[float]) -> int:
-    """How many of the largest make all but a hundredth of the sum; one more is no line saved."""
+    """Count the largest contributions that add up to 99 % of the sum. A single one left over is counted, too."""
     left = sum(contributions)
     least = left / 100
     for count, contribution in enumerate(contributions):
@@ -184,7 +201,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def row_lines(rows: Sequence[tuple[str, float, str]], indent: str, canvas: Canvas) -> list[Text]:
-    """One line a row: its word, a bar against the largest value, its figures."""
+    """Format one line per row: its token, a bar relative to the largest value, its figures."""
     words = [_word(word, canvas) for word, _, _ in rows]
     word_cells = max(map(cell_len, words), default=0)
     figure_cells = max((len(figures) for _, _, figures in rows), default=0)

@@ -1,4 +1,4 @@
-"""`stair-es config`: what holds, and who said so."""
+"""`stair-es config`: the effective configuration, and its origin."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ app = typer.Typer(
 
 @app.callback()
 def _config() -> None:
-    """The configuration file: defaults of options, and profiles for clusters."""
+    """Manage the configuration file: defaults of options, and profiles for clusters."""
 
 
 @app.command(name="show")
 def show(context: typer.Context, as_json: Json = False) -> None:
-    """Print what is set, and where: in the environment, in a profile, or above the profiles. Secrets are masked.
+    """Print the configured values and their origin: the environment, a profile, or the top level of the file. Secrets are masked.
 
-    What isn't in the list has its default, which `--help` of a command names.
+    Options that are not listed have their defaults, which `--help` of a command shows.
 
     **Examples**
 
@@ -55,7 +55,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
 
 
 def _rows(context: typer.Context, found: settings.Settings) -> list[dict[str, Any]]:
-    """One a value; the environment's go before the file's."""
+    """Return one row per value, those of the environment first."""
     root = context.find_root().command
     variables = settings.variables(root)
     rows = []
@@ -71,7 +71,7 @@ def _rows(context: typer.Context, found: settings.Settings) -> list[dict[str, An
 
 
 def _mask(name: str, value: Any) -> Any:  # noqa: ANN401
-    """The value, without what is secret or may be: a password may have been written where its file or a URL belongs."""
+    """Return the value with secrets masked. A password may also have been entered instead of its file or a URL."""
     if name in SECRETS:
         return MASK
     if name.endswith("url"):

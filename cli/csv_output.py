@@ -1,4 +1,4 @@
-"""Tables for other programs: comma-separated values as RFC 4180 has them, with nothing in them that a spreadsheet would run."""
+"""CSV (RFC 4180) for other programs, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -25,10 +25,17 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def form_of(*, as_json: bool, as_csv: bool) -> Form:
-    """What `--json` and `--csv` ask for.
+    """Return the output format that `--json` and `--csv` select.
+
+    Args:
+        as_json: Whether `--json` was given.
+        as_csv: Whether `--csv` was given.
+
+    Returns:
+        The format; `text` without options.
 
     Raises:
-        UsageError: Both.
+        UsageError: If both were given.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", "Leave one of them out.")
@@ -36,25 +43,25 @@ def form_of(*, as_json: bool, as_csv: bool) -> Form:
 
 
 def safe(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: one that begins like one, or with the mark itself, gets a mark in front.
+    """Escape a text that a spreadsheet would run as a formula with a leading quote mark.
 
-    So the text is what is left without one leading mark.
+    A text that begins with the mark gets another one, so removing one leading mark restores the text.
     """
     return _MARK + text if text.startswith((*_FORMULA, _MARK)) else text
 
 
 def lines(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """The table, without the last line end."""
+    """Format the table, without a final line end."""
     return "\n".join(_line([_cell(value) for value in row]) for row in (header, *rows))
 
 
 def emit_csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """The table on stdout."""
+    """Print the table to stdout."""
     show(lines(header, rows))
 
 
 def show(table: str) -> None:
-    """Lines of a table on stdout: as they are for a program; a person's terminal gets nothing that could drive it."""
+    """Print lines of a table to stdout: unchanged for a program, escaped on a terminal."""
     if stdout.is_terminal:
         table = "\n".join(visible(line, stdout.encoding) for line in table.split("\n"))
     plain(table)
@@ -68,5 +75,7 @@ def _cell(value: Cell) -> Cell:
 
 def _line(cells: Sequence[Cell]) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow(cells)  # which it has to quote: some versions quote nothing else
+    csv.writer(out, lineterminator="\r\n").writerow(
+        cells
+    )  # a carriage return must be quoted: some versions quote only the line terminator
     return out.getvalue().removesuffix("\r\n")

@@ -25,26 +25,26 @@ if TYPE_CHECKING:
     from stair_es.dashboards.publish import Found, Imported
 
 _ENV = "STAIR_ES_DASHBOARDS_"
-_PART = "Part of the product"
+_PART = "Space, workspace or tenant"
 _TLS = "Connection to the product"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Dashboards of an index, for OpenSearch Dashboards and Kibana.
+    help="""Create dashboards of an index for OpenSearch Dashboards and Kibana.
 
-The dashboard "STAIR words" shows which words an index has, how often, how heavy and together with which others, the images
-that a word finds, and images whose words look wrong. `publish` puts it into the product, `export` into a file.""",
+The dashboard "STAIR words" shows the words of an index, their frequency, weights and co-occurrence, the images that a word
+finds, and images whose words look wrong. `publish` imports it into the product, `export` writes a file.""",
 )
 ProductOption = Annotated[
     Literal["auto", "opensearch-dashboards", "kibana"],
-    typer.Option("--product", help="Which product it is for; auto looks."),
+    typer.Option("--product", help="Product to build for; auto detects it."),
 ]
 WordsIndex = Annotated[
     bool | None,
     typer.Option(
         "--words-index/--no-words-index",
-        help="Whether there is a companion index NAME-words, for the panels about weights. [default: looks]",
+        help="Whether there is a token index NAME-words, for the panels about weights. [default: detected]",
         show_default=False,
     ),
 ]
@@ -52,11 +52,11 @@ TimeFieldOption = Annotated[
     Literal["taken_at", "ingested_at"] | None,
     typer.Option(
         "--time-field",
-        help="What `Words over time` goes by. [default: taken_at if most images have it, else ingested_at]",
+        help="Field for `Words over time`. [default: taken_at if most images have it, otherwise ingested_at]",
         show_default=False,
     ),
 ]
-Output = Annotated[str, typer.Option("--output", "-o", help="The file (NAME.ndjson), or - for stdout.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Output file (NAME.ndjson), or - for stdout.")]
 
 
 def _certificate(name: str, help_text: str) -> tuple[Any, None]:
@@ -66,16 +66,16 @@ def _certificate(name: str, help_text: str) -> tuple[Any, None]:
 
 
 _CERTIFICATES = {
-    "ca_file": _certificate("ca-file", "PEM file with the authorities to trust, in place of the system's."),
-    "ca_fingerprint": _certificate("ca-fingerprint", "SHA-256 of the authority's certificate, or of the server's own."),
-    "client_cert": _certificate("client-cert", "PEM file with the certificate to show (and its key)."),
-    "client_key": _certificate("client-key", "PEM file with the key of that certificate."),
+    "ca_file": _certificate("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
+    "ca_fingerprint": _certificate("ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."),
+    "client_cert": _certificate("client-cert", "PEM file with the client certificate (and its key)."),
+    "client_key": _certificate("client-key", "PEM file with the key of the client certificate."),
 }
 _certified = Injected(
     {**{f"dashboards_{name}": option for name, option in _CERTIFICATES.items()}, "context": (typer.Context, None)}
 )
 certified = _certified.into
-"""The command with the options of a secure connection to the product besides its own."""
+"""Decorator that adds the TLS options for the product to a command."""
 
 DashboardsUrl = Annotated[
     str | None,
@@ -83,18 +83,18 @@ DashboardsUrl = Annotated[
         "--dashboards-url",
         envvar=f"{_ENV}URL",
         show_envvar=True,
-        help="OpenSearch Dashboards or Kibana, with its base path if it has one.",
+        help="URL of OpenSearch Dashboards or Kibana, with its base path if any.",
     ),
 ]
-Space = Annotated[str | None, typer.Option("--space", help="A space of Kibana, by its id.", rich_help_panel=_PART)]
+Space = Annotated[str | None, typer.Option("--space", help="Id of a Kibana space.", rich_help_panel=_PART)]
 Workspace = Annotated[
-    str | None, typer.Option("--workspace", help="A workspace of OpenSearch Dashboards, by its id.", rich_help_panel=_PART)
+    str | None, typer.Option("--workspace", help="Id of an OpenSearch Dashboards workspace.", rich_help_panel=_PART)
 ]
 Tenant = Annotated[
     str | None,
-    typer.Option("--tenant", help="A tenant of OpenSearch Dashboards: `global`, `private` or its name.", rich_help_panel=_PART),
+    typer.Option("--tenant", help="OpenSearch Dashboards tenant: `global`, `private` or a name.", rich_help_panel=_PART),
 ]
-Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Seconds to wait for an answer.", rich_help_panel=_TLS)]
+Timeout = Annotated[float, typer.Option("--timeout", min=1, help="Timeout of a request in seconds.", rich_help_panel=_TLS)]
 
 
 def publish(
@@ -110,11 +110,11 @@ def publish(
     timeout: Timeout = 60.0,
     url: options.Url = None,
 ) -> None:
-    """Put the dashboard into OpenSearch Dashboards or Kibana, over an earlier one of the same index; prints its address.
+    """Publish the dashboard to OpenSearch Dashboards or Kibana, and print its address. Overwrites an earlier one of the index.
 
     Logins come from the environment: `STAIR_ES_DASHBOARDS_USER` and `STAIR_ES_DASHBOARDS_PASSWORD`, or
-    `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each with `_FILE` behind its name may name a file instead.
-    Those of the cluster aren't sent there.
+    `STAIR_ES_DASHBOARDS_API_KEY`, or `STAIR_ES_DASHBOARDS_TOKEN`; each can also be read from the file named by the variable with
+    `_FILE` appended. Logins for the cluster are not used.
 
     **Examples**
 
@@ -124,7 +124,8 @@ def publish(
 
     - `stair-es dashboards publish --index photos --dashboards-url https://host/_dashboards --tenant global --json`
 
-    **Exit code**: 0 all objects are there, 1 failed as a whole, 2 wrong usage, 3 some objects were refused (named one by one).
+    **Exit code**: 0 if all objects were imported, 1 if the import failed, 2 on wrong usage, 3 if some objects were
+    rejected (each is named).
     """
     from stair_es.dashboards.bundle import bundle, dashboard_id
     from stair_es.dashboards.place import place_from_env
@@ -185,9 +186,9 @@ def export(
     time_field: TimeFieldOption = None,
     url: options.Url = None,
 ) -> None:
-    """Write the dashboard as a file that the product imports (Stack Management, Saved Objects, Import).
+    """Export the dashboard as a file for import (Stack Management, Saved Objects, Import).
 
-    Looks at the index, so that no panel is written that can't have data. It needs no cluster if you say what it would find.
+    Reads the index, to leave out panels that would have no data. Needs no cluster if --words-index or --no-words-index is given.
 
     **Examples**
 
@@ -195,7 +196,7 @@ def export(
 
     - `stair-es dashboards export --index photos --product kibana --words-index -o - | gzip > photos.ndjson.gz`
 
-    **Exit code**: 0 written, 1 failed (nothing is written), 2 wrong usage.
+    **Exit code**: 0 if the file was written, 1 if it failed (nothing is written), 2 on wrong usage.
     """
     from stair_es.dashboards.bundle import bundle
     from stair_es.dashboards.objects import ndjson
@@ -219,12 +220,23 @@ def export(
 def looked(
     index: str, url: str | None, *, words_index: bool | None, time_field: TimeField | None
 ) -> tuple[Corpus, Distribution | None]:
-    """What the dashboard is for, and what the cluster is if it was asked: it isn't where it isn't needed or doesn't answer.
+    """Return the specification of the dashboard, and the distribution of the cluster.
+
+    The cluster is not asked if the options suffice and no URL is given.
+
+    Args:
+        index: Alias of the index.
+        url: URL of the cluster.
+        words_index: Whether there is a token index; None asks the cluster.
+        time_field: Field for `Words over time`; None asks the cluster.
+
+    Returns:
+        The specification, and the distribution, or None if the cluster wasn't asked or doesn't answer.
 
     Raises:
-        UsageError: Not the name of an index.
-        ClusterUnreachable: The cluster doesn't answer, and what it would have said wasn't given.
-        StairError: The cluster has no such index, or refuses.
+        UsageError: If the name is not a valid index name.
+        ClusterUnreachable: If the cluster doesn't answer and the options don't suffice.
+        StairError: If there is no such index, or a request is rejected.
     """
     from stair_es.dashboards.corpus import Corpus
 
@@ -245,10 +257,17 @@ def looked(
 
 
 def product_of(asked: str, distribution: Distribution | None) -> Product:
-    """The product that belongs to a cluster, unless another one is asked for.
+    """Select the product: the requested one, otherwise the one for the distribution of the cluster.
+
+    Args:
+        asked: Requested product, or `auto`.
+        distribution: Distribution of the cluster, if known.
+
+    Returns:
+        The product.
 
     Raises:
-        UsageError: Neither is known.
+        UsageError: If neither is known.
     """
     if asked == "kibana" or (asked == "auto" and distribution == "elasticsearch"):
         return "kibana"

@@ -33,9 +33,9 @@ def doctor(
     as_json: options.Json = False,
     url: options.Url = None,
 ) -> None:
-    """Look at Python, machine, model, cluster and index: what is wrong, and the command that mends it.
+    """Check Python, machine, model, cluster and index, and print how to fix what is wrong.
 
-    It looks only: nothing is started, fetched or written.
+    Read-only: nothing is started, downloaded or written.
 
     **Examples**
 
@@ -45,7 +45,7 @@ def doctor(
 
     - `stair-es doctor --json | jq '.findings[] | select(.state != "ok")'`
 
-    **Exit code**: 0 if nothing keeps a command from working (there may be warnings), 1 if something does.
+    **Exit code**: 0 if nothing keeps a command from working (there may be warnings), 1 otherwise.
     """
     from stair_es.doctor.run import Patient, examine
 

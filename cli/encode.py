@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def encode(
     images: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help="Image files, or http(s) URLs of images.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="A query instead of images.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Encode a text instead of images.")] = None,
     allow_private_urls: options.AllowPrivateUrls = False,
     as_json: options.Json = False,
     index: Annotated[
         str | None,
-        typer.Option("--index", "-i", help="Encode as this index is asked: with the model (and text tower) that it names."),
+        typer.Option("--index", "-i", help="Use the model (and text tower) of this index."),
     ] = None,
     url: options.Url = None,
     model: options.NamedModel = None,
@@ -34,7 +34,7 @@ def encode(
     backend: options.BackendOption = "auto",
     text_tower: options.IndexTextTower = None,
 ) -> None:
-    """Show the words of images or of a query, heaviest first. Needs no cluster, except for `--index`.
+    """Print the words of images or of a text, heaviest first. Needs no cluster, except for `--index`.
 
     **Examples**
 
@@ -42,7 +42,7 @@ def encode(
 
     - `stair-es encode --text "red car"`
 
-    - `stair-es encode *.jpg --json` (one JSON object a line)
+    - `stair-es encode *.jpg --json` (one JSON object per line)
 
     - `stair-es encode photo.jpg --index photos` (with the model of that index)
     """
@@ -68,7 +68,7 @@ def encode(
 def _encoder_of(
     index: str, url: str | None, model: str | None, fit: Fit | None, backend: Backend, text_tower: TextTower | None
 ) -> Encoder:
-    """The encoder of an index; a model or a fit that was named has to be the same one."""
+    """Load the encoder of an index; a given model or fit must be the same."""
     from contextlib import closing
 
     from stair_es.search.index_model import load_model
@@ -83,7 +83,7 @@ def _encoder_of(
 
 
 def _encode_images(encoder: Encoder, images: list[str], reading: Reading, as_json: bool) -> None:
-    """Encode what can be decoded, say what can't, and fail at the end if there was any."""
+    """Encode and print the images, report those that can't be decoded, and fail at the end if there were any."""
     from stair_es.search.inputs import image_vector, is_url
     from stair_es.sources.paths import uri_of
     from stair_es.sources.web.text import public_uri
@@ -114,5 +114,5 @@ def _show(kind: str, name: str, vector: SparseVector, as_json: bool) -> None:
     canvas = Canvas.of(stdout)
     shown = readable(name) if kind == "uri" else name
     stdout.print(Text(visible(shown, canvas.encoding), style="bold"))
-    for line in weight_lines(vector, canvas) or [Text("  no word that the model knows", style="dim")]:
+    for line in weight_lines(vector, canvas) or [Text("  no word in the vocabulary of the model", style="dim")]:
         stdout.print(line)

@@ -9,7 +9,7 @@ from . import evaluate_probe, evaluate_retrieval, evaluate_sparsity, evaluate_wo
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Measure models, one beside the other: retrieval, classification, what their words mean, and what they cost.",
+    help="Evaluate and compare models: retrieval, classification, meaning of the words, and cost.",
 )
 app.command(name="retrieval")(options.connected(evaluate_retrieval.retrieval))
 app.command(name="zero-shot")(evaluate_zero_shot.zero_shot)

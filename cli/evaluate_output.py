@@ -1,4 +1,4 @@
-"""What the commands of `stair-es evaluate` share: options, the models, progress, and where a report goes."""
+"""Shared parts of the `stair-es evaluate` commands: options, models and the report."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Against = Annotated[
     typer.Option(
         "--against",
         metavar="MODEL",
-        help="A further model in the same tables, as it runs by default; may be given several times.",
+        help="Another model to compare, with its default settings; may be given several times.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", file_okay=False, help="Write evaluation.json and evaluation.md into this folder, too."),
+    typer.Option("--out", file_okay=False, help="Also write evaluation.json and evaluation.md into this folder."),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", exists=True, file_okay=False, help="The folder of the images; else that of CAPTIONS."),
+    typer.Option("--images", exists=True, file_okay=False, help="Folder of the images. [default: the folder of CAPTIONS]"),
 ]
-Split = Annotated[str | None, typer.Option("--split", help="Of Karpathy's files: test (taken if none is said), val, ...")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of Karpathy's files: train, val, test. [default: test]")]
 Folder = Annotated[
     Path,
     typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="A folder with a folder of images for each class."),
@@ -46,31 +46,31 @@ Classes = Annotated[
         "--classes",
         exists=True,
         dir_okay=False,
-        help="Names of the classes by folder: .json, or .txt with `folder name, other name` a line. Else the folders' own names.",
+        help="Class names by folder: .json, or .txt with `folder name, other name` per line. [default: the folder names]",
     ),
 ]
-PerClass = Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images of each class, the first ones.")]
+PerClass = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class.")]
 
 _MOST_PROBLEMS = 5
 
 
 class Report(Protocol):
-    """What a command has found."""
+    """Result of a command."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values for JSON."""
 
     def markdown(self) -> str:
-        """For people."""
+        """Return the report for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """The options that every command has."""
+    """Options of every `evaluate` command."""
 
     model: str
     fit: Fit | None
-    """Of `model` alone."""
+    """Applies to `model` only."""
     against: Sequence[str] | None
     backend: Backend
     text_tower: TextTower
@@ -78,10 +78,13 @@ class Given:
     as_json: bool
 
     def models(self) -> list[Contender]:
-        """The models, loaded.
+        """Load the models.
+
+        Returns:
+            The model of `--model`, then those of `--against`.
 
         Raises:
-            StairError: One is unknown, broken or given twice.
+            StairError: If a model is unknown, broken or given twice.
         """
         from stair_es.eval.contenders import load
         from stair_es.model.encoder import ModelSpec
@@ -91,10 +94,14 @@ class Given:
 
 
 def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Report]) -> None:
-    """Do the work, with a progress to tell, and put its report where it is wanted.
+    """Run the work with a progress callback, and print or write its report.
+
+    Args:
+        given: Options of the command.
+        work: Function that takes the callback and returns the report.
 
     Raises:
-        StairError: What the work failed of, or the folder of `--out` that can't be made; said as JSON, too.
+        StairError: If the work fails or the folder of `--out` can't be made; with `--json` also printed as JSON.
     """
     from .progress import show_evaluation_progress
 
@@ -116,15 +123,15 @@ def reported(given: Given, work: Callable[[Callable[[str, int, int], None]], Rep
 
 
 def say_problems(problems: Sequence[str]) -> None:
-    """What was left out of a set; a few of many."""
+    """Print the first entries that were skipped, and how many more there are."""
     for problem in problems[:_MOST_PROBLEMS]:
-        note(f"left out: {problem}")
+        note(f"skipped: {problem}")
     if len(problems) > _MOST_PROBLEMS:
         note(f"and {len(problems) - _MOST_PROBLEMS} more entries (all of them are in --json and --out)")
 
 
 def _check_out(folder: Path | None) -> None:
-    """Make the folder before an hour of work."""
+    """Make the folder before the long work begins."""
     try:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)

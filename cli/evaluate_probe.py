@@ -39,10 +39,10 @@ def probe(
     text_tower: options.TextTowerOption = "full",
     as_json: options.Json = False,
 ) -> None:
-    """Fit a linear probe to vectors of images, and measure its accuracy on others. Needs no cluster.
+    """Measure the accuracy of a linear probe on image vectors. Needs no cluster.
 
-    Multinomial logistic regression on the words, and on the dense vectors, as they are; C is chosen on a fifth of the training
-    images. Needs the extra `eval` (scikit-learn).
+    Fits a multinomial logistic regression on the unscaled token weights, and on the dense vectors; C is chosen on a fifth of the
+    training images. Needs the extra `eval` (scikit-learn).
 
     **Examples**
 

@@ -25,16 +25,14 @@ def retrieval(
         typer.Argument(
             metavar="CAPTIONS",
             help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet, webdataset"
-            " tars ('shards/{0000..0127}.tar'), a folder of images with a text beside each; patterns in quotes.",
+            " tars ('shards/{0000..0127}.tar'), or a folder of images with a text file next to each. Quote patterns.",
         ),
     ],
     images: Images = None,
     split: Split = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
     out: Out = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Exact dot products only: no cluster is asked, no node is started.")
-    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")] = False,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
@@ -50,16 +48,18 @@ def retrieval(
         typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
     ] = None,
     depth: Annotated[
-        int, typer.Option("--depth", min=10, max=MAX_HITS, help="Hits asked for; what isn't among them is ranked last.")
+        int,
+        typer.Option(
+            "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
+        ),
     ] = 1000,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the temporary indices (eval-...) in the cluster.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure models and the cluster on a set of images with captions, both ways, method beside method.
+    """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
 
-    Text to image and image to text: recall, nDCG, MRR and median rank of the models' words, of bags of words, of BM25 on
-    captions and of dense vectors by kNN (where they can be had), by exact dot products and by the cluster, in temporary
-    indices that are deleted at the end.
+    Recall, nDCG, MRR and median rank of the models' token weights, of bags of words, of BM25 on captions and of dense vectors by
+    kNN (if the model has them), by exact dot products and by the cluster, in temporary indices that are deleted at the end.
 
     **Examples**
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def sparsity(
-    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder with images below it.")],
+    path: Annotated[Path, typer.Argument(metavar="CAPTIONS|FOLDER", help="A caption set, or a folder of images.")],
     images: Images = None,
     split: Split = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many images, the first ones.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
@@ -32,7 +32,7 @@ def sparsity(
     text_tower: options.TextTowerOption = "full",
     as_json: options.Json = False,
 ) -> None:
-    """Measure what vectors of words cost: words an item, multiplications a comparison, balance of the lists of an index.
+    """Measure the cost of token vectors: tokens per item, multiplications per comparison, balance of the posting lists.
 
     Needs no cluster.
 
@@ -55,7 +55,7 @@ def sparsity(
 
 
 def _items(path: Path, images: Path | None, split: str | None, limit: int | None) -> Items:
-    """Those of a caption set; of a folder that is none, its images."""
+    """Return the items of a caption set, or the images of any other folder."""
     from stair_es.eval import run_sparsity
     from stair_es.eval.captions import read_captions
     from stair_es.eval.formats import is_caption_folder

@@ -29,14 +29,14 @@ def words(
     images: Images = None,
     split: Split = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only so many images: of each class, or of the caption set.")
+        int | None, typer.Option("--limit", min=1, help="Use only the first N images of each class, or of the caption set.")
     ] = None,
-    prompt: Annotated[
-        str, typer.Option("--prompt", help="What a token is encoded as for dense vectors, with {} for the token.")
-    ] = "{}",
+    prompt: Annotated[str, typer.Option("--prompt", help="Prompt for dense vectors, with {} for the token.")] = "{}",
     dense: Annotated[
         bool,
-        typer.Option("--dense", help="The dense vectors of models with words, too: a text for each token, minutes on a CPU."),
+        typer.Option(
+            "--dense", help="Also score the dense vectors of models with token weights: one text per token, minutes on a CPU."
+        ),
     ] = False,
     out: Out = None,
     model: options.Model = DEFAULT_MODEL,
@@ -48,9 +48,9 @@ def words(
 ) -> None:
     """Measure whether words mean what they say: how often the right one is an image's first of the whole vocabulary.
 
-    Every token of the vocabulary is scored for an image: by its weight, or, of models without words, by the cosine of dense
-    vectors. Of a folder of classes, the name of the class should be among the first; of a caption set, a word of the captions.
-    A folder with classes and captions is taken for a caption set unless there is `--classes`. Needs no cluster.
+    Every token of the vocabulary is scored for an image: by its weight, or, for models without token weights, by the cosine of
+    dense vectors. For a folder of classes, the class name should rank first; for a caption set, a word of the captions. A folder
+    with both is used as a caption set unless `--classes` is given. Needs no cluster.
 
     **Examples**
 

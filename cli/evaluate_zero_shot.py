@@ -23,10 +23,10 @@ def zero_shot(
     folder: Folder,
     classes: Classes = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help="A prompt with {} for the name; may be given several times.")
+        list[str] | None, typer.Option("--prompt", help="A prompt with {} for the class name; may be given several times.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="A file of prompts, one a line.")
+        Path | None, typer.Option("--prompts", exists=True, dir_okay=False, help="File of prompts, one per line.")
     ] = None,
     limit: PerClass = None,
     out: Out = None,
@@ -37,9 +37,9 @@ def zero_shot(
     text_tower: options.TextTowerOption = "full",
     as_json: options.Json = False,
 ) -> None:
-    """Classify images by the names of the classes alone: accuracy of words and of dense vectors. Needs no cluster.
+    """Classify images by class names alone, and measure the accuracy of token weights and dense vectors. Needs no cluster.
 
-    A class is the mean of the unit vectors of its names in all prompts, an image belongs to the class with the largest dot
+    A class is the mean of the unit vectors of its names in all prompts; an image belongs to the class with the largest dot
     product.
 
     **Examples**

@@ -19,9 +19,9 @@ _EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE
 
 
 def explain(
-    document: Annotated[str, typer.Argument(help="The image: its URI, its path, or its id in the index.")],
+    document: Annotated[str, typer.Argument(help="URI, path or id of the image.")],
     words: options.Words = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Among how many hits it was expected.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits that should have contained it.")] = 10,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
@@ -30,7 +30,7 @@ def explain(
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
-    """Why an image is found by a query, or isn't: its rank, the words in common, and what would have matched.
+    """Explain the rank of an image for a query: the common words, and what would have matched.
 
     **Examples**
 
@@ -59,14 +59,16 @@ def explain(
 
 
 def reference(document: str) -> str:
-    """What `search` prints of a document, a path and perhaps the line in that file, as its URI; a URI or an id as it is."""
+    """Return the URI of a path as `search` prints it, with an optional line number; return URIs and ids unchanged."""
     from stair_es.sources.paths import uri_of
 
     path, mark, line = document, "", ""
     if not _is_file(document):
         path, mark, line = document.rpartition("#")
         if not _is_file(path):
-            return uri_of(document) if document.startswith("/") else document  # a file may be gone, and its document not yet
+            return (
+                uri_of(document) if document.startswith("/") else document
+            )  # the file may be gone while its document still exists
     return uri_of(path) + mark + line
 
 
@@ -75,12 +77,12 @@ def _is_file(path: str) -> bool:
 
     try:
         return Path(path).is_file()
-    except OSError:  # too long for a path: an id, perhaps
+    except OSError:  # too long for a path: it may be an id
         return False
 
 
 def to_json(found: NearMiss) -> dict[str, object]:
-    """The machine-readable form."""
+    """Return the machine-readable form."""
     from dataclasses import asdict
 
     vectors = {"lacking": found.lacking.to_dict(), "beside": found.beside.to_dict()}

@@ -14,15 +14,14 @@ from .output import emit_json, note, plain, tell_failure_as_json
 def export(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="The folder of a checkpoint that stair-es train wrote."),
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Folder of a checkpoint written by stair-es train."),
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Write a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
+    """Export a checkpoint's towers as ONNX graphs, image.onnx and text.onnx, into its folder.
 
-    --backend onnx runs them in onnxruntime, without PyTorch; auto takes them too where CUDA isn't there. Vectors and the model's
-    id stay the same: each weight is compared with PyTorch's before anything is written. A checkpoint over packaged backbones
-    needs no graphs, and gets none.
+    --backend onnx runs them in onnxruntime, without PyTorch; so does auto without CUDA. Vectors and model id stay the same: all
+    weights are compared with PyTorch's before anything is written. A checkpoint on packaged backbones needs no graphs.
 
     **Examples**
 
@@ -41,7 +40,7 @@ def export(
         emit_json({"model": made.model_id, "folder": str(folder), "bytes": files, "difference": made.difference})
         return
     if not made.files:
-        plain(f"{folder} needs no graphs: its networks run in onnxruntime and numpy as they are")
+        plain(f"{folder} needs no graphs: its networks already run in onnxruntime and numpy")
         return
     for path in made.files:
         plain(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stair_es.sources.item import Source, SourceOptions
     from stair_es.telemetry.run import Observer
 
-_SOURCES, _DOCUMENTS, _INDEX, _RUN = "What is taken", "What is written", "Which index", "Where it runs"
+_SOURCES, _DOCUMENTS, _INDEX, _RUN = "Sources", "Documents", "Index", "Execution"
 
 
 def ingest(
@@ -40,7 +40,7 @@ def ingest(
     source_format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="What SOURCE is, if its name doesn't tell: see `stair-es plugins`.", rich_help_panel=_SOURCES
+            "--format", help="Format of SOURCE, if not clear from its name: see `stair-es plugins`.", rich_help_panel=_SOURCES
         ),
     ] = None,
     columns: Annotated[
@@ -48,20 +48,18 @@ def ingest(
         typer.Option(
             "--map",
             metavar="FIELD[:TYPE]=COLUMN,...",
-            help="Columns to carry into the document; `*` for all of them. Without it the caption alone. "
-            "TYPE int or float makes numbers of text, as in CSV.",
+            help="Columns to copy into the document; `*` for all. [default: the caption] "
+            "TYPE int or float parses text as numbers, as for CSV.",
             rich_help_panel=_SOURCES,
         ),
     ] = None,
     image_column: Annotated[
         str | None,
-        typer.Option("--image-column", help="The column with bytes, path or URL of the image.", rich_help_panel=_SOURCES),
+        typer.Option("--image-column", help="Column with the bytes, path or URL of the image.", rich_help_panel=_SOURCES),
     ] = None,
-    hidden: Annotated[
-        bool, typer.Option("--hidden", help="Take files and folders with hidden names too.", rich_help_panel=_SOURCES)
-    ] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Include hidden files and folders.", rich_help_panel=_SOURCES)] = False,
     follow_links: Annotated[
-        bool, typer.Option("--follow-links", help="Follow links that lead out of a folder, too.", rich_help_panel=_SOURCES)
+        bool, typer.Option("--follow-links", help="Follow symbolic links that lead out of a folder.", rich_help_panel=_SOURCES)
     ] = False,
     retry: Annotated[
         Path | None,
@@ -70,18 +68,18 @@ def ingest(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="Take up the dead letters of an earlier run.",
+            help="Retry the failed images (dead letters) of an earlier run.",
             rich_help_panel=_SOURCES,
         ),
     ] = None,
     allow_private_urls: Annotated[
         bool,
         typer.Option(
-            "--allow-private-urls", help="Fetch from loopback, private and link-local addresses too.", rich_help_panel=_SOURCES
+            "--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.", rich_help_panel=_SOURCES
         ),
     ] = False,
     url_timeout_s: Annotated[
-        float, typer.Option("--url-timeout", min=0.1, help="Seconds that fetching one URL may take.", rich_help_panel=_SOURCES)
+        float, typer.Option("--url-timeout", min=0.1, help="Timeout for one URL in seconds.", rich_help_panel=_SOURCES)
     ] = 30.0,
     url_patience_s: Annotated[
         float,
@@ -89,18 +87,18 @@ def ingest(
             "--url-patience",
             min=0.0,
             max=86400.0,
-            help="Seconds to wait in total for a host that asks to wait (Retry-After), while others go on.",
+            help="Total seconds to wait for a host that sends Retry-After; other hosts are not delayed.",
             rich_help_panel=_SOURCES,
         ),
     ] = 600.0,
     max_pixels: Annotated[
         int,
         typer.Option(
-            "--max-pixels", min=1, help="Refuse images with more pixels (decompression bombs).", rich_help_panel=_SOURCES
+            "--max-pixels", min=1, help="Reject images with more pixels (decompression bombs).", rich_help_panel=_SOURCES
         ),
     ] = MAX_PIXELS,
     max_bytes: Annotated[
-        int, typer.Option("--max-bytes", min=1, help="Refuse larger files.", rich_help_panel=_SOURCES)
+        int, typer.Option("--max-bytes", min=1, help="Reject larger files.", rich_help_panel=_SOURCES)
     ] = MAX_BYTES,
     model: options.NamedModel = None,
     fit: options.FitOption = None,
@@ -113,7 +111,11 @@ def ingest(
     thumbnail_px: Annotated[
         int,
         typer.Option(
-            "--thumbnail-px", min=0, max=512, help="Longer side of the stored thumbnail; 0 for none.", rich_help_panel=_DOCUMENTS
+            "--thumbnail-px",
+            min=0,
+            max=512,
+            help="Longer side of the stored thumbnail in pixels; 0 for none.",
+            rich_help_panel=_DOCUMENTS,
         ),
     ] = THUMBNAIL_PX,
     policy: Annotated[
@@ -122,7 +124,7 @@ def ingest(
             "--policy",
             exists=True,
             dir_okay=False,
-            help="Word policy (JSON) for a new index: mute, cap, rename, merge words. See `stair-es policy`.",
+            help="Token policy (JSON) for a new index: mute, cap, rename, merge words. See `stair-es policy`.",
             rich_help_panel=_DOCUMENTS,
         ),
     ] = None,
@@ -130,43 +132,44 @@ def ingest(
         bool,
         typer.Option(
             "--impacts",
-            help="Add the field that an unchanged BM25 client's `match` finds (OpenSearch).",
+            help="Add a field for `match` queries of unmodified BM25 clients (OpenSearch).",
             rich_help_panel=_DOCUMENTS,
         ),
     ] = False,
     vector: options.VectorOption = "rank_features",
     id_by: Annotated[
         Literal["uri", "content"],
-        typer.Option("--id", help="What makes two images one document: their URI or their bytes.", rich_help_panel=_DOCUMENTS),
+        typer.Option("--id", help="Source of document ids: the URI or the content of an image.", rich_help_panel=_DOCUMENTS),
     ] = "uri",
     resync: Annotated[
-        bool, typer.Option("--resync", help="Remove documents whose image is gone from its SOURCE.", rich_help_panel=_INDEX)
+        bool,
+        typer.Option("--resync", help="Delete documents whose image no longer exists in its SOURCE.", rich_help_panel=_INDEX),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would happen; read and write nothing.", rich_help_panel=_INDEX)
+        bool, typer.Option("--dry-run", help="Print what would happen; read no images, write nothing.", rich_help_panel=_INDEX)
     ] = False,
     words_index: Annotated[
         bool | None,
         typer.Option(
             "--words-index/--no-words-index",
-            help="Keep an index of the heaviest words of each image beside it, for charts; or delete it. By default as it is.",
+            help="Maintain a token index with the heaviest words of each image, for charts; or delete it. [default: no change]",
             rich_help_panel=_INDEX,
         ),
     ] = None,
     swap: Annotated[
         Literal["auto", "always", "never"],
         typer.Option(
-            "--swap", help="When a newly built index takes the alias: auto when it is complete.", rich_help_panel=_INDEX
+            "--swap", help="When a newly built index takes over the alias; auto: if it is complete.", rich_help_panel=_INDEX
         ),
     ] = "auto",
     keep: Annotated[
-        int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.", rich_help_panel=_INDEX)
+        int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.", rich_help_panel=_INDEX)
     ] = KEEP,
     relax_replicas: Annotated[
         bool,
         typer.Option(
             "--relax-replicas",
-            help="No replicas while a new index is built: faster, and a lost node then costs the build.",
+            help="Build a new index without replicas: faster, but the build is lost if a node is.",
             rich_help_panel=_INDEX,
         ),
     ] = False,
@@ -176,50 +179,55 @@ def ingest(
             "--mapping",
             exists=True,
             dir_okay=False,
-            help="Your own index body (JSON) for a new index, in place of the built-in one.",
+            help="Body of a new index (JSON), instead of the built-in one.",
             rich_help_panel=_INDEX,
         ),
     ] = None,
     sink: Annotated[
-        str, typer.Option("--sink", metavar="NAME[:KEY=VALUE,...]", help="Where documents go.", rich_help_panel=_INDEX)
+        str, typer.Option("--sink", metavar="NAME[:KEY=VALUE,...]", help="Destination of the documents.", rich_help_panel=_INDEX)
     ] = "cluster",
     dead_letters: Annotated[
         Path | None,
         typer.Option(
             "--dead-letters",
-            help="JSONL for images that failed; by default below STAIR_ES_HOME/dead-letters.",
+            help="JSONL file for failed images. [default: below STAIR_ES_HOME/dead-letters]",
             rich_help_panel=_INDEX,
         ),
     ] = None,
     runner: Annotated[
         Literal["auto", "local", "ray"],
-        typer.Option("--runner", help="Where the stages run: this process, or Ray.", rich_help_panel=_RUN),
+        typer.Option("--runner", help="Run in this process, or on Ray.", rich_help_panel=_RUN),
     ] = "auto",
     ray_address: Annotated[
         str | None,
         typer.Option(
-            "--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray cluster to join.", rich_help_panel=_RUN
+            "--ray-address",
+            envvar="RAY_ADDRESS",
+            show_envvar=True,
+            help="Address of a running Ray cluster.",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     gpus_per_encoder: Annotated[
         float,
         typer.Option(
-            "--gpus-per-encoder", min=0.0, help="Share of a GPU for each encoder of Ray's; 0 for CPUs.", rich_help_panel=_RUN
+            "--gpus-per-encoder",
+            min=0.0,
+            help="GPUs per Ray encoder actor (may be fractional; 0 = CPU only).",
+            rich_help_panel=_RUN,
         ),
     ] = 1.0,
     encoders: Annotated[
-        int, typer.Option("--encoders", min=0, help="Encoders of Ray's; 0 for as many as fit.", rich_help_panel=_RUN)
+        int, typer.Option("--encoders", min=0, help="Number of Ray encoder actors (0 = as many as fit).", rich_help_panel=_RUN)
     ] = 0,
     batch_images: Annotated[
         int,
-        typer.Option(
-            "--batch-size", min=0, help="Images per call of the encoder; 0 for what suits the device.", rich_help_panel=_RUN
-        ),
+        typer.Option("--batch-size", min=0, help="Images per call of the encoder (0 = chosen by device).", rich_help_panel=_RUN),
     ] = 0,
     backend: options.BackendOption = "auto",
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
-        typer.Option("--precision", help="Of the torch backend; bf16 and fp16 are for GPUs.", rich_help_panel=_RUN),
+        typer.Option("--precision", help="Precision of the torch backend; bf16 and fp16 require a GPU.", rich_help_panel=_RUN),
     ] = "fp32",
     allow_failed: Annotated[
         bool,
@@ -227,7 +235,7 @@ def ingest(
             "--allow-failed",
             envvar="STAIR_ES_ALLOW_FAILED",
             show_envvar=True,
-            help="Exit with 0, not 3, when some images failed: for containers and jobs.",
+            help="Exit with 0 instead of 3 if some images failed: for containers and jobs.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -235,7 +243,7 @@ def ingest(
 ) -> None:
     """Encode images and write them into the search cluster.
 
-    Images that are in the index already, unchanged, are skipped: run it again after a crash, or every night.
+    Unchanged images that are already in the index are skipped, so it can run again after a crash, or every night.
 
     **Examples**
 
@@ -243,14 +251,14 @@ def ingest(
 
     `stair-es ingest s3://bucket/products/ --index products --resync`
 
-    `stair-es ingest 'laion/{00000..00099}.tar' --map caption=txt,licence=license --runner ray`
+    `stair-es ingest 'laion/{00000..00099}.tar' --map caption=txt,licence=licence --runner ray`
 
     `stair-es ingest items.parquet --image-column url --map caption=title,price=price --index shop`
 
     `stair-es ingest --retry dead.jsonl --index photos`
 
-    **Exit code**: 0 when no image is dead, 3 when some are (see the dead letters; 0 with --allow-failed) or some words could not
-    be written, 1 when the run failed, 2 on wrong usage.
+    **Exit code**: 0 if no image failed, 3 if some failed (see the dead letters; 0 with --allow-failed) or some token weights
+    could not be written, 1 if the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
@@ -269,7 +277,9 @@ def ingest(
         check_alias(index)
         if retry is not None:
             check_index(retry, index, options.get_context())
-        if runner != "ray" and ray_address is None:  # else the workers run the model, and may have more than this machine
+        if (
+            runner != "ray" and ray_address is None
+        ):  # otherwise the workers run the model, and may have extras that this machine lacks
             check_extra(model or DEFAULT_MODEL)
         place = SourceOptions(
             format=source_format,
@@ -327,10 +337,16 @@ def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_l
 
 
 def _columns(given: list[str]) -> dict[str, str]:
-    """Field -> column of `--map a=b,c:float=d --map e=f`; `*` stands for all.
+    """Parse `--map a=b,c:float=d --map e=f` into field -> column; `*` is all columns.
+
+    Args:
+        given: Values of the option.
+
+    Returns:
+        Field, with its type if given -> column.
 
     Raises:
-        UsageError: Not of that form, a field comes twice, or has the name of one of ours.
+        UsageError: If the form is wrong, a field is repeated, or has a reserved name.
     """
     from stair_es.cluster.documents import check_fields
     from stair_es.sources.values import NUMBERS, split_type
@@ -356,10 +372,21 @@ def _columns(given: list[str]) -> dict[str, str]:
 def _sink(
     text: str, *, keep: int, swap: str, relax_replicas: bool, mapping: Path | None, words_index: bool | None
 ) -> dict[str, Any]:
-    """Name and options of the sink: those of the built-in one have options of their own on the command line.
+    """Return name and options of the sink. The built-in sink also has options on the command line.
+
+    Args:
+        text: NAME[:KEY=VALUE,...].
+        keep: Retired indices to keep.
+        swap: When the new index takes over the alias.
+        relax_replicas: Whether the new index is built without replicas.
+        mapping: File with the body of a new index.
+        words_index: Whether to keep a token index; None for no change.
+
+    Returns:
+        Values for `IngestOptions`.
 
     Raises:
-        UsageError: A words index is asked of another sink.
+        UsageError: If a token index is requested from another sink.
     """
     from stair_es.ingest.enrich import named_options
 
@@ -373,7 +400,7 @@ def _sink(
 
 
 def words_option(words_index: bool | None) -> dict[str, str]:
-    """`--words-index` as an option of the sink; nothing where it isn't given."""
+    """Return `--words-index` as an option of the sink; empty if it isn't given."""
     return {} if words_index is None else {"words_index": "yes" if words_index else "no"}
 
 

@@ -1,4 +1,4 @@
-"""What an ingest did, in lines for people."""
+"""The report of an ingest as lines for people."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MOST_GONE = 20
 
 
 def print_report(report: Report, retry: str) -> None:
-    """The counts, the time of each stage, the index, and what a person may have to do.
+    """Print the counts, the time of each stage, the index, and what to do next.
 
     Args:
-        report: Of the run.
-        retry: The command that takes up its dead letters.
+        report: Report of the run.
+        retry: Command that retries the failed images.
     """
     values = report.to_dict()
     removed = f", {report.removed:,} removed" if report.removed else ""
@@ -49,7 +49,7 @@ def print_report(report: Report, retry: str) -> None:
 
 
 def print_dry_run(would: DryRun, alias: str) -> None:
-    """What would happen."""
+    """Print what an ingest would do."""
     where = f"index {would.index}" if would.index else "a new index"
     stdout.print(f"dry run: {would.seen:,} images, for {where} behind alias {alias}", style="bold", markup=False)
     rows = (
@@ -79,7 +79,7 @@ def _print_gone(would: DryRun) -> None:
 
 
 def say_default_model(name: str) -> None:
-    """Point to the models for real photographs, once, where nobody named a model."""
+    """Point to the models for real photographs if no model was named."""
     note(
         f"{name} knows about 1,000 kinds of things. For real photographs: stair-es ingest ... --model photos "
         "(see stair-es models)"
@@ -87,7 +87,7 @@ def say_default_model(name: str) -> None:
 
 
 def print_end(report: Report) -> None:
-    """Where the documents are now, and what became of the images that failed."""
+    """Print the index, and the reasons of failed images."""
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
         gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
@@ -101,7 +101,7 @@ def print_end(report: Report) -> None:
 
 
 def _describe_failures(report: Report) -> Iterator[str]:
-    """A line for each of the commonest reasons, and how many have others."""
+    """Yield a line for each of the most frequent reasons, and the number of images with other ones."""
     for reason in report.dead_reasons:
         such_as = "such as " if reason.images > 1 else ""
         yield f"dead in {reason.stage}, {reason.images:,}: {reason.reason} ({such_as}{reason.example})"

@@ -26,19 +26,24 @@ if TYPE_CHECKING:
 def ingest_texts(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="A text a line (.txt), or tables (.jsonl .csv .tsv; .gz too); - for stdin."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Text files with one text per line (.txt), or tables (.jsonl .csv .tsv; also .gz); - for stdin.",
+        ),
     ],
     index: Annotated[
         str,
-        typer.Option("--index", "-i", help="The alias to write: one of its own, so STAIR_ES_INDEX doesn't count here."),
+        typer.Option(
+            "--index", "-i", help="Alias of the index to write. It is separate from the images, so STAIR_ES_INDEX is ignored."
+        ),
     ] = "captions",
     url: options.Url = None,
     text_format: Annotated[
-        Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="What FILE is, if its name doesn't tell.")
+        Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE, if not clear from its name.")
     ] = None,
     text_column: Annotated[
         str | None,
-        typer.Option("--text-column", help="The column with the text, or a list of them; else text, caption or captions."),
+        typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]"),
     ] = None,
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
@@ -48,23 +53,23 @@ def ingest_texts(
         bool | None,
         typer.Option(
             "--words-index/--no-words-index",
-            help="Keep an index of the heaviest words of each text beside it, or delete it. By default as it is.",
+            help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
         ),
     ] = None,
     swap: Annotated[
         Literal["auto", "always", "never"],
-        typer.Option("--swap", help="When a newly built index takes the alias: auto when it is complete."),
+        typer.Option("--swap", help="When a newly built index takes over the alias; auto: if it is complete."),
     ] = "auto",
-    keep: Annotated[int, typer.Option("--keep", min=0, help="How many retired indices to keep after a swap.")] = KEEP,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.")] = KEEP,
     dead_letters: Annotated[
         Path | None,
-        typer.Option("--dead-letters", help="JSONL for texts that failed; by default below STAIR_ES_HOME/dead-letters."),
+        typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]"),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Encode texts and write them into an index of their own, for searches from an image to captions.
+    """Encode texts and write them into a separate index, to search captions by image.
 
-    The same text twice is one document. Texts that are in the index already are skipped: run it again any time.
+    Identical texts are one document. Texts that are already in the index are skipped, so it can run again at any time.
 
     **Examples**
 
@@ -74,8 +79,8 @@ def ingest_texts(
 
     `stair-es search --image photo.jpg --index captions`
 
-    **Exit code**: 0 when no text is dead, 3 when some are (see the dead letters) or some words could not be written, 1 when the
-    run failed, 2 on wrong usage.
+    **Exit code**: 0 if no text failed, 3 if some failed (see the dead letters) or some token weights could not be written, 1 if
+    the run failed, 2 on wrong usage.
     """
     from stair_es.cluster.documents import DocumentSettings
     from stair_es.cluster.index import check_alias
@@ -107,7 +112,7 @@ def ingest_texts(
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as `--json` has it: as of `ingest`, without what only images have, and with the duplicates."""
+    """Return the report for `--json`: the keys of `ingest` without those for images, and with the duplicates."""
     images = {"images_per_s", "stage_seconds", "stage_share", "encoder_idle", "removed", "runner", "dead_reasons"}
     values = {name: value for name, value in report.to_dict().items() if name not in images}
     reasons = [{"stage": why.stage, "reason": why.reason, "texts": why.images} for why in report.dead_reasons]

@@ -1,4 +1,4 @@
-"""Options that many commands have, declared once: a decorator adds them to a command, and its helpers find what was given."""
+"""Options that many commands share: a decorator adds them to a command, and helper functions read their values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ class Injected:
     """A group of options."""
 
     def __init__(self, options: Mapping[str, tuple[Any, Any]]) -> None:
-        """A group.
+        """Declare the group.
 
         Args:
-            options: Parameter -> its annotation for Typer, and its default.
+            options: Parameter -> its Typer annotation and its default.
         """
         self._options = options
         self._given: ContextVar[Mapping[str, Any]] = ContextVar("given")
 
     @property
     def given(self) -> Mapping[str, Any]:
-        """What the running command was given; the defaults outside of one."""
+        """Values of the running command; the defaults outside of a command."""
         return self._given.get({name: default for name, (_, default) in self._options.items()})
 
     def into(self, command: Callable[..., _R]) -> Callable[..., _R]:
-        """The command with these options besides its own; one that it has already, it gets too."""
+        """Return the command with these options added; an option that the command declares itself is passed on to it, too."""
         own = inspect.signature(command, eval_str=True)
 
         @wraps(command)
@@ -49,6 +49,6 @@ class Injected:
         ]
         parameters = [*own.parameters.values(), *added]
         with_options.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        # Not those of the command, which are text: Typer would evaluate each twice.
+        # The command's own annotations are strings, and Typer would evaluate each twice.
         with_options.__annotations__ = {each.name: each.annotation for each in parameters}
         return with_options

@@ -1,6 +1,6 @@
-"""The encoder that a command asks with, and the text that it was given.
+"""The encoder of a query, and checks of the given images and texts.
 
-The model is the one that the user named (`--model`, its environment variable, the configuration file), else the one that the
+The model is the one that the user named (`--model`, its environment variable, the configuration file), otherwise the one that the
 index names: see `stair_es.search.index_model`.
 """
 
@@ -24,14 +24,23 @@ if TYPE_CHECKING:
     from stair_es.types import Fit
 
 _PATIENCE_S = 3.0
-"""How long a command that needs no cluster waits for one."""
+"""Timeout of commands that work without a cluster."""
 
 
 def load_encoder(model: str, fit: Fit | None, backend: Backend, text_tower: TextTower) -> Encoder:
-    """The encoder that the options describe.
+    """Load the encoder that the options describe.
+
+    Args:
+        model: Name, folder or hub id.
+        fit: How images are resized; None for the default of the model.
+        backend: Runtime of the network.
+        text_tower: Full text network or static table.
+
+    Returns:
+        The encoder.
 
     Raises:
-        ModelError: Unknown or broken model, or one that takes no other fit.
+        ModelError: If the model is unknown, broken, or doesn't support this fit.
     """
     from stair_es.model import catalogue
     from stair_es.model.encoder import ModelSpec
@@ -47,10 +56,21 @@ def encoder_for(
     backend: Backend,
     text_tower: TextTower | None = None,
 ) -> Encoder:
-    """The encoder to ask an index with.
+    """Load the encoder for queries to an index.
+
+    Args:
+        model: Model that the user named, or None for the one of the index.
+        fit: As for `load_named_encoder`.
+        connection: Connection to the cluster.
+        index: Alias of the index.
+        backend: As for `load_named_encoder`.
+        text_tower: As for `load_named_encoder`; None for the one of the index.
+
+    Returns:
+        The encoder.
 
     Raises:
-        StairError: The index can't be looked at, or its model isn't here.
+        StairError: If the index can't be read, or its model is not installed.
     """
     if model is not None:
         return load_encoder(model, fit, backend, text_tower or "full")
@@ -62,11 +82,22 @@ def encoder_for(
 def encoder_without_cluster(
     model: str | None, fit: Fit | None, url: str | None, index: str, backend: Backend, text_tower: TextTower
 ) -> Encoder:
-    """The same for a command that goes on without a cluster: with the default model then.
+    """Load the encoder for queries to an index; if no cluster answers, the default model.
+
+    Args:
+        model: Model that the user named, or None for the one of the index.
+        fit: As for `load_named_encoder`.
+        url: URL of the cluster, if given.
+        index: Alias of the index.
+        backend: As for `load_named_encoder`.
+        text_tower: As for `load_named_encoder`.
+
+    Returns:
+        The encoder.
 
     Raises:
-        ModelError: The index names a model that isn't here, or the model is broken.
-        QueryError: The model has changed since, or `fit` is another than the index's.
+        ModelError: If the model of the index is not installed or broken.
+        QueryError: If the model has changed since the ingest, or `fit` differs from that of the index.
     """
     if model is not None:
         return load_encoder(model, fit, backend, text_tower)
@@ -94,15 +125,22 @@ def _seen(url: str | None, index: str) -> Known | None:
         with closing(connection.client()) as client:
             return look(client, connection, index)
     except StairError as error:
-        note(f"the words are those of {DEFAULT_MODEL}, since the index can't be asked for its model: {error.message}")
+        note(f"using {DEFAULT_MODEL}, since the model of the index can't be read: {error.message}")
         return None
 
 
 def check_images(name: str, given: Sequence[str]) -> list[str]:
-    """Return the images, if each is a file that is there, or a URL.
+    """Return the images if each is an existing file or a URL.
+
+    Args:
+        name: Name of the option, for the error.
+        given: Paths and URLs.
+
+    Returns:
+        The images, unchanged.
 
     Raises:
-        UsageError: One is neither, or is a URL with a password.
+        UsageError: If one is neither, or is a URL with a password.
     """
     from pathlib import Path
 
@@ -119,7 +157,7 @@ def check_images(name: str, given: Sequence[str]) -> list[str]:
 
 
 def reading_of(*, allow_private: bool) -> Reading:
-    """Return what reading one image may cost, and which addresses its URL may lead to."""
+    """Return the limits for reading an image, and whether its URL may lead to private addresses."""
     from stair_es.sources.item import Reading
     from stair_es.sources.web.policy import UrlPolicy
 
@@ -127,10 +165,10 @@ def reading_of(*, allow_private: bool) -> Reading:
 
 
 def readable(text: str) -> str:
-    """The text, if its bytes were text in the terminal's encoding.
+    """Return the text if its bytes are valid in the encoding of the terminal.
 
     Raises:
-        UsageError: They weren't.
+        UsageError: If they are not.
     """
     try:
         text.encode()

@@ -25,35 +25,33 @@ if TYPE_CHECKING:
     from .inspect_output import Printer
 
 SOME_MISSING = 3
-"""Exit code where some of several were found."""
+"""Exit code if only some of several images were found."""
 
 
 def inspect(
     references: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images in the index, or files; - reads them from stdin."),
+        typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images; - reads them from stdin."),
     ],
-    k: Annotated[
-        int | None, typer.Option("-k", min=1, help="How many words; 20 unless for --json or --csv, which have all.")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All words.")] = False,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 20; all with --json or --csv]")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print all words.")] = False,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Encode the file, too, and say whether the stored words are those of now.")
+        bool, typer.Option("--compare", help="Encode the file again, and compare the result with the stored words.")
     ] = False,
     thumbnail: Annotated[
         bool | None,
-        typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail; where the terminal can, if not given."),
+        typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal can]"),
     ] = None,
     as_json: options.Json = False,
     as_csv: Csv = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: Annotated[str | None, options.index_model("Encodes files; without it the model that the index names.")] = None,
+    model: Annotated[str | None, options.index_model("Model for files. [default: the model of the index]")] = None,
     backend: options.BackendOption = "auto",
 ) -> None:
-    """Show the words of images: as the index holds them, all of them, with their weights and what a word policy changed.
+    """Print all words of images in the index with their weights, and what a token policy changed.
 
-    An image that isn't in the index, but is a file, is encoded by the index's model. Changes nothing.
+    A file that isn't in the index is encoded with the model of the index. Read-only.
 
     **Examples**
 
@@ -67,7 +65,7 @@ def inspect(
 
     - `stair-es search "red car" --json | jq -r ".hits[].id" | stair-es inspect - --csv`
 
-    **Exit code**: 0, 3 when some of several weren't found, 1 when none was.
+    **Exit code**: 0, 3 if only some of several images were found, 1 if none was.
     """
     form = form_of(as_json=as_json, as_csv=as_csv)
     if every and k:
@@ -94,7 +92,7 @@ def inspect(
 
 
 def _inspect(inspector: Inspector, printer: Printer, references: list[str], *, compare: bool, index: str) -> tuple[int, int]:
-    """How many were asked for, and found. What one can't be shown for is said, and the others follow."""
+    """Print each image, and return how many were requested and found. An image that can't be shown doesn't stop the others."""
     from stair_es.sources.paths import file_at
 
     asked = found = 0
@@ -148,7 +146,7 @@ def _all(references: list[str]) -> Iterator[str]:
 
 
 def _names(reference: str) -> list[str]:
-    """What the document may be called in the index."""
+    """Return the names that the document may have in the index."""
     from stair_es.sources.paths import path_of, uri_of
 
     names = [uri_or_id(reference), reference]

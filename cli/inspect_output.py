@@ -1,4 +1,4 @@
-"""One image with its words, for people and for programs."""
+"""Tokens of one image, as text, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _FIRST = (
     "version",
 )
 _ELSEWHERE = ("uri", "top_tokens")
-"""Fields that are shown in another place."""
+"""Fields that are shown elsewhere."""
 
 
 class Printer:
-    """Shows one image after the other on stdout."""
+    """Prints images to stdout, one after the other."""
 
     def __init__(self, index: str, *, k: int | None, every: bool, form: Form, thumbnail: bool | None) -> None:
         self._index, self._form, self._thumbnail = index, form, thumbnail
@@ -51,7 +51,7 @@ class Printer:
         self._shown = 0
 
     def show(self, reference: str, found: Inspected, inspector: Inspector) -> None:
-        """One image."""
+        """Print one image."""
         self._shown += 1
         if self._form == "json":
             emit_json(to_json(reference, found, self._k))
@@ -79,7 +79,7 @@ class Printer:
 
 
 def lines(found: Inspected, k: int | None, canvas: Canvas) -> list[Text]:
-    """The words, the rest of the document, what a policy did, and the comparison. Pure."""
+    """Format the tokens, the other fields, the effect of a policy, and the comparison. Pure."""
     made = _word_lines(found.vector, k, canvas)
     made += _fact_lines(_facts(found), canvas)
     if found.steered:
@@ -90,7 +90,7 @@ def lines(found: Inspected, k: int | None, canvas: Canvas) -> list[Text]:
 
 
 def to_json(reference: str, found: Inspected, k: int | None) -> dict[str, Any]:
-    """The machine-readable form: `{"reference", "id", "uri", "from", "words": [...], "fields": {...}, ...}`."""
+    """Return the machine-readable form: `{"reference", "id", "uri", "from", "words": [...], "fields": {...}, ...}`."""
     image, seen = found.image, found.seen
     comparison = found.comparison
     return {
@@ -110,7 +110,7 @@ def to_json(reference: str, found: Inspected, k: int | None) -> dict[str, Any]:
 
 
 def to_rows(reference: str, found: Inspected, k: int | None) -> Iterator[tuple[str | int | float, ...]]:
-    """One row a word: those of the index, then those of now."""
+    """Yield one row per token: those in the index, then those that the model returns now."""
     id_ = found.image.id if found.image else ""
     vectors = {"index": found.image.vector if found.image else None, "model": found.seen.now.vector if found.seen else None}
     for origin, vector in vectors.items():
@@ -119,7 +119,7 @@ def to_rows(reference: str, found: Inspected, k: int | None) -> Iterator[tuple[s
 
 
 def _shares(vector: SparseVector, k: int | None) -> list[tuple[str, float, float, float]]:
-    """Word, weight, its share of the sum of all, and that of the words up to it."""
+    """Return token, weight, its share of the sum of all weights, and the cumulative share."""
     total, so_far = math.fsum(vector.weights), 0.0
     rows = []
     for word, weight in vector.top(len(vector) if k is None else k):
@@ -195,7 +195,7 @@ def _comparison_lines(comparison: Comparison, model: str, canvas: Canvas) -> lis
 
 
 def _difference_lines(differences: Sequence[Difference], titles: tuple[str, str], canvas: Canvas, *, reverse: bool) -> list[Text]:
-    """Before and after, one line a word."""
+    """Format one line per token: before and after."""
     made = []
     words = [visible(each.word, canvas.encoding) for each in differences[:_DIFFERENCES]]
     cells = max(map(len, words), default=0)

@@ -1,4 +1,4 @@
-"""What is said on the side as JSON, one object a line, for whoever collects logs: our own remarks, and those of libraries."""
+"""Log lines as JSON on stderr, one object per line: our own notices, and the records of libraries."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 LOG = logging.getLogger("stair_es.said")
 _CONTROLS = re.compile(r"[\x7f-\x9f]")
-"""They drive terminals as those below U+0020 do, which JSON has to escape."""
+"""Control characters that JSON doesn't have to escape, as it does those below U+0020."""
 
 
 def json_text(value: Any) -> str:  # noqa: ANN401  any JSON value
-    """One line of JSON that drives no terminal."""
+    """Dump one line of JSON, with control characters escaped."""
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False, default=str))
 
 
 class JsonLine(logging.Formatter):
-    """`time` (ISO 8601, UTC), `level`, `message`, the facts of a remark, and for others their `logger` and `exception`."""
+    """Formatter for `time` (ISO 8601, UTC), `level`, `message`, the facts of a notice; elsewhere `logger` and `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+        """Format a record as one line."""
         line = {
             "time": datetime.fromtimestamp(record.created, timezone.utc)
             .isoformat(timespec="milliseconds")
@@ -42,7 +42,7 @@ class JsonLine(logging.Formatter):
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
-    """Writes to what `sys.stderr` is at the time."""
+    """Handler that writes to the current `sys.stderr`."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -54,12 +54,12 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 h
 
 
 def lines_are_json() -> bool:
-    """Whether all that goes to stderr is JSON."""
+    """Return whether stderr is JSON."""
     return any(isinstance(handler, _Stderr) for handler in LOG.handlers)
 
 
 def to_json_lines(wanted: bool) -> None:
-    """Take all logging of this process as JSON lines, warnings and uncaught exceptions too; or give it back."""
+    """Log everything in this process as JSON lines, warnings and uncaught exceptions included; or stop doing so."""
     logging.captureWarnings(wanted)
     sys.excepthook = _uncaught if wanted else sys.__excepthook__
     if wanted:

@@ -52,10 +52,10 @@ from .output import fail, log_as, note, of_file
 
 
 class _Root(TyperGroup):
-    """Says what is wrong usage as everything else is said, where that isn't Typer's way."""
+    """Root group that reports wrong usage like other errors, if stderr is JSON."""
 
     def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:  # noqa: ANN401
-        """As click has it; what goes to stderr is JSON from here on, if options or environment say so."""
+        """Make the context; from here on stderr is JSON if options or environment say so."""
         log_as("json" if _json_wanted(args) else "text")
         _hide_types_of_switches(self, typer.Context(self, help_option_names=list(_HELP)))
         helped = not _HELP.isdisjoint(takewhile(lambda each: each != "--", args))
@@ -65,13 +65,13 @@ class _Root(TyperGroup):
         return context
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """As click has it."""
+        """Invoke the subcommand."""
         with _usage(ctx.info_name, ctx):
             return super().invoke(ctx)
 
 
 def _hide_types_of_switches(command: Any, context: typer.Context) -> None:  # noqa: ANN401
-    """In help, `--json <bool>` reads as if the switch took a value."""
+    """Hide the type of flags: in help, `--json <bool>` would read as if they took a value."""
     for option in command.get_params(context):
         if getattr(option, "is_flag", False):
             option.metavar = ""
@@ -92,7 +92,7 @@ def _usage(program: str | None, context: Any) -> Iterator[None]:  # noqa: ANN401
 
 
 def _json_wanted(args: list[str]) -> bool:
-    """What `--log-format` will say, before anything of the line was understood."""
+    """Return whether `--log-format` will be json, before the command line is parsed."""
     given = [value for name, value in pairwise(args) if name == "--log-format"]
     given += [each.partition("=")[2] for each in args if each.startswith("--log-format=")]
     return (given or [os.environ.get(ENV_LOG_FORMAT, "")])[-1] == "json"
@@ -143,7 +143,11 @@ def _root(
     config_file: Annotated[
         Path | None,
         typer.Option(
-            "--config", envvar=ENV_CONFIG, show_envvar=True, metavar="FILE", help="Defaults and profiles of clusters (TOML)."
+            "--config",
+            envvar=ENV_CONFIG,
+            show_envvar=True,
+            metavar="FILE",
+            help="Configuration file (TOML): defaults, and profiles for clusters.",
         ),
     ] = None,
     profile: Annotated[
@@ -153,21 +157,21 @@ def _root(
             envvar=ENV_PROFILE,
             show_envvar=True,
             metavar="NAME",
-            help="A profile of that file.",
+            help="Profile in the configuration file.",
             autocompletion=settings.complete_profiles,
         ),
     ] = None,
     log_format: Annotated[
         Literal["text", "json"] | None,
         typer.Option(
-            "--log-format", envvar=ENV_LOG_FORMAT, show_envvar=True, help="What goes to stderr: text, or one JSON object a line."
+            "--log-format", envvar=ENV_LOG_FORMAT, show_envvar=True, help="Format of stderr: text, or one JSON object per line."
         ),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Image search on the search cluster you already run: photos become `rank_features` documents that words find."""
+    """Image search on the search cluster that you already run: photos become `rank_features` documents, found by words."""
     helped = context.meta[_HELPED]
     taken = settings.take(context, config_file, profile, tolerant=helped or context.invoked_subcommand == "doctor")
     log_as(log_format or taken.text("log_format") or "text")
@@ -176,24 +180,24 @@ def _root(
 
 
 _ENDED = {129: "ended by SIGHUP", 130: "interrupted", 143: "ended by SIGTERM"}
-"""Exit code -> what is said."""
+"""Exit code -> notice."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # as an exception: what was relaxed or begun is put in order on the way out
+    raise SystemExit(128 + number)  # as an exception, so that `finally` blocks clean up
 
 
 def _handle_signals() -> None:
-    """End in good order on SIGTERM, and when the terminal is closed; not on the latter under nohup, which has it ignored."""
+    """Clean up on SIGTERM and when the terminal is closed; not on the latter under nohup, which ignores SIGHUP."""
     signal.signal(signal.SIGTERM, _terminate)
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        return  # the first: on Windows
+        return  # Windows has no SIGHUP
     terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def hang_up(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell and the kernel may both send it
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # both the shell and the kernel may send it
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for terminal in terminals:  # writing to a closed one fails, in the middle of putting things in order
+        for terminal in terminals:  # writing to a closed terminal would fail in the middle of the cleanup
             os.dup2(nowhere, terminal)
         os.close(nowhere)
         _terminate(number, frame)
@@ -214,7 +218,7 @@ def main() -> None:
         fail(error)
         sys.exit(error.exit_code)
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code in _ENDED:  # Typer makes this of Ctrl-C, and says nothing
+        if isinstance(end.code, int) and end.code in _ENDED:  # Typer turns Ctrl-C into this, without a message
             note(_ENDED[end.code])
         raise
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A query that begins with a minus (`search -people beach`): a word for `search`, an unknown option for the parser."""
+"""Queries that begin with a minus (`search -people beach`): a word for `search`, an unknown option for the parser."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typer.core import TyperCommand
 from stair_es.errors import UsageError
 
 _WORD = re.compile(r"-#*[^\W\d_].+", re.DOTALL)
-"""`-people`, as `wish.parse` reads it; of one letter alone nobody can tell whether an option was meant."""
+"""`-people`, as `parse_query` reads it; a single letter may be a mistyped option."""
 
 
 class WordsCommand(TyperCommand):
-    """A command whose last argument is words. Its short options don't take a value without a space, unless it is a number."""
+    """A command whose last argument is a query. Its short options take a value without a space only if it is a number."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """As click has it, with words that begin with a minus behind `--`.
+        """Parse the arguments, with words that begin with a minus moved behind `--`.
 
         Raises:
-            UsageError: One is the name of a long option.
+            UsageError: If such a word is also the name of a long option.
         """
         if not ctx.resilient_parsing:
             args = self._with_words_last(args)
@@ -29,7 +29,7 @@ class WordsCommand(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             if type(error).__name__ == "NoSuchOption" and not getattr(error, "option_name", "--").startswith("--"):
-                error.message += f". A word that begins with a minus stands behind `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
+                error.message += f". Put a word that begins with a minus behind `--`: {ctx.command_path} -- -WORD"  # type: ignore[attr-defined]
             raise
 
     def _with_words_last(self, args: list[str]) -> list[str]:
@@ -57,6 +57,6 @@ def _check_no_option(word: str, options: dict[str, Any]) -> None:
     name = "-" + word.partition("=")[0]
     if name in options or name == "--help":
         raise UsageError(
-            f"{word!r} may be the option {name} or a word to leave out",
-            f"Write {name} for the option; a word that begins with a minus may stand behind `--`: -- {word}",
+            f"{word!r} may be the option {name} or a word to exclude",
+            f"Write {name} for the option, or put the word behind `--`: -- {word}",
         )

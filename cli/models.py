@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 def models(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One model, in full.", autocompletion=options.complete_models),
+        typer.Argument(metavar="[NAME]", help="Show one model in full.", autocompletion=options.complete_models),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the models that can be had by name: what they know, how large they are, what is installed.
+    """List the models that are available by name: what they know, how large they are, what is installed.
 
-    `stair-mini` comes with stair-es and is the default. `photos` and `photos-small` are public checkpoints for real photographs:
-    they need `pip install 'stair-es[models]'`, and are fetched from the Hugging Face hub on first use. Nothing is fetched here.
+    `stair-mini` is included in stair-es, and is the default. `photos` and `photos-small` are public checkpoints for real
+    photographs: they need `pip install 'stair-es[models]'`, and are downloaded from the Hugging Face hub on first use. This
+    command downloads nothing.
 
     **Examples**
 
@@ -52,7 +53,7 @@ def models(
         return
     for entry in entries:
         _print_rows(entry, _rows(entry))
-    stdout.print("One of them in full: stair-es models NAME. To use one: stair-es ingest ... --model NAME", markup=False)
+    stdout.print("Details: stair-es models NAME. To use one: stair-es ingest ... --model NAME", markup=False)
 
 
 def _rows(entry: Entry) -> list[tuple[str, str]]:

@@ -11,15 +11,15 @@ from .options import Json
 from .output import emit_json, note, stdout
 
 NOT_RUNNING = 3
-"""Exit code of `node status` without a running node (as service scripts have it)."""
+"""Exit code of `node status` without a running node, as for init scripts."""
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""The embedded search node: a real OpenSearch for this machine only.
+    help="""Manage the embedded search node: a real OpenSearch for this machine only.
 
-It is what the other commands use without `--url` / `STAIR_ES_URL`. It lives in one folder, `STAIR_ES_HOME`, keeps its data
-when it goes down, and listens on 127.0.0.1 only.""",
+The other commands use it without `--url` / `STAIR_ES_URL`. It lives in one folder, `STAIR_ES_HOME`, keeps its data when it
+stops, and listens on 127.0.0.1 only.""",
 )
 
 
@@ -31,7 +31,7 @@ def up(
             "--port",
             min=0,
             max=65535,
-            help="HTTP port, 0 for any free one. [env: STAIR_ES_NODE_PORT; default: one that is drawn once for the data folder]",
+            help="HTTP port; 0 for any free one. [env: STAIR_ES_NODE_PORT; default: chosen once at random for the data folder]",
         ),
     ] = None,
     heap: Annotated[
@@ -39,9 +39,9 @@ def up(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Start the node, unless it runs already, and print its URL.
+    """Start the node, unless it is running, and print its URL.
 
-    The first start fetches OpenSearch (75 MB, each file checked against a pinned SHA-256); later ones work offline.
+    The first start downloads OpenSearch (75 MB; each file is verified against a pinned SHA-256); later starts work offline.
     The URL is the last line of stdout, everything else goes to stderr.
 
     **Examples**
@@ -60,7 +60,7 @@ def up(
     url = start(spec, say=note)
     if port and not url.endswith(f":{port}"):
         raise NodeError(
-            f"the embedded node runs already, at {url}, not on port {port}",
+            f"the embedded node is already running at {url}, not on port {port}",
             "Use that URL, or stop it first with: stair-es node down",
         )
     if as_json:
@@ -71,7 +71,7 @@ def up(
 
 @app.command(name="down")
 def down() -> None:
-    """Stop the node and wait until it is gone. Its data stays for the next `up`.
+    """Stop the node and wait until it has ended. Its data is kept for the next `up`.
 
     **Example**: `stair-es node down`
     """
@@ -83,7 +83,7 @@ def down() -> None:
 
 @app.command(name="status")
 def status(as_json: Json = False) -> None:
-    """Say whether the node runs, and where. Exits with 0 if it runs and answers, with 3 if not.
+    """Print whether the node is running, and where. Exits with 0 if it runs and answers, with 3 if not.
 
     **Examples**
 
@@ -109,8 +109,8 @@ def status(as_json: Json = False) -> None:
 
 @app.command(name="logs")
 def logs(
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is added, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Number of lines.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log until Ctrl-C.")] = False,
 ) -> None:
     """Print the end of the node's log.
 

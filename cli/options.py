@@ -1,4 +1,4 @@
-"""Options that several commands share, and the connection that they lead to."""
+"""Options that several commands share, and the connection that they describe."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from stair_es.cluster.connect import Connection
 
-Words = Annotated[list[str] | None, typer.Argument(help="What to look for, in plain words.")]
+Words = Annotated[list[str] | None, typer.Argument(help="The query, in plain words.")]
 Url = Annotated[
     str | None,
     typer.Option(
         "--url",
         envvar=ENV_URL,
         show_envvar=True,
-        help="The search cluster; several nodes with commas between. Without it the embedded node is used.",
+        help="URL of the search cluster; several nodes with commas between. [default: the embedded node]",
     ),
 ]
 
 
 def complete_models(incomplete: str) -> list[str]:
-    """The names of the models that are installed, and the short ones of the hub's, for the shell."""
+    """Return the names of installed models and the short names of hub models, for shell completion."""
     from stair_es.model.catalogue import short_names
 
     return [name for name in short_names() if name.startswith(incomplete)]
@@ -43,11 +43,9 @@ def _index(help_text: str) -> Any:  # noqa: ANN401  a type for Typer
     return Annotated[str, typer.Option("--index", "-i", envvar=ENV_INDEX, show_envvar=True, help=help_text)]
 
 
-WrittenIndex = _index("The index to write, by its alias.")
-Index = _index("The index, by its alias.")
-_MODEL_HELP = (
-    "A model by name (`stair-es models` lists them), the folder of a checkpoint, or its id on the Hugging Face hub (org/name)."
-)
+WrittenIndex = _index("Alias of the index to write.")
+Index = _index("Alias of the index.")
+_MODEL_HELP = "Name of a model (see `stair-es models`), folder of a checkpoint, or id on the Hugging Face hub (org/name)."
 Model = Annotated[
     str,
     typer.Option(
@@ -71,30 +69,33 @@ NamedModel = Annotated[
         show_default=DEFAULT_MODEL,
     ),
 ]
-"""The same, where it matters whether somebody named one: None is the default model."""
+"""Option `--model` that is None unless given, for commands that need to know."""
 
 
 def index_model(help_text: str, **more: Any) -> Any:  # noqa: ANN401  an option for Typer
-    """The option `--model` of a command that takes the model of the index where none is given."""
+    """Return the option `--model` of a command that uses the model of the index by default."""
     return typer.Option("--model", "-m", autocompletion=complete_models, help=help_text, **more)
 
 
-IndexModel = Annotated[str | None, index_model("A model. [default: the one of the index]", envvar=ENV_MODEL, show_envvar=True)]
-"""The model to ask an index with: the one that is named, else the one that the index names."""
+IndexModel = Annotated[
+    str | None,
+    index_model("Name, folder or hub id of a model. [default: the model of the index]", envvar=ENV_MODEL, show_envvar=True),
+]
+"""Option `--model` of a command that uses the model of the index by default."""
 
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 FitOption = Annotated[
     Literal["pad", "crop", "stretch"] | None,
     typer.Option(
         "--fit",
         envvar=ENV_FIT,
         show_envvar=True,
-        help="How an image becomes the model's square: padded, the middle cut out, or distorted. [default: the model's own way]",
+        help="How images are made square: padded, center-cropped, or stretched. [default: as the model was trained]",
     ),
 ]
 BackendOption = Annotated[
     Literal["auto", "onnx", "torch"],
-    typer.Option("--backend", help="Runtime of the network: auto takes torch where CUDA is there, else onnxruntime."),
+    typer.Option("--backend", help="Runtime of the network; auto uses torch if CUDA is available, otherwise onnxruntime."),
 ]
 VectorOption = Annotated[
     Literal["rank_features", "sparse_vector", "seismic"],
@@ -104,15 +105,15 @@ VectorOption = Annotated[
         " as well (OpenSearch 3.3 with neural-search).",
     ),
 ]
-_TEXT_TOWER_HELP = "full runs the text network; table looks words up in a static table (lighter)."
+_TEXT_TOWER_HELP = "full runs the text network; table looks tokens up in a static table (faster)."
 TextTowerOption = Annotated[Literal["full", "table"], typer.Option("--text-tower", help=_TEXT_TOWER_HELP)]
 IndexTextTower = Annotated[
     Literal["full", "table"] | None, typer.Option("--text-tower", help=_TEXT_TOWER_HELP, show_default="full")
 ]
-"""The same for a command that takes the text tower of an index where none is given."""
+"""Option `--text-tower` of a command that uses the text tower of the index by default."""
 
 AllowPrivateUrls = Annotated[
-    bool, typer.Option("--allow-private-urls", help="Fetch from loopback, private and link-local addresses too.")
+    bool, typer.Option("--allow-private-urls", help="Allow URLs at loopback, private and link-local addresses.")
 ]
 
 
@@ -126,33 +127,38 @@ def _secure(name: str, help_text: str) -> Any:  # noqa: ANN401  a type for Typer
 
 
 _SECURE = {
-    "ca_file": _secure("ca-file", "PEM file with the authorities to trust, in place of the system's."),
-    "ca_fingerprint": _secure("ca-fingerprint", "SHA-256 of the authority's certificate, or of the server's own."),
-    "client_cert": _secure("client-cert", "PEM file with the certificate to show (and its key)."),
-    "client_key": _secure("client-key", "PEM file with the key of that certificate."),
-    "aws_service": _secure("aws-service", "Sign requests for AWS: es, or aoss for Serverless."),
-    "aws_region": _secure("aws-region", "Region to sign for; else what the AWS configuration says."),
+    "ca_file": _secure("ca-file", "PEM file with trusted certificate authorities, instead of the system's."),
+    "ca_fingerprint": _secure("ca-fingerprint", "SHA-256 fingerprint of the certificate of the authority or of the server."),
+    "client_cert": _secure("client-cert", "PEM file with the client certificate (and its key)."),
+    "client_key": _secure("client-key", "PEM file with the key of the client certificate."),
+    "aws_service": _secure("aws-service", "Sign requests for this AWS service: es, or aoss for Serverless."),
+    "aws_region": _secure("aws-region", "AWS region for signing. [default: from the AWS configuration]"),
 }
 _connected = Injected({**{name: (kind, None) for name, kind in _SECURE.items()}, "context": (typer.Context, None)})
 connected = _connected.into
-"""The command with the options of a secure connection besides its own; `connection` finds them by itself."""
+"""Decorator that adds the TLS and AWS options to a command; `resolve_connection` reads them."""
 
 
 def get_context() -> typer.Context | None:
-    """Of the running `connected` command; None outside of one."""
+    """Return the context of the running command; None outside of one, and for a command without these options."""
     context: typer.Context | None = _connected.given["context"]
     return context
 
 
 def connection(url: str | None) -> Connection:
-    """The connection to `url`, or to the embedded node, which is started where it isn't running (stderr says so).
+    """Return the connection to `url`, or to the embedded node, which is started if it isn't running (with a notice on stderr).
 
-    Logins come from the environment, certificates and AWS from the options of a `connected` command or the environment; what
-    the configuration file says of them is for the URL that it says.
-    The embedded node gets none of them.
+    Logins come from the environment; certificates and AWS settings from the options of the command or the environment. What the
+    configuration file sets applies only to the URL that it sets. The embedded node uses none of it.
+
+    Args:
+        url: URLs of the cluster, with commas between; None for the embedded node.
+
+    Returns:
+        The connection.
 
     Raises:
-        UsageError: A password stands on the command line, or something doesn't go together.
+        UsageError: If the command line holds a password, or options exclude each other.
     """
     named = named_connection(url)
     if named is not None:
@@ -166,10 +172,16 @@ def connection(url: str | None) -> Connection:
 
 
 def named_connection(url: str | None) -> Connection | None:
-    """The same, or None where no cluster is named.
+    """Return the connection to `url` or the environment's URL, or None if there is neither.
+
+    Args:
+        url: URLs of the cluster, with commas between.
+
+    Returns:
+        The connection, if a cluster is named.
 
     Raises:
-        UsageError: A password stands on the command line, or something doesn't go together.
+        UsageError: If the command line holds a password, or options exclude each other.
     """
     from stair_es.cluster.connect import Connection
     from stair_es.cluster.security import secret
@@ -181,12 +193,16 @@ def named_connection(url: str | None) -> Connection | None:
 
 
 def running_connection(url: str | None) -> Connection | None:
-    """The connection to the cluster that is named, else to the embedded node where it last listened; None if it never did.
+    """Return the connection to the named cluster, otherwise to the last address of the embedded node. Starts nothing.
 
-    Nothing is started.
+    Args:
+        url: URLs of the cluster, with commas between.
+
+    Returns:
+        The connection, or None if the embedded node was never started.
 
     Raises:
-        UsageError: As for `named_connection`.
+        UsageError: As for `resolve_named_connection`.
     """
     named = named_connection(url)
     if named is not None:
@@ -200,12 +216,15 @@ def running_connection(url: str | None) -> Connection | None:
 
 
 def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:
-    """Options and environment of a connection to `url`.
+    """Return the options and the environment that apply to a connection.
 
     Args:
-        given: What a command was given, and its `context`.
-        url: Of the cluster, or of the product.
-        prefix: Of the options' names, as far as there is one.
+        given: Parameters of a command, and its `context`.
+        url: URL of the cluster, or of the product.
+        prefix: Prefix of the option names, if any.
+
+    Returns:
+        Options, and environment variables.
     """
     context = given["context"]
     named = {name: value for name, value in given.items() if name != "context"}
@@ -216,10 +235,14 @@ def belonging(given: Mapping[str, Any], url: str | None, prefix: str = "") -> tu
 
 
 def refuse_password(url: str, variable: str) -> None:
-    """Nothing, if no password is in `url`: only the environment, where `variable` has the same, may hold one.
+    """Check that `url` holds no password; only the environment may.
+
+    Args:
+        url: URL from the command line.
+        variable: Environment variable for the same URL.
 
     Raises:
-        UsageError: One is.
+        UsageError: If it holds one.
     """
     if holds_password(url):
         prefix = variable.removesuffix("URL")

@@ -1,4 +1,4 @@
-"""What goes where: results to stdout, everything said to a person on the side to stderr."""
+"""Output of the commands: results to stdout, notices and errors to stderr."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .json_log import LOG, json_text, lines_are_json, to_json_lines
 
 class _Stdout(Console):
     def on_broken_pipe(self) -> None:
-        """`| head` has seen enough: that is no failure."""
+        """Exit without an error, as for `| head`."""
         _leave_pipe()
 
 
 class _Stderr(Console):
     @property
     def is_terminal(self) -> bool:
-        """Whether bars and colours may go there: never between JSON lines."""
+        """Whether bars and colours may be shown; never between JSON lines."""
         return super().is_terminal and not lines_are_json()
 
 
@@ -34,12 +34,12 @@ stderr = _Stderr(stderr=True, highlight=False, soft_wrap=True)
 
 
 def log_as(form: str) -> None:
-    """`json`: from now on all that goes to stderr is one JSON object a line; `text`: it is for people."""
+    """Set the format of stderr: `json` for one object per line, `text` for people."""
     to_json_lines(form == "json")
 
 
 def note(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
-    """A remark for people; `facts` are what it says in numbers, for whoever reads the JSON lines."""
+    """Print a notice to stderr; `facts` are added to the JSON line."""
     if lines_are_json():
         LOG.info(text, extra={"facts": facts})
     else:
@@ -47,13 +47,18 @@ def note(text: str, **facts: Any) -> None:  # noqa: ANN401  JSON values
 
 
 def emit_json(value: Any) -> None:  # noqa: ANN401  any JSON value
-    """One JSON value on one line of stdout."""
+    """Print a JSON value on one line of stdout."""
     plain(json_text(value))
 
 
 @contextmanager
 def tell_failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Around a command: if it fails, stdout has an object with `error`, `remedy` and what is `known` by then, if `wanted`."""
+    """Print an object with `error`, `remedy` and `known` to stdout if the command fails.
+
+    Args:
+        wanted: Whether to print it.
+        known: Further values, read at the time of the failure.
+    """
     try:
         yield
     except Exception as error:
@@ -65,14 +70,14 @@ def tell_failure_as_json(wanted: bool, known: Mapping[str, Any] | None = None) -
 
 
 def of_file(error: OSError) -> Exception:
-    """The system's words for a file, without its number."""
+    """Return the system's message for a file, without its error number."""
     if error.filename is None or not error.strerror:
         return error
     return StairError(f"{error.filename}: {error.strerror}", "Check the path, and whether you may use it so.")
 
 
 def plain(text: str) -> None:
-    """Text for another program to read, as it is."""
+    """Print text to stdout unchanged, for other programs."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -81,12 +86,14 @@ def plain(text: str) -> None:
 
 
 def _leave_pipe() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it closes stdout
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # otherwise the interpreter reports an error when it closes stdout
     raise SystemExit(0)
 
 
 def fail(error: Exception) -> None:
-    """An error: what was wrong in red, what to do below it."""
+    """Print an error: the message in red, the remedy below it."""
     message, remedy = getattr(error, "message", str(error)), getattr(error, "remedy", "")
     if lines_are_json():
         LOG.error(message, extra={"facts": {"remedy": remedy, "error": type(error).__name__}})
@@ -97,6 +104,6 @@ def fail(error: Exception) -> None:
 
 
 def _say(text: str, style: str) -> None:
-    """File names and answers of strangers are in what is said: no markup, and nothing that could drive a terminal."""
+    """Print escaped text to stderr: it may hold file names and responses of servers."""
     shown = "\n".join(visible(line, stderr.encoding) for line in text.splitlines())
     stderr.print(shown, style=style, markup=False, emoji=False)

@@ -21,7 +21,7 @@ _DEFAULTS = {each.name: each.default for each in fields(SizingInputs)}
 
 
 def _option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401  an option for Typer
-    """An option that is None unless given, and shows the default that stands for it."""
+    """Declare an option that is None unless given, and show its default."""
     default = _DEFAULTS[name]
     return typer.Option(
         f"--{name.replace('_', '-')}",
@@ -32,51 +32,53 @@ def _option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401 
 
 
 def plan(
-    images: Annotated[int, typer.Option("--images", "-n", help="How many images there will be.")],
+    images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")],
     encoder_images_per_s: Annotated[
-        float | None, _option("encoder_images_per_s", "What one encoder (a machine or a GPU) encodes in a second.")
+        float | None, _option("encoder_images_per_s", "Images per second of one encoder (a machine or a GPU).")
     ] = None,
-    encoders: Annotated[int | None, _option("encoders", "How many encode at once.")] = None,
+    encoders: Annotated[int | None, _option("encoders", "Number of encoders.")] = None,
     node_docs_per_s: Annotated[
-        float | None, _option("node_docs_per_s", "Documents that one search node takes in a second.")
+        float | None, _option("node_docs_per_s", "Documents per second that one search node indexes.")
     ] = None,
     bytes_per_document: Annotated[
-        float | None, _option("bytes_per_document", f"On disk, in one copy; {BARE_BYTES} without thumbnails.")
+        float | None, _option("bytes_per_document", f"Bytes on disk per document, in one copy; {BARE_BYTES} without thumbnails.")
     ] = None,
-    shard_gb: Annotated[float | None, _option("shard_gb", "How large a shard may become.")] = None,
-    shard_images: Annotated[int | None, _option("shard_images", "How many images a shard may have.")] = None,
-    replicas: Annotated[int | None, _option("replicas", "Copies of each shard besides the first.")] = None,
+    shard_gb: Annotated[float | None, _option("shard_gb", "Maximum size of a shard in GB.")] = None,
+    shard_images: Annotated[int | None, _option("shard_images", "Maximum images per shard.")] = None,
+    replicas: Annotated[int | None, _option("replicas", "Replicas of each shard.")] = None,
     rebuild: Annotated[
         bool | None,
         typer.Option(
             "--rebuild/--no-rebuild",
-            help="Keep room for a second index, in which another model or mapping is built.",
+            help="Reserve disk for a second index, to rebuild with another model or mapping.",
             show_default="rebuild",
         ),
     ] = None,
-    node_disk_gb: Annotated[float | None, _option("node_disk_gb", "Disk of one search node.")] = None,
-    node_memory_gb: Annotated[float | None, _option("node_memory_gb", "Memory of one search node.")] = None,
+    node_disk_gb: Annotated[float | None, _option("node_disk_gb", "Disk of one search node in GB.")] = None,
+    node_memory_gb: Annotated[float | None, _option("node_memory_gb", "Memory of one search node in GB.")] = None,
     node_cores: Annotated[int | None, _option("node_cores", "Cores of one search node.")] = None,
-    queries_per_s: Annotated[float | None, _option("queries_per_s", "How many searches come in a second.")] = None,
+    queries_per_s: Annotated[float | None, _option("queries_per_s", "Searches per second.")] = None,
     question: Annotated[
-        Literal["text", "image"] | None, _option("question", "What they ask with: it decides what a query takes.")
+        Literal["text", "image"] | None, _option("question", "Kind of the queries; it determines their cost.")
     ] = None,
     query_ms: Annotated[
         float | None,
         _option(
             "query_ms",
-            "What a query takes of one core in a shard of a million images.",
+            "CPU time per query in ms, for a shard of a million images.",
             " or ".join(f"{value} for {name}" for name, value in QUERY_MS.items()),
         ),
     ] = None,
-    node_price_per_hour: Annotated[float | None, _option("node_price_per_hour", "Of one search node, in any currency.")] = None,
-    encoder_price_per_hour: Annotated[float | None, _option("encoder_price_per_hour", "Of one encoder.")] = None,
+    node_price_per_hour: Annotated[
+        float | None, _option("node_price_per_hour", "Price per hour of one search node, in any currency.")
+    ] = None,
+    encoder_price_per_hour: Annotated[float | None, _option("encoder_price_per_hour", "Price per hour of one encoder.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Estimate shards, disk, nodes, hours and cost for a number of images.
+    """Plan shards, disk, nodes, hours and cost for a number of images.
 
-    It is arithmetic: no cluster is asked and nothing is measured. Each line says where its number comes from; measure your own
-    encoder and cluster, and give their figures. docs/sizing.md explains each.
+    An estimate by arithmetic: it needs no cluster and measures nothing. Each line names the origin of its number; measure your
+    own encoder and cluster, and pass their figures. docs/sizing.md explains each.
 
     **Examples**
 

@@ -32,10 +32,10 @@ class _Row:
 
 
 def plugins(as_json: options.Json = False) -> None:
-    """List sources, encoders, enrichers and sinks: what is built in, and what other packages add.
+    """List sources, encoders, enrichers and sinks: built-in ones, and those of other packages.
 
-    A package adds one by an entry point of the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
-    `stair_es.sinks`; docs/plugins.md shows how.
+    A package adds one with an entry point in the group `stair_es.sources`, `stair_es.encoders`, `stair_es.enrichers` or
+    `stair_es.sinks`; see docs/plugins.md.
 
     **Examples**
 

@@ -1,4 +1,4 @@
-"""`stair-es policy`: steer an index by words."""
+"""`stair-es policy`: token policies of an index."""
 
 from __future__ import annotations
 
@@ -22,28 +22,30 @@ if TYPE_CHECKING:
     from stair_es.cluster.steer_plan import Change
 
 SOME_FAILED = 3
-"""Exit code of a run that went through, but left some documents as they were."""
+"""Exit code of a run that completed, but failed for some documents."""
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Steer an index by words: mute, cap, rename and merge them, look first, and take it back.
+    help="""Change the words of an index: mute, cap, rename and merge them, with a preview and a rollback.
 
 A policy is a JSON file: `{"stair_es_policy": 1, "mute": ["egyptian"], "cap": {"dog": 0.5}, "rename": {"automobile": "car"},
-"merge": {"dog": ["dogs", "puppy"]}}`. A new index gets it by `stair-es ingest --policy FILE`.""",
+"merge": {"dog": ["dogs", "puppy"]}}`. Use `stair-es ingest --policy FILE` for a new index.""",
 )
 _File = typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON.")
 _Rate = Annotated[
     float,
-    typer.Option("--requests-per-second", min=0.0, help="Documents a second at most, to spare a busy cluster; 0 for no limit."),
+    typer.Option(
+        "--requests-per-second", min=0.0, help="Maximum documents per second, to limit the load of the cluster; 0 for no limit."
+    ),
 ]
-_Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Parts that go at once; 0 for one a shard.")]
+_Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number of parallel slices; 0 for one per shard.")]
 
 
 @app.command(name="show")
 @connected
 def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json: options.Json = False) -> None:
-    """Say which policy an index has, how many documents it changed, and whether all of them have it.
+    """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.
 
     **Example**: `stair-es policy show --index photos`
     """
@@ -82,16 +84,17 @@ def plan(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="How many documents to show before and after: those that change most.")
+        int, typer.Option("--samples", min=0, help="Number of documents to show before and after: those that change most.")
     ] = 3,
     ids: Annotated[
-        Path | None, typer.Option("--ids", dir_okay=False, help="JSONL for the id, URI and rules of each document that changes.")
+        Path | None,
+        typer.Option("--ids", dir_okay=False, help="JSONL file for id, URI and rules of each document that would change."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say what a policy would change, and change nothing: how many documents by each rule, and those that change most.
+    """Plan a policy: count the documents that each rule would change, show those that change most, and change nothing.
 
-    It reads the words of every document that the policy may change.
+    Reads the words of all documents that the policy may change.
 
     **Examples**
 
@@ -135,7 +138,7 @@ def apply(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON; without it the one that the index has."
+            metavar="FILE", exists=True, dir_okay=False, help="The policy, as JSON. [default: the policy of the index]"
         ),
     ] = None,
     index: options.Index = DEFAULT_INDEX,
@@ -144,10 +147,10 @@ def apply(
     slices: _Slices = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Give an index a policy: the documents that are there and those that come.
+    """Apply a policy to the documents of an index, and to those that will be added.
 
-    The cluster changes them by itself; vectors are restored from what each document keeps, then steered anew. Run it again
-    after an interruption, or after an ingest that ran meanwhile: it does what is missing.
+    The update runs in the cluster: the original vector of each document is restored, then changed. Run it again after an
+    interruption, or after a concurrent ingest: it resumes with what is missing.
 
     **Examples**
 
@@ -155,7 +158,7 @@ def apply(
 
     `stair-es policy apply --index photos --requests-per-second 500`
 
-    **Exit code**: 0, 3 when some documents failed, 1 when the run failed, 2 on wrong usage.
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
     from stair_es.policy import read
 
@@ -173,11 +176,11 @@ def rollback(
     slices: _Slices = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Take the policy away: every document gets its original vector back, exactly.
+    """Remove the policy, and restore the exact original vector of every document.
 
     **Example**: `stair-es policy rollback --index photos`
 
-    **Exit code**: 0, 3 when some documents failed, 1 when the run failed, 2 on wrong usage.
+    **Exit code**: 0, 3 if some documents failed, 1 if the run failed, 2 on wrong usage.
     """
     with _steering(index, url) as steering:
         _run(steering.rollback, "rolled back", (requests_per_second, slices), as_json)

@@ -1,4 +1,4 @@
-"""What a word policy does to an index, in lines for people, and how far it is."""
+"""What a token policy does to an index, as lines for people."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_REASONS = 5
 
 
 def print_policy(policy: WordPolicy) -> None:
-    """Its rules, one line a kind."""
+    """Print the rules of a policy, one line per kind."""
     moves = [f"{source} -> {target}" for source, target in policy.becomes.items()]
     caps = [f"{word} {most:g}" for word, most in policy.cap.items()]
     for kind, rules in (("become", moves), ("mute", list(policy.mute)), ("cap", caps)):
@@ -28,7 +28,7 @@ def print_policy(policy: WordPolicy) -> None:
 
 
 def print_plan(policy: WordPolicy, plan: Plan, samples: list[Change]) -> None:
-    """How many documents would change, by which rule, and some of them."""
+    """Print how many documents would change, by which rules, and some of them."""
     examined = f"{plan.examined:,} documents with its words" + (" or another policy" if plan.losing else "")
     _line(f"policy {visible(policy.label)}: {plan.changed:,} of {examined} would change", "bold")
     counted = sorted(((rule, plan.rules[rule]) for rule in policy.rules), key=lambda pair: -pair[1])
@@ -51,7 +51,7 @@ def _weight(weight: float | None) -> str:
 
 
 def print_counts(said: str, done: Mapping[str, Counts]) -> None:
-    """What was done, one line an index, and what failed."""
+    """Print what was done, one line per index, and what failed."""
     for name, counts in done.items():
         _line(
             f"{said}: {counts.changed:,} changed, {counts.unchanged:,} unchanged, {len(counts.failed):,} failed"
@@ -65,7 +65,7 @@ def print_counts(said: str, done: Mapping[str, Counts]) -> None:
 
 
 def counts_json(done: Mapping[str, Counts]) -> list[dict[str, Any]]:
-    """The same for programs."""
+    """Return the counts for JSON."""
     return [
         {
             "index": name,

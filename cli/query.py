@@ -29,10 +29,12 @@ _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 def query(
     words: options.Words = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits the body asks for.")] = 10,
-    after: Annotated[str, typer.Option("--after", help="Go on after this cursor, as `search` prints it.", metavar="CURSOR")] = "",
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits to request.")] = 10,
+    after: Annotated[
+        str, typer.Option("--after", help="Continue after this cursor, as printed by `search`.", metavar="CURSOR")
+    ] = "",
     max_clauses: Annotated[
-        int, typer.Option("--max-clauses", min=1, help="How many words at most: the cluster's limit is 1024 by default.")
+        int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
     ] = MAX_CLAUSES,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
@@ -46,8 +48,8 @@ def query(
 
     `--shape seismic` needs a cluster: it reads the token ids from the index.
 
-    The words are those of the model that you name, else of the model that the index names, else (no cluster answers) of the
-    default model. The clauses are `rank_feature` unless `--shape` says what the cluster has.
+    The model is the one given, otherwise the one of the index, or the default model if no cluster answers. The clauses are
+    `rank_feature` unless `--shape` names another query type.
 
     **Examples**
 
@@ -92,7 +94,7 @@ def query(
 
 
 def _number(question: Question, url: str | None, index: str, model_id: str) -> tuple[Question, TokenIds]:
-    """Return the question in the words of the index, and its token ids."""
+    """Return the query with the tokens of the index, and its token ids."""
     from contextlib import closing
 
     from stair_es.search.known import look
@@ -105,22 +107,24 @@ def _number(question: Question, url: str | None, index: str, model_id: str) -> t
 
 
 def curl(body: Mapping[str, Any], url: str, index: str, pipeline: str | None = None) -> str:
-    """The request as a shell command, one `rank_feature` clause a line."""
+    """Format the request as a shell command, one `rank_feature` clause per line."""
     address = f"{url.rstrip('/')}/{quote(index, safe=',*')}/_search"
     if pipeline:
         address += f"?search_pipeline={quote(pipeline, safe='')}"
     text = json.dumps(body, ensure_ascii=False)
-    lines = re.sub(r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text)  # quotes within values are escaped: this is in none
+    lines = re.sub(
+        r'(?<=[\[,]) ?(?=\{"rank_feature": )', "\n  ", text
+    )  # quotes within values are escaped, so this never matches inside a value
     header = shlex.quote("Content-Type: application/json")
     return f"curl -sS -H {header} {shlex.quote(address)} -d {shlex.quote(lines)}"
 
 
 def _safe(url: str | None) -> str:
-    """The URL without credentials, or where the embedded node listens or will; before its first start, where servers do."""
+    """Return the URL without credentials, or that of the embedded node; before its first start, the default port of servers."""
     if url:
         from stair_es.cluster.connect import Connection
 
-        return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl asks one node
+        return Connection(url=Connection(url=url).nodes[0]).safe_url  # curl sends to one node
     from stair_es.node import state
     from stair_es.node.ports import read_port
     from stair_es.node.spec import NodeSpec

@@ -1,4 +1,4 @@
-"""What is said of the words of a query that were not sent."""
+"""Notices about tokens of a query that were not sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PHRASE = re.compile(r'"[^"]+"')
 
 
 def say_no_operators(words: str) -> None:
-    """That words are plain text, where they look like the language of a query string."""
+    """Print a notice if the query looks like a query string, since its operators are read as text."""
     operators = [word for word in ("AND", "OR", "NOT") if word in words.split()]
     if operators and not words.isupper():
         named = ", ".join(operators)
@@ -26,13 +26,13 @@ def say_no_operators(words: str) -> None:
 
 
 def say_left_out(cut: SparseVector, dropped: SparseVector, shape: Shape, limit: str) -> None:
-    """Which words were left out, and why.
+    """Print which tokens were not sent, and why.
 
     Args:
-        cut: By the shape, which can't ask for them, or by the limit.
-        dropped: By pruning.
-        shape: The shape.
-        limit: What the limit is called.
+        cut: Tokens that the query type doesn't support, or that exceed the limit.
+        dropped: Tokens removed by pruning.
+        shape: Query type.
+        limit: Name of the limit.
     """
     from stair_es.cluster.documents import askable
 

@@ -1,4 +1,4 @@
-"""`stair-es ingest --retry`: the index that dead letters belong to, and the command that takes them up again."""
+"""`stair-es ingest --retry`: the index of the dead letters, and the command that retries them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from stair_es.errors import UsageError
 
 Context: TypeAlias = Any
-"""Typer's of a command, or click's of the group above it; None outside of a command."""
+"""Typer context of a command, or click context of its group; None outside of a command."""
 
 _OF_THE_FIRST_RUN = frozenset(
     {
@@ -19,16 +19,21 @@ _OF_THE_FIRST_RUN = frozenset(
         *("resync", "dry_run", "swap", "keep", "dead_letters", "as_json", "metrics_file", "metrics_port", "metrics_host"),
     }
 )
-"""Options that a retry doesn't need: letters hold what they decided, or they are about all images of a source."""
+"""Options that a retry doesn't need: the dead letters hold their effect, or they apply to whole sources."""
 
 _LOGIN, _VALUE = re.compile(r"//[^/@]*@"), re.compile(r"=[^,]*")
 
 
 def check_index(letters: Path, index: str, context: Context) -> None:
-    """Nothing, if the dead letters came from a run into this index, or the command line names the index.
+    """Check that the dead letters belong to the index, or that the command line names another one explicitly.
+
+    Args:
+        letters: File of dead letters.
+        index: Alias to write.
+        context: Context of the command.
 
     Raises:
-        UsageError: They belong to another index.
+        UsageError: If they belong to another index.
     """
     from stair_es.ingest.dead_letters import read_alias
 
@@ -42,13 +47,13 @@ def check_index(letters: Path, index: str, context: Context) -> None:
 
 
 def build_retry_command(letters: str, index: str, context: Context) -> str:
-    """The command line that takes up the dead letters of a run into `index`, with the options that the run was given."""
+    """Build the command line that retries the dead letters of a run, with the options of that run."""
     above = _list_typed(context.parent) if context is not None else ()
     return shlex.join(["stair-es", *above, "ingest", "--retry", letters, "--index", index, *_list_typed(context)])
 
 
 def _list_typed(context: Context) -> Iterator[str]:
-    """The options of the command line that a retry needs, as they can be typed again."""
+    """Yield the options of the command line that a retry needs, quoted as typed."""
     for parameter in context.command.params if context is not None else ():
         name = parameter.name or ""
         if parameter.param_type_name != "option" or name in _OF_THE_FIRST_RUN or not _is_typed(context, name):
@@ -62,7 +67,7 @@ def _list_typed(context: Context) -> Iterator[str]:
 
 
 def _mask_secrets(name: str, value: str) -> str:
-    """A login in a URL, and what options of plugins are set to, may be nobody else's business."""
+    """Mask logins in URLs, and the values of plugin options."""
     if name == "ray_address":
         from stair_es.ray_session import mask_address
 

@@ -26,17 +26,17 @@ EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 
 def search(
     words: options.Words = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="How many hits.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")] = 10,
     after: Annotated[
         str,
-        typer.Option("--after", help="Page by page: `start`, then the cursor that is printed below the hits.", metavar="CURSOR"),
+        typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR"),
     ] = "",
-    explain: Annotated[bool, typer.Option("--explain", help="Draw what each word in common adds to the score.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")] = False,
     engine_explain: Annotated[
-        bool, typer.Option("--engine-explain", help="The same, with what the engine itself says beside it.")
+        bool, typer.Option("--engine-explain", help="Like --explain, together with the explanation of the engine.")
     ] = False,
     fields: Annotated[
-        str, typer.Option("--fields", help="Fields of the documents for --json, with commas between.", metavar="NAME,...")
+        str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
     ] = "",
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
@@ -46,12 +46,12 @@ def search(
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
-    """Find images by words, by other images, or both: ranked hits with the words in common.
+    """Search images by words, by other images, or both: ranked hits with the common words.
 
-    Texts and images are encoded with the model that wrote the index, unless you name one.
+    Texts and images are encoded with the model of the index, unless another is given.
 
-    The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` must be there, `-dog`
-    mustn't, `dog^2` counts twice and `dog^0` not at all.
+    The score is the dot product of the word weights of the query and of the image. In WORDS, `+dog` is required, `-dog` is
+    excluded, `dog^2` doubles a weight, and `dog^0` removes a word.
 
     **Examples**
 
@@ -107,7 +107,7 @@ def search(
 
 
 def to_json(result: Result, fields: Sequence[str] = ()) -> dict[str, object]:
-    """The machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
+    """Return the machine-readable form: `{"hits": [{"id", "uri", "score", "why": [...]}], "took_ms", "shape", "after", ...}`."""
     return {
         "hits": [_hit(hit, fields) for hit in result.hits],
         "took_ms": result.took_ms,

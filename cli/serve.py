@@ -22,28 +22,30 @@ _SHORTEST = 16
 
 def serve(
     index: options.Index = DEFAULT_INDEX,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option("--port", min=0, max=65535, help="0 for any free one. [default: the first free one from 8077 on]"),
+        typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one. [default: first free port >= 8077]"),
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", help="A folder whose images may be shown in full; may be given several times.", metavar="ROOT"),
+        typer.Option(
+            "--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"
+        ),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help=f"File with a token that visitors must know. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]"),
+        typer.Option("--token-file", help=f"File with the access token. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]"),
     ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Serve other machines without a token.")] = False,
+    no_token: Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", help="A further name that the page is called by, as behind a proxy.", metavar="NAME"),
+        typer.Option("--allow-host", help="Additional host name of the page, as behind a proxy.", metavar="NAME"),
     ] = None,
     metrics: Annotated[
-        bool, typer.Option("--metrics", help="Answer GET /metrics, in Prometheus' form, to who knows the token.")
+        bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")
     ] = False,
-    title: Annotated[str, typer.Option("--title", help="What the page is called. [default: the index]")] = "",
+    title: Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")] = "",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: options.Json = False,
     url: options.Url = None,
@@ -51,9 +53,9 @@ def serve(
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
 ) -> None:
-    """Serve the page for search and inspection, until Ctrl-C.
+    """Serve the web page for search and inspection, until Ctrl-C.
 
-    It reads only: credentials that may search suffice. It listens on this machine alone unless told otherwise, and prints where.
+    Read-only: search permissions are sufficient. Listens on this machine only by default, and prints its URL.
 
     **Examples**
 
@@ -135,7 +137,7 @@ def _name(written: str) -> str:
 
 
 def _token(path: Path | None) -> str:
-    """The token; no error shows it, nor the name of a file that isn't there: that may be the token itself."""
+    """Read the token. Errors show neither the token nor a missing file's name, which may be the token itself."""
     from stair_es.cluster.security import explain_unread, is_utf8, secret
 
     if path is None:

@@ -1,4 +1,4 @@
-"""What the configuration file says, handed to the commands: options by Typer's defaults, the rest by the environment."""
+"""Values of the configuration file for the commands: options as Typer defaults, the rest through the environment."""
 
 from __future__ import annotations
 
@@ -22,38 +22,42 @@ _PATHS = ("home", *(f"{name}_file" for name in ("user", "dashboards_user", *SECR
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the file says, with the profile that holds."""
+    """Values of the configuration file with the active profile."""
 
     path: Path | None = None
-    """None if there is none."""
+    """None if there is no file."""
     profile: str | None = None
     values: Values = field(default_factory=dict)
     error: StairError | None = None
-    """What is wrong with the file, for the one command that goes on nevertheless."""
+    """Error in the file, for commands that run nevertheless."""
     exported: frozenset[Key] = frozenset()
-    """What was put into the environment."""
+    """Keys that were exported to the environment."""
     holds: frozenset[Key] = frozenset()
-    """What the environment didn't set otherwise."""
+    """Keys that the environment doesn't override."""
 
     def text(self, name: str) -> str | None:
-        """A value above the tables."""
+        """Return a top-level value as text."""
         found = self.values.get((name,))
         return None if found is None else str(found.value)
 
     def environ(self, url: str | None, prefix: str = "") -> dict[str, str]:
-        """The environment for a connection to `url`: without the file's logins, if the file has them for another one."""
+        """Return the environment for a connection to `url`, without logins that the file sets for another URL."""
         theirs = {variable(key) for key in self.exported if of_cluster(key, prefix)} if self._foreign(url, prefix) else set()
         return {name: value for name, value in os.environ.items() if name not in theirs}
 
     def options(self, context: typer.Context, given: Mapping[str, Any], url: str | None, prefix: str = "") -> dict[str, Any]:
-        """Those options of a connection to `url` that hold: not the file's, if it has them for another URL, or if what
-        belongs to them was given.
+        """Select the options that apply to a connection to `url`.
+
+        Values of the file don't apply if the file sets them for another URL, or if a related option was given.
 
         Args:
-            context: Of the command.
+            context: Context of the command.
             given: Parameter -> value.
-            url: Of the cluster, or of the product.
-            prefix: Of the keys: `dashboards_` for the product.
+            url: URL of the cluster, or of the product.
+            prefix: Prefix of the keys: `dashboards_` for the product.
+
+        Returns:
+            Parameter -> value, None for those that don't apply.
         """
         ours = {name for name in given if _source(context, name) == "DEFAULT_MAP"}
         own = {(name,) for name in given if name not in ours and given[name] is not None}
@@ -69,16 +73,19 @@ class Settings:
 
 
 def take(context: typer.Context, path: Path | None, profile: str | None, *, tolerant: bool) -> Settings:
-    """Let what the file says hold for the command that follows; undone when the context closes.
+    """Load the configuration file, and apply it to the following command; undone when the context closes.
 
     Args:
-        context: Of the root.
-        path: The file that was named, or None for the default one, if it is there.
-        profile: The profile that was named.
-        tolerant: Whether what is wrong with the file is noted only.
+        context: Context of the root command.
+        path: Path that was given, or None for the default path if the file exists.
+        profile: Profile that was given.
+        tolerant: Whether an error in the file is recorded only.
+
+    Returns:
+        The configuration.
 
     Raises:
-        UsageError: There is no such file or profile, or something in it is wrong.
+        UsageError: If the file or the profile doesn't exist, or a value is invalid.
     """
     try:
         settings = _read(context, path, profile)
@@ -98,13 +105,13 @@ def take(context: typer.Context, path: Path | None, profile: str | None, *, tole
 
 
 def of(context: typer.Context | None) -> Settings:
-    """What `take` took."""
+    """Return the configuration that `load_config` loaded."""
     found = context.find_root().obj if context is not None else None
     return found if isinstance(found, Settings) else Settings()
 
 
 def known(context: typer.Context) -> dict[Key, Kind]:
-    """All that a file may set: each option in the table of its command, and above the tables what several commands share."""
+    """Return all keys of a file: each option in the table of its command, and shared options at the top level."""
     found: dict[Key, Kind] = {("node_port",): _WHOLE_NUMBER, ("profile",): _STRING, ("log_format",): _LOG_FORMAT}
     found |= {(name,): _STRING for name in _TEXTS}
     found |= {(name,): replace(_STRING, path=True) for name in _PATHS}
@@ -117,7 +124,7 @@ def known(context: typer.Context) -> dict[Key, Kind]:
 
 
 def default_map(root: Any, values: Values) -> dict[str, Any]:  # noqa: ANN401
-    """The same for Typer: command -> parameter -> value. A command's own table goes before what stands above it."""
+    """Build Typer's default map: command -> parameter -> value. The table of a command overrides the top level."""
     made: dict[str, Any] = {}
     for path, name, option, _ in _options(root):
         value = values.get((*path, name)) or (values.get((name,)) if option.envvar else None)
@@ -130,7 +137,7 @@ def default_map(root: Any, values: Values) -> dict[str, Any]:  # noqa: ANN401
 
 
 def complete_profiles(context: typer.Context) -> list[str]:
-    """The names of the file's profiles, for the shell."""
+    """Return the names of the profiles, for shell completion."""
     try:
         return sorted(profiles(read(Path(context.params.get("config_file") or os.environ.get(ENV_CONFIG) or default_path()))))
     except UsageError:
@@ -138,12 +145,12 @@ def complete_profiles(context: typer.Context) -> list[str]:
 
 
 def variables(root: Any) -> dict[Key, str]:  # noqa: ANN401
-    """Key above the tables -> the environment variable that goes before it, where that isn't its name in capitals."""
+    """Map top-level keys to the environment variables that override them, where the name differs from the key."""
     return {(name,): option.envvar for _, name, option, _ in _options(root) if option.envvar}
 
 
 def variable(key: Key) -> str:
-    """The environment variable of a key above the tables."""
+    """Return the environment variable of a top-level key."""
     return _PREFIX + key[0].upper()
 
 
@@ -161,7 +168,7 @@ def _read(context: typer.Context, path: Path | None, profile: str | None) -> Set
 
 
 def _beside_environment(values: Values, environ: Mapping[str, str]) -> Values:
-    """Without what the environment sets, or sets something of that excludes it."""
+    """Drop values that the environment sets, or that conflict with it."""
 
     def is_set(key: Key) -> bool:
         return any(environ.get(variable(each)) or environ.get(f"{variable(each)}_FILE") for each in group(key))
@@ -178,7 +185,7 @@ def _restore(before: Mapping[str, str | None]) -> None:
 
 
 def _options(command: Any, path: Key = ()) -> Iterator[tuple[Key, str, Any, Any]]:  # noqa: ANN401
-    """The options below a command that a file may set: names of the commands, its own name, the option, its annotation."""
+    """Yield the options below a command that a file may set: command names, own name, option, annotation."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from _options(inner, (*path, name))
     hints = get_type_hints(command.callback) if path and command.callback else {}
@@ -196,7 +203,7 @@ def _kind(context: typer.Context, name: str, option: Any, hint: Any) -> Kind:  #
         values = value if isinstance(value, list) and option.multiple else [value]
         if any(option.is_flag != isinstance(each, bool) or isinstance(each, (list, dict)) for each in values):
             return False
-        if is_path:  # whether it is there is asked when it is used
+        if is_path:  # whether it exists is checked on use
             return all(isinstance(each, str) for each in values)
         return _converts(context, option, values if option.multiple else value)
 
@@ -212,7 +219,7 @@ def _converts(context: typer.Context, option: Any, value: Any) -> bool:  # noqa:
 
 
 def _describe(option: Any, hint: Any, is_path: bool) -> str:  # noqa: ANN401
-    """What the option takes, in words."""
+    """Describe the values of an option."""
     if option.is_flag:
         return "true or false"
     kinds = {each for part in (hint, *get_args(hint)) for each in (part, *get_args(part))}
@@ -229,7 +236,7 @@ def _describe(option: Any, hint: Any, is_path: bool) -> str:  # noqa: ANN401
 
 
 def _bound(option: Any, name: str) -> Any:  # noqa: ANN401
-    """`min` or `max` of an option; where Typer keeps it depends on its version."""
+    """Return `min` or `max` of an option; Typer versions keep it in different places."""
     return getattr(option, name, getattr(getattr(option, "type", None), name, None))
 
 

@@ -1,4 +1,4 @@
-"""Options of `stair-es ingest` for its metrics."""
+"""Metrics options of `stair-es ingest`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _metered = Injected(
                     "--metrics-file",
                     metavar="FILE.prom",
                     dir_okay=False,
-                    help="Write metrics for node_exporter's textfile collector, while it runs and at its end.",
+                    help="Write metrics for node_exporter's textfile collector, during and at the end of the run.",
                     rich_help_panel=_PANEL,
                 ),
             ],
@@ -38,7 +38,7 @@ _metered = Injected(
                     "--metrics-port",
                     min=0,
                     max=65535,
-                    help="Serve metrics to Prometheus while it runs; 0 for any free port.",
+                    help="Serve metrics to Prometheus during the run; 0 for any free port.",
                     rich_help_panel=_PANEL,
                 ),
             ],
@@ -49,7 +49,7 @@ _metered = Injected(
                 str,
                 typer.Option(
                     "--metrics-host",
-                    help="The address to serve them on; 0.0.0.0 for all of this machine.",
+                    help="Address to serve metrics on; 0.0.0.0 for all interfaces.",
                     rich_help_panel=_PANEL,
                 ),
             ],
@@ -58,14 +58,14 @@ _metered = Injected(
     }
 )
 metered = _metered.into
-"""The command with these options besides its own; `outlets` finds them by itself."""
+"""Decorator that adds these options to a command; `get_metrics_targets` reads them."""
 
 
 def outlets() -> Outlets:
-    """What the running command was given.
+    """Return the metrics targets of the running command.
 
     Raises:
-        UsageError: An address, and no port.
+        UsageError: If a host is given without a port.
     """
     from stair_es.telemetry.run import Outlets
 

@@ -16,22 +16,22 @@ from .output import emit_json, note, plain, stdout
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="""Search templates in the cluster: other languages send a few parameters and get hits.
+    help="""Manage search templates in the cluster, so that clients in any language search with a few parameters.
 
-`words` takes a list of weighted words, `hybrid` the same and a text for the captions, `match` plain text for the field
-`impacts`. docs/templates.md has the parameters.""",
+`words` takes a list of weighted words, `hybrid` also a text for the captions, `match` plain text for the field `impacts`.
+docs/templates.md describes the parameters.""",
 )
 
 Name = Literal["words", "hybrid", "match"]
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Which templates. [default: all that the index can use]", metavar="[words|hybrid|match]..."),
+    typer.Argument(help="Templates to publish. [default: all that the index supports]", metavar="[words|hybrid|match]..."),
 ]
 Shape = Annotated[
     Literal["rank_features", "sparse_vector"] | None,
-    typer.Option("--shape", help="Type of the field `tokens`. [default: what the index has]"),
+    typer.Option("--shape", help="Type of the field `tokens`. [default: read from the index]"),
 ]
-Prefix = Annotated[str, typer.Option("--prefix", help="What the ids begin with: another one for each tenant.")]
+Prefix = Annotated[str, typer.Option("--prefix", help="Prefix of the ids, for example one per tenant.")]
 _PREFIX = "stair-es-"
 
 
@@ -45,7 +45,7 @@ def publish(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
 ) -> None:
-    """Put the templates into the cluster. Again any time: what is there already stays as it is.
+    """Put the templates into the cluster. Templates that are already there are not changed.
 
     **Examples**
 
@@ -57,7 +57,7 @@ def publish(
 
     form, wanted = shape, tuple(names or ())
     for name in wanted:
-        templates.template(name, templates.FORMS[0], prefix=prefix)  # before anything is asked
+        templates.template(name, templates.FORMS[0], prefix=prefix)  # checks the names before any request
     connection = options.connection(url)
     with closing(connection.client()) as client:
         if form is None:
@@ -71,7 +71,7 @@ def publish(
 
 @app.command(name="show")
 def show(
-    name: Annotated[Name, typer.Argument(help="Which template.")],
+    name: Annotated[Name, typer.Argument(help="Template to print.")],
     shape: Annotated[
         Literal["rank_features", "sparse_vector"], typer.Option("--shape", help="Type of the field `tokens`.")
     ] = "rank_features",
@@ -98,7 +98,7 @@ def show(
 @app.command(name="list")
 @options.connected
 def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.Url = None) -> None:
-    """Say which of the templates the cluster has: `published`, `different` (from another version, or edited) or `missing`.
+    """List the templates: `published`, `different` (from another version, or edited) or `missing`.
 
     **Examples**
 
@@ -118,13 +118,13 @@ def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.
 @options.connected
 def delete(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Which templates. [default: all]", metavar="[words|hybrid|match]...")
+        list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
     ] = None,
     prefix: Prefix = _PREFIX,
     as_json: options.Json = False,
     url: options.Url = None,
 ) -> None:
-    """Take templates out of the cluster, even edited ones.
+    """Delete templates from the cluster, including edited ones.
 
     **Examples**
 

@@ -1,4 +1,4 @@
-"""A small picture in half blocks, where the terminal has colours enough."""
+"""Thumbnails in half blocks, for terminals with enough colours."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ if TYPE_CHECKING:
 _FEWEST_CELLS, _MOST_CELLS = 4, 40
 _MARGIN = 2
 _MOST_PIXELS = 4_000_000
-"""A thumbnail of more is none: anyone may have written it."""
+"""Larger thumbnails are not decoded: the index is untrusted."""
 
 
 def shows_pictures(console: Console) -> bool:
-    """Whether a picture would be one: a terminal with at least 256 colours and Unicode."""
+    """Return whether the console is a terminal with at least 256 colours and Unicode."""
     colours = console.color_system in ("256", "truecolor") and not console.no_color
     return console.is_terminal and colours and console.encoding.lower().startswith("utf")
 
 
 def picture(data: bytes, console: Console, *, asked: bool) -> RenderableType | None:
-    """The picture, no wider than the console; None for what is no image, or has no room.
+    """Render a thumbnail, at most as wide as the console.
+
+    Args:
+        data: Encoded image.
+        console: The terminal.
+        asked: Whether the user asked for it.
+
+    Returns:
+        The thumbnail, or None if the data is not an image or the console is too narrow.
 
     Raises:
-        MissingExtra: It was asked for, and the package that draws isn't installed.
+        MissingExtra: If the user asked for it and rich-pixels isn't installed.
     """
     try:
         pixels = need("rich_pixels", "terminal").Pixels

@@ -37,35 +37,38 @@ def train(
             "--out",
             "-o",
             file_okay=False,
-            help="The checkpoint, with state and logs; CONFIG's name without .toml if it isn't given. Several workers share it.",
+            help="Folder for checkpoint, state and logs; several workers share it. [default: CONFIG's name without .toml]",
         ),
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A value in place of the file's: --set optim.lr=1e-3.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
     ] = None,
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option("--device", help="What computes: auto takes CUDA where it is there.")
+        Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; auto uses CUDA if available.")
     ] = "auto",
     workers: Annotated[
         int,
-        typer.Option("--workers", min=1, help="Processes that train together on Ray, with a GPU each unless --device is cpu."),
+        typer.Option("--workers", min=1, help="Number of Ray training workers, with one GPU each unless --device is cpu."),
     ] = 1,
     ray_address: Annotated[
         str | None,
         typer.Option(
-            "--ray-address", envvar="RAY_ADDRESS", show_envvar=True, help="A Ray cluster for --workers; without it one here."
+            "--ray-address",
+            envvar="RAY_ADDRESS",
+            show_envvar=True,
+            help="Address of a Ray cluster for --workers. [default: a local one]",
         ),
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw the training that is in --out away and begin again.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")] = False,
     recipes: Annotated[
         bool,
-        typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, a line each, and exit."),
+        typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Train a STAIR model from images with captions, as a configuration file says.
+    """Train a STAIR model on images with captions, as described by a configuration file.
 
-    Run it again after whatever ended it, and it goes on where it was. The folder is a checkpoint for --model.
+    Run it again after an interruption, and it resumes. The folder is a checkpoint for --model.
 
     **Examples**
 
@@ -88,19 +91,19 @@ def train(
 
             read = read_train_config(config, dict(map(_change, changes or ())))
             if make_room(folder, restart=restart):
-                note(f"going on with the training in {folder}")
+                note(f"resuming the training in {folder}")
             trained = _run(read, folder, device, workers, ray_address)
     except (KeyboardInterrupt, SystemExit):
         from stair_es.training.state import STATE_FILE
 
-        begins = "goes on from its last saved state" if (folder / STATE_FILE).is_file() else "begins anew: nothing was saved yet"
+        begins = "resumes from its last saved state" if (folder / STATE_FILE).is_file() else "starts over: nothing was saved yet"
         note(f"the same command {begins}")
         raise
     _show(trained, as_json)
 
 
 def _change(given: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, the value as in TOML; what isn't TOML is a text."""
+    """Parse `KEY=VALUE`, the value as TOML or otherwise as text."""
     from stair_es.training.toml import parse
 
     name, is_one, value = given.partition("=")

@@ -27,41 +27,37 @@ if TYPE_CHECKING:
 
 
 def words(
-    k: Annotated[
-        int | None, typer.Option("-k", min=1, help="How many words; 30 unless for --json or --csv, which have all.")
-    ] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")] = None,
     sort: Annotated[
         Order,
         typer.Option(
-            "--sort", help="Largest first: images that have the word, mean or largest weight, share of all weight, flatness."
+            "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
         ),
     ] = "df",
-    min_df: Annotated[int, typer.Option("--min-df", min=1, help="Leave out words that fewer images have.")] = 1,
+    min_df: Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")] = 1,
     match: Annotated[
-        str, typer.Option("--match", help="Only words that a pattern with * ? [...] describes, or that begin with a text.")
+        str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")
     ] = "",
-    dead: Annotated[bool, typer.Option("--dead", help="List the model's words that no image has instead, one a line.")] = False,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Read that many images, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sample: the same again.")] = 0,
-    flat: Annotated[
-        float, typer.Option("--flat", min=0.0, max=1.0, help="From which flatness on a word is a stop-word candidate.")
-    ] = FLAT,
+    dead: Annotated[bool, typer.Option("--dead", help="List the words of the model that no image has, one per line.")] = False,
+    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")] = 0,
+    flat: Annotated[float, typer.Option("--flat", min=0.0, max=1.0, help="Minimum flatness of a stop-word candidate.")] = FLAT,
     policy: Annotated[
         Path | None,
-        typer.Option("--policy", metavar="FILE", help="Write the candidates as a word policy that mutes them. Never overwrites."),
+        typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
     ] = None,
     as_json: options.Json = False,
     as_csv: Csv = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
     model: Annotated[
-        str | None, options.index_model("Whose words may be dead; without it the model that the index names.")
+        str | None, options.index_model("Model whose vocabulary is checked for unused words. [default: the model of the index]")
     ] = None,
 ) -> None:
-    """Show the vocabulary of an index: how many images have each word, how heavy it is, dead words, stop-word candidates.
+    """Show the vocabulary of an index: document frequency and weights of each word, unused words, stop-word candidates.
 
-    Reads all words of all images, not just the heaviest, and changes nothing. A word is a stop-word candidate if its weight is
-    much the same in every image, so that it doesn't tell them apart: docs/inspect.md has the formula.
+    Reads all words of all images, not just the heaviest. Read-only. A word is a stop-word candidate if its weight is nearly the
+    same in every image, so that it doesn't tell them apart: docs/inspect.md has the formula.
 
     **Examples**
 
@@ -114,7 +110,7 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
 
 
 def _say(found: Corpus, index: str, holds: str) -> None:
-    """What the figures are of."""
+    """Print notices about what the figures cover."""
     if not found.documents:
         note(f"{index!r} is empty: nothing was ingested, or nothing refreshed yet")
     if found.without_uri:
@@ -156,7 +152,7 @@ def _write(path: Path, view: View, had: WordPolicy | None) -> None:
 
 
 def _check(path: Path) -> None:
-    """Nothing, if the file can be written: to be told after a long scan would be late."""
+    """Check that the file can be written, before a long scan."""
     if path.exists():
         raise _exists(path)
     if not path.parent.is_dir():

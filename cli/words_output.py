@@ -1,4 +1,4 @@
-"""The vocabulary of a corpus, for people and for programs."""
+"""The vocabulary of an index, as text, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _COLUMNS = ("word", "images", "share", "mean", "max", "weight_share", "flatness"
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What is shown of a corpus."""
+    """The selected part of a vocabulary."""
 
     corpus: Corpus
     known: Known
     told: ModelWords
     rows: tuple[WordFigures, ...]
-    """The words that were asked for, in the order that was asked for."""
+    """The selected tokens, in the requested order."""
     stop_words: tuple[WordFigures, ...]
-    """Of all words, whatever was asked for."""
+    """Candidates among all tokens."""
     flat: float
     dead: tuple[str, ...]
-    """Those that were asked for."""
+    """The selected unused tokens."""
     dead_count: int
-    """Of all."""
+    """Number of all unused tokens."""
 
 
 def view(found: Corpus, known: Known, told: ModelWords, *, flat: float, order: Order, min_df: int, match: str) -> View:
-    """What is shown. Pure."""
+    """Select the rows to show. Pure."""
     seen = [row.word for row in found.figures]
     rows = [row for row in found.figures if row.images >= min_df]
     dead = dead_words(told, seen, known.policy)
@@ -68,7 +68,7 @@ def view(found: Corpus, known: Known, told: ModelWords, *, flat: float, order: O
 
 
 def emit(shown: View, k: int | None, *, index: str, dead: bool, form: Form) -> None:
-    """The words on stdout, or the dead ones."""
+    """Print the tokens, or the unused ones, to stdout."""
     if form == "json":
         emit_json(to_json(shown, k, index))
     elif form == "csv" and dead:
@@ -84,7 +84,7 @@ def emit(shown: View, k: int | None, *, index: str, dead: bool, form: Form) -> N
 
 
 def to_json(shown: View, k: int | None, index: str) -> dict[str, Any]:
-    """The machine-readable form: `{"index", "images", "words": [...], "stop_words": {...}, "dead": {...}, ...}`."""
+    """Return the machine-readable form: `{"index", "images", "words": [...], "stop_words": {...}, "dead": {...}, ...}`."""
     corpus, known = shown.corpus, shown.known
     return {
         "index": index,
@@ -111,7 +111,7 @@ def to_json(shown: View, k: int | None, index: str) -> dict[str, Any]:
 
 
 def to_rows(shown: View, k: int | None) -> Iterable[tuple[str | int | float | bool, ...]]:
-    """One row a word, in the order of the header."""
+    """Yield one row per token, with the columns of the header."""
     stop = {row.word for row in shown.stop_words}
     for row in shown.rows[:k]:
         yield (
@@ -128,7 +128,7 @@ def to_rows(shown: View, k: int | None) -> Iterable[tuple[str | int | float | bo
 
 
 def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
-    """A table of the words, and what is to be said of the others. Pure."""
+    """Format a table of the tokens, and remarks on the others. Pure."""
     corpus, holds = shown.corpus, shown.known.holds
     one = holds.removesuffix("s")
     each = f"{corpus.words_an_image:.1f} words {'an' if holds == 'images' else 'a'} {one}"
@@ -190,7 +190,7 @@ def _dead_lines(shown: View, canvas: Canvas) -> list[Text]:
 
 
 def _name(uri: str) -> str:
-    """The last part of a path."""
+    """Return the last part of a path."""
     return readable(uri).rstrip("/").rpartition("/")[2] or uri
 
 

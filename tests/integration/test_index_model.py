@@ -210,7 +210,7 @@ def test_a_model_that_is_gone_says_so(run: Run, client: OpenSearch, index_name: 
 def test_query_goes_on_with_the_default_model_where_no_index_is(run: Run) -> None:
     done = run("query", "dog", "--json")
     assert answer(done)["query"]
-    assert f"the words are those of {DEFAULT_MODEL}" in done.stderr
+    assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in done.stderr
 
 
 def test_an_ingest_with_the_default_model_points_to_those_for_photographs(here: CommandHere, tmp_path: Path) -> None:

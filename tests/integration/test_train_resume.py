@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_to_the_same_model_bit_for_bit(folder: Path) -> Non
         assert not (folder / "killed" / "model.safetensors").exists()
     last = finished(folder, "killed", "--json")
     assert last.returncode == 0, last.stderr
-    assert "going on with the training" in last.stderr
+    assert "resuming the training" in last.stderr
     for name in ("model.safetensors", "log.csv", "config.json", "README.md", "train.toml"):
         assert (folder / "killed" / name).read_bytes() == (folder / "straight" / name).read_bytes(), name
     assert json.loads(last.stdout) | {"checkpoint": ""} == told | {"checkpoint": ""}
@@ -92,7 +92,7 @@ def test_a_signal_ends_it_with_its_code_and_says_how_to_go_on(folder: Path, numb
             running.kill()
     assert (running.returncode, out) == (code, "")
     lines = told.strip().splitlines()
-    assert lines[-2:] == ["the same command goes on from its last saved state", said]
+    assert lines[-2:] == ["the same command resumes from its last saved state", said]
     assert "Traceback" not in told
 
 

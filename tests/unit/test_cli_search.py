@@ -229,7 +229,7 @@ def test_query_without_a_cluster_takes_the_default_model_and_says_so(monkeypatch
     code, out, said = run("query", "red", "--url", free_url, "--json")
     assert code == 0
     assert json.loads(out)["query"]["bool"]["should"][0]["rank_feature"]["field"] == "tokens.red"
-    assert f"the words are those of {DEFAULT_MODEL}, since the index can't be asked for its model" in said
+    assert f"using {DEFAULT_MODEL}, since the model of the index can't be read" in said
 
 
 def test_the_body_survives_the_shell_whatever_the_words() -> None:
