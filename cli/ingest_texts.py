@@ -23,48 +23,55 @@ if TYPE_CHECKING:
     from stair_es.sources.item import Source
 
 
+_Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE...", help="Text files with one text per line (.txt), or tables (.jsonl .csv .tsv; also .gz); - for stdin."
+    ),
+]
+_CaptionIndex = Annotated[
+    str,
+    typer.Option(
+        "--index", "-i", help="Alias of the index to write. It is separate from the images, so STAIR_ES_INDEX is ignored."
+    ),
+]
+_TextFormat = Annotated[
+    Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE, if not clear from its name.")
+]
+_TextColumn = Annotated[
+    str | None, typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]")
+]
+_TokenIndex = Annotated[
+    bool | None,
+    typer.Option(
+        "--words-index/--no-words-index",
+        help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
+    ),
+]
+_Swap = Annotated[
+    Literal["auto", "always", "never"],
+    typer.Option("--swap", help="When a newly built index takes over the alias; auto: if it is complete."),
+]
+_Keep = Annotated[int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.")]
+_DeadLetters = Annotated[
+    Path | None, typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]")
+]
+
+
 def ingest_texts(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE...",
-            help="Text files with one text per line (.txt), or tables (.jsonl .csv .tsv; also .gz); - for stdin.",
-        ),
-    ],
-    index: Annotated[
-        str,
-        typer.Option(
-            "--index", "-i", help="Alias of the index to write. It is separate from the images, so STAIR_ES_INDEX is ignored."
-        ),
-    ] = "captions",
+    files: _Files,
+    index: _CaptionIndex = "captions",
     url: options.Url = None,
-    text_format: Annotated[
-        Literal["txt", "jsonl", "csv"] | None, typer.Option("--format", help="Format of FILE, if not clear from its name.")
-    ] = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option("--text-column", help="Column with a text or a list of texts. [default: text, caption or captions]"),
-    ] = None,
+    text_format: _TextFormat = None,
+    text_column: _TextColumn = None,
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
     text_tower: options.TextTowerOption = "full",
     vector: options.VectorOption = "rank_features",
-    words_index: Annotated[
-        bool | None,
-        typer.Option(
-            "--words-index/--no-words-index",
-            help="Maintain a token index with the heaviest words of each text, or delete it. [default: no change]",
-        ),
-    ] = None,
-    swap: Annotated[
-        Literal["auto", "always", "never"],
-        typer.Option("--swap", help="When a newly built index takes over the alias; auto: if it is complete."),
-    ] = "auto",
-    keep: Annotated[int, typer.Option("--keep", min=0, help="Retired indices to keep after a swap.")] = KEEP,
-    dead_letters: Annotated[
-        Path | None,
-        typer.Option("--dead-letters", help="JSONL file for failed texts. [default: below STAIR_ES_HOME/dead-letters]"),
-    ] = None,
+    words_index: _TokenIndex = None,
+    swap: _Swap = "auto",
+    keep: _Keep = KEEP,
+    dead_letters: _DeadLetters = None,
     as_json: options.Json = False,
 ) -> None:
     """Encode texts and write them into a separate index, to search captions by image.

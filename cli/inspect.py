@@ -28,25 +28,29 @@ SOME_MISSING = 3
 """Exit code if only some of several images were found."""
 
 
+_References = Annotated[
+    list[str], typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images; - reads them from stdin.")
+]
+_Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 20; all with --json or --csv]")]
+_All = Annotated[bool, typer.Option("--all", help="Print all words.")]
+_Compare = Annotated[bool, typer.Option("--compare", help="Encode the file again, and compare the result with the stored words.")]
+_Thumbnail = Annotated[
+    bool | None, typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal can]")
+]
+_Model = Annotated[str | None, options.index_model("Model for files. [default: the model of the index]")]
+
+
 def inspect(
-    references: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE...", help="Ids, URIs or paths of images; - reads them from stdin."),
-    ],
-    k: Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 20; all with --json or --csv]")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Print all words.")] = False,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Encode the file again, and compare the result with the stored words.")
-    ] = False,
-    thumbnail: Annotated[
-        bool | None,
-        typer.Option("--thumbnail/--no-thumbnail", help="Draw the stored thumbnail. [default: if the terminal can]"),
-    ] = None,
+    references: _References,
+    k: _Words = None,
+    every: _All = False,
+    compare: _Compare = False,
+    thumbnail: _Thumbnail = None,
     as_json: options.Json = False,
     as_csv: Csv = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: Annotated[str | None, options.index_model("Model for files. [default: the model of the index]")] = None,
+    model: _Model = None,
     backend: options.BackendOption = "auto",
 ) -> None:
     """Print all words of images in the index with their weights, and what a token policy changed.

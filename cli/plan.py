@@ -31,44 +31,46 @@ def _option(name: str, help_text: str, shown: str = "") -> Any:  # noqa: ANN401 
     )
 
 
+_EncoderRate = Annotated[float | None, _option("encoder_images_per_s", "Images per second of one encoder (a machine or a GPU).")]
+_NodeRate = Annotated[float | None, _option("node_docs_per_s", "Documents per second that one search node indexes.")]
+_DocumentBytes = Annotated[
+    float | None, _option("bytes_per_document", f"Bytes on disk per document, in one copy; {BARE_BYTES} without thumbnails.")
+]
+_Rebuild = Annotated[
+    bool | None,
+    typer.Option(
+        "--rebuild/--no-rebuild",
+        help="Reserve disk for a second index, to rebuild with another model or mapping.",
+        show_default="rebuild",
+    ),
+]
+_Question = Annotated[Literal["text", "image"] | None, _option("question", "Kind of the queries; it determines their cost.")]
+_QueryMs = Annotated[
+    float | None,
+    _option(
+        "query_ms",
+        "CPU time per query in ms, for a shard of a million images.",
+        " or ".join((f"{value} for {name}" for name, value in QUERY_MS.items())),
+    ),
+]
+
+
 def plan(
     images: Annotated[int, typer.Option("--images", "-n", help="Number of images.")],
-    encoder_images_per_s: Annotated[
-        float | None, _option("encoder_images_per_s", "Images per second of one encoder (a machine or a GPU).")
-    ] = None,
+    encoder_images_per_s: _EncoderRate = None,
     encoders: Annotated[int | None, _option("encoders", "Number of encoders.")] = None,
-    node_docs_per_s: Annotated[
-        float | None, _option("node_docs_per_s", "Documents per second that one search node indexes.")
-    ] = None,
-    bytes_per_document: Annotated[
-        float | None, _option("bytes_per_document", f"Bytes on disk per document, in one copy; {BARE_BYTES} without thumbnails.")
-    ] = None,
+    node_docs_per_s: _NodeRate = None,
+    bytes_per_document: _DocumentBytes = None,
     shard_gb: Annotated[float | None, _option("shard_gb", "Maximum size of a shard in GB.")] = None,
     shard_images: Annotated[int | None, _option("shard_images", "Maximum images per shard.")] = None,
     replicas: Annotated[int | None, _option("replicas", "Replicas of each shard.")] = None,
-    rebuild: Annotated[
-        bool | None,
-        typer.Option(
-            "--rebuild/--no-rebuild",
-            help="Reserve disk for a second index, to rebuild with another model or mapping.",
-            show_default="rebuild",
-        ),
-    ] = None,
+    rebuild: _Rebuild = None,
     node_disk_gb: Annotated[float | None, _option("node_disk_gb", "Disk of one search node in GB.")] = None,
     node_memory_gb: Annotated[float | None, _option("node_memory_gb", "Memory of one search node in GB.")] = None,
     node_cores: Annotated[int | None, _option("node_cores", "Cores of one search node.")] = None,
     queries_per_s: Annotated[float | None, _option("queries_per_s", "Searches per second.")] = None,
-    question: Annotated[
-        Literal["text", "image"] | None, _option("question", "Kind of the queries; it determines their cost.")
-    ] = None,
-    query_ms: Annotated[
-        float | None,
-        _option(
-            "query_ms",
-            "CPU time per query in ms, for a shard of a million images.",
-            " or ".join(f"{value} for {name}" for name, value in QUERY_MS.items()),
-        ),
-    ] = None,
+    question: _Question = None,
+    query_ms: _QueryMs = None,
     node_price_per_hour: Annotated[
         float | None, _option("node_price_per_hour", "Price per hour of one search node, in any currency.")
     ] = None,

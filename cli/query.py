@@ -27,15 +27,18 @@ _SERVERS_PORT = 9200
 _EXAMPLE = 'stair-es query "red car", or stair-es query --image FILE'
 
 
+_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits to request.")]
+_After = Annotated[str, typer.Option("--after", help="Continue after this cursor, as printed by `search`.", metavar="CURSOR")]
+_MaxClauses = Annotated[
+    int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
+]
+
+
 def query(
     words: options.Words = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits to request.")] = 10,
-    after: Annotated[
-        str, typer.Option("--after", help="Continue after this cursor, as printed by `search`.", metavar="CURSOR")
-    ] = "",
-    max_clauses: Annotated[
-        int, typer.Option("--max-clauses", min=1, help="Maximum number of clauses; the default limit of clusters is 1024.")
-    ] = MAX_CLAUSES,
+    k: _Hits = 10,
+    after: _After = "",
+    max_clauses: _MaxClauses = MAX_CLAUSES,
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,25 +19,34 @@ from .remarks import say_left_out
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stair_es.cluster.connect import Connection
+    from stair_es.model.encoder import Encoder
     from stair_es.search.hits import Hit, Result
+    from stair_es.search.how import How
+    from stair_es.search.inputs import Inputs
 
 EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
+
+_Hits = Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")]
+_After = Annotated[
+    str, typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR")
+]
+_Explain = Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")]
+_EngineExplain = Annotated[
+    bool, typer.Option("--engine-explain", help="Like --explain, together with the explanation of the engine.")
+]
+_Fields = Annotated[
+    str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
+]
 
 
 def search(
     words: options.Words = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MAX_HITS, help="Number of hits.")] = 10,
-    after: Annotated[
-        str,
-        typer.Option("--after", help="Paginate: `start`, then the cursor printed below the hits.", metavar="CURSOR"),
-    ] = "",
-    explain: Annotated[bool, typer.Option("--explain", help="Show how much each common word adds to the score.")] = False,
-    engine_explain: Annotated[
-        bool, typer.Option("--engine-explain", help="Like --explain, together with the explanation of the engine.")
-    ] = False,
-    fields: Annotated[
-        str, typer.Option("--fields", help="Document fields to include with --json, separated by commas.", metavar="NAME,...")
-    ] = "",
+    k: _Hits = 10,
+    after: _After = "",
+    explain: _Explain = False,
+    engine_explain: _EngineExplain = False,
+    fields: _Fields = "",
     as_json: options.Json = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
@@ -72,37 +81,55 @@ def search(
     given = asking.inputs_given(words or [], EXAMPLE)
     how = asking.how_given(engine_explain=engine_explain)
     cursor = asking.cursor(after)
-    if after and (how.two_phase or how.fusion == "rrf" or how.shape == "seismic"):
+    if after:
+        _check_pages(how)
+    connection = options.connection(url)
+    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
+    result, remarks = _run_search(encoder, given, how, connection, index, k, cursor)
+    say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
+    for remark in remarks:
+        note(remark)
+    if as_json:
+        emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
+    else:
+        _print_hits(result, explain=explain or engine_explain, paged=bool(after))
+
+
+def _check_pages(how: How) -> None:
+    if how.two_phase or how.fusion == "rrf" or how.shape == "seismic":
         raise UsageError(
             "--two-phase, --hybrid rrf and --shape seismic have no further pages", "Leave --after out, and ask for a larger -k."
         )
-    connection = options.connection(url)
-    encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
+
+
+def _run_search(
+    encoder: Encoder, given: Inputs, how: How, connection: Connection, index: str, k: int, cursor: list[Any] | None
+) -> tuple[Result, list[str]]:
+    """Return the result, and the notices about it."""
     from stair_es.search.inputs import question_of
     from stair_es.search.nothing import explain_required
     from stair_es.search.searcher import Searcher
 
     question = question_of(encoder, given, asking.reading_given())
+    remarks: list[str] = []
     with Searcher(connection, index, encoder.model_id) as searcher:
         result = searcher.search(question, k, after=cursor, how=how)
-        remarks = searcher.list_remarks(question)
-        why_nothing = "" if result.hits or cursor else explain_required(searcher, question, how)
-    say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")
-    if not result.hits and cursor:
-        note("no further hits")
-    elif not result.hits:
-        why = why_nothing or f"nothing in {index!r} has a word in common with the query and meets its conditions"
-        note(f"nothing found: {why}")
-    for remark in (*result.remarks, *remarks):
-        note(remark)
-    if as_json:
-        emit_json(to_json(result, [name.strip() for name in fields.split(",") if name.strip()]))
-        return
+        if not result.hits and cursor:
+            remarks.append("no further hits")
+        elif not result.hits:
+            why = explain_required(searcher, question, how)
+            why = why or f"nothing in {index!r} has a word in common with the query and meets its conditions"
+            remarks.append(f"nothing found: {why}")
+        remarks += [*result.remarks, *searcher.list_remarks(question)]
+    return result, remarks
+
+
+def _print_hits(result: Result, *, explain: bool, paged: bool) -> None:
     canvas = Canvas.of(stdout)
     for rank, hit in enumerate(result.hits, start=1):
-        for line in hit_lines(rank, hit, canvas, explain=explain or engine_explain):
+        for line in hit_lines(rank, hit, canvas, explain=explain):
             stdout.print(line)
-    if after and result.after:
+    if paged and result.after:
         note(f"next page: --after {shlex.quote(json.dumps(result.after))}")
 
 

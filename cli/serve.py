@@ -19,34 +19,37 @@ if TYPE_CHECKING:
 ENV_TOKEN = "STAIR_ES_SERVE_TOKEN"
 _SHORTEST = 16
 
+_Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")]
+_Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one. [default: first free port >= 8077]")
+]
+_ImageRoots = Annotated[
+    list[Path] | None,
+    typer.Option("--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"),
+]
+_TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", help=f"File with the access token. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]")
+]
+_NoToken = Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")]
+_AllowHosts = Annotated[
+    list[str] | None, typer.Option("--allow-host", help="Additional host name of the page, as behind a proxy.", metavar="NAME")
+]
+_Metrics = Annotated[bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")]
+_Title = Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+
 
 def serve(
     index: options.Index = DEFAULT_INDEX,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
-    port: Annotated[
-        int | None,
-        typer.Option("--port", min=0, max=65535, help="Port; 0 for any free one. [default: first free port >= 8077]"),
-    ] = None,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--images", help="Folder of images that may be shown in full size; may be given several times.", metavar="ROOT"
-        ),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option("--token-file", help=f"File with the access token. [env: {ENV_TOKEN}, or {ENV_TOKEN}_FILE]"),
-    ] = None,
-    no_token: Annotated[bool, typer.Option("--no-token", help="Allow access from other machines without a token.")] = False,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option("--allow-host", help="Additional host name of the page, as behind a proxy.", metavar="NAME"),
-    ] = None,
-    metrics: Annotated[
-        bool, typer.Option("--metrics", help="Expose Prometheus metrics at /metrics (requires the token).")
-    ] = False,
-    title: Annotated[str, typer.Option("--title", help="Title of the page. [default: the index]")] = "",
-    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    host: _Host = "127.0.0.1",
+    port: _Port = None,
+    images: _ImageRoots = None,
+    token_file: _TokenFile = None,
+    no_token: _NoToken = False,
+    allow_host: _AllowHosts = None,
+    metrics: _Metrics = False,
+    title: _Title = "",
+    open_: _Open = False,
     as_json: options.Json = False,
     url: options.Url = None,
     model: options.IndexModel = None,
@@ -92,20 +95,21 @@ def serve(
             watch=observer.watch,
             further=observer.routes,
         )
-        where = url_of(host, actual)
-
-        def ready() -> None:
-            if as_json:
-                emit_json({"url": where})
-            else:
-                stdout.print(where, markup=False)
-            if guard.token:
-                note(f"visitors need the token once: {where}?token=...")
-            if open_:
-                typer.launch(where)
-
+        ready = partial(_announce, url_of(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_)
         with closing(connection.client()) as client:
             server_of(observer.around(application(site, client, guard, actual, note)), ready).run(sockets=[listener])
+
+
+def _announce(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
+    """Print the URL of the page, and open it if asked to."""
+    if as_json:
+        emit_json({"url": where})
+    else:
+        stdout.print(where, markup=False)
+    if with_token:
+        note(f"visitors need the token once: {where}?token=...")
+    if open_page:
+        typer.launch(where)
 
 
 def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:

@@ -26,44 +26,50 @@ def _list_recipes(asked: bool) -> None:
         raise typer.Exit
 
 
+_Config = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md.")
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        file_okay=False,
+        help="Folder for checkpoint, state and logs; several workers share it. [default: CONFIG's name without .toml]",
+    ),
+]
+_Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
+]
+_Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; auto uses CUDA if available.")]
+_Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Number of Ray training workers, with one GPU each unless --device is cpu.")
+]
+_RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        show_envvar=True,
+        help="Address of a Ray cluster for --workers. [default: a local one]",
+    ),
+]
+_Restart = Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")]
+_Recipes = Annotated[
+    bool,
+    typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
+]
+
+
 def train(
-    config: Annotated[
-        Path,
-        typer.Argument(exists=True, dir_okay=False, readable=True, metavar="CONFIG", help="A TOML file; see docs/training.md."),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            file_okay=False,
-            help="Folder for checkpoint, state and logs; several workers share it. [default: CONFIG's name without .toml]",
-        ),
-    ] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the file: --set optim.lr=1e-3.")
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Device; auto uses CUDA if available.")
-    ] = "auto",
-    workers: Annotated[
-        int,
-        typer.Option("--workers", min=1, help="Number of Ray training workers, with one GPU each unless --device is cpu."),
-    ] = 1,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            envvar="RAY_ADDRESS",
-            show_envvar=True,
-            help="Address of a Ray cluster for --workers. [default: a local one]",
-        ),
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Discard the training in --out and start over.")] = False,
-    recipes: Annotated[
-        bool,
-        typer.Option("--recipes", callback=_list_recipes, is_eager=True, help="Print the named recipes, one per line, and exit."),
-    ] = False,
+    config: _Config,
+    out: _Out = None,
+    changes: _Changes = None,
+    device: _Device = "auto",
+    workers: _Workers = 1,
+    ray_address: _RayAddress = None,
+    restart: _Restart = False,
+    recipes: _Recipes = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a STAIR model on images with captions, as described by a configuration file.

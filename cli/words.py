@@ -26,33 +26,43 @@ if TYPE_CHECKING:
     from .words_output import View
 
 
+_Words = Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")]
+_Sort = Annotated[
+    Order,
+    typer.Option(
+        "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
+    ),
+]
+_MinDf = Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")]
+_Match = Annotated[str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")]
+_Unused = Annotated[bool, typer.Option("--dead", help="List the words of the model that no image has, one per line.")]
+_SampleSize = Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")]
+_Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")]
+_Flat = Annotated[float, typer.Option("--flat", min=0.0, max=1.0, help="Minimum flatness of a stop-word candidate.")]
+_PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
+]
+_Model = Annotated[
+    str | None, options.index_model("Model whose vocabulary is checked for unused words. [default: the model of the index]")
+]
+
+
 def words(
-    k: Annotated[int | None, typer.Option("-k", min=1, help="Number of words. [default: 30; all with --json or --csv]")] = None,
-    sort: Annotated[
-        Order,
-        typer.Option(
-            "--sort", help="Sort by number of images, mean or largest weight, share of all weight, or flatness; descending."
-        ),
-    ] = "df",
-    min_df: Annotated[int, typer.Option("--min-df", min=1, help="Minimum number of images that have the word.")] = 1,
-    match: Annotated[
-        str, typer.Option("--match", help="Only words that match a pattern with * ? [...], or begin with a text.")
-    ] = "",
-    dead: Annotated[bool, typer.Option("--dead", help="List the words of the model that no image has, one per line.")] = False,
-    sample: Annotated[int | None, typer.Option("--sample", min=1, help="Read a random sample of N images.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of the sample.")] = 0,
-    flat: Annotated[float, typer.Option("--flat", min=0.0, max=1.0, help="Minimum flatness of a stop-word candidate.")] = FLAT,
-    policy: Annotated[
-        Path | None,
-        typer.Option("--policy", metavar="FILE", help="Write a token policy that mutes the candidates. Never overwrites a file."),
-    ] = None,
+    k: _Words = None,
+    sort: _Sort = "df",
+    min_df: _MinDf = 1,
+    match: _Match = "",
+    dead: _Unused = False,
+    sample: _SampleSize = None,
+    seed: _Seed = 0,
+    flat: _Flat = FLAT,
+    policy: _PolicyFile = None,
     as_json: options.Json = False,
     as_csv: Csv = False,
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
-    model: Annotated[
-        str | None, options.index_model("Model whose vocabulary is checked for unused words. [default: the model of the index]")
-    ] = None,
+    model: _Model = None,
 ) -> None:
     """Show the vocabulary of an index: document frequency and weights of each word, unused words, stop-word candidates.
 
