@@ -143,7 +143,7 @@ def inputs_given(words: Sequence[str], example: str) -> Inputs:
     if not given["literal"]:
         say_no_operators(typed)
     if not (typed or texts or images or given["caption"].strip()):
-        raise UsageError("nothing to look for: no words, no --text, no --image", f"Give one of them: {example}")
+        raise UsageError("nothing to search for: no words, no --text, no --image", f"Give one of them: {example}")
     return Inputs(
         words=typed,
         texts=texts,
@@ -212,7 +212,9 @@ def cursor(text: str) -> list[Any] | None:
         value = ()
     if value is None or (isinstance(value, list) and value):
         return value
-    raise UsageError(f"not a cursor: {text!r}", "Give --after `start`, then what each page prints below its hits, in quotes.")
+    raise UsageError(
+        f"not a cursor: {text!r}", "Give --after `start`, then the cursor printed below the hits of each page, in quotes."
+    )
 
 
 def _caption(typed: str) -> str:
@@ -222,7 +224,7 @@ def _caption(typed: str) -> str:
     if given["hybrid"] == "none":
         for name in ("caption_weight", "caption_field"):
             if given[name] != _OPTIONS[name][1]:
-                raise UsageError(f"--{name.replace('_', '-')} is for BM25, which isn't asked", "Give --hybrid or --caption, too.")
+                raise UsageError(f"--{name.replace('_', '-')} requires BM25", "Add --hybrid or --caption.")
         return ""
     from stair_es.search.wish import parse
 
@@ -236,7 +238,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise UsageError(f"--weights {text!r}: not numbers with commas between", "As in: --weights 1,0.5") from None
+        raise UsageError(f"--weights {text!r}: not comma-separated numbers", "As in: --weights 1,0.5") from None
 
 
 def _boost(text: str) -> tuple[str, float]:
@@ -245,7 +247,7 @@ def _boost(text: str) -> tuple[str, float]:
     word, _, number = text.rpartition("=")
     factor = factor_of(number)
     if not word or factor is None:
-        raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "As in: --boost dog=2; 0 takes the word out.")
+        raise UsageError(f"--boost {text!r}: not WORD=NUMBER", "As in: --boost dog=2; 0 removes the word.")
     return word, factor
 
 

@@ -161,7 +161,7 @@ def near_miss_lines(found: NearMiss, k: int, canvas: Canvas) -> list[Text]:
             lines.append(Text(f"  {number(found.wanted - found.score)} short of hit {k}, which scores {number(found.wanted)}"))
     lines += [plain_line(f"  {reason}", canvas, "red") for reason in found.failing]
     if found.why:
-        lines += [Text("  words in common"), *reason_lines(found.why, canvas)]
+        lines += [Text("  common words"), *reason_lines(found.why, canvas)]
     for title, vector in (("words of the query that it lacks", found.lacking), ("its heaviest words beside", found.beside)):
         if len(vector):
             words = [f"{_word(word, canvas)} {number(weight)}" for word, weight in vector]

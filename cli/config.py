@@ -48,7 +48,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
         emit_json({"file": str(found.path) if found.path else None, "profile": found.profile, "values": rows})
         return
     if found.path is None:
-        note(f"no configuration file: {default_path()} isn't there, and none was named")
+        note(f"no configuration file: {default_path()} doesn't exist, and no other was named")
     wide = max((len(row["key"]) for row in rows), default=0)
     for row in rows:
         stdout.print(f"{row['key']:<{wide}}  {visible(str(row['value']))}  ({visible(row['from'])})", markup=False)

@@ -170,7 +170,7 @@ def _as_json(found: Found, link: str | None, imported: Sequence[Imported]) -> di
 def _tell(place: Place, found: Found, link: str | None, imported: Sequence[Imported]) -> None:
     there = [each for each in imported if not each.error]
     over = sum(each.overwritten for each in there)
-    note(f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them over earlier ones")
+    note(f"{found.label} at {place.safe_url}: {len(there)} of {len(imported)} objects imported, {over} of them overwritten")
     for each in imported:
         if each.error:
             note(f"{each.type} {each.title!r} ({each.id}): {each.error}")
@@ -203,8 +203,8 @@ def export(
 
     if output != "-" and not output.lower().endswith(".ndjson"):
         raise UsageError(
-            f"--output {output}: the products import files called .ndjson only",
-            f"Call it {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
+            f"--output {output}: the products import only files with the extension .ndjson",
+            f"Use {Path(output).with_suffix('.ndjson') if Path(output).name else 'photos.ndjson'}",
         )
     corpus, distribution = looked(index, url, words_index=words_index, time_field=time_field)
     wanted = product_of(product, distribution)
@@ -243,16 +243,16 @@ def looked(
     told = Corpus(name=index, companion=bool(words_index), time_field=time_field or "ingested_at")
     given = url or os.environ.get(ENV_URL) or os.environ.get(f"{ENV_URL}_FILE")
     if words_index is not None and not given:
-        note(f"the cluster wasn't asked: no --url / {ENV_URL}")
+        note(f"the cluster was not queried: no --url / {ENV_URL}")
         return told, None
     try:
         return _look(index, url, words_index, time_field)
     except ClusterUnreachable as error:
         if words_index is None:
             raise ClusterUnreachable(
-                error.message, f"{error.remedy} Or say --words-index or --no-words-index, and the cluster isn't needed."
+                error.message, f"{error.remedy} Or give --words-index or --no-words-index, which need no cluster."
             ) from None
-        note(f"the cluster wasn't asked: {error.message}")
+        note(f"the cluster was not queried: {error.message}")
         return told, None
 
 
@@ -273,7 +273,7 @@ def product_of(asked: str, distribution: Distribution | None) -> Product:
         return "kibana"
     if asked == "opensearch-dashboards" or distribution == "opensearch":
         return "opensearch-dashboards"
-    raise UsageError("for which product?", "Give --product opensearch-dashboards or kibana: no cluster was asked.")
+    raise UsageError("the product is unknown", "Give --product opensearch-dashboards or kibana: no cluster was queried.")
 
 
 def _look(
@@ -291,7 +291,7 @@ def _look(
     corpus = found.corpus
     if words_index is not None and words_index != corpus.companion:
         if words_index:
-            note(f"there is no {corpus.words_name} yet: until there is, the panels about weights show an error")
+            note(f"{corpus.words_name} doesn't exist yet: until it does, the panels about weights show an error")
         corpus = replace(corpus, companion=words_index)
     else:
         for remark in found.remarks:

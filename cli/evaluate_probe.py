@@ -69,7 +69,7 @@ def _folders(folder: Path | None, train: Path | None, test: Path | None) -> tupl
         train = train or folder / "train"
         test = test or next((found for name in _TESTS if (found := folder / name).is_dir()), folder / "test")
     if train is None or test is None:
-        raise UsageError("both a folder to learn from and one to test are needed", "Give FOLDER, or --train DIR and --test DIR.")
+        raise UsageError("both a training and a test folder are required", "Give FOLDER, or --train DIR and --test DIR.")
     for path in (train, test):
         if not path.is_dir():
             raise UsageError(f"no such folder: {path}", "Give FOLDER with train and test in it, or --train DIR and --test DIR.")

@@ -76,7 +76,7 @@ def retrieval(
         from stair_es.eval.run import EvalOptions, evaluate
 
         if exact and (keep or shape):
-            raise UsageError("--exact asks no cluster, so --keep and --shape mean nothing", "Leave them out, or --exact.")
+            raise UsageError("--keep and --shape don't apply to --exact, which uses no cluster", "Leave them out, or --exact.")
         chosen = EvalOptions(vector=vector, shape=shape, depth=depth, keep=keep)
         found = read_captions(captions, images=images, split=split, limit=limit)
         models = given.models()

@@ -79,7 +79,8 @@ def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | 
     of_a_caption_set = images is not None or split is not None
     if classes is not None and of_a_caption_set:
         raise UsageError(
-            "--classes belongs to a folder of classes, --images and --split to a caption set", "Leave out what doesn't belong."
+            "--classes is for a folder of classes, --images and --split are for a caption set",
+            "Omit the options of the other kind.",
         )
     if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_classes(path)):
         return run_interpret.of_classes(read_folder(path, classes=classes, limit=limit))

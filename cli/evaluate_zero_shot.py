@@ -68,8 +68,8 @@ def _lines(path: Path | None) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt a line: a photo of a {}.") from error
+        raise UsageError(f"{path} isn't UTF-8 text: {error.reason}", "Write one prompt per line: a photo of a {}.") from error
     found = [line for line in lines if line]
     if not found:
-        raise UsageError(f"{path} has no prompt in it", "Write one prompt a line: a photo of a {}.")
+        raise UsageError(f"{path} has no prompt in it", "Write one prompt per line: a photo of a {}.")
     return found

@@ -331,7 +331,7 @@ def _open(arguments: list[str], place: SourceOptions, retry: Path | None, dead_l
     if not arguments and retry is None:
         raise UsageError("neither SOURCE nor --retry given", "Name files, folders, URLs or tables: stair-es ingest ~/Pictures")
     if retry is not None and dead_letters is not None and retry.resolve() == dead_letters.resolve():
-        raise UsageError("--retry and --dead-letters name the same file", "Let the new dead letters go into another one.")
+        raise UsageError("--retry and --dead-letters name the same file", "Use another file for --dead-letters.")
     opened = [open_source(argument, place, note) for argument in arguments]
     return opened if retry is None else [*opened, open_source(str(retry), replace(place, format="dead-letters"), note)]
 
@@ -428,7 +428,7 @@ def _run(
         raise
     except (KeyboardInterrupt, SystemExit):
         if kept and kept[0].listed:
-            note(f"stopped with {kept[0].done:,} of {kept[0].listed:,} images done; the next run goes on from there")
+            note(f"stopped with {kept[0].done:,} of {kept[0].listed:,} images done; the next run resumes from there")
         raise
     if as_json:
         emit_json(report.to_dict())

@@ -39,24 +39,24 @@ def print_report(report: Report, retry: str) -> None:
     stdout.print(f"stages (summed over workers): {stages or 'none had work'}{idle}")
     if report.bulk_busy:
         stdout.print(
-            f"bulk requests: {report.bulk_requests:,}, {report.bulk_busy:,} of them repeated (the cluster was busy or away)"
+            f"bulk requests: {report.bulk_requests:,}, {report.bulk_busy:,} of them retries (the cluster was busy or unreachable)"
         )
     if 0 < report.documents < report.seen - report.dead:
-        stdout.print(f"documents: {report.documents:,} (the same content is one document)")
+        stdout.print(f"documents: {report.documents:,} (identical content is one document)")
     print_end(report)
     if report.dead_letters:
-        stdout.print(f"take them up again: {visible(retry)}", markup=False, emoji=False, style="yellow")
+        stdout.print(f"retry them: {visible(retry)}", markup=False, emoji=False, style="yellow")
 
 
 def print_dry_run(would: DryRun, alias: str) -> None:
     """Print what an ingest would do."""
     where = f"index {would.index}" if would.index else "a new index"
-    stdout.print(f"dry run: {would.seen:,} images, for {where} behind alias {alias}", style="bold", markup=False)
+    stdout.print(f"dry run: {would.seen:,} images, for {where}, alias {alias}", style="bold", markup=False)
     rows = (
         ("new", would.new, "would be encoded and written"),
         ("changed", would.changed, "would be encoded and written again"),
-        ("unknown", would.unknown, "would be read to find out: no version is known, or ids go by content"),
-        ("unchanged", would.unchanged, "would be skipped without a byte read"),
+        ("unknown", would.unknown, "would be read to compare: no version is known, or ids are content hashes"),
+        ("unchanged", would.unchanged, "would be skipped without reading"),
         ("unlisted", would.unlisted, "couldn't be listed: would be dead"),
         ("gone", would.gone, "would be removed"),
     )
@@ -66,7 +66,7 @@ def print_dry_run(would: DryRun, alias: str) -> None:
             if name == "gone":
                 _print_gone(would)
     if would.words_index:
-        fates = {"create": "would be made", "update": "would be brought in step", "delete": "would be deleted"}
+        fates = {"create": "would be created", "update": "would be updated", "delete": "would be deleted"}
         name = f" {would.words_index.index}" if would.words_index.index else ""
         stdout.print(f"words index{name}: {fates[would.words_index.would]}", markup=False)
 
@@ -91,7 +91,7 @@ def print_end(report: Report) -> None:
     stdout.print(f"index: {report.index} (alias {report.alias}, model {report.model})", markup=False)
     if report.swapped:
         gone = f"; deleted: {', '.join(report.pruned)}" if report.pruned else ""
-        stdout.print(f"alias {report.alias} stands for the new index now{gone}", markup=False)
+        stdout.print(f"alias {report.alias} now points to the new index{gone}", markup=False)
     if report.unfinished:
         stdout.print(report.unfinished, markup=False, emoji=False, style="yellow")
     for line in _describe_failures(report):

@@ -123,7 +123,7 @@ def _say(reference: str, inspected: Inspected, *, compare: bool) -> None:
     if image.id not in (reference, uri_or_id(reference)) and image.uri not in _names(reference):
         note(f"{reference} has the same bytes as {image.uri}, and is not in the index itself")
     if compare and inspected.comparison is None:
-        note(f"nothing to compare with: {reference} names no file that is here")
+        note(f"nothing to compare with: {reference} is not a local file")
     if inspected.changed and not compare:
         note(f"the file has changed since it was ingested (--compare encodes it): {reference}")
 
@@ -134,7 +134,7 @@ def _end(asked: int, found: int, index: str) -> None:
     if not found:
         raise QueryError(
             f"none of the {asked} images could be shown" if asked > 1 else f"there is nothing to show from {index!r}",
-            "Ids and URIs stand in the output of stair-es search --json; what was ingested a moment ago appears with a refresh.",
+            "stair-es search --json prints ids and URIs; documents appear after a refresh of the index.",
         )
     if found < asked:
         note(f"{asked - found} of {asked} images could not be shown")

@@ -130,7 +130,7 @@ def _shares(vector: SparseVector, k: int | None) -> list[tuple[str, float, float
 
 def _word_lines(vector: SparseVector, k: int | None, canvas: Canvas) -> list[Text]:
     if not len(vector):
-        return [Text("  no word: no query finds it", style="yellow")]
+        return [Text("  no word, so no query finds it", style="yellow")]
     rows = _shares(vector, k)
     drawn = [
         (word, weight, f"{number(weight)}  {100 * share:>4.1f} %  {100 * up_to:>5.1f} %") for word, weight, share, up_to in rows
@@ -142,7 +142,9 @@ def _word_lines(vector: SparseVector, k: int | None, canvas: Canvas) -> list[Tex
         made.append(Text(f"  {rest:,} more {having} {100 * (1 - rows[-1][3]):.1f} % of the weight (--all)", style="dim"))
     together = number(math.fsum(vector.weights))
     made.append(
-        Text(f"  {len(vector):,} words, {together} together; beside a weight its share of that, and up to it", style="dim")
+        Text(
+            f"  {len(vector):,} words, {together} together; next to each weight its share, and the cumulative share", style="dim"
+        )
     )
     return made
 
@@ -190,7 +192,7 @@ def _comparison_lines(comparison: Comparison, model: str, canvas: Canvas) -> lis
     made = [plain_line(said, canvas, style)]
     made += [plain_line(f"    {reason}", canvas) for reason in comparison.reasons]
     if not comparison.same and not comparison.reasons:
-        made.append(Text("    nothing that the index knows has changed: an enricher, another backend, or an edited document"))
+        made.append(Text("    no recorded cause: an enricher, another backend, or an edited document"))
     return [*made, *_difference_lines(comparison.differences, ("stored", "now"), canvas, reverse=False)]
 
 

@@ -73,7 +73,7 @@ def of_file(error: OSError) -> Exception:
     """Return the system's message for a file, without its error number."""
     if error.filename is None or not error.strerror:
         return error
-    return StairError(f"{error.filename}: {error.strerror}", "Check the path, and whether you may use it so.")
+    return StairError(f"{error.filename}: {error.strerror}", "Check the path and its permissions.")
 
 
 def plain(text: str) -> None:

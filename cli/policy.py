@@ -72,9 +72,9 @@ def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json:
         for digest, count in fact["documents"].items():
             stdout.print(f"{count:,} documents changed by {visible(digest)}", markup=False, emoji=False)
         if fact["emptied"]:
-            stdout.print(f"{fact['emptied']:,} documents without a word left", markup=False)
+            stdout.print(f"{fact['emptied']:,} documents have no word left", markup=False)
         if state.under_way:
-            stdout.print(f"{state.under_way} has not ended: run it again", style="yellow", markup=False)
+            stdout.print(f"{state.under_way} did not complete: run it again", style="yellow", markup=False)
 
 
 @app.command(name="plan")

@@ -35,9 +35,9 @@ def print_plan(policy: WordPolicy, plan: Plan, samples: list[Change]) -> None:
     for rule, count in counted[:_MOST_RULES]:
         _line(f"  {count:>9,}  {visible(rule)}")
     if len(counted) > _MOST_RULES:
-        _line(f"  and {len(counted) - _MOST_RULES:,} rules more (--json has them)")
+        _line(f"  and {len(counted) - _MOST_RULES:,} more rules (--json lists them)")
     if plan.losing:
-        _line(f"  {plan.losing:>9,}  lose what another policy did, and no more")
+        _line(f"  {plan.losing:>9,}  only lose the changes of another policy")
     if plan.emptied:
         _line(f"{plan.emptied:,} documents would have no word left: they stay, but no query finds them", "yellow")
     for change in samples:
@@ -61,7 +61,7 @@ def print_counts(said: str, done: Mapping[str, Counts]) -> None:
         for id_, reason in list(counts.failed.items())[:_MOST_REASONS]:
             _line(f"  failed, {visible(id_)}: {visible(reason)}", "yellow")
         if len(counts.failed) > _MOST_REASONS:
-            _line(f"  and {len(counts.failed) - _MOST_REASONS:,} more (--json has them)", "yellow")
+            _line(f"  and {len(counts.failed) - _MOST_REASONS:,} more (--json lists them)", "yellow")
 
 
 def counts_json(done: Mapping[str, Counts]) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def query(
     given = asking.inputs_given(words or [], _EXAMPLE)
     how, cursor = asking.how_given(), asking.cursor(after)
     if how.fusion == "rrf":
-        raise UsageError("fusing ranks takes two requests: there is no one body for it", "Take --hybrid sum, or `search`.")
+        raise UsageError("--hybrid rrf needs two requests, so there is no single body", "Use --hybrid sum, or `search`.")
     encoder = inputs.encoder_without_cluster(model, fit, url, index, backend, text_tower)
     from dataclasses import replace
 
@@ -93,7 +93,7 @@ def query(
         return
     plain(curl(asked.body, _safe(url), index, how.pipeline))
     if url and any(urlsplit(part).username is not None for part in url.split(",")):
-        note("the credentials of the URL are left out: add `-u USER:PASSWORD` to the command")
+        note("the credentials of the URL are omitted: add `-u USER:PASSWORD` to the command")
 
 
 def _number(question: Question, url: str | None, index: str, model_id: str) -> tuple[Question, TokenIds]:

@@ -20,9 +20,9 @@ def say_no_operators(words: str) -> None:
     operators = [word for word in ("AND", "OR", "NOT") if word in words.split()]
     if operators and not words.isupper():
         named = ", ".join(operators)
-        note(f"{named} is read as a word: +word must be there, -word mustn't; --filter takes AND, OR and NOT")
+        note(f"{named} is read as a word; use +word and -word, or --filter, which supports AND, OR and NOT")
     if _PHRASE.search(words):
-        note("quotes are read as text: no phrase is looked for (--filter 'caption:\"red car\"' finds one in captions)")
+        note("quotes are read as text, not as a phrase (--filter 'caption:\"red car\"' finds a phrase in captions)")
 
 
 def say_left_out(cut: SparseVector, dropped: SparseVector, shape: Shape, limit: str) -> None:
@@ -38,8 +38,8 @@ def say_left_out(cut: SparseVector, dropped: SparseVector, shape: Shape, limit: 
 
     pieces = [word for word in cut.features if shape == "impacts" and not askable(word)]
     if pieces:
-        note(f"`impacts` has no word pieces and symbols: not asked for {', '.join(pieces[:_NAMED])}")
+        note(f"`impacts` has no word pieces and symbols; not sent: {', '.join(pieces[:_NAMED])}")
     if len(cut) > len(pieces):
-        note(f"{limit} left no room for the {len(cut) - len(pieces)} lightest words of the query")
+        note(f"{limit} is exceeded: the {len(cut) - len(pieces)} lightest words of the query were not sent")
     if len(dropped):
         note(f"pruned: {len(dropped)} words of the query were not sent ({', '.join(dropped.features[:_NAMED])})")

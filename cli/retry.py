@@ -42,7 +42,7 @@ def check_index(letters: Path, index: str, context: Context) -> None:
         return
     raise UsageError(
         f"the dead letters in {letters} belong to the index {theirs!r}, and this run would write into {index!r}",
-        f"Add --index {theirs}. To write them into the other index after all, add --index {index}.",
+        f"Add --index {theirs}. To write them into the other index, add --index {index}.",
     )
 
 

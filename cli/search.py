@@ -98,7 +98,7 @@ def search(
 def _check_pages(how: How) -> None:
     if how.two_phase or how.fusion == "rrf" or how.shape == "seismic":
         raise UsageError(
-            "--two-phase, --hybrid rrf and --shape seismic have no further pages", "Leave --after out, and ask for a larger -k."
+            "--two-phase, --hybrid rrf and --shape seismic don't support pages", "Omit --after, and use a larger -k."
         )
 
 

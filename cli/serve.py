@@ -95,12 +95,12 @@ def serve(
             watch=observer.watch,
             further=observer.routes,
         )
-        ready = partial(_announce, url_of(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_)
+        ready = partial(_report_ready, url_of(host, actual), as_json=as_json, with_token=bool(guard.token), open_page=open_)
         with closing(connection.client()) as client:
             server_of(observer.around(application(site, client, guard, actual, note)), ready).run(sockets=[listener])
 
 
-def _announce(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
+def _report_ready(where: str, *, as_json: bool, with_token: bool, open_page: bool) -> None:
     """Print the URL of the page, and open it if asked to."""
     if as_json:
         emit_json({"url": where})
@@ -116,12 +116,12 @@ def _guard(host: str, token: str, no_token: bool, allowed: list[str]) -> Guard:
     from stair_es.web.security import Guard, is_loopback
 
     if token and no_token:
-        raise UsageError("a token, and --no-token", "Keep one of the two.")
+        raise UsageError("a token and --no-token exclude each other", "Keep one of the two.")
     local = is_loopback(host)
     if not local and not token and not no_token:
         raise UsageError(
-            f"{host} can be reached from other machines, and whoever reaches it would see all images",
-            "Give a token with --token-file, or say --no-token if something in front of it asks who is there.",
+            f"{host} is reachable from other machines, which could see all images",
+            "Give a token with --token-file, or use --no-token behind a proxy that authenticates users.",
         )
     further = frozenset(_name(name) for name in allowed)
     names = frozenset({"localhost", "127.0.0.1", "::1", host.lower()})
@@ -136,7 +136,7 @@ def _name(written: str) -> str:
     except UnicodeError:
         name = None
     if name is None:
-        raise UsageError(f"{written!r} is no name of a host", "Write it as in a URL, without http:// and path.")
+        raise UsageError(f"{written!r} is not a host name", "Write it as in a URL, without http:// and path.")
     return name
 
 
@@ -155,7 +155,9 @@ def _token(path: Path | None) -> str:
         if not token:
             raise UsageError("--token-file: the file is empty", "Write the token into it.")
     if not is_utf8(token):
-        raise UsageError("the token isn't UTF-8", "Make one: openssl rand -hex 24")
+        raise UsageError("the token isn't UTF-8", "Generate one: openssl rand -hex 24")
     if token and len(token) < _SHORTEST:
-        raise UsageError(f"the token has {len(token)} characters, {_SHORTEST} are the least", "Make one: openssl rand -hex 24")
+        raise UsageError(
+            f"the token has {len(token)} characters; at least {_SHORTEST} are required", "Generate one: openssl rand -hex 24"
+        )
     return token

@@ -159,7 +159,8 @@ def _read(context: typer.Context, path: Path | None, profile: str | None) -> Set
     if path is None and not found.is_file():
         if profile is not None:
             raise UsageError(
-                f"--profile {profile}: there is no configuration {found}", f"Write it, or name one: --config FILE / {ENV_CONFIG}."
+                f"--profile {profile}: there is no configuration {found}",
+                f"Create it, or name another one: --config FILE / {ENV_CONFIG}.",
             )
         return Settings()
     values, kinds = read(found), known(context)

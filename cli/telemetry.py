@@ -71,5 +71,5 @@ def outlets() -> Outlets:
 
     given = _metered.given
     if given["metrics_host"] != _LOOPBACK and given["metrics_port"] is None:
-        raise UsageError("--metrics-host without --metrics-port", "Name the port, too: --metrics-port 9464.")
+        raise UsageError("--metrics-host without --metrics-port", "Add the port: --metrics-port 9464.")
     return Outlets(file=given["metrics_file"], port=given["metrics_port"], host=given["metrics_host"])

@@ -148,7 +148,7 @@ def _say_left_out(wanted: tuple[str, ...], possible: tuple[str, ...], named: boo
     if "match" in wanted:
         note(f"{index} has no field `impacts`: `match` will find nothing in it")
     elif not named:
-        note(f"`match` is left out: {index} has no field `impacts` (ingest with --impacts)")
+        note(f"`match` is omitted: {index} has no field `impacts` (ingest with --impacts)")
 
 
 def _tell(states: Mapping[str, str], as_json: bool) -> None:

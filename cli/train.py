@@ -114,7 +114,7 @@ def _change(given: str) -> tuple[str, Any]:
 
     name, is_one, value = given.partition("=")
     if not is_one or not name.strip():
-        raise UsageError(f"--set {given!r} isn't KEY=VALUE", "Write --set optim.lr=1e-3, say.")
+        raise UsageError(f"--set {given!r} isn't KEY=VALUE", "For example: --set optim.lr=1e-3.")
     try:
         return name.strip(), parse(f"value = {value}", "--set")["value"]
     except UsageError:

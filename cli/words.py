@@ -112,8 +112,8 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
         known = look(client, connection, index)
         if not known.ordered:
             raise IndexMismatch(
-                f"the index {index!r} can't be read page by page: `uri` and `sha256` are no keywords in its mapping",
-                "Ingest into an index with the packaged mapping, or with these two fields as it has them.",
+                f"the index {index!r} can't be paginated: `uri` and `sha256` are not keyword fields in its mapping",
+                "Ingest into an index with the packaged mapping, or one that maps these two fields the same way.",
             )
         with show_document_progress() as progress:
             return known, corpus(client, connection, index, sample=sample, progress=progress)
@@ -122,13 +122,13 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
 def _say(found: Corpus, index: str, holds: str) -> None:
     """Print notices about what the figures cover."""
     if not found.documents:
-        note(f"{index!r} is empty: nothing was ingested, or nothing refreshed yet")
+        note(f"{index!r} is empty: nothing was ingested, or the index was not refreshed yet")
     if found.without_uri:
-        note(f"{found.without_uri:,} documents have no URI, or one of 8 KiB and more: they are not in the figures")
+        note(f"{found.without_uri:,} documents have no URI, or one of 8 KiB or more, and are not counted")
     if found.missed:
         fewer = f"{found.missed:,} fewer" if found.missed > 0 else f"{-found.missed:,} more"
         note(
-            f"{fewer} documents were read than counted before: the index changed meanwhile, "
+            f"{fewer} documents were read than counted before: the index was changed concurrently, "
             "or documents have the same URI and content"
         )
     if found.sample and found.images < found.documents - found.without_uri:
@@ -148,9 +148,9 @@ def _write(path: Path, view: View, had: WordPolicy | None) -> None:
         return
     made, left = muting([row.word for row in view.stop_words], had, path.stem)
     if left:
-        note(f"not muted, since a rename or merge of the index's policy has them: {', '.join(left)}")
+        note(f"not muted, since the policy of the index renames or merges them: {', '.join(left)}")
     if len(made.mute) == len(had.mute if had else ()):
-        note(f"nothing to mute is left: {path} was not written")
+        note(f"no other words to mute: {path} was not written")
         return
     try:
         with path.open("x", encoding="utf-8") as out:
@@ -158,7 +158,7 @@ def _write(path: Path, view: View, had: WordPolicy | None) -> None:
     except FileExistsError:
         raise _exists(path) from None
     kept = f", with the rules that the index has ({had.label})" if had else ""
-    note(f"{path}: mutes {len(made.mute):,} words{kept}. Look first: stair-es policy plan {shlex.quote(str(path))}")
+    note(f"{path}: mutes {len(made.mute):,} words{kept}. Preview it: stair-es policy plan {shlex.quote(str(path))}")
 
 
 def _check(path: Path) -> None:
@@ -166,8 +166,8 @@ def _check(path: Path) -> None:
     if path.exists():
         raise _exists(path)
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} for {path.name}", "Make it first, or give another one.")
+        raise UsageError(f"the folder {path.parent} for {path.name} doesn't exist", "Create it, or use another one.")
 
 
 def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path} is there already", "Give another name, or delete it first: it is not overwritten.")
+    return UsageError(f"{path} already exists", "Use another name, or delete it first: existing files are not overwritten.")

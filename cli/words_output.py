@@ -135,11 +135,11 @@ def lines(shown: View, k: int, index: str, canvas: Canvas) -> list[Text]:
     head = f"{index}: {corpus.images:,} {holds}, {each}, {len(corpus.figures):,} different words"
     made = [plain_line(f"{head} ({shown.known.model})", canvas, "bold")]
     if corpus.empty:
-        made.append(plain_line(f"{corpus.empty:,} {holds} have no word: no query finds them", canvas, "yellow"))
+        made.append(plain_line(f"{corpus.empty:,} {holds} have no word, so no query finds them", canvas, "yellow"))
     if shown.rows:
         made += _table(shown.rows[:k], {row.word for row in shown.stop_words}, holds, canvas)
     elif corpus.figures:
-        made.append(plain_line(f"no {one} has a word like what was asked for (--match, --min-df)", canvas, "yellow"))
+        made.append(plain_line(f"no {one} has a matching word (--match, --min-df)", canvas, "yellow"))
     if len(shown.rows) > k:
         more = len(shown.rows) - k
         made.append(plain_line(f"{more:,} more word{'s' * (more > 1)} (-k, --json, --csv)", canvas, "dim"))

@@ -170,7 +170,7 @@ def _remarks(corpus: Corpus, images: int) -> list[str]:
     if not corpus.companion:
         said.append(
             f"no panels about weights: there is no {corpus.words_name} "
-            f"(stair-es ingest ... --index {corpus.name} --words-index makes it)"
+            f"(stair-es ingest ... --index {corpus.name} --words-index creates it)"
         )
     elif corpus.companion_word == "token":
         said.append(f"{corpus.words_name} has no field `top_tokens`: a word chosen as a filter empties the panels about weights")

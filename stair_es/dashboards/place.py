@@ -49,16 +49,17 @@ class Place:
         if parts.username is not None:
             if self.security.method != "none":
                 raise UsageError(
-                    f"a login in the URL of the dashboards, and another way to log in ({self.security.method})",
+                    f"a login in the URL of the dashboards, and another login method ({self.security.method})",
                     "Keep one of the two.",
                 )
             login = replace(self.security, user=unquote(parts.username), password=unquote(parts.password or ""))
             object.__setattr__(self, "security", login)
         if self.security.wants_tls and parts.scheme == "http":
-            raise UsageError(f"certificates mean nothing to {self.safe_url}", "Write https:// in the URL, or leave them out.")
+            raise UsageError(f"certificates don't apply to {self.safe_url}", "Use https:// in the URL, or omit them.")
         if self.space is not None and (self.workspace is not None or self.tenant is not None):
             raise UsageError(
-                "--space is Kibana's, --workspace and --tenant are those of OpenSearch Dashboards", "Give those of one product."
+                "--space is for Kibana, --workspace and --tenant are for OpenSearch Dashboards",
+                "Use options of one product only.",
             )
 
     @property
@@ -127,7 +128,7 @@ def place_from_env(
     url = url or secret(ENV_URL, environ)
     if not url:
         raise UsageError(
-            "no address of OpenSearch Dashboards or Kibana given",
+            "no URL of OpenSearch Dashboards or Kibana given",
             f"Give --dashboards-url or set {ENV_URL}, for example http://localhost:5601; "
             "`stair-es dashboards export` writes a file to import by hand.",
         )
@@ -138,7 +139,7 @@ def place_from_env(
         raise UsageError("a client key without its certificate", "Give --dashboards-client-cert too.")
     if values["ca_file"] and values["ca_fingerprint"]:
         raise UsageError(
-            "--dashboards-ca-file and --dashboards-ca-fingerprint exclude each other", "The file says more: keep it."
+            "--dashboards-ca-file and --dashboards-ca-fingerprint exclude each other", "Keep the file, which is more specific."
         )
     security = Security(**values)
     return Place(url=url, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout_s, security=security)
@@ -149,7 +150,7 @@ def _check_login(values: Mapping[str, str | None]) -> None:
     ways = [name for name in ("user", "api_key", "bearer_token") if values[name] is not None]
     if len(ways) > 1:
         named = " and ".join(PREFIX + SECRETS[name] for name in ways)
-        raise UsageError(f"more than one way to log in: {named}", "Keep one of them.")
+        raise UsageError(f"more than one login method: {named}", "Keep one of them.")
     if (values["user"] is None) != (values["password"] is None):
         missing = "PASSWORD" if values["password"] is None else "USER"
         raise UsageError(

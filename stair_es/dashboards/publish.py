@@ -75,9 +75,11 @@ def recognise(session: Session, asked: Product | None = None) -> Found:
             raise ClusterError(
                 f"{place.safe_url} answers, but not as OpenSearch Dashboards or Kibana "
                 f"(HTTP {answer.status} for /api/status): {place.redact(said(answer))}",
-                "Check the URL and its base path; --product says which product it is if that is hidden.",
+                "Check the URL and its base path; use --product if the server hides it.",
             )
-        raise UsageError(f"{place.safe_url} doesn't say which product it is", "Give --product opensearch-dashboards or kibana.")
+        raise UsageError(
+            f"{place.safe_url} doesn't report which product it is", "Give --product opensearch-dashboards or kibana."
+        )
     if told is not None and asked is not None and told != asked:
         raise UsageError(f"{place.safe_url} is {LABELS[told]}, not {LABELS[asked]}", _for_other(place.product))
     found = Found(product=told or asked or "kibana", version=version)
@@ -108,7 +110,7 @@ def publish(session: Session, objects: Sequence[SavedObject]) -> list[Imported]:
         raise _refused(session, answer)
     if not isinstance(answer.body, dict) or "success" not in answer.body:
         raise ClusterError(
-            f"{session.place.safe_url} answers, but not as an import does: {session.place.redact(said(answer))}",
+            f"{session.place.safe_url} doesn't answer like an import API: {session.place.redact(said(answer))}",
             "Check the URL: is it OpenSearch Dashboards or Kibana?",
         )
     return _results(objects, answer.body, session)
@@ -138,12 +140,12 @@ def _results(objects: Sequence[SavedObject], body: Mapping[str, Any], session: S
 
 def _reason(failed: Mapping[str, Any] | None, body: Mapping[str, Any]) -> str:
     if failed is None:
-        return "not imported, since others failed" if body.get("errors") else "the answer doesn't mention it"
+        return "not imported, since others failed" if body.get("errors") else "the response doesn't mention it"
     error = failed.get("error") or {}
     kind, message = error.get("type", "unknown"), str(error.get("message") or "")
     if kind == "missing_references":
         missing = ", ".join(f"{each.get('type')} {each.get('id')}" for each in error.get("references") or ())
-        return f"it refers to what isn't there: {missing}"
+        return f"it refers to missing objects: {missing}"
     if kind in ("conflict", "ambiguous_conflict"):
         return "another object has its id, and may not be overwritten"
     if kind == "unsupported_type":
@@ -156,16 +158,16 @@ def _refused(session: Session, answer: Answer) -> ClusterError:
     told = place.redact(said(answer))
     if answer.status == 404:
         return ClusterError(
-            f"{place.safe_url}{place.scope} has no import (HTTP 404): {told}",
+            f"{place.safe_url}{place.scope} has no import API (HTTP 404): {told}",
             "Check the base path in the URL, and whether the space or the workspace exists.",
         )
     if answer.status == 413:
         return ClusterError(
-            f"{place.safe_url} takes no file as large as this one (HTTP 413): {told}",
-            "Raise `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy in front.",
+            f"{place.safe_url} rejects a file of this size (HTTP 413): {told}",
+            "Increase `savedObjects.maxImportPayloadBytes` there, or the limit of the proxy.",
         )
     hint = "The objects are from another version than it knows: see docs/dashboards.md." if "more recent version" in told else ""
-    return ClusterError(f"{place.safe_url} refused the import (HTTP {answer.status}): {told}", hint)
+    return ClusterError(f"{place.safe_url} rejected the import (HTTP {answer.status}): {told}", hint)
 
 
 def _version(body: object) -> str:
@@ -176,5 +178,5 @@ def _version(body: object) -> str:
 
 def _for_other(by_part: Product | None) -> str:
     if by_part is None:
-        return "Leave --product out, or name the other one."
-    return "--space is Kibana's; --workspace and --tenant are those of OpenSearch Dashboards."
+        return "Omit --product, or name the other one."
+    return "--space is for Kibana; --workspace and --tenant are for OpenSearch Dashboards."

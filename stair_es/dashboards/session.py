@@ -92,7 +92,7 @@ class Session:
             raise self._unreachable(failed)
         raise ClusterError(
             f"{self.place.safe_url} is busy or not ready (HTTP {answer.status}): {self._said(answer)}",
-            "Wait until it shows its pages in a browser, and publish again.",
+            "Wait until it works in a browser, and publish again.",
         )
 
     def _once(self, method: str, path: str, fields: Mapping[str, Any] | None) -> tuple[Answer | None, Exception | None]:
@@ -119,7 +119,7 @@ class Session:
             raise AuthenticationFailed(f"{where} refused the login (HTTP 401)", _LOGINS[self.place.security.method])
         if answer.status == 403:
             raise AuthenticationFailed(
-                f"{where} forbids this (HTTP 403): {self._said(answer)}",
+                f"{where} denies access (HTTP 403): {self._said(answer)}",
                 "The user needs write access to saved objects (Kibana: Saved Objects Management, in this space; "
                 "OpenSearch Dashboards: a role with write access to the tenant).",
             )
@@ -128,8 +128,8 @@ class Session:
         if answer.body is None and answer.status < 400:
             kind = answer.headers.get("content-type", "no content type").partition(";")[0]
             raise ClusterError(
-                f"{where} answers with a page ({kind}), not with JSON: {self._said(answer)}",
-                f"Check --dashboards-url / {ENV_URL}: the base path belongs to it. A proxy in front may want a login of its own.",
+                f"{where} returns a page ({kind}) instead of JSON: {self._said(answer)}",
+                f"Check --dashboards-url / {ENV_URL}: include the base path. A proxy may require a separate login.",
             )
 
     def _redirected(self, answer: Answer) -> ClusterError:
@@ -139,11 +139,11 @@ class Session:
         shown = _place_of(to)
         if any(hint in path.lower() or hint in (urlsplit(to).hostname or "") for hint in _LOGIN_HINTS):
             return AuthenticationFailed(
-                f"{where} sends to a login page{shown} (HTTP {answer.status})", _LOGINS[self.place.security.method]
+                f"{where} redirects to a login page{shown} (HTTP {answer.status})", _LOGINS[self.place.security.method]
             )
         return ClusterError(
             f"{where} redirects elsewhere (HTTP {answer.status}){shown}",
-            "Give the URL that it leads to, with the base path (like /_dashboards).",
+            "Use the URL of the redirect, with the base path (like /_dashboards).",
         )
 
     def _unreachable(self, error: Exception | None) -> ClusterUnreachable:
@@ -169,7 +169,7 @@ def said(answer: Answer) -> str:
         told = body.get("message") or body.get("error")
         if told:
             return str(told)[:_SHOWN]
-    return " ".join(answer.text.split())[:_SHOWN] or "without a word"
+    return " ".join(answer.text.split())[:_SHOWN] or "no message"
 
 
 def _answer(came: Any) -> Answer:  # noqa: ANN401  urllib3's

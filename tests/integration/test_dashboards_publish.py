@@ -133,7 +133,7 @@ def test_too_old_a_product_is_refused(product: Product, version: str) -> None:
 def test_a_product_that_hides_its_version_is_taken_as_told() -> None:
     status = Reply.json({"status": {"overall": {"level": "available"}}})
     with serve(lambda _: status) as url:
-        with pytest.raises(UsageError, match="doesn't say which product"):
+        with pytest.raises(UsageError, match="doesn't report which product"):
             found(Place(url=url))
         assert found(Place(url=url), "kibana") == Found(product="kibana", version="")
 
@@ -208,7 +208,7 @@ def test_other_logins_have_their_headers(server: DashboardsServer) -> None:
 @pytest.mark.parametrize("page", ["/login?next=%2F", "https://sso.example.org/oauth2/authorize?state=secret-state"])
 def test_a_login_page_is_recognised_and_not_followed(server: DashboardsServer, page: str) -> None:
     server.authorization, server.login_page = "Basic x", page
-    with pytest.raises(AuthenticationFailed, match="sends to a login page") as caught:
+    with pytest.raises(AuthenticationFailed, match="redirects to a login page") as caught:
         sent(Place(url=server.url))
     assert "secret-state" not in str(caught.value)
     assert len(server.requests) == 1
@@ -247,7 +247,7 @@ def test_refused_objects_are_named_one_by_one(server: DashboardsServer) -> None:
 
 def test_a_file_that_is_too_large_is_refused_with_the_setting_to_raise(server: DashboardsServer) -> None:
     server.max_bytes = 1000
-    with pytest.raises(ClusterError, match=r"no file as large as this one \(HTTP 413\)") as caught:
+    with pytest.raises(ClusterError, match=r"rejects a file of this size \(HTTP 413\)") as caught:
         sent(Place(url=server.url))
     assert "savedObjects.maxImportPayloadBytes" in caught.value.remedy
 
@@ -472,12 +472,12 @@ def test_export_needs_no_cluster_if_it_is_told(tmp_path: Path) -> None:
 
 def test_export_says_what_it_must_be_told(tmp_path: Path) -> None:
     file = str(tmp_path / "photos.ndjson")
-    assert "for which product?" in told(command("export", "--words-index", "-o", file)).message
+    assert "the product is unknown" in told(command("export", "--words-index", "-o", file)).message
     other = told(command("export", "--words-index", "-o", "photos.json"))
-    assert ".ndjson only" in other.message
+    assert "the extension .ndjson" in other.message
     assert other.remedy == "Call it photos.ndjson"
     away = command("export", "-o", file, "--url", "http://127.0.0.1:9")
-    assert "Or say --words-index or --no-words-index" in told(away).remedy
+    assert "Or give --words-index or --no-words-index" in told(away).remedy
     still = command("export", "-o", file, "--url", "http://127.0.0.1:9", "--no-words-index", "--product", "kibana")
     assert still.exit_code == 0, still.output
     assert "the cluster wasn't asked" in still.stderr
@@ -490,7 +490,7 @@ def test_export_looks_at_the_index(node_url: str, index_name: str, tmp_path: Pat
     fill(node_url, index_name, tmp_path, words_index=False)
     done = command("export", "--index", index_name, "-o", "-", "--url", node_url)
     assert done.exit_code == 0, done.output
-    assert f"--index {index_name} --words-index makes it" in done.stderr
+    assert f"--index {index_name} --words-index creates it" in done.stderr
     objects = [json.loads(line) for line in done.stdout.splitlines()]
     assert faults(objects, "opensearch-dashboards") == []
     assert any(made["id"].endswith("-controls") for made in objects)  # OpenSearch has OpenSearch Dashboards

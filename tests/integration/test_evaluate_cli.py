@@ -133,7 +133,7 @@ def test_a_folder_of_classes(alone: CommandHere, tmp_path: Path) -> None:
     [row] = alone.read_json("words", "pets", "--classes", "names.txt", *light)["rows"]
     assert (row["images"], row["vocabulary"], row["at"]["20"]) == (4, len(stair_mini_files.read().vocabulary), 1.0)
     refused = alone.read_error("words", "pets", "--classes", "names.txt", "--split", "test", *light)
-    assert "--classes belongs to a folder of classes" in str(refused)
+    assert "--classes is for a folder of classes" in str(refused)
     probed = alone.read_json("probe", "--train", "pets", "--test", layout(tmp_path / "again"), *light)
     assert probed["rows"][0]["top1"] == 1.0
     wrong = alone.read_error("probe", "pets", *light)

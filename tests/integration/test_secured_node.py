@@ -200,7 +200,7 @@ def test_without_a_right_the_command_fails_and_names_it(ingested: Secured, tmp_p
     assert isinstance(error, AuthenticationFailed), error
     assert right.rstrip("*") in f"{error.message} {error.remedy}"
     assert PAGE in error.remedy
-    assert "forbids this" not in error.message
+    assert "denies access" not in error.message
 
 
 def choose_command(secured: Secured, role: str, right: str, index: str, tmp_path: Path) -> list[object]:

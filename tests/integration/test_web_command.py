@@ -104,14 +104,14 @@ def test_a_token_from_a_file_is_asked_for_and_never_printed(node_url: str, corpu
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--host", "0.0.0.0"), "can be reached from other machines"),
-        (("--host", "::"), "can be reached from other machines"),
+        (("--host", "0.0.0.0"), "is reachable from other machines"),
+        (("--host", "::"), "is reachable from other machines"),
         (("--host", "203.0.113.7", "--no-token"), "can't listen on 203.0.113.7"),
         (("--host", "no such host", "--no-token"), "can't listen on no such host"),
         (("--images", "/nowhere"), "no folder '/nowhere'"),
         (("--token-file", "/nowhere"), "can't read the token"),
         (("--token-file", "/dev/null"), "is empty"),
-        (("--allow-host", "https://photos.example.org"), "is no name of a host"),
+        (("--allow-host", "https://photos.example.org"), "is not a host name"),
         (("--port", "99999"), "65535"),
         (("--url", "http://user:password@127.0.0.1:1"), "a password on the command line"),
     ],

@@ -161,7 +161,7 @@ def test_a_dry_run_says_what_would_become_of_the_words_and_leaves_all_as_it_is(s
     assert shell.indices() == [index, words]
     assert shell.words(index) == before
     said = CliRunner().invoke(app, ["ingest", *shell.photos, "--model", "stair-mini", "--dry-run"], env=shell.environment).output
-    assert f"words index {words}: would be brought in step" in said
+    assert f"words index {words}: would be updated" in said
 
 
 def test_a_name_that_someone_else_has_is_told_before_any_work(shell: Shell) -> None:

@@ -15,7 +15,7 @@ def test_a_switch_has_no_type_and_other_options_have(command: list[str]) -> None
     if command == ["search"]:
         assert "--shape" in shown
         assert "int range" in shown.lower() or "integer range" in shown.lower()
-        assert "The index, by its alias." in shown
+        assert "Alias of the index." in shown
 
 
 def test_no_arguments_show_the_same_help() -> None:

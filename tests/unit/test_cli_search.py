@@ -207,7 +207,7 @@ def test_query_says_what_was_cut() -> None:
     assert len(json.loads(out)["query"]["bool"]["should"]) == 1
     assert "1 lightest" in said
     assert "not sent (red)" in run("query", "red lorry", "--mass", "0.5")[2]
-    assert "not asked for ##lorry" in run("query", "red ##lorry", "--shape", "impacts")[2]
+    assert "not sent: ##lorry" in run("query", "red ##lorry", "--shape", "impacts")[2]
 
 
 @pytest.mark.usefixtures("lengths")
@@ -284,7 +284,7 @@ def test_the_command_has_help_with_examples_and_loads_nothing_heavy(command: str
 def test_the_installed_command_keeps_stdout_for_results() -> None:
     done = _script("search")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nothing to look for" in done.stderr
+    assert "nothing to search for" in done.stderr
 
 
 def test_an_unreachable_cluster_is_one_error_without_a_traceback(free_url: str) -> None:
@@ -344,9 +344,9 @@ def test_a_word_that_begins_with_a_minus_is_a_word() -> None:
     ("wrong", "said"),
     [
         (("--indx", "photos", "beach"), "No such option: --indx"),
-        (("-index", "photos", "beach"), "'-index' may be the option --index or a word to leave out"),
+        (("-index", "photos", "beach"), "'-index' may be the option --index or a word to exclude"),
         (("-json", "beach"), "'-json' may be the option --json"),
-        (("-x", "beach"), "stands behind `--`"),
+        (("-x", "beach"), "Put a word that begins with a minus behind `--`"),
     ],
 )
 def test_a_mistyped_option_is_no_word(wrong: tuple[str, ...], said: str) -> None:

@@ -107,14 +107,14 @@ def test_only_what_was_asked_for_and_the_rest_is_said() -> None:
     assert [row.word for row in shown(PETS, order="max").rows] == ["dog", "animal", "cat"]
     assert shown(PETS, match="dod").dead == ("dodo",)
     assert shown(PETS, match="dod").dead_count == 2
-    assert "no image has a word like" in text(shown(PETS, match="zebra"))
-    assert "no image has a word like" not in text(shown(PETS, match="d*"))
+    assert "no image has a matching word" in text(shown(PETS, match="zebra"))
+    assert "no image has a matching word" not in text(shown(PETS, match="d*"))
     assert [row.word for row in shown(PETS, match="d*").stop_words] == ["animal", "cat"]
 
 
 def test_a_sample_is_not_called_the_whole_and_nothing_is_no_failure() -> None:
     assert "not seen in the sample" in text(shown(PETS, sample=Sample(size=20)))
-    assert "no image has a word like" not in text(shown({}))
+    assert "no image has a matching word" not in text(shown({}))
     assert text(shown({})).splitlines()[0] == "pets: 0 images, 0.0 words an image, 0 different words (m-1)"
     assert "2 images have no word" in text(shown({"a": {}, "b": {}}))
 

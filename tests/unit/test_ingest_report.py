@@ -46,7 +46,7 @@ def test_reasons_have_an_example_and_the_others_are_counted(capsys: pytest.Captu
         "  dead in decode, 1: cut off (file:///[b]2.jpg)",
         "  and 2 more for other reasons",
         "dead letters: d.jsonl",
-        "take them up again: stair-es ingest --retry d.jsonl --index photos",
+        "retry them: stair-es ingest --retry d.jsonl --index photos",
     ]
     print_report(_report(dead=0, dead_letters=None), "")
     assert "again" not in capsys.readouterr().out
