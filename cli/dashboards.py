@@ -14,7 +14,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, ENV_URL
 from stair_es.errors import ClusterUnreachable, UsageError
 
-from . import options
+from . import connections, options
 from .injected import Injected
 from .output import emit_json, note, plain, stdout
 
@@ -134,8 +134,8 @@ def publish(
     from stair_es.dashboards.session import Session
 
     if dashboards_url and dashboards_url != os.environ.get(f"{_ENV}URL"):
-        options.refuse_password(dashboards_url, f"{_ENV}URL")
-    named, environ = options.belonging(_certified.given, dashboards_url, "dashboards_")
+        connections.refuse_password(dashboards_url, f"{_ENV}URL")
+    named, environ = connections.belonging(_certified.given, dashboards_url, "dashboards_")
     certificates = {name: named[f"dashboards_{name}"] for name in _CERTIFICATES}
     place = place_from_env(
         dashboards_url, certificates, environ, space=space, workspace=workspace, tenant=tenant, timeout_s=timeout
@@ -284,7 +284,7 @@ def _look(
     from stair_es.cluster.connect import probe
     from stair_es.dashboards.corpus import look
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         distribution = probe(client, connection).distribution
         found = look(client, connection, index, time_field)
@@ -299,5 +299,5 @@ def _look(
     return corpus, distribution
 
 
-app.command(name="publish")(options.connected(certified(publish)))
-app.command(name="export")(options.connected(export))
+app.command(name="publish")(connections.connected(certified(publish)))
+app.command(name="export")(connections.connected(export))

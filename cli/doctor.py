@@ -13,7 +13,7 @@ from rich.text import Text
 
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL
 
-from . import options, settings
+from . import connections, options, settings
 from .bars import visible
 from .output import emit_json, stdout
 
@@ -53,7 +53,7 @@ def doctor(
         yield _configuration(settings.of(context))
         of_ingest = (context.find_root().default_map or {}).get("ingest", {})
         ray_address = os.environ.get("RAY_ADDRESS") or of_ingest.get("ray_address")
-        connect = partial(options.named_connection, url)
+        connect = partial(connections.named_connection, url)
         patient = Patient(
             connect=connect,
             index=index,

@@ -9,7 +9,7 @@ import typer
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import DecodeError, UsageError
 
-from . import inputs, options
+from . import connections, inputs, options
 from .bars import Canvas, visible, weight_lines
 from .output import emit_json, fail, stdout
 
@@ -74,7 +74,7 @@ def _encoder_of(
     from stair_es.search.index_model import load_model
     from stair_es.search.known import look
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         known = look(client, connection, index)
     encoder = load_model(known, index, named=model, fit=fit, backend=backend, text_tower=text_tower)

@@ -11,7 +11,7 @@ import typer
 from stair_es.config import DEFAULT_MODEL, MAX_HITS
 from stair_es.errors import UsageError
 
-from . import options
+from . import connections, options
 from .evaluate_output import Against, Given, Images, Out, Split, reported, say_problems
 from .output import note
 
@@ -81,7 +81,7 @@ def retrieval(
         found = read_captions(captions, images=images, split=split, limit=limit)
         models = given.models()
         say_problems(found.problems)
-        connection = None if exact else options.connection(url)
+        connection = None if exact else connections.connection(url)
         return evaluate(found, models, connection, chosen, say=note, progress=progress)
 
     reported(given, work)

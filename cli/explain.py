@@ -8,7 +8,7 @@ import typer
 
 from stair_es.config import DEFAULT_INDEX, MAX_HITS
 
-from . import asking, inputs, options
+from . import asking, connections, inputs, options
 from .bars import Canvas, near_miss_lines
 from .output import emit_json, stdout
 
@@ -42,7 +42,7 @@ def explain(
     """
     given = asking.inputs_given(words or [], _EXAMPLE)
     how = asking.how_given()
-    connection = options.connection(url)
+    connection = connections.connection(url)
     encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     from stair_es.search.inputs import question_of
     from stair_es.search.placing import near_miss

@@ -10,7 +10,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, DEFAULT_MODEL, KEEP, MAX_BYTES, MAX_PIXELS, THUMBNAIL_PX
 from stair_es.errors import SOME_DEAD, UsageError
 
-from . import options, telemetry
+from . import connections, options, telemetry
 from .ingest_report import print_dry_run, print_report, say_default_model
 from .json_log import lines_are_json
 from .output import emit_json, note, tell_failure_as_json
@@ -276,7 +276,7 @@ def ingest(
     def go(said: dict[str, Any]) -> bool:
         check_alias(index)
         if retry is not None:
-            check_index(retry, index, options.get_context())
+            check_index(retry, index, connections.get_context())
         if (
             runner != "ray" and ray_address is None
         ):  # otherwise the workers run the model, and may have extras that this machine lacks
@@ -419,7 +419,7 @@ def _run(
 
     try:
         with show_ingest_progress() as progress:
-            connection = options.connection(url) if chosen.sink == "cluster" or url else None
+            connection = connections.connection(url) if chosen.sink == "cluster" or url else None
             report = run(opened, connection, chosen, say=note, progress=progress, books=keep, through=observer.through)
             observer.done(report)
     except Exception:
@@ -433,14 +433,14 @@ def _run(
     if as_json:
         emit_json(report.to_dict())
     else:
-        print_report(report, build_retry_command(report.dead_letters or "", report.alias, options.get_context()))
+        print_report(report, build_retry_command(report.dead_letters or "", report.alias, connections.get_context()))
     return report
 
 
 def _dry(opened: list[Source], url: str | None, chosen: IngestOptions, as_json: bool) -> None:
     from stair_es.ingest.dry_run import dry_run
 
-    connection = options.connection(url) if chosen.sink == "cluster" or url else None
+    connection = connections.connection(url) if chosen.sink == "cluster" or url else None
     would = dry_run(opened, connection, chosen, say=note)
     if as_json:
         emit_json(would.to_dict())

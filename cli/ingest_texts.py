@@ -10,7 +10,7 @@ import typer
 from stair_es.config import DEFAULT_MODEL, KEEP
 from stair_es.errors import SOME_DEAD
 
-from . import options
+from . import connections, options
 from .ingest import words_option
 from .ingest_report import print_end
 from .json_log import lines_are_json
@@ -139,7 +139,7 @@ def _run(sources: list[Source], url: str | None, chosen: TextOptions, said: dict
     kept: list[Books] = []
     try:
         with show_ingest_progress("texts") as progress:
-            return run(sources, options.connection(url), chosen, say=note, progress=progress, books=kept.append)
+            return run(sources, connections.connection(url), chosen, say=note, progress=progress, books=kept.append)
     except Exception:
         if kept:
             said.update(kept[0].counts())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError, UsageError
 
-from . import options
+from . import connections
 from .output import note
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _seen(url: str | None, index: str) -> Known | None:
     from stair_es.search.known import look
 
     try:
-        connection = options.running_connection(url)
+        connection = connections.running_connection(url)
         if connection is None:
             return None
         connection = replace(connection, timeout_s=_PATIENCE_S)

@@ -13,7 +13,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import DecodeError, QueryError, UsageError
 
-from . import options
+from . import connections, options
 from .csv_output import Csv, form_of
 from .explain import reference as uri_or_id
 from .output import fail, note
@@ -79,7 +79,7 @@ def inspect(
 
     from .inspect_output import Printer
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         known = look(client, connection, index)
 

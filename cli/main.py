@@ -22,6 +22,7 @@ from stair_es.errors import StairError, UsageError
 from . import (
     asking,
     config,
+    connections,
     dashboards,
     doctor,
     encode,
@@ -33,7 +34,6 @@ from . import (
     inspect,
     models,
     node,
-    options,
     plan,
     plugins,
     policy,
@@ -108,19 +108,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(name="ingest")(options.connected(telemetry.metered(ingest.ingest)))
-app.command(name="ingest-texts")(options.connected(ingest_texts.ingest_texts))
-app.command(name="search", cls=WordsCommand)(options.connected(asking.asking(search.search)))
-app.command(name="explain", cls=WordsCommand)(options.connected(asking.asking(explain.explain)))
-app.command(name="inspect")(options.connected(inspect.inspect))
-app.command(name="words")(options.connected(words.words))
-app.command(name="serve")(options.connected(serve.serve))
+app.command(name="ingest")(connections.connected(telemetry.metered(ingest.ingest)))
+app.command(name="ingest-texts")(connections.connected(ingest_texts.ingest_texts))
+app.command(name="search", cls=WordsCommand)(connections.connected(asking.asking(search.search)))
+app.command(name="explain", cls=WordsCommand)(connections.connected(asking.asking(explain.explain)))
+app.command(name="inspect")(connections.connected(inspect.inspect))
+app.command(name="words")(connections.connected(words.words))
+app.command(name="serve")(connections.connected(serve.serve))
 app.add_typer(dashboards.app, name="dashboards")
-app.command(name="encode")(options.connected(encode.encode))
+app.command(name="encode")(connections.connected(encode.encode))
 app.add_typer(evaluate.app, name="evaluate")
-app.command(name="query", cls=WordsCommand)(options.connected(asking.asking(query.query)))
+app.command(name="query", cls=WordsCommand)(connections.connected(asking.asking(query.query)))
 app.add_typer(config.app, name="config")
-app.command(name="doctor")(options.connected(doctor.doctor))
+app.command(name="doctor")(connections.connected(doctor.doctor))
 app.command(name="models")(models.models)
 app.command(name="plan")(plan.plan)
 app.command(name="plugins")(plugins.plugins)

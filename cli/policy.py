@@ -11,9 +11,8 @@ import typer
 
 from stair_es.config import DEFAULT_INDEX
 
-from . import options
+from . import connections, options
 from .bars import visible
-from .options import connected
 from .output import emit_json, note, stdout
 from .policy_report import counts_json, print_counts, print_plan, print_policy
 
@@ -43,7 +42,7 @@ _Slices = Annotated[int, typer.Option("--slices", min=0, max=1024, help="Number 
 
 
 @app.command(name="show")
-@connected
+@connections.connected
 def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json: options.Json = False) -> None:
     """Print the policy of an index, how many documents it changed, and whether it was applied to all of them.
 
@@ -78,7 +77,7 @@ def show(index: options.Index = DEFAULT_INDEX, url: options.Url = None, as_json:
 
 
 @app.command(name="plan")
-@connected
+@connections.connected
 def plan(
     file: Annotated[Path, _File],
     index: options.Index = DEFAULT_INDEX,
@@ -133,7 +132,7 @@ def plan(
 
 
 @app.command(name="apply")
-@connected
+@connections.connected
 def apply(
     file: Annotated[
         Path | None,
@@ -168,7 +167,7 @@ def apply(
 
 
 @app.command(name="rollback")
-@connected
+@connections.connected
 def rollback(
     index: options.Index = DEFAULT_INDEX,
     url: options.Url = None,
@@ -190,7 +189,7 @@ def rollback(
 def _steering(index: str, url: str | None) -> Iterator[Steering]:
     from stair_es.cluster.steer import Steering
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         yield Steering(client, connection, index)
 

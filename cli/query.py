@@ -13,7 +13,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, MAX_CLAUSES, MAX_HITS
 from stair_es.errors import UsageError
 
-from . import asking, inputs, options
+from . import asking, connections, inputs, options
 from .output import emit_json, note, plain
 from .remarks import say_left_out
 
@@ -102,7 +102,7 @@ def _number(question: Question, url: str | None, index: str, model_id: str) -> t
 
     from stair_es.search.known import look
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         known = look(client, connection, index)
     known.check_model(model_id)

@@ -11,7 +11,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX, MAX_HITS
 from stair_es.errors import UsageError
 
-from . import asking, inputs, options
+from . import asking, connections, inputs, options
 from .bars import Canvas, hit_lines
 from .output import emit_json, note, stdout
 from .remarks import say_left_out
@@ -83,7 +83,7 @@ def search(
     cursor = asking.cursor(after)
     if after:
         _check_pages(how)
-    connection = options.connection(url)
+    connection = connections.connection(url)
     encoder = inputs.encoder_for(model, fit, connection, index, backend, text_tower)
     result, remarks = _run_search(encoder, given, how, connection, index, k, cursor)
     say_left_out(result.cut, result.dropped, result.shape, "the cluster's clause limit")

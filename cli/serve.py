@@ -10,7 +10,7 @@ import typer
 from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import UsageError
 
-from . import options
+from . import connections, options
 from .output import emit_json, note, stdout
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def serve(
     guard = _guard(host, _token(token_file), no_token, allow_host or [])
     roots = Roots.of(images or [])
     with observing(metrics=metrics, say=note) as observer, listening(host, port) as (listener, actual):
-        connection = replace(options.connection(url), timeout_s=10.0)
+        connection = replace(connections.connection(url), timeout_s=10.0)
         site = Site(
             connection=connection,
             index=index,

@@ -10,7 +10,7 @@ import typer
 
 from stair_es.config import DEFAULT_INDEX
 
-from . import options
+from . import connections, options
 from .output import emit_json, note, plain, stdout
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ _PREFIX = "stair-es-"
 
 
 @app.command(name="publish")
-@options.connected
+@connections.connected
 def publish(
     names: Names = None,
     shape: Shape = None,
@@ -58,7 +58,7 @@ def publish(
     form, wanted = shape, tuple(names or ())
     for name in wanted:
         templates.template(name, templates.FORMS[0], prefix=prefix)  # checks the names before any request
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         if form is None:
             found = templates.look(client, connection, index)
@@ -96,7 +96,7 @@ def show(
 
 
 @app.command(name="list")
-@options.connected
+@connections.connected
 def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.Url = None) -> None:
     """List the templates: `published`, `different` (from another version, or edited) or `missing`.
 
@@ -108,14 +108,14 @@ def list_(prefix: Prefix = _PREFIX, as_json: options.Json = False, url: options.
     """
     from stair_es.search import templates
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         states = {f"{prefix}{name}": templates.state(client, connection, name, prefix=prefix) for name in templates.NAMES}
     _tell(states, as_json)
 
 
 @app.command(name="delete")
-@options.connected
+@connections.connected
 def delete(
     names: Annotated[
         list[str] | None, typer.Argument(help="Templates to delete. [default: all]", metavar="[words|hybrid|match]...")
@@ -134,7 +134,7 @@ def delete(
     """
     from stair_es.search import templates
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         chosen = dict.fromkeys(names or templates.NAMES)
         ids = [templates.template(name, templates.FORMS[0], prefix=prefix).id for name in chosen]

@@ -14,7 +14,7 @@ from stair_es.errors import IndexMismatch, UsageError
 from stair_es.inspection.figures import Order
 from stair_es.inspection.muting import FLAT
 
-from . import options
+from . import connections, options
 from .csv_output import Csv, form_of
 from .output import note
 
@@ -107,7 +107,7 @@ def _read(index: str, url: str | None, sample: Sample | None) -> tuple[Known, Co
 
     from .progress import show_document_progress
 
-    connection = options.connection(url)
+    connection = connections.connection(url)
     with closing(connection.client()) as client:
         known = look(client, connection, index)
         if not known.ordered:

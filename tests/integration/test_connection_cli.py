@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import typer
-from stair_es.cli import options
+from stair_es.cli import connections, options
 from typer.testing import CliRunner
 
 from stair_es.cluster.connect import Connection
@@ -21,9 +21,9 @@ def _app(seen: list[Connection]) -> typer.Typer:
     def look(what: str, url: options.Url = None, k: int = 3) -> None:
         """Look."""
         assert (what, k) == ("dog", 5)
-        seen.append(options.connection(url))
+        seen.append(connections.connection(url))
 
-    app.command()(options.connected(look))
+    app.command()(connections.connected(look))
     return app
 
 
