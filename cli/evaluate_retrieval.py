@@ -19,41 +19,51 @@ if TYPE_CHECKING:
     from stair_es.eval.report import Evaluation
 
 
+_Captions = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CAPTIONS",
+        help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet,"
+        " webdataset tars ('shards/{0000..0127}.tar'), or a folder of images"
+        " with a text file next to each. Quote patterns.",
+    ),
+]
+_Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")]
+_Exact = Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")]
+_FieldType = Annotated[
+    Literal["rank_features", "sparse_vector"],
+    typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
+]
+_QueryType = Annotated[
+    Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
+    typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
+]
+_Depth = Annotated[
+    int,
+    typer.Option(
+        "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
+    ),
+]
+_Keep = Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")]
+
+
 def retrieval(
-    captions: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CAPTIONS",
-            help="A caption set: JSON Lines, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet, webdataset"
-            " tars ('shards/{0000..0127}.tar'), or a folder of images with a text file next to each. Quote patterns.",
-        ),
-    ],
+    captions: _Captions,
     images: Images = None,
     split: Split = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the first N images.")] = None,
+    limit: _Limit = None,
     out: Out = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Compute exact dot products only; needs no cluster.")] = False,
+    exact: _Exact = False,
     url: options.Url = None,
     model: options.Model = DEFAULT_MODEL,
     fit: options.FitOption = None,
     against: Against = None,
     backend: options.BackendOption = "auto",
     text_tower: options.TextTowerOption = "full",
-    vector: Annotated[
-        Literal["rank_features", "sparse_vector"],
-        typer.Option("--vector", help="Field type of the words; sparse_vector is Elasticsearch's."),
-    ] = "rank_features",
-    shape: Annotated[
-        Literal["rank_features", "neural_sparse", "sparse_vector"] | None,
-        typer.Option("--shape", help="Form of the queries; else what suits the cluster."),
-    ] = None,
-    depth: Annotated[
-        int,
-        typer.Option(
-            "--depth", min=10, max=MAX_HITS, help="Number of hits to request; items that are not among them are ranked last."
-        ),
-    ] = 1000,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the temporary indices (eval-...).")] = False,
+    vector: _FieldType = "rank_features",
+    shape: _QueryType = None,
+    depth: _Depth = 1000,
+    keep: _Keep = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure text-image retrieval of models and of the cluster, in both directions, and compare methods.
