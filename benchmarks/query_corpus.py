@@ -28,7 +28,8 @@ from result import Result, Table
 
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
-from stair_es.model.stair_mini import StairMini, shrink_pixels, softmax
+from stair_es.model.minilm import softmax
+from stair_es.model.stair_mini import StairMini, shrink_pixels
 from stair_es.model.stair_mini_kind import KIND
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.types import Floats, Pixels, SparseVector

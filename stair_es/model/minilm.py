@@ -12,11 +12,15 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
 from stair_es.types import Floats
+
+_Float = TypeVar("_Float", bound=np.floating[Any])
 
 DIM = 384
 MAX_TOKENS = 256
@@ -74,7 +78,7 @@ class MiniLM:
             return projected_LD.reshape(length, _HEADS, -1).transpose(1, 0, 2)  # N, L, D / N
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores_NLL = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(DIM // _HEADS))
+        scores_NLL: Floats = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(DIM // _HEADS))
         mixed_LD = (softmax(scores_NLL) @ value).transpose(1, 0, 2).reshape(length, DIM)
         return self._dense(mixed_LD, f"{name}.output.dense")
 
@@ -89,10 +93,10 @@ class MiniLM:
         return y * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
 
-def softmax(x: Floats) -> Floats:
-    """Along the last axis."""
+def softmax(x: NDArray[_Float]) -> NDArray[_Float]:
+    """Return the softmax along the last axis."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
-    y: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    y: NDArray[_Float] = powers / powers.sum(axis=-1, keepdims=True)
     return y
 
 

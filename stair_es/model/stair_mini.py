@@ -24,7 +24,7 @@ from stair_es.errors import ModelError
 from stair_es.model import minilm_files, stair_mini_files
 from stair_es.model.drawing_gate import DrawingGate
 from stair_es.model.encoder import ModelSpec, OfCard, check_known
-from stair_es.model.minilm import MAX_TOKENS, MiniLM
+from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
 from stair_es.model.sparse_rows import sparse
 from stair_es.model.stair_mini_files import Doubles, Mini
 from stair_es.model.stair_mini_kind import KIND
@@ -328,13 +328,6 @@ def shrink_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
     size = (side_px, side_px)
     small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
     return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)
-
-
-def softmax(x: Doubles) -> Doubles:
-    """Return the softmax of one row."""
-    powers = np.exp(x - x.max())
-    y: Doubles = powers / powers.sum()
-    return y
 
 
 def unit(weights_V: Doubles) -> Doubles:

@@ -21,7 +21,8 @@ from stair_es.model.drawing_gate import DrawingGate
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec
 from stair_es.model.image_network import ImageNetwork, Seen
-from stair_es.model.stair_mini import StairMini, shrink_pixels, softmax
+from stair_es.model.minilm import softmax
+from stair_es.model.stair_mini import StairMini, shrink_pixels
 from stair_es.model.stair_mini_files import Mini
 from stair_es.model.stair_numpy import NumpyHeads
 from stair_es.model.stop_words import load_stop_words
