@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from stair_es.cluster.bulk_lines import Sent
 from stair_es.errors import DecodeError, IngestError, MissingExtra, ModelError, ReadError, SourceError, StairError, UsageError
 from stair_es.ingest.enrich import Candidate, Enricher, EnricherKind, Enrichment
-from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
+from stair_es.model.encoder import DenseEncoder, Encoder, EncoderKind, ModelCard, ModelSpec, Speller, Vocabulary
 from stair_es.plugins import API_VERSION
 from stair_es.sources.item import Item, Place, Read, Reading, Source, SourceKind, SourceOptions, Unlisted
 from stair_es.types import ImageSpec, Json, Pixels, SparseVector
@@ -25,7 +25,6 @@ from stair_es.types import ImageSpec, Json, Pixels, SparseVector
 if TYPE_CHECKING:
     from stair_es.cluster.bulk import Written
     from stair_es.cluster.ledger import Entry, Stored
-    from stair_es.eval.dense import DenseEncoder
     from stair_es.ingest.sink import Completion, Coverage, Documents, Say, Session, SinkKind, SinkPlan, Writer
 
 __all__ = [
@@ -77,7 +76,6 @@ __all__ = [
 _HEAVY = {
     "cluster.bulk": ("Written",),
     "cluster.ledger": ("Entry", "Stored"),
-    "eval.dense": ("DenseEncoder",),
     "ingest.sink": ("Completion", "Coverage", "Documents", "Say", "Session", "SinkKind", "SinkPlan", "Writer"),
 }
 """Modules that load a client or Pillow -> their names here."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stair_es.errors import MissingExtra, ModelError, UsageError
-from stair_es.eval.dense import DenseEncoder, dense_of
+from stair_es.eval.dense import dense_of
 from stair_es.model import catalogue
-from stair_es.model.encoder import Encoder, ModelSpec, Speller, Vocabulary
+from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, Speller, Vocabulary
 from stair_es.model.stair_mini import StairMini
 from stair_es.model.stop_words import is_meaningful, load_stop_words
 from stair_es.model.wordpiece import Vocabulary as WordPieces

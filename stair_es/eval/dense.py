@@ -7,39 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from stair_es.model import stair_mini_files
-from stair_es.model.encoder import Encoder
+from stair_es.model.encoder import DenseEncoder, Encoder
 from stair_es.model.minilm import softmax
 from stair_es.model.stair_mini import ImageOutputs, StairMini, TextOutputs
 from stair_es.types import Floats, Pixels, SparseVector
 
 CONSE_CLASSES = 10
-
-
-@runtime_checkable
-class DenseEncoder(Protocol):
-    """An encoder may offer this besides its words: unit vectors of images and texts in one space."""
-
-    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """[B, D], each of length 1."""
-
-    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """[B, D], each of length 1."""
-
-
-@runtime_checkable
-class JointEncoder(DenseEncoder, Protocol):
-    """A dense encoder that also has words, and gives both from one run of the networks that they are made of."""
-
-    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_images` and `encode_images_dense` do."""
-
-    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_texts` and `encode_texts_dense` do."""
 
 
 class ConseEncoder:

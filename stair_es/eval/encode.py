@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from stair_es.errors import DecodeError, ReadError, UsageError
-from stair_es.eval.dense import JointEncoder
 from stair_es.ingest.parts import in_parts
+from stair_es.model.encoder import JointEncoder
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stair_es.types import Floats, ImageSpec, Pixels, SparseVector
 
 _AT_ONCE = 16
+_Batch = TypeVar("_Batch")
 
 Progress = Callable[[str, int, int], None]
 """What is done (`images`, `texts`), how many of them, of how many."""
@@ -86,11 +87,17 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
     words: list[SparseVector] = []
     rows: list[Floats] = []
     problems: dict[int, str] = {}
+    joint = _joint(model)
     for part in in_parts(enumerate(places), _AT_ONCE):
         read = [_pixels(position, place, model.encoder.image_spec, problems) for position, place in part]
         pixels = [each for each in read if each is not None]
         if pixels:
-            found, found_dense = _of_images(np.stack(pixels), model, dense)
+            found, found_dense = _encode_batch(
+                np.stack(pixels),
+                model.encoder.encode_images if model.has_words else None,
+                model.dense.encode_images_dense if model.dense is not None and dense else None,
+                joint.encode_images_both if joint else None,
+            )
             words += found
             rows += found_dense
         progress("images", part[-1][0] + 1, len(places))
@@ -111,11 +118,17 @@ def encode_texts(
 ) -> Vectors:
     """The vectors of some texts, of the kinds that are asked for and that the model has."""
     wanted = words and model.has_words
+    joint = _joint(model)
     vectors: list[SparseVector] = []
     rows: list[Floats] = []
     done = 0
     for part in in_parts(texts, _AT_ONCE):
-        found, found_dense = _of_texts(part, model, wanted, dense)
+        found, found_dense = _encode_batch(
+            part,
+            model.encoder.encode_texts if wanted else None,
+            model.dense.encode_texts_dense if model.dense is not None and dense else None,
+            joint.encode_texts_both if joint else None,
+        )
         vectors += found
         rows += found_dense
         done += len(part)
@@ -123,24 +136,21 @@ def encode_texts(
     return _vectors(vectors if wanted else None, rows)
 
 
-def _of_images(pixels_BHWC: Pixels, model: Contender, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
-    if model.has_words and dense and isinstance(model.dense, JointEncoder):
-        found, dense_BD = model.dense.encode_images_both(pixels_BHWC)
+def _encode_batch(
+    batch: _Batch,
+    tokens: Callable[[_Batch], list[SparseVector]] | None,
+    dense: Callable[[_Batch], Floats] | None,
+    both: Callable[[_Batch], tuple[list[SparseVector], Floats]] | None,
+) -> tuple[list[SparseVector], list[Floats]]:
+    """Return the vectors of a batch, of each kind for which a method is given; by `both` if both kinds are wanted."""
+    if tokens and dense and both:
+        found, dense_BD = both(batch)
         return found, [dense_BD]
-    return (
-        model.encoder.encode_images(pixels_BHWC) if model.has_words else [],
-        [model.dense.encode_images_dense(pixels_BHWC)] if dense and model.dense is not None else [],
-    )
+    return tokens(batch) if tokens else [], [dense(batch)] if dense else []
 
 
-def _of_texts(texts: Sequence[str], model: Contender, words: bool, dense: bool) -> tuple[list[SparseVector], list[Floats]]:
-    if words and dense and isinstance(model.dense, JointEncoder):
-        found, dense_BD = model.dense.encode_texts_both(texts)
-        return found, [dense_BD]
-    return (
-        model.encoder.encode_texts(texts) if words else [],
-        [model.dense.encode_texts_dense(texts)] if dense and model.dense is not None else [],
-    )
+def _joint(model: Contender) -> JointEncoder | None:
+    return model.dense if isinstance(model.dense, JointEncoder) else None
 
 
 def _vectors(words: Sequence[SparseVector] | None, rows: Sequence[Floats]) -> Vectors:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from stair_es.errors import ModelError
-from stair_es.types import Fit, ImageSpec, Pixels, SparseVector
+from stair_es.types import Fit, Floats, ImageSpec, Pixels, SparseVector
 
 Backend: TypeAlias = Literal["auto", "onnx", "torch"]
 Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
@@ -174,3 +174,25 @@ class EncoderKind(Protocol):
             ModelError: The backend or the text tower is unknown, or the model's files are broken.
             MissingExtra: A library that it needs isn't installed.
         """
+
+
+@runtime_checkable
+class DenseEncoder(Protocol):
+    """Dense vectors that an encoder may offer in addition to its tokens: unit vectors of images and texts in one space."""
+
+    def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
+        """Return the dense vectors of images, [B, D], each of length 1."""
+
+    def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
+        """Return the dense vectors of texts, [B, D], each of length 1."""
+
+
+@runtime_checkable
+class JointEncoder(DenseEncoder, Protocol):
+    """A dense encoder that also has token weights, and returns both from one run of the networks that they share."""
+
+    def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_images` and `encode_images_dense` return."""
+
+    def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
+        """Return what `encode_texts` and `encode_texts_dense` return."""

@@ -63,7 +63,7 @@ def uses_gpu(config: StairConfig, spec: ModelSpec) -> bool:
 
 
 class StairEncoder(OfCard):
-    """See `Encoder`, `Speller` and `eval.dense.DenseEncoder`. Each part is loaded when it is first used, once."""
+    """See `Encoder`, `Speller` and `DenseEncoder`. Each part is loaded when it is first used, once."""
 
     def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
         self._folder, self._config, self._card, self._spec = folder, config, card, spec

@@ -13,10 +13,10 @@ from tiny_checkpoints import WORDS, d2s_config, d2s_weights, write
 from tiny_dense import blip
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import DenseEncoder, dense_of
+from stair_es.eval.dense import dense_of
 from stair_es.model import catalogue
 from stair_es.model.adapters.d2s import DENSE
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec, Speller
 
 
 @pytest.fixture

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import DenseEncoder
 from stair_es.ingest.options import IngestOptions, plan
 from stair_es.model import catalogue
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import DenseEncoder, ModelSpec
 from stair_es.types import Floats
 
 TEXTS = ["a red dog", "cat", "a dog [ a cat"]

@@ -24,13 +24,12 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from stair_es.cluster.connect import Connection
 from stair_es.errors import ModelError, QueryError
 from stair_es.eval.contenders import load
-from stair_es.eval.dense import DenseEncoder
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.report import Report
 from stair_es.ingest.run import ingest
 from stair_es.model import catalogue
 from stair_es.model.adapters.hub import TRUST
-from stair_es.model.encoder import Encoder, ModelSpec
+from stair_es.model.encoder import DenseEncoder, Encoder, ModelSpec
 from stair_es.search import ImageSearch
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.registry import open_source

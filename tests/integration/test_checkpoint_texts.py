@@ -15,10 +15,9 @@ import torch
 import transformers
 from tiny_checkpoints import d2s_config, d2s_weights, write
 
-from stair_es.eval.dense import DenseEncoder
 from stair_es.model import catalogue
 from stair_es.model.adapters.captions import clean_caption
-from stair_es.model.encoder import ModelSpec
+from stair_es.model.encoder import DenseEncoder, ModelSpec
 
 TEXTS = ["a red dog", "A Red dog!", "cat"]
 _PIECES = 17

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.eval.dense import DenseEncoder, JointEncoder, dense_of
+from stair_es.eval.dense import dense_of
 from stair_es.model import catalogue, stair_heads
-from stair_es.model.encoder import Encoder, ModelSpec, Speller
+from stair_es.model.encoder import DenseEncoder, Encoder, JointEncoder, ModelSpec, Speller
 from stair_es.model.sparse_rows import sparse
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.types import SparseVector
