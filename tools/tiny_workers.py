@@ -11,10 +11,10 @@ import torch
 from torch import distributed
 
 from stair_es.model.stair import Stair, TextBatch
-from stair_es.training.distributed import Distributed
 from stair_es.training.sampler import share
 from stair_es.training.stages import Loss, Stage
-from stair_es.training.step import Given, Update, Workers, enter, groups
+from stair_es.training.step import Given, Update, enter, groups
+from stair_es.training.workers import Distributed, Workers
 
 TEXTS = [f"{first} {second}" for first in ("red", "blue", "the") for second in ("dog", "cat", "bird runs", "tree sea car")]
 ALL: dict[Loss, float] = {

@@ -20,15 +20,15 @@ from stair_es.model.stair import Stair
 from stair_es.training import state
 from stair_es.training.config import TrainConfig
 from stair_es.training.ears import Moment
-from stair_es.training.ema import Average
 from stair_es.training.examples import Examples
 from stair_es.training.logs import Logs
 from stair_es.training.sampler import Draw, Sampler, share
-from stair_es.training.schedule import rate
+from stair_es.training.schedule import Average, rate
 from stair_es.training.stages import Stage
 from stair_es.training.state import Progress
-from stair_es.training.step import Given, Update, Workers, enter, groups
+from stair_es.training.step import Given, Update, enter, groups
 from stair_es.training.validate import Validation, overall
+from stair_es.training.workers import Workers
 
 Teacher: TypeAlias = Callable[[Sequence[Draw], Sequence[str]], tuple[Tensor, Tensor]]
 """Draws and their texts -> dense vectors of the images and of the texts."""

@@ -20,10 +20,10 @@ from stair_es import ray_session
 from stair_es.errors import StairError, UsageError
 from stair_es.extras import need
 from stair_es.training.config import TrainConfig
-from stair_es.training.distributed import Distributed
 from stair_es.training.ears import DEAF, Ears, Relay, Said
 from stair_es.training.run import Trained, train
 from stair_es.training.sampler import share
+from stair_es.training.workers import Distributed
 
 _POLL_S = 0.5
 _SLOWEST_S = 24 * 3600

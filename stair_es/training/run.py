@@ -25,7 +25,7 @@ from stair_es.training.loop import Loop
 from stair_es.training.pairs import TrainingSet
 from stair_es.training.sampler import Sampler, share
 from stair_es.training.state import STATE_FILE, Progress
-from stair_es.training.step import Alone, Workers
+from stair_es.training.workers import Alone, Workers
 
 CONFIG_COPY = "train.toml"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from stair_es.errors import UsageError
 from stair_es.model.stair import Stair
 from stair_es.model.stair_checkpoint import stored
-from stair_es.training.ema import Average
+from stair_es.training.schedule import Average
 
 STATE_FILE = "state.pt"
 

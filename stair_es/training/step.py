@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from stair_es.model.stair import Stair, TextBatch
 from stair_es.training import losses
 from stair_es.training.schedule import regulariser
 from stair_es.training.stages import Loss, Part, Stage
+from stair_es.training.workers import Workers
 
 
 class Answers(NamedTuple):
@@ -37,38 +38,6 @@ class Answers(NamedTuple):
     text_weights: Tensor | None = None
     image_logits: Tensor | None = None
     text_logits: Tensor | None = None
-
-
-class Workers(Protocol):
-    """The workers of a training: gathers rows and sums gradients."""
-
-    rank: int
-    count: int
-
-    def gather(self, rows_B: Tensor) -> Tensor:
-        """The rows of all workers, in the order of their ranks; no gradient goes through."""
-
-    def sum(self, tensor: Tensor) -> None:
-        """Add up, in place, what all workers have."""
-
-    def take_first(self, tensor: Tensor) -> None:
-        """Give all, in place, what the first worker has."""
-
-
-class Alone:
-    """The only worker."""
-
-    rank, count = 0, 1
-
-    def gather(self, rows_B: Tensor) -> Tensor:
-        """See `Workers`."""
-        return rows_B
-
-    def sum(self, tensor: Tensor) -> None:
-        """See `Workers`."""
-
-    def take_first(self, tensor: Tensor) -> None:
-        """See `Workers`."""
 
 
 def _as_it_is(loss: Tensor) -> Tensor:

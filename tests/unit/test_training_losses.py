@@ -9,8 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 from stair_es.training import losses
-from stair_es.training.ema import Average
-from stair_es.training.schedule import rate, regulariser
+from stair_es.training.schedule import Average, rate, regulariser
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

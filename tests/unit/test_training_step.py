@@ -13,7 +13,8 @@ from torch import multiprocessing
 from stair_es.model.stair import Stair
 from stair_es.training import losses
 from stair_es.training.stages import Stage
-from stair_es.training.step import Alone, Update, enter, groups
+from stair_es.training.step import Update, enter, groups
+from stair_es.training.workers import Alone
 
 
 def gradients(model: Stair, stage: Stage, chunk: int = 0, seed: int = 5) -> dict[str, torch.Tensor]:

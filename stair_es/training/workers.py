@@ -1,11 +1,44 @@
-"""Workers over torch.distributed: the process group must be there already."""
+"""Workers of a training: the protocol, a single process, and torch.distributed, whose process group must exist already."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, distributed
+
+
+class Workers(Protocol):
+    """The workers of a training: gathers rows and sums gradients."""
+
+    rank: int
+    count: int
+
+    def gather(self, rows_B: Tensor) -> Tensor:
+        """The rows of all workers, in the order of their ranks; no gradient goes through."""
+
+    def sum(self, tensor: Tensor) -> None:
+        """Add up, in place, what all workers have."""
+
+    def take_first(self, tensor: Tensor) -> None:
+        """Give all, in place, what the first worker has."""
+
+
+class Alone:
+    """The only worker."""
+
+    rank, count = 0, 1
+
+    def gather(self, rows_B: Tensor) -> Tensor:
+        """See `Workers`."""
+        return rows_B
+
+    def sum(self, tensor: Tensor) -> None:
+        """See `Workers`."""
+
+    def take_first(self, tensor: Tensor) -> None:
+        """See `Workers`."""
 
 
 class Distributed:
