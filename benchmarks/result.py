@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stair_es.eval.markdown import table
-from stair_es.eval.tables import Table
+from stair_es.eval.tables import Table, table
 
 __all__ = ["Ratio", "Result", "Table", "ratio_table"]
 

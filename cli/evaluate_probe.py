@@ -54,7 +54,7 @@ def probe(
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.class_folders import read_folder
-        from stair_es.eval.run_probe import probe as run
+        from stair_es.eval.probe import probe as run
         from stair_es.extras import need
 
         need("sklearn", "eval")

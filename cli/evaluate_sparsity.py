@@ -15,7 +15,7 @@ from .evaluate_output import Against, Given, Images, Out, Split, reported, say_p
 from .output import note
 
 if TYPE_CHECKING:
-    from stair_es.eval.run_sparsity import Items
+    from stair_es.eval.sparsity import Items
     from stair_es.eval.tables import Report
 
 
@@ -45,7 +45,7 @@ def sparsity(
     given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.run_sparsity import sparsity as run
+        from stair_es.eval.sparsity import sparsity as run
 
         items = _items(path, images, split, limit)
         say_problems(items.problems)
@@ -56,10 +56,10 @@ def sparsity(
 
 def _items(path: Path, images: Path | None, split: str | None, limit: int | None) -> Items:
     """Return the items of a caption set, or the images of any other folder."""
-    from stair_es.eval import run_sparsity
+    from stair_es.eval import sparsity
     from stair_es.eval.captions import read_captions
     from stair_es.eval.formats import is_caption_folder
 
     if path.is_dir() and images is None and split is None and not is_caption_folder(path):
-        return run_sparsity.of_folder(path, limit)
-    return run_sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))
+        return sparsity.of_folder(path, limit)
+    return sparsity.of_captions(read_captions(path, images=images, split=split, limit=limit))

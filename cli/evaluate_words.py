@@ -16,7 +16,7 @@ from .evaluate_output import Against, Classes, Given, Images, Out, Split, report
 from .output import note
 
 if TYPE_CHECKING:
-    from stair_es.eval.run_interpret import Wanted
+    from stair_es.eval.interpret import Wanted
     from stair_es.eval.tables import Report
 
 
@@ -61,7 +61,7 @@ def words(
     given = Given(model=model, fit=fit, against=against, backend=backend, text_tower=text_tower, out=out, as_json=as_json)
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
-        from stair_es.eval.run_interpret import interpret
+        from stair_es.eval.interpret import interpret
 
         wanted = _wanted(path, classes, images, split, limit)
         say_problems(wanted.problems)
@@ -71,7 +71,7 @@ def words(
 
 
 def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | None, limit: int | None) -> Wanted:
-    from stair_es.eval import run_interpret
+    from stair_es.eval import interpret
     from stair_es.eval.captions import read_captions
     from stair_es.eval.class_folders import has_classes, read_folder
     from stair_es.eval.formats import is_caption_folder
@@ -83,10 +83,10 @@ def _wanted(path: Path, classes: Path | None, images: Path | None, split: str | 
             "Omit the options of the other kind.",
         )
     if classes is not None or (not (of_a_caption_set or is_caption_folder(path)) and has_classes(path)):
-        return run_interpret.of_classes(read_folder(path, classes=classes, limit=limit))
+        return interpret.of_classes(read_folder(path, classes=classes, limit=limit))
     if path.is_dir() and not of_a_caption_set and not is_caption_folder(path):
         raise UsageError(
             f"{path} has neither captions nor two folders with images in them",
             "Name a folder with a folder of images for each class, or a caption set (docs/evaluate.md).",
         )
-    return run_interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))
+    return interpret.of_captions(read_captions(path, images=images, split=split, limit=limit))

@@ -52,8 +52,8 @@ def zero_shot(
 
     def work(progress: Callable[[str, int, int], None]) -> Report:
         from stair_es.eval.class_folders import read_folder
-        from stair_es.eval.run_zero_shot import zero_shot as run
         from stair_es.eval.zero_shot import PROMPTS
+        from stair_es.eval.zero_shot import zero_shot as run
 
         chosen = [*(prompt or ()), *_lines(prompts)] or PROMPTS
         labelled = read_folder(folder, classes=classes, limit=limit)

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from result import Ratio, ratio_table
 
-from stair_es.eval.markdown import table
+from stair_es.eval.tables import table
 
 from .plan import Form, Run
 from .record import Record

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from stair_es.eval.tables import problem_list, table
+
 if TYPE_CHECKING:
     from stair_es.eval.metrics import Metrics
     from stair_es.eval.report import Evaluation, Row
 
 _HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
-_MOST_PROBLEMS, _MOST_EXAMPLES = 5, 5
+_MOST_EXAMPLES = 5
 _WHY_FEWER = " (texts of one image that has another one besides)"
 
 
@@ -32,16 +34,6 @@ def markdown(found: Evaluation) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def problem_list(problems: Sequence[str]) -> list[str]:
-    """What was left out: the first few, as one paragraph, or none."""
-    if not problems:
-        return []
-    more = len(problems) - _MOST_PROBLEMS
-    lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
-    head = f"{len(problems)} entries were" if len(problems) > 1 else "1 entry was"
-    return ["\n".join([f"{head} left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
-
-
 def _models(found: Evaluation) -> str:
     others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
     return f"model{others} (text tower {found.text_tower})"
@@ -54,20 +46,6 @@ def _where(found: Evaluation) -> str:
         f"{found.cluster}, shape {found.shape}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
         f" {found.analyzer}"
     )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A pipe table with columns of even width; `|` and line breaks in cells are made harmless."""
-    cells = [[_cell(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    lines = [head, ["-" * width for width in widths], *cells]
-    return "\n".join(
-        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _lines(rows: Sequence[Row], *, exactly: bool) -> Iterable[Sequence[str]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from stair_es.eval.markdown import problem_list, table
+_MOST_PROBLEMS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +63,27 @@ class Report:
 def percent(share: float) -> str:
     """With one decimal, as in every table."""
     return f"{100 * share:.1f}"
+
+
+def problem_list(problems: Sequence[str]) -> list[str]:
+    """What was left out: the first few, as one paragraph, or none."""
+    if not problems:
+        return []
+    more = len(problems) - _MOST_PROBLEMS
+    lines = [f"- {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    head = f"{len(problems)} entries were" if len(problems) > 1 else "1 entry was"
+    return ["\n".join([f"{head} left out:\n", *lines, *([f"- and {more} more"] if more > 0 else [])])]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A pipe table with columns of even width; `|` and line breaks in cells are made harmless."""
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    lines = [head, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -13,12 +13,12 @@ import tiny_dense
 from stair_es.eval.captions import CaptionSet, read_captions
 from stair_es.eval.class_folders import LabelledSet, read_folder
 from stair_es.eval.contenders import Contender, load
+from stair_es.eval.interpret import interpret, of_captions
+from stair_es.eval.probe import probe
 from stair_es.eval.run import EvalOptions, evaluate
-from stair_es.eval.run_interpret import interpret, of_captions
-from stair_es.eval.run_probe import probe
-from stair_es.eval.run_sparsity import of_captions as items_of
-from stair_es.eval.run_sparsity import sparsity
-from stair_es.eval.run_zero_shot import zero_shot
+from stair_es.eval.sparsity import of_captions as items_of
+from stair_es.eval.sparsity import sparsity
+from stair_es.eval.zero_shot import zero_shot
 from stair_es.model.encoder import ModelSpec
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"

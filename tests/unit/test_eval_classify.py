@@ -16,10 +16,8 @@ from stair_es import SparseVector
 from stair_es.errors import ModelError, UsageError
 from stair_es.eval.class_folders import read_folder
 from stair_es.eval.contenders import contender
-from stair_es.eval.probe import fit, held_out, matrices
-from stair_es.eval.run_probe import probe
-from stair_es.eval.run_zero_shot import zero_shot
-from stair_es.eval.zero_shot import accuracy, dense_classes, dense_scores, texts_of, word_classes, word_scores
+from stair_es.eval.probe import fit, held_out, matrices, probe
+from stair_es.eval.zero_shot import accuracy, dense_classes, dense_scores, texts_of, word_classes, word_scores, zero_shot
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
 

@@ -17,13 +17,11 @@ from stair_es.errors import UsageError
 from stair_es.eval.captions import read_captions
 from stair_es.eval.class_folders import read_folder
 from stair_es.eval.contenders import Contender, contender, label_space, load, reference_features
-from stair_es.eval.interpret import ByCosine, ByWeight, found, strangers
+from stair_es.eval.interpret import ByCosine, ByWeight, found, interpret, of_captions, of_classes, strangers, written
 from stair_es.eval.metrics import ranks
 from stair_es.eval.run import EvalOptions, evaluate
-from stair_es.eval.run_interpret import interpret, of_captions, of_classes, written
-from stair_es.eval.run_sparsity import of_captions as items_of
-from stair_es.eval.run_sparsity import of_folder, sparsity
-from stair_es.eval.sparsity import flops, gini, lists, sizes, weighted_flops
+from stair_es.eval.sparsity import flops, gini, lists, of_folder, sizes, sparsity, weighted_flops
+from stair_es.eval.sparsity import of_captions as items_of
 from stair_es.eval.zero_shot import accuracy
 from stair_es.model.encoder import ModelSpec
 from stair_es.types import Floats, ImageSpec, Pixels
