@@ -1,66 +1,72 @@
-"""What a training says of itself as it goes, and who is told."""
+"""Training callbacks."""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-Said: TypeAlias = tuple[str, tuple[Any, ...]]
-"""The name of a field of `Ears`, and what it is called with."""
+Heard: TypeAlias = Literal["message", "metrics", "progress"]
+Said: TypeAlias = tuple[Heard, tuple[Any, ...]]
+"""Which callback of `Callbacks` is called, and its arguments."""
 
 
 @dataclass(frozen=True)
 class Moment:
-    """How it is going."""
+    """Metrics at one step."""
 
     stage: str
     step: int
-    """Of all stages together, done."""
+    """Completed steps of all stages."""
     steps: int
     values: dict[str, float]
     """Losses, or recalls of a validation (`set/t2i@1`)."""
     pairs_per_s: float = 0.0
     memory_mb: float = 0.0
-    """Peak, of the GPU where there is one, else of the process."""
+    """Peak memory: of the GPU if there is one, else of the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ears:
-    """Who is told what."""
+    """Callbacks for messages, metrics and progress."""
 
     say: Callable[[str], None]
-    """Remarks for people."""
+    """Called with messages for the user."""
     tell: Callable[[Moment], None]
-    """How the training is going."""
+    """Called with metrics."""
     progress: Callable[[str, int, int], None]
-    """How far a preparation is: what, done, of how many."""
+    """Called with the progress of a preparation: what, done, total."""
 
 
 DEAF = Ears(say=lambda line: None, tell=lambda moment: None, progress=lambda what, done, total: None)
-"""Nobody is told anything."""
+"""Callbacks that ignore every event."""
 
 
 class Relay:
-    """Keeps what is said until somebody asks; lives in a process of its own, which needs nothing heavy for it."""
+    """Queue of callback events, for a lightweight process that keeps them until they are drained."""
 
     def __init__(self) -> None:
         self._said: queue.SimpleQueue[Said] = queue.SimpleQueue()
         self._result = b""
 
-    def hear(self, what: str, *values: Any) -> None:  # noqa: ANN401
-        """Take in a call of one of `Ears`' fields."""
+    def put(self, what: Heard, *values: Any) -> None:  # noqa: ANN401
+        """Add a call of one of the callbacks.
+
+        Args:
+            what: The callback.
+            values: Its arguments.
+        """
         self._said.put((what, values))
 
-    def said(self) -> list[Said]:
-        """What was said since the last time."""
+    def drain(self) -> list[Said]:
+        """Return the events since the last call."""
         return [self._said.get() for _ in range(self._said.qsize())]
 
     def finish(self, result: bytes) -> None:
-        """Take in what became of it all, pickled."""
+        """Store the pickled result of the training."""
         self._result = result
 
-    def result(self) -> bytes:
-        """What became of it all, pickled."""
+    def get_result(self) -> bytes:
+        """Return the pickled result of the training."""
         return self._result

@@ -1,7 +1,7 @@
-"""A training by several workers on Ray Train, each with a GPU where there are some. The only file here that imports ray.
+"""Train with several workers on Ray Train, each with its own GPU if there are any. The only module here that imports Ray.
 
-Each worker runs the whole of `run.train` with its share of every batch; the first one writes. What it says goes to an actor, and
-from there to this process.
+Each worker runs `train_model` on its share of every batch; the first one writes files. Callback events go to an actor, and from
+there to the calling process.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from stair_es.training.workers import Distributed
 
 _POLL_S = 0.5
 _SLOWEST_S = 24 * 3600
-"""How long a worker waits for another one: Ray notices one that died, so a slow one is only slow."""
+"""Timeout for collective operations. Ray detects dead workers, so a slow worker is only slow."""
 _QUIET = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
 def train_together(
     config: TrainConfig, out: Path, ears: Ears, *, workers: int, device: str = "auto", address: str | None = None
 ) -> Trained:
-    """Train with several workers, or go on with the training in `out`; see `run.train`.
+    """Train with several workers, or resume the training in `out`; see `train_model`.
 
-    The same batches as with one worker, so the same parameters but for rounding; the dropout alone is drawn differently.
+    Batches, and so parameters, are the same as with one worker, up to rounding and dropout.
 
     Args:
-        config: What is trained on what, and how. `batch.size` is that of all workers together.
-        out: Folder of state, logs and checkpoint: one that all workers see, as they must see the training set.
-        ears: Who is told.
-        workers: How many.
-        device: `cuda` gives each a GPU, `cpu` none; `auto` takes GPUs if the Ray cluster has any.
-        address: A running Ray cluster; None starts one on this machine for the time of the training.
+        config: Training configuration. `batch.size` is the total of all workers.
+        out: Folder of state, logs and checkpoint; all workers must be able to access it, like the training set.
+        ears: Callbacks.
+        workers: Number of workers.
+        device: `cuda` gives each worker a GPU, `cpu` none; `auto` uses GPUs if the Ray cluster has any.
+        address: Address of a running Ray cluster; None starts one on this machine for the duration of the training.
 
     Raises:
-        MissingExtra: Ray isn't installed.
-        UsageError: The batch can't be divided, or the cluster has too few GPUs or cores.
-        StairError: Ray can't be reached, or the training failed.
+        MissingExtra: If Ray isn't installed.
+        UsageError: If the batch can't be divided among the workers, or the cluster has too few GPUs or cores.
+        StairError: If Ray can't be reached, or the training failed.
     """
     share(range(config.batch.size), 0, workers)
     for name, value in _QUIET.items():
@@ -59,27 +59,27 @@ def train_together(
         TemporaryDirectory() as kept,
     ):
         on_gpu = _on_gpu(ray, device, workers)
-        ear = ray.remote(num_cpus=0)(Relay).remote()
-        told = {"config": config, "out": out.absolute(), "ear": ear, "on_gpu": on_gpu}
+        events = ray.remote(num_cpus=0)(Relay).remote()
+        told = {"config": config, "out": out.absolute(), "events": events, "on_gpu": on_gpu}
         fit = _Fit(_trainer(told, workers, on_gpu, kept))
         try:
             while fit.is_alive():
                 fit.join(_POLL_S)  # waking now and then lets a Ctrl-C through
-                _pass_on(ray.get(ear.said.remote()), ears)
-            _pass_on(ray.get(ear.said.remote()), ears)
+                _pass_on(ray.get(events.drain.remote()), ears)
+            _pass_on(ray.get(events.drain.remote()), ears)
             if fit.failed is not None:
                 raise _translated(ray, fit.failed) from fit.failed
-            found: Trained = pickle.loads(ray.get(ear.result.remote()))
+            found: Trained = pickle.loads(ray.get(events.get_result.remote()))
         finally:
-            ray.kill(ear)
+            ray.kill(events)
     return found
 
 
 def _on_gpu(ray: Any, device: str, workers: int) -> bool:  # noqa: ANN401
-    """Whether each worker gets a GPU.
+    """Return whether each worker gets a GPU.
 
     Raises:
-        UsageError: There are too few, or too few cores.
+        UsageError: If there are too few GPUs or cores.
     """
     there = ray.cluster_resources()
     gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
@@ -103,7 +103,7 @@ def _trainer(told: Mapping[str, Any], workers: int, on_gpu: bool, kept: str) -> 
 
 
 class _Fit(threading.Thread):
-    """`trainer.fit()` beside this thread, which listens meanwhile. Ray takes Ctrl-C over only in a main thread."""
+    """Thread that runs `trainer.fit()` while the main thread forwards events. Ray takes over Ctrl-C only in a main thread."""
 
     def __init__(self, trainer: Any) -> None:  # noqa: ANN401
         super().__init__(daemon=True)
@@ -119,21 +119,22 @@ class _Fit(threading.Thread):
 
 
 def _pass_on(said: list[Said], ears: Ears) -> None:
+    callbacks = {"message": ears.say, "metrics": ears.tell, "progress": ears.progress}
     for what, values in said:
-        getattr(ears, what)(*values)
+        callbacks[what](*values)
 
 
 def _work(told: Mapping[str, Any]) -> None:
-    """What each worker does."""
+    """Run the training in a worker."""
     ray, ray_train, ray_torch = need("ray", "train"), need("ray.train", "train"), need("ray.train.torch", "train")
-    context, ear = ray_train.get_context(), told["ear"]
+    context, events = ray_train.get_context(), told["events"]
     device = ray_torch.get_device() if told["on_gpu"] else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     heard = Ears(
-        say=lambda line: ear.hear.remote("say", line),
-        tell=lambda moment: ear.hear.remote("tell", moment),
-        progress=lambda what, done, total: ear.hear.remote("progress", what, done, total),
+        say=lambda line: events.put.remote("message", line),
+        tell=lambda moment: events.put.remote("metrics", moment),
+        progress=lambda what, done, total: events.put.remote("progress", what, done, total),
     )
     trained = train(
         told["config"],
@@ -144,11 +145,11 @@ def _work(told: Mapping[str, Any]) -> None:
         threads=max(1, (os.cpu_count() or 1) // context.get_local_world_size()),
     )
     if context.get_world_rank() == 0:
-        ray.get(ear.finish.remote(pickle.dumps(trained)))
+        ray.get(events.finish.remote(pickle.dumps(trained)))
 
 
 def _translated(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
-    """The first worker's own error, where it is one of ours; else what Ray says, in a line."""
+    """Return the first worker's StairError if there is one, else Ray's message in one line."""
     failures = dict(sorted(getattr(error, "worker_failures", {}).items()))
     causes = [_cause(each) for each in failures.values()]
     ours = [each for each in causes if isinstance(each, StairError)]
@@ -161,7 +162,7 @@ def _translated(ray: Any, error: Exception) -> StairError:  # noqa: ANN401
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What is below Ray's wrappings."""
+    """Return the exception that Ray's exceptions wrap."""
     while (inner := getattr(error, "cause", None) or error.__cause__) is not None and not isinstance(error, StairError):
         error = inner
     return error

@@ -1,4 +1,4 @@
-"""A training from a configuration to a checkpoint: reads the sets, builds the model, runs the stages, writes the folder."""
+"""Train from a configuration to a checkpoint: read the sets, build the model, run the stages, write the folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ CONFIG_COPY = "train.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What became of a training."""
+    """Result of a training."""
 
     folder: Path
-    """The checkpoint."""
+    """Folder of the checkpoint."""
     steps: int
     best: float
-    """The best recall at 1, mean of both directions and all validation sets; -1 without one."""
+    """Best recall at 1, mean of both directions and all validation sets; -1 without validation."""
     best_step: int
     pairs: int
     problems: Sequence[str]
@@ -54,18 +54,18 @@ def train(
     device: str = "auto",
     threads: int = 0,
 ) -> Trained:
-    """Train, or go on with the training in `out`; the checkpoint is in `out` afterwards.
+    """Train, or resume the training in `out`, and write the checkpoint to `out`.
 
     Args:
-        config: What is trained on what, and how.
+        config: Training configuration.
         out: Folder of state, logs and checkpoint.
-        ears: Who is told.
-        workers: Of a training by several; this process is one of them.
-        device: `auto`, `cpu`, `cuda`, or one of several such as `cuda:1`.
-        threads: For reading images; 0 for as many as there are cores.
+        ears: Callbacks.
+        workers: Worker group of a distributed training, of which this process is a member.
+        device: `auto`, `cpu`, `cuda`, or a specific device such as `cuda:1`.
+        threads: Threads that read images; 0 for the number of cores.
 
     Raises:
-        StairError: Something in the configuration can't be had, or the training failed.
+        StairError: If something in the configuration isn't available, or the training failed.
     """
     workers = workers or Alone()
     threads = threads or os.cpu_count() or 1
@@ -93,13 +93,7 @@ def train(
         tell=ears.tell,
         teacher=fed.teacher,
     )
-    try:
-        progress = loop.run()
-    except torch.cuda.OutOfMemoryError as error:
-        raise StairError(
-            f"the GPU's memory isn't enough for {config.batch.chunk or config.batch.size} pairs at once",
-            "Give batch.chunk, or a smaller one: it goes on from the last saved state. Or train in bf16.",
-        ) from error
+    progress = _run(loop)
     if workers.rank == 0:
         _write(config, model, out, progress, learned)
     return Trained(
@@ -113,15 +107,26 @@ def train(
     )
 
 
+def _run(loop: Loop) -> Progress:
+    batch = loop.config.batch
+    try:
+        return loop.run()
+    except torch.cuda.OutOfMemoryError as error:
+        raise StairError(
+            f"out of GPU memory with {batch.chunk or batch.size} pairs per forward pass",
+            "Set batch.chunk, or lower it: training resumes from the last saved state. Or train in bf16.",
+        ) from error
+
+
 def make_room(out: Path, *, restart: bool) -> bool:
-    """See that a training may write to a folder; True if it goes on with one that is there.
+    """Check that a training may write to a folder; return True if it resumes an existing training.
 
     Args:
         out: The folder.
-        restart: Whether a training that is there is thrown away.
+        restart: Whether to discard an existing training.
 
     Raises:
-        UsageError: There is a model without the state of its training.
+        UsageError: If the folder holds a model without training state.
     """
     state = out / STATE_FILE
     if restart:
@@ -142,7 +147,7 @@ def _device(name: str) -> torch.device:
 
 
 def _key(config: TrainConfig, learned: TrainingSet, whole: WholeWords | None) -> str:
-    """What a saved state must agree with: all but how the training is watched, where its files are, what only saves memory."""
+    """Return a hash of all that a saved state depends on: not of validation, paths and settings that only save memory."""
     told = replace(
         config,
         folder=Path(),
