@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from stair_es import vocab
 from stair_es.errors import QueryError
 from stair_es.eval.exact import DenseGallery, Postings
-from stair_es.eval.knn import FIELD as DENSE_FIELD
-from stair_es.eval.knn import knn_body, knn_clause
+from stair_es.eval.knn import FIELD, knn_body, knn_clause
 from stair_es.search.shapes import Shape, build
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats,
     corpus = Corpus(
         name=f"dense-{task.direction.rpartition(' ')[2]}s",
         body=knn_body(engine.distribution, dimensions) if engine else {},
-        documents=lambda: ({DENSE_FIELD: vector_D.tolist()} for vector_D in gallery_ND),
+        documents=lambda: ({FIELD: vector_D.tolist()} for vector_D in gallery_ND),
     )
 
     def asked(query: int) -> Asked:

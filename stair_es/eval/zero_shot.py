@@ -83,10 +83,13 @@ def dense_classes(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
     """[K, D], the same of dense vectors; unit vectors again."""
     rows = []
     for part in _parts(list(vectors_ND.astype(np.float64)), sizes):
-        mean_D = np.mean([row_D / max(float(np.linalg.norm(row_D)), 1e-12) for row_D in part], axis=0)
-        rows.append(mean_D / max(float(np.linalg.norm(mean_D)), 1e-12))
+        rows.append(_scale_row(np.mean([_scale_row(row_D) for row_D in part], axis=0)))
     classes_KD: Floats = np.stack(rows).astype(np.float32)
     return classes_KD
+
+
+def _scale_row(row_D: Doubles) -> Doubles:
+    return row_D / max(float(np.linalg.norm(row_D)), 1e-12)
 
 
 def word_scores(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
