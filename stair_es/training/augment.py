@@ -1,4 +1,4 @@
-"""Bytes -> pixels that differ from view to view: crop, flip, rotation, colours, background. A function of the generator."""
+"""Decode images and augment them: crop, flip, rotation, colors, background. Deterministic for a given random generator."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from stair_es.types import ImageSpec, Pixels
 
 _DRAWS = 14
 _LARGEST = 2.0
-"""How much larger than needed a picture is decoded at most, so that a crop of it has as many pixels as the encoder wants."""
+"""Maximum enlargement at which an image is decoded, so that a crop still has as many pixels as the encoder needs."""
 _SHARES = ("flip", "background")
 _STRENGTHS = ("brightness", "contrast", "saturation")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far a view may be from the picture. The defaults change nothing."""
+    """Strength of each augmentation. The defaults change nothing."""
 
     crop_area: float = 1.0
-    """The smallest part of the picture's area that a view shows; 1 for all of it."""
+    """Smallest fraction of the image's area that a view shows; 1 for the whole image."""
     crop_ratio: float = 1.0
-    """By how much a view's proportions may differ from the picture's, as a factor; 1 for not at all."""
+    """Largest factor by which a view's aspect ratio may differ from the image's; 1 for no change."""
     flip: float = 0.0
-    """Share of the views that are mirrored. 0 where captions say left and right, or pictures have writing."""
+    """Fraction of views that are mirrored. Use 0 where captions say left and right, or images contain writing."""
     rotation_deg: float = 0.0
-    """The largest angle, either way."""
+    """Largest angle in either direction."""
     brightness: float = 0.0
-    """The largest change, either way: 0.2 for a factor from 0.8 to 1.2."""
+    """Largest change in either direction: 0.2 for a factor between 0.8 and 1.2."""
     contrast: float = 0.0
     saturation: float = 0.0
     background: float = 0.0
-    """Share of the views with a colour by chance, not the encoder's own, under transparency and around the picture."""
+    """Fraction of views with a random color, instead of the encoder's, behind transparent parts and around the image."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,14 +67,14 @@ PRESETS = {
         **dict.fromkeys(_STRENGTHS, 0.3),
     ),
 }
-"""By the names that a recipe may say. No hue: captions name colours."""
+"""Presets by the name used in a configuration. There is no hue change because captions name colors."""
 
 
 def preset(name: str) -> Augmentation:
-    """The augmentation of a name.
+    """Return the augmentation preset of a name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: If there is no such preset.
     """
     if name not in PRESETS:
         raise UsageError(f"no augmentation is called {name!r}", f"There are: {', '.join(PRESETS)}.")
@@ -84,19 +84,20 @@ def preset(name: str) -> Augmentation:
 def augmented(
     data: bytes, spec: ImageSpec, how: Augmentation, rng: np.random.Generator, limits: DecodeLimits | None = None
 ) -> Pixels:
-    """One view of a picture, on a square as `decode` makes it (`pixels_HWC`); exactly that for the preset `none`.
+    """Return one augmented view on a square, as `decode` returns it (`pixels_HWC`); for the preset `none` exactly that.
 
-    Takes as many draws whatever the picture and the augmentation, so that a change of one leaves the views of others.
+    The number of random draws doesn't depend on image or augmentation, so that changing one image leaves the views of the others
+    unchanged.
 
     Args:
-        data: The file's bytes.
-        spec: The pixels that the encoder wants.
-        how: How far the view may be from the picture.
-        rng: What the view is drawn with; of the same state comes the same view.
-        limits: What is refused.
+        data: Bytes of the image file.
+        spec: Pixels that the encoder expects.
+        how: Strength of the augmentation.
+        rng: Random generator; the same state gives the same view.
+        limits: Limits for decoding.
 
     Raises:
-        DecodeError: With the reason, for whatever can't become pixels.
+        DecodeError: If the image can't be decoded or augmented; the message says why.
     """
     draws = _Draws(rng.random(_DRAWS), how)
     background = draws.background if draws.background is not None else spec.background
@@ -120,7 +121,7 @@ def augmented(
 
 
 class _Draws:
-    """What was drawn for one view. `values`: uniform from 0 to 1."""
+    """Random values of one view. `values` are uniform in 0..1."""
 
     def __init__(self, values: NDArray[np.float64], how: Augmentation) -> None:
         self._values, self._how = [float(value) for value in values], how
@@ -131,7 +132,7 @@ class _Draws:
         self.background = colour if at[2] < how.background else None
 
     def crop(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of a picture that is shown: left, upper, right, lower."""
+        """Return the part of an image that is shown: left, upper, right, lower."""
         at, how = self._values, self._how
         area = how.crop_area + (1 - how.crop_area) * at[6]
         ratio = math.sqrt(how.crop_ratio ** (2 * at[7] - 1))  # as wide by this factor, and as low
@@ -141,7 +142,7 @@ class _Draws:
         return left, upper, left + shown_w, upper + shown_h
 
     def coloured(self, view: Image.Image) -> Image.Image:
-        """With other brightness, contrast and saturation."""
+        """Return the view with its brightness, contrast and saturation changed."""
         how = self._how
         changes = (
             (ImageEnhance.Brightness, how.brightness),

@@ -1,4 +1,4 @@
-"""What a configuration names, made: the pairs that are learned from, and the model with its beginning parameters."""
+"""Build what a training configuration names: the training set, and the model with its initial parameters."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ from stair_es.training.pairs import PairFile, TrainingSet
 
 
 def training_set(config: TrainConfig, ears: Ears, threads: int) -> TrainingSet:
-    """The pairs that are learned from, without the images of the sets that are held out.
+    """Return the training pairs, without the images of the held-out sets.
+
+    Args:
+        config: Training configuration.
+        ears: Callbacks for progress and problems.
+        threads: Threads that read and decode images.
 
     Raises:
-        UsageError: A set isn't there, isn't one, or nothing is left of it.
-        MissingExtra: A library isn't installed.
+        UsageError: If a set is missing or not a caption set, or no pair is left.
+        MissingExtra: If a required library isn't installed.
     """
     data = config.data
     found = pairs.read_pairs([file_of(config, each) for each in data.train])
@@ -44,17 +49,22 @@ def training_set(config: TrainConfig, ears: Ears, threads: int) -> TrainingSet:
 
 
 def file_of(config: TrainConfig, given: SetOf) -> PairFile:
-    """A caption set with its paths."""
+    """Resolve the paths of a caption set relative to the configuration file."""
     images = None if given.images is None else config.folder / Path(given.images).expanduser()
     return PairFile(path=config.folder / Path(given.captions).expanduser(), images=images, split=given.split)
 
 
 def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
-    """The model with its beginning parameters: those of a checkpoint, of published backbones, or drawn by PyTorch's generator.
+    """Build the model with its initial parameters: from a checkpoint, from pretrained backbones, or random.
+
+    Args:
+        config: Training configuration.
+        learned: Training set, whose texts determine the vocabulary for `vocabulary = "captions"`.
+        ears: Callbacks for messages.
 
     Raises:
-        ModelError: A backbone, a tokenizer or the checkpoint can't be had, or doesn't fit.
-        MissingExtra: A library isn't installed.
+        ModelError: If a backbone, a tokenizer or the checkpoint can't be loaded, or doesn't fit.
+        MissingExtra: If a required library isn't installed.
     """
     plan = config.model
     start = None if plan.start is None else config.folder / Path(plan.start).expanduser()
@@ -76,7 +86,7 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
 
 
 def _local(config: TrainConfig, backbone: Backbone) -> Backbone:
-    """A backbone that is a folder beside the configuration, by its whole path."""
+    """Return the backbone with an absolute path if it is a folder next to the configuration file."""
     folder = config.folder / Path(backbone.name).expanduser()
     there = backbone.kind == "transformers" and bool(backbone.name) and folder.is_dir()
     return replace(backbone, name=str(folder)) if there else backbone
@@ -91,7 +101,7 @@ def _features(config: TrainConfig, tokenizer: Tokenizer, learned: TrainingSet) -
 
 
 def _features_of(config: TrainConfig, start: Path) -> Ids | WholeWords:
-    """Those of the checkpoint that a training begins with; spellings of the same words may be others now."""
+    """Return the tokens of the checkpoint that training starts from, with the spellings of the configured word list."""
     there = stair_checkpoint.features(start, read_config(start))
     if not config.model.has_whole_words:
         return there

@@ -1,4 +1,4 @@
-"""The model card that goes with a checkpoint: what it is, what it was trained on, how good it was there. Pure."""
+"""Render the model card of a checkpoint: what the model is, its training data and its validation results. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from stair_es.training.state import Progress
 
 
 def card(config: TrainConfig, model: StairConfig, progress: Progress, pairs: int, features: int) -> str:
-    """Markdown, with the front matter that model hubs read."""
+    """Return the model card as Markdown, with the front matter that model hubs read.
+
+    Args:
+        config: Training configuration.
+        model: Configuration of the trained model.
+        progress: Final training progress.
+        pairs: Number of training pairs.
+        features: Number of tokens in the vocabulary.
+    """
     stages = "\n".join(
         f"| {stage.name} | {stage.steps} | {', '.join(stage.train)} | {stage.text_mask} | "
         f"{', '.join(f'{name} {weight:g}' for name, weight in stage.losses.items())} |"

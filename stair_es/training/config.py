@@ -1,4 +1,4 @@
-"""What `stair-es train` is told: one TOML file, checked once, every mistake named with its place."""
+"""The configuration of `stair-es train`: one TOML file that is validated once; every error names its place in the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stair_es.training.toml import Reader, dump, parse
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """All of it."""
+    """Configuration of a training run."""
 
     name: str
     model: ModelPlan
@@ -26,17 +26,17 @@ class TrainConfig:
     optim: Optim = field(default_factory=Optim)
     watch: Watch = field(default_factory=Watch)
     seed: int = 0
-    """Of everything that is drawn: parameters, batches, captions, augmentation, dropout."""
+    """Seed for everything random: parameters, batches, captions, augmentation, dropout."""
     folder: Path = Path()
-    """That of the file: relative paths begin there."""
+    """Folder of the configuration file, to which paths are relative."""
     text: str = ""
-    """The file itself, with the changes that were asked for, to be kept beside the checkpoint."""
+    """Text of the file with overrides applied, saved next to the checkpoint."""
 
     def __post_init__(self) -> None:
-        """Check what must go together.
+        """Check constraints between sections.
 
         Raises:
-            UsageError: Something doesn't.
+            UsageError: If two settings contradict each other.
         """
         check_seed("seed", self.seed)
         losses = {name for stage in self.stages for name, weight in stage.losses.items() if weight > 0}
@@ -65,14 +65,14 @@ _BACKBONES = {"image.backbone", "text.backbone"}
 
 
 def read_train_config(path: Path, changes: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration in a file.
+    """Read a configuration file.
 
     Args:
-        path: TOML; docs/training.md describes it.
-        changes: Values that take the place of the file's, by dotted names: `{"optim.lr": 1e-3}`.
+        path: TOML file; docs/training.md describes it.
+        changes: Overrides by dotted name: `{"optim.lr": 1e-3}`.
 
     Raises:
-        UsageError: It can't be read, or something in it is unknown, missing or out of range.
+        UsageError: If the file can't be read, or a value is unknown, missing or out of range.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -109,7 +109,7 @@ def _model(table: Reader) -> ModelPlan:
 
 
 def _completed(table: Reader, defaults: Mapping[str, Any]) -> Reader:
-    """Return the table with values for keys that it lacks, in the tables below it as well."""
+    """Return the table with defaults for missing keys, also in nested tables."""
     values = {**defaults, **table.values}
     for name, inner in defaults.items():
         if isinstance(inner, dict) and name in table.values:
@@ -158,7 +158,13 @@ def _set(values: dict[str, Any], name: str, value: Any) -> None:  # noqa: ANN401
 
 
 def stair_config(config: TrainConfig, image: Backbone, text: Backbone) -> StairConfig:
-    """The model's configuration, with backbones that can be built without a hub."""
+    """Return the model configuration, with backbones that can be built without access to a model hub.
+
+    Args:
+        config: Training configuration.
+        image: Image backbone.
+        text: Text backbone.
+    """
     plan = config.model
     return StairConfig(
         name=config.name,

@@ -1,4 +1,4 @@
-"""The tables of a training's configuration: frozen values that check themselves. `config` puts them together."""
+"""Sections of the training configuration: frozen dataclasses that validate themselves. `train_config` combines them."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ class SetOf:
     """A caption set."""
 
     captions: str
-    """Its file, in any form that `stair-es evaluate` reads; relative to the configuration."""
+    """File in any format that `stair-es evaluate` reads; relative to the configuration file."""
     images: str | None = None
-    """The folder of its images, else that of the file."""
+    """Folder of the images; None for the folder of the file."""
     split: str | None = None
-    """Of Karpathy's form."""
+    """Split, for Karpathy's format."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is learned from."""
+    """Training, validation and held-out data."""
 
     train: tuple[SetOf, ...]
     validation: tuple[SetOf, ...] = ()
     held_out: tuple[SetOf, ...] = ()
-    """Sets whose images must not be among the training's: same or nearly the same ones are left out."""
+    """Sets whose images must not be in the training data: identical and near-duplicate images are removed from it."""
     tag_share: float = 0.5
-    """Of captions of an image with tags, how many get some of them appended."""
+    """Fraction of captions of tagged images to which tags are appended."""
     texts_per_image: int = 8
-    """Different captions that an image may be shown with."""
+    """Number of different texts that an image may be paired with."""
     augment: str = "none"
     """`none`, `light` or `strong`."""
     cache: bool = False
-    """Whether the states of frozen backbones are computed once and kept; the image's in `views` augmented forms."""
+    """Whether the states of frozen backbones are computed once and cached; those of images in `views` augmented forms."""
     views: int = 4
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: If a value is out of range.
         """
         if not self.train:
             raise UsageError("no training set", 'Write [[data.train]] and captions = "train.jsonl" below it.')
@@ -57,20 +57,20 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """How a batch is made up."""
+    """Composition of a batch."""
 
     size: int = 256
-    """Over all workers."""
+    """Pairs per batch over all workers."""
     chunk: int = 0
-    """Pairs that go through the towers at once on one device; the rest waits (GradCache). 0 for all."""
+    """Pairs per forward pass on one device (GradCache). 0 for the whole batch."""
     accumulate: int = 1
-    """Batches whose gradients make one update."""
+    """Batches whose gradients are accumulated for one update."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: If a value is out of range.
         """
         if self.size < 2:
             raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
@@ -79,29 +79,29 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Optim:
-    """How parameters are updated: AdamW."""
+    """Optimizer settings (AdamW)."""
 
     lr: float = 1e-3
-    """Of the heads."""
+    """Learning rate of the heads."""
     backbone_lr: float = 1e-5
     scale_lr: float = 1e-2
-    """Of the temperature."""
+    """Learning rate of the temperature."""
     weight_decay: float = 0.01
     warmup_steps: int = 30
     decay: Literal["cosine", "constant"] = "cosine"
     clip: float = 1.0
-    """Largest norm of the gradient; 0 for any."""
+    """Maximum gradient norm; 0 for no clipping."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     ema: float = 0.0
     """Decay of the moving average of the parameters; 0 for none."""
     teacher_scale: float = 20.0
-    """What a teacher's similarities are multiplied with (loss `distil`)."""
+    """Factor for the teacher's similarities (loss `distil`)."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: If a value is out of range.
         """
         _least(
             self, **dict.fromkeys(("lr", "backbone_lr", "scale_lr", "weight_decay", "warmup_steps", "clip", "teacher_scale"), 0)
@@ -112,28 +112,28 @@ class Optim:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """How a training is watched."""
+    """Validation, checkpointing and logging."""
 
     every: int = 200
     """Steps between validations and saved states."""
     patience: int = 0
-    """Validations without a better recall after which it stops; 0 for never."""
+    """Validations without improvement after which training stops; 0 to never stop early."""
     keep: Literal["best", "last"] = "best"
-    """Which parameters the checkpoint gets, by the recall at 1 of both directions on the validation sets."""
+    """Parameters that the checkpoint gets; `best` is by recall at 1, mean of both directions, on the validation sets."""
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: If a value is out of range.
         """
         _least(self, every=1, log_every=1, patience=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan:
-    """The model that is trained."""
+    """The model to train."""
 
     image: ImageTower
     text: TextTower
@@ -141,25 +141,25 @@ class ModelPlan:
     dense_dim: int = 256
     similarity: Similarity = "cosine"
     vocabulary: str = "all"
-    """The features: `all` tokens, those that occur in the training's `captions`, or the whole words of a `.json` file."""
+    """Tokens of the model: `all` tokens, those that occur in the training `captions`, or the whole words of a `.json` file."""
     start: str | None = None
-    """A checkpoint whose parameters are the beginning; it must have the same towers and features."""
+    """Checkpoint whose parameters training starts from; it must have the same towers and tokens."""
     start_embeddings: bool = True
-    """Whether the heads' word embeddings begin as the text network's."""
+    """Whether the heads' token embeddings are initialized from the text network."""
     start_bias: float = BIAS_AT_START
-    """What the bias of each word begins with, in both heads."""
+    """Initial bias of each token, in both heads."""
     start_seed: int | None = None
-    """What random parameters are drawn by; None for the configuration's `seed`. Models that begin alike can be averaged."""
+    """Seed of random parameters; None for the configuration's `seed`. Models with the same initialization can be averaged."""
     pretrained: bool = True
-    """Whether the backbones begin with their published weights."""
+    """Whether the backbones start with their published weights."""
     teacher: str | None = None
-    """A model with dense vectors that the loss `distil` learns from."""
+    """Model with dense vectors for the loss `distil`."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: The vocabulary is unknown, or whole words are tied to the embeddings of tokens.
+            UsageError: If the vocabulary is unknown, or whole words are tied to the embeddings of tokens.
         """
         if self.vocabulary not in ("all", "captions") and not self.has_whole_words:
             raise UsageError(
@@ -178,21 +178,21 @@ class ModelPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Named stages in place of written ones."""
+    """A named recipe instead of explicit stages."""
 
     name: str
     steps: int = 1000
-    """Of all stages together."""
+    """Total of all stages."""
     frozen_backbones: bool = False
-    """Whether only heads and temperature learn."""
+    """Whether only heads and temperature are trained."""
     flops: float | None = None
-    """Weight of the FLOPs regulariser in place of the recipe's, where it has one."""
+    """Weight of the FLOPs regularizer instead of the recipe's, where it has one."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range, or there is no such recipe.
+            UsageError: If a value is out of range, or there is no such recipe.
         """
         _least(self, steps=1)
         if self.name not in recipes():
@@ -202,17 +202,21 @@ class Recipe:
 
 
 def check_seed(name: str, seed: int) -> None:
-    """Check that a seed is one that numpy and PyTorch take.
+    """Raise UsageError if numpy and PyTorch don't accept a seed.
+
+    Args:
+        name: Name of the setting, for the message.
+        seed: The seed.
 
     Raises:
-        UsageError: It is out of range.
+        UsageError: If the seed is out of range.
     """
     if not 0 <= seed < 2**32:
         raise UsageError(f"{name} must be in 0..2^32, got {seed}", "Give a whole number that isn't negative.")
 
 
 def _least(values: object, **least: float) -> None:
-    """Check that fields are as large as they must be."""
+    """Raise UsageError if a field is below its minimum."""
     for name, value in least.items():
         if getattr(values, name) < value:
             raise UsageError(f"{name} must be {value:g} or more, got {getattr(values, name)}", "See docs/training.md.")

@@ -1,8 +1,8 @@
-"""Training pairs without the pictures of the sets that are to be tested on: the same bytes, or nearly the same picture.
+"""Remove training images that occur in evaluation sets: identical bytes, or near-duplicates.
 
-Perceptual hashes that differ by at most k of 64 bits are the same in at least one of k + 1 stretches of bits, so only those are
-compared: an index by stretches, not each picture with each (Norouzi, Punjani, Fleet: Fast Search in Hamming Space with
-Multi-Index Hashing, 2012).
+Perceptual hashes that differ in at most k of 64 bits agree in at least one of k + 1 bit ranges, so only hashes that share a
+range are compared, through an index by range (Norouzi, Punjani, Fleet: Fast Search in Hamming Space with Multi-Index Hashing,
+2012).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _MOST_ALIKE = 500
 _ONES = np.array([bin(value).count("1") for value in range(256)], dtype=np.uint8)
 
 Told: TypeAlias = Callable[[str, int, int], None]
-"""Which set's pictures are read, how many of them, of how many."""
+"""Name of the set being read, images done, total."""
 
 
 class Pictures(Protocol):
-    """Pictures, and how many."""
+    """A sized iterable of images."""
 
     def __len__(self) -> int: ...
 
@@ -39,13 +39,14 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
-    """How near two pictures are taken for the same."""
+    """Thresholds below which two images count as duplicates."""
 
     bits: int = 8
-    """By how many of 64 bits their perceptual hashes may differ. Of 40 photos another size or compression changed 0 to 2, a crop
-    of 2 % at each side 4 on average and 8 at most; the two most alike of different photos are 18 apart."""
+    """Maximum number of differing bits, of 64, of the perceptual hashes. For 40 photos, resizing or recompression changed 0 to 2
+    bits, a crop of 2 % at each side 4 on average and at most 8; the two most similar different photos differ in 18.
+    """
     colour: float = 16.0
-    """By how much their 4 x 4 mean colours may differ on average, of 255."""
+    """Maximum mean difference, of 255, of the 4 x 4 mean colors."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.bits <= 16:
@@ -58,25 +59,25 @@ class Likeness:
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """A picture of one set that is in another."""
+    """An image of one set that is also in another."""
 
     row: int
     other: int
-    """Row in the other set: the nearest one."""
+    """Row of the nearest image in the other set."""
     bits: int
-    """By which the perceptual hashes differ."""
+    """Number of differing bits of the perceptual hashes."""
     same_bytes: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """A training pair that was left out."""
+    """A training pair that was removed."""
 
     name: str
     found_in: str
-    """Name of the set."""
+    """Name of the other set."""
     other: str
-    """What it is there."""
+    """Name of the image in that set."""
     bits: int
     same_bytes: bool
 
@@ -87,12 +88,12 @@ class Removed:
 
 @dataclass(frozen=True, kw_only=True)
 class Deduped:
-    """The training set without what is in others."""
+    """The training set without duplicates of other sets."""
 
     kept: TrainingSet
     removed: tuple[Removed, ...]
     unreadable: Mapping[str, int]
-    """Set -> pictures that couldn't be read; those of the training set are left out, the others couldn't be compared."""
+    """Set name -> number of unreadable images. Those of the training set are removed; the others couldn't be compared."""
 
 
 def dedupe(
@@ -103,17 +104,17 @@ def dedupe(
     told: Told | None = None,
     workers: int = 1,
 ) -> Deduped:
-    """`training` without the pictures of other sets, and without those that can't be read.
+    """Return the training set without images of other sets, and without unreadable images.
 
     Args:
-        training: Its `problems` get what is left out, too.
-        against: Name of a set -> its pictures: validation, test.
-        likeness: What counts as the same.
-        told: Is told how far it is.
+        training: Training set; removed pairs are added to its `problems`.
+        against: Images of the other sets (validation, test) by name of the set.
+        likeness: What counts as a duplicate.
+        told: Progress callback.
         workers: Threads that read and decode.
 
     Raises:
-        MissingExtra: ImageHash isn't installed.
+        MissingExtra: If ImageHash isn't installed.
     """
 
     def progress(name: str, size: int) -> Callable[[int], None]:
@@ -142,7 +143,13 @@ def dedupe(
 
 
 def matches(one: Fingerprints, other: Fingerprints, likeness: Likeness | None = None) -> list[Match]:
-    """The pictures of `one` that are in `other`, each with the nearest there, in the order of `one`."""
+    """Return the images of one table that are also in another, each with its nearest match, in order.
+
+    Args:
+        one: Fingerprints of the images to look up.
+        other: Fingerprints to search.
+        likeness: What counts as a duplicate.
+    """
     limits = likeness or Likeness()
     best: dict[int, tuple[int, int]] = {}
     for mine, theirs in _same_bytes(one, other):
@@ -174,14 +181,14 @@ def _same_bytes(one: Fingerprints, other: Fingerprints) -> Iterator[tuple[int, i
 
 
 def _members(of: NDArray[np.intp], count: int) -> Callable[[int], NDArray[np.intp]]:
-    """Group -> the numbers of its members, from the group of each number."""
+    """Return a function from a group to the indices of its members, given the group of each index."""
     order = np.argsort(of, kind="stable")
     ends = np.cumsum(np.bincount(of, minlength=count))
     return lambda group: order[ends[group - 1] if group else 0 : ends[group]]
 
 
 def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iterator[tuple[int, int, int]]:
-    """Which values differ by at most `most` bits: (number in `one`, number in `other`, bits); some more than once."""
+    """Yield the values that differ in at most `most` bits: (index in `one`, index in `other`, bits); some more than once."""
     edges = [round(BITS * number / (most + 1)) for number in range(most + 2)]
     for start, end in pairwise(edges):
         low, mask = np.uint64(start), np.uint64((1 << (end - start)) - 1)
@@ -196,7 +203,7 @@ def _near(one: NDArray[np.uint64], other: NDArray[np.uint64], most: int) -> Iter
 
 
 def _spread(first: NDArray[np.intp], last: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """All pairs (number, one of its range from `first` to `last`), about `_AT_ONCE` at a time."""
+    """Yield all pairs (index, element of its range from `first` to `last`), about `_PAIRS_PER_BATCH` per batch."""
     counts = last - first
     parts = np.cumsum(counts) // _AT_ONCE
     for part in np.unique(parts):
@@ -213,9 +220,9 @@ def _differing(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np
 
 
 def _of_different_colours(numbers: NDArray[np.intp], colours: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """Pictures of the same perceptual hash without those that have the very colours of an earlier one.
+    """Return images with the same perceptual hash, without those whose colors equal those of an earlier one.
 
-    Blank pictures come by the ten thousand; of more than `_MOST_ALIKE` that differ in colour alone the others are passed over.
+    Blank images can occur by the ten thousand. Beyond `_MAX_ALIKE` images of different colors the rest is ignored.
     """
     if len(numbers) <= _MOST_ALIKE:
         return numbers

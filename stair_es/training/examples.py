@@ -1,4 +1,4 @@
-"""Pairs -> tensors: images as pixels or as states that are known already, captions as tokens. A function of seed and draw."""
+"""Collate pairs into tensors: images as pixels or cached states, captions as tokens. Deterministic for seed and sample."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _TRIES = 100
 
 
 class Images(Protocol):
-    """Where a batch's images come from."""
+    """Loader of a batch's images."""
 
     def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Pixels [B, H, W, C] (uint8), or states [B, L, D]; and the places of those that couldn't be read."""
+        """Return pixels [B, H, W, C] (uint8) or states [B, L, D], and the positions of unreadable images."""
 
 
 class Texts(Protocol):
-    """Where a batch's texts come from."""
+    """Loader of a batch's texts."""
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
-        """Tokens, and their states where they are known."""
+        """Return the tokens, with cached states where there are some."""
 
 
 class Captions(Protocol):
-    """What may be said of each pair."""
+    """Captions of all pairs."""
 
     def __len__(self) -> int:
-        """How many pairs there are."""
+        """Return the number of pairs."""
 
     def caption(self, item: int, rng: np.random.Generator) -> str:
-        """One of an item's captions."""
+        """Return a random caption of an item."""
 
 
 @dataclass(frozen=True)
@@ -50,45 +50,45 @@ class LiveTexts:
     tokens: Tokens
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
-        """See `Texts`."""
+        """Tokenize the texts."""
         return TextBatch.from_tokenized(self.tokens.encode(texts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wording:
-    """Which of its captions a pair is shown with."""
+    """Chooses the caption that a pair is shown with."""
 
     captions: Captions
     seed: int
     texts_per_image: int
 
     def text(self, draw: Draw) -> str:
-        """The caption of a draw: one of the item's few, by chance."""
+        """Return the caption of a sample: a random one of the item's few variants."""
         rng = np.random.default_rng((self.seed, _TEXT, draw.item, draw.turn))
         return self.variant(draw.item, int(rng.integers(self.texts_per_image)))
 
     def variant(self, item: int, number: int) -> str:
-        """The n-th caption that an item may be shown with: the same in every run, so that its states can be kept."""
+        """Return the n-th caption variant of an item. It is the same in every run, so that its states can be cached."""
         return self.captions.caption(item, np.random.default_rng((_WORDS, item, number)))
 
     def all(self) -> set[str]:
-        """Every text that may come."""
+        """Return every text that can occur."""
         return {self.variant(item, number) for item in range(len(self.captions)) for number in range(self.texts_per_image)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """What the training loop takes batches from."""
+    """Builds the batches of the trainer."""
 
     images: Images
     texts: Texts
     wording: Wording
 
     def batch(self, draws: Sequence[Draw]) -> tuple[Tensor, TextBatch, list[str], list[Draw]]:
-        """Images, texts, the texts as they are written, and what was drawn: in place of a pair that can't be read, the next one.
+        """Return images, texts, the raw texts, and the samples taken; an unreadable pair is replaced by the next one.
 
         Raises:
-            SourceError: Hardly any pair can be read.
+            SourceError: If hardly any pair can be read.
         """
         taken = list(draws)
         for _ in range(_TRIES):
@@ -103,7 +103,7 @@ class Examples:
         )
 
     def _next(self, taken: Sequence[Draw], place: int) -> Draw:
-        """The pair after one that can't be read, of those that aren't in the batch."""
+        """Return the next pair after an unreadable one that isn't in the batch yet."""
         there = {draw.item for draw in taken}
         size = len(self.wording.captions)
         after = ((taken[place].item + step) % size for step in range(1, size + 1))
@@ -111,5 +111,11 @@ class Examples:
 
 
 def image_rng(seed: int, item: int, view: int) -> np.random.Generator:
-    """The random numbers of an image's augmentation."""
+    """Return the random generator for an image's augmentation.
+
+    Args:
+        seed: Seed of the run.
+        item: Number of the image.
+        view: Number of the view.
+    """
     return np.random.default_rng((seed, _IMAGE, item, view))

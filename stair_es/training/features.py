@@ -1,6 +1,6 @@
-"""Images of a training: decoded and augmented when they are wanted, or as states of a frozen backbone, computed once and kept.
+"""Images and texts for training: decoded and augmented on demand, or as cached states of a frozen backbone.
 
-Shape suffixes: N items, L positions, D states, T tokens of all texts together.
+Shape suffixes: N items, L positions, D state size, T tokens of all texts together.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads a set's images as pixels; one that can't be read is told of in `problems`, once."""
+    """Reads a set's images as pixels; each unreadable image is added to `problems` once."""
 
     pairs: TrainingSet
     spec: ImageSpec
@@ -47,7 +47,13 @@ class Reader:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def pixels(self, item: int, view: int, *, plain: bool = False) -> Pixels | None:
-        """The image, augmented unless it shall be plain; None (and a problem noted) if it can't be read."""
+        """Return the image, augmented unless `plain`; None, and a problem added, if it can't be read.
+
+        Args:
+            item: Number of the image.
+            view: Number of the view, for the augmentation.
+            plain: Whether to skip the augmentation.
+        """
         pair = self.pairs[item]
         try:
             how = NONE if plain else self.augment
@@ -61,14 +67,14 @@ class Reader:
 
 
 class LiveImages:
-    """Pixels, read and augmented on some threads when a batch wants them."""
+    """Pixels that are read and augmented by a thread pool on demand."""
 
     def __init__(self, reader: Reader, threads: int) -> None:
         self._reader = reader
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
 
     def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """Pixels [B, H, W, C], and the places of those that couldn't be read, which are black."""
+        """Return pixels [B, H, W, C], and the positions of unreadable images, which are black."""
         found = list(self._pool.map(self._reader.pixels, items, views))
         size = self._reader.spec.size_px
         pixels = [np.zeros((size, size, 3), np.uint8) if each is None else each for each in found]
@@ -76,31 +82,31 @@ class LiveImages:
 
 
 class CachedImages:
-    """States of a frozen backbone, in `views` forms an image; those of an image that couldn't be read aren't numbers."""
+    """Cached states of a frozen backbone, `views` per image; those of unreadable images are NaN."""
 
     def __init__(self, states_NVLD: NDArray[np.float16]) -> None:
         self._states_NVLD = states_NVLD
 
     def batch(self, items: Sequence[int], views: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """States [B, L, D], and the places of those that couldn't be read."""
+        """Return states [B, L, D], and the positions of unreadable images."""
         of = np.asarray(views) % self._states_NVLD.shape[1]
         states_BLD = self._states_NVLD[np.asarray(items), of].astype(np.float32)
         return torch.from_numpy(states_BLD), np.flatnonzero(np.isnan(states_BLD[:, 0, 0])).tolist()
 
 
 def cached_images(model: Stair, reader: Reader, views: int, folder: Path, progress: Progress, threads: int) -> CachedImages:
-    """The states of all images of a set, from `folder` if they are there; they stay on disk, and are mapped into memory.
+    """Return the cached states of all images of a set, computing them first if needed; they are memory-mapped from disk.
 
     Args:
-        model: With a frozen image backbone.
-        reader: Of the set; the first view is never augmented.
-        views: Forms of each image.
-        folder: Where they are kept, by a hash of all that they depend on.
-        progress: Is told how far it is.
-        threads: For decoding and the backbone.
+        model: Model with a frozen image backbone.
+        reader: Reader of the set; the first view is never augmented.
+        views: Augmented forms per image.
+        folder: Cache folder; file names contain a hash of everything that the states depend on.
+        progress: Progress callback.
+        threads: Threads for decoding and the backbone.
 
     Raises:
-        OSError: They can't be written.
+        OSError: If the cache can't be written.
     """
     path = folder / f"images-{_key(model, reader, views)}.npy"
     if not path.is_file():
@@ -131,7 +137,7 @@ def _compute(path: Path, model: Stair, reader: Reader, views: int, progress: Pro
 
 @contextmanager
 def _kept(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
-    """An array that is at `path` once it is whole."""
+    """Create an array that is moved to `path` when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
     try:
@@ -144,19 +150,19 @@ def _kept(path: Path, shape: tuple[int, ...]) -> Iterator[NDArray[np.float16]]:
 
 
 class CachedTexts:
-    """States of a frozen text backbone for all texts that may come, end to end; on disk, and mapped into memory."""
+    """Cached states of a frozen text backbone for every text that can occur, concatenated; memory-mapped from disk."""
 
     def __init__(self, model: Stair, texts: Iterable[str], folder: Path, progress: Progress) -> None:
-        """The states, from `folder` if they are there.
+        """Load the states from `folder`, computing them first if needed.
 
         Args:
-            model: With a frozen text backbone.
-            texts: All that may come.
-            folder: Where they are kept, by a hash of all that they depend on.
-            progress: Is told how far it is.
+            model: Model with a frozen text backbone.
+            texts: Every text that can occur.
+            folder: Cache folder; file names contain a hash of everything that the states depend on.
+            progress: Progress callback.
 
         Raises:
-            OSError: They can't be written.
+            OSError: If the cache can't be written.
         """
         ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of like lengths together: little is padded
         self._places = {text: place for place, text in enumerate(ordered)}
@@ -185,7 +191,7 @@ class CachedTexts:
                 progress("states of texts", end, total)
 
     def batch(self, texts: Sequence[str]) -> TextBatch:
-        """See `examples.Texts`."""
+        """Return the tokens of texts with their cached states."""
         rows = [self._places[text] for text in texts]
         ids_BL, mask_BL = _padded([self._ids[row] for row in rows])
         kept = [slice(int(self._ends[row]) - len(self._ids[row]), int(self._ends[row])) for row in rows]
@@ -200,13 +206,13 @@ class CachedTexts:
 
 
 def _padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """[B, L] of tokens, and which of them count."""
+    """Return padded token ids [B, L], and the mask of real tokens."""
     ids_BL = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True)
     return ids_BL, torch.arange(ids_BL.shape[1]) < torch.tensor([len(each) for each in ids])[:, None]
 
 
 def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
-    """Pixels -> states as the head wants them: their mean, if it pools them so, from the quicker network where there is one."""
+    """Return a function from pixels to the states that the head expects: pooled if it uses the mean, by the faster network if any."""
     tower = model.config.image
     if tower.backbone.kind == "package" and tower.pool == "mean":
         network = load_network("onnx", 1)
@@ -239,7 +245,7 @@ def _text_key(model: Stair, texts: Sequence[str]) -> str:
 
 
 def _backbone_digest(tower: ImageTower | TextTower, backbone: torch.nn.Module) -> Any:  # noqa: ANN401  a hash
-    """Of all that the states depend on but what goes in: the network and how the tower feeds it, not the head above."""
+    """Hash everything that the states depend on except the input: the network and its settings, not the head."""
     head = ("transform_dim", "dropout", "top_k", "tie", "own_words", "always_masked")
     told = {name: repr(value) for name, value in vars(tower).items() if name not in head}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""What the loop is fed with: images and texts, live or as kept states, the validation sets, a teacher's answers."""
+"""The data module of a training: images and texts (live or cached), validation sets, and the teacher's targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stair_es.training.validate import Validation
 
 @dataclass(frozen=True, kw_only=True)
 class Feed:
-    """All of it."""
+    """All data of a training."""
 
     examples: Examples
     validations: tuple[Validation, ...]
@@ -36,17 +36,20 @@ class Feed:
 
 
 def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, threads: int) -> Feed:
-    """What a configuration asks for.
+    """Build the data module of a configuration.
 
     Args:
-        config: Of the training.
-        model: Computes the states of frozen backbones, where they are kept.
-        learned: The pairs that are learned from.
-        ears: Who is told how far it is.
-        threads: For reading images.
+        config: Training configuration.
+        model: Model that computes the states of frozen backbones, where they are cached.
+        learned: Training set.
+        ears: Callbacks for progress.
+        threads: Threads that read images.
+
+    Returns:
+        Collator, validation sets and teacher.
 
     Raises:
-        StairError: A set or the teacher can't be had.
+        StairError: If a set or the teacher can't be loaded.
     """
     data = config.data
     spec = config.model.image.image_spec
@@ -74,29 +77,29 @@ def feed(config: TrainConfig, model: Stair, learned: TrainingSet, ears: Ears, th
 
 
 def _images(config: TrainConfig, model: Stair, ears: Ears, threads: int) -> Callable[[features.Reader, int], Images]:
-    """What makes a set's images of its reader and the number of views."""
+    """Return a function that makes an image loader from a reader and the number of views."""
     if not config.data.cache:
         return lambda reader, views: features.LiveImages(reader, threads)
     return lambda reader, views: features.cached_images(model, reader, views, _kept(), ears.progress, threads)
 
 
 def _kept() -> Path:
-    """Where states are kept."""
+    """Return the folder of the feature cache."""
     return Home.from_env().path / "training"
 
 
 def _view_seed(config: TrainConfig) -> int:
-    """What views of images are drawn with: states that are kept serve runs of any seed."""
+    """Return the seed for augmented views; a constant with a cache, so that cached states serve runs of any seed."""
     return 0 if config.data.cache else config.seed
 
 
 def _names(stems: Sequence[str]) -> list[str]:
-    """Names of sets, each once."""
+    """Return unique names of sets."""
     return [f"{stem}-{place}" if stems.count(stem) > 1 else stem for place, stem in enumerate(stems, 1)]
 
 
 def _teacher(config: TrainConfig, reader: features.Reader, threads: int) -> Teacher | None:
-    """Dense vectors of the teacher for a batch, where a stage learns from one."""
+    """Return a function from a batch to the teacher's dense vectors; None if no stage needs it."""
     if not any(stage.losses.get("distil") for stage in config.stages):
         return None
     asked = str(config.model.teacher)

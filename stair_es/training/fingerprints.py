@@ -1,4 +1,4 @@
-"""What pictures are known again by: the hash of their bytes, a perceptual hash, and a few coarse colours."""
+"""Fingerprints of images: the hash of the bytes, a perceptual hash, and coarse colors."""
 
 from __future__ import annotations
 
@@ -30,59 +30,62 @@ _AHEAD = 64
 _EVERY = 500
 
 Progress: TypeAlias = Callable[[int], None]
-"""How many pictures are done."""
+"""Number of images done."""
 
 
 class Pictured(Protocol):
-    """What has a picture: an image of a caption set, a pair."""
+    """An item with an image: an image of a caption set, or a training pair."""
 
     @property
     def name(self) -> str:
-        """As its set has it."""
+        """Name in its set."""
 
     @property
     def place(self) -> Place:
-        """Where its bytes are."""
+        """Locator of the image's bytes."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of one picture."""
+    """Fingerprint of one image."""
 
     sha256: bytes
     perceptual: int
-    """64 bits of the lowest frequencies (pHash), of the picture without what pads it to a square."""
+    """64 bits of the lowest frequencies (pHash), of the image without its padding to a square."""
     colours: bytes
-    """4 x 4 mean colours: red and blue hearts have the same perceptual hash."""
+    """4 x 4 mean colors: a red and a blue heart have the same perceptual hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fingerprints:
-    """Of a set, in its order: `rows` says which of its pictures could be read."""
+    """Fingerprints of a set, in order; `rows` are the positions of the readable images."""
 
     rows: NDArray[np.int64]
     sha256: NDArray[np.uint64]
-    """[pictures, 4]."""
+    """[images, 4]."""
     perceptual: NDArray[np.uint64]
     colours: NDArray[np.uint8]
-    """[pictures, 48]."""
+    """[images, 48]."""
     unreadable: dict[int, str]
-    """Row -> why."""
+    """Row -> reason."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 def fingerprints(pictures: Iterable[Pictured], progress: Progress | None = None, workers: int = 1) -> Fingerprints:
-    """Those of the pictures of a set; each takes some milliseconds, and what can't be read is told.
+    """Compute the fingerprints of a set's images; each takes some milliseconds.
 
     Args:
-        pictures: The set.
-        progress: Is told now and then how many are done.
+        pictures: Images of the set.
+        progress: Called now and then with the number of images done.
         workers: Threads that read and decode.
 
+    Returns:
+        The fingerprints, and the reasons for unreadable images.
+
     Raises:
-        MissingExtra: ImageHash isn't installed.
+        MissingExtra: If ImageHash isn't installed.
     """
     need("imagehash", "train")
     rows, unreadable, buffer = list[int](), dict[int, str](), bytearray()
@@ -108,10 +111,10 @@ def fingerprints(pictures: Iterable[Pictured], progress: Progress | None = None,
 
 
 def fingerprint(data: bytes) -> Fingerprint:
-    """That of a file's bytes.
+    """Compute the fingerprint of an image file's bytes.
 
     Raises:
-        DecodeError: They are no picture.
+        DecodeError: If the bytes aren't an image.
     """
     found = decode(data, _SPEC, DecodeLimits())
     picture = Image.fromarray(found.pixels_HWC).crop(found.box)
@@ -133,7 +136,7 @@ def _of(place: Place) -> Fingerprint | str:
 
 
 def _each(pictures: Iterable[Pictured], workers: int) -> Iterator[Fingerprint | str]:
-    """In the order of the pictures, only a few of them ahead."""
+    """Yield the results in order, with a bounded number of images in flight."""
     if workers == 1:
         yield from (_of(picture.place) for picture in pictures)
         return

@@ -1,4 +1,4 @@
-"""What a training writes down as it goes: a CSV file, and events for TensorBoard where it is installed."""
+"""Log training metrics to CSV files, and to TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _COLUMNS = ("step", "stage", "kind", "name", "value")
 
 
 class Logs:
-    """One row a value: step, stage, kind (`train`, or the name of a validation set), name, value.
+    """Logger with one row per value: step, stage, kind (`train`, or the name of a validation set), name, value.
 
-    Speed and memory have a file of their own: `log.csv` is the same for the same configuration, whatever ran beside.
+    Speed and memory go to a separate file, so that `log.csv` is reproducible for the same configuration.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Go on with the logs of a folder.
+        """Open the logs of a folder, and remove rows after `step`.
 
         Args:
-            folder: Made if it isn't there.
-            step: The one that the training goes on from; rows of later ones are of a run that was broken off, and are taken out.
+            folder: Created if it doesn't exist.
+            step: Step that the training resumes from; rows of later steps belong to an interrupted run and are removed.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [_continued(folder / name, step) for name in (CSV_FILE, SPEED_FILE)]
@@ -32,7 +32,14 @@ class Logs:
         self._board = _board(folder / "tensorboard", step + 1)
 
     def add(self, step: int, stage: str, kind: str, values: Mapping[str, float]) -> None:
-        """Write values down; the kind `speed` goes to its own file."""
+        """Log values at a step; the kind `speed` has its own file.
+
+        Args:
+            step: Completed steps of all stages.
+            stage: Name of the stage.
+            kind: `train`, `speed`, or the name of a validation set.
+            values: Values by name.
+        """
         place = int(kind == "speed")
         for name, value in values.items():
             self._writers[place].writerow({"step": step, "stage": stage, "kind": kind, "name": name, "value": f"{value:.6g}"})
@@ -49,7 +56,7 @@ class Logs:
 
 
 def _continued(path: Path, step: int) -> TextIO:
-    """The file, without the rows after a step, to be written on. Kept whole until the shorter one is there."""
+    """Reopen a log file without the rows after a step. The old file is kept until the new one is complete."""
     kept = [row for row in _rows(path) if int(row["step"]) <= step]
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     with temporary.open("w", newline="", encoding="utf-8") as file:

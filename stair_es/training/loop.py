@@ -1,4 +1,4 @@
-"""The training loop: stages one after another, validation, saved states. Knows nothing of files but the state and the logs."""
+"""The trainer: runs the stages, validates and saves the training state. The only files it touches are the state and the logs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from stair_es.training.validate import Validation, overall
 from stair_es.training.workers import Workers
 
 Teacher: TypeAlias = Callable[[Sequence[Draw], Sequence[str]], tuple[Tensor, Tensor]]
-"""Draws and their texts -> dense vectors of the images and of the texts."""
+"""Samples and their texts -> dense vectors of the images and of the texts."""
 _AHEAD = 2
 _CHUNKS = 1009
-"""More than a batch has: the seeds of dropout are those of the batch and the ones after it."""
+"""Upper bound on the chunks of a batch: the dropout seeds of a batch are consecutive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +49,18 @@ class Loop:
     workers: Workers
     out: Path
     key: str
-    """Of configuration and data."""
+    """Hash of configuration and data."""
     tell: Callable[[Moment], None]
     teacher: Teacher | None = None
 
     def run(self) -> Progress:
-        """Train to the end, from the saved state if there is one; the model has the parameters to keep then.
+        """Train to the end, resuming from the saved state if there is one, and leave the selected parameters in the model.
+
+        Returns:
+            The final progress.
 
         Raises:
-            StairError: The loss isn't finite any more, or the state in `out` is of another training.
+            StairError: If the loss isn't finite, or the state in `out` belongs to another training.
         """
         average = Average(self.model, self.config.optim.ema)
         saved = state.load(self.out, self.key)
@@ -75,7 +78,14 @@ class Loop:
         return progress
 
     def watch(self, progress: Progress, average: Average, logs: Logs | None, stage: Stage) -> None:
-        """Validate; remember the best."""
+        """Validate, log the recalls, and remember the best parameters.
+
+        Args:
+            progress: Training progress, which is updated.
+            average: Moving average of the parameters, used for validation.
+            logs: Metric logger; None on all workers but the first.
+            stage: Current stage.
+        """
         if not self.validations:
             return
         with average.applied(self.model):
@@ -95,7 +105,7 @@ class Loop:
             self.tell(Moment(stage.name, progress.done, self.steps, flat))
 
     def batches(self, done: int) -> Iterator[Given]:
-        """Batches of this worker from a step on, made ready while others are learned from."""
+        """Yield the batches of this worker from a step on, preparing them in a background thread."""
         draws = self.sampler.batches(done * self.config.batch.accumulate)
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
             waiting = [pool.submit(self._given, next(draws)) for _ in range(_AHEAD)]
@@ -105,19 +115,19 @@ class Loop:
                 yield ready
 
     def narrow(self) -> AbstractContextManager[Any]:
-        """Autocast to the precision of the run."""
+        """Return an autocast context for the configured precision."""
         kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.optim.precision]
         context: AbstractContextManager[Any] = torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
         return context
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.log_scale.device
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """Total steps of all stages."""
         return sum(stage.steps for stage in self.config.stages)
 
     @property
@@ -125,10 +135,10 @@ class Loop:
         return self.workers.rank == 0
 
     def _agree(self, progress: Progress) -> None:
-        """All workers begin at the same step, with the same parameters.
+        """Check that all workers start at the same step, and give them the same parameters.
 
         Raises:
-            UsageError: They read different states.
+            UsageError: If they read different states.
         """
         done = self.workers.gather(torch.tensor([progress.done])).tolist()
         if len(set(done)) > 1:
@@ -140,7 +150,7 @@ class Loop:
             self.workers.take_first(tensor)
 
     def _of_first(self, value: float) -> float:
-        """The first worker's value: by one that differs in a last digit another one would stop at another step."""
+        """Return the first worker's value. With one that differs in the last digit a worker could stop at another step."""
         told = torch.tensor([value], dtype=torch.float64)
         self.workers.take_first(told)
         return float(told)
@@ -155,13 +165,13 @@ class Loop:
         return Given(images=images.to(self.device), texts=texts.to(self.device), teacher=teacher)
 
     def _keep(self, progress: Progress, average: Average) -> None:
-        """Give the model the parameters that the checkpoint gets."""
+        """Load the parameters of the checkpoint into the model."""
         self.model.load_state_dict(progress.best_parameters or average.shadow, strict=False)
         self.model.eval()
 
 
 class _Stage:
-    """One stage under way."""
+    """A running stage."""
 
     def __init__(self, loop: Loop, progress: Progress, average: Average, logs: Logs | None, saved: dict[str, Any] | None) -> None:
         optim, self._stage = loop.config.optim, loop.config.stages[progress.stage]
@@ -182,7 +192,7 @@ class _Stage:
         )
 
     def run(self) -> None:
-        """Train it to its end, and go to the next."""
+        """Run the stage to its end, and advance the progress to the next one."""
         loop, stage, progress, watch = self._loop, self._stage, self._progress, self._loop.config.watch
         enter(loop.model, stage)
         since, clock = progress.done, time.perf_counter()
@@ -228,7 +238,7 @@ class _Stage:
         return {**told, "norm": norm, "scale": float(model.scale.detach()), "rate": factor}
 
     def _check(self, loss: float, norm: float) -> None:
-        """Gradients that overflow in fp16 are left out by the scaler, which lowers its scale then."""
+        """Check that the loss is finite. With fp16 the scaler skips overflowing gradients and lowers its scale."""
         if math.isfinite(loss) and (math.isfinite(norm) or self._scaler.is_enabled()):
             return
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"

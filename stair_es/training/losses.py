@@ -1,6 +1,6 @@
-"""Losses of two towers. Pure functions of tensors.
+"""Losses of a two-tower model. Pure functions of tensors.
 
-Shape suffixes: B batch (of all workers together), F features, E dimensions of whatever is compared.
+Shape suffixes: B batch (of all workers together), F tokens of the vocabulary, E dimensions of the compared vectors.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, normalize, s
 
 
 def similarities(images_BE: Tensor, texts_BE: Tensor, scale: Tensor, *, cosine: bool) -> Tensor:
-    """[B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`."""
+    """Return [B, B]: `scale` times the dot product of each image with each text, of unit vectors if `cosine`.
+
+    Args:
+        images_BE: Vectors of images.
+        texts_BE: Vectors of texts.
+        scale: Inverse temperature.
+        cosine: Whether to normalize the vectors.
+    """
     if cosine:
         images_BE, texts_BE = unit(images_BE), unit(texts_BE)
     return scale * images_BE @ texts_BE.T
 
 
 def contrastive(scores_BB: Tensor) -> Tensor:
-    """The symmetric InfoNCE loss of a batch whose i-th image belongs to its i-th text.
+    """Return the symmetric InfoNCE loss of a batch whose i-th image belongs to its i-th text.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
     """
@@ -27,7 +34,7 @@ def contrastive(scores_BB: Tensor) -> Tensor:
 
 
 def flops(weights_BF: Tensor) -> Tensor:
-    """`sum_v (mean_b w_bv)^2`: a smooth stand-in for the multiplications that a query costs.
+    """Return `sum_v (mean_b w_bv)^2`: a smooth estimate of the multiplications per query.
 
     Source: Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", ICLR 2020.
     """
@@ -35,14 +42,14 @@ def flops(weights_BF: Tensor) -> Tensor:
 
 
 def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
-    """How surprised the logits are by the caption's own words: the mean over them of `-log_softmax(logits)[word]`.
+    """Return the mean of `-log_softmax(logits)[token]` over the caption's own tokens.
 
-    The softmax is over the whole vocabulary, before activation and cap, so that a word that is off is pulled up as well. A
-    caption without a word of its own counts nothing. Our addition to STAIR's method.
+    The softmax is over the whole vocabulary, before activation and cap, so that a token with weight 0 gets a gradient as well.
+    Captions without tokens are ignored. This is our addition to STAIR's method.
 
     Args:
-        logits_BF: Of the words, of images or of texts' expansions.
-        own_BF: Which words stand in the caption.
+        logits_BF: Token logits, of images or of expanded texts.
+        own_BF: Mask of the tokens that occur in the caption.
     """
     share_BF = own_BF.to(logits_BF.dtype)
     counts_B = share_BF.sum(dim=1)
@@ -51,7 +58,7 @@ def grounding(logits_BF: Tensor, own_BF: Tensor) -> Tensor:
 
 
 def distillation(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:
-    """How far the softmax of the scores is from that of a teacher's, both ways (Kullback-Leibler, mean over the batch).
+    """Return the symmetric Kullback-Leibler divergence between the softmax of scores and of a teacher's (mean over the batch).
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
     """
@@ -63,5 +70,5 @@ def distillation(scores_BB: Tensor, teacher_BB: Tensor) -> Tensor:
 
 
 def unit(vectors_BE: Tensor) -> Tensor:
-    """Rows of length 1; a row of zeros stays one."""
+    """Return the rows scaled to length 1; zero rows stay zero."""
     return normalize(vectors_BE, dim=1, eps=1e-6)

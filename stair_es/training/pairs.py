@@ -1,6 +1,6 @@
-"""Images with captions to train on, from any number of caption sets, held as bytes: a million take some hundred megabytes.
+"""Image-caption pairs to train on, from any number of caption sets, stored as bytes: a million take some hundred megabytes.
 
-A pair that can't be used is left out and counted by its reason; the others are read.
+Unusable pairs are skipped and counted by reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SHOWN = 5
 _MOST_TAGS = 4
 TAG_SHARE = 0.5
-"""How many of the captions are followed by tags, where there are any."""
+"""Fraction of captions followed by tags, for images with tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,45 +37,51 @@ class PairFile:
     """A caption set to train on."""
 
     path: Path
-    """Any form that `stair_es.eval.formats` knows."""
+    """Any format that `stair-es evaluate` reads."""
     images: Path | None = None
-    """The folder that the names of images belong to; None for the set's own."""
+    """Folder that image names are relative to; None for the set's own."""
     split: str | None = None
-    """Of Karpathy's form: `train+restval`. None for `test`, so that it has to be said."""
+    """Split, for Karpathy's format: `train+restval`. None for `test`, so that the training split must be given."""
 
 
 class Pair(NamedTuple):
-    """One image."""
+    """One image with its captions."""
 
     name: str
-    """As its set has it, after the set's number if there are several."""
+    """Name in its set, prefixed with the number of the set if there are several."""
     place: Place
     captions: tuple[str, ...]
-    """Different ones, at least one."""
+    """Distinct captions, at least one."""
     tags: tuple[str, ...] = ()
 
 
 class Problems:
-    """What was left out: how often, by reason, and where it was seen first."""
+    """Counts of skipped entries by reason, with the first examples."""
 
     def __init__(self) -> None:
         self.counts = Counter[str]()
         self.examples = defaultdict[str, list[str]](list)
 
     def add(self, where: str, reason: str, count: int = 1) -> None:
-        """One more. Numbers in a reason, and what follows its colon, make no reason of its own."""
+        """Count a skipped entry. Reasons that differ only in numbers, or after the colon, are counted together.
+
+        Args:
+            where: Name of the entry; empty for several.
+            reason: Why it is skipped.
+            count: Number of entries.
+        """
         kind = re.sub(r"\d+", "N", reason.partition(": ")[0])
         self.counts[kind] += count
         if len(self.examples[kind]) < _SHOWN:
             self.examples[kind].append(f"{where[:200]}: {reason[:300]}" if where else f"{count} {reason[:300]}")
 
     def lines(self) -> list[str]:
-        """One line a reason, the most frequent first."""
+        """Return one line per reason, the most frequent first."""
         return [f"{count:,} left out: {kind} (first: {self.examples[kind][0]})" for kind, count in self.counts.most_common()]
 
 
 class TrainingSet:
-    """Pairs, by number. Picklable, and no Python object a pair is kept: workers that are forked share the memory."""
+    """Pairs by number. Picklable and without a Python object per pair, so that forked workers share the memory."""
 
     def __init__(self, blob: NDArray[np.uint8], ends: NDArray[np.int64], rows: NDArray[np.int64], problems: Problems) -> None:
         self._blob, self._ends, self._rows = blob, ends, rows
@@ -84,10 +90,14 @@ class TrainingSet:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], problems: Problems | None = None) -> TrainingSet:
-        """The set of some pairs.
+        """Build the set from pairs.
 
-        Those with the same name become one (in two of a batch each would be a wrong answer for the other). One whose image is
-        only in memory, or whose texts aren't Unicode, is a problem.
+        Pairs with the same name are merged: in a batch, each would be a false negative of the other. Pairs whose image is only
+        in memory, or whose texts aren't valid Unicode, are problems.
+
+        Args:
+            pairs: Pairs in order.
+            problems: Counter to add problems to.
         """
         told = problems if problems is not None else Problems()
         found, again = cls._of(pairs, told)
@@ -97,7 +107,7 @@ class TrainingSet:
 
     @classmethod
     def _of(cls, pairs: Iterable[Pair], problems: Problems) -> tuple[TrainingSet, dict[str, Pair]]:
-        """The first pair of each name, and what the others of a name add."""
+        """Return the set of the first pair of each name, and what later pairs of a name add."""
         blob, ends, seen, again = bytearray(), array("q"), set[str](), dict[str, Pair]()
         for each in pairs:
             pair = each._replace(name=each.name.encode("utf-8", "backslashreplace").decode())
@@ -127,22 +137,27 @@ class TrainingSet:
         return (self[number] for number in range(len(self)))
 
     def caption(self, number: int, rng: np.random.Generator) -> str:
-        """What is said of a pair this time; see `caption`. The share of captions with tags is `tag_share`."""
+        """Return a random caption of a pair, with tags for a fraction of `tag_share`.
+
+        Args:
+            number: Number of the pair.
+            rng: Random generator.
+        """
         return caption(self[number], rng, self.tag_share)
 
     @property
     def nbytes(self) -> int:
-        """What the set takes in memory."""
+        """Memory used by the set, in bytes."""
         return int(self._blob.nbytes + self._ends.nbytes + self._rows.nbytes)
 
     def only(self, numbers: Sequence[int] | NDArray[np.int64]) -> TrainingSet:
-        """The set of these pairs, in this order; the bytes are shared."""
+        """Return the set of the given pairs, in this order; the bytes are shared."""
         some = TrainingSet(self._blob, self._ends, self._rows[np.asarray(numbers, dtype=np.int64)], self.problems)
         some.tag_share = self.tag_share
         return some
 
     def without(self, reasons: Mapping[int, str]) -> TrainingSet:
-        """The set without some pairs (number -> reason), which are added to the problems."""
+        """Return the set without some pairs (number -> reason), which are added to the problems."""
         kept = np.ones(len(self), dtype=bool)
         for number, reason in reasons.items():
             kept[number] = False
@@ -151,23 +166,28 @@ class TrainingSet:
 
 
 def read_pairs(files: Sequence[PairFile]) -> TrainingSet:
-    """The pairs of some caption sets, in their order; entries of the same image in a set are one pair.
+    """Read the pairs of caption sets, in order; consecutive entries of an image are merged.
 
     Args:
-        files: The sets.
+        files: Caption sets.
 
     Raises:
-        UsageError: A set isn't there, isn't one, or there is no pair in it.
-        MissingExtra: A library for its form isn't installed.
+        UsageError: If a set is missing, isn't a caption set, or has no pair.
+        MissingExtra: If a library for its format isn't installed.
     """
     problems = Problems()
     return TrainingSet.of(_all(files, problems), problems)
 
 
 def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) -> str:
-    """One of the captions, with a share of `tag_share` followed by one to four of the tags: `caption, tag, tag`.
+    """Return a random caption, a fraction of `tag_share` followed by one to four tags: `caption, tag, tag`.
 
-    Takes the same number of draws for each pair with as many captions and tags, so a run can be repeated.
+    The number of random draws depends only on the number of captions and tags, so a run can be repeated.
+
+    Args:
+        pair: The pair.
+        rng: Random generator.
+        tag_share: Fraction of captions with tags.
     """
     text = pair.captions[int(rng.integers(len(pair.captions)))]
     if not pair.tags:
@@ -178,10 +198,13 @@ def caption(pair: Pair, rng: np.random.Generator, tag_share: float = TAG_SHARE) 
 
 
 def bytes_of(place: Place) -> bytes:
-    """The bytes of an image.
+    """Read the bytes of an image.
+
+    Args:
+        place: Locator of the image.
 
     Raises:
-        ReadError: They can't be had, whatever the reason.
+        ReadError: If the image can't be read.
     """
     read = place.read(Reading())
     return read.data if read else b""
@@ -214,7 +237,7 @@ def _of_file(file: PairFile, problems: Problems) -> Iterator[Pair]:
 
 
 def _runs(found: Iterable[Entry | Bad], problems: Problems) -> Iterator[Entry]:
-    """The entries, those of the same image that come one after another as one."""
+    """Yield the entries; consecutive entries of the same image are merged."""
     last: Entry | None = None
     for entry in found:
         if isinstance(entry, Bad):
@@ -230,7 +253,7 @@ def _runs(found: Iterable[Entry | Bad], problems: Problems) -> Iterator[Entry]:
 
 
 def _again(known: Pair | None, pair: Pair) -> Pair:
-    """Two pairs of the same image as one."""
+    """Merge two pairs of the same image."""
     if known is None:
         return pair
     captions, tags = dict.fromkeys((*known.captions, *pair.captions)), dict.fromkeys((*known.tags, *pair.tags))
@@ -238,7 +261,7 @@ def _again(known: Pair | None, pair: Pair) -> Pair:
 
 
 def _packed(pair: Pair) -> bytes | str:
-    """A pair as JSON; or why it can't be one."""
+    """Return a pair as JSON, or the reason why it can't be serialized."""
     place = pair.place.uri if isinstance(pair.place, FileAt) else pair.place.to_json()
     if place is None:
         return "its bytes are only in memory, and can't be read again"

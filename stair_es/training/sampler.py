@@ -1,4 +1,4 @@
-"""Which pairs stand in which batch: a function of the seed and the step alone, so that a run can go on where it stopped."""
+"""Assign pairs to batches: a function of seed and step alone, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Draw:
 
     item: int
     turn: int
-    """How often it came before (the epoch): what augmentation and captions are drawn by."""
+    """Epoch, which seeds augmentation and captions."""
 
 
 class Sampler:
-    """Batches for ever, epoch after epoch; no two pairs of the same group in a batch."""
+    """Endless batches, epoch after epoch; no two pairs of the same group are in one batch."""
 
     def __init__(self, groups: Sequence[object], size: int, seed: int) -> None:
-        """Nothing is drawn yet.
+        """Check that there are enough groups.
 
         Args:
-            groups: For each pair what it must be alone in: its caption, as another image of the same caption is no wrong answer.
-            size: Of a batch, over all workers.
-            seed: Of the run.
+            groups: Group of each pair: its caption, since another image with the same caption isn't a negative.
+            size: Batch size over all workers.
+            seed: Seed of the run.
 
         Raises:
-            UsageError: There are fewer groups than a batch needs.
+            UsageError: If there are fewer groups than a batch needs.
         """
         different = len(set(groups))
         if different < size:
@@ -46,7 +46,7 @@ class Sampler:
         self._groups, self._size, self._seed = groups, size, seed
 
     def batches(self, begin: int = 0) -> Iterator[tuple[Draw, ...]]:
-        """The batches from the step `begin` on."""
+        """Yield the batches from step `begin` on."""
         step, epoch = 0, 0
         while True:
             for batch in self._epoch(epoch):
@@ -56,7 +56,7 @@ class Sampler:
             epoch += 1
 
     def _epoch(self, epoch: int) -> Iterator[list[int]]:
-        """Whole batches of one pass; what is left over in the end waits for the next pass."""
+        """Yield the full batches of one epoch; the rest waits for the next epoch."""
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._groups))
         waiting = deque(order.tolist())
         while len(waiting) >= self._size:
@@ -77,10 +77,15 @@ class Sampler:
 
 
 def share(batch: Sequence[_T], rank: int, workers: int) -> Sequence[_T]:
-    """The part of a batch that one of several workers takes: parts of the same size, in order.
+    """Return the part of a batch for one worker: parts have the same size, in order.
+
+    Args:
+        batch: The batch of all workers.
+        rank: Rank of the worker.
+        workers: Number of workers.
 
     Raises:
-        UsageError: The batch can't be divided.
+        UsageError: If the batch can't be divided.
     """
     if len(batch) % workers:
         raise UsageError(f"a batch of {len(batch)} can't be divided among {workers} workers", "Choose a multiple for batch.size.")

@@ -1,4 +1,4 @@
-"""What changes with the step: the learning rate and the weight of the FLOPs regulariser. Pure."""
+"""Values that change with the step: the learning rate, the weight of the FLOPs regularizer, and the average of the parameters."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 
 def rate(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
-    """What the learning rate is multiplied with in a step, 0..1.
+    """Return the factor for the learning rate at a step, 0..1.
 
     Args:
-        step: From 0.
-        steps: Of the stage.
-        warmup: Steps in which it rises linearly.
-        decay: `cosine` falls to 0 at the end, `constant` stays.
+        step: Step of the stage, from 0.
+        steps: Number of steps of the stage.
+        warmup: Steps of the linear warm-up.
+        decay: `cosine` falls to 0 at the end, `constant` doesn't change.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -27,12 +27,12 @@ def rate(step: int, *, steps: int, warmup: int, decay: str = "cosine") -> float:
 
 
 def regulariser(step: int, *, warmup: int) -> float:
-    """What the FLOPs regulariser is multiplied with in a step: rises with the square of the step (Formal et al., 2021)."""
+    """Return the factor for the FLOPs regularizer at a step: it rises with the square of the step (Formal et al., 2021)."""
     return min(1.0, ((step + 1) / warmup) ** 2) if warmup else 1.0
 
 
 class Average:
-    """Averages the parameters that learn; `decay` 0 means that there is no average, only the parameters."""
+    """Exponential moving average of trained parameters (Polyak and Juditsky, 1992); with `decay` 0 there is none."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
@@ -41,14 +41,14 @@ class Average:
             self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
 
     def update(self, model: nn.Module) -> None:
-        """Take a step's parameters in: `a = decay * a + (1 - decay) * p`."""
+        """Update the average after a step: `a = decay * a + (1 - decay) * p`."""
         for name, value in model.named_parameters():
             if name in self.shadow and value.requires_grad:
                 self.shadow[name].lerp_(value.detach(), 1 - self._decay)
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averages as its parameters, within."""
+        """Use the averages as the model's parameters within the context."""
         if not self.shadow:
             yield
             return

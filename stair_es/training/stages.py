@@ -1,4 +1,4 @@
-"""Stages of a training as data: what is trained, which mask, which losses, how long. And the named recipes, as files."""
+"""Training stages as data: trained parts, text mask, losses and steps; and the named recipes, which are files."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage."""
+    """A training stage."""
 
     name: str
     steps: int
     losses: Mapping[Loss, float] = field(default_factory=lambda: {"contrastive": 1.0})
-    """Each with its weight."""
+    """Loss -> weight."""
     train: tuple[Part, ...] = PARTS
-    """What learns; the rest is frozen. The temperature always learns."""
+    """Trained parts; the rest is frozen. The temperature is always trained."""
     text_mask: Mask = "none"
-    """`own`: a text may only have weights at words that stand in it, without stop words; `tokens`: at all of its tokens."""
+    """`own`: a text may only have weights for its own tokens, without stop words; `tokens`: for all of its tokens."""
     flops_warmup: int = 0
-    """Steps in which the FLOPs regulariser rises to its weight."""
+    """Steps until the FLOPs regularizer reaches its weight."""
     cap: bool = True
-    """Whether the towers' `top_k` holds during training; it always does afterwards."""
+    """Whether the towers' `top_k` applies during training; it always applies afterwards."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            UsageError: A value is out of range.
+            UsageError: If a value is out of range.
         """
         if self.steps < 1:
             raise UsageError(
@@ -54,7 +54,7 @@ class Stage:
             raise UsageError(f"stage {self.name!r} trains nothing", f"Give train = [...] of: {', '.join(PARTS)}.")
 
     def frozen(self, name: str) -> bool:
-        """Whether a parameter of the model stays as it is."""
+        """Return whether a model parameter is frozen in this stage."""
         if name == "log_scale":
             return False
         side, _, rest = name.partition(".")
@@ -63,10 +63,14 @@ class Stage:
 
 
 def recipe(name: str, steps: int) -> tuple[Stage, ...]:
-    """The stages of a named recipe; `steps` are those of all stages together.
+    """Load the stages of a named recipe.
+
+    Args:
+        name: Name of the recipe.
+        steps: Total steps of all stages.
 
     Raises:
-        UsageError: There is no recipe of this name.
+        UsageError: If there is no such recipe.
     """
     known = recipes()
     if name not in known:
@@ -83,7 +87,7 @@ def recipe(name: str, steps: int) -> tuple[Stage, ...]:
 
 
 def model_defaults(name: object) -> dict[str, Any]:
-    """Return what a recipe sets of the table `[model]` where a configuration doesn't; nothing for an unknown recipe."""
+    """Return the recipe's defaults for the table `[model]`; empty for an unknown recipe."""
     if name not in recipes():
         return {}
     found: dict[str, Any] = _values(str(name)).get("model", {})
@@ -91,7 +95,7 @@ def model_defaults(name: object) -> dict[str, Any]:
 
 
 def recipes() -> dict[str, str]:
-    """The names of the recipes, each with a line about it."""
+    """List the recipes: name -> one line of description."""
     found = {}
     for file in (files(__package__) / "recipes").iterdir():
         if file.name.endswith(".toml"):
@@ -105,10 +109,10 @@ def _values(name: str) -> dict[str, Any]:
 
 
 def read_stages(tables: Sequence[Reader]) -> tuple[Stage, ...]:
-    """Stages as a file has them.
+    """Read stages from tables of a file.
 
     Raises:
-        UsageError: A value is unknown, missing or of the wrong kind.
+        UsageError: If a value is unknown, missing or of the wrong type.
     """
     return tuple(_stage(table) for table in tables)
 

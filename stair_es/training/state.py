@@ -1,4 +1,4 @@
-"""The state of a training on disk, so that it can go on after whatever ended it. Written whole or not at all."""
+"""Training state on disk, from which an interrupted training resumes. Files are replaced atomically."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ STATE_FILE = "state.pt"
 
 @dataclass(kw_only=True)
 class Progress:
-    """How far a training is."""
+    """Progress of a training."""
 
     stage: int = 0
-    """The stage that is under way, from 0."""
+    """Current stage, from 0."""
     step: int = 0
-    """Steps of it that are done."""
+    """Completed steps of the current stage."""
     done: int = 0
-    """Steps of all stages that are done."""
+    """Completed steps of all stages."""
     best: float = -1.0
-    """The best recall so far."""
+    """Best recall so far."""
     best_step: int = -1
     waited: int = 0
-    """Validations since then."""
+    """Validations since the best one."""
     ended: bool = False
-    """Whether early stopping ended it."""
+    """Whether training was stopped early."""
     best_parameters: dict[str, Tensor] = field(default_factory=dict)
-    """With what a network keeps besides, such as the means of batch norms."""
+    """Includes buffers, such as the means of batch norms."""
 
 
 def save(
@@ -48,10 +48,19 @@ def save(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write the state; the one before stays until this one is whole.
+    """Write the state; the previous one is kept until the new one is complete.
+
+    Args:
+        folder: Output folder of the training.
+        key: Hash of configuration and data.
+        progress: Training progress.
+        model: The model.
+        average: Moving average of its parameters.
+        optimizer: Optimizer of the current stage.
+        scaler: Gradient scaler.
 
     Raises:
-        OSError: It can't be written.
+        OSError: If the state can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = {
@@ -72,19 +81,19 @@ def save(
 
 
 def learned(model: Stair) -> dict[str, Tensor]:
-    """The tensors that a training may change, as they are now; not those of backbones that a package brings."""
+    """Return the current tensors that training may change, without those of backbones from a package."""
     return {name: value.detach() for name, value in model.state_dict().items() if stored(name, model.config)}
 
 
 def load(folder: Path, key: str) -> dict[str, Any] | None:
-    """The state in a folder; None where there is none.
+    """Load the state of a folder; None if there is none.
 
     Args:
-        folder: Of the training.
-        key: Of the configuration and the data: a state of another one is refused.
+        folder: Output folder of the training.
+        key: Hash of configuration and data: a state with another one is rejected.
 
     Raises:
-        UsageError: The state is of another configuration, or can't be read.
+        UsageError: If the state belongs to another configuration, or can't be read.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -102,7 +111,13 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def restore(values: dict[str, Any], model: Stair, average: Average) -> Progress:
-    """Put a state into a model and its average; returns how far it was. The optimizer takes its own part."""
+    """Load a state into a model and its average, and return the progress. The optimizer state is restored by the stage.
+
+    Args:
+        values: The state.
+        model: The model.
+        average: Moving average of its parameters.
+    """
     model.load_state_dict(values["model"], strict=False)
     with torch.no_grad():
         for name, shadow in average.shadow.items():

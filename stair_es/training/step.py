@@ -1,13 +1,12 @@
 """One update: towers in chunks, loss over the batch of all workers, gradients back through the chunks.
 
-The answers of the towers are cut from the graph and gathered; the loss is taken over all of them on each worker, so its gradient
-at a worker's own rows is that of the whole batch; then it goes back through the towers, chunk by chunk, and the parameters'
-gradients are summed over the workers. With one worker and one chunk this is ordinary back-propagation; with chunks it is
-GradCache (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021): the same gradient with
-the memory of a chunk. Dropout is drawn chunk by chunk, so with it another size of chunks, or another number of workers, is
-another draw.
+The outputs of the towers are detached and gathered; each worker computes the loss over all of them, so the gradient at its own
+rows is that of the whole batch. It goes back through the towers chunk by chunk, and the parameters' gradients are summed over
+the workers. With one worker and one chunk this is ordinary back-propagation; with several chunks it is GradCache (Gao et al.,
+"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021): the same gradient with the memory of one chunk.
+Dropout is drawn per chunk, so it differs with another chunk size or number of workers.
 
-Shape suffixes: B batch of a worker, G batch of all workers, F features, E dense dimensions.
+Shape suffixes: B batch of a worker, G batch of all workers, F tokens of the vocabulary, E dense dimensions.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from stair_es.training.workers import Workers
 
 
 class Answers(NamedTuple):
-    """What the towers say of a batch; None for what no loss looks at."""
+    """Outputs of the towers for a batch; None for those that no loss uses."""
 
     image: Tensor
-    """What is compared: weights of words, or dense vectors."""
+    """The compared vectors: token weights, or dense vectors."""
     text: Tensor
     image_weights: Tensor | None = None
     text_weights: Tensor | None = None
@@ -51,7 +50,7 @@ class Given:
     images: Tensor
     texts: TextBatch
     teacher: tuple[Tensor, Tensor] | None = None
-    """Dense vectors of a teacher for images and texts, for the loss `distil`."""
+    """The teacher's dense vectors of images and texts, for the loss `distil`."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -59,24 +58,27 @@ class Given:
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """How gradients are computed."""
+    """Computes the gradients of a batch."""
 
     model: Stair
     stage: Stage
     workers: Workers
     narrow: Callable[[], AbstractContextManager[object]]
-    """Autocast to the precision of the run."""
+    """Returns an autocast context for the precision of the run."""
     chunk: int = 0
     teacher_scale: float = 20.0
 
     def gradients(self, given: Given, step: int, seed: int, boost: Callable[[Tensor], Tensor] = _as_it_is) -> dict[str, float]:
-        """Add the gradients of a batch to the parameters; returns the losses by name, with their sum as `loss`.
+        """Add the gradients of a batch to the parameters.
 
         Args:
             given: The batch.
-            step: Of the stage.
-            seed: Of this batch: dropout is drawn by it, chunk by chunk.
-            boost: Makes of the loss what goes back: its share among several batches, scaled for fp16.
+            step: Step of the stage.
+            seed: Seed of this batch, for the dropout of its chunks.
+            boost: Transforms the loss before the backward pass: divides it for gradient accumulation, scales it for fp16.
+
+        Returns:
+            The losses by name, with their sum as `loss`.
         """
         size = self.chunk or len(given)
         cuts = [slice(begin, begin + size) for begin in range(0, len(given), size)]
@@ -97,9 +99,9 @@ class Update:
         return {name: float(value.detach()) for name, value in told.items()}
 
     def sum_gradients(self) -> None:
-        """Sum the parameters' gradients over the workers (that of the temperature is the same on each).
+        """Sum the parameters' gradients over the workers (that of the temperature is already the same on each).
 
-        A parameter that no loss depends on has none, on any worker, and doesn't decay either.
+        A parameter that no loss depends on has no gradient on any worker, and isn't decayed.
         """
         if self.workers.count == 1:
             return
@@ -108,7 +110,7 @@ class Update:
                 self.workers.sum(parameter.grad)
 
     def _share_scale(self) -> None:
-        """Each worker has the whole gradient of the temperature already; what differs by rounding must not drift apart."""
+        """Average the gradient of the temperature: each worker has the full one, but rounding differences must not accumulate."""
         grad = self.model.log_scale.grad
         assert grad is not None
         self.workers.sum(grad)
@@ -157,7 +159,7 @@ class Update:
         return {"loss": total, **told}
 
     def _own(self, texts: TextBatch) -> Tensor:
-        """Which words stand in the captions of all workers."""
+        """Return which tokens occur in the captions of all workers."""
         return self.workers.gather(stair_heads.present(texts.places_BL, len(self.model.tokens.words)).float())
 
     def _teacher(self, given: Given) -> Tensor:
@@ -175,9 +177,15 @@ class Update:
 
 
 def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay: float) -> list[dict[str, object]]:
-    """Parameters for AdamW, by what learns in a stage: heads, backbones and temperature have rates of their own.
+    """Build the parameter groups of a stage for AdamW: heads, backbones and temperature have separate learning rates.
 
-    One-dimensional parameters (biases, norms) and the temperature don't decay. Freezes the others.
+    One-dimensional parameters (biases, norms) and the temperature aren't decayed. All other parameters of the model are frozen.
+
+    Args:
+        model: The model.
+        stage: The stage.
+        rates: Learning rates of `head`, `backbone` and `scale`.
+        weight_decay: Weight decay of the other parameters.
     """
     kinds: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
@@ -193,7 +201,12 @@ def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay:
 
 
 def enter(model: Stair, stage: Stage) -> None:
-    """Put what learns in a stage into training's mode, the rest out of it: no dropout, no batch norm that goes on counting."""
+    """Set trained parts to training mode and frozen parts to evaluation mode: no dropout, no updates of batch norm statistics.
+
+    Args:
+        model: The model.
+        stage: The stage.
+    """
     model.train()
     parts: dict[Part, nn.Module] = {
         "image.backbone": model.image.backbone,

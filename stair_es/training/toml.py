@@ -1,4 +1,4 @@
-"""Reading a TOML file into dataclasses, with errors that name the place, the value and what may stand there."""
+"""Read TOML tables into dataclasses, with errors that name the place, the value and the allowed values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ _T = TypeVar("_T")
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """The values of a TOML text.
+    """Parse TOML text.
+
+    Args:
+        text: The text.
+        where: Name of the file, for error messages.
 
     Raises:
-        UsageError: It isn't TOML; says where it stops being it.
+        UsageError: If it isn't valid TOML; the message says where.
     """
     return parse_toml(text, where, "See docs/training.md for an example.")
 
 
 def dump(values: Mapping[str, Any]) -> str:
-    """The TOML text of values; what `parse` makes of it is the same."""
+    """Return values as TOML; `parse_training_toml` returns the same values."""
     return "\n".join(_lines(values, ())) + "\n"
 
 
 def _lines(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """Plain values first: what follows a table's head belongs to it."""
+    """Yield plain values first: everything after the header of a table belongs to it."""
     yield from (f"{_key(name)} = {_value(value)}" for name, value in values.items() if not _is_table(value))
     for name, value in values.items():
         if not _is_table(value):
@@ -60,21 +64,21 @@ def _key(name: str) -> str:
 
 
 class Reader:
-    """A table of the file, and what it is called in errors."""
+    """A TOML table, with its name for error messages."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values, self.where = values, where
 
     def build(self, kind: type[_T], skip: Collection[str] = (), **given: Any) -> _T:  # noqa: ANN401  values of its fields
-        """An instance of a dataclass from the values of this table.
+        """Build a dataclass from the values of this table.
 
         Args:
-            kind: The dataclass; what its own checks say is told with the place.
-            skip: Keys of the table that aren't its fields, or are read otherwise.
+            kind: The dataclass; errors of its own checks are prefixed with the place.
+            skip: Keys of the table that aren't fields, or are read separately.
             given: Fields that don't come from the table.
 
         Raises:
-            UsageError: A key is unknown or missing, or a value has another type or is out of range.
+            UsageError: If a key is unknown or missing, or a value has the wrong type or is out of range.
         """
         hints = get_type_hints(kind)
         own = {each.name: each for each in fields(kind) if each.init}  # type: ignore[arg-type]
@@ -92,10 +96,10 @@ class Reader:
             raise UsageError(f"{self.where}: {error.message}", error.remedy) from None
 
     def table(self, name: str) -> Reader:
-        """The table of this name; an empty one if it isn't there.
+        """Return the table of this name; an empty one if it is missing.
 
         Raises:
-            UsageError: It is something else.
+            UsageError: If it isn't a table.
         """
         value = self.values.get(name, {})
         if not isinstance(value, dict):
@@ -103,10 +107,10 @@ class Reader:
         return Reader(value, f"{self.where}.{name}")
 
     def tables(self, name: str) -> list[Reader]:
-        """The tables of an array; none if it isn't there.
+        """Return the tables of an array; none if it is missing.
 
         Raises:
-            UsageError: It is something else.
+            UsageError: If it isn't an array of tables.
         """
         value = self.values.get(name, [])
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
@@ -114,19 +118,24 @@ class Reader:
         return [Reader(each, f"{self.where}.{name}[{place}]") for place, each in enumerate(value)]
 
     def number(self, name: str) -> float:
-        """The number of this name.
+        """Return the number of this name.
 
         Raises:
-            UsageError: It is something else.
+            UsageError: If it isn't a number.
         """
         value: float = self._typed(name, float)
         return value
 
     def one_of(self, what: str, value: str, known: tuple[Any, ...]) -> Any:  # noqa: ANN401  the value
-        """The value, if it is one of those that are known.
+        """Check that a value is one of the known ones, and return it.
+
+        Args:
+            what: What the value is, for the message.
+            value: The value.
+            known: Allowed values.
 
         Raises:
-            UsageError: It isn't.
+            UsageError: If it isn't.
         """
         if value not in known:
             raise UsageError(f"{self.where}: unknown {what} {value!r}", f"Choose one of: {', '.join(map(str, known))}.")

@@ -1,6 +1,6 @@
-"""Recall on validation sets while training: exact scores, both ways.
+"""Recall on validation sets during training: exact scores, both directions.
 
-Shape suffixes: N images, M texts, E whatever is compared.
+Shape suffixes: N images, M texts, E dimensions of the compared vectors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ class Validation:
     mask: Mask = "none"
 
     def recalls(self, model: Stair, narrow: AbstractContextManager[Any]) -> dict[str, float]:
-        """`t2i@k` and `i2t@k` in 0..1, the mean words of images, and how often a word of its caption is in an image's top 20."""
+        """Compute `t2i@k` and `i2t@k` in 0..1, the mean number of tokens per image, and how often an own token is in the top 20.
+
+        Args:
+            model: The model.
+            narrow: Autocast context.
+        """
         asked = tuple(dict.fromkeys(self.captions))
         with _evaluating(model), torch.inference_mode(), narrow:
             seen, read = self._images(model), self._texts(model, asked)
@@ -73,7 +78,7 @@ class Validation:
 
 @contextmanager
 def _evaluating(model: Stair) -> Iterator[None]:
-    """Without dropout within; afterwards each part is as it was, since frozen ones stay out of training's mode."""
+    """Disable dropout within the context. Afterwards restore the mode of each part: frozen parts stay in evaluation mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -104,5 +109,5 @@ def _recalls(seen_NE: Tensor, read_ME: Tensor, captions: Sequence[str], asked: S
 
 
 def overall(found: Mapping[str, Mapping[str, float]]) -> float:
-    """The one number that is watched: the mean of recall at 1 both ways over the sets."""
+    """Return the metric for early stopping: the mean over the sets of recall at 1 in both directions."""
     return fmean((each["t2i@1"] + each["i2t@1"]) / 2 for each in found.values())

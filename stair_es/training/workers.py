@@ -10,58 +10,58 @@ from torch import Tensor, distributed
 
 
 class Workers(Protocol):
-    """The workers of a training: gathers rows and sums gradients."""
+    """Worker group of a training: gathers rows and sums gradients."""
 
     rank: int
     count: int
 
     def gather(self, rows_B: Tensor) -> Tensor:
-        """The rows of all workers, in the order of their ranks; no gradient goes through."""
+        """Return the rows of all workers, ordered by rank, without gradient."""
 
     def sum(self, tensor: Tensor) -> None:
-        """Add up, in place, what all workers have."""
+        """Sum a tensor over all workers in place."""
 
     def take_first(self, tensor: Tensor) -> None:
-        """Give all, in place, what the first worker has."""
+        """Copy the first worker's tensor to all workers in place."""
 
 
 class Alone:
-    """The only worker."""
+    """A worker group of one process."""
 
     rank, count = 0, 1
 
     def gather(self, rows_B: Tensor) -> Tensor:
-        """See `Workers`."""
+        """Return the rows unchanged."""
         return rows_B
 
     def sum(self, tensor: Tensor) -> None:
-        """See `Workers`."""
+        """Keep the tensor unchanged."""
 
     def take_first(self, tensor: Tensor) -> None:
-        """See `Workers`."""
+        """Keep the tensor unchanged."""
 
 
 class Distributed:
-    """See `step.Workers`. What isn't a tensor of the group's device goes there and back."""
+    """Worker group on torch.distributed. Tensors on other devices are copied to the group's device and back."""
 
     def __init__(self) -> None:
-        """Take part in the default process group."""
+        """Join the default process group."""
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self._device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
 
     def gather(self, rows_B: Tensor) -> Tensor:
-        """See `step.Workers`."""
+        """Return the rows of all workers, ordered by rank, by `all_gather`."""
         own = rows_B.detach().to(self._device).contiguous()
         found = [torch.empty_like(own) for _ in range(self.count)]
         distributed.all_gather(found, own)
         return torch.cat(found).to(rows_B.device)
 
     def sum(self, tensor: Tensor) -> None:
-        """See `step.Workers`."""
+        """Sum a tensor over all workers in place, by `all_reduce`."""
         self._in_place(tensor, distributed.all_reduce)
 
     def take_first(self, tensor: Tensor) -> None:
-        """See `step.Workers`."""
+        """Copy the first worker's tensor to all workers in place, by `broadcast`."""
         self._in_place(tensor, lambda there: distributed.broadcast(there, src=0))
 
     def _in_place(self, tensor: Tensor, call: Callable[[Tensor], object]) -> None:
