@@ -1,11 +1,13 @@
-"""What an evaluation found, as values and as JSON."""
+"""The report of a retrieval evaluation, as values, JSON, and Markdown tables that are readable in a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stair_es.eval.differences import Differences, named
+from stair_es.eval.tables import problem_list, table
 
 if TYPE_CHECKING:
     from stair_es.eval.metrics import Metrics
@@ -19,26 +21,26 @@ class Row:
     method: str
     direction: str
     model: str = ""
-    """The id of the model; empty for BM25."""
+    """Id of the model; empty for BM25."""
     exact: Metrics | None = None
     exact_reason: str = ""
-    """Why there is no exact score."""
+    """Why there are no exact scores."""
     engine: Metrics | None = None
     engine_reason: str = ""
     tokens: tuple[float, float] | None = None
-    """Mean words of a document, and of a query; of dense vectors their dimensions, see `unit`."""
+    """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
     unit: str = "words"
     unasked: int = 0
-    """Queries without a known word: their right items are ranked last."""
+    """Queries without a known token; their relevant items are ranked last."""
     task: Task | None = None
     differences: Differences | None = None
-    """Engine against exact."""
+    """Differences between engine and exact ranking."""
     nine_bits: bool = False
     index: str = ""
-    """The temporary index, if it is kept."""
+    """Name of the temporary index, if it is kept."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; positions have become names."""
+        """Return the row for JSON, with names instead of positions."""
         return {
             "method": self.method,
             "model": self.model or None,
@@ -65,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All rows, and what they were made with."""
+    """All rows, and how they were measured."""
 
     captions: str
     form: str
@@ -73,30 +75,28 @@ class Evaluation:
     texts: int
     problems: tuple[str, ...]
     model: str
-    """The id of the first model."""
+    """Id of the first model."""
     against: tuple[str, ...] = ()
-    """Those of the others."""
+    """Ids of the other models."""
     text_tower: str
     cluster: str = ""
-    """What it is; empty where none was asked (`--exact`), and the next three say nothing then."""
+    """Name and version; empty with `--exact`, and the next three are unset then."""
     shape: str = ""
     depth: int = 0
     analyzer: str = ""
-    """Of BM25 fields."""
+    """Analyzer of BM25 fields."""
     rows: tuple[Row, ...]
     versions: dict[str, str]
     seconds: float
     kept: tuple[str, ...] = ()
-    """Indices that stay (`--keep`)."""
+    """Indices that were kept (`--keep`)."""
 
     def markdown(self) -> str:
-        """Everything, in tables."""
-        from stair_es.eval.markdown import markdown
-
+        """Return the report as Markdown tables."""
         return markdown(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return the report for JSON."""
         names = (
             "captions",
             "form",
@@ -129,3 +129,142 @@ def _metrics(metrics: Metrics | None, reason: str) -> dict[str, Any]:
         "hit": {str(cut): value for cut, value in metrics.hit.items()},
         "recall": {str(cut): value for cut, value in metrics.recall.items()},
     }
+
+
+_HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
+_MOST_EXAMPLES = 5
+_WHY_FEWER = " (texts of one image that has another one besides)"
+
+
+def markdown(found: Evaluation) -> str:
+    """Render the report as Markdown."""
+    parts = [
+        f"# {found.captions}: {found.images} images, {found.texts} texts",
+        f"{found.form}; {_models(found)}; {_where(found)}. R@k, nDCG and MRR in percent; equal scores count against the method.",
+    ]
+    parts += problem_list(found.problems)
+    for direction in dict.fromkeys(row.direction for row in found.rows):
+        rows = [row for row in found.rows if row.direction == direction]
+        parts += [f"## {direction}", table(_HEAD, _lines(rows, exactly=not found.cluster)), *_reasons(rows, found)]
+    if found.cluster:
+        parts += ["## Engine against exact", _differences(found.rows), *_examples(found.rows)]
+    parts.append(", ".join(f"{name} {number}" for name, number in found.versions.items()) + f"; {found.seconds:.1f} s")
+    if found.kept:
+        parts.append("Indices kept: " + ", ".join(found.kept))
+    return "\n\n".join(parts) + "\n"
+
+
+def _models(found: Evaluation) -> str:
+    others = f"s {found.model}, {', '.join(found.against)}" if found.against else f" {found.model}"
+    return f"model{others} (text tower {found.text_tower})"
+
+
+def _where(found: Evaluation) -> str:
+    if not found.cluster:
+        return "exact dot products, no cluster"
+    return (
+        f"{found.cluster}, shape {found.shape}, the first {found.depth:,} hits of each query; BM25 with the analyzer"
+        f" {found.analyzer}"
+    )
+
+
+def _lines(rows: Sequence[Row], *, exactly: bool) -> Iterable[Sequence[str]]:
+    for row in rows:
+        words = _size(row)
+        if row.exact is None and row.engine is None:
+            yield [row.method, row.model, "both", *["n/a"] * 6, words]
+            continue
+        for kind, metrics in (("exact", row.exact), ("engine", row.engine))[: 1 if exactly else 2]:
+            yield [row.method, row.model, kind, *(_numbers(metrics) if metrics else ["n/a"] * 6), words]
+
+
+def _size(row: Row) -> str:
+    if row.tokens is None:
+        return ""
+    if row.unit == "dimensions":
+        return f"{row.tokens[0]:.0f} dimensions"
+    return f"{row.tokens[0]:.1f} / {row.tokens[1]:.1f}"
+
+
+def _numbers(metrics: Metrics) -> list[str]:
+    shares = [*metrics.hit.values(), metrics.ndcg, metrics.mrr]
+    return [*(f"{100 * share:.1f}" for share in shares), f"{metrics.median_rank:g}"]
+
+
+def _reasons(rows: Sequence[Row], found: Evaluation) -> list[str]:
+    """List what a reader must know about the numbers above."""
+    said = []
+    whole = max((metrics.queries for row in rows if (metrics := row.engine or row.exact)), default=0)
+    for row in rows:
+        name = _name(row, found)
+        if row.exact_reason and row.exact_reason == row.engine_reason:
+            said.append(f"- {name} n/a: {row.exact_reason}")
+        else:
+            said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
+            said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
+        if row.unasked:
+            said.append(f"- {name}: {row.unasked} queries have no known word: their right items are ranked last")
+        metrics = row.engine or row.exact
+        if metrics and metrics.queries != whole:
+            said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")
+    return ["\n".join(said)] if said else []
+
+
+def _name(row: Row, found: Evaluation) -> str:
+    """Return the method, and its model if there are several."""
+    return f"{row.method} of {row.model}" if row.model and found.against else row.method
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    head = (
+        "direction",
+        "method",
+        "model",
+        "queries",
+        "same first 10",
+        "swapped within 9 bits",
+        "other",
+        "cut",
+        "overlap@10",
+        "score error",
+    )
+    lines = []
+    for row in rows:
+        found = row.differences
+        if found is not None:
+            error = f"{100 * found.lowest:+.3f} to {100 * found.highest:+.3f} %" if row.nine_bits else "other scale"
+            explained = str(found.explained) if row.nine_bits else "n/a"
+            counts = [str(found.queries), str(found.same), explained, str(found.unexplained), str(found.cut)]
+            lines.append([row.direction, row.method, row.model, *counts, f"{100 * found.overlap:.1f} %", error])
+    return table(head, lines) if lines else "Nothing to compare."
+
+
+def _examples(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        if row.differences is None or row.task is None:
+            continue
+        fallen = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
+        for swap in fallen[:_MOST_EXAMPLES]:  # where two have changed places, one of them says it
+            query, mine, theirs = (
+                row.task.queries[swap.query],
+                row.task.items[swap.engine_item],
+                row.task.items[swap.exact_item],
+            )
+            nearness = (swap.engine_item_score / swap.exact_item_score - 1) * 100 if swap.exact_item_score else 0.0
+            lines.append(
+                [
+                    f"{row.direction}, {row.method}",
+                    _short(query),
+                    str(swap.rank),
+                    f"{_short(mine)} ({swap.engine_item_score:.5f})",
+                    f"{_short(theirs)} ({swap.exact_item_score:.5f})",
+                    f"{nearness:+.3f} %",
+                ]
+            )
+    head = ("of", "query", "rank", "engine has (exact score)", "exact has (exact score)", "apart")
+    return [table(head, lines)] if lines else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -24,9 +24,8 @@ from stair_es.eval.captions import Captioned, CaptionSet
 from stair_es.eval.choose import bm25, chosen
 from stair_es.eval.contenders import contender
 from stair_es.eval.encode import encode_set
-from stair_es.eval.markdown import markdown
 from stair_es.eval.methods import Engine, Method
-from stair_es.eval.report import Evaluation, Row
+from stair_es.eval.report import Evaluation, Row, markdown
 from stair_es.eval.run import EvalOptions, evaluate
 from stair_es.eval.trial import analyzer, trial
 from stair_es.model.encoder import ModelSpec

@@ -15,9 +15,8 @@ from stair_es.cluster.target import Target
 from stair_es.eval import knn
 from stair_es.eval.differences import compare, named, total
 from stair_es.eval.exact import DenseGallery, Postings
-from stair_es.eval.markdown import markdown
 from stair_es.eval.metrics import summary
-from stair_es.eval.report import Evaluation, Row
+from stair_es.eval.report import Evaluation, Row, markdown
 from stair_es.eval.tables import table
 from stair_es.eval.tasks import Task
 from stair_es.eval.trial import Hits
