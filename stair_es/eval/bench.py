@@ -1,4 +1,4 @@
-"""The methods on the bench: each asked exactly and, in a temporary index, by the cluster; one query after another."""
+"""Run retrieval methods: exactly and, in a temporary index, on the cluster; one query at a time."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _ENGINE_ALONE = "its scores are the engine's own, with its statistics and rounde
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Where methods are measured."""
+    """Runs retrieval methods on a cluster."""
 
     client: OpenSearch
     connection: Connection
     run: str
-    """What the names of the temporary indices begin with."""
+    """Prefix of the names of the temporary indices."""
     identity: Identity
-    """What stands in them about themselves."""
+    """Index metadata of the temporary indices."""
     depth: int
     keep: bool
     say: Callable[[str], None]
     progress: Progress
 
     def rows(self, methods: list[Method]) -> list[Row]:
-        """A row for each method; exactly only, where it has no corpus. Those that ask the same corpus share its index.
+        """Return a row per method; exact scores only for methods without a corpus. Methods with the same corpus share its index.
 
-        A query that the cluster refuses ends its method alone: an hour of work with the others isn't thrown away for it.
+        A query that the cluster rejects ends only its own method, so that the results of the others aren't lost.
 
         Raises:
-            ClusterError: The cluster failed, or refused an index or a document.
+            ClusterError: If the cluster failed, or rejected an index or a document.
         """
         rows = exact_rows([method for method in methods if method.corpus is None])
         total = sum(len(method.task.queries) for method in methods if method.corpus is not None)
@@ -76,13 +76,13 @@ class Bench:
 
 
 def exact_rows(methods: list[Method]) -> list[Row]:
-    """A row for each method, without a cluster."""
+    """Build a row per method, without a cluster."""
     return [_Tally(method).row(None) for method in methods]
 
 
 @dataclass
 class _Tally:
-    """One method: what is kept of each query is its ranks."""
+    """Result of one method: the ranks of the relevant items of each query."""
 
     method: Method
     engine_ranks: list[tuple[int, ...]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class _Tally:
     unasked: int = 0
 
     def ask(self, there: Trial, depth: int) -> Iterator[int]:
-        """Ask the cluster all queries; yields the number of each that is through."""
+        """Run all queries on the cluster; yield the number of each completed query."""
         task = self.method.task
         items = len(task.items)
         clauses = (self._clause(query) for query in range(len(task.queries)))
@@ -111,7 +111,7 @@ class _Tally:
         return asked.clause
 
     def row(self, there: Trial | None, *, keep: bool = False, obstacle: str = "") -> Row:
-        """The method's row, after `ask`, or without the cluster: there is none, or an obstacle."""
+        """Build the method's row: after `run_queries`, or without the cluster if there is none or a reason against it."""
         method, task = self.method, self.method.task
         obstacle = obstacle or method.obstacle
         answered = None if obstacle else there

@@ -1,4 +1,4 @@
-"""A caption set: images, each with the texts that describe it. The forms it may have on disk are read in `formats`."""
+"""Caption datasets: images with the texts that describe them. The formats on disk are read in `datasets.detect`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from stair_es.sources.item import Place
 
 @dataclass(frozen=True, kw_only=True)
 class Captioned:
-    """One image."""
+    """One image with its captions."""
 
     name: str
-    """As the set has it."""
+    """Name in the dataset."""
     place: Place
-    """Where its bytes are: a file, a member of a tar, a cell of a table."""
+    """Locator of the bytes: a file, a tar member, or a table cell."""
     captions: tuple[str, ...]
-    """Different ones, at least one."""
+    """Distinct captions, at least one."""
 
 
 Problem: TypeAlias = str
@@ -31,35 +31,40 @@ Problem: TypeAlias = str
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSet:
-    """What is to be evaluated on."""
+    """A dataset to evaluate on."""
 
     name: str
     form: str
     """`JSON Lines`, `COCO`, `Karpathy` with the split, `TSV`, `CSV`, `Parquet`, `webdataset` or `folder`."""
     images: tuple[Captioned, ...]
     problems: tuple[Problem, ...] = ()
-    """Entries that were left out, and why."""
+    """Entries that were skipped, and why."""
 
     def without(self, names: Iterable[str], problems: Iterable[Problem]) -> CaptionSet:
-        """The set without some images, and with the reasons."""
+        """Return the dataset without some images, with the reasons.
+
+        Args:
+            names: Names of the images.
+            problems: Reasons.
+        """
         gone = set(names)
         kept = tuple(image for image in self.images if image.name not in gone)
         return CaptionSet(name=self.name, form=self.form, images=kept, problems=(*self.problems, *problems))
 
 
 def read_captions(path: Path, *, images: Path | None = None, split: str | None = None, limit: int | None = None) -> CaptionSet:
-    """The caption set in a file or a folder.
+    """Read a caption dataset from a file or a folder.
 
     Args:
         path: JSON Lines of `{image, captions}`, COCO's `captions_*.json`, Karpathy's `dataset_*.json`, TSV, CSV, Parquet,
-            webdataset tars (`shards/{0000..0127}.tar`), or a folder of images with a text beside each.
-        images: The folder that the names of images belong to; None for the file's own.
-        split: Of Karpathy's form; None for `test`. Several are written `train+restval`.
-        limit: Only so many images, the first ones.
+            webdataset tars (`shards/{0000..0127}.tar`), or a folder of images with a text file next to each.
+        images: Folder that image names are relative to; None for the folder of the file.
+        split: Split, for Karpathy's format; None for `test`. Several are written `train+restval`.
+        limit: Maximum number of images; the first ones are used.
 
     Raises:
-        UsageError: Not one of these forms, or nothing in it can be used.
-        MissingExtra: A library for its form isn't installed.
+        UsageError: If the format isn't one of these, or no entry is usable.
+        MissingExtra: If a library for the format isn't installed.
     """
     form, found = entries(path, split)
     problems: list[Problem] = []
@@ -75,7 +80,7 @@ def read_captions(path: Path, *, images: Path | None = None, split: str | None =
 
 
 def _merged(found: Iterable[Entry | Bad], problems: list[Problem]) -> list[Entry]:
-    """One entry an image, in the order of their first mention."""
+    """Merge the entries of the same image, in the order of their first occurrence."""
     merged: dict[str, Entry] = {}
     for entry in found:
         if isinstance(entry, Bad):

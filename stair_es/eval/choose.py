@@ -1,4 +1,4 @@
-"""Which methods can be compared on a set and a cluster, and why the others can't."""
+"""Select the methods that can be compared on a dataset and a cluster, with reasons for those that can't."""
 
 from __future__ import annotations
 
@@ -28,22 +28,27 @@ if TYPE_CHECKING:
     from stair_es.types import SparseVector
 
 Obstacle = Callable[[int], str]
-"""Why the cluster has no kNN for vectors of so many dimensions; empty where it has."""
+"""Returns why the cluster has no kNN for vectors of this many dimensions; empty if it has."""
 
 
 def knn_obstacle(target: Target, plugins: Callable[[], frozenset[str]]) -> Obstacle:
-    """See `Obstacle`. The cluster is asked for its plugins only where the answer matters."""
+    """Return a function that checks kNN support. The cluster's plugins are requested only if they matter.
+
+    Args:
+        target: The cluster.
+        plugins: Returns the names of its plugins.
+    """
     return lambda dimensions: knn.obstacle(target, plugins, dimensions)
 
 
 def chosen(encoded: Encoded, model: Contender, engine: Engine | None, obstacle: Obstacle) -> list[Method | Missing]:
-    """The methods of one model, both ways.
+    """Select the methods for one model, in both directions.
 
     Args:
-        encoded: The set with the model's vectors.
-        model: For the labels, and the way in which its vocabulary writes words.
-        engine: How words are stored and asked; None for exact scores only.
-        obstacle: To kNN.
+        encoded: Dataset with the model's vectors.
+        model: The model, for labels and tokenization.
+        engine: How token weights are stored and queried; None for exact scores only.
+        obstacle: Checks kNN support.
     """
     found: list[Method | Missing] = []
     if encoded.images.words is not None and encoded.read.words is not None:
@@ -58,7 +63,7 @@ def _words(
     model: Contender,
     engine: Engine | None,
 ) -> list[Method]:
-    """STAIR, and the bag of words: of a text what is written in it, of an image the words of its vector."""
+    """Build STAIR and the bag-of-words baseline: a text as the words in it, an image as the tokens of its vector."""
     texts, label = encoded.texts, model.label
     to_image, to_text = text_to_image(encoded.captions.images, texts), image_to_text(encoded.captions.images, texts)
     bags, rare = bags_of(texts, model.speller)
@@ -75,13 +80,23 @@ def _words(
 
 
 def bags_of(texts: tuple[str, ...], speller: Speller | None) -> tuple[list[SparseVector], list[SparseVector]]:
-    """The texts as bags that ask, and as bags that are asked."""
+    """Build the bags of words of texts: as queries, and as documents.
+
+    Args:
+        texts: The texts.
+        speller: Tokenizer of the vocabulary.
+    """
     bags = own_words(texts, speller)
     return bags, weighted_by_rarity(bags)
 
 
 def bm25(encoded: Encoded, engine: Engine | None) -> list[Method | Missing]:
-    """BM25 on captions, which takes no model."""
+    """Build the BM25 methods on captions, which need no model.
+
+    Args:
+        encoded: Dataset, of which the captions are used.
+        engine: Engine configuration; None without a cluster.
+    """
     name: MethodName = "BM25 on captions"
     left = leave_one_out(encoded.captions.images, encoded.texts)
     no_words = Missing(name=name, model="", direction="image -> text", reason="an image has no text to ask with")

@@ -1,4 +1,4 @@
-"""Labelled images on disk: a folder with a folder of images for each class (ImageNet's form), and the names of the classes."""
+"""Labeled images on disk: one folder of images per class (ImageNet's layout), and the class names."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ _LAYOUT = "The form is FOLDER/<class>/<image>, as ImageNet has it."
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSet:
-    """Images of some classes."""
+    """Images with class labels."""
 
     name: str
     classes: tuple[str, ...]
-    """Names of the folders, in their order."""
+    """Folder names, in order."""
     names: tuple[tuple[str, ...], ...]
-    """Of each class, as people write it, the usual one first; at least one."""
+    """Readable names of each class, the most common first; at least one."""
     files: tuple[Path, ...]
     labels: tuple[int, ...]
-    """The class of each file."""
+    """Class of each file."""
 
     @property
     def places(self) -> list[FileAt]:
-        """Where the bytes are."""
+        """Locators of the images."""
         return [FileAt(uri_of(path)) for path in self.files]
 
     def about(self) -> str:
-        """How much there is."""
+        """Return the number of images and classes as text."""
         return f"{len(self.files)} images, {len(self.classes)} classes"
 
 
 def read_folder(folder: Path, *, classes: Path | None = None, limit: int | None = None) -> LabelledSet:
-    """The images below the folders of a folder; those without an image are no class.
+    """Read the images in the subfolders of a folder; subfolders without images are ignored.
 
     Args:
-        folder: As `FOLDER/<class>/*.jpg`; what is deeper is taken, too.
-        classes: A file with the names of the classes; None where the folders have them (`_` and `-` are read as blanks).
-        limit: Only so many images of each class, the first ones by name.
+        folder: Folder in the layout `FOLDER/<class>/*.jpg`; deeper images are included.
+        classes: File with the class names; None to use the folder names (with `_` and `-` as spaces).
+        limit: Maximum number of images per class; the first ones by name are used.
 
     Raises:
-        UsageError: There is no such folder, there are fewer than two classes, or a class has no name in the file.
+        UsageError: If the folder doesn't exist, has fewer than two classes, or the file has no name for a class.
     """
     if not folder.is_dir():
         raise UsageError(f"no such folder: {folder}", _LAYOUT)
@@ -76,7 +76,7 @@ def read_folder(folder: Path, *, classes: Path | None = None, limit: int | None 
 
 
 def has_classes(folder: Path) -> bool:
-    """Whether two folders in a folder have images."""
+    """Return whether at least two subfolders contain images."""
     return folder.is_dir() and sum(bool(_images(below)) for below in folder.iterdir() if _is_class(below)) >= 2
 
 
@@ -124,6 +124,6 @@ def _names(given: object) -> tuple[str, ...]:
 
 
 def _from_text(path: Path) -> dict[str, tuple[str, ...]]:
-    """Lines as in ImageNet's `LOC_synset_mapping.txt`."""
+    """Parse lines as in ImageNet's `LOC_synset_mapping.txt`."""
     rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     return {row[0]: _names(row[1].split(",")) for row in rows if len(row) == 2}

@@ -1,4 +1,4 @@
-"""The models that are compared: what each of them offers, words, dense vectors or both."""
+"""Models under comparison: which of token weights and dense vectors each of them offers."""
 
 from __future__ import annotations
 
@@ -25,31 +25,35 @@ class Contender:
     spec: ModelSpec
     encoder: Encoder
     dense: DenseEncoder | None
-    """Its dense side, if it has one."""
+    """Its dense encoder, if it has one."""
     has_words: bool = True
-    """False for CLIP and the like."""
+    """False for models with dense vectors only, such as CLIP."""
 
     @property
     def label(self) -> str:
-        """What rows are labelled with."""
+        """Label of the model in reports."""
         return self.encoder.model_id
 
     @property
     def features(self) -> tuple[str, ...] | None:
-        """The words that its vectors can have; None where it doesn't tell."""
+        """Tokens that its vectors can have; None if the encoder doesn't list them."""
         return tuple(self.encoder.features) if isinstance(self.encoder, Vocabulary) else None
 
     @property
     def speller(self) -> Speller | None:
-        """How its vocabulary writes words, if it tells."""
+        """Tokenizer of its vocabulary, if it has one."""
         return self.encoder if isinstance(self.encoder, Speller) else None
 
 
 def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
-    """What a loaded encoder offers. One that says `dense_only` has no words.
+    """Wrap a loaded encoder. An encoder with the attribute `dense_only` has no token weights.
+
+    Args:
+        encoder: The encoder.
+        spec: The spec that it was loaded from.
 
     Raises:
-        ModelError: It has neither.
+        ModelError: If it has neither token weights nor dense vectors.
     """
     has_words = not getattr(encoder, "dense_only", False)
     light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # it does without the text network
@@ -60,11 +64,11 @@ def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
 
 
 def load(specs: Sequence[ModelSpec]) -> list[Contender]:
-    """The models of some specs, in their order. All names are looked up before the first is loaded.
+    """Load models in order. All names are resolved before the first model is loaded.
 
     Raises:
-        UsageError: One comes twice.
-        ModelError: One is unknown or broken.
+        UsageError: If a model is given twice.
+        ModelError: If a model is unknown or broken.
     """
     kinds = [(catalogue.kind(spec.name, spec.fit), spec) for spec in specs]
     meant = [(catalogue.absolute(spec.name), kind.card.model_id) for kind, spec in kinds]  # twice is fine with another fit
@@ -76,10 +80,16 @@ def load(specs: Sequence[ModelSpec]) -> list[Contender]:
 def in_turn(
     models: Sequence[Contender], work: Callable[[Contender], Sequence[_T]], problems: list[str], say: Callable[[str], None]
 ) -> list[_T]:
-    """What the work makes of one model after another. Of a further model that fails a problem is left, and the others go on.
+    """Run a function for one model after another and concatenate the results. If a later model fails, a problem is added instead.
+
+    Args:
+        models: Models in order.
+        work: Measures one model.
+        problems: Gets the failures of later models.
+        say: Called with a line per model, if there are several.
 
     Raises:
-        StairError: The first model failed, or anything else than a model.
+        StairError: If the first model failed, or something other than a model.
     """
     found: list[_T] = []
     for number, model in enumerate(models, 1):
@@ -96,14 +106,14 @@ def in_turn(
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSpace:
-    """Words that compete, and how those of people are written in them."""
+    """Competing tokens, and the tokenizer that maps text to them."""
 
     words: tuple[str, ...]
     speller: Speller | None
 
 
 def label_space(models: Sequence[Contender]) -> LabelSpace:
-    """The vocabulary of the first model that tells its own; BERT's where none does."""
+    """Return the vocabulary of the first model that lists its own; BERT's if none does."""
     for model in models:
         if model.has_words and (words := model.features) is not None:
             return LabelSpace(words=words, speller=model.speller)
@@ -111,18 +121,18 @@ def label_space(models: Sequence[Contender]) -> LabelSpace:
 
 
 def reference_features() -> tuple[str, ...]:
-    """The words of the BERT vocabulary that mean something: the label space of models that have none of their own."""
+    """Return the meaningful tokens of the BERT vocabulary: the label space of models without a vocabulary."""
     stop = load_stop_words()
     return tuple(word for word in load_vocabulary().words if is_meaningful(word, stop))
 
 
 class PieceSpeller:
-    """Spell words in the tokens of BERT's vocabulary; see `Speller`."""
+    """Tokenizer for the BERT vocabulary."""
 
     def __init__(self, tokens: WordPieces) -> None:
         self._tokens, self._stop = tokens, load_stop_words()
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """Return the token of a word, or its pieces; stop words and punctuation have none."""
+        """Return the token of a word, or its pieces; none for stop words and punctuation."""
         found = (self._tokens.words[token] for token in dict.fromkeys(self._tokens.encode(word)))
         return tuple(token for token in found if is_meaningful(token, self._stop))

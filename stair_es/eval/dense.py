@@ -1,4 +1,4 @@
-"""Dense vectors, where a model has them: what kNN in the same cluster is compared with.
+"""Dense vectors of encoders, for kNN in the same cluster.
 
 Shape suffixes: B batch, K classes, D dimensions.
 """
@@ -20,27 +20,27 @@ CONSE_CLASSES = 10
 
 
 class ConseEncoder:
-    """The networks of stair-mini without words: dense ConSE (Norouzi et al., 2014) against the embedding of the text."""
+    """Dense baseline from the networks of stair-mini: ConSE (Norouzi et al., 2014) for images, text embeddings for texts."""
 
     def __init__(self, encoder: StairMini) -> None:
-        """Nothing is loaded yet."""
+        """Wrap an encoder; its networks are loaded lazily."""
         self._encoder = encoder
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """An image is the mean of its 10 likeliest classes' embeddings."""
+        """Return the mean embeddings of each image's 10 most likely classes, weighted by probability, of length 1."""
         return self._dense_images(self._encoder.run_image_network(pixels_BHWC))
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """The text network's embedding."""
+        """Return the text network's embeddings."""
         return _dense_texts(self._encoder.run_text_network(texts))
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return words and dense vectors of images, from one run of the image network."""
+        """Return token weights and dense vectors of images, from one run of the image network."""
         outputs = self._encoder.run_image_network(pixels_BHWC)
         return self._encoder.encode_image_outputs(outputs), self._dense_images(outputs)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return words and dense vectors of texts, from one run of the text network."""
+        """Return token weights and dense vectors of texts, from one run of the text network."""
         outputs = self._encoder.run_text_network(texts)
         return self._encoder.encode_text_outputs(texts, outputs), _dense_texts(outputs)
 
@@ -53,9 +53,9 @@ class ConseEncoder:
 
 
 def dense_of(encoder: Encoder) -> DenseEncoder | None:
-    """The dense side of an encoder: its own, or that of stair-mini's networks; None where there is none.
+    """Return the dense encoder of a model: its own, or ConSE for stair-mini; None if there is none.
 
-    An encoder that has the methods for other checkpoints of its kind says `words_only`.
+    An encoder that has the methods only for other checkpoints of its kind sets `words_only`.
     """
     if getattr(encoder, "words_only", False):
         return None

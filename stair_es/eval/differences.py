@@ -1,4 +1,4 @@
-"""Where the engine's ranking differs from the exact one, and whether 9 bits of a weight explain it. Pure."""
+"""Compare the engine's ranking with the exact one, and check whether 9-bit weights explain the differences. Pure."""
 
 from __future__ import annotations
 
@@ -12,57 +12,58 @@ import numpy as np
 from stair_es.eval.metrics import Doubles
 
 AT = 10
+"""Number of hits that are compared."""
 NINE_BITS = 2.0**-8
-"""Lucene keeps a weight with 9 significant bits, truncated: a score is too small by less than this share."""
+"""Lucene truncates a weight to 9 significant bits: a score is too low by less than this fraction."""
 _ROUNDING = 1e-5
-"""Of float32 sums, beside that."""
+"""Relative rounding error of float32 sums, in addition."""
 _MOST_EXAMPLES = 50
 
 
 @dataclass(frozen=True, kw_only=True)
 class Swap:
-    """A place in the ranking where the engine has another item."""
+    """A rank at which the engine has another item."""
 
     query: int
     rank: int
     engine_item: int
     exact_item: int
     engine_item_score: float
-    """Both by the exact score."""
+    """Exact score, like the next one."""
     exact_item_score: float
 
 
 @dataclass(kw_only=True)
 class Differences:
-    """Over the first ten hits of the queries of one method."""
+    """Differences in the first ten hits of a method's queries."""
 
     queries: int = 0
     same: int = 0
     """Queries with the same items in the same order."""
     explained: int = 0
-    """Queries whose differences are between items as near as the engine's precision."""
+    """Queries whose differing items have scores within the engine's precision."""
     unexplained: int = 0
     cut: int = 0
-    """Queries of which the clause limit left words out: not compared."""
+    """Queries truncated by the clause limit, which aren't compared."""
     overlap: float = 0.0
-    """Mean share of the exact first ten that are among the engine's."""
+    """Mean fraction of the exact first ten among the engine's."""
     lowest: float = 0.0
-    """Smallest and largest of engine score / exact score - 1; 0 for a method whose engine score is on another scale."""
+    """Minimum and maximum of engine score / exact score - 1; 0 for methods whose engine scores are on another scale."""
     highest: float = 0.0
     swaps: list[Swap] = field(default_factory=list)
     """Some of the differences."""
 
 
 def compare(query: int, scores_N: Doubles, items: Sequence[int], scores: Sequence[float], *, nine_bits: bool) -> Differences:
-    """The first ten of one query.
+    """Compare the first ten hits of one query.
 
     Args:
-        query: Its position.
-        scores_N: Exact, of the gallery.
-        items: The engine's ranking.
-        scores: Of these, as the engine says.
-        nine_bits: Whether engine scores must be the exact ones, up to the precision. Otherwise only the order is looked at, and
-            no difference counts as explained.
+        query: Position of the query.
+        scores_N: Exact scores of the gallery.
+        items: Ranking of the engine.
+        scores: The engine's scores of these items.
+        nine_bits: Whether engine scores must equal the exact ones up to the precision. If not, only the order is compared, and no
+            difference counts as explained.
     """
     best = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:AT]]
     if nine_bits:
@@ -83,7 +84,12 @@ def compare(query: int, scores_N: Doubles, items: Sequence[int], scores: Sequenc
 
 
 def total(each: Sequence[Differences], cut: int) -> Differences:
-    """All queries of a method together; `cut` of them weren't compared."""
+    """Sum the differences of a method's queries.
+
+    Args:
+        each: Differences of each compared query.
+        cut: Number of queries that weren't compared.
+    """
     return Differences(
         queries=len(each),
         same=sum(one.same for one in each),
@@ -98,7 +104,7 @@ def total(each: Sequence[Differences], cut: int) -> Differences:
 
 
 def _share(engine: float, exact: float) -> float:
-    """By what share the engine's score is larger than the exact one; infinite for an item that it mustn't find."""
+    """Return the relative error of an engine score; infinite for an item that shouldn't be found."""
     return engine / exact - 1 if exact > 0 else math.inf
 
 
@@ -119,7 +125,13 @@ def _swap(query: int, rank: int, engine_item: int, exact_item: int, scores_N: Do
 
 
 def named(swap: Swap, queries: Sequence[str], items: Sequence[str]) -> dict[str, Any]:
-    """A difference with names in the place of positions, for JSON."""
+    """Return a difference with names instead of positions, for JSON.
+
+    Args:
+        swap: The difference.
+        queries: Names of the queries.
+        items: Names of the items.
+    """
     return {
         "query": queries[swap.query],
         "rank": swap.rank,

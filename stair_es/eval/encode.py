@@ -1,4 +1,4 @@
-"""Images and texts -> vectors of a model. An image that can't be read is a problem, not the end."""
+"""Encode images and texts with a model. Unreadable images are recorded as problems."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _AT_ONCE = 16
 _Batch = TypeVar("_Batch")
 
 Progress = Callable[[str, int, int], None]
-"""What is done (`images`, `texts`), how many of them, of how many."""
+"""What is encoded (`images`, `texts`), number done, total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """Of one side: of the words, of the dense vectors, or of both, what the model has and was asked for."""
+    """Vectors of images or of texts: token weights, dense vectors, or both, as far as requested and available."""
 
     words: tuple[SparseVector, ...] | None = None
     dense: Floats | None = None
@@ -38,38 +38,38 @@ class Vectors:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """Images that could be read."""
+    """Vectors of the readable images."""
 
     vectors: Vectors
     kept: tuple[int, ...]
-    """Their positions among all."""
+    """Their positions among all images."""
     problems: dict[int, str]
-    """Position -> why it couldn't."""
+    """Position -> reason why an image is unreadable."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A caption set, with the vectors of both sides."""
+    """A caption dataset with the vectors of images and texts."""
 
     captions: CaptionSet
-    """Without the images that couldn't be read."""
+    """Without unreadable images."""
     texts: tuple[str, ...]
-    """The different captions, in the order of their first image."""
+    """Distinct captions, in the order of their first image."""
     images: Vectors
     read: Vectors
-    """Of the texts."""
+    """Vectors of the texts."""
 
 
 def encode_set(captions: CaptionSet, model: Contender, progress: Progress) -> Encoded:
-    """The vectors of everything in `captions`.
+    """Encode a caption dataset.
 
     Args:
-        captions: The set.
-        model: Whose vectors.
-        progress: Is told how far it is.
+        captions: The dataset.
+        model: The model.
+        progress: Progress callback.
 
     Raises:
-        UsageError: Not one image could be read.
+        UsageError: If no image is readable.
     """
     pictures = encode_images([image.place for image in captions.images], model, progress)
     wrong = {captions.images[position].name: reason for position, reason in pictures.problems.items()}
@@ -79,10 +79,15 @@ def encode_set(captions: CaptionSet, model: Contender, progress: Progress) -> En
 
 
 def encode_images(places: Sequence[Place], model: Contender, progress: Progress, *, dense: bool = True) -> Pictures:
-    """The vectors of those images that can be read.
+    """Encode the readable images.
+
+    Args:
+        places: Locators of the images.
+        model: The model.
+        progress: Progress callback.
 
     Raises:
-        UsageError: Not one can.
+        UsageError: If no image is readable.
     """
     words: list[SparseVector] = []
     rows: list[Floats] = []
@@ -116,7 +121,15 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
 def encode_texts(
     texts: Sequence[str], model: Contender, progress: Progress, *, words: bool = True, dense: bool = True
 ) -> Vectors:
-    """The vectors of some texts, of the kinds that are asked for and that the model has."""
+    """Encode texts into the requested kinds of vectors that the model has.
+
+    Args:
+        texts: The texts.
+        model: The model.
+        progress: Progress callback.
+        words: Whether to compute token weights.
+        dense: Whether to compute dense vectors.
+    """
     wanted = words and model.has_words
     joint = _joint(model)
     vectors: list[SparseVector] = []
@@ -142,7 +155,7 @@ def _encode_batch(
     dense: Callable[[_Batch], Floats] | None,
     both: Callable[[_Batch], tuple[list[SparseVector], Floats]] | None,
 ) -> tuple[list[SparseVector], list[Floats]]:
-    """Return the vectors of a batch, of each kind for which a method is given; by `both` if both kinds are wanted."""
+    """Return the vectors of a batch, of each kind for which a method is given; with `both` if both kinds are requested."""
     if tokens and dense and both:
         found, dense_BD = both(batch)
         return found, [dense_BD]

@@ -1,4 +1,4 @@
-"""Exact scores: dot products in float64 of the vectors as they are, without an engine. Pure.
+"""Exact scores: dot products in float64, without an engine. Pure.
 
 Shape suffixes: N items of the gallery, D dimensions of a dense vector.
 """
@@ -14,10 +14,10 @@ from stair_es.types import Floats, SparseVector
 
 
 class Postings:
-    """An inverted index in memory: a query costs as much as its words have items."""
+    """An inverted index in memory: the cost of a query is the number of postings of its tokens."""
 
     def __init__(self, vectors: Sequence[SparseVector]) -> None:
-        """Turn the vectors of the gallery over."""
+        """Invert the vectors of the gallery."""
         self._count = len(vectors)
         lists: dict[str, tuple[list[int], list[float]]] = {}
         for item, vector in enumerate(vectors):
@@ -28,7 +28,7 @@ class Postings:
         self._lists = {word: (np.array(items), np.array(weights)) for word, (items, weights) in lists.items()}
 
     def scores(self, query: SparseVector) -> Doubles:
-        """[N]: summed in the order of the query's words, so that equal vectors get equal scores to the last bit."""
+        """Return the scores [N], summed in the order of the query's tokens, so that equal vectors get bitwise equal scores."""
         scores_N = np.zeros(self._count)
         for word, weight in query:
             found = self._lists.get(word)
@@ -41,10 +41,10 @@ class DenseGallery:
     """Dense vectors of the gallery."""
 
     def __init__(self, vectors_ND: Floats) -> None:
-        """Widen them."""
+        """Convert the vectors to float64."""
         self._vectors_ND = vectors_ND.astype(np.float64)
 
     def scores(self, query_D: Floats) -> Doubles:
-        """[N]."""
+        """Return the scores [N]."""
         scores_N: Doubles = self._vectors_ND @ query_D.astype(np.float64)
         return scores_N

@@ -1,4 +1,4 @@
-"""The forms of caption sets, told apart by name and content. A bad entry is a problem in words, and the others are read."""
+"""Detect the format of a caption dataset by name and content, and read its entries. Invalid entries are reported, not fatal."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _BY_SUFFIX: tuple[tuple[frozenset[str], str, Callable[[Path], Iterator[Entry | B
 )
 _PACKED_TARS = frozenset({".tar.gz", ".tgz"})
 _LISTS = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Of captions in a folder of images, as Hugging Face has them."""
+"""Lists of captions in a folder of images, as in Hugging Face datasets."""
 
 
 def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry | Bad]]:
-    """The form of a set, and its images one after another; a `Bad` says what is wrong with an entry.
+    """Return the format of a dataset, and its images one by one; an `InvalidEntry` says what is wrong with an entry.
 
     Args:
-        path: A file or a folder; also a glob (not of JSON, which is one whole), of tars also many in braces.
-        split: Of Karpathy's form; None for `test`. Several are written `train+restval`.
+        path: File or folder; also a glob (not for JSON, which is one document), and for tars a brace pattern.
+        split: Split, for Karpathy's format; None for `test`. Several are written `train+restval`.
 
     Raises:
-        UsageError: It can't be read, has another form, or a split that isn't there was asked for.
-        MissingExtra: A library for its form isn't installed.
+        UsageError: If the dataset can't be read, has another format, or has no such split.
+        MissingExtra: If a library for the format isn't installed.
     """
     if path.is_dir():
         path = _listed(path)
@@ -59,17 +59,17 @@ def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry |
 
 
 def folder_of(path: Path) -> Path:
-    """The folder that the names of a set's images belong to if none is said."""
+    """Return the folder that image names are relative to by default."""
     return path if path.is_dir() else path.parent
 
 
 def is_caption_folder(path: Path) -> bool:
-    """Whether a path is a folder with captions, be they usable or not."""
+    """Return whether a path is a folder with captions, usable or not."""
     return path.is_dir() and (_listed(path) != path or _form_of_folder(path) is not None)
 
 
 def _listed(folder: Path) -> Path:
-    """The list of captions in a folder of images, if there is one; else the folder."""
+    """Return the list of captions in a folder of images if there is one, else the folder."""
     return next((folder / name for name in _LISTS if (folder / name).is_file()), folder)
 
 
@@ -82,7 +82,7 @@ def _form_of_folder(folder: Path) -> tuple[str, Callable[[Path], Iterator[Entry 
 
 
 def _form(path: Path) -> tuple[str, Callable[[Path], Iterator[Entry | Bad]] | None]:
-    """The name of a form and what reads it; None for what has to be looked into."""
+    """Return the name of a format and its reader; None for JSON, whose content must be inspected."""
     if path.is_dir():
         found = _form_of_folder(path)
         if found is not None:
@@ -95,10 +95,10 @@ def _form(path: Path) -> tuple[str, Callable[[Path], Iterator[Entry | Bad]] | No
 
 
 def _matching(path: Path) -> list[Path]:
-    """The file, or those that a pattern matches.
+    """Return the file, or the files that match a pattern.
 
     Raises:
-        UsageError: There is none, or it can't be read.
+        UsageError: If there is none, or one can't be read.
     """
     found = [path]
     if not path.exists() and has_magic(str(path)):

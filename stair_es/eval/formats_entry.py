@@ -1,4 +1,4 @@
-"""What every form of a caption set is read into: entries, and what is wrong with the others."""
+"""Entries of caption datasets, common to all formats, and invalid entries."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import uri_of
 
 CAPTION_COLUMNS = ("captions", "caption", "texts", "text", "txt", "sentences", "sentence")
-"""Names that columns, keys and members with captions have, the first that has one; capitals or not."""
+"""Names of columns, keys and members with captions, in order of precedence; case-insensitive."""
 TAG_COLUMNS = ("tags", "keywords")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image as a set names it."""
+    """An image as a dataset lists it."""
 
     name: str
     places: tuple[str, ...]
-    """Where it may be, relative to the folder of images, likeliest first."""
+    """Candidate paths relative to the folder of images, most likely first."""
     captions: tuple[str, ...]
     tags: tuple[str, ...] = ()
     place: Place | None = None
-    """Where its bytes are, if the set has them or they are found already."""
+    """Locator of the bytes, if the dataset contains them or the file was found already."""
 
     def found(self, folder: str) -> Place | None:
-        """Where its bytes are; None if there is no such file in `folder`."""
+        """Return the locator of the bytes; None if there is no such file in `folder`."""
         if self.place is not None:
             return self.place
         paths = (os.path.join(folder, each) for each in self.places)  # noqa: PTH118  a million times: three times as fast
@@ -37,7 +37,7 @@ class Entry:
         return None if path is None else FileAt(uri_of(path))
 
     def plus(self, other: Entry) -> Entry:
-        """With the captions and tags that another entry of the same image adds."""
+        """Return the entry with the captions and tags of another entry of the same image added."""
         captions, tags = dict.fromkeys((*self.captions, *other.captions)), dict.fromkeys((*self.tags, *other.tags))
         return Entry(self.name, self.places, tuple(captions), tuple(tags), self.place)
 
@@ -47,9 +47,9 @@ class Bad:
     """An entry that can't be used."""
 
     where: str
-    """A line, a number, a name; empty for several."""
+    """A line, a number, or a name; empty for several."""
     reason: str
-    """The same for all entries with the same fault."""
+    """Identical for all entries with the same problem."""
     detail: str = ""
     count: int = 1
 
@@ -59,25 +59,25 @@ class Bad:
 
 
 def captions_in(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The captions of a row, of the first column that has any."""
+    """Return the captions of a row, from the first column that has any."""
     return next((texts for column in _columns(row, CAPTION_COLUMNS) if (texts := texts_of(row[column]))), ())
 
 
 def tags_in(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tags of a row: a list, or one text with commas."""
+    """Return the tags of a row: a list, or comma-separated text."""
     value = next((row[column] for column in _columns(row, TAG_COLUMNS)), None)
     return tuple(dict.fromkeys(texts_of(value.split(",") if isinstance(value, str) else value)))
 
 
 def texts_of(value: object) -> tuple[str, ...]:
-    """The different texts in a value: a text, a list of texts, or of `{"raw": text}`; white space is made single."""
+    """Return the distinct texts in a value: a text, a list of texts, or a list of `{"raw": text}`; whitespace is collapsed."""
     values = value if isinstance(value, (list, tuple)) else [value]
     raw = (each.get("raw") if isinstance(each, Mapping) else each for each in values)
     return tuple(dict.fromkeys(text for each in raw if isinstance(each, str) and (text := " ".join(each.split()))))
 
 
 def wanted(names: Iterable[str]) -> list[str]:
-    """Those of the names of columns that captions and tags may be in."""
+    """Return the column names that can hold captions or tags."""
     return [name for name in names if name.lower() in CAPTION_COLUMNS or name.lower() in TAG_COLUMNS]
 
 

@@ -1,4 +1,4 @@
-"""Caption sets of files: webdataset tars, and folders of images with a text beside each."""
+"""Caption datasets as files: webdataset tars, and folders of images with a text file next to each."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _BESIDE = (".txt", ".caption", ".json")
 
 
 def webdataset(path: Path) -> Iterator[Entry | Bad]:
-    """The images of tars of samples: `a.jpg` with `a.txt` or `a.json`.
+    """Read the images of webdataset tars: `a.jpg` with `a.txt` or `a.json`.
 
     Args:
-        path: A file, a folder, a glob, or many in braces: `shards/{0000..0127}.tar`.
+        path: A file, a folder, a glob, or a brace pattern: `shards/{0000..0127}.tar`.
 
     Raises:
-        MissingExtra: There are braces, and braceexpand isn't installed.
-        UsageError: Nothing is there.
+        MissingExtra: If the path has braces, and braceexpand isn't installed.
+        UsageError: If nothing matches.
     """
     return of_source(KIND.open(str(path), ALL))
 
 
 def has_captioned_images(folder: Path) -> bool:
-    """Whether an image with a text beside it is somewhere in the folder."""
+    """Return whether the folder contains an image with a text file next to it, at any depth."""
     return any(isinstance(each, Entry) for each in beside(folder))
 
 
 def beside(folder: Path) -> Iterator[Entry | Bad]:
-    """The images of a folder and those below it, with the caption in the file of the same name: `a.txt` or `a.json`."""
+    """Read the images of a folder and its subfolders, with the caption in the file of the same name: `a.txt` or `a.json`."""
     for path, folders, files in os.walk(folder):
         folders.sort()
         names = set(files)

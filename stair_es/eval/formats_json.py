@@ -1,4 +1,4 @@
-"""Caption sets in JSON: JSON Lines, COCO, Karpathy."""
+"""Caption datasets in JSON: JSON Lines, COCO, Karpathy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_LINE = 1 << 24
 
 
 def json_lines(path: Path) -> Iterator[Entry | Bad]:
-    """The images of JSON Lines, packed or not, read line by line."""
+    """Read the images of a JSON Lines file, compressed or not, line by line."""
     try:
         with opened(Found(uri_of(path), FileAt(uri_of(path)))) as file:
             yield from _lines(file)
@@ -54,7 +54,12 @@ def _row(row: object, number: int) -> Entry | Bad:
 
 
 def coco(images: list[Any], annotations: list[Any]) -> Iterator[Entry | Bad]:
-    """The images of COCO's `captions_*.json`."""
+    """Parse the images of COCO's `captions_*.json`.
+
+    Args:
+        images: The list `images`.
+        annotations: The list `annotations`.
+    """
     captions, bad = defaultdict[object, list[str]](list), 0
     for each in annotations:
         if isinstance(each, dict) and texts_of(each.get("caption")) and _is_key(each.get("image_id")):
@@ -71,10 +76,15 @@ def coco(images: list[Any], annotations: list[Any]) -> Iterator[Entry | Bad]:
 
 
 def karpathy(path: Path, images: list[Any], split: str) -> Iterator[Entry | Bad]:
-    """The images of some splits of Karpathy's `dataset_*.json`, written `train+restval`.
+    """Parse the images of some splits of Karpathy's `dataset_*.json`.
+
+    Args:
+        path: The file, for error messages.
+        images: The list `images`.
+        split: Splits, as in `train+restval`.
 
     Raises:
-        UsageError: There is no such split.
+        UsageError: If there is no such split.
     """
     splits = {image["split"] for image in images if isinstance(image, dict) and isinstance(image.get("split"), str)}
     asked = split.split("+")

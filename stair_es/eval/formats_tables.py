@@ -1,4 +1,4 @@
-"""Caption sets in tables: TSV as of Conceptual Captions, CSV, Parquet."""
+"""Caption datasets in tables: TSV as in Conceptual Captions, CSV, Parquet."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 
 
 def tsv(path: Path) -> Iterator[Entry | Bad]:
-    """The images of tab-separated lines: `caption<TAB>image` or the other way round, or columns that a header names.
+    """Read the images of tab-separated lines: `caption<TAB>image`, the reverse, or columns named by a header.
 
-    Quotes are taken as they are (captions of Conceptual Captions have single ones) but for those around a whole cell.
+    Quotes are literal (captions of Conceptual Captions contain single ones), except around a whole cell.
     """
     try:
         shared = _shared_names(path)
@@ -53,20 +53,20 @@ def tsv(path: Path) -> Iterator[Entry | Bad]:
 
 @dataclass(frozen=True)
 class _Columns:
-    """Which cells of a line are what."""
+    """Meaning of the cells of a line."""
 
     names: tuple[str, ...]
     image: str
 
     @classmethod
     def of_header(cls, cells: Sequence[str]) -> _Columns | None:
-        """None if the line isn't a header: it has to name both."""
+        """Return the columns of a header; None if the line isn't one: it must name image and caption."""
         image = image_column(cells)
         return cls(tuple(cells), image) if image is not None and wanted(cells) else None
 
     @classmethod
     def of_first(cls, cells: Sequence[str]) -> _Columns:
-        """Of a file without header: the image is the first cell if that one has an image's suffix, else the second."""
+        """Return the columns of a file without header: the image is the first cell if it has an image suffix, else the second."""
         first = bool(cells) and _looks_like_image(cells[0]) and not (len(cells) > 1 and _looks_like_image(cells[1]))
         return cls(("image", "caption") if first else ("caption", "image"), "image")
 
@@ -107,11 +107,11 @@ def _entry(row: Mapping[str, Any], column: str, where: str, shared: frozenset[st
 
 
 def places_of(image: str, shared: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """The files that an image may be, by its path or URL.
+    """Return the paths that an image may have, from its path or URL in a row.
 
     Args:
-        image: As a row names it. A URL's file has its host and path (as `wget -x` leaves it) or its last part as name.
-        shared: Last parts that several URLs have: they tell nothing.
+        image: Path or URL. The file of a URL is named by host and path (as `wget -x` does) or by the last part of the path.
+        shared: Last parts that occur in several URLs, and so are ambiguous.
     """
     if scheme_of(image) not in ("http", "https"):
         return (image,)
@@ -123,7 +123,7 @@ def places_of(image: str, shared: frozenset[str] = frozenset()) -> tuple[str, ..
 
 
 def _shared_names(path: Path) -> frozenset[str]:
-    """The last parts that several URLs of the file have: which file is whose can't be told by them."""
+    """Return the last path parts that occur in several URLs of the file, and so are ambiguous."""
     seen, shared = dict[str, int](), set[str]()
     for _, cells in _cells(path):
         for cell in cells if isinstance(cells, list) else ():
@@ -136,7 +136,7 @@ def _shared_names(path: Path) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _Named:
-    """An image that a row names by path or URL: where the file is depends on the folder of images."""
+    """An image that a row names by path or URL, to be resolved against the folder of images."""
 
     text: str
 
@@ -148,7 +148,7 @@ class _Named:
 
 
 class _Rows(Table):
-    """A table that leaves paths as they are, and reads the columns of captions and tags alone."""
+    """A table whose paths stay unresolved, and of which only columns of captions and tags are read."""
 
     def _item(self, row: Mapping[str, Any], column: str | None, table: Found, position: str) -> Item | Unlisted:
         item = super()._item(row, column, table, position)
@@ -170,30 +170,30 @@ class _Parquet(_Rows, Parquet):
 
 
 def csv(path: Path) -> Iterator[Entry | Bad]:
-    """The images of CSV with a header.
+    """Read the images of CSV with a header.
 
     Raises:
-        UsageError: It isn't there, or has no header.
+        UsageError: If the file doesn't exist, or has no header.
     """
     return of_source(_Csv(files_at(str(path), CSV), ALL))
 
 
 def parquet(path: Path) -> Iterator[Entry | Bad]:
-    """The images of Parquet files: bytes, Hugging Face's `{"bytes", "path"}`, or paths.
+    """Read the images of Parquet files: bytes, Hugging Face's `{"bytes", "path"}`, or paths.
 
     Args:
         path: A file, a folder or a glob.
 
     Raises:
-        MissingExtra: pyarrow isn't installed.
-        UsageError: It isn't there, or has no column with an image.
+        MissingExtra: If pyarrow isn't installed.
+        UsageError: If the file doesn't exist, or has no image column.
     """
     need("pyarrow", "tables")
     return of_source(_Parquet(files_at(str(path), PARQUET), ALL))
 
 
 def of_source(source: Source) -> Iterator[Entry | Bad]:
-    """The entries of a source of rows or samples."""
+    """Read the entries of a source of rows or samples."""
     base = re.split(r"[*?\[{]", source.uri)[0]
     if base == source.uri and not any(base.lower().endswith(suffix) for suffix in (*PARQUET, *CSV, ".tar")):
         base += "/"  # a folder

@@ -1,10 +1,10 @@
-"""What words mean: whether those of an image are the ones that people use for it, among all words of the vocabulary. Pure.
+"""Interpretability of tokens: whether an image's top tokens, of the whole vocabulary, are the words people use for it.
 
-The protocol follows STAIR (Chen et al., 2023): every token of the vocabulary is scored for an image (by its weight,
-or by the cosine with the dense vector of that token), a class by the best of its tokens, and it is found at k if fewer than
-k tokens of the others are as good. Captions are judged in the same way, by the best of their words that are no stop words.
+The protocol follows STAIR (Chen et al., 2023): every token of the vocabulary is scored for an image (by its weight, or by the
+cosine with the token's dense vector), a class by the best of its tokens, and it is found at k if fewer than k other tokens have
+at least that score. Captions are judged in the same way, by the best of their words, without stop words.
 
-Shape suffixes: V words of the vocabulary, D dimensions.
+Shape suffixes: V tokens of the vocabulary, D dimensions.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ _ROUNDS = 10
 
 
 class Ranking(Protocol):
-    """All words of the vocabulary, as one image ranks them."""
+    """One image's ranking of all tokens of the vocabulary."""
 
     def rank(self, own: Collection[str]) -> int | None:
-        """The rank of the best of some words among all others, those of the same score before it; None without a known one."""
+        """Return the best rank of some tokens among all others, which win ties; None if none is in the vocabulary."""
 
 
 class ByWeight:
-    """The words of a vector; those that it hasn't have the score 0."""
+    """Ranking by token weights; tokens that are not in the vector have the score 0."""
 
     def __init__(self, vector: SparseVector, vocabulary: Collection[str]) -> None:
-        """The weights.
+        """Index the weights.
 
         Args:
-            vector: Of an image.
-            vocabulary: All words that a vector can have.
+            vector: Vector of an image.
+            vocabulary: All tokens that a vector can have.
         """
         self._weights, self._vocabulary = vector.to_dict(), vocabulary
         self._weights_N = np.array(vector.weights)
 
     def rank(self, own: Collection[str]) -> int | None:
-        """See `Ranking`."""
+        """Return the best rank of some tokens by weight; None if none is in the vocabulary."""
         known = [word for word in own if word in self._vocabulary]
         if not known:
             return None
@@ -67,14 +67,19 @@ class ByWeight:
 
 
 class ByCosine:
-    """Dense vectors of all words against that of an image."""
+    """Ranking by the cosine of each token's dense vector with that of the image."""
 
     def __init__(self, scores_V: Doubles, places: dict[str, int]) -> None:
-        """The scores of the words, and the place of each among them."""
+        """Store the scores of all tokens.
+
+        Args:
+            scores_V: Scores of the tokens.
+            places: Position of each token in the scores.
+        """
         self._scores_V, self._places = scores_V, places
 
     def rank(self, own: Collection[str]) -> int | None:
-        """See `Ranking`."""
+        """Return the best rank of some tokens by cosine; None if none is in the vocabulary."""
         known = [self._places[word] for word in own if word in self._places]
         if not known:
             return None
@@ -84,7 +89,13 @@ class ByCosine:
 
 
 def by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iterator[ByCosine]:
-    """The rankings of images by dense vectors, one after another."""
+    """Yield the rankings of images by dense vectors.
+
+    Args:
+        images_ND: Vectors of the images.
+        words: Tokens of the vocabulary.
+        words_VD: Vectors of the tokens.
+    """
     places = {word: place for place, word in enumerate(words)}
     wide_VD = words_VD.astype(np.float64)
     for image_D in images_ND.astype(np.float64):
@@ -93,23 +104,23 @@ def by_cosine(images_ND: Floats, words: Sequence[str], words_VD: Floats) -> Iter
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Shares of the images, 0..1."""
+    """Hit rates over images, 0..1."""
 
     images: int
     unknown: int
-    """Images of which no word is in the vocabulary: never found."""
+    """Images without a token in the vocabulary, which are never found."""
     at: dict[int, float]
-    """Cut -> images with one of their own words among so many."""
+    """Cut -> fraction of images with an own token among the first `cut`."""
     chance: dict[int, float] | None
-    """The same for the words of other images, drawn; None where all images have the same words."""
+    """The same for sampled tokens of other images; None if all images have the same tokens."""
 
 
 def found(rankings: Iterator[Ranking], own: Sequence[Collection[str]]) -> Found:
-    """How often an image's own words are among its first, and those of others.
+    """Compute how often an image's own tokens are among its first, and those of other images for comparison.
 
     Args:
-        rankings: One an image.
-        own: For each image what should be found.
+        rankings: One per image.
+        own: Tokens that should be found for each image.
     """
     others = strangers(own)
     hits: list[int | None] = []
@@ -121,7 +132,11 @@ def found(rankings: Iterator[Ranking], own: Sequence[Collection[str]]) -> Found:
 
 
 def strangers(own: Sequence[Collection[str]]) -> list[list[int]]:
-    """For each image some others, drawn, that should be found by other words."""
+    """Sample for each image others that have different tokens.
+
+    Args:
+        own: Tokens of each image.
+    """
     rng = np.random.default_rng(0)
     rounds = [rng.permutation(len(own)).tolist() for _ in range(_ROUNDS)]
     sets = [frozenset(words) for words in own]
@@ -138,22 +153,22 @@ _TIES = "In percent; tokens of the same score come first. Chance: the words of o
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What should be found in images."""
+    """Images, and the texts that should be found for them."""
 
     name: str
     about: str
     protocol: str
-    """For people."""
+    """Description of the measurement for readers."""
     images: tuple[str, ...]
-    """Their names."""
+    """Names of the images."""
     places: tuple[Place, ...]
     texts: tuple[tuple[str, ...], ...]
-    """Of each image: the names of its class, or its captions."""
+    """Per image: the names of its class, or its captions."""
     problems: tuple[str, ...] = ()
 
 
 def of_classes(labelled: LabelledSet) -> Wanted:
-    """The class of each image should be found."""
+    """Build the task of finding the class of each image."""
     return Wanted(
         name=labelled.name,
         about=labelled.about(),
@@ -165,7 +180,7 @@ def of_classes(labelled: LabelledSet) -> Wanted:
 
 
 def of_captions(captions: CaptionSet) -> Wanted:
-    """A word of its captions should be found in each image."""
+    """Build the task of finding a word of its captions for each image."""
     return Wanted(
         name=captions.name,
         about=f"{len(captions.images)} images",
@@ -202,19 +217,19 @@ def interpret(
     say: Callable[[str], None],
     progress: Progress,
 ) -> Report:
-    """How often the right words are among the first, by words; by dense vectors, of models without words.
+    """Measure how often the right tokens are among the first: by token weights, or by dense vectors for models without tokens.
 
     Args:
-        wanted: The images, and what should be found in them.
-        models: At least one. Models without words of their own take those of the first model that has some, else BERT's.
-        prompt: In which a token is encoded for dense vectors.
-        dense: Whether the dense vectors of models with words are measured, too: a text for each word of the vocabulary.
-        say: Gets remarks for people.
-        progress: Is told how far it is.
+        wanted: Images, and what should be found for them.
+        models: At least one. Models without a vocabulary use that of the first model that has one, else BERT's.
+        prompt: Prompt in which tokens are encoded for dense vectors.
+        dense: Whether to measure dense vectors of models with tokens, too; this encodes one text per token of the vocabulary.
+        say: Called with messages for the user.
+        progress: Progress callback.
 
     Raises:
-        UsageError: Not one image can be read, or the prompt has no place for a word.
-        ModelError: The first model fails.
+        UsageError: If no image is readable, or the prompt has no placeholder.
+        ModelError: If the first model fails.
     """
     if "{}" not in prompt:
         raise UsageError(f"the prompt {prompt!r} has no place for the word", "Write {} where the word goes: a photo of a {}.")
@@ -255,7 +270,7 @@ def interpret(
 
 
 def written(feature: str) -> str:
-    """A word of a vocabulary without the mark of a piece that goes on, `##s`: the only one that adapters leave."""
+    """Return a token without the WordPiece prefix `##`, the only marker that adapters keep."""
     return feature.removeprefix("##") or feature
 
 
@@ -273,12 +288,12 @@ def _row(kind: str, model: Contender, space: LabelSpace, rankings: Iterator[Rank
 
 
 def _features(text: str, space: LabelSpace) -> Collection[str]:
-    """Those of its words; of a text that is nothing but stop words (a class called `can`), of these."""
+    """Return the tokens of a text without stop words, or with them if there are no others (a class called `can`)."""
     return spelt(text, space.speller) or (space.speller.spell(text) if space.speller else (text.lower(),))
 
 
 def _own_space(model: Contender, vectors: Sequence[SparseVector], texts: Sequence[Sequence[str]]) -> LabelSpace:
-    """The model's vocabulary; of one that doesn't tell it, the words that were seen."""
+    """Return the model's vocabulary, or the tokens that occur if the model doesn't list it."""
     words = model.features
     if words is None:
         seen = {word for vector in vectors for word in vector.features}

@@ -1,4 +1,4 @@
-"""Dense vectors in the same cluster: its mapping and its query, where it has kNN. Pure, but for `plugins`."""
+"""Dense vectors in the same cluster: mapping and query for clusters with kNN. Pure, except for the argument `plugins`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ if TYPE_CHECKING:
 
 FIELD = "dense"
 _ELASTICSEARCH_FROM = (8, 12)
-"""Since then `knn` is a query like others, which `_msearch` and `_rank_eval` take."""
+"""First version in which `knn` is an ordinary query, as `_msearch` needs it."""
 _PLUGIN = "opensearch-knn"
 _ELASTICSEARCH_MOST, _OPENSEARCH_MOST = 4096, 16_000
 _MOST_CANDIDATES = 10_000
 
 
 def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: int) -> str:
-    """Why there is no kNN on this cluster; empty where there is."""
+    """Return the reason why the cluster has no kNN for such vectors; empty if it has.
+
+    Args:
+        target: The cluster.
+        plugins: Returns the names of its plugins.
+        dimensions: Dimensions of the vectors.
+    """
     if target.distribution == "elasticsearch":
         if target.version < _ELASTICSEARCH_FROM:
             return f"{target.label} has no kNN query: it takes Elasticsearch 8.12 or newer"
@@ -30,7 +36,12 @@ def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: 
 
 
 def knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
-    """The body of an index of unit vectors, as float32 in an HNSW graph of Lucene's: nothing quantised, the default graph."""
+    """Build the body of an index of unit vectors: float32 in a Lucene HNSW graph with default parameters, not quantized.
+
+    Args:
+        distribution: Distribution of the cluster.
+        dimensions: Dimensions of the vectors.
+    """
     if distribution == "elasticsearch":
         field: dict[str, Any] = {
             "type": "dense_vector",
@@ -54,7 +65,13 @@ def knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:
 
 
 def knn_clause(distribution: Distribution, vector: Sequence[float], k: int) -> dict[str, Any]:
-    """The query of the `k` nearest."""
+    """Build the query for the `k` nearest neighbors.
+
+    Args:
+        distribution: Distribution of the cluster.
+        vector: The query vector.
+        k: Number of neighbors.
+    """
     if distribution == "elasticsearch":
         candidates = min(_MOST_CANDIDATES, max(100, k))
         return {"knn": {"field": FIELD, "query_vector": list(vector), "k": k, "num_candidates": candidates}}

@@ -1,4 +1,4 @@
-"""The methods that are compared: what each writes into the cluster, what it asks, and what the exact score is."""
+"""Retrieval methods: the documents that each writes to the cluster, its queries, and its exact scores."""
 
 from __future__ import annotations
 
@@ -26,50 +26,50 @@ NO_CLUSTER = "no cluster was asked (--exact)"
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Documents of one temporary index. Compared by identity: methods that ask the same documents share the index."""
+    """Documents of one temporary index. Compared by identity: methods with the same corpus share the index."""
 
     name: str
     body: Mapping[str, Any]
     documents: Callable[[], Iterator[Mapping[str, Any]]]
-    """By position in the gallery, which is their `_id`; made when they are written."""
+    """Documents by position in the gallery, which is their `_id`; generated when they are written."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A query as the engine gets it."""
+    """A query as sent to the engine."""
 
     clause: Clause | None
-    """None where there is nothing to ask: every item is as wrong as the other."""
+    """None if the query is empty: all items are tied."""
     cut: int = 0
-    """Words that found no room."""
+    """Number of tokens removed by the clause limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A method in one direction."""
+    """A retrieval method in one direction."""
 
     name: MethodName
     model: str
-    """The id of the model; empty for BM25."""
+    """Id of the model; empty for BM25."""
     task: Task
     corpus: Corpus | None
-    """None where the cluster can't do it: see `obstacle`."""
+    """None if the cluster doesn't support the method: see `unavailable_reason`."""
     asked: Callable[[int], Asked]
-    """Of a query by its position."""
+    """Builds the query at a position."""
     exact: Callable[[int], Doubles] | None
-    """[N] scores of a query without an engine; None where only the engine defines them."""
+    """Returns the [N] scores of a query without an engine; None if only the engine defines them."""
     tokens: tuple[float, float]
-    """Mean words of a document, and of a query; of a dense vector its dimensions, see `unit`."""
+    """Mean number of tokens of documents and of queries; for dense vectors the dimensions, see `unit`."""
     unit: Literal["words", "dimensions"] = "words"
     obstacle: str = ""
     """Why there is no corpus."""
     nine_bits: bool = False
-    """Whether the engine keeps weights with 9 bits, so that scores are up to 0.39 % too small."""
+    """Whether the engine stores weights with 9 bits, so that scores are up to 0.39 % too low."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """A method that can't be had here."""
+    """A method that isn't available, and why."""
 
     name: MethodName
     model: str
@@ -79,21 +79,29 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How words are stored and asked."""
+    """How token weights are stored and queried."""
 
     distribution: Distribution
     shape: Shape
     max_clauses: int
     depth: int
-    """How many hits are asked for."""
+    """Number of hits per query."""
     analyzer: str
-    """Of BM25 fields."""
+    """Analyzer of BM25 fields."""
     word_body: Mapping[str, Any] = field(repr=False)
-    """Of an index with `tokens`."""
+    """Body of an index with `tokens`."""
 
 
 def word_corpus(name: str, body: Mapping[str, Any], vectors: Sequence[SparseVector], items: Sequence[str], key: str) -> Corpus:
-    """Documents of words; `key` says what `items` are: `uri`, or `caption`."""
+    """Build the corpus of token weights.
+
+    Args:
+        name: Name of the corpus.
+        body: Body of the index.
+        vectors: Vectors of the items.
+        items: Names or texts of the items.
+        key: Document field of `items`: `uri`, or `caption`.
+    """
 
     def documents() -> Iterator[Mapping[str, Any]]:
         for item, vector in zip(items, vectors, strict=True):
@@ -111,7 +119,17 @@ def word_method(
     queries: Sequence[SparseVector],
     engine: Engine | None,
 ) -> Method:
-    """A method whose score is the dot product of word weights; without an engine, exactly only."""
+    """Build a method whose score is the dot product of token weights.
+
+    Args:
+        name: Name of the method.
+        model: Id of the model.
+        task: Queries and relevant items.
+        corpus: Documents of the gallery.
+        gallery: Vectors of the gallery.
+        queries: Vectors of the queries.
+        engine: Engine configuration; None for exact scores only.
+    """
     postings = Postings(gallery)
 
     def asked(query: int) -> Asked:
@@ -139,7 +157,16 @@ def word_method(
 
 
 def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats, engine: Engine | None, obstacle: str) -> Method:
-    """Dense vectors: exactly, and by approximate kNN in the engine unless there is none, or an `obstacle`."""
+    """Build the method of dense vectors: exact, and approximate kNN in the engine if it is available.
+
+    Args:
+        model: Id of the model.
+        task: Queries and relevant items.
+        gallery_ND: Vectors of the gallery.
+        queries_ND: Vectors of the queries.
+        engine: Engine configuration; None for exact scores only.
+        obstacle: Why the engine has no kNN; empty if it has.
+    """
     exact = DenseGallery(gallery_ND)
     items, dimensions = gallery_ND.shape
     corpus = Corpus(
@@ -167,7 +194,12 @@ def dense_method(model: str, task: Task, gallery_ND: Floats, queries_ND: Floats,
 
 
 def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
-    """BM25 of a caption over the image's other captions."""
+    """Build the method that searches a caption by BM25 in the other captions of the images.
+
+    Args:
+        left: Leave-one-out task.
+        analyzer: Analyzer of the fields.
+    """
     properties = {field_: {"type": "text", "analyzer": analyzer} for field_ in left.documents[0]}
     corpus = Corpus(
         name="bm25", body={**_ONE_SHARD, "mappings": {"properties": properties}}, documents=lambda: iter(left.documents)
@@ -186,4 +218,4 @@ def bm25_method(left: LeaveOneOut, analyzer: str) -> Method:
 
 
 _ONE_SHARD = {"settings": {"index": {"number_of_shards": 1, "auto_expand_replicas": "0-1"}}}
-"""Statistics of BM25 are a shard's own."""
+"""One shard, because BM25 statistics are per shard."""

@@ -1,8 +1,8 @@
-"""Retrieval metrics over the ranks of the right items. Pure.
+"""Retrieval metrics over the ranks of relevant items. Pure.
 
-Ties are counted against the method: an item is ranked after every wrong item of the same score. (Equal scores are common with
-word weights, 0 above all, and an order that happens to put the right one first would flatter.) Right items among themselves
-need no rule, since only the set of their ranks counts. What a ranking leaves out comes after all that is in it.
+Ties count against the method: an item is ranked after every irrelevant item with the same score. (Equal scores, above all 0, are
+common with token weights, and an arbitrary order would flatter the method.) Ties between relevant items need no rule, since only
+the set of their ranks counts. Items that a ranking leaves out come after all items in it.
 
 Shape suffixes: N items of the gallery.
 """
@@ -29,23 +29,23 @@ class Metrics:
 
     queries: int
     hit: dict[int, float]
-    """Cut -> share of the queries with a right item among the first so many: what papers on captions call R@k."""
+    """Cut -> fraction of queries with a relevant item among the first `cut`: what papers on captions call R@k."""
     recall: dict[int, float]
-    """Cut -> share of the right items that are among the first so many: the same where there is one right item."""
+    """Cut -> fraction of relevant items among the first `cut`: the same if there is one relevant item."""
     ndcg: float
-    """At 10, right or wrong (gain 1 or 0), logarithm to base 2."""
+    """At 10, with binary gain and logarithm to base 2."""
     mrr: float
-    """Of the first right item, wherever it is."""
+    """Mean reciprocal rank of the first relevant item, without cut."""
     median_rank: float
-    """Of the first right item."""
+    """Median rank of the first relevant item."""
 
 
 def ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
-    """The ranks of the right items, ascending.
+    """Compute the ranks of the relevant items, ascending.
 
     Args:
-        scores_N: Of every item of the gallery.
-        right: Positions of the right items, at least one.
+        scores_N: Scores of all items of the gallery.
+        right: Positions of the relevant items, at least one.
     """
     chosen = np.zeros(len(scores_N), dtype=bool)
     chosen[list(right)] = True
@@ -56,13 +56,13 @@ def ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
 
 
 def ranks_of_hits(items: Sequence[int], scores: Sequence[float], right: Collection[int], gallery: int) -> tuple[int, ...]:
-    """The same of a ranking that may have left items out, as an engine does with those that have no word of the query.
+    """Compute the ranks of the relevant items in hits that may leave items out, as an engine does without a common token.
 
     Args:
         items: Positions in the gallery, best first.
-        scores: Of these.
-        right: Positions of the right items, at least one.
-        gallery: How many items there are.
+        scores: Scores of these items.
+        right: Positions of the relevant items, at least one.
+        gallery: Number of items in the gallery.
     """
     scores_N = np.full(gallery, -np.inf)
     scores_N[list(items)] = scores
@@ -70,27 +70,39 @@ def ranks_of_hits(items: Sequence[int], scores: Sequence[float], right: Collecti
 
 
 def recall(found: Sequence[int], right: int, cut: int) -> float:
-    """Share of `right` items whose rank, in `found`, is within the cut."""
+    """Compute the fraction of relevant items ranked within the cut.
+
+    Args:
+        found: Ranks of relevant items.
+        right: Number of relevant items.
+        cut: Last rank that counts.
+    """
     return sum(rank <= cut for rank in found) / right
 
 
 def reciprocal_rank(found: Sequence[int]) -> float:
-    """1 over the first rank; 0 where there is none."""
+    """Compute 1 over the first rank; 0 if there is none."""
     return 1 / found[0] if found else 0.0
 
 
 def ndcg(found: Sequence[int], right: int, cut: int) -> float:
-    """Discounted gain of the ranks within the cut over that of the best possible ranking of `right` items."""
+    """Compute the discounted gain within the cut, relative to that of an ideal ranking.
+
+    Args:
+        found: Ranks of relevant items.
+        right: Number of relevant items.
+        cut: Last rank that counts.
+    """
     gain = math.fsum(1 / math.log2(rank + 1) for rank in found if rank <= cut)
     ideal = math.fsum(1 / math.log2(rank + 1) for rank in range(1, min(right, cut) + 1))
     return gain / ideal if ideal else 0.0
 
 
 def summary(found: Sequence[Sequence[int]]) -> Metrics:
-    """The metrics of several queries.
+    """Compute the metrics over queries.
 
     Args:
-        found: For each query the ranks of all its right items, ascending; at least one query, and one item each.
+        found: Per query the ranks of all its relevant items, ascending; at least one query, and one item each.
     """
     return Metrics(
         queries=len(found),

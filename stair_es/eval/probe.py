@@ -1,6 +1,6 @@
-"""A linear probe: multinomial logistic regression on vectors that stay as they are (scikit-learn's). Pure.
+"""Linear probe: multinomial logistic regression (scikit-learn) on fixed vectors, and its report.
 
-Shape suffixes: N images, V words, K classes.
+Shape suffixes: N images, V tokens, K classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stair_es.eval.class_folders import LabelledSet
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-"""Values of C to choose from, for vectors of mean length 1."""
+"""Candidate values of C, for vectors of mean length 1."""
 _HELD_OUT = 0.2
 _MOST_STEPS = 1000
 _EXTRA = "eval"
@@ -36,27 +36,31 @@ _EXTRA = "eval"
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A probe."""
+    """A fitted probe."""
 
     model: Any
     """A `LogisticRegression`."""
     strength: float
-    """C, the inverse of the regularisation."""
+    """C, the inverse of the regularization strength."""
     converged: bool
     scale: float
-    """What vectors are multiplied by first, so that those of training have the mean length 1."""
+    """Factor applied to vectors, so that those of the training set have mean length 1."""
 
     def scores(self, rows_NV: Any) -> Doubles:  # noqa: ANN401  a dense or a sparse matrix
-        """[N, K], higher for likelier classes."""
+        """Return the scores [N, K]; higher is more likely."""
         found: Doubles = self.model.decision_function(rows_NV * self.scale)
         return np.stack([-found, found], axis=1) if found.ndim == 1 else found
 
 
 def matrices(train: Sequence[SparseVector], test: Sequence[SparseVector]) -> tuple[Any, Any]:
-    """Both as sparse matrices (CSR) over the words of `train`; a word that only `test` has can't have been learnt from.
+    """Build sparse matrices (CSR) of both sets over the tokens of `train`; tokens only in `test` can't have been learned.
+
+    Args:
+        train: Vectors of the training set.
+        test: Vectors of the test set.
 
     Raises:
-        MissingExtra: SciPy, which comes with scikit-learn, isn't installed.
+        MissingExtra: If SciPy, which comes with scikit-learn, isn't installed.
     """
     columns = {word: column for column, word in enumerate(sorted({word for vector in train for word in vector.features}))}
     return _matrix(train, columns), _matrix(test, columns)
@@ -68,17 +72,17 @@ def fit(
     *,
     steps: int = _MOST_STEPS,
 ) -> Fitted:
-    """A probe whose C did best on a fifth of each class that it wasn't fitted to, fitted again to all.
+    """Fit a probe with the C that is best on a held-out fifth of each class, refitted to all rows.
 
-    C is one of `STRENGTHS`: the middle one where no class has two rows.
+    C is one of `STRENGTHS`; the middle one if no class has two rows.
 
     Args:
         rows_NV: A dense or a sparse matrix.
-        labels: Of its rows, at least two different ones.
-        steps: At most so many; see `Fitted.converged`.
+        labels: Labels of its rows, at least two different ones.
+        steps: Maximum number of iterations; see `FittedProbe.converged`.
 
     Raises:
-        MissingExtra: scikit-learn isn't installed.
+        MissingExtra: If scikit-learn isn't installed.
     """
     own_N = np.asarray(labels)
     scale = _scale(rows_NV)
@@ -96,7 +100,11 @@ def fit(
 
 
 def held_out(labels: Sequence[int]) -> NDArray[np.bool_]:
-    """[N]: a fifth of the rows of each class, at least one, but never its last."""
+    """Return a mask [N] of a fifth of the rows of each class, at least one, but never all.
+
+    Args:
+        labels: Labels of the rows.
+    """
     rng = np.random.default_rng(0)
     own_N = np.asarray(labels)
     held = np.zeros(len(own_N), dtype=bool)
@@ -116,7 +124,7 @@ def _fit(rows_NV: Any, labels_N: NDArray[Any], strength: float, steps: int) -> t
 
 
 def _held(model: Any, rows_NV: Any, labels_N: NDArray[Any]) -> tuple[float, float]:  # noqa: ANN401
-    """Accuracy; where that is the same (few rows are held out of a small set), the likelihood decides."""
+    """Return the accuracy and, as a tie-breaker for small held-out sets, the mean log-likelihood."""
     right = np.searchsorted(model.classes_, labels_N)
     likely_NK = model.predict_log_proba(rows_NV)
     return float(model.score(rows_NV, labels_N)), float(likely_NK[np.arange(len(right)), right].mean())
@@ -166,12 +174,19 @@ class _Row:
 def probe(
     train: LabelledSet, test: LabelledSet, models: Sequence[Contender], *, say: Callable[[str], None], progress: Progress
 ) -> Report:
-    """The accuracy on `test` of a probe fitted to `train`, for the words and for the dense vectors of each model.
+    """Measure the accuracy on `test` of a probe fitted to `train`, for token weights and for dense vectors of each model.
+
+    Args:
+        train: Training set.
+        test: Test set.
+        models: Models to compare.
+        say: Called with messages for the user.
+        progress: Progress callback.
 
     Raises:
-        UsageError: The two have no class in common, or not one image can be read.
-        MissingExtra: scikit-learn isn't installed.
-        ModelError: The first model fails.
+        UsageError: If the sets have no class in common, or no image is readable.
+        MissingExtra: If scikit-learn isn't installed.
+        ModelError: If the first model fails.
     """
     start = time.perf_counter()
     position = {name: label for label, name in enumerate(train.classes)}

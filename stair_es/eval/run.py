@@ -1,4 +1,4 @@
-"""An evaluation from a caption set to a report: encode once, then each method exactly and in the cluster."""
+"""Retrieval evaluation from a caption dataset to a report: encode once, then run each method exactly and on the cluster."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ DEPTH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """How an evaluation goes about it."""
+    """Options of a retrieval evaluation."""
 
     vector: Literal["rank_features", "sparse_vector"] = "rank_features"
     shape: Shape | None = None
-    """Of the queries; None for what suits the cluster."""
+    """Query type; None for the default of the cluster."""
     depth: int = DEPTH
-    """Hits that are asked for, at most; what isn't among them is ranked last."""
+    """Maximum number of hits per query; items beyond it are ranked last."""
     keep: bool = False
-    """Whether the temporary indices stay."""
+    """Whether to keep the temporary indices."""
 
     def __post_init__(self) -> None:
         """Check the depth.
 
         Raises:
-            UsageError: Out of range.
+            UsageError: If it is out of range.
         """
         if not 10 <= self.depth <= MAX_HITS:
             raise UsageError(f"the depth must be between 10 and {MAX_HITS}, got {self.depth}", "Give --depth 1000, say.")
@@ -62,14 +62,14 @@ class EvalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A cluster that is asked."""
+    """A cluster to evaluate on."""
 
     client: OpenSearch
     connection: Connection
     target: Target
     engine: Engine
     obstacle: Obstacle
-    """To kNN."""
+    """Checks kNN support."""
 
 
 def evaluate(
@@ -81,19 +81,19 @@ def evaluate(
     say: Callable[[str], None],
     progress: Progress,
 ) -> Evaluation:
-    """All methods of all models, both ways.
+    """Evaluate all methods of all models, in both directions.
 
     Args:
-        captions: The set.
-        models: At least one; one after another is encoded with.
-        connection: The cluster; indices called `eval-...` are made there, and deleted at the end unless they are to be kept.
+        captions: The dataset.
+        models: At least one; they encode one after another.
+        connection: The cluster, on which temporary indices `eval-...` are created, and deleted at the end unless they are kept.
             None for exact scores only.
-        options: How.
-        say: Gets remarks for people.
-        progress: Is told how far encoding and searching are.
+        options: Options.
+        say: Called with messages for the user.
+        progress: Callback for the progress of encoding and searching.
 
     Raises:
-        StairError: Nothing of the set can be used, or the cluster fails.
+        StairError: If nothing in the dataset is usable, or the cluster fails.
     """
     start = time.perf_counter()
     firsts: list[Encoded] = []

@@ -1,6 +1,6 @@
-"""What vectors of words cost: words an item, multiplications a comparison, and how even the lists of an index are. Pure.
+"""Cost of sparse vectors: tokens per item, multiplications per comparison, balance of the posting lists; and its report.
 
-Shape suffixes: N items, V words.
+Shape suffixes: N items, V tokens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Words an item."""
+    """Number of tokens per item."""
 
     items: int
     mean: float
@@ -39,58 +39,67 @@ class Sizes:
     p95: float
     most: int
     empty: int
-    """Items without a word."""
+    """Items without tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lists:
-    """The lists of an inverted index: which items have a word."""
+    """Posting lists of an inverted index."""
 
     words: int
-    """With a list."""
+    """Tokens with a list."""
     vocabulary: int | None
-    """All words that vectors can have; None where the model doesn't tell."""
+    """Tokens that vectors can have; None if the model doesn't list them."""
     longest: int
     longest_word: str
     top_share: float
-    """Share of all entries that the longest 1 % of the lists have, at least one list; of the vocabulary, where it is known."""
+    """Fraction of all postings in the longest 1 % of the lists, at least one list; 1 % of the vocabulary, if it is known."""
     gini: float
-    """0 for lists of the same length, near 1 where few have everything; words of the vocabulary without a list count."""
+    """0 for lists of equal length, near 1 if few hold everything; tokens of the vocabulary without a list count."""
 
     @property
     def dead(self) -> int | None:
-        """Words that no item has."""
+        """Tokens that no item has."""
         return None if self.vocabulary is None else self.vocabulary - self.words
 
 
 def sizes(vectors: Sequence[SparseVector]) -> Sizes:
-    """Of some items, at least one."""
+    """Compute the statistics of at least one vector."""
     counts = [len(vector) for vector in vectors]
     p50, p95 = np.percentile(counts, [50, 95])
     return Sizes(items=len(counts), mean=fmean(counts), p50=float(p50), p95=float(p95), most=max(counts), empty=counts.count(0))
 
 
 def flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
-    """Multiplications that one query costs with one item, on average: `sum_v p_v q_v`, the probabilities that a word is there.
+    """Return the mean number of multiplications of a query with an item: `sum_v p_v q_v`, from the probabilities of each token.
 
     Paria et al., "Minimizing FLOPs to Learn Efficient Sparse Representations", 2020.
+
+    Args:
+        items: Vectors of the items.
+        queries: Vectors of the queries.
     """
     ours, theirs = _shares(items), _shares(queries)
     return math.fsum(share * theirs.get(word, 0.0) for word, share in ours.items())
 
 
 def weighted_flops(items: Sequence[SparseVector], queries: Sequence[SparseVector]) -> float:
-    """`sum_v mean|w_v| mean|w_v|`: what training makes small in place of `flops`, which has no gradient (same place)."""
+    """Return `sum_v mean|w_v| mean|w_v|`, which training minimizes instead of the FLOPs, which have no gradient (same source).
+
+    Args:
+        items: Vectors of the items.
+        queries: Vectors of the queries.
+    """
     ours, theirs = _means(items), _means(queries)
     return math.fsum(mean * theirs.get(word, 0.0) for word, mean in ours.items())
 
 
 def lists(vectors: Sequence[SparseVector], features: Sequence[str] | None) -> Lists:
-    """Of an index of some items.
+    """Compute the statistics of the posting lists.
 
     Args:
-        vectors: The items.
-        features: The vocabulary, if it is known.
+        vectors: Vectors of the items.
+        features: Tokens of the vocabulary, if it is known.
     """
     count = Counter(word for vector in vectors for word in vector.features)
     silent = len(set(features) - set(count)) if features is not None else 0
@@ -108,7 +117,7 @@ def lists(vectors: Sequence[SparseVector], features: Sequence[str] | None) -> Li
 
 
 def gini(lengths: Sequence[int]) -> float:
-    """The Gini coefficient: the mean difference between two of them, over twice their mean; 0 where there is nothing."""
+    """Compute the Gini coefficient: mean absolute difference over twice the mean; 0 if there are no postings."""
     ascending = sorted(lengths)
     total = sum(ascending)
     if not total:
@@ -137,18 +146,18 @@ _LISTS = ("side", "model", "words", "dead", "longest list", "in the longest 1 %"
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """What is encoded."""
+    """Images and texts to encode."""
 
     name: str
     images: tuple[str, ...]
-    """Their names."""
+    """Names of the images."""
     places: tuple[Place, ...]
     texts: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
 
 def of_captions(captions: CaptionSet) -> Items:
-    """Images and their different captions."""
+    """Build the dataset of the images and distinct captions of a caption dataset."""
     return Items(
         name=captions.name,
         images=tuple(image.name for image in captions.images),
@@ -159,10 +168,14 @@ def of_captions(captions: CaptionSet) -> Items:
 
 
 def of_folder(folder: Path, limit: int | None = None) -> Items:
-    """The images below a folder.
+    """List the images below a folder.
+
+    Args:
+        folder: The folder.
+        limit: Maximum number of images.
 
     Raises:
-        UsageError: There are none.
+        UsageError: If there are none.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())[:limit]
     if not files:
@@ -180,7 +193,7 @@ class _Model:
     flops: dict[str, tuple[float, float]]
     """Pair of sides -> multiplications, and the weighted form."""
     dimensions: int | None
-    """Of its dense vectors."""
+    """Dimensions of its dense vectors."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -193,11 +206,17 @@ class _Model:
 
 
 def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], None], progress: Progress) -> Report:
-    """Words an item, multiplications a pair, balance of the lists, of each model.
+    """Measure tokens per item, multiplications per pair, and balance of the posting lists for each model.
+
+    Args:
+        items: Images and texts.
+        models: Models to compare.
+        say: Called with messages for the user.
+        progress: Progress callback.
 
     Raises:
-        UsageError: Not one image can be read.
-        ModelError: The first model fails.
+        UsageError: If no image is readable.
+        ModelError: If the first model fails.
     """
     start = time.perf_counter()
     problems = list(items.problems)
@@ -227,7 +246,7 @@ def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], 
 
 
 def _dimensions(model: Contender) -> int | None:
-    """Of dense vectors: any text has as many as any image."""
+    """Return the dimensions of dense vectors, from a text: images have as many."""
     return model.dense.encode_texts_dense(["a"]).shape[1] if model.dense is not None else None
 
 

@@ -1,4 +1,4 @@
-"""A report of a few tables: what the smaller evaluations have to say."""
+"""Reports made of tables, for the smaller evaluations, and Markdown tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_PROBLEMS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as people read them."""
+    """A table of formatted cells."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -22,22 +22,22 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Tables, the values behind them, and what must be known of both."""
+    """Tables, the values behind them, and remarks."""
 
     title: str
     about: str
     tables: tuple[Table, ...]
     values: Mapping[str, Any] = field(repr=False)
-    """For JSON."""
+    """Values for JSON."""
     remarks: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
-    """What was left out, and why."""
+    """What was skipped, and why."""
     packages: tuple[str, ...] = ("stair-es", "numpy")
-    """Whose versions count."""
+    """Packages whose versions are listed."""
     seconds: float
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the report as Markdown."""
         parts = [f"# {self.title}", self.about, *problem_list(self.problems)]
         for each in self.tables:
             parts += [*([f"## {each.heading}"] if each.heading else []), table(each.head, each.rows)]
@@ -47,7 +47,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return the report for JSON."""
         return {
             **self.values,
             "remarks": list(self.remarks),
@@ -61,12 +61,12 @@ class Report:
 
 
 def percent(share: float) -> str:
-    """With one decimal, as in every table."""
+    """Format a fraction as percent with one decimal."""
     return f"{100 * share:.1f}"
 
 
 def problem_list(problems: Sequence[str]) -> list[str]:
-    """What was left out: the first few, as one paragraph, or none."""
+    """Return the first few problems as one paragraph, or none."""
     if not problems:
         return []
     more = len(problems) - _MOST_PROBLEMS
@@ -76,7 +76,12 @@ def problem_list(problems: Sequence[str]) -> list[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A pipe table with columns of even width; `|` and line breaks in cells are made harmless."""
+    """Render a pipe table with aligned columns; `|` and line breaks in cells are escaped.
+
+    Args:
+        head: Column headers.
+        rows: Cells of each row.
+    """
     cells = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     lines = [head, ["-" * width for width in widths], *cells]

@@ -1,4 +1,4 @@
-"""What is asked of a caption set: queries on one side, a gallery on the other, and which items are right. Pure."""
+"""Retrieval tasks of a caption dataset: queries, gallery, and relevant items. Pure."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ _MOST_ASKING = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One direction. Queries and items are known by their positions."""
+    """One direction. Queries and items are identified by position."""
 
     direction: Direction
     queries: tuple[str, ...]
-    """For people: the text, or the name of the image."""
+    """Readable names: the text, or the name of the image."""
     items: tuple[str, ...]
     right: tuple[tuple[int, ...], ...]
-    """For each query the positions of the right items, at least one."""
+    """Per query the positions of the relevant items, at least one."""
 
 
 def text_to_image(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
-    """Each different text asks for its image; a text that several images have is right for each of them."""
+    """Build the task in which each distinct text searches for its image; a text of several images is relevant for each.
+
+    Args:
+        images: The images.
+        texts: The distinct texts.
+    """
     owners = defaultdict[str, list[int]](list)
     for position, image in enumerate(images):
         for text in image.captions:
@@ -41,7 +46,12 @@ def text_to_image(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
 
 
 def image_to_text(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
-    """Each image asks for its texts."""
+    """Build the task in which each image searches for its texts.
+
+    Args:
+        images: The images.
+        texts: The distinct texts.
+    """
     positions = {text: position for position, text in enumerate(texts)}
     return Task(
         direction="image -> text",
@@ -53,29 +63,29 @@ def image_to_text(images: Sequence[Captioned], texts: Sequence[str]) -> Task:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaveOneOut:
-    """For BM25 on captions: an image is the texts that it has besides the one that asks."""
+    """Task for BM25 on captions: an image is represented by its texts without the query."""
 
     task: Task
     fields: tuple[str, ...]
-    """For each query the field that leaves it out at its own image, and at the others the text of the same place."""
+    """Per query the field without it in its own image; in the others that field lacks the text of the same position."""
     documents: tuple[dict[str, str], ...]
-    """Field -> text, for each image."""
+    """Field -> text, per image."""
 
 
 def field_without(place: int) -> str:
-    """The field with all captions of an image but the one at `place`."""
+    """Return the name of the field with all captions of an image except the one at `place`."""
     return f"without_{place}"
 
 
 def leave_one_out(images: Sequence[Captioned], texts: Sequence[str]) -> LeaveOneOut | None:
-    """The task for BM25, or None where no image has a second caption.
+    """Build the task for BM25; None if no image has a second caption.
 
-    Queries are the texts that exactly one image has, and that image another one besides: where several images share a text,
-    leaving it out at one would leave the answer in the others.
+    Queries are the texts that belong to exactly one image which has another text: if several images share a text, leaving it out
+    in one would keep the answer in the others.
 
     Args:
-        images: The gallery: all images, those with one caption too (they are found by nothing then).
-        texts: The different captions.
+        images: The gallery: all images, also those with one caption (which no query finds).
+        texts: The distinct captions.
     """
     shared = defaultdict[str, int](int)
     for image in images:

@@ -1,4 +1,4 @@
-"""A temporary index: written, searched in batches, and deleted whatever happens."""
+"""A temporary index: written, searched in batches, and always deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AFTER_FAILURE = RetryPolicy(attempts=4)
 
 @dataclass(frozen=True)
 class Hits:
-    """What the engine answered to one query."""
+    """Hits of one query."""
 
     items: tuple[int, ...]
     """Positions in the gallery, best first."""
@@ -49,11 +49,15 @@ class Trial:
     index: str
 
     def search(self, clauses: Iterable[Clause | None], depth: int) -> Iterator[Hits]:
-        """The `depth` best of each query, one query after another; nothing for None.
+        """Yield the best `depth` hits of each query; none for None.
+
+        Args:
+            clauses: Queries.
+            depth: Number of hits.
 
         Raises:
-            QueryError: The cluster refused one, for example a text of more words than a query may have clauses.
-            ClusterError: The cluster failed, or answered for a part of the index only.
+            QueryError: If the cluster rejected a query, for example a text with more words than the clause limit.
+            ClusterError: If the cluster failed, or searched only a part of the index.
         """
         for part in in_parts(clauses, _QUERIES_AT_ONCE):
             lines: list[dict[str, Any]] = []
@@ -81,19 +85,19 @@ def trial(
     keep: bool,
     say: Callable[[str], None],
 ) -> Iterator[Trial]:
-    """The index of a corpus, within.
+    """Create the index of a corpus within the context.
 
     Args:
-        client: Of the cluster.
-        connection: Of that client.
-        corpus: What is written.
+        client: Client of the cluster.
+        connection: Connection of that client.
+        corpus: Documents to write.
         run: Name of the run: indices are called `<run>-<corpus>`.
-        identity: What stands in the index about itself.
-        keep: Whether it stays.
-        say: Is told what couldn't be deleted.
+        identity: Index metadata.
+        keep: Whether to keep the index.
+        say: Called with a message if the index couldn't be deleted.
 
     Raises:
-        ClusterError: The cluster refused the index or a document.
+        ClusterError: If the cluster rejected the index or a document.
     """
     alias = f"{run}-{corpus.name}"
     try:
@@ -113,7 +117,7 @@ def trial(
 
 
 def analyzer(client: OpenSearch, connection: Connection) -> str:
-    """`english` where the cluster has it, as every ordinary one does; else `standard`, which knows no word forms."""
+    """Return `english` if the cluster has it, as usual; else `standard`, which has no stemming."""
     try:
         with translated(connection, but=lambda error: error.status_code == 400):
             client.indices.analyze(body={"analyzer": "english", "text": "dogs"})
@@ -123,7 +127,7 @@ def analyzer(client: OpenSearch, connection: Connection) -> str:
 
 
 def _delete(client: OpenSearch, connection: Connection, alias: str, say: Callable[[str], None]) -> None:
-    """All that begins with the name of the run: an index whose creation was interrupted, too."""
+    """Delete all indices with the name of the run, also one whose creation was interrupted."""
     try:
         found = persistently(partial(client.indices.get, index=f"{alias}-*"), connection, _AFTER_FAILURE)
         for name in found:

@@ -1,4 +1,4 @@
-"""Bags of words: a text as the words that are written in it, unexpanded, to see what the encoder adds. Pure."""
+"""Bags of words: a text as the words in it, without expansion, as a baseline for the encoder. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from stair_es.types import SparseVector
 
 
 def own_words(texts: Sequence[str], speller: Speller | None) -> list[SparseVector]:
-    """Each text's words as the vocabulary writes them, weight 1 each; no (English) stop words, no punctuation.
+    """Return each text's tokens with weight 1, without (English) stop words and punctuation.
 
     Args:
-        texts: As people write them.
-        speller: The vocabulary's; None where a word, in lower case, is a feature of its own name.
+        texts: Texts as people write them.
+        speller: Tokenizer of the vocabulary; None if tokens are lower-case words.
     """
     return [SparseVector.from_pairs((feature, 1.0) for feature in spelt(text, speller)) for text in texts]
 
 
 def spelt(text: str, speller: Speller | None) -> tuple[str, ...]:
-    """The features of the words in a text, each once, in their order."""
+    """Return the distinct tokens of the words in a text, in order.
+
+    Args:
+        text: The text.
+        speller: Tokenizer of the vocabulary; None if tokens are lower-case words.
+    """
     stop = load_stop_words()
     words = [word for written in text.split() if (word := _bare(written)) and word.lower() not in stop]
     pieces = (speller.spell(word) if speller else (word.lower(),) for word in words)
@@ -31,19 +36,22 @@ def spelt(text: str, speller: Speller | None) -> tuple[str, ...]:
 
 
 def _bare(written: str) -> str:
-    """A word without the punctuation around it."""
+    """Return a word without surrounding punctuation."""
     kept = [place for place, letter in enumerate(written) if unicodedata.category(letter)[0] not in "PSZC"]
     return written[kept[0] : kept[-1] + 1] if kept else ""
 
 
 def weighted_by_rarity(bags: Sequence[SparseVector]) -> list[SparseVector]:
-    """The bags as documents: words by `1 + log((1 + N) / (1 + df))`, scaled to length 1, so that long texts don't win."""
+    """Return the bags as documents: tokens weighted by `1 + log((1 + N) / (1 + df))`, then scaled to length 1.
+
+    Without the scaling, long texts would win.
+    """
     count = Counter(word for bag in bags for word in bag.features)
     rarity = {word: 1 + math.log((1 + len(bags)) / (1 + df)) for word, df in count.items()}
     return [unit(SparseVector.from_pairs((word, rarity[word]) for word in bag.features)) for bag in bags]
 
 
 def unit(vector: SparseVector) -> SparseVector:
-    """The vector, scaled to length 1; the empty one as it is."""
+    """Return the vector scaled to length 1; an empty one unchanged."""
     length = math.sqrt(math.fsum(weight * weight for weight in vector.weights))
     return SparseVector.from_pairs((word, scaled) for word, weight in vector if (scaled := weight / length) > 0)

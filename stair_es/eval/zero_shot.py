@@ -1,6 +1,6 @@
-"""Zero-shot classification: a class is what a text encoder makes of its names in prompts, an image belongs to the nearest. Pure.
+"""Zero-shot classification: a class is the embedding of its names in prompts, an image belongs to the nearest class.
 
-Prompts are ensembled as CLIP does it (Radford et al., 2021, section 3.1.4): the mean of the unit vectors of a class's texts.
+Prompts are ensembled as in CLIP (Radford et al., 2021, section 3.1.4): the mean of the unit vectors of a class's texts.
 
 Shape suffixes: N images, K classes, D dimensions.
 """
@@ -40,26 +40,30 @@ PROMPTS = (
     "a {} outdoors.",
     "{}",
 )
-"""Our own; CLIP's 80 for ImageNet can be given as a file."""
+"""Default prompts; CLIP's 80 for ImageNet can be given as a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """Shares, 0..1."""
+    """Classification accuracy, 0..1."""
 
     images: int
     top1: float
     top5: float
-    """1 where there are no more than 5 classes, but for ties."""
+    """1 with at most 5 classes, except for ties."""
     mean_class: float
-    """Mean over the classes of the top-1 accuracy of each: large classes don't outvote small ones."""
+    """Mean of the per-class top-1 accuracies, so that large classes don't dominate."""
 
 
 def texts_of(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[list[str]]:
-    """The texts of each class: every name in every prompt.
+    """Return the texts of each class: every name in every prompt.
+
+    Args:
+        names: Names of each class.
+        prompts: Prompts with the placeholder `{}`.
 
     Raises:
-        UsageError: A prompt has no `{}`.
+        UsageError: If a prompt has no `{}`.
     """
     for prompt in prompts:
         if "{}" not in prompt:
@@ -68,7 +72,12 @@ def texts_of(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[lis
 
 
 def word_classes(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[SparseVector]:
-    """A vector for each class: the mean of its texts' unit vectors. Texts follow class by class, `sizes` of them each."""
+    """Return a vector per class: the mean of its texts' unit vectors, scaled to length 1.
+
+    Args:
+        vectors: Vectors of the texts, class by class.
+        sizes: Number of texts of each class.
+    """
     classes = []
     for part in _parts(vectors, sizes):
         total = defaultdict[str, list[float]](list)
@@ -80,7 +89,12 @@ def word_classes(vectors: Sequence[SparseVector], sizes: Sequence[int]) -> list[
 
 
 def dense_classes(vectors_ND: Floats, sizes: Sequence[int]) -> Floats:
-    """[K, D], the same of dense vectors; unit vectors again."""
+    """Return dense vectors of classes [K, D]: the mean of their texts' unit vectors, scaled to length 1.
+
+    Args:
+        vectors_ND: Vectors of the texts, class by class.
+        sizes: Number of texts of each class.
+    """
     rows = []
     for part in _parts(list(vectors_ND.astype(np.float64)), sizes):
         rows.append(_scale_row(np.mean([_scale_row(row_D) for row_D in part], axis=0)))
@@ -93,22 +107,32 @@ def _scale_row(row_D: Doubles) -> Doubles:
 
 
 def word_scores(images: Sequence[SparseVector], classes: Sequence[SparseVector]) -> Iterable[Doubles]:
-    """[K] dot products, image after image."""
+    """Return the dot products [K] of each image, lazily.
+
+    Args:
+        images: Vectors of the images.
+        classes: Vectors of the classes.
+    """
     postings = Postings(classes)
     return map(postings.scores, images)
 
 
 def dense_scores(images_ND: Floats, classes_KD: Floats) -> Iterable[Doubles]:
-    """[K] dot products, image after image."""
+    """Return the dot products [K] of each image, lazily.
+
+    Args:
+        images_ND: Vectors of the images.
+        classes_KD: Vectors of the classes.
+    """
     return map(DenseGallery(classes_KD).scores, images_ND)
 
 
 def accuracy(scores_NK: Iterable[Doubles], labels: Sequence[int]) -> Accuracy:
-    """Of the right classes. One that has the score of a wrong one comes after it.
+    """Compute the accuracy; a class with the same score as a wrong one is ranked after it.
 
     Args:
-        scores_NK: Of the classes, image after image; at least one image.
-        labels: The right class of each image.
+        scores_NK: Scores of the classes, image by image; at least one image.
+        labels: Right class of each image.
     """
     found = [ranks(scores_K, [label])[0] for scores_K, label in zip(scores_NK, labels, strict=True)]
     own = defaultdict[int, list[bool]](list)
@@ -140,11 +164,18 @@ def zero_shot(
     say: Callable[[str], None],
     progress: Progress,
 ) -> Report:
-    """The accuracy of each model, by its words and by its dense vectors.
+    """Measure the accuracy of each model, by token weights and by dense vectors.
+
+    Args:
+        labelled: Images with classes.
+        models: Models to compare.
+        prompts: Prompts for the class names.
+        say: Called with messages for the user.
+        progress: Progress callback.
 
     Raises:
-        UsageError: Not one image can be read, or a prompt has no place for a name.
-        ModelError: The first model fails.
+        UsageError: If no image is readable, or a prompt has no placeholder.
+        ModelError: If the first model fails.
     """
     start = time.perf_counter()
     texts = texts_of(labelled.names, prompts)
@@ -177,12 +208,17 @@ def zero_shot(
 
 
 def unread(labelled: LabelledSet, pictures: Pictures) -> list[str]:
-    """Why images of a set were left out."""
+    """List the skipped images of a dataset, and why.
+
+    Args:
+        labelled: The dataset.
+        pictures: Its readable images.
+    """
     return [f"{labelled.files[position]}: {reason}" for position, reason in pictures.problems.items()]
 
 
 def _scores(images: Vectors, texts: Vectors, sizes: Sequence[int]) -> Iterable[tuple[str, Iterable[Doubles], int]]:
-    """Kind of the vectors, [K] scores image after image, and how many classes have no vector."""
+    """Yield the kind of the vectors, the scores [K] of each image, and the number of classes without a vector."""
     if images.words is not None and texts.words is not None:
         classes = word_classes(texts.words, sizes)
         yield "words", word_scores(images.words, classes), sum(not len(each) for each in classes)

@@ -212,7 +212,7 @@ def _padded(ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _states_of(model: Stair) -> Callable[[Pixels], Tensor]:
-    """Return a function from pixels to the states that the head expects: pooled if it uses the mean, by the faster network if any."""
+    """Return a function from pixels to the states that the head expects: pooled if it uses the mean, by the faster network."""
     tower = model.config.image
     if tower.backbone.kind == "package" and tower.pool == "mean":
         network = load_network("onnx", 1)
