@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stair_es.eval.methods import Clause, Method
     from stair_es.eval.metrics import Doubles
 
-_ENGINE_ALONE = "its scores are the engine's own, with its statistics and rounded lengths"
+_ENGINE_ALONE = "only the engine defines its scores (index statistics, rounded lengths)"
 
 
 @dataclass(frozen=True, kw_only=True)

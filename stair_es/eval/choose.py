@@ -99,10 +99,10 @@ def bm25(encoded: Encoded, engine: Engine | None) -> list[Method | Missing]:
     """
     name: MethodName = "BM25 on captions"
     left = leave_one_out(encoded.captions.images, encoded.texts)
-    no_words = Missing(name=name, model="", direction="image -> text", reason="an image has no text to ask with")
+    no_words = Missing(name=name, model="", direction="image -> text", reason="an image has no text to search with")
     reason = "" if engine else f"only an engine defines its scores, and {NO_CLUSTER}"
     if left is None:
-        reason = "no image has a second caption, so leaving the asking one out leaves nothing to find"
+        reason = "no image has a second caption that could find it"
     if left is None or engine is None:
         return [Missing(name=name, model="", direction="text -> image", reason=reason), no_words]
     return [bm25_method(left, engine.analyzer), no_words]

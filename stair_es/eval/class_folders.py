@@ -15,7 +15,7 @@ from stair_es.sources.paths import IMAGE_SUFFIXES, uri_of
 
 _FORMS = (
     'JSON {"folder": "name"}, {"folder": ["name", "other name"]} or ["name", ...] in the order of the folders;'
-    " text: `folder name, other name` a line."
+    " text: one line `folder name, other name` per folder."
 )
 _LAYOUT = "The form is FOLDER/<class>/<image>, as ImageNet has it."
 

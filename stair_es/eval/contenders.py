@@ -59,7 +59,7 @@ def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
     light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # it does without the text network
     dense = None if light else dense_of(encoder)
     if dense is None and not has_words:
-        raise ModelError(f"the model {spec.name!r} has neither words nor dense vectors", "Compare with another one.")
+        raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
     return Contender(spec=spec, encoder=encoder, dense=dense, has_words=has_words)
 
 

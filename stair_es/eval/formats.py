@@ -20,7 +20,7 @@ from stair_es.sources.paths import CSV, JSONL, PARQUET, ends_with
 _FORMS = (
     "JSON Lines (.jsonl) of {image, caption} or {image, captions}, COCO's captions_*.json ({images, annotations}), Karpathy's"
     " dataset_*.json ({images: [{filename, split, sentences}]}), TSV (caption, image), CSV with a header, Parquet,"
-    " webdataset tars, or a folder of one of these or of images with a .txt beside each."
+    " webdataset tars, or a folder of one of these or of images with a .txt next to each."
 )
 _TSV = frozenset({".tsv", ".tsv.gz", ".token"})
 _BY_SUFFIX: tuple[tuple[frozenset[str], str, Callable[[Path], Iterator[Entry | Bad]]], ...] = (
@@ -49,7 +49,9 @@ def entries(path: Path, split: str | None = None) -> tuple[str, Iterable[Entry |
     if path.is_dir():
         path = _listed(path)
     if ends_with(str(path), _PACKED_TARS):
-        raise UsageError(f"{path} is a packed tar, from which no image can be read alone", "Unpack it once: gunzip FILE.tar.gz.")
+        raise UsageError(
+            f"{path} is a compressed tar, whose members can't be read separately", "Decompress it: gunzip FILE.tar.gz."
+        )
     form, read = _form(path)
     if read is not None:
         if split is not None:

@@ -50,13 +50,13 @@ def beside(folder: Path) -> Iterator[Entry | Bad]:
 def _image(image: Path, folder: Path, text: Path | None) -> Entry | Bad:
     name = image.relative_to(folder).as_posix()
     if text is None:
-        return Bad(name, "no caption beside it (.txt or .json)")
+        return Bad(name, "no caption file next to it (.txt or .json)")
     try:
         data = text.read_bytes()
         row = orjson.loads(data) if text.suffix == ".json" else {"caption": data.decode("utf-8-sig")}
     except OSError as error:
         return Bad(name, "its caption can't be read", str(error.strerror))
     except ValueError as error:
-        return Bad(name, "its caption is no text, or no JSON", str(error))
+        return Bad(name, "its caption isn't valid text or JSON", str(error))
     captions, tags = (captions_in(row), tags_in(row)) if isinstance(row, dict) else (texts_of(row), ())
     return Entry(name, (), captions, tags, FileAt(uri_of(image))) if captions else Bad(name, "no caption")

@@ -141,7 +141,7 @@ class _Named:
     text: str
 
     def read(self, reading: Reading, known: str | None = None) -> Read | None:
-        raise ReadError("it isn't looked for yet")
+        raise ReadError("the image isn't resolved yet")
 
     def to_json(self) -> dict[str, Json] | None:
         return None

@@ -148,7 +148,7 @@ def _shares(ranks: Sequence[int | None]) -> dict[int, float]:
 
 
 _HEAD = ("vectors", "model", "vocabulary", *(f"top {cut}" for cut in CUTS), "chance at 20", "images")
-_TIES = "In percent; tokens of the same score come first. Chance: the words of other images."
+_TIES = "In percent; other tokens win ties. Chance: the tokens of other images."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +172,7 @@ def of_classes(labelled: LabelledSet) -> Wanted:
     return Wanted(
         name=labelled.name,
         about=labelled.about(),
-        protocol=f"Which word of the whole vocabulary names an image: the class counts by the best of its words. {_TIES}",
+        protocol=f"Rank of an image's class among all tokens of the vocabulary, by the best of its tokens. {_TIES}",
         images=tuple(map(str, labelled.files)),
         places=tuple(labelled.places),
         texts=tuple(labelled.names[label] for label in labelled.labels),
@@ -184,7 +184,7 @@ def of_captions(captions: CaptionSet) -> Wanted:
     return Wanted(
         name=captions.name,
         about=f"{len(captions.images)} images",
-        protocol=f"Whether a word of an image's captions (no stop word) is among its first words. {_TIES}",
+        protocol=f"Whether a word of an image's captions (without stop words) is among its first tokens. {_TIES}",
         images=tuple(image.name for image in captions.images),
         places=tuple(image.place for image in captions.images),
         texts=tuple(image.captions for image in captions.images),
@@ -232,7 +232,9 @@ def interpret(
         ModelError: If the first model fails.
     """
     if "{}" not in prompt:
-        raise UsageError(f"the prompt {prompt!r} has no place for the word", "Write {} where the word goes: a photo of a {}.")
+        raise UsageError(
+            f"the prompt {prompt!r} has no placeholder for the word", "Write {} where the word goes: a photo of a {}."
+        )
     start = time.perf_counter()
     shared = label_space(models)
     problems = list(wanted.problems)
@@ -260,7 +262,7 @@ def interpret(
         tables=(Table(head=_HEAD, rows=tuple(row.cells() for row in rows)),),
         values={"set": wanted.name, "prompt": prompt, "rows": [row.to_dict() for row in rows]},
         remarks=tuple(
-            f"{row.kind} of {row.model}: {row.found.unknown} images have no word that is in the vocabulary, and are never found"
+            f"{row.kind} of {row.model}: {row.found.unknown} images have no token in the vocabulary, and are never found"
             for row in rows
             if row.found.unknown
         ),

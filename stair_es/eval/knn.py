@@ -26,13 +26,13 @@ def obstacle(target: Target, plugins: Callable[[], frozenset[str]], dimensions: 
     """
     if target.distribution == "elasticsearch":
         if target.version < _ELASTICSEARCH_FROM:
-            return f"{target.label} has no kNN query: it takes Elasticsearch 8.12 or newer"
+            return f"{target.label} has no kNN query: it requires Elasticsearch 8.12 or newer"
         most = _ELASTICSEARCH_MOST
     elif _PLUGIN not in plugins():
-        return f"{target.label} is without the plugin {_PLUGIN}"
+        return f"{target.label} doesn't have the plugin {_PLUGIN}"
     else:
         most = _OPENSEARCH_MOST
-    return f"vectors of {dimensions} dimensions: {target.label} takes {most}" if dimensions > most else ""
+    return f"vectors of {dimensions} dimensions: {target.label} supports up to {most}" if dimensions > most else ""
 
 
 def knn_body(distribution: Distribution, dimensions: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MethodName: TypeAlias = Literal["STAIR", "bag of words", "BM25 on captions", "dense kNN"]
 Clause: TypeAlias = dict[str, Any]
-NO_CLUSTER = "no cluster was asked (--exact)"
+NO_CLUSTER = "no cluster was used (--exact)"
 
 
 @dataclass(frozen=True, kw_only=True)

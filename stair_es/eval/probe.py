@@ -196,7 +196,7 @@ def probe(
             f"no class of {test.name} is one of {train.name}: {', '.join(test.classes[:3])} ...",
             "Both folders must have the same folders in them: FOLDER/train/<class> and FOLDER/test/<class>.",
         )
-    problems = [f"{test.name}/{name}: no such class to learn from" for name in strange]
+    problems = [f"{test.name}/{name}: this class isn't in the training set" for name in strange]
 
     def work(model: Contender) -> list[_Row]:
         learnt = encode_images(train.places, model, progress)
@@ -207,7 +207,9 @@ def probe(
         learnable = set(labels)
         known = [row for row, label in enumerate(right) if label in learnable]
         if not known or len(learnable) < 2:
-            raise UsageError("what can be read is too little: two classes to learn from, and an image of one of them to test")
+            raise UsageError(
+                "too few readable images: at least two training classes, and a test image of one of them, are needed"
+            )
         wanted = [right[row] for row in known]
         return [
             _row(kind, model, rows, labels, tests[known], wanted) for kind, rows, tests in _kinds(learnt.vectors, asked.vectors)

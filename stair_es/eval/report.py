@@ -131,9 +131,9 @@ def _metrics(metrics: Metrics | None, reason: str) -> dict[str, Any]:
     }
 
 
-_HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "words doc / query")
+_HEAD = ("method", "model", "scores", "R@1", "R@5", "R@10", "nDCG@10", "MRR", "median rank", "tokens doc / query")
 _MOST_EXAMPLES = 5
-_WHY_FEWER = " (texts of one image that has another one besides)"
+_WHY_FEWER = " (texts of one image that has another text)"
 
 
 def markdown(found: Evaluation) -> str:
@@ -203,7 +203,7 @@ def _reasons(rows: Sequence[Row], found: Evaluation) -> list[str]:
             said += [f"- {name}, exact n/a: {row.exact_reason}"] if row.exact_reason else []
             said += [f"- {name}, engine n/a: {row.engine_reason}"] if row.engine_reason and found.cluster else []
         if row.unasked:
-            said.append(f"- {name}: {row.unasked} queries have no known word: their right items are ranked last")
+            said.append(f"- {name}: {row.unasked} queries have no known token: their relevant items are ranked last")
         metrics = row.engine or row.exact
         if metrics and metrics.queries != whole:
             said.append(f"- {name}: {metrics.queries} of {whole} queries{_WHY_FEWER if row.method == 'BM25 on captions' else ''}")

@@ -139,9 +139,9 @@ def _means(vectors: Sequence[SparseVector]) -> dict[str, float]:
     return {word: math.fsum(each) / len(vectors) for word, each in weights.items()}
 
 
-_SIZES = ("side", "model", "items", "mean", "p50", "p95", "most", "without a word")
+_SIZES = ("side", "model", "items", "mean", "p50", "p95", "most", "without tokens")
 _COST = ("vectors", "model", "pair", "multiplications", "weighted")
-_LISTS = ("side", "model", "words", "dead", "longest list", "in the longest 1 %", "Gini")
+_LISTS = ("side", "model", "tokens", "unused", "longest list", "in the longest 1 %", "Gini")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +235,8 @@ def sparsity(items: Items, models: Sequence[Contender], *, say: Callable[[str], 
     return Report(
         title=f"{items.name}: {len(items.images)} images, {len(items.texts)} texts",
         about=(
-            "Words an item; multiplications that a query costs with one item on average (sum of p q over the words), and the"
-            " same with mean weights, as it is trained; how even the lists of an inverted index are."
+            "Tokens per item; mean multiplications of a query with an item (sum of p q over the tokens), and the"
+            " same with mean weights, as in training; balance of the posting lists."
         ),
         tables=_tables(found),
         values={"set": items.name, "rows": [each.to_dict() for each in found]},
@@ -275,7 +275,7 @@ def _tables(found: Sequence[_Model]) -> tuple[Table, ...]:
     ]
     cost += [("dense", model.label, "any", str(model.dimensions), "") for model in found if model.dimensions]
     balance = [(side, model.label, *_lists(each)) for model in found for side, each in model.lists.items()]
-    tables = (("Words an item", _SIZES, items), ("Multiplications", _COST, cost), ("Lists", _LISTS, balance))
+    tables = (("Tokens per item", _SIZES, items), ("Multiplications", _COST, cost), ("Lists", _LISTS, balance))
     return tuple(Table(heading=heading, head=head, rows=tuple(rows)) for heading, head, rows in tables if rows)
 
 

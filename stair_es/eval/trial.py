@@ -108,7 +108,7 @@ def trial(
             refused = {id_: reason for id_, reason in written.outcomes.items() if reason is not None}
             if refused:
                 id_, reason = next(iter(refused.items()))
-                raise ClusterError(f"the cluster refused {len(refused)} of {len(part)} documents, number {id_}: {reason}")
+                raise ClusterError(f"the cluster rejected {len(refused)} of {len(part)} documents, number {id_}: {reason}")
         refresh(client, connection, opened.name)
         yield Trial(client=client, connection=connection, index=opened.name)
     finally:
@@ -139,7 +139,7 @@ def _delete(client: OpenSearch, connection: Connection, alias: str, say: Callabl
 def _hits(answer: dict[str, Any]) -> Hits:
     if answer.get("error"):
         causes = answer["error"].get("root_cause") or [answer["error"]]
-        raise QueryError(f"the cluster refused a query: {str(causes[0].get('reason', causes[0]))[:300]}")
+        raise QueryError(f"the cluster rejected a query: {str(causes[0].get('reason', causes[0]))[:300]}")
     if answer.get("_shards", {}).get("failed"):
         raise ClusterError("a part of the index couldn't be searched")
     hits = answer.get("hits", {}).get("hits", [])

@@ -67,7 +67,9 @@ def texts_of(names: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[lis
     """
     for prompt in prompts:
         if "{}" not in prompt:
-            raise UsageError(f"the prompt {prompt!r} has no place for the name", "Write {} where the name goes: a photo of a {}.")
+            raise UsageError(
+                f"the prompt {prompt!r} has no placeholder for the name", "Write {} where the name goes: a photo of a {}."
+            )
     return [[prompt.replace("{}", name) for name in own for prompt in prompts] for own in names]
 
 
@@ -192,7 +194,7 @@ def zero_shot(
         for kind, scores_NK, silent in _scores(pictures.vectors, read, sizes):
             rows.append((kind, model.label, accuracy(scores_NK, labels)))
             if silent:
-                remarks.append(f"{kind} of {model.label}: {silent} classes have no known word, and are never found")
+                remarks.append(f"{kind} of {model.label}: {silent} classes have no known token, and are never found")
         return rows
 
     rows = in_turn(models, work, problems, say)

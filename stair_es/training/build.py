@@ -80,7 +80,7 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
         found.set_bias(plan.start_bias)
         if plan.start_embeddings and "words" in plan.heads:
             found.start_from_text_embeddings()
-    ears.say(f"model: {len(features):,} words, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
+    ears.say(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
     found.eval()  # states that are kept are computed before training begins: without dropout
     return found
 
@@ -108,8 +108,8 @@ def _features_of(config: TrainConfig, start: Path) -> Ids | WholeWords:
     asked = WholeWords.read(config.folder / Path(config.model.vocabulary).expanduser())
     if not isinstance(there, WholeWords) or there.words != asked.words:
         raise ModelError(
-            f"the checkpoint {start} has other features than the words of {config.model.vocabulary}",
-            "Leave model.vocabulary out to keep the checkpoint's, or model.start to begin anew.",
+            f"the checkpoint {start} has other tokens than the words of {config.model.vocabulary}",
+            "Leave model.vocabulary out to keep the checkpoint's, or model.start to train from scratch.",
         )
     return asked
 

@@ -34,7 +34,7 @@ tags: [image-search, sparse, rank_features, STAIR]
 
 # {config.name}
 
-A STAIR model: images and texts become weights over {features:,} words, {cap}.
+A STAIR model: images and texts become weights over {features:,} tokens, {cap}.
 For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
 
 - Image tower: {image.kind} `{image.name or "from scratch"}`, {seen}
@@ -43,11 +43,11 @@ For `stair-es ingest --model DIR` and `stair-es search --model DIR`.
 - Trained on {pairs:,} images for {progress.done:,} steps of {config.batch.size} pairs, seed {config.seed}
 - Recall@1 on the validation sets, mean of both directions, in percent: {best}
 
-| stage | steps | learns | text mask | losses |
+| stage | steps | trained | text mask | losses |
 |---|---|---|---|---|
 {stages}
 
-`train.toml` beside this file is the whole configuration. Licence and limits of the model are those of its data and backbones.
+The full configuration is `train.toml` in this folder. License and limitations are those of the data and backbones.
 """
 
 

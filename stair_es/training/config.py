@@ -46,7 +46,7 @@ class TrainConfig:
             raise UsageError("the loss distil needs a teacher", "Give model.teacher, a model with dense vectors.")
         if self.data.cache and (cached := [stage.name for stage in self.stages if set(stage.train) & _BACKBONES]):
             raise UsageError(
-                f"data.cache keeps the states of frozen backbones, but stage {cached[0]!r} trains one",
+                f"data.cache stores the states of frozen backbones, but stage {cached[0]!r} trains one",
                 'Give the stages train = ["image.head", "text.head"] (a recipe: frozen_backbones = true), or data.cache = false.',
             )
         for side, tower in (("image", self.model.image), ("text", self.model.text)):
@@ -54,7 +54,7 @@ class TrainConfig:
             if tower.backbone.kind == "package" and training:
                 raise UsageError(
                     f"stage {training[0]!r} trains the {side} backbone {tower.backbone.name!r}, which comes from a package:"
-                    " no checkpoint would hold it",
+                    " no checkpoint would contain it",
                     'Write recipe.frozen_backbones = true, or train = ["image.head", "text.head"] in the stage.',
                 )
         if self.watch.patience and not self.data.validation:

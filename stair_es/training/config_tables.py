@@ -73,7 +73,7 @@ class Batch:
             UsageError: If a value is out of range.
         """
         if self.size < 2:
-            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others to be told from.")
+            raise UsageError(f"size must be 2 or more, got {self.size}", "A pair needs others as negatives.")
         _least(self, chunk=0, accumulate=1)
 
 

@@ -51,7 +51,7 @@ class Likeness:
     def __post_init__(self) -> None:
         if not 0 <= self.bits <= 16:
             raise UsageError(
-                f"duplicates: bits is {self.bits}", "Give a whole number from 0 to 16: more than that finds all sorts."
+                f"duplicates: bits is {self.bits}", "Give a whole number from 0 to 16: higher values match unrelated images."
             )
         if not 0 <= self.colour <= 255:
             raise UsageError(f"duplicates: colour is {self.colour}", "Give a number from 0 to 255.")

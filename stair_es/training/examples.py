@@ -98,9 +98,7 @@ class Examples:
                 return images, self.texts.batch(written), written, taken
             for place in bad:
                 taken[place] = self._next(taken, place)
-        raise SourceError(
-            f"{_TRIES} pairs in a row can't be read", "See the problems that were reported, and mend the training set."
-        )
+        raise SourceError(f"{_TRIES} pairs in a row can't be read", "See the reported problems, and fix the training set.")
 
     def _next(self, taken: Sequence[Draw], place: int) -> Draw:
         """Return the next pair after an unreadable one that isn't in the batch yet."""

@@ -108,7 +108,7 @@ def _teacher(config: TrainConfig, reader: features.Reader, threads: int) -> Teac
     dense = dense_of(encoder)
     if dense is None:
         raise UsageError(
-            f"the teacher {asked!r} has no dense vectors", "Name a model that has: a dense checkpoint, CLIP, SigLIP."
+            f"the teacher {asked!r} has no dense vectors", "Use a model with dense vectors: a dense checkpoint, CLIP, SigLIP."
         )
     own = features.LiveImages(replace(reader, spec=encoder.image_spec), threads)
 

@@ -244,7 +244,7 @@ class _Stage:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
         raise StairError(
             f"{what} in step {self._progress.done + 1} (stage {self._stage.name!r})",
-            "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is whole.",
+            "Lower optim.lr, raise optim.warmup_steps, or train in fp32; the last saved state is intact.",
         )
 
     def _say(self, told: dict[str, float], pairs_per_s: float) -> None:

@@ -268,4 +268,4 @@ def _packed(pair: Pair) -> bytes | str:
     try:
         return orjson.dumps((pair.name, place, pair.captions, pair.tags))
     except (orjson.JSONEncodeError, TypeError):
-        return "a text that isn't Unicode"
+        return "a text isn't valid Unicode"

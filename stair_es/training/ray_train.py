@@ -168,4 +168,4 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-_ON = "Run it again: it goes on from the last saved state."
+_ON = "Run it again: it resumes from the last saved state."

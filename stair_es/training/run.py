@@ -133,7 +133,8 @@ def make_room(out: Path, *, restart: bool) -> bool:
         state.unlink(missing_ok=True)
     elif not state.is_file() and (out / CONFIG_FILE).exists():
         raise UsageError(
-            f"{out} holds a model that no training here can go on with", "Give another --out, or --restart to replace it."
+            f"{out} holds a model without training state, which can't be resumed",
+            "Use another --out, or --restart to replace it.",
         )
     return state.is_file()
 
@@ -142,7 +143,7 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("no CUDA device here", "Leave --device out, or give cpu.")
+        raise UsageError("no CUDA device here", "Omit --device, or use cpu.")
     return torch.device(name)
 
 

@@ -101,11 +101,11 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
     try:
         values: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch has no error of its own for a broken file
-        raise UsageError(f"can't read {path}: {error}", "Delete it to begin from the start.") from error
+        raise UsageError(f"can't read {path}: {error}", "Delete it to start over.") from error
     if values.get("key") != key:
         raise UsageError(
-            f"{folder} holds a training with another configuration or other data",
-            "Give another --out, or --restart to throw that training away.",
+            f"{folder} holds the state of a training with another configuration or other data",
+            "Use another --out, or --restart to discard that training.",
         )
     return values
 

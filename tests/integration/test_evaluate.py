@@ -281,7 +281,7 @@ def test_a_caption_that_the_cluster_refuses_costs_its_method_alone(node_url: str
     assert "1024" in bm25.engine_reason
     assert of(found, "STAIR", "text -> image").engine is not None
     assert of(found, "bag of words", "image -> text").engine is not None
-    assert "BM25 on captions, engine n/a: the cluster refused a query" in markdown(found)
+    assert "BM25 on captions, engine n/a: the cluster rejected a query" in markdown(found)
     assert left_behind(node_url) == []
 
 

@@ -197,7 +197,7 @@ def test_a_tar_that_is_cut_off_gives_what_is_before_the_cut(folder: Path) -> Non
         with pytest.raises(ReadError, match="cut off"):
             image.place.read(Reading())
     assert len(found.images) == 2 or found.problems
-    with pytest.raises(UsageError, match="packed tar"):
+    with pytest.raises(UsageError, match="compressed tar"):
         read_captions(folder / "x.tar.gz")
 
 

@@ -144,7 +144,7 @@ def test_a_class_without_a_known_word_is_never_found(tmp_path: Path) -> None:
     labelled = read_folder(folder(tmp_path / "set", 2), classes=names)
     found = zero_shot(labelled, MODELS[:1], ["{}"], say=print, progress=nothing)
     assert found.to_dict()["rows"][0]["top1"] == pytest.approx(2 / 3)
-    assert found.remarks == ("words of colours@1: 1 classes have no known word, and are never found",)
+    assert found.remarks == ("words of colours@1: 1 classes have no known token, and are never found",)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_probe_of_words_and_dense_vectors(tmp_path: Path) -> None:
     assert [(row["vectors"], row["model"], row["train_images"], row["images"], row["top1"]) for row in rows] == [
         *(("words", "colours@1", 15, 4, 1.0), ("dense", "colours@1", 15, 4, 1.0), ("dense", "dense@1", 15, 4, 1.0)),
     ]
-    assert found.problems[0] == "test/n09_mauve: no such class to learn from"
+    assert found.problems[0] == "test/n09_mauve: this class isn't in the training set"
     with pytest.raises(UsageError, match="no class of"):
         probe(train, read_folder(_renamed(test)), MODELS, say=print, progress=nothing)
 

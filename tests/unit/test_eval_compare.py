@@ -174,7 +174,7 @@ def test_the_report_says_everything_for_people_and_for_programs() -> None:
     assert "- and 2 more" in text
     assert "a \\| b" in text
     assert "-0.125 %" in text
-    assert "1 queries have no known word" in text
+    assert "1 queries have no known token" in text
     rows = json.loads(json.dumps(found.to_dict(), allow_nan=False))["rows"]
     assert rows[0]["engine"]["hit"] == {"1": 0.5, "5": 1.0, "10": 1.0}
     assert rows[0]["differences"]["examples"][0]["query"] == "a | b"

@@ -160,7 +160,7 @@ def test_words_of_captions(folder: Path) -> None:
     report = interpret(of_captions(captions), made(Colours()), say=print, progress=nothing)
     row = report.to_dict()["rows"][0]
     assert (row["images"], row["unknown"], row["at"][1], row["at"][5]) == (4, 1, 0.5, 0.75)
-    assert "1 images have no word that is in the vocabulary" in report.markdown()
+    assert "1 images have no token in the vocabulary" in report.markdown()
     with pytest.raises(UsageError, match="no place"):
         interpret(of_captions(captions), made(Colours()), prompt="a photo", say=print, progress=nothing)
 

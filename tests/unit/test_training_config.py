@@ -91,7 +91,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"model.heads": ["dense"]}, "tiny.toml: the loss ground_image needs a word head", "heads"),
     (
         {"data.cache": True},
-        "tiny.toml: data.cache keeps the states of frozen backbones, but stage 'grounded' trains one",
+        "tiny.toml: data.cache stores the states of frozen backbones, but stage 'grounded' trains one",
         "frozen_backbones",
     ),
     ({"data.validation": [], "watch.patience": 1}, "tiny.toml: watch.patience needs a validation set", "[[data.validation]]"),

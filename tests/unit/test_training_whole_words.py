@@ -145,10 +145,10 @@ def test_a_checkpoint_of_whole_words_is_a_start(folder: Path, tmp_path: Path) ->
     train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "third", device="cpu")
     assert stair_checkpoint.load(tmp_path / "third").tokens.spell("scarlet") == ("red",)
     tiny_training.write_words(folder, tiny_training.WHOLE[::-1])
-    with pytest.raises(ModelError, match="other features than the words of"):
+    with pytest.raises(ModelError, match="other tokens than the words of"):
         train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "first")}), tmp_path / "no", device="cpu")
     train(tiny_training.read(folder), tmp_path / "tokens", device="cpu")
-    with pytest.raises(ModelError, match="other features than the words of"):
+    with pytest.raises(ModelError, match="other tokens than the words of"):
         train(tiny_training.read(folder, {**WORDS, "model.start": str(tmp_path / "tokens")}), tmp_path / "no", device="cpu")
 
 
