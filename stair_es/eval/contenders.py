@@ -56,7 +56,7 @@ def contender(encoder: Encoder, spec: ModelSpec) -> Contender:
         ModelError: If it has neither token weights nor dense vectors.
     """
     has_words = not getattr(encoder, "dense_only", False)
-    light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # it does without the text network
+    light = isinstance(encoder, StairMini) and spec.text_tower == "table"  # doesn't load the text network
     dense = None if light else dense_of(encoder)
     if dense is None and not has_words:
         raise ModelError(f"the model {spec.name!r} has neither token weights nor dense vectors", "Compare with another one.")
@@ -71,7 +71,9 @@ def load(specs: Sequence[ModelSpec]) -> list[Contender]:
         ModelError: If a model is unknown or broken.
     """
     kinds = [(catalogue.kind(spec.name, spec.fit), spec) for spec in specs]
-    meant = [(catalogue.absolute(spec.name), kind.card.model_id) for kind, spec in kinds]  # twice is fine with another fit
+    meant = [
+        (catalogue.absolute(spec.name), kind.card.model_id) for kind, spec in kinds
+    ]  # the same model with another fit is allowed
     if twice := sorted({name for name, label in meant if meant.count((name, label)) > 1}):
         raise UsageError(f"the model {twice[0]!r} is given twice", "Name each model once, with --model or --against.")
     return [contender(kind.load(spec), spec) for kind, spec in kinds]

@@ -67,7 +67,7 @@ def compare(query: int, scores_N: Doubles, items: Sequence[int], scores: Sequenc
     """
     best = [int(item) for item in np.lexsort((np.arange(len(scores_N)), -scores_N))[:AT]]
     if nine_bits:
-        best = [item for item in best if scores_N[item] > 0]  # an engine finds only what has a word in common
+        best = [item for item in best if scores_N[item] > 0]  # an engine finds only items with a common token
     first = list(items[: len(best)])
     overlap = len(set(best) & set(first)) / len(best) if best else 1.0
     shares = [_share(score, float(scores_N[item])) for item, score in zip(items[:AT], scores, strict=False)] if nine_bits else []

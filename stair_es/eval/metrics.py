@@ -51,7 +51,7 @@ def ranks(scores_N: Doubles, right: Collection[int]) -> tuple[int, ...]:
     chosen[list(right)] = True
     wrong = np.sort(scores_N[~chosen])
     own = np.sort(scores_N[chosen])[::-1]
-    before = len(wrong) - np.searchsorted(wrong, own, side="left")  # wrong items with this score or a higher one
+    before = len(wrong) - np.searchsorted(wrong, own, side="left")  # irrelevant items with at least this score
     return tuple(int(count) + place for place, count in enumerate(before, 1))
 
 

@@ -245,7 +245,7 @@ def _examples(rows: Sequence[Row]) -> list[str]:
         if row.differences is None or row.task is None:
             continue
         fallen = [swap for swap in row.differences.swaps if swap.engine_item_score <= swap.exact_item_score]
-        for swap in fallen[:_MOST_EXAMPLES]:  # where two have changed places, one of them says it
+        for swap in fallen[:_MOST_EXAMPLES]:  # of two swapped items, list one
             query, mine, theirs = (
                 row.task.queries[swap.query],
                 row.task.items[swap.engine_item],

@@ -115,7 +115,7 @@ def augmented(
         if draws.mirrored:
             view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         square = _on_square(view, spec.size_px, background)
-        return np.asarray(draws.coloured(square))  # with what is around the picture: an edge would be a cue
+        return np.asarray(draws.coloured(square))  # including the padding: a visible edge would be a cue
     except (ValueError, OSError, MemoryError) as error:
         raise DecodeError(f"can't be augmented: {type(error).__name__}: {error}") from error
 
@@ -135,7 +135,7 @@ class _Draws:
         """Return the part of an image that is shown: left, upper, right, lower."""
         at, how = self._values, self._how
         area = how.crop_area + (1 - how.crop_area) * at[6]
-        ratio = math.sqrt(how.crop_ratio ** (2 * at[7] - 1))  # as wide by this factor, and as low
+        ratio = math.sqrt(how.crop_ratio ** (2 * at[7] - 1))  # wider by this factor, and lower
         wide, high = min(1.0, math.sqrt(area) * ratio), min(1.0, math.sqrt(area) / ratio)
         shown_w, shown_h = max(1.0, wide * width), max(1.0, high * height)
         left, upper = at[8] * (width - shown_w), at[9] * (height - shown_h)

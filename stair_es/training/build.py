@@ -81,7 +81,7 @@ def model(config: TrainConfig, learned: TrainingSet, ears: Ears) -> Stair:
         if plan.start_embeddings and "words" in plan.heads:
             found.start_from_text_embeddings()
     ears.say(f"model: {len(features):,} tokens, {sum(each.numel() for each in found.parameters()) / 1e6:.1f} M parameters")
-    found.eval()  # states that are kept are computed before training begins: without dropout
+    found.eval()  # cached states are computed before training, without dropout
     return found
 
 

@@ -113,7 +113,7 @@ def cached_images(model: Stair, reader: Reader, views: int, folder: Path, progre
         _compute(path, model, reader, views, progress, threads)
     kept = np.load(path, mmap_mode="r")
     for item in np.flatnonzero(np.isnan(kept[:, 0, 0, 0])).tolist():
-        reader.pixels(item, 0)  # notes the problem, where the states come from an earlier training
+        reader.pixels(item, 0)  # records the problem if the states were cached by an earlier run
     return CachedImages(kept)
 
 
@@ -164,7 +164,7 @@ class CachedTexts:
         Raises:
             OSError: If the cache can't be written.
         """
-        ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of like lengths together: little is padded
+        ordered = sorted(set(texts), key=lambda text: (len(text), text))  # texts of similar length together, for little padding
         self._places = {text: place for place, text in enumerate(ordered)}
         self._ids, places = list[Tensor](), list[NDArray[np.int32]]()
         for begin in range(0, len(ordered), _AT_ONCE):

@@ -64,7 +64,7 @@ def train_together(
         fit = _Fit(_trainer(told, workers, on_gpu, kept))
         try:
             while fit.is_alive():
-                fit.join(_POLL_S)  # waking now and then lets a Ctrl-C through
+                fit.join(_POLL_S)  # wakes regularly to handle Ctrl-C
                 _pass_on(ray.get(events.drain.remote()), ears)
             _pass_on(ray.get(events.drain.remote()), ears)
             if fit.failed is not None:

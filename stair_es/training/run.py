@@ -69,13 +69,13 @@ def train(
     """
     workers = workers or Alone()
     threads = threads or os.cpu_count() or 1
-    share(range(config.batch.size), workers.rank, workers.count)  # an error now, not after the sets are read
+    share(range(config.batch.size), workers.rank, workers.count)  # fail before the sets are read
     where = _device(device)
     torch.manual_seed(config.seed if config.model.start_seed is None else config.model.start_seed)
     learned = build.training_set(config, ears, threads)
     model = build.model(config, learned, ears).to(where)
     sampler = Sampler([pair.captions[0] for pair in learned], config.batch.size, config.seed)
-    first_alone = config.data.cache and workers.count > 1  # what it keeps is there for the others then, if they share a home
+    first_alone = config.data.cache and workers.count > 1  # the others find its cache if they share a home
     if first_alone and workers.rank:
         workers.take_first(torch.zeros(1))
     fed = feed(config, model, learned, ears, threads)

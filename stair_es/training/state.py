@@ -100,7 +100,7 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
         return None
     try:
         values: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch has no error of its own for a broken file
+    except Exception as error:  # torch has no specific exception for a broken file
         raise UsageError(f"can't read {path}: {error}", "Delete it to start over.") from error
     if values.get("key") != key:
         raise UsageError(

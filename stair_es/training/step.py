@@ -190,7 +190,7 @@ def groups(model: Stair, stage: Stage, rates: Mapping[str, float], weight_decay:
     kinds: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not stage.frozen(name))
-        parameter.grad = None  # of the stage before: the norm of the gradients is taken over all that there are
+        parameter.grad = None  # from the previous stage; the gradient norm is over all gradients
         if parameter.requires_grad:
             kind = "scale" if name == "log_scale" else "backbone" if ".backbone." in name else "head"
             kinds.setdefault((kind, parameter.ndim > 1), []).append(parameter)

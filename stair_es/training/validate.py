@@ -52,7 +52,7 @@ class Validation:
             items = range(begin, min(begin + _AT_ONCE, len(self.captions)))
             images, bad = self.images.batch(items, [0] * len(items))
             found = _compared(model, model.encode_images(images.to(model.log_scale.device)))
-            found[bad] = 0.0  # never found, and counted
+            found[bad] = 0.0  # counted as never found
             rows.append(found)
         return torch.cat(rows)
 
