@@ -60,7 +60,7 @@ def kind(name: str, fit: Fit | None = None) -> EncoderKind:
         )
     from stair_es.model.adapters import formats, hub
 
-    return formats.kind(folder or hub.fetched(wanted), wanted, fit)
+    return formats.kind(folder or hub.fetched(wanted, formats.format_of), wanted, fit)
 
 
 def absolute(name: str) -> str:
@@ -148,7 +148,7 @@ def load_local(spec: ModelSpec) -> Encoder:
         if wanted is None:
             raise ModelNotFetched("no installed model is called so, and no ingest with this STAIR_ES_HOME has used such a folder")
         extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
-        return formats.kind(hub.fetched(wanted), wanted, spec.fit).load(spec)
+        return formats.kind(hub.fetched(wanted, formats.format_of), wanted, spec.fit).load(spec)
 
 
 def uses_gpu(spec: ModelSpec) -> bool:

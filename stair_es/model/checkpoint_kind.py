@@ -20,6 +20,8 @@ from stair_es.types import Fit, ImageSpec
 CONFIG = "config.json"
 MODULES = "modules.json"
 """What a folder of sentence-transformers has, with or without a `config.json`."""
+SENTENCEPIECE = "spiece.model"
+"""The tokenizer of SigLIP 1."""
 
 _COUNTED = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
 
@@ -115,6 +117,30 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    """A part of the configuration.
+
+    Raises:
+        ModelError: It is no object.
+    """
+    found = config.get(name)
+    if not isinstance(found, Mapping):
+        raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
+    return found
+
+
+def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
+    """A whole number above 0 in the configuration.
+
+    Raises:
+        ModelError: It is something else.
+    """
+    found = config.get(name, default)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
+    return found
+
+
 def build_card(
     name: str, folders: Sequence[Path], own: ImageSpec, fit: Fit | None, *, description: str, licences: tuple[str, ...]
 ) -> ModelCard:
@@ -152,7 +178,11 @@ def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
     total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
     for folder in folders:
         for path in counted(folder):
-            total.update(f"{path.relative_to(folder).as_posix()}\0{_digest(path)}\0".encode())
+            try:
+                digest = hash_file(path)
+            except OSError as error:
+                raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
+            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\0".encode())
     return f"{label or 'model'}-{total.hexdigest()[:12]}"
 
 
@@ -174,17 +204,18 @@ def licence_of(folder: Path) -> tuple[str, ...]:
     return (f"weights: {said.group(1).strip()}, as their model card says",) if said else ()
 
 
-def _digest(path: Path) -> str:
-    """Of a file, computed once as long as its size and time stay the same: weights are large."""
-    try:
-        status = path.stat()
-        return _digest_of(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror}", "Make it readable.") from error
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; cached while its size and modification time stay the same.
+
+    Raises:
+        OSError: If the file can't be read.
+    """
+    status = path.stat()
+    return _hash_version(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
-def _digest_of(path: Path, size: int, changed_ns: int) -> str:
+def _hash_version(path: Path, size: int, changed_ns: int) -> str:
     total = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

@@ -9,7 +9,7 @@ from typing import Any
 from stair_es import extras, plugins
 from stair_es.errors import StairError, UnknownModel
 from stair_es.model import catalogue, hub_models
-from stair_es.model.adapters import hub
+from stair_es.model.adapters import formats, hub
 from stair_es.model.encoder import EncoderKind, ModelFacts
 
 
@@ -89,7 +89,8 @@ def _of_hub(model: hub_models.HubModel) -> Entry:
         repositories=model.repositories,
         extra=hub_models.EXTRA,
         extra_installed=extras.is_installed(*catalogue.LIBRARIES),
-        cached=extras.is_installed("huggingface_hub") and all(map(hub.is_cached, model.repositories)),
+        cached=extras.is_installed("huggingface_hub")
+        and all(hub.is_cached(each, formats.format_of) for each in model.repositories),
     )
 
 

@@ -11,13 +11,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from stair_es.errors import ModelError
+from stair_es.model.checkpoint_kind import hash_file
 from stair_es.model.stair_config import CARD_FILE, CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, StairConfig, read_config
 from stair_es.model.stair_tokens import Ids, Tokens, load_tokenizer
 from stair_es.model.whole_words import WORDS_FILE, WholeWords
@@ -38,20 +39,11 @@ def model_id(folder: Path, config: StairConfig) -> str:
     whole = (WORDS_FILE,) if config.vocabulary == "words" else ()
     for file in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, *whole):
         try:
-            with (folder / file).open("rb") as stream:
-                digest.update(_sum(stream))
+            digest.update(bytes.fromhex(hash_file(folder / file)))
         except OSError as error:
             raise ModelError(f"can't read {folder / file}: {error.strerror}", _AGAIN) from error
     safe = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "stair"
     return f"{safe}-{digest.hexdigest()[:12]}"
-
-
-def _sum(stream: BinaryIO) -> bytes:
-    """SHA-256, as `hashlib.file_digest` has it from Python 3.11 on."""
-    digest = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        digest.update(block)
-    return digest.digest()
 
 
 def save(

@@ -91,7 +91,7 @@ def test_without_a_dense_model_it_says_how_to_name_one(tmp_path: Path) -> None:
         catalogue.resolve(str(folder))
     assert DENSE in wrong.value.remedy
     (folder / "config.json").write_text(json.dumps(d2s_config(".")))
-    with pytest.raises(ModelError, match="no BLIP"):
+    with pytest.raises(ModelError, match="not a BLIP"):
         catalogue.resolve(str(folder))
 
 

@@ -16,7 +16,7 @@ import transformers
 from tiny_checkpoints import d2s_config, d2s_weights, write
 
 from stair_es.model import catalogue
-from stair_es.model.adapters.captions import clean_caption
+from stair_es.model.adapters.dense_baselines import clean_caption
 from stair_es.model.encoder import DenseEncoder, ModelSpec
 
 TEXTS = ["a red dog", "A Red dog!", "cat"]

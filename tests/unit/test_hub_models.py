@@ -7,10 +7,10 @@ import struct
 from pathlib import Path
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es import plugins
+from stair_es.cli.main import app
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import MissingExtra, UnknownModel
 from stair_es.model import catalogue, hub_models, listing
@@ -45,7 +45,7 @@ def test_without_the_extra_it_is_named_before_anything_is_fetched(
 
 
 def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda name: name.startswith("lsr42/"))  # the head alone
+    monkeypatch.setattr(hub, "is_cached", lambda name, _: name.startswith("lsr42/"))  # the head alone
     entries = {entry.name: entry for entry in listing.list_models()}
     assert tuple(sorted(entries)) == tuple(sorted((*plugins.names("encoders"), *hub_models.names())))
     assert next(iter(entries)) == DEFAULT_MODEL
@@ -62,7 +62,7 @@ def test_the_list_has_every_entry_point_and_short_name(monkeypatch: pytest.Monke
 
 
 def test_the_command_lists_and_shows_one_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda _: False)
+    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
     shown = CliRunner().invoke(app, ["models"]).stdout
     for said in (f"{DEFAULT_MODEL} (the default)", "lsr42/d2s", "R@1 55.9", "BSD-3-Clause", "not verified", "not fetched yet"):
         assert said in shown

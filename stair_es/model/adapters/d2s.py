@@ -14,10 +14,11 @@ from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.model import hub_models
+from stair_es.model.adapters import hub
 from stair_es.model.adapters.dense_baselines import BLIP, DenseFormat
 from stair_es.model.adapters.preprocessing import read_image_spec
-from stair_es.model.adapters.wordpieces import number, vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, read_config
+from stair_es.model.adapters.wordpieces import vocabulary
+from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, number, read_config
 from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
 from stair_es.types import Fit
 
@@ -82,9 +83,16 @@ def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Pat
     if not found.is_dir() and given.is_dir():
         found = given.resolve()
     if not found.is_dir():
-        from stair_es.model.adapters import hub
+        found = hub.fetched(named, blip_format)
+    return found, blip_format(found)
 
-        found = hub.fetched(named)
-    if not BLIP.claims(read_config(found), found):
-        raise ModelError(f"the dense model {named!r} of {folder} is no BLIP for image-text retrieval", f"Set {DENSE} to one.")
-    return found, BLIP
+
+def blip_format(folder: Path) -> DenseFormat:
+    """Return BLIP's format, that of the dense model.
+
+    Raises:
+        ModelError: If the folder holds no BLIP for image-text retrieval.
+    """
+    if not BLIP.claims(read_config(folder), folder):
+        raise ModelError(f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE} to one.")
+    return BLIP

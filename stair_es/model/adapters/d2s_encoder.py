@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.captions import clean_caption
 from stair_es.model.adapters.compute import vectors
+from stair_es.model.adapters.dense_baselines import clean_caption
 from stair_es.model.adapters.dense_network import DenseNetwork
 from stair_es.model.adapters.weights import check_shapes, read_weights, shape_of
 from stair_es.model.adapters.wordpieces import spelled

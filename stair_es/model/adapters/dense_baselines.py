@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stair_es.extras import need
-from stair_es.model.adapters.captions import clean_caption
 from stair_es.model.adapters.preprocessing import read_image_spec
-from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of
+from stair_es.model.checkpoint_kind import SENTENCEPIECE, CheckpointKind, build_card, licence_of
 from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec
 from stair_es.types import Fit
 
 if TYPE_CHECKING:
     from stair_es.model.adapters.dense_network import DenseNetwork
 
-SENTENCEPIECE = "spiece.model"
-"""The tokenizer of SigLIP 1."""
+_BLANKED = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))
+_MAX_WORDS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +73,11 @@ class DenseFormat:
         from stair_es.model.adapters.dense_network import DenseNetwork
 
         return DenseNetwork(self, folder, spec, card)
+
+
+def clean_caption(text: str) -> str:
+    """Return a caption as BLIP's and LAVIS's training prepared it: in lower case, some punctuation blank, at most 50 words."""
+    return " ".join(text.lower().translate(_BLANKED).split()[:_MAX_WORDS])
 
 
 CLIP = DenseFormat(name="CLIP", model_type="clip", architecture="CLIPModel", text_length="longest")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import transformers
@@ -20,10 +20,12 @@ from torch.nn import functional
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels
-from stair_es.model.adapters.dense_baselines import SENTENCEPIECE, DenseFormat
-from stair_es.model.checkpoint_kind import no_words
+from stair_es.model.checkpoint_kind import SENTENCEPIECE, no_words
 from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
 from stair_es.types import Floats, Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.adapters.dense_baselines import DenseFormat
 
 _AGAIN = "Fetch the checkpoint again: configuration, weights, tokenizer and preprocessing belong together."
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
+from stair_es.model import stair_checkpoint, stair_config
 from stair_es.model.adapters import d2s, dense_baselines, sentence_transformers, vdr
 from stair_es.model.checkpoint_kind import Format, read_config
-from stair_es.model.encoder import EncoderKind, check_own_fit
+from stair_es.model.encoder import Encoder, EncoderKind, ModelCard, ModelSpec, check_own_fit
+from stair_es.model.stair_config import FORMAT, StairConfig
 from stair_es.types import Fit
 
 
@@ -21,17 +23,38 @@ class Ours:
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
         """See `Format.claims`."""
-        from stair_es.model import stair_kind
-
-        return stair_kind.claims(config)
+        return config.get("format") == FORMAT
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
         """See `Format.kind`."""
-        from stair_es.model import stair_kind
-
-        found = stair_kind.kind(folder, name)
+        found = StairKind(folder, stair_config.read_config(folder), name)
         check_own_fit(found.card, fit)  # it was trained on padded squares
         return found
+
+
+class StairKind:
+    """See `EncoderKind`."""
+
+    def __init__(self, folder: Path, config: StairConfig, name: str) -> None:
+        self._folder, self._config = folder, config
+        self.card = ModelCard(
+            name=name,
+            model_id=stair_checkpoint.model_id(folder, config),
+            image_spec=config.image.image_spec,
+            description=f"STAIR checkpoint {config.name}: {config.image.backbone.name} and {config.text.backbone.name}",
+        )
+
+    def uses_gpu(self, spec: ModelSpec) -> bool:
+        """See `EncoderKind.uses_gpu`."""
+        from stair_es.model.stair_encoder import uses_gpu
+
+        return uses_gpu(self._config, spec)
+
+    def load(self, spec: ModelSpec) -> Encoder:
+        """See `EncoderKind.load`."""
+        from stair_es.model.stair_encoder import load_encoder
+
+        return load_encoder(self._folder, self._config, self.card, spec)
 
 
 FORMATS: tuple[Format, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -14,6 +14,7 @@ from typing import Any
 from stair_es.errors import ModelError, ModelNotFetched
 from stair_es.extras import need
 from stair_es.model.adapters.whole import faults_of
+from stair_es.model.checkpoint_kind import Format
 from stair_es.model.hub_models import EXTRA
 
 TRUST = "STAIR_ES_TRUST_REMOTE_CODE"
@@ -38,11 +39,11 @@ def nothing_fetched() -> Iterator[None]:
         _may_fetch.reset(token)
 
 
-def is_cached(name: str) -> bool:
+def is_cached(name: str, format_of: Callable[[Path], Format]) -> bool:
     """Return whether the cache holds all of a repository that a model needs. The hub isn't asked."""
     try:
         with nothing_fetched():
-            fetched(name)
+            fetched(name, format_of)
     except ModelError:
         return False
     return True
@@ -55,18 +56,20 @@ def cache_folder(name: str) -> Path:
 
 
 @lru_cache
-def fetched(name: str) -> Path:
+def fetched(name: str, format_of: Callable[[Path], Format]) -> Path:
     """The folder of a repository in the hub's cache: what is missing is downloaded first.
 
     Pickled weights are fetched only where the format knows them and the repository has no safetensors.
+
+    Args:
+        name: Id of the repository.
+        format_of: Returns the format of a folder, or raises ModelError.
 
     Raises:
         ModelNotFetched: It isn't in the cache, within `nothing_fetched`.
         ModelError: There is no such repository, it can't be reached, its format is unknown, or a file of it is broken.
         MissingExtra: `huggingface_hub` isn't installed.
     """
-    from stair_es.model.adapters.formats import format_of
-
     code = ("*.py",) if trusted(name) else ()
     folder = _snapshot(name, (*_SMALL, *code))
     try:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from stair_es.errors import ModelError
-from stair_es.model.adapters.wordpieces import number, section, special, vocabulary
-from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, read_config
+from stair_es.model.adapters.wordpieces import special, vocabulary
+from stair_es.model.checkpoint_kind import CheckpointKind, build_card, licence_of, number, read_config, section
 from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
 from stair_es.model.wordpiece import Vocabulary
 from stair_es.types import Fit, ImageSpec

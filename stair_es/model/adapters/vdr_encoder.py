@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,11 +21,13 @@ from torch.nn import functional
 
 from stair_es.errors import ModelError
 from stair_es.model.adapters.compute import Device, check_pixels, vectors
-from stair_es.model.adapters.vdr import VdrShape
 from stair_es.model.adapters.weights import check_heads, check_shapes, read_weights, shape_of
 from stair_es.model.adapters.wordpieces import spelled
 from stair_es.model.encoder import ModelCard, ModelSpec, OfCard
 from stair_es.types import Pixels, SparseVector
+
+if TYPE_CHECKING:
+    from stair_es.model.adapters.vdr import VdrShape
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IGNORED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")

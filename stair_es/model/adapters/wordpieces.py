@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stair_es.errors import ModelError
 from stair_es.model.wordpiece import Vocabulary, load_vocabulary
@@ -49,27 +48,3 @@ def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[
 def special(word: str) -> bool:
     """Whether a token stands for no piece of text: `[CLS]`, `[unused7]` and the like."""
     return len(word) > 2 and word.startswith("[") and word.endswith("]")
-
-
-def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
-    """A part of the configuration.
-
-    Raises:
-        ModelError: It is no object.
-    """
-    found = config.get(name)
-    if not isinstance(found, Mapping):
-        raise ModelError(f"the config.json in {folder} has no section {name!r}", "Fetch the checkpoint again.")
-    return found
-
-
-def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
-    """A whole number above 0 in the configuration.
-
-    Raises:
-        ModelError: It is something else.
-    """
-    found = config.get(name, default)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ModelError(f"the config.json in {folder} says {name} = {found!r}", "It must be a whole number above 0.")
-    return found
