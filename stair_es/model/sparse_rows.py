@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stair_es.errors import ModelError
-from stair_es.model.stair_tokens import Ids
 from stair_es.types import SparseVector
 
 _DECIMALS = 5
 
 
-def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: Ids, *, unit: bool) -> SparseVector:
+def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool) -> SparseVector:
     """The words of one row that have a weight, rounded to 5 decimals; what rounds to 0 is dropped.
 
     A GPU computes thousands of rows a second, so this sorts in numpy and skips `SparseVector.from_pairs`.

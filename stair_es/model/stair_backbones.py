@@ -16,7 +16,7 @@ from stair_es.config import Home
 from stair_es.errors import ModelError, StairError
 from stair_es.extras import need
 from stair_es.model import minilm_files
-from stair_es.model.image_network import load_weights
+from stair_es.model.efficientnet import load_weights
 from stair_es.model.stair_config import Backbone
 
 _MINILM = {

@@ -22,8 +22,9 @@ from onnx import ModelProto
 from stair_es.errors import ModelError
 from stair_es.extras import need
 from stair_es.model import stair_checkpoint
+from stair_es.model.onnx_graph import session
 from stair_es.model.stair_config import read_config
-from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, fed, session
+from stair_es.model.stair_onnx import DENSE, GRAPHS, WORDS, ending, fed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,29 +14,27 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from stair_es.config import Home
 from stair_es.errors import ModelError
-from stair_es.model import minilm_files, stair_mini_files
+from stair_es.model import detector, image_network, minilm_files, stair_mini_files
+from stair_es.model.detector import Detector
 from stair_es.model.drawing_gate import DrawingGate
+from stair_es.model.efficientnet import SIZE_PX
 from stair_es.model.encoder import ModelSpec, OfCard, check_known
+from stair_es.model.image_network import ImageNetwork, Seen
 from stair_es.model.minilm import MAX_TOKENS, MiniLM, softmax
 from stair_es.model.sparse_rows import sparse
-from stair_es.model.stair_mini_files import Doubles, Mini
-from stair_es.model.stair_mini_kind import KIND
+from stair_es.model.stair_mini_files import CARD, Doubles, Mini
 from stair_es.model.stair_numpy import NumpyHeads
 from stair_es.model.stop_words import load_stop_words
 from stair_es.model.whole_words import Spotted, place_words
 from stair_es.model.wordpiece import Vocabulary, Written, load_vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
-
-if TYPE_CHECKING:
-    from stair_es.model.detector import Detector
-    from stair_es.model.image_network import ImageNetwork, Seen
 
 _UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
 
@@ -67,7 +65,7 @@ class TextOutputs(NamedTuple):
 class StairMini(OfCard):
     """The encoder. Each network is loaded when it is first used, once, whichever thread comes first."""
 
-    _card = KIND.card
+    _card = CARD
 
     def __init__(self, spec: ModelSpec) -> None:
         """Keep the spec; nothing is loaded yet.
@@ -104,8 +102,6 @@ class StairMini(OfCard):
                 f"{self._card.name} wants uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
-        from stair_es.model.efficientnet import SIZE_PX  # imports onnx: not for texts
-
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)
         return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
 
@@ -275,15 +271,11 @@ class StairMini(OfCard):
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
-        from stair_es.model.image_network import load_network  # imports onnx: not for texts
-
-        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_network.load_network(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _detector(self) -> Detector:
-        from stair_es.model.detector import load_detector  # imports onnx: not for texts
-
-        return load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
+        return detector.load_detector(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _text_network(self) -> MiniLM:

@@ -9,21 +9,19 @@ import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from stair_es.config import Home
 from stair_es.errors import ModelError
-from stair_es.model import minilm_files, stair_checkpoint
+from stair_es.model import image_network, minilm_files, stair_checkpoint
 from stair_es.model.encoder import ModelSpec
+from stair_es.model.image_network import ImageNetwork
 from stair_es.model.minilm import MiniLM, gelu
 from stair_es.model.stair_config import WEIGHTS_FILE, StairConfig
 from stair_es.model.stair_tokens import Ids, Tokens
 from stair_es.types import Floats, Pixels
-
-if TYPE_CHECKING:
-    from stair_es.model.image_network import ImageNetwork
 
 _EPSILON = 1e-5
 _TEXT_WORDS = "text.head.embedding_FT"
@@ -75,9 +73,7 @@ class NumpyTowers:
 
     @cached_property
     def _image_network(self) -> ImageNetwork:
-        from stair_es.model.image_network import load_network  # imports onnx: not for texts
-
-        return load_network(self._spec.backend, self._spec.threads, self._spec.precision)
+        return image_network.load_network(self._spec.backend, self._spec.threads, self._spec.precision)
 
     @cached_property
     def _text_network(self) -> MiniLM:

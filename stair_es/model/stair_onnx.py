@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 from onnx import ModelProto, StringStringEntryProto
 
 from stair_es.errors import ModelError
 from stair_es.model.encoder import ModelSpec
+from stair_es.model.onnx_graph import session
 from stair_es.model.stair_config import StairConfig
 from stair_es.model.stair_tokens import Tokens
 from stair_es.types import Floats, Pixels
@@ -112,12 +112,3 @@ def in_order(rows: Rows, order: list[int]) -> Rows:
 def fed(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession
     """Return what a graph takes of its inputs: one that no output depends on may not be there."""
     return {each.name: feed[each.name] for each in session.get_inputs()}
-
-
-def session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401
-    """An onnxruntime session on the CPU for a file or its bytes."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

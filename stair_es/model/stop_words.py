@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 from stair_es.errors import ModelError
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(str(files("stair_es.model"))) / "data"
 STOP_FILE = "stop_words.txt"
 
 

@@ -13,7 +13,7 @@ from photo_vectors import stack_photos
 from safetensors.numpy import load_file, save_file
 
 from stair_es.errors import MissingExtra, ModelError
-from stair_es.model import detector, nanodet
+from stair_es.model import detector, nanodet, nanodet_onnx
 from stair_es.model.detector import Detector, OnnxDetector, TorchDetector, load_detector, read_weights
 from stair_es.types import Pixels
 
@@ -85,7 +85,7 @@ def test_red_and_blue_are_told_apart(by_onnx: Detector, pixels_BHWC: Pixels) -> 
 
 
 def test_the_graph_is_valid_for_other_sizes() -> None:
-    graph = nanodet.build_onnx(read_weights(), side_px=416)
+    graph = nanodet_onnx.build_onnx(read_weights(), side_px=416)
     onnx.checker.check_model(graph, full_check=True)
     assert [each.dim_value for each in graph.graph.input[0].type.tensor_type.shape.dim] == [0, 416, 416, 3]
 

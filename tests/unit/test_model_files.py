@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stair_es.errors import ModelError
-from stair_es.model import image_network, minilm_files
+from stair_es.model import efficientnet, minilm_files
 from stair_es.model.minilm import MiniLM, gelu, softmax
 from stair_es.model.stop_words import DATA, is_meaningful, load_stop_words, read_packaged_lines
 from stair_es.model.torch_file import read_state_dict
@@ -76,8 +76,8 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_the_reader_agrees_with_torch() -> None:
     import torch
 
-    ours = image_network.load_weights()
-    theirs: dict[str, Any] = torch.load(image_network.weights_path(), map_location="cpu", weights_only=True)
+    ours = efficientnet.load_weights()
+    theirs: dict[str, Any] = torch.load(efficientnet.weights_path(), map_location="cpu", weights_only=True)
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
         assert np.array_equal(ours[name], tensor.numpy()), name
@@ -123,7 +123,7 @@ def test_another_file_is_an_error(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path) -> None:
-    whole = image_network.weights_path().read_bytes()
+    whole = efficientnet.weights_path().read_bytes()
     path = tmp_path / "weights.pth"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match="cut short"):

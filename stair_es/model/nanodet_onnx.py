@@ -1,0 +1,71 @@
+"""The ONNX graph of NanoDet-g, built from its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ModelProto
+
+from stair_es.model.nanodet import CLASSES, DEVIATION, MEAN, SIZE_PX, SLOPE, Convolution, compute
+from stair_es.model.onnx_graph import FLOAT, GraphBuilder
+
+
+@dataclass
+class OnnxOperations:
+    """The operations of the network as nodes of an ONNX graph; every method returns the name of its output."""
+
+    convolutions: Sequence[Convolution]
+    graph: GraphBuilder = field(default_factory=GraphBuilder)
+
+    def normalise(self, pixels_BHWC: str) -> str:
+        """See `nanodet.Operations`."""
+        x = self.graph.add_node(
+            "Transpose", [pixels_BHWC], perm=[0, 3, 1, 2]
+        )  # first, as bytes: onnxruntime is slow with few channels last
+        x = self.graph.add_node("Cast", [x], to=FLOAT)
+        x = self.graph.add_node("Sub", [x, self.graph.add_constant("mean", np.array(MEAN, np.float32)[:, None, None])])
+        return self.graph.add_node(
+            "Mul", [x, self.graph.add_constant("scale", 1 / np.array(DEVIATION, np.float32)[:, None, None])]
+        )
+
+    def convolve(self, x: str, index: int, stride: int = 1, activate: bool = True) -> str:
+        """See `nanodet.Operations`."""
+        kernel, bias = self.convolutions[index]
+        inputs = [x, self.graph.add_constant(f"{index}.kernel", kernel), self.graph.add_constant(f"{index}.bias", bias)]
+        y = self.graph.add_node("Conv", inputs, pads=[kernel.shape[2] // 2] * 4, strides=[stride, stride])
+        return self.graph.add_node("LeakyRelu", [y], alpha=SLOPE) if activate else y
+
+    def pool(self, x: str) -> str:
+        """See `nanodet.Operations`."""
+        return self.graph.add_node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+
+    def concatenate(self, one: str, other: str) -> str:
+        """See `nanodet.Operations`."""
+        return self.graph.add_node("Concat", [one, other], axis=1)
+
+    def add(self, one: str, other: str) -> str:
+        """See `nanodet.Operations`."""
+        return self.graph.add_node("Add", [one, other])
+
+    def double(self, x: str) -> str:
+        """See `nanodet.Operations`."""
+        factors = self.graph.add_constant(f"{x}.factors", np.array([1, 1, 2, 2], np.float32))
+        return self.graph.add_node("Resize", [x, "", factors], mode="linear", coordinate_transformation_mode="half_pixel")
+
+    def halve(self, x: str) -> str:
+        """See `nanodet.Operations`."""
+        return self.graph.add_node("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
+
+    def score(self, levels: Sequence[str]) -> str:
+        """See `nanodet.Operations`."""
+        highest = self.graph.add_node("Max", [self.graph.add_node("GlobalMaxPool", [x]) for x in levels])
+        return self.graph.add_node("Sigmoid", [self.graph.add_node("Flatten", [highest])], output="scores")
+
+
+def build_onnx(convolutions: Sequence[Convolution], side_px: int = SIZE_PX) -> ModelProto:
+    """Return the network as ONNX: `pixels` uint8 [B, side, side, 3] in RGB, `scores` [B, 80] out."""
+    operations = OnnxOperations(convolutions)
+    compute(operations, "pixels")
+    return operations.graph.build_model("nanodet_g", ["B", side_px, side_px, 3], {"scores": ["B", CLASSES]})
