@@ -1,6 +1,6 @@
-"""The models that `--model` can name: entry points, short names, checkpoint folders, repositories on the hub.
+"""Resolve `--model`: entry points, short names, checkpoint folders and repositories of the Hugging Face hub.
 
-Resolving loads no network.
+Resolving a name loads no network.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from stair_es.model.used_folders import is_used_folder
 from stair_es.types import Fit
 
 LIBRARIES = ("huggingface_hub", "torch", "transformers")
-"""What a model of the hub is fetched and run with."""
+"""Libraries that download and run a model of the hub."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def names() -> tuple[str, ...]:
-    """The names of the entry point group `stair_es.encoders`."""
+    """Return the names of the entry point group `stair_es.encoders`."""
     return plugins.names("encoders")
 
 
@@ -32,17 +32,17 @@ def short_names() -> tuple[str, ...]:
 
 
 def kind(name: str, fit: Fit | None = None) -> EncoderKind:
-    """The kind behind a name: an entry point, else a public checkpoint, else a checkpoint folder, else a repository on the hub.
+    """Return the plugin of a model: an entry point, else a public checkpoint, a checkpoint folder, or a repository on the hub.
 
     Args:
-        name: What `--model` takes.
-        fit: How images become squares, where it isn't to be the model's own way.
+        name: Value of `--model`.
+        fit: How images become squares, instead of the model's own way.
 
     Raises:
-        UnknownModel: No model has this name; the remedy says what can be named.
-        ModelError: The checkpoint is of no known format, incomplete, or can't be fetched; or the model takes no other fit.
-        PluginError: Its package is broken.
-        MissingExtra: `huggingface_hub` is needed and isn't installed.
+        UnknownModel: If no model has this name; the remedy lists the known ones.
+        ModelError: If the checkpoint has an unknown format, is incomplete or can't be downloaded, or the model has no other fit.
+        PluginError: If the package of the model is broken.
+        MissingExtra: If `huggingface_hub` is needed and isn't installed.
     """
     plugin = plugins.named("encoders", name)
     if plugin is not None:
@@ -64,9 +64,9 @@ def kind(name: str, fit: Fit | None = None) -> EncoderKind:
 
 
 def absolute(name: str) -> str:
-    """The name as it holds for another process, elsewhere and later.
+    """Return a name that other processes can resolve, too, elsewhere and later.
 
-    A folder's becomes its absolute path, the short name of a public checkpoint its id on the hub.
+    A folder becomes its absolute path, the short name of a public checkpoint its id on the hub.
     """
     if plugins.named("encoders", name) is not None:
         return name
@@ -78,41 +78,49 @@ def absolute(name: str) -> str:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name that is nothing here could be that of a repository on the hub, or is the short name of one."""
+    """Return whether a name is a short name or id of a hub repository, and neither an entry point nor a local folder."""
     wanted = absolute(name)
     return plugins.named("encoders", name) is None and _folder(wanted) is None and bool(_HUB_ID.fullmatch(wanted))
 
 
 def hub_id(name: str) -> str | None:
-    """Return the repository on the hub that a name stands for where no folder is called so. The disk isn't asked."""
+    """Return the hub repository of a name, assuming that no local folder has that name. Doesn't access the disk."""
     public = hub_models.find(name)
     wanted = public.hub_id if public is not None else name
     return wanted if _HUB_ID.fullmatch(wanted) else None
 
 
 def check_extra(name: str) -> None:
-    """Raise MissingExtra if a model of the hub is named whose libraries aren't installed: before a gigabyte is fetched."""
+    """Raise MissingExtra if the name is a hub model whose libraries aren't installed: before a gigabyte is downloaded."""
     if is_hub_id(name):
         extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
 
 
 def resolve(name: str, fit: Fit | None = None) -> ModelCard:
-    """The card of a model.
+    """Return the card of a model.
+
+    Args:
+        name: Value of `--model`.
+        fit: How images become squares, instead of the model's own way.
 
     Raises:
-        UnknownModel: No model has this name.
-        ModelError: See `kind`.
-        PluginError: Its package is broken.
+        UnknownModel: If no model has this name.
+        ModelError: As for `get_encoder_plugin`.
+        PluginError: If the package of the model is broken.
     """
     return kind(name, fit).card
 
 
 def indexable(name: str, fit: Fit | None = None) -> ModelCard:
-    """The card of a model with words: before an index is made for it.
+    """Return the card of a model that produces tokens. Called before an index is created for it.
+
+    Args:
+        name: Value of `--model`.
+        fit: How images become squares, instead of the model's own way.
 
     Raises:
-        ModelError: The model has dense vectors only, or see `kind`.
-        PluginError: Its package is broken.
+        ModelError: If the model has dense vectors only, or as for `get_encoder_plugin`.
+        PluginError: If the package of the model is broken.
     """
     found = kind(name, fit)
     if getattr(found, "dense_only", False):
@@ -121,23 +129,31 @@ def indexable(name: str, fit: Fit | None = None) -> ModelCard:
 
 
 def load(spec: ModelSpec) -> Encoder:
-    """The encoder of a spec. Its networks are read when a tower is first used.
+    """Load the encoder of a spec. Its networks are loaded when a tower is first used.
+
+    Args:
+        spec: Name and options of the model.
 
     Raises:
-        ModelError: The name, the backend or the text tower is unknown.
-        MissingExtra: A library that it needs isn't installed.
+        ModelError: If the name, the backend or the text tower is unknown.
+        MissingExtra: If a required library isn't installed.
     """
     check_extra(spec.name)
     return kind(spec.name, spec.fit).load(spec)
 
 
 def load_local(spec: ModelSpec) -> Encoder:
-    """Return the encoder of a spec that only an index names: an entry point, a folder of an ingest here, or of the hub's cache.
+    """Load an encoder that only an index names: an entry point, a folder that an ingest here has used, or a cached repository.
+
+    Nothing is downloaded, and no other folder is opened.
+
+    Args:
+        spec: Name and options of the model.
 
     Raises:
-        ModelNotFetched: It is none of these: nothing is fetched, and no other folder is looked at.
-        ModelError: As for `load`.
-        MissingExtra: As for `load`.
+        ModelNotFetched: If the model is none of these.
+        ModelError: As for `load_encoder`.
+        MissingExtra: As for `load_encoder`.
     """
     from stair_es.model.adapters import formats, hub
 
@@ -152,7 +168,7 @@ def load_local(spec: ModelSpec) -> Encoder:
 
 
 def uses_gpu(spec: ModelSpec) -> bool:
-    """Whether the image tower would run on a GPU of this machine."""
+    """Return whether the image tower would run on a GPU of this machine."""
     return kind(spec.name, spec.fit).uses_gpu(spec)
 
 
@@ -160,5 +176,5 @@ def _folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
         return folder.resolve() if name.strip() and folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # too long a name, no such home, a NUL: no folder either
+    except (OSError, RuntimeError, ValueError):  # the name is too long, has an unknown home or a NUL byte
         return None

@@ -1,4 +1,4 @@
-"""A model that is a folder: what is known of it without loading it, and where its id comes from."""
+"""Models that are checkpoint folders: format interface, configuration, model id and card, without loading the model."""
 
 from __future__ import annotations
 
@@ -19,58 +19,72 @@ from stair_es.types import Fit, ImageSpec
 
 CONFIG = "config.json"
 MODULES = "modules.json"
-"""What a folder of sentence-transformers has, with or without a `config.json`."""
+"""Present in every folder of sentence-transformers, with or without a `config.json`."""
 SENTENCEPIECE = "spiece.model"
-"""The tokenizer of SigLIP 1."""
+"""Tokenizer file of SigLIP 1."""
 
 _COUNTED = frozenset({".json", ".model", ".py", ".safetensors", ".txt"})
 
 
 class Format(Protocol):
-    """How one kind of folder is recognised. Nothing of it imports a network library before `EncoderKind.load`."""
+    """A checkpoint format. Must not import a network library before `EncoderPlugin.load`."""
 
     @property
     def name(self) -> str:
-        """What it is called, for people."""
+        """Return the display name."""
 
     @property
     def pickled(self) -> bool:
-        """Whether its weights may be a `pytorch_model.bin`, where there is no safetensors file."""
+        """Return whether weights may be a `pytorch_model.bin` if there is no safetensors file."""
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """Whether a folder with this configuration is one of these."""
+        """Return whether a folder with this configuration has this format."""
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """The model in the folder; `name` is what it is asked for by, `fit` what is to replace its own.
+        """Return the plugin of the model in a folder.
+
+        Args:
+            folder: Checkpoint folder.
+            name: Name that the model was requested by.
+            fit: How images become squares, instead of the model's own way.
 
         Raises:
-            ModelError: Something is missing or doesn't fit, or the model takes no other fit.
+            ModelError: If something is missing or inconsistent, or the model has no other fit.
         """
 
 
 class CheckpointKind:
-    """See `EncoderKind`: a folder that PyTorch runs."""
+    """An `EncoderPlugin` of a checkpoint folder that PyTorch runs."""
 
     def __init__(self, card: ModelCard, build: Callable[[ModelSpec], Encoder], *, dense_only: bool = False) -> None:
-        """A model of which `build` makes the encoder, once the spec is checked; `dense_only` for one without words."""
+        """Create the plugin.
+
+        Args:
+            card: Model card.
+            build: Builds the encoder from a valid spec.
+            dense_only: Whether the model has dense vectors only.
+        """
         self.card, self._build, self.dense_only = card, build, dense_only
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
-        """See `EncoderKind.uses_gpu`."""
+        """Return whether PyTorch would run on a GPU of this machine."""
         return spec.backend in ("auto", "torch") and cuda.is_there()
 
     def load(self, spec: ModelSpec) -> Encoder:
-        """See `EncoderKind.load`."""
+        """Check the spec and build the encoder."""
         check_spec(spec)
         return self._build(spec)
 
 
 def check_spec(spec: ModelSpec) -> None:
-    """Nothing, if a checkpoint can be run like this.
+    """Check that a checkpoint can be run with these options.
+
+    Args:
+        spec: Options for loading an encoder.
 
     Raises:
-        ModelError: It can't.
-        MissingExtra: PyTorch or transformers isn't installed.
+        ModelError: If it can't.
+        MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
         raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Take --backend torch or auto.")
@@ -82,7 +96,7 @@ def check_spec(spec: ModelSpec) -> None:
 
 
 def no_words(name: str) -> ModelError:
-    """What is said where a dense model is asked for words."""
+    """Return the error for a dense-only model that is asked for tokens."""
     return ModelError(
         f"the model {name!r} has dense vectors only, no words: nothing of it can be indexed",
         "It is there to be compared with, by stair-es evaluate. To ingest, take a sparse model.",
@@ -90,10 +104,13 @@ def no_words(name: str) -> ModelError:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` says; nothing for a folder of sentence-transformers without one.
+    """Return the contents of `config.json`; empty for a folder of sentence-transformers without one.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: The folder isn't a checkpoint, or the file is no JSON object.
+        ModelError: If the folder isn't a checkpoint, or the file isn't a JSON object.
     """
     if not (folder / CONFIG).is_file() and (folder / MODULES).is_file():
         return {}
@@ -101,10 +118,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a checkpoint.
+    """Return the JSON object in a file of a checkpoint.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ModelError: It is missing, or no JSON object.
+        ModelError: If the file is missing or isn't a JSON object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -118,10 +138,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
-    """A part of the configuration.
+    """Return a section of the configuration.
+
+    Args:
+        config: Contents of `config.json`.
+        name: Name of the section.
+        folder: Checkpoint folder, for the error message.
 
     Raises:
-        ModelError: It is no object.
+        ModelError: If it isn't an object.
     """
     found = config.get(name)
     if not isinstance(found, Mapping):
@@ -130,10 +155,16 @@ def section(config: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, 
 
 
 def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> int:
-    """A whole number above 0 in the configuration.
+    """Return a positive integer from the configuration.
+
+    Args:
+        config: Contents of `config.json`.
+        name: Key.
+        default: Value if the key is missing.
+        folder: Checkpoint folder, for the error message.
 
     Raises:
-        ModelError: It is something else.
+        ModelError: If the value isn't a positive integer.
     """
     found = config.get(name, default)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
@@ -144,18 +175,18 @@ def number(config: Mapping[str, Any], name: str, default: int, folder: Path) -> 
 def build_card(
     name: str, folders: Sequence[Path], own: ImageSpec, fit: Fit | None, *, description: str, licences: tuple[str, ...]
 ) -> ModelCard:
-    """Return the card of a checkpoint whose images may come in other fits than its own.
+    """Return the card of a checkpoint that supports other fits than its own.
 
     Args:
-        name: What it is asked for by.
-        folders: All that its vectors depend on.
-        own: The pixels as the model's authors prepare them.
-        fit: What is to replace the fit of `own`.
-        description: For people.
+        name: Name that the model was requested by.
+        folders: All folders that its vectors depend on.
+        own: Image spec of the model's authors.
+        fit: Fit to use instead of that of `own`.
+        description: Description for users.
         licences: One line for each part.
 
     Raises:
-        ModelError: There is no such fit, or a file can't be read.
+        ModelError: If the fit is unknown or a file can't be read.
     """
     spec = choose_image_spec(own, fit)
     called = name if spec == own else f"{name}-{spec.fit}"
@@ -169,10 +200,15 @@ def build_card(
 
 
 def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
-    """`<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over files and pixels that make the vectors.
+    """Return `<label>-<12 hex digits>`: the last part of the name, and a SHA-256 over image spec and files.
+
+    Args:
+        name: Name that the model was requested by.
+        folders: All folders that its vectors depend on.
+        image_spec: Pixel format.
 
     Raises:
-        ModelError: A file can't be read.
+        ModelError: If a file can't be read.
     """
     label = re.sub(r"[^a-z0-9.]+", "-", name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].lower()).strip("-.")
     total = hashlib.sha256(json.dumps(asdict(image_spec), sort_keys=True).encode())
@@ -187,7 +223,7 @@ def model_id(name: str, folders: Iterable[Path], image_spec: ImageSpec) -> str:
 
 
 def counted(folder: Path) -> list[Path]:
-    """The files of a folder that its vectors may depend on: configuration, tokenizer, weights, code."""
+    """Return the files of a folder that vectors may depend on: configuration, tokenizer, weights and code."""
     found = [path for path in folder.iterdir() if path.suffix in _COUNTED and path.is_file()]
     if not any(path.suffix == ".safetensors" for path in found):
         found += folder.glob("pytorch_model*.bin")
@@ -195,7 +231,7 @@ def counted(folder: Path) -> list[Path]:
 
 
 def licence_of(folder: Path) -> tuple[str, ...]:
-    """What the model card says, if there is one: the line `license:` at its head."""
+    """Return the license named in the head of the model card (`license:`), if there is a card."""
     try:
         head = (folder / "README.md").read_text(encoding="utf-8", errors="replace")[:4096]
     except OSError:

@@ -1,4 +1,4 @@
-"""Whether there is a GPU that PyTorch can use, and whether a packaged network runs in PyTorch."""
+"""Check whether PyTorch can use a GPU, and choose between PyTorch and onnxruntime for a packaged network."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ _DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 
 
 def is_there(*packages: str) -> bool:
-    """Whether PyTorch could use a CUDA device, and has `packages` beside it, without which it wouldn't be asked to.
+    """Return whether PyTorch could use a CUDA device and the required packages are installed.
 
-    PyTorch itself (seconds to import) is asked only if the driver is there.
+    PyTorch is imported (which takes seconds) only if an NVIDIA driver is present.
+
+    Args:
+        packages: Packages that are needed in addition to PyTorch.
     """
     if any(find_spec(package) is None for package in ("torch", *packages)):
         return False
@@ -24,15 +27,15 @@ def is_there(*packages: str) -> bool:
 
 
 def choose_torch(backend: Backend, precision: Precision, cuda_is_there: Callable[[], bool]) -> bool:
-    """Return whether a packaged network runs in PyTorch rather than in onnxruntime: for `auto`, where a CUDA device is.
+    """Return whether a packaged network runs in PyTorch rather than in onnxruntime. `auto` is PyTorch if CUDA is available.
 
     Args:
-        backend: That was asked for.
-        precision: That was asked for.
-        cuda_is_there: Called for `auto` alone.
+        backend: Requested backend.
+        precision: Requested precision.
+        cuda_is_there: Called for `auto` only.
 
     Raises:
-        ModelError: The backend's name is unknown, or it lacks this precision.
+        ModelError: If the backend is unknown or doesn't support this precision.
     """
     if backend not in ("auto", "onnx", "torch"):
         raise ModelError(f"unknown backend {backend!r}", "Choose one of: auto, onnx, torch.")

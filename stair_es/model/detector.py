@@ -1,4 +1,4 @@
-"""The object detector, in onnxruntime or in PyTorch: pixels in, a score for each of the 80 classes of COCO out."""
+"""The object detector, in onnxruntime or PyTorch: pixels to a score for each of the 80 classes of COCO."""
 
 from __future__ import annotations
 
@@ -25,23 +25,28 @@ _REMEDY = "Install stair-es again."
 
 
 class Detector(Protocol):
-    """A loaded detector; may be called from several threads."""
+    """A loaded detector. May be called from several threads."""
 
     backend: Backend
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
-        """Return the scores [B, 80] of the classes in images [B, 288, 288, 3].
+        """Score the classes in images [B, 288, 288, 3]; returns [B, 80].
 
-        A score is the highest of all places in the image, between 0 and 1.
+        The score of a class is its maximum over all positions of the image, between 0 and 1.
         """
 
 
 def load_detector(backend: Backend, threads: int, precision: Precision = "fp32") -> Detector:
-    """Return the detector on a backend; `auto` is PyTorch where it and a CUDA device are, else onnxruntime.
+    """Load the detector. `auto` is PyTorch if CUDA is available, else onnxruntime.
+
+    Args:
+        backend: Requested backend.
+        threads: CPU threads; 0 for one per core.
+        precision: Precision of the torch backend.
 
     Raises:
-        ModelError: If the weights are missing or broken, the backend's name is unknown, or it lacks this precision.
-        MissingExtra: If `torch` is asked for and isn't installed.
+        ModelError: If the weights are missing or broken, or the backend is unknown or lacks this precision.
+        MissingExtra: If `torch` is requested and isn't installed.
     """
     if cuda.choose_torch(backend, precision, cuda.is_there):
         return TorchDetector(threads, precision)
@@ -50,6 +55,9 @@ def load_detector(backend: Backend, threads: int, precision: Precision = "fp32")
 
 def read_weights(path: Path = WEIGHTS) -> list[Convolution]:
     """Return the convolutions of the detector.
+
+    Args:
+        path: Weights file.
 
     Raises:
         ModelError: If the file is missing or broken.
@@ -63,7 +71,7 @@ def read_weights(path: Path = WEIGHTS) -> list[Convolution]:
 
 
 class OnnxDetector:
-    """NanoDet-g in onnxruntime, on the CPU; one image at a time, so that a batch changes no bit of its scores."""
+    """NanoDet-g in onnxruntime on the CPU, one image at a time, so that batching doesn't change a bit of the scores."""
 
     backend: Backend = "onnx"
 
@@ -75,14 +83,14 @@ class OnnxDetector:
         self._session: Any = session(graph, threads)
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
-        """See `Detector`."""
+        """Score the classes, one image per run."""
         return _concatenate(
             [self._session.run(["scores"], {"pixels": pixels_BHWC[i : i + 1]})[0] for i in range(len(pixels_BHWC))]
         )
 
 
 class TorchDetector:
-    """NanoDet-g in PyTorch, on CUDA where it is there, else on the CPU, there one image at a time."""
+    """NanoDet-g in PyTorch, on CUDA if available, else on the CPU, there one image at a time."""
 
     backend: Backend = "torch"
 
@@ -95,15 +103,15 @@ class TorchDetector:
         self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
     def detect(self, pixels_BHWC: Pixels) -> Floats:
-        """See `Detector`."""
+        """Score the classes, in batches on CUDA."""
         batch = _CUDA_BATCH if self._device == "cuda" else 1
         return _concatenate([self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)])
 
     def _run(self, pixels_BHWC: Pixels) -> Floats:
         torch = self._torch
         with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):
-            pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch takes no read-only arrays and no negative strides
-            if self._device == "cuda":  # as bytes, a quarter of the floats, from memory that it can fetch by itself
+            pixels = torch.from_numpy(pixels_BHWC.copy())  # PyTorch rejects read-only arrays and negative strides
+            if self._device == "cuda":  # as bytes, a quarter of the size, from pinned memory
                 pixels = pixels.pin_memory().to(self._device, non_blocking=True)
             scores: Floats = nanodet.compute(self._operations, pixels).float().cpu().numpy()
         return scores
@@ -121,7 +129,13 @@ class TorchOperations:
 
     @classmethod
     def load(cls, torch: Any, device: str, convolutions: Sequence[Convolution]) -> TorchOperations:  # noqa: ANN401  the module
-        """Return the operations with their weights on the device."""
+        """Create the operations with their weights on a device.
+
+        Args:
+            torch: The module `torch`.
+            device: Name of the device.
+            convolutions: Weights of the network.
+        """
         return cls(
             torch,
             torch.tensor(nanodet.MEAN, device=device),
@@ -131,37 +145,37 @@ class TorchOperations:
         )
 
     def normalise(self, pixels_BHWC: Any) -> Any:  # noqa: ANN401  tensors, as below
-        """See `nanodet.Operations`."""
+        """Normalize pixels, and return them channels first."""
         return ((pixels_BHWC.float() - self.mean) * self.scale).permute(0, 3, 1, 2).contiguous()
 
     def convolve(self, x: Any, index: int, stride: int = 1, activate: bool = True) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Apply a convolution, then the leaky ReLU if `activate`."""
         kernel = self.kernels[index]
         y = self.torch.nn.functional.conv2d(x, kernel, self.biases[index], stride, padding=kernel.shape[2] // 2)
         return self.torch.nn.functional.leaky_relu(y, nanodet.SLOPE) if activate else y
 
     def pool(self, x: Any) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Apply a 3 x 3 max pooling with stride 2."""
         return self.torch.nn.functional.max_pool2d(x, 3, 2, padding=1)
 
     def concatenate(self, one: Any, other: Any) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Join two feature maps along their channels."""
         return self.torch.cat([one, other], dim=1)
 
     def add(self, one: Any, other: Any) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Add two feature maps."""
         return one + other
 
     def double(self, x: Any) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Resize a feature map bilinearly to twice its side."""
         return self.torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
     def halve(self, x: Any) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Resize a feature map to half its side by average pooling."""
         return self.torch.nn.functional.avg_pool2d(x, 2)
 
     def score(self, levels: Sequence[Any]) -> Any:  # noqa: ANN401
-        """See `nanodet.Operations`."""
+        """Compute the sigmoid of the maximum over all positions and levels."""
         return self.torch.stack([x.amax(dim=(2, 3)) for x in levels]).amax(dim=0).float().sigmoid()
 
 

@@ -1,6 +1,6 @@
-"""Whether a picture is drawn: a logistic regression over how its pixels are coloured and over features of the image network.
+"""Detect drawings: a logistic regression over color statistics of the pixels and features of the classifier.
 
-Drawings have few colours, flat areas and hard edges. Shape suffixes: H height, W width, C channels, S statistics, P features.
+Drawings have few colors, flat areas and hard edges. Shape suffixes: H height, W width, C channels, S statistics, P features.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ Plane = NDArray[np.uint8]
 STATISTICS = 11
 _WHITE = 250
 _FEWEST = 50
-"""Pixels that aren't white, at least, for shares of them."""
+"""Minimum number of non-white pixels that shares are computed with."""
 _TOP_COLOURS = 8
 _EVERY_ROW = 2
-"""Every second row tells as much in half the time."""
+"""Every second row gives the same result in half the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawingGate:
-    """The regression."""
+    """Weights of the regression."""
 
     statistic_weights_S: Floats
     feature_weights_P: Floats
     bias: float
 
     def measure(self, pixels_HWC: Pixels, features_P: Floats) -> float:
-        """Return the probability that a picture is a drawing.
+        """Predict the probability that an image is a drawing.
 
         Args:
-            pixels_HWC: On white, of the size that the image network sees.
-            features_P: What the image network makes of it.
+            pixels_HWC: Pixels on a white background, of the size that the classifier takes.
+            features_P: Features of the classifier.
         """
         logit = float(self.statistic_weights_S @ measure_pixels(pixels_HWC)) + float(self.feature_weights_P @ features_P)
         return float(1 / (1 + np.exp(-(logit + self.bias))))
 
 
 def measure_pixels(pixels_HWC: Pixels) -> Floats:
-    """Return the statistics [S] of a picture: of colours, steps between neighbours in a row, fine structure and saturation."""
+    """Compute the statistics [S] of an image: colors, differences of neighbors in a row, fine structure and saturation."""
     red, green, blue = (np.ascontiguousarray(pixels_HWC[::_EVERY_ROW, :, channel]) for channel in range(3))
     darkest, brightest = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     is_drawn = darkest < _WHITE
@@ -76,12 +76,12 @@ def measure_pixels(pixels_HWC: Pixels) -> Floats:
 
 
 def _count_colours(red: Plane, green: Plane, blue: Plane, is_drawn: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how often each of 32,768 colours occurs, of those that do."""
+    """Return the counts of those of 32,768 colors that occur."""
     fives = (red >> 3).astype(np.int64) << 10 | (green >> 3).astype(np.int64) << 5 | blue >> 3
     counts = np.bincount(fives[is_drawn], minlength=1)
     return counts[counts > 0]
 
 
 def _share(is_so: NDArray[np.bool_], among: NDArray[np.bool_]) -> float:
-    """Return for how many of some pixels something is so, 0 to 1."""
+    """Return the share of pixels in `among` for which `is_so` holds, 0 to 1."""
     return float(np.count_nonzero(is_so & among)) / max(1, int(np.count_nonzero(among)))

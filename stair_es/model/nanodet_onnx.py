@@ -1,4 +1,4 @@
-"""The ONNX graph of NanoDet-g, built from its weights."""
+"""Build the ONNX graph of NanoDet-g from its weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stair_es.model.onnx_graph import FLOAT, GraphBuilder
 
 @dataclass
 class OnnxOperations:
-    """The operations of the network as nodes of an ONNX graph; every method returns the name of its output."""
+    """The operations of the network as nodes of an ONNX graph. Methods return the name of their output."""
 
     convolutions: Sequence[Convolution]
     graph: GraphBuilder = field(default_factory=GraphBuilder)
 
     def normalise(self, pixels_BHWC: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add the normalization of pixels, channels first."""
         x = self.graph.add_node(
             "Transpose", [pixels_BHWC], perm=[0, 3, 1, 2]
         )  # first, as bytes: onnxruntime is slow with few channels last
@@ -31,41 +31,46 @@ class OnnxOperations:
         )
 
     def convolve(self, x: str, index: int, stride: int = 1, activate: bool = True) -> str:
-        """See `nanodet.Operations`."""
+        """Add a convolution, then the leaky ReLU if `activate`."""
         kernel, bias = self.convolutions[index]
         inputs = [x, self.graph.add_constant(f"{index}.kernel", kernel), self.graph.add_constant(f"{index}.bias", bias)]
         y = self.graph.add_node("Conv", inputs, pads=[kernel.shape[2] // 2] * 4, strides=[stride, stride])
         return self.graph.add_node("LeakyRelu", [y], alpha=SLOPE) if activate else y
 
     def pool(self, x: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add a 3 x 3 max pooling with stride 2."""
         return self.graph.add_node("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
 
     def concatenate(self, one: str, other: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add the concatenation of two feature maps along their channels."""
         return self.graph.add_node("Concat", [one, other], axis=1)
 
     def add(self, one: str, other: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add the sum of two feature maps."""
         return self.graph.add_node("Add", [one, other])
 
     def double(self, x: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add a bilinear resize to twice the side."""
         factors = self.graph.add_constant(f"{x}.factors", np.array([1, 1, 2, 2], np.float32))
         return self.graph.add_node("Resize", [x, "", factors], mode="linear", coordinate_transformation_mode="half_pixel")
 
     def halve(self, x: str) -> str:
-        """See `nanodet.Operations`."""
+        """Add a 2 x 2 average pooling."""
         return self.graph.add_node("AveragePool", [x], kernel_shape=[2, 2], strides=[2, 2])
 
     def score(self, levels: Sequence[str]) -> str:
-        """See `nanodet.Operations`."""
+        """Add the sigmoid of the maximum over all positions and levels."""
         highest = self.graph.add_node("Max", [self.graph.add_node("GlobalMaxPool", [x]) for x in levels])
         return self.graph.add_node("Sigmoid", [self.graph.add_node("Flatten", [highest])], output="scores")
 
 
 def build_onnx(convolutions: Sequence[Convolution], side_px: int = SIZE_PX) -> ModelProto:
-    """Return the network as ONNX: `pixels` uint8 [B, side, side, 3] in RGB, `scores` [B, 80] out."""
+    """Build the network as ONNX: `pixels` uint8 [B, side, side, 3] in RGB to `scores` [B, 80].
+
+    Args:
+        convolutions: Weights of the network.
+        side_px: Side of the input.
+    """
     operations = OnnxOperations(convolutions)
     compute(operations, "pixels")
     return operations.graph.build_model("nanodet_g", ["B", side_px, side_px, 3], {"scores": ["B", CLASSES]})

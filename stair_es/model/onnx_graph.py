@@ -1,4 +1,4 @@
-"""ONNX: build a graph node by node, and open one in onnxruntime."""
+"""Build ONNX graphs node by node, and open them in onnxruntime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPSET, _IR_VERSION = 13, 8
 
 @dataclass
 class GraphBuilder:
-    """The nodes and initializers of a graph; methods that add one return the name of its output."""
+    """The nodes and initializers of a graph. Methods that add one return the name of its output."""
 
     nodes: list[NodeProto] = field(default_factory=list)
     tensors: list[TensorProto] = field(default_factory=list)
@@ -61,11 +61,11 @@ class GraphBuilder:
 
 
 def session(graph: str | bytes, threads: int) -> Any:  # noqa: ANN401
-    """Return an onnxruntime session on the CPU.
+    """Create an onnxruntime session on the CPU.
 
     Args:
         graph: Path or bytes of an ONNX file.
-        threads: CPU threads of one run; 0 for as many as there are cores.
+        threads: CPU threads of one run; 0 for one per core.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,4 +1,4 @@
-"""Rows of weights -> vectors of words."""
+"""Convert rows of token weights to sparse vectors."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _DECIMALS = 5
 
 
 def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: NDArray[np.int64], *, unit: bool) -> SparseVector:
-    """The words of one row that have a weight, rounded to 5 decimals; what rounds to 0 is dropped.
+    """Return the tokens of one row with a positive weight, rounded to 5 decimals; weights that round to 0 are dropped.
 
-    A GPU computes thousands of rows a second, so this sorts in numpy and skips `SparseVector.from_pairs`.
+    A GPU computes thousands of rows per second, so this sorts in numpy and skips `SparseVector.from_pairs`.
 
     Args:
-        weights_F: Not below 0.
-        words: The features, each another.
-        ranks_F: The place of each among all, by name.
+        weights_F: Weights, not below 0.
+        words: Tokens of the vocabulary, all different.
+        ranks_F: Alphabetical rank of each token.
         unit: Whether the row is scaled to length 1, so that a dot product is a cosine.
 
     Raises:
-        ModelError: A weight isn't a finite number.
+        ModelError: If a weight isn't a finite number.
     """
-    places = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide what isn't a number
+    places = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide NaN
     kept = weights_F[places].astype(np.float64)
     if not np.isfinite(kept).all():
         raise ModelError("the model computes weights that are no finite numbers", "Use --precision fp32, or train it again.")

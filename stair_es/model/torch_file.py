@@ -34,7 +34,7 @@ class _Storage:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """What stands in the pickle for a tensor: a strided view of a storage; offset and strides count elements."""
+    """A pickled tensor: a strided view of a storage. Offset and strides count elements."""
 
     storage: _Storage
     offset: int
@@ -43,10 +43,13 @@ class _Tensor:
 
 
 def read_state_dict(path: Path) -> dict[str, Array]:
-    """The named arrays of a state dict in the legacy format.
+    """Return the named arrays of a state dict in the legacy format.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ModelError: The file is missing, in another format, cut short, or its pickle asks for anything but tensors.
+        ModelError: If the file is missing, truncated or has another format, or its pickle requires anything but tensors.
     """
     try:
         with path.open("rb") as file:
@@ -92,7 +95,7 @@ def _load(file: BinaryIO) -> Any:  # noqa: ANN401  a pickle holds anything
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows ordered dictionaries and tensors; every other global is refused before anything of it runs."""
+    """An unpickler for ordered dictionaries and tensors. Every other global is rejected before any of it runs."""
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
         if (module, name) == ("collections", "OrderedDict"):

@@ -1,7 +1,7 @@
-"""The folders of models that ingests on this machine have used: the only ones that are read because an index names them.
+"""Model folders that ingests on this machine have used: the only folders that an index may make us open.
 
-An index is data. Whoever may write its mapping can name any folder of the machine that asks it, or a share of another machine;
-so what the mapping says is compared with this list before the file system is asked anything.
+An index is untrusted input. Whoever can write its mapping can name any folder of the machine that reads it, or a share of another
+machine, so the name in the mapping is compared with this list before the file system is accessed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from stair_es.folders import make_folder
 
 _FILE = "model-folders.json"
 _MOST = 200
-"""The oldest ones are forgotten: naming one with `--model` works all the same."""
+"""The oldest entries are dropped; their folders still work with `--model`."""
 
 
 def remember_folder(name: str) -> None:
-    """Note that an ingest used a model, if it is the absolute path of a folder. A list that can't be written stays as it is."""
+    """Record that an ingest used a model, if its name is the absolute path of a folder. Ignores a list that can't be written."""
     if not Path(name).is_absolute() or not Path(name).is_dir():
         return
     home = Home.from_env().path
@@ -38,7 +38,7 @@ def remember_folder(name: str) -> None:
 
 
 def is_used_folder(name: str) -> bool:
-    """Whether an ingest on this machine has used the model with this absolute path."""
+    """Return whether an ingest on this machine has used the model with this absolute path."""
     return name in _read(Home.from_env().path)
 
 

@@ -1,4 +1,4 @@
-"""What the adapters share when they compute: the device, its precision, chunks, pixels, and rows of weights as vectors.
+"""Helpers for adapters that compute with PyTorch: device, precision, batches, pixels and sparse vectors.
 
 Shape suffixes: B batch, H height, W width, C channel, V vocabulary.
 """
@@ -18,34 +18,39 @@ from stair_es.types import Floats, Pixels, SparseVector
 
 
 class Device:
-    """Where a network runs, and how exactly."""
+    """The device and precision that a network runs with."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        """CUDA where it is there, else the CPU with as many threads as the spec says."""
+        """Choose CUDA if it is available, else the CPU with the number of threads of the spec."""
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
         if self.name == "cpu" and spec.threads:
             torch.set_num_threads(spec.threads)
         self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
         self.chunk = 64 if self.name == "cuda" else 8
-        """How many images or texts go through a network at once: their weights over a whole vocabulary need memory."""
+        """Images or texts per run of the network: their weights over a whole vocabulary need memory."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Without gradients, in the precision that was asked for."""
+        """Disable gradients and set the requested precision within this context."""
         with torch.inference_mode(), torch.autocast(self.name, dtype=self._narrow, enabled=self._narrow is not None):
             yield
 
     def pixels(self, pixels_BHWC: Pixels) -> Tensor:
-        """The pixels as [B, C, H, W] in 0..255. To a GPU they go as bytes, a quarter of the floats."""
+        """Return the pixels on the device as [B, C, H, W] in 0..255. They are sent as bytes, a quarter of the size of floats."""
         pixels = torch.from_numpy(np.array(pixels_BHWC)).to(self.name)
         return pixels.permute(0, 3, 1, 2).float()
 
 
 def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
-    """Nothing, if the pixels are what a model wants.
+    """Check that pixels have the shape and type that a model requires.
+
+    Args:
+        pixels_BHWC: Pixels of images.
+        size_px: Side of the square.
+        model: Model id, for the error message.
 
     Raises:
-        ModelError: They are of another shape or type.
+        ModelError: If they have another shape or type.
     """
     want = (size_px, size_px, 3)
     if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != want:
@@ -57,10 +62,14 @@ def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
 
 
 def vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
-    """A vector a row, of the weights above 0.
+    """Return one sparse vector per row, of the weights above 0.
+
+    Args:
+        weights_BV: Token weights.
+        features: Tokens of the vocabulary.
 
     Raises:
-        ModelError: A weight isn't finite: the precision is too narrow for this model, or the weights are broken.
+        ModelError: If a weight isn't finite: the precision is too low for this model, or its weights are broken.
     """
     rows: Floats = weights_BV.float().cpu().numpy()
     if not np.isfinite(rows).all():

@@ -1,7 +1,7 @@
-"""D2S, dense to sparse: a head that turns the dense vectors of a frozen BLIP into word weights (`lsr42/d2s_...`).
+"""D2S (dense to sparse): a head that turns the dense vectors of a frozen BLIP into token weights (`lsr42/d2s_...`).
 
 `log1p(relu(vocab_projector(vocab_layer_norm(proj(x)))))` with `x` the unit vector of BLIP's retrieval projection; images and
-texts go through the same head. The checkpoint holds the head only: the dense model is another folder, or another repository.
+texts use the same head. The checkpoint contains the head only: the dense model is another folder or repository.
 Source: Nguyen et al., "Multimodal Learned Sparse Retrieval with Probabilistic Expansion Control", ECIR 2024.
 """
 
@@ -23,24 +23,24 @@ from stair_es.model.encoder import Encoder, EncoderKind, ModelSpec
 from stair_es.types import Fit
 
 DENSE = "STAIR_ES_D2S_DENSE_MODEL"
-"""Environment variable: the BLIP whose vectors the head takes, a folder or a hub id.
+"""Environment variable: the BLIP whose vectors the head transforms, a folder or a hub id.
 
-Without it the configuration's `dense_model` counts, then what `hub_models` knows of a public head.
+Without it, `dense_model` of the configuration is used, then the dense model that `hub_models` lists for a public head.
 """
 
 
 class D2sFormat:
-    """See `Format`."""
+    """The checkpoint format of D2S."""
 
     name = "D2S"
     pickled = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether the model type is `d2s`."""
         return config.get("model_type") == "d2s"
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a D2S checkpoint."""
         config = read_config(folder)
         dense_size = number(config, "dense_size", 256, folder)
         words = vocabulary(folder, str(config.get("mlm_head", "distilbert-base-uncased")))
@@ -66,10 +66,15 @@ FORMAT = D2sFormat()
 
 
 def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Path, DenseFormat]:
-    """The folder of the dense model that a head belongs to; `name` is what the head is asked for by.
+    """Return the folder and format of the dense model that a head belongs to.
+
+    Args:
+        folder: Folder of the head.
+        config: Contents of its `config.json`.
+        name: Name that the head was requested by.
 
     Raises:
-        ModelError: None is named, or what is named is no BLIP.
+        ModelError: If no dense model is named, or it isn't a BLIP.
     """
     public = hub_models.find(name)
     named = os.environ.get(DENSE) or config.get("dense_model") or (public and public.dense_id)
@@ -88,10 +93,13 @@ def dense_model(folder: Path, config: Mapping[str, Any], name: str) -> tuple[Pat
 
 
 def blip_format(folder: Path) -> DenseFormat:
-    """Return BLIP's format, that of the dense model.
+    """Return the format of BLIP, the dense model.
+
+    Args:
+        folder: Folder of the dense model.
 
     Raises:
-        ModelError: If the folder holds no BLIP for image-text retrieval.
+        ModelError: If it isn't a BLIP for image-text retrieval.
     """
     if not BLIP.claims(read_config(folder), folder):
         raise ModelError(f"the dense model in {folder} is not a BLIP for image-text retrieval", f"Set {DENSE} to one.")

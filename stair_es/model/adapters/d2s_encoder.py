@@ -1,6 +1,6 @@
-"""D2S's head over a dense model. See `d2s`.
+"""Encoder for D2S: its head over the vectors of a dense model.
 
-Shape suffixes: B batch, D dense dimensions, V words.
+Shape suffixes: B batch, D dense dimensions, V tokens.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from stair_es.model.wordpiece import Vocabulary
 from stair_es.types import Floats, Pixels, SparseVector
 
 _EPSILON = 1e-12
-"""Of DistilBERT's `vocab_layer_norm`."""
+"""Epsilon of DistilBERT's `vocab_layer_norm`."""
 
 
 class D2s(OfCard):
-    """See `Encoder`. The weights are read when a tower is first used; it has the dense vectors of its BLIP, too."""
+    """A D2S encoder. Its weights are loaded when a tower is first used; it also returns the dense vectors of its BLIP."""
 
     def __init__(self, folder: Path, words: Vocabulary, dense: DenseNetwork, dense_size: int, card: ModelCard) -> None:
-        """Nothing is loaded yet."""
+        """Create the encoder without loading weights."""
         self._folder, self._words, self._dense, self._dense_size, self._card = folder, words, dense, dense_size, card
         self._lock = threading.RLock()
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All words that a vector can have, in the order of its dimensions."""
+        """Return all tokens, in the order of the dimensions."""
         return self._words.words
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """See `Encoder`.
+        """Return one sparse vector per image.
 
         Raises:
-            ModelError: The pixels aren't those of `image_spec`, or weights don't fit.
+            ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
         """
         return self._sparse(self._dense.images(pixels_BHWC))
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """See `Encoder`.
+        """Return one sparse vector per text; empty for a text without a known token.
 
         Raises:
-            ModelError: Weights don't fit.
+            ModelError: If the weights don't fit.
         """
         found = self._sparse(self._dense.texts(texts))
         unknown = self._words.ids["[UNK]"]
@@ -61,25 +61,28 @@ class D2s(OfCard):
         return [vector if says else SparseVector((), ()) for vector, says in zip(found, known, strict=True)]
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """See `DenseEncoder`: what goes into the head."""
+        """Return the dense vectors of images, which the head transforms."""
         return self._dense.images(pixels_BHWC)
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """See `DenseEncoder`: what goes into the head."""
+        """Return the dense vectors of texts, which the head transforms."""
         return self._dense.texts(texts)
 
     def weights(self, dense_BD: Floats) -> Floats:
-        """The weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s`.
+        """Compute the token weights [B, V] of dense vectors: `log1p(relu(...))`, see `d2s`.
+
+        Args:
+            dense_BD: Dense vectors.
 
         Raises:
-            ModelError: Weights don't fit.
+            ModelError: If the weights of the head don't fit.
         """
         with torch.inference_mode():
             found: Floats = self._head(torch.from_numpy(dense_BD)).numpy()
         return found
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """See `Speller`."""
+        """Return the tokens of a word: the word itself, or its pieces."""
         return spelled(word, self._words, self._words.ids)
 
     def _sparse(self, dense_BD: Floats) -> list[SparseVector]:
@@ -92,7 +95,7 @@ class D2s(OfCard):
         return [vector for chunk in chunks for vector in vectors(torch.from_numpy(self.weights(chunk)), self.features)]
 
     def _head(self, dense_BD: Tensor) -> Tensor:
-        """In fp32, on the CPU: three small matrices, and the vectors of a corpus shouldn't depend on the device here."""
+        """Apply the head in fp32 on the CPU: three small matrices, and vectors shouldn't depend on the device here."""
         own = self._weights
         hidden = functional.linear(dense_BD, own["proj.weight"], own["proj.bias"])
         hidden = functional.layer_norm(

@@ -1,4 +1,4 @@
-"""CLIP, SigLIP, ALIGN and BLIP as `transformers` saves them: dense vectors only, to compare with."""
+"""Checkpoint formats of CLIP, SigLIP, ALIGN and BLIP as `transformers` saves them: dense vectors only, for comparisons."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _MAX_WORDS = 50
 
 @dataclass(frozen=True, kw_only=True)
 class DenseFormat:
-    """See `Format`: one architecture of `transformers`."""
+    """The checkpoint format of one architecture of `transformers`."""
 
     name: str
     model_type: str
     architecture: str
-    """The class in `transformers`."""
+    """Class in `transformers`."""
     text_length: str
-    """What texts are padded to: the `longest` one, or `max_length`, where the model was trained to see the padding."""
+    """Length that texts are padded to: `longest` of the batch, or `max_length` if the model was trained on padding."""
     max_tokens: int | None = None
-    """Where it isn't the number of the text tower's positions."""
+    """Maximum text length, if it isn't the number of positions of the text tower."""
     masks_padding: bool = True
-    """Whether the text tower is told which tokens are padding: not where it was trained without that."""
+    """Whether the text tower gets an attention mask: not if it was trained without one."""
     prepare_text: Callable[[str], str] | None = None
-    """What was done to texts before the tokenizer when the model was trained, and that its tokenizer doesn't do."""
+    """Normalization of texts in training that the tokenizer doesn't do itself."""
     pickled: bool = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether model type and architecture are those of this format."""
         built = config.get("architectures")
         built = built if isinstance(built, list) and built else [self.architecture]
         return config.get("model_type") == self.model_type and self.architecture in built
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a dense checkpoint."""
         card = build_card(
             name,
             [folder],
@@ -63,20 +63,25 @@ class DenseFormat:
         return CheckpointKind(card, build, dense_only=True)
 
     def network(self, folder: Path, spec: ModelSpec, card: ModelCard) -> DenseNetwork:
-        """The networks of a folder; nothing is loaded yet.
+        """Create the networks of a checkpoint without loading them.
+
+        Args:
+            folder: Checkpoint folder.
+            spec: Precision and threads.
+            card: Model card.
 
         Raises:
-            MissingExtra: Its tokenizer needs sentencepiece, which isn't installed.
+            MissingExtra: If its tokenizer needs sentencepiece, which isn't installed.
         """
         if (folder / SENTENCEPIECE).is_file():
-            need("sentencepiece", "models")  # or transformers would fail later, or take a tokenizer that differs
+            need("sentencepiece", "models")  # or transformers fails later, or uses another tokenizer
         from stair_es.model.adapters.dense_network import DenseNetwork
 
         return DenseNetwork(self, folder, spec, card)
 
 
 def clean_caption(text: str) -> str:
-    """Return a caption as BLIP's and LAVIS's training prepared it: in lower case, some punctuation blank, at most 50 words."""
+    """Normalize a caption as in BLIP's and LAVIS's training: lower case, some punctuation as spaces, at most 50 words."""
     return " ".join(text.lower().translate(_BLANKED).split()[:_MAX_WORDS])
 
 
@@ -87,7 +92,7 @@ SIGLIP = DenseFormat(
     architecture="SiglipModel",
     text_length="max_length",
     masks_padding=False,
-    prepare_text=str.lower,  # SigLIP 2's tokenizer leaves capitals, which it never saw
+    prepare_text=str.lower,  # the tokenizer of SigLIP 2 keeps capitals, which it never saw in training
 )
 ALIGN = DenseFormat(name="ALIGN", model_type="align", architecture="AlignModel", text_length="max_length", max_tokens=64)
 BLIP = DenseFormat(

@@ -1,6 +1,6 @@
-"""Image and text towers of `transformers` that end in one vector each.
+"""Image and text towers of `transformers` that return one dense vector per item.
 
-Preprocessing and tokenizer are those that the checkpoint brings; an image comes as the square that its `image_spec` asks for.
+Preprocessing and tokenizer come from the checkpoint; images come as the squares that `image_spec` describes.
 
 Shape suffixes: B batch, H height, W width, C channel, D dimensions.
 """
@@ -32,24 +32,27 @@ _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", SENTENCEPIECE)
 
 
 class DenseNetwork:
-    """The towers; they are read when one is first used, and may be called from several threads."""
+    """The two towers, loaded lazily. May be used from several threads."""
 
     def __init__(self, form: DenseFormat, folder: Path, spec: ModelSpec, card: ModelCard) -> None:
-        """Nothing is loaded yet."""
+        """Create the networks without loading them."""
         self._form, self._folder, self._spec, self._card = form, folder, spec, card
         self._lock = threading.RLock()
 
     def images(self, pixels_BHWC: Pixels) -> Floats:
-        """[B, D], each of length 1.
+        """Encode images as unit vectors [B, D].
+
+        Args:
+            pixels_BHWC: Pixels of images.
 
         Raises:
-            ModelError: The pixels aren't those of the card, or the checkpoint is broken.
+            ModelError: If the pixels don't match the card, or the checkpoint is broken.
         """
         check_pixels(pixels_BHWC, self._card.image_spec.size_px, self._card.model_id)
 
         def part(chunk_BHWC: Pixels) -> Tensor:
             ready = self._processor(
-                images=list(np.array(chunk_BHWC)),  # torch takes no read-only ones
+                images=list(np.array(chunk_BHWC)),  # PyTorch rejects read-only arrays
                 do_resize=False,
                 do_center_crop=False,
                 input_data_format="channels_last",
@@ -60,10 +63,13 @@ class DenseNetwork:
         return self._units(pixels_BHWC, part)
 
     def texts(self, texts: Sequence[str]) -> Floats:
-        """[B, D], each of length 1; of a long text, the first tokens count.
+        """Encode texts as unit vectors [B, D]. Long texts are truncated.
+
+        Args:
+            texts: Texts to encode.
 
         Raises:
-            ModelError: The checkpoint is broken.
+            ModelError: If the checkpoint is broken.
         """
         prepare = self._form.prepare_text
 
@@ -146,23 +152,23 @@ class DenseNetwork:
 
     @cached_property
     def _loaded_tokenizer(self) -> Any:  # noqa: ANN401
-        if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would make an empty one
+        if not any((self._folder / name).is_file() for name in _TOKENIZERS):  # transformers would create an empty one
             raise ModelError(f"{self._folder} has no tokenizer: none of {', '.join(_TOKENIZERS)}", _AGAIN)
         kind: Any = transformers.AutoTokenizer
         return _read("tokenizer", lambda: kind.from_pretrained(self._folder, local_files_only=True), self._folder)
 
 
 class DenseOnly(OfCard):
-    """See `DenseEncoder`: a model without words, for `stair-es evaluate`."""
+    """A `DenseEncoder` without tokens, for `stair-es evaluate`."""
 
     dense_only = True
 
     def __init__(self, network: DenseNetwork, card: ModelCard) -> None:
-        """Nothing is loaded yet."""
+        """Create the encoder without loading its networks."""
         self._network, self._card = network, card
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Never a vector.
+        """Raise ModelError: the model has no tokens.
 
         Raises:
             ModelError: Always.
@@ -170,7 +176,7 @@ class DenseOnly(OfCard):
         raise no_words(self._card.name)
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Never a vector.
+        """Raise ModelError: the model has no tokens.
 
         Raises:
             ModelError: Always.
@@ -178,15 +184,15 @@ class DenseOnly(OfCard):
         raise no_words(self._card.name)
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """See `DenseEncoder`."""
+        """Encode images as unit vectors [B, D]."""
         return self._network.images(pixels_BHWC)
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """See `DenseEncoder`."""
+        """Encode texts as unit vectors [B, D]."""
         return self._network.texts(texts)
 
 
-def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output with one since 5
+def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 4, an output object since 5
     vector: Tensor = found if isinstance(found, Tensor) else found.pooler_output
     return vector
 
@@ -194,6 +200,6 @@ def _pooled(found: Any) -> Tensor:  # noqa: ANN401  a tensor up to transformers 
 def _read(what: str, load: Callable[[], Any], folder: Path) -> Any:  # noqa: ANN401
     try:
         return load()
-    except Exception as error:  # transformers raises whatever the library below does
+    except Exception as error:  # transformers passes on the errors of other libraries
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
         raise ModelError(f"the {what} in {folder} can't be loaded: {said}", _AGAIN) from error

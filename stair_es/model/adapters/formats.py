@@ -1,4 +1,4 @@
-"""Which formats of checkpoints there are, and which one a folder has."""
+"""The checkpoint formats, ours and those of others: detect the format of a folder and open its model."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from stair_es.types import Fit
 
 
 class Ours:
-    """See `Format`: what `stair-es train` writes."""
+    """The format that `stair-es train` writes."""
 
     name = "stair-es"
     pickled = False
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether the configuration names our format."""
         return config.get("format") == FORMAT
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a STAIR checkpoint."""
         found = StairKind(folder, stair_config.read_config(folder), name)
-        check_own_fit(found.card, fit)  # it was trained on padded squares
+        check_own_fit(found.card, fit)  # it was trained with its own fit
         return found
 
 
 class StairKind:
-    """See `EncoderKind`."""
+    """An `EncoderPlugin` of a STAIR checkpoint."""
 
     def __init__(self, folder: Path, config: StairConfig, name: str) -> None:
         self._folder, self._config = folder, config
@@ -45,13 +45,13 @@ class StairKind:
         )
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
-        """See `EncoderKind.uses_gpu`."""
+        """Return whether the towers would run on a GPU of this machine."""
         from stair_es.model.stair_encoder import uses_gpu
 
         return uses_gpu(self._config, spec)
 
     def load(self, spec: ModelSpec) -> Encoder:
-        """See `EncoderKind.load`."""
+        """Load the encoder of the checkpoint."""
         from stair_es.model.stair_encoder import load_encoder
 
         return load_encoder(self._folder, self._config, self.card, spec)
@@ -65,14 +65,17 @@ FORMATS: tuple[Format, ...] = (
     sentence_transformers.BARE_FORMAT,
     *dense_baselines.FORMATS,
 )
-"""In the order in which they are asked."""
+"""In the order in which they are tried."""
 
 
 def format_of(folder: Path) -> Format:
-    """The format of a checkpoint.
+    """Return the format of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: The folder is no checkpoint, or one that nothing here can read.
+        ModelError: If the folder isn't a checkpoint or has an unknown format.
     """
     config = read_config(folder)
     for known in FORMATS:
@@ -86,9 +89,14 @@ def format_of(folder: Path) -> Format:
 
 
 def kind(folder: Path, name: str, fit: Fit | None = None) -> EncoderKind:
-    """The model in a folder, which was asked for as `name`, and perhaps with another fit than its own.
+    """Return the plugin of the model in a folder.
+
+    Args:
+        folder: Checkpoint folder.
+        name: Name that the model was requested by.
+        fit: How images become squares, instead of the model's own way.
 
     Raises:
-        ModelError: The folder is no checkpoint, of an unknown format, or incomplete.
+        ModelError: If the folder isn't a checkpoint, has an unknown format or is incomplete.
     """
     return format_of(folder).kind(folder, name, fit)

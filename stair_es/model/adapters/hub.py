@@ -1,4 +1,4 @@
-"""Checkpoints from the Hugging Face hub: only the files that are needed, and code only where it is trusted by name."""
+"""Download checkpoints from the Hugging Face hub: only the files that are needed, and code only from models trusted by name."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from stair_es.model.checkpoint_kind import Format
 from stair_es.model.hub_models import EXTRA
 
 TRUST = "STAIR_ES_TRUST_REMOTE_CODE"
-"""Environment variable: the names, with commas between, of the models whose own Python code may run."""
+"""Environment variable: comma-separated names of the models whose own Python code may run."""
 
 _SMALL = ("*.json", "*.txt", "*.model", "README.md")
 _may_fetch: ContextVar[bool] = ContextVar("may_fetch", default=True)
 
 
 def trusted(name: str) -> bool:
-    """Whether the user allowed the code of this very model, by the name that `--model` has."""
+    """Return whether the user allows the code of this model, by the name given to `--model`."""
     return name in {part.strip() for part in os.environ.get(TRUST, "").split(",")}
 
 
 @contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """Within this, `fetched` takes what the cache holds and asks no hub."""
+    """Make `download_snapshot` use the cache only, and not the network, within this context."""
     token = _may_fetch.set(False)
     try:
         yield
@@ -40,7 +40,12 @@ def nothing_fetched() -> Iterator[None]:
 
 
 def is_cached(name: str, format_of: Callable[[Path], Format]) -> bool:
-    """Return whether the cache holds all of a repository that a model needs. The hub isn't asked."""
+    """Return whether the cache holds all files of a repository that a model needs. Doesn't access the network.
+
+    Args:
+        name: Id of the repository.
+        format_of: Returns the format of a folder, or raises ModelError.
+    """
     try:
         with nothing_fetched():
             fetched(name, format_of)
@@ -50,25 +55,25 @@ def is_cached(name: str, format_of: Callable[[Path], Format]) -> bool:
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder in the cache that all of a repository is in: deleting it lets the next run fetch it anew."""
+    """Return the cache folder of a repository. If it is deleted, the next run downloads the repository again."""
     constants: Any = need("huggingface_hub.constants", EXTRA)
     return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 @lru_cache
 def fetched(name: str, format_of: Callable[[Path], Format]) -> Path:
-    """The folder of a repository in the hub's cache: what is missing is downloaded first.
+    """Return the folder of a repository in the hub's cache; download missing files first.
 
-    Pickled weights are fetched only where the format knows them and the repository has no safetensors.
+    Pickled weights are downloaded only if the format allows them and the repository has no safetensors file.
 
     Args:
         name: Id of the repository.
         format_of: Returns the format of a folder, or raises ModelError.
 
     Raises:
-        ModelNotFetched: It isn't in the cache, within `nothing_fetched`.
-        ModelError: There is no such repository, it can't be reached, its format is unknown, or a file of it is broken.
-        MissingExtra: `huggingface_hub` isn't installed.
+        ModelNotFetched: If it isn't cached, within `disable_downloads`.
+        ModelError: If the repository doesn't exist or can't be reached, has an unknown format, or one of its files is broken.
+        MissingExtra: If `huggingface_hub` isn't installed.
     """
     code = ("*.py",) if trusted(name) else ()
     folder = _snapshot(name, (*_SMALL, *code))
@@ -94,7 +99,7 @@ def _has_config(folder: Path) -> bool:
 
 
 def _broken(name: str, faults: list[str]) -> ModelError:
-    """What is said of a repository whose copy in the cache isn't whole."""
+    """Return the error for a repository whose cached copy is incomplete."""
     found = f"the copy of {name} in the cache isn't whole: {faults[0]}"
     if not _may_fetch.get():
         return ModelNotFetched(found, _anew(name))
@@ -116,14 +121,14 @@ def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
             f"there is no folder {name!r} here, and no such repository on the hub that you may read: {_first(error)}",
             "Check the name; for a private or gated one, log in with: hf auth login, or set HF_TOKEN",
         ) from error
-    except Exception as error:  # its HTTP library has errors of its own, and another one in other versions
+    except Exception as error:  # the HTTP library and its errors differ by version
         if not may_fetch:
             raise ModelNotFetched(f"{name} isn't in the cache of the hub", f"Fetch it: hf download {name}") from error
         raise _failed(name, error) from error
 
 
 def _failed(name: str, error: Exception) -> ModelError:
-    """What is said of a download that failed, by why it did."""
+    """Return the error for a failed download, by its cause."""
     constants: Any = need("huggingface_hub.constants", EXTRA)
     at, cache = cache_folder(name), constants.HF_HUB_CACHE
     lead = f"there is no folder {name!r} here, and the hub can't give it"
@@ -131,7 +136,7 @@ def _failed(name: str, error: Exception) -> ModelError:
         f"fetch it where there is a connection (hf download {name}), and copy {at.name} from the cache of that machine to "
         f"{cache} here (HF_HOME names another place)"
     )
-    begun = any((at / "snapshots").glob("*/*"))  # a whole copy would have been taken
+    begun = any((at / "snapshots").glob("*/*"))  # a complete copy would have been used
     if constants.HF_HUB_OFFLINE:
         holds = "holds a part of it only" if begun else "doesn't hold it"
         return ModelError(f"{lead}: HF_HUB_OFFLINE is set, and {cache} {holds}", f"Unset HF_HUB_OFFLINE, or {elsewhere}.")

@@ -1,4 +1,4 @@
-"""How a checkpoint of `transformers` prepares an image, by its `preprocessor_config.json`."""
+"""Read how a checkpoint of `transformers` prepares images, from its `preprocessor_config.json`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from stair_es.model.checkpoint_kind import read_json
 from stair_es.types import ImageSpec, Resample
 
 PREPROCESSING, PROCESSING = "preprocessor_config.json", "processor_config.json"
-"""The second, with the first as its `image_processor`, is what processors are saved as since transformers 5."""
+"""Since transformers 5, processors are saved as the second, which contains the first as its `image_processor`."""
 
 _FILTERS: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-"""By Pillow's numbers, which `resample` holds."""
+"""By the value of `resample`, Pillow's number of the filter."""
 _PLAIN = ("BlipImageProcessor", "CLIPImageProcessor", "EfficientNetImageProcessor", "SiglipImageProcessor", "ViTImageProcessor")
-"""Image processors that make one square of an image and do nothing else to its shape."""
+"""Image processors that turn an image into one square and don't change its shape otherwise."""
 
 
 def read_image_spec(folder: Path) -> ImageSpec:
-    """Return the square as the model's own preprocessing makes it.
+    """Return the square that the model's own preprocessing produces.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: The preprocessing isn't described, isn't square, or has a filter that nothing here knows.
+        ModelError: If the preprocessing isn't described, isn't square, or uses an unknown filter.
     """
     said = find_preprocessing(folder)
     if said is None:
@@ -40,10 +43,13 @@ def read_image_spec(folder: Path) -> ImageSpec:
 
 
 def find_preprocessing(folder: Path) -> Mapping[str, Any] | None:
-    """Return what a checkpoint says of its images; None if it says nothing.
+    """Return the preprocessing configuration of a checkpoint; None if it has none.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: A file is no JSON object.
+        ModelError: If a file isn't a JSON object.
     """
     if (folder / PREPROCESSING).is_file():
         return read_json(folder / PREPROCESSING)
@@ -52,7 +58,7 @@ def find_preprocessing(folder: Path) -> Mapping[str, Any] | None:
 
 
 def is_plain(said: Mapping[str, Any]) -> bool:
-    """Whether an image becomes one square, by a processor that cuts out the middle or distorts: no tiles, no padding."""
+    """Return whether an image becomes one square, by cropping the center or stretching: no tiles, no padding."""
     kind = str(said.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
     return kind in _PLAIN and bool(said.get("do_resize", True))
 
@@ -67,7 +73,7 @@ def _size(said: Mapping[str, Any], folder: Path) -> int:
 
 
 def _side(size: object) -> int | None:
-    """Of what a configuration calls a size: a number, or a mapping with one number in it."""
+    """Return the side in a size: a number, or a mapping with one number in it."""
     if isinstance(size, Mapping):
         sides = {value for key, value in size.items() if key in ("height", "width", "shortest_edge")}
         size = sides.pop() if len(sides) == 1 else None
@@ -77,7 +83,7 @@ def _side(size: object) -> int | None:
 def _resample(said: Mapping[str, Any], folder: Path) -> Resample:
     named = said.get("resample")
     if named is None:
-        return "bicubic"  # as all four image processors of transformers do
+        return "bicubic"  # the default of all four image processors of transformers
     if isinstance(named, bool) or not isinstance(named, int) or named not in _FILTERS:
         raise ModelError(
             f"the preprocessing in {folder} says resample = {named!r}",

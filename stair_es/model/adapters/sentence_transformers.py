@@ -1,6 +1,6 @@
-"""Sparse encoders of sentence-transformers (`SparseEncoder`): V-SPLADE for page images, SPLADE for texts.
+"""Checkpoint formats of sentence-transformers' `SparseEncoder`: V-SPLADE for page images, SPLADE for texts.
 
-Older SPLADE checkpoints have no `modules.json`: a masked language model alone, with the pooling that the library gives it.
+Older SPLADE checkpoints have no `modules.json`: only a masked language model, with the default pooling of the library.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ _DEFAULT_PX, _LARGEST_PX = 384, 2048
 
 
 class SparseEncoderFormat:
-    """See `Format`."""
+    """The checkpoint format of a `SparseEncoder`."""
 
     name = "sentence-transformers SparseEncoder"
     pickled = False
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether the modules are those of a `SparseEncoder`."""
         return (folder / MODULES).is_file() and (folder / _ABOUT).is_file() and _sparse(folder)
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a `SparseEncoder`."""
         return _kind(folder, name, fit, _modules(folder), description="sentence-transformers SparseEncoder")
 
 
 class BareSpladeFormat:
-    """See `Format`: a masked language model without `modules.json`."""
+    """The checkpoint format of a masked language model without `modules.json`."""
 
     name = "SPLADE (masked language model)"
     pickled = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether the architecture is a masked language model without `modules.json`."""
         built = config.get("architectures")
         masked = isinstance(built, list) and any(str(architecture).endswith("ForMaskedLM") for architecture in built)
         return masked and not (folder / MODULES).is_file()
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a SPLADE checkpoint."""
         return _kind(folder, name, fit, [], description="SPLADE checkpoint: masked language model, largest weight of each token")
 
 
@@ -84,13 +84,18 @@ def _kind(folder: Path, name: str, fit: Fit | None, modules: list[dict[str, Any]
 
 
 def _below(folder: Path) -> list[Path]:
-    """The folders in a checkpoint: modules have some of their own, a router one a route within its own, which nothing lists."""
+    """Return all subfolders of a checkpoint: modules have their own, and a router has one per route, which no file lists."""
     below = (path for path in folder.rglob("*") if path.is_dir())
     return sorted(path for path in below if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
-    """What of a model is code that it brings along: module classes of its own, and networks that name some."""
+    """Find the Python code that a model brings: custom module classes, and networks that name custom classes.
+
+    Args:
+        folder: Checkpoint folder.
+        modules: Contents of `modules.json`.
+    """
     foreign = [str(module.get("type")) for module in modules if not str(module.get("type")).startswith("sentence_transformers.")]
     for path in sorted(folder.rglob("*.json")):
         try:
@@ -102,7 +107,7 @@ def own_code(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
 
 
 def _named_code(said: Any) -> list[Any]:  # noqa: ANN401  JSON
-    """The values of `auto_map`, with which transformers names code, and the foreign types that a router names."""
+    """Return the values of `auto_map`, with which transformers names code, and the custom types that a router names."""
     if not isinstance(said, dict):
         return []
     mapped, types = said.get("auto_map"), said.get("types")
@@ -133,26 +138,26 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
 
 
 def _image_spec(folder: Path) -> ImageSpec:
-    """What we hand over: the square that the preprocessing resizes to, where it is a plain one, which then has nothing to resize.
+    """Return the square to pass on: that of the preprocessing if it is a plain one, which then has nothing left to resize.
 
-    Others keep the shape of an image, or cut it into tiles. They get all of it, on a padded square.
+    Others keep the shape of an image, or cut it into tiles. They get the whole image on a padded square.
     """
     said = find_preprocessing(folder) or {}
     if is_plain(said):
         own = read_image_spec(folder)
-        return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it cuts out the middle itself
+        return replace(own, size_px=own.resized_px or own.size_px, resized_px=None)  # it crops the center itself
     return ImageSpec(size_px=_largest(said) or _stated_size(folder) or _DEFAULT_PX)
 
 
 def _largest(said: Mapping[str, Any]) -> int | None:
-    """The longest side that the preprocessing keeps, within reason."""
+    """Return the longest side that the preprocessing keeps, capped."""
     size = said.get("crop_size") if said.get("do_center_crop") else said.get("size")
     values = size.values() if isinstance(size, Mapping) else [size]
     return max((min(value, _LARGEST_PX) for value in values if isinstance(value, int) and value > 0), default=None)
 
 
 def _stated_size(folder: Path) -> int | None:
-    """What `config.json` says of the image network."""
+    """Return the image size that `config.json` states for the vision network."""
     vision = read_config(folder).get("vision_config") if (folder / CONFIG).is_file() else None
     stated = vision.get("image_size") if isinstance(vision, dict) else None
     return stated if isinstance(stated, int) and 0 < stated <= _LARGEST_PX else None

@@ -1,4 +1,4 @@
-"""A `SparseEncoder` behind our interface: queries are its queries, images its documents, its tokens our words. See `readable`.
+"""Encoder for a `SparseEncoder` of sentence-transformers: texts are its queries, images its documents. Tokens as in `readable`.
 
 Shape suffixes: B batch, V vocabulary.
 """
@@ -21,19 +21,19 @@ from stair_es.model.readable import style_of, words_of
 from stair_es.types import Pixels, SparseVector
 
 _UNNAMED = "[id {}]"
-"""A dimension beyond the tokenizer: vocabularies are padded to a round size."""
+"""Token of a dimension that the tokenizer doesn't have: vocabularies are padded to a round size."""
 
 
 class Sparse(OfCard):
-    """See `Encoder`. The model is loaded when it is first used."""
+    """An encoder for a `SparseEncoder`. The model is loaded when it is first used."""
 
     def __init__(self, folder: Path, *, trust: bool, card: ModelCard, spec: ModelSpec) -> None:
-        """Nothing is loaded yet.
+        """Create the encoder without loading the model.
 
         Args:
-            folder: Of the checkpoint.
-            trust: Whether its own code may run; the user said so.
-            card: Of the model.
+            folder: Checkpoint folder.
+            trust: Whether the user allows the checkpoint's own code.
+            card: Model card.
             spec: Precision and threads.
         """
         self._folder, self._trust, self._card, self._spec = folder, trust, card, spec
@@ -41,15 +41,15 @@ class Sparse(OfCard):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All words that a vector can have, in the order of its dimensions."""
+        """Return all tokens, in the order of the dimensions."""
         with self._lock:
             return self._features
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """See `Encoder`: the images as documents.
+        """Encode images as documents.
 
         Raises:
-            ModelError: The pixels aren't those of `image_spec`, the model sees no images, or it is broken.
+            ModelError: If the pixels don't match `image_spec`, the model can't encode images, or it is broken.
         """
         check_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
         if not self._model.supports("image"):
@@ -57,20 +57,20 @@ class Sparse(OfCard):
         return self._encoded(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """See `Encoder`: the texts as queries.
+        """Encode texts as queries.
 
         Raises:
-            ModelError: The model is broken.
+            ModelError: If the model is broken.
         """
         found = self._encoded(self._model.encode_query, [text or " " for text in texts])
         return [vector if text.strip() else SparseVector((), ()) for vector, text in zip(found, texts, strict=True)]
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """See `Speller`."""
+        """Return the tokens of a word: the word itself, or its pieces without special tokens."""
         if word in self._places:
             return (word,)
         features, specials = self.features, set(self._tokenizer.all_special_ids)
-        # A space before it, for the word to begin as it does within a text; tokenizers that don't write spaces ignore it.
+        # With a space before it, the word begins as it does within a text; tokenizers without spaces ignore it.
         ids = self._tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
         return tuple(dict.fromkeys(features[token] for token in ids if token < len(features) and token not in specials))
 
@@ -102,7 +102,7 @@ class Sparse(OfCard):
 
     @cached_property
     def _dimensions(self) -> int:
-        """By a first encode: a model that was saved before its own first one doesn't know, and says its hidden size."""
+        """Return the vector size of a first query: before its first encode, a saved model may report its hidden size instead."""
         with self._device.running():
             row_BV = self._model.encode_query([" "], show_progress_bar=False, convert_to_sparse_tensor=False)
         return int(row_BV.shape[1])
@@ -114,7 +114,7 @@ class Sparse(OfCard):
     @property
     def _tokenizer(self) -> Any:  # noqa: ANN401  of transformers
         found = self._model.tokenizer
-        return getattr(found, "tokenizer", found)  # a processor holds it
+        return getattr(found, "tokenizer", found)  # a processor contains it
 
     @cached_property
     def _device(self) -> Device:
@@ -131,7 +131,7 @@ class Sparse(OfCard):
             model = SparseEncoder(
                 str(self._folder), device=self._device.name, trust_remote_code=self._trust, local_files_only=True
             )
-        except Exception as error:  # whatever the library and the model's own code raise
+        except Exception as error:  # the library and the model's own code raise any type
             said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
             raise ModelError(
                 f"the SparseEncoder in {self._folder} can't be loaded: {said}", "Fetch the checkpoint again."

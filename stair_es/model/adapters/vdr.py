@@ -1,7 +1,7 @@
 """VDR, the vocabulary-disentangled retriever: the format of its cross-modal checkpoint (`vsearch/vdr-cross-modal`).
 
 Source: Zhou et al., "Retrieval-based Disentangled Representation Learning with Natural Language Supervision", ICLR 2024, and the
-public checkpoint's configuration. Its code is MIT; none of it is here.
+configuration of the public checkpoint. Its code is MIT-licensed; none of it is used here.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _BERT = "bert-base-uncased"
 
 @dataclass(frozen=True, kw_only=True)
 class VdrShape:
-    """What the configuration says, with the defaults of the published checkpoint."""
+    """The configuration of a VDR, with the defaults of the published checkpoint."""
 
     image_px: int
     image_heads: int
     image_words: int
-    """How many of the heaviest words of an image are kept."""
+    """Tokens kept per image, those with the largest weights."""
     text_heads: int
     text_words: int
     text_tokens: int
-    """Texts are padded to this length, and the padding takes part in the maximum."""
+    """Length that texts are padded to; the padding takes part in the maximum."""
     words: Vocabulary
     valid_ids: tuple[int, ...]
-    """The tokens that have a dimension, ascending."""
+    """Ids of the tokens that have a dimension, ascending."""
 
 
 class VdrFormat:
-    """See `Format`."""
+    """The checkpoint format of VDR."""
 
     name = "VDR (cross-modal)"
     pickled = True
 
     def claims(self, config: Mapping[str, Any], folder: Path) -> bool:
-        """See `Format.claims`."""
+        """Return whether the configuration has the two encoders of VDR."""
         return "encoder_q" in config and "encoder_p" in config
 
     def kind(self, folder: Path, name: str, fit: Fit | None) -> EncoderKind:
-        """See `Format.kind`."""
+        """Return the plugin of a VDR checkpoint."""
         shape = read_shape(folder)
         card = build_card(
             name,
             [folder],
-            ImageSpec(size_px=shape.image_px, fit="crop"),  # as its own code: Resize(bicubic), then CenterCrop
+            ImageSpec(size_px=shape.image_px, fit="crop"),  # like its own code: Resize(bicubic), then CenterCrop
             fit,
             description=f"VDR checkpoint: {len(shape.valid_ids):,} words",
             licences=licence_of(folder),
@@ -72,10 +72,13 @@ FORMAT = VdrFormat()
 
 
 def read_shape(folder: Path) -> VdrShape:
-    """What the checkpoint says of itself.
+    """Return the configuration of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: It has no image tower, or its configuration makes no sense.
+        ModelError: If it has no image tower, or its configuration is invalid.
     """
     config = read_config(folder)
     text, image = section(config, "encoder_q", folder), section(config, "encoder_p", folder)
@@ -95,7 +98,7 @@ def read_shape(folder: Path) -> VdrShape:
 
 
 def valid_ids(words: Vocabulary) -> tuple[int, ...]:
-    """The tokens that VDR has a dimension for: pure ASCII, and neither special nor unused.
+    """List the tokens that have a dimension: ASCII only, and neither special nor unused.
 
     The published code lists 2,899 ids of the uncased BERT vocabulary that have none; this rule gives exactly those.
     """

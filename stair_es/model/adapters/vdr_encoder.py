@@ -1,10 +1,10 @@
-"""VDR's towers: a CLIP-style vision transformer without class token, and BERT, both onto words.
+"""Encoder for VDR: a CLIP-style vision transformer without class token, and BERT, both over the same tokens.
 
-An image: `v = max over patches of (patch . proj)`, a text: `v = max over positions, padding included, of (LN(state) . word
-embedding)`; then both `normalise(elu(v) + 1)`, and only the heaviest words are kept (of a text, also its own).
+Image: `v = max over patches of (patch . proj)`. Text: `v = max over positions, padding included, of (LN(state) . word
+embedding)`. Then both: `normalize(elu(v) + 1)`, and only the largest weights are kept (for a text also those of its own tokens).
 Source: see `vdr`; image tower: Radford et al. (CLIP), 2021.
 
-Shape suffixes: B batch, L positions, D width, V words, N heads, K size of a head.
+Shape suffixes: B batch, L positions, D width, V tokens, N heads, K size of a head.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IGNORED = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
-"""A buffer and a layer that checkpoints of BERT may carry, and that nothing here uses."""
+"""A buffer and a layer that checkpoints of BERT may contain and that aren't used here."""
 
 
 class Vdr(OfCard):
-    """See `Encoder`. The weights are read when a tower is first used."""
+    """A VDR encoder. Its weights are loaded when a tower is first used."""
 
     def __init__(self, folder: Path, shape: VdrShape, card: ModelCard, spec: ModelSpec) -> None:
-        """Nothing is loaded yet."""
+        """Create the encoder without loading weights."""
         self._folder, self._shape, self._card, self._spec = folder, shape, card, spec
         self._lock = threading.RLock()
 
     @cached_property
     def features(self) -> tuple[str, ...]:
-        """All words that a vector can have, in the order of its dimensions."""
+        """Return all tokens, in the order of the dimensions."""
         return tuple(self._shape.words.words[token] for token in self._shape.valid_ids)
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """See `Encoder`; the published checkpoint gives an image 768 words.
+        """Return one sparse vector per image; the published checkpoint keeps 768 tokens.
 
         Raises:
-            ModelError: The pixels aren't those of `image_spec`, or the weights don't fit.
+            ModelError: If the pixels don't match `image_spec`, or the weights don't fit.
         """
         check_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
         found: list[SparseVector] = []
@@ -64,10 +64,10 @@ class Vdr(OfCard):
         return found
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """See `Encoder`; of a long text, the first tokens count.
+        """Return one sparse vector per text. Long texts are truncated.
 
         Raises:
-            ModelError: The weights don't fit.
+            ModelError: If the weights don't fit.
         """
         rows = [self._shape.words.encode(text)[: self._shape.text_tokens - 2] for text in texts]
         found: list[SparseVector] = []
@@ -76,7 +76,7 @@ class Vdr(OfCard):
         return found
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """See `Speller`."""
+        """Return the tokens of a word: the word itself, or its pieces."""
         return spelled(word, self._shape.words, self._places)
 
     def _texts(self, rows: list[list[int]]) -> list[SparseVector]:
@@ -93,7 +93,7 @@ class Vdr(OfCard):
         with device.running():
             weights_BV = self._towers.text(ids_BL.to(device.name), mask_BL.to(device.name))
             kept_BV = weights_BV * (_heaviest(weights_BV, self._shape.text_words) | own_BV.to(device.name))
-            kept_BV = kept_BV * own_BV.any(1, keepdim=True).to(device.name)  # a text without a known word says nothing
+            kept_BV = kept_BV * own_BV.any(1, keepdim=True).to(device.name)  # a text without a known token gets an empty vector
         return vectors(kept_BV, self.features)
 
     @cached_property
@@ -115,13 +115,13 @@ class Vdr(OfCard):
 
 
 class Towers:
-    """Both networks, with the weights of a checkpoint."""
+    """The two networks with the weights of a checkpoint."""
 
     def __init__(self, folder: Path, shape: VdrShape, device: Device) -> None:
         """Read and check the weights.
 
         Raises:
-            ModelError: One is missing, too many, or of a wrong shape.
+            ModelError: If a tensor is missing, unknown or has a wrong shape.
         """
         found = read_weights(folder)
         self._shape = shape
@@ -136,7 +136,7 @@ class Towers:
         self._valid_ids = torch.tensor(shape.valid_ids, device=device.name)
 
     def image(self, pixels_BCHW: Tensor) -> Tensor:
-        """The weights [B, V] of images, of unit length; pixels in 0..255."""
+        """Encode images as token weights [B, V] of unit length; pixels in 0..255."""
         mean, std = (torch.tensor(of, device=pixels_BCHW.device).view(1, 3, 1, 1) for of in (CLIP_MEAN, CLIP_STD))
         kernel = self._image["encoder_p.conv1.weight"]
         grid = functional.conv2d((pixels_BCHW / 255 - mean) / std, kernel, stride=kernel.shape[-1])
@@ -151,7 +151,7 @@ class Towers:
         return _weights((x_BLD @ self._image["encoder_p.proj"].T).amax(1))
 
     def text(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """The weights [B, V] of texts, of unit length. Positions of padding count: the model was trained so."""
+        """Encode texts as token weights [B, V] of unit length. Padding positions count, as in training."""
         states_BLD = self._bert(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
         words_VD = self._bert.embeddings.word_embeddings.weight[self._valid_ids]
         return _weights((self._norm(states_BLD) @ words_VD.T).amax(1))
@@ -175,13 +175,13 @@ def _weights(scores_BV: Tensor) -> Tensor:
 
 
 def _heaviest(weights_BV: Tensor, count: int) -> Tensor:
-    """True for the `count` largest of each row."""
+    """Return a mask of the `count` largest weights of each row."""
     best = weights_BV.topk(min(count, weights_BV.shape[1])).indices
     return torch.zeros_like(weights_BV, dtype=torch.bool).scatter_(1, best, True)
 
 
 def _layers(found: Mapping[str, Any], prefix: str) -> int:
-    """How many layers there are, by the highest number among the names."""
+    """Return the number of layers: the highest number among the tensor names, plus 1."""
     numbers = [key.removeprefix(prefix).partition(".")[0] for key in found if key.startswith(prefix)]
     return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
@@ -205,7 +205,7 @@ def _image_shapes(shape: VdrShape, width: int, patch: int, layers: int) -> dict[
 
 
 def _text_tower(found: dict[str, Tensor], shape: VdrShape, folder: Path, device: Device) -> tuple[Any, Any]:
-    """BERT without its pooler, and the layer norm behind it."""
+    """Return BERT without its pooler, and the layer norm after it."""
     from transformers import BertConfig, BertModel
 
     at = "encoder_q.bert_model."

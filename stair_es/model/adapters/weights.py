@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, read without running anything that stands in it, and held against what they must be."""
+"""Read the tensors of a checkpoint without running code in it, and check their names and shapes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _AGAIN = "Fetch the checkpoint again."
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors in a folder, floating ones as fp32: of `model.safetensors`, else of `pytorch_model.bin`.
+    """Return the tensors in `model.safetensors`, else in `pytorch_model.bin`, floating point ones as fp32.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: There is neither, the file is broken, or it is a pickle that asks for more than tensors.
+        ModelError: If there is neither file, it is broken, or it is a pickle that requires more than tensors.
     """
     if (folder / SAFE).is_file():
         path, found = folder / SAFE, _safe(folder / SAFE)
@@ -43,7 +46,7 @@ def _safe(path: Path) -> object:
 
 
 def _pickled(path: Path) -> object:
-    """With `weights_only`, PyTorch's unpickler knows tensors and plain containers, and refuses everything else."""
+    """Load a pickle with `weights_only`: PyTorch's unpickler allows tensors and plain containers only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -56,10 +59,15 @@ def _pickled(path: Path) -> object:
 
 
 def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ...]], where: Path) -> None:
-    """Nothing, if all tensors that are wanted are there in their shapes, and no others.
+    """Check that exactly the expected tensors are there, in their shapes.
+
+    Args:
+        found: Tensors of the checkpoint.
+        wanted: Expected shapes.
+        where: Checkpoint folder, for the error message.
 
     Raises:
-        ModelError: With the first few that aren't.
+        ModelError: If not; names the first few of them.
     """
     missing = [name for name in wanted if name not in found]
     if missing:
@@ -77,10 +85,16 @@ def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ..
 
 
 def shape_of(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:
-    """The shape of a tensor that the others follow from.
+    """Return the shape of a tensor from which other shapes are derived.
+
+    Args:
+        found: Tensors of the checkpoint.
+        name: Name of the tensor.
+        dimensions: Expected number of dimensions.
+        where: Checkpoint folder, for the error message.
 
     Raises:
-        ModelError: It isn't there, or has another number of dimensions.
+        ModelError: If it is missing or has another number of dimensions.
     """
     if name not in found:
         raise ModelError(f"the weights in {where} lack {name}", _AGAIN)
@@ -91,10 +105,16 @@ def shape_of(found: Mapping[str, Tensor], name: str, dimensions: int, where: Pat
 
 
 def check_heads(tower: str, width: int, heads: int, where: Path) -> None:
-    """Nothing, if the width of a tower can be divided among its heads.
+    """Check that the width of a tower is a multiple of its number of attention heads.
+
+    Args:
+        tower: Name of the tower.
+        width: Its width.
+        heads: Its number of heads.
+        where: Checkpoint folder, for the error message.
 
     Raises:
-        ModelError: It can't.
+        ModelError: If it isn't.
     """
     if width % heads:
         raise ModelError(f"the config.json in {where} gives {tower} {heads} heads, which don't divide its width {width}", _AGAIN)

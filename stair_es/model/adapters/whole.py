@@ -1,4 +1,4 @@
-"""Whether the files of a checkpoint are whole, by their lengths alone: an interrupted download is found before it is used."""
+"""Find incomplete weight files by their lengths, so that an interrupted download is noticed before it is used."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from stair_es.model.checkpoint_kind import MODULES
 
 _HEADER = 8
 _LONGEST_HEADER = 100_000_000
-"""Bytes: what the safetensors library allows."""
+"""The limit of the safetensors library."""
 
 
 def faults_of(folder: Path) -> list[str]:
-    """Return what is wrong with the weights in a folder, one phrase a file; nothing is loaded."""
+    """Return the faults of the weights in a folder, one phrase per file. Loads nothing."""
     safe, pickled = sorted(folder.glob("*.safetensors")), sorted(folder.glob("pytorch_model*.bin"))
     indexes = sorted(folder.glob("*.safetensors.index.json" if safe else "pytorch_model*.index.json"))
     wanted = [shard for index in indexes for shard in _shards(index)]
     missing = [f"{name} is missing" for name in dict.fromkeys(wanted) if not (folder / name).is_file()]
-    if not safe and not pickled and not (folder / MODULES).is_file():  # else they are in folders below it
+    if not safe and not pickled and not (folder / MODULES).is_file():  # sentence-transformers keeps weights in subfolders
         missing.append("it has no weights")
     cut = [f"{path.name} is cut off" for path in safe if not _is_whole_safetensors(path)]
     if not safe:
@@ -36,7 +36,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def _is_whole_safetensors(path: Path) -> bool:
-    """Whether the file is as long as its header says."""
+    """Return whether the file is as long as its header says."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def _is_whole_safetensors(path: Path) -> bool:
 
 
 def _is_whole_pickle(path: Path) -> bool:
-    """Whether a zip, as PyTorch writes, has its end; of older files nothing can be told."""
+    """Return whether a zip file, as PyTorch writes, has its end. Older formats can't be checked."""
     try:
         with path.open("rb") as file:
             start = file.read(2)

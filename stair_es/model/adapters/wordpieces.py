@@ -1,4 +1,4 @@
-"""The words of checkpoints that use BERT's WordPieces."""
+"""Vocabularies of checkpoints that use BERT's WordPiece tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ _NEEDED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 def vocabulary(folder: Path, base: str) -> Vocabulary:
-    """The vocabulary in the folder's `vocab.txt`; without one, that of the uncased BERT if `base` says so.
+    """Return the vocabulary in the folder's `vocab.txt`; without it, the shipped uncased BERT vocabulary if `base` names it.
+
+    Args:
+        folder: Checkpoint folder.
+        base: Name of the tokenizer.
 
     Raises:
-        ModelError: There is none, or it lacks the special tokens.
+        ModelError: If there is no vocabulary, or it lacks the special tokens.
     """
     path = folder / VOCABULARY_FILE
     if not path.is_file():
@@ -38,7 +42,13 @@ def vocabulary(folder: Path, base: str) -> Vocabulary:
 
 
 def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[str, ...]:
-    """The features of a word: itself, or those of its pieces that are any."""
+    """Split a word into tokens: the word itself if it is a token, else those of its pieces that are in the vocabulary.
+
+    Args:
+        word: Word as users write it.
+        words: WordPiece vocabulary.
+        features: Tokens that have a dimension.
+    """
     if word in features:
         return (word,)
     pieces = dict.fromkeys(words.words[token] for token in words.encode(word))
@@ -46,5 +56,5 @@ def spelled(word: str, words: Vocabulary, features: Mapping[str, int]) -> tuple[
 
 
 def special(word: str) -> bool:
-    """Whether a token stands for no piece of text: `[CLS]`, `[unused7]` and the like."""
+    """Return whether a token represents no text: `[CLS]`, `[unused7]` and the like."""
     return len(word) > 2 and word.startswith("[") and word.endswith("]")
