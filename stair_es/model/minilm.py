@@ -119,7 +119,7 @@ def gelu(x: Floats) -> Floats:
 
 
 def _map_safetensors(path: Path) -> dict[str, Floats]:
-    """Return the float32 tensors of a safetensors file (8 bytes of header length, JSON header, data) as views of the mapped file."""
+    """Return the float32 tensors of a safetensors file (8 bytes header length, JSON header, data) as views of the mapped file."""
     try:
         data = np.memmap(path, np.uint8, mode="r")
         begin = 8 + int.from_bytes(data[:8].tobytes(), "little")

@@ -45,7 +45,7 @@ class Operations(Protocol[T]):
     """The operations of a backend; `T` are its feature maps, channels first."""
 
     def normalise(self, pixels_BHWC: T) -> T:
-        """Subtract the mean, divide by the standard deviation, put channels first."""
+        """Normalize pixels: subtract the mean, divide by the standard deviation, put channels first."""
 
     def convolve(self, x: T, index: int, stride: int = 1, activate: bool = True) -> T:
         """Apply a convolution with "same" padding, then the leaky ReLU if `activate`."""

@@ -1,9 +1,9 @@
-"""Tokens of any tokenizer as words that people read, and back.
+"""Convert tokens of any tokenizer to readable words, all different, so that the index of a word is the id of its token.
 
-BERT marks a piece that goes on with `##`; others mark the beginning of a word instead: byte-level BPE with a space written `Ġ`
-(and every byte as some letter), SentencePiece with `▁`. All become BERT's way: `Ġdog` and `▁dog` are `dog`, `dog` is `##dog`.
-A token stays as it is where that wouldn't be readable (white space, half a character) or where two would become the same.
-So the words of a vocabulary are all different, and the place of a word in it is its token.
+BERT marks a continuing piece with `##`; others mark the beginning of a word: byte-level BPE with a space written `Ġ` (each
+byte is written as a letter), SentencePiece with `▁`. All are converted to BERT's form: `Ġdog` and `▁dog` become `dog`, and
+`dog` becomes `##dog`. A token stays unchanged if the result would be unreadable (white space, a partial character) or the same
+as that of another token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ _STARTS: Mapping[Style, str] = {"byte-level": "Ġ", "metaspace": "▁"}
 
 
 def style_of(tokenizer_json: str) -> Style:
-    """How a tokenizer writes where words begin, by its `tokenizer.json`."""
+    """Detect how a tokenizer marks the beginning of words.
+
+    Args:
+        tokenizer_json: Contents of its `tokenizer.json`.
+    """
     said: Any = json.loads(tokenizer_json)
     kinds = {part.get("type") for key in ("decoder", "pre_tokenizer") for part in _parts(said.get(key))}
     if "ByteLevel" in kinds:
@@ -29,7 +33,13 @@ def style_of(tokenizer_json: str) -> Style:
 
 
 def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """A word for each token, all of them different if the tokens are. Where two would be the same, the shorter token has it."""
+    """Make tokens readable. The results are all different if the tokens are: of equal results, the shortest token keeps it.
+
+    Args:
+        tokens: Tokens of the tokenizer.
+        style: How the tokenizer marks the beginning of words.
+        special: Tokens to leave unchanged.
+    """
     readable = [token if token in special else _word(token, style) for token in tokens]
     kept = {place for place, token in enumerate(tokens) if readable[place] == token}
     while True:
@@ -43,7 +53,7 @@ def words_of(tokens: Sequence[str], style: Style, special: frozenset[str] = froz
 
 
 def _losers(rivals: Sequence[int], kept: Collection[int], tokens: Sequence[str]) -> set[int]:
-    """Who of those with one word has to stay as it is: all if it is somebody's own token, else all but the shortest."""
+    """Return which of several tokens with one result stay unchanged: all but the shortest, or all if it is a token itself."""
     others = {place for place in rivals if place not in kept}
     if len(others) == len(rivals):
         others.discard(min(rivals, key=lambda place: (len(tokens[place]), tokens[place])))
@@ -63,7 +73,7 @@ def _word(token: str, style: Style) -> str:
 
 
 def _text_of_bytes(letters: str) -> str:
-    """What the letters stand for; empty where that is no whole text."""
+    """Return the text of byte-level letters; empty if they are no complete text."""
     bytes_of = _bytes()
     if any(letter not in bytes_of for letter in letters):
         return ""
@@ -75,7 +85,7 @@ def _text_of_bytes(letters: str) -> str:
 
 @lru_cache
 def _bytes() -> dict[str, int]:
-    """Byte-level BPE's letter of each byte (Radford et al., 2019): itself if it is visible in Latin-1, else from U+0100 on."""
+    """Return the letter of each byte in byte-level BPE (Radford et al., 2019): itself if visible in Latin-1, else from U+0100."""
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}

@@ -1,4 +1,4 @@
-"""The STAIR model as a PyTorch module: two towers over one vocabulary of features.
+"""The STAIR model as a PyTorch module: two towers over one vocabulary of features (tokens or whole words).
 
 Shape suffixes: B batch, C channels, H height, W width, L positions, D states, F features.
 """
@@ -23,14 +23,14 @@ SCALE_AT_START, LARGEST_SCALE = 20.0, 100.0
 
 @dataclass(frozen=True)
 class TextBatch:
-    """Texts for the text tower."""
+    """A batch of tokenized texts."""
 
     ids_BL: Tensor
     mask_BL: Tensor
     places_BL: Tensor
-    """The feature of each token that may stand for the text, else -1."""
+    """Feature of each token that can represent the text, else -1."""
     states_BLD: Tensor | None = None
-    """Of the backbone, where they are known already; else the backbone is run."""
+    """States of the backbone, if already computed; else the backbone is run."""
 
     @classmethod
     def from_tokenized(cls, found: Tokenized) -> TextBatch:
@@ -38,7 +38,7 @@ class TextBatch:
         return cls(torch.from_numpy(found.ids_BL), torch.from_numpy(found.mask_BL), torch.from_numpy(found.places_BL))
 
     def to(self, device: torch.device | str) -> TextBatch:
-        """The same on another device."""
+        """Return the batch on another device."""
         states = None if self.states_BLD is None else self.states_BLD.to(device)
         return TextBatch(self.ids_BL.to(device), self.mask_BL.to(device), self.places_BL.to(device), states)
 
@@ -46,27 +46,27 @@ class TextBatch:
         return len(self.ids_BL)
 
     def __getitem__(self, rows: slice) -> TextBatch:
-        """Some of the texts."""
+        """Return a slice of the batch."""
         states = None if self.states_BLD is None else self.states_BLD[rows]
         return TextBatch(self.ids_BL[rows], self.mask_BL[rows], self.places_BL[rows], states)
 
 
 class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    """Images and texts -> word weights, dense vectors, or both."""
+    """Images and texts to token weights, dense vectors, or both."""
 
     feature_ids_F: Tensor
 
     def __init__(self, config: StairConfig, tokens: Tokens, *, pretrained: bool = False) -> None:
-        """A model whose heads have random weights.
+        """Create a model whose heads have random weights.
 
         Args:
-            config: With configurations of its backbones.
-            tokens: Its vocabulary.
-            pretrained: Whether the backbones' published weights are fetched.
+            config: Configuration, with those of the backbones.
+            tokens: Tokenizer and features.
+            pretrained: Whether to download the published weights of the backbones.
 
         Raises:
-            ModelError: A backbone can't be built, or widths that are tied differ.
-            MissingExtra: A library isn't installed.
+            ModelError: If a backbone can't be built, or tied widths differ.
+            MissingExtra: If a library isn't installed.
         """
         super().__init__()
         self.config, self.tokens = config, tokens
@@ -82,7 +82,7 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
             self._tie(config)
 
     def _tie(self, config: StairConfig) -> None:
-        """Share word embeddings where the configuration says so."""
+        """Share token embeddings as configured."""
         if config.text.tie:
             width = self.text.backbone.word_embeddings_VD.shape[1]
             if width != config.text.transform_dim:
@@ -97,11 +97,11 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
     @property
     def scale(self) -> Tensor:
-        """What similarities are multiplied with before the softmax of the contrastive loss."""
+        """Return the factor for similarities before the softmax of the contrastive loss."""
         return self.log_scale.exp().clamp(max=LARGEST_SCALE)
 
     def text_embeddings(self) -> Tensor | None:
-        """[F, T]: the word embeddings of the text head, its own or the backbone's; None without a word head."""
+        """Return the token embeddings [F, T] of the text head, its own or the backbone's; None without a token head."""
         if "words" not in self.config.heads:
             return None
         if self.config.text.tie:
@@ -109,11 +109,11 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return self.text.head.embedding_FT
 
     def encode_images(self, images: Tensor, *, top_k: int | None = None) -> Out:
-        """The answer for images.
+        """Encode images.
 
         Args:
-            images: Pixels [B, H, W, C] of 0..255 (uint8), or states [B, L, D] of the backbone where they are known already.
-            top_k: Words that are kept; None for what the configuration says.
+            images: Pixels [B, H, W, C] of 0..255 (uint8), or precomputed states [B, L, D] of the backbone.
+            top_k: Number of weights to keep; None for that of the configuration.
         """
         states_BLD = self.image.states(images) if images.dtype == torch.uint8 else images
         tied_FT = self.text_embeddings() if self.config.image.tie else None
@@ -122,12 +122,12 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
         return Out(None if logits_BF is None else stair_heads.activated(logits_BF, keep), logits_BF, dense_BE)
 
     def encode_texts(self, texts: TextBatch, *, mask: Mask = "none", top_k: int | None = None) -> Out:
-        """The answer for texts.
+        """Encode texts.
 
         Args:
-            texts: The texts.
-            mask: Where a text may have weights; a tower that is always masked has them at its own words only.
-            top_k: Words that are kept; None for what the configuration says.
+            texts: Batch of texts.
+            mask: Where a text may have weights. A tower that is always masked has them at the text's own tokens only.
+            top_k: Number of weights to keep; None for that of the configuration.
         """
         states_BLD = texts.states_BLD
         if states_BLD is None:
@@ -150,19 +150,19 @@ class Stair(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def set_bias(self, value: float) -> None:
-        """Set the bias of all words, in both heads."""
+        """Set the bias of all features in both heads."""
         for head in (self.image.head, self.text.head):
             if head.bias_F is not None:
                 head.bias_F.fill_(value)
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def start_from_text_embeddings(self) -> None:
-        """Let both heads' word embeddings begin as the text backbone's: centred, each of length 1.
+        """Initialize the embeddings of both heads from those of the text backbone, centered, each of length 1.
 
-        A whole word begins as the mean of its tokens' embeddings.
+        A whole word gets the mean of the embeddings of its tokens.
 
         Raises:
-            ModelError: Their width differs from the heads' transform_dim.
+            ModelError: If their width differs from the transform_dim of the heads.
         """
         table_VD = self.text.backbone.word_embeddings_VD.float()
         pieces = [torch.tensor(row) for row in self.tokens.pieces()]
@@ -194,7 +194,7 @@ class _Image(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.register_buffer("std_C", torch.tensor(tower.std), persistent=False)
 
     def states(self, pixels_BHWC: Tensor) -> Tensor:
-        """Of the backbone, [B, L, D]."""
+        """Return the states [B, L, D] of the backbone."""
         scaled_BHWC = (pixels_BHWC.float() / 255 - self.mean_C) / self.std_C
         states_BLD: Tensor = self.backbone(scaled_BHWC.permute(0, 3, 1, 2).contiguous())
         return states_BLD
@@ -220,5 +220,5 @@ def _head(tower: Any, width: int, features: int, dense_dim: int) -> Head:  # noq
 
 
 def without_training_traits(config: StairConfig) -> StairConfig:
-    """The configuration of a finished model: no dropout."""
+    """Remove dropout from the configuration, for a finished model."""
     return replace(config, image=replace(config.image, dropout=0.0), text=replace(config.text, dropout=0.0))

@@ -1,4 +1,4 @@
-"""Networks below the heads: any vision or BERT-like model of transformers, any of timm, and two that Python packages bring.
+"""Backbones: any vision or BERT-like model of transformers, any of timm, and the two networks from Python packages.
 
 Shape suffixes: B batch, C channels, H height, W width, L positions, D states, V tokens.
 """
@@ -32,53 +32,53 @@ _LITE_WIDTH = 1280
 
 
 class ImageBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    """Normalised pixels [B, C, H, W] -> states [B, L, D]."""
+    """Normalized pixels [B, C, H, W] to states [B, L, D]."""
 
     def __init__(self, network: nn.Module, width: int, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
         super().__init__()
         self.network, self.width, self._call = network, width, call
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """States [B, L, D]."""
+        """Compute the states [B, L, D]."""
         states = self._call(self.network, pixels_BCHW)
         if states.ndim == 3:
             return states
         if states.ndim == 2:
             return states[:, None]
-        if states.shape[1] == self.width:  # channels first, as convolutional networks have them
+        if states.shape[1] == self.width:  # channels first, from a convolutional network
             return states.flatten(2).transpose(1, 2)
         return states.flatten(1, 2)
 
 
 class TextBackbone(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    """Tokens [B, L] -> states [B, L, D]."""
+    """Token ids [B, L] to states [B, L, D]."""
 
     def __init__(self, network: nn.Module, width: int) -> None:
         super().__init__()
         self.network, self.width = network, width
 
     def forward(self, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """States [B, L, D]."""
+        """Compute the states [B, L, D]."""
         states_BLD: Tensor = self.network(input_ids=ids_BL, attention_mask=mask_BL.long()).last_hidden_state
         return states_BLD
 
     @property
     def word_embeddings_VD(self) -> Tensor:  # noqa: N802  the suffix is its shape
-        """The input embeddings of all tokens."""
+        """Return the input embeddings of all tokens."""
         table: Tensor = self.network.get_input_embeddings().weight
         return table
 
 
 def described(backbone: Backbone, size_px: int | None = None) -> Backbone:
-    """The backbone with the configuration that builds it without a hub.
+    """Fill in the configuration that builds the backbone without access to a hub.
 
     Args:
-        backbone: What a training asks for: a name, or a transformers configuration to start from random weights.
-        size_px: Of the images, for networks that must know.
+        backbone: Backbone of a training config: a name, or a transformers configuration for random weights.
+        size_px: Size of the images, for networks that depend on it.
 
     Raises:
-        ModelError: The hub doesn't have it, or it can't be reached.
-        MissingExtra: transformers or timm isn't installed.
+        ModelError: If the hub doesn't have the backbone or can't be reached.
+        MissingExtra: If transformers or timm isn't installed.
     """
     if backbone.config or backbone.kind == "package":
         return backbone
@@ -94,15 +94,15 @@ def described(backbone: Backbone, size_px: int | None = None) -> Backbone:
 
 
 def build_image(backbone: Backbone, *, pretrained: bool) -> ImageBackbone:
-    """An image backbone.
+    """Build an image backbone.
 
     Args:
-        backbone: With a configuration.
-        pretrained: Whether published weights are fetched; else they are random, to be read from a checkpoint.
+        backbone: Backbone with its configuration.
+        pretrained: Whether to download published weights; else they are random, to be loaded from a checkpoint.
 
     Raises:
-        ModelError: It can't be built, or its weights can't be had.
-        MissingExtra: The library isn't installed.
+        ModelError: If it can't be built, or its weights can't be downloaded.
+        MissingExtra: If the library isn't installed.
     """
     if backbone.kind == "package":
         return _efficientnet()
@@ -115,7 +115,16 @@ def build_image(backbone: Backbone, *, pretrained: bool) -> ImageBackbone:
 
 
 def build_text(backbone: Backbone, *, pretrained: bool) -> TextBackbone:
-    """A text backbone; see `build_image`."""
+    """Build a text backbone.
+
+    Args:
+        backbone: Backbone with its configuration.
+        pretrained: Whether to download published weights; else they are random, to be loaded from a checkpoint.
+
+    Raises:
+        ModelError: If it can't be built, or its weights can't be downloaded.
+        MissingExtra: If the library isn't installed.
+    """
     if backbone.kind == "package":
         return _minilm()
     network = _transformer(backbone, pretrained, "text_config")
@@ -131,7 +140,7 @@ def _transformer(backbone: Backbone, pretrained: bool, inner: str) -> Any:  # no
 
     def make() -> Any:  # noqa: ANN401
         config = transformers.AutoConfig.for_model(kind, **values)
-        config = getattr(config, inner, config)  # of a pair of towers, as CLIP is, the one that is wanted
+        config = getattr(config, inner, config)  # the matching tower of a dual encoder such as CLIP
         if pretrained and backbone.name:
             return transformers.AutoModel.from_pretrained(backbone.name, config=config, use_safetensors=True)
         return transformers.AutoModel.from_config(config)
@@ -144,7 +153,7 @@ def _built(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401
         return make()
     except StairError:
         raise
-    except Exception as error:  # each library has its own ways to refuse a name or a value
+    except Exception as error:  # each library raises its own errors for unknown names and values
         raise ModelError(f"the backbone {name!r} can't be built: {_first_line(error)}", _HUB) from error
 
 

@@ -1,6 +1,6 @@
-"""A STAIR model as a folder: `config.json`, `model.safetensors`, `tokenizer.json`, a card, `words.json` for whole words.
+"""STAIR checkpoint folders: `config.json`, `model.safetensors`, `tokenizer.json`, a model card, `words.json` for whole words.
 
-Nothing in it can run code.
+None of the files can contain code.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ _SHOWN = 3
 
 
 def model_id(folder: Path, config: StairConfig) -> str:
-    """`<name>-<12 hex>`: the hash is over all files that vectors depend on, so the same id means the same vectors.
+    """Compute `<name>-<12 hex>`: the hash covers all files that vectors depend on, so the same id means the same vectors.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Its configuration.
 
     Raises:
-        ModelError: A file can't be read.
+        ModelError: If a file can't be read.
     """
     digest = hashlib.sha256()
     whole = (WORDS_FILE,) if config.vocabulary == "words" else ()
@@ -54,18 +58,18 @@ def save(
     card: str,
     whole: WholeWords | None = None,
 ) -> None:
-    """Write a checkpoint; a folder that is there already is replaced file by file, the configuration last.
+    """Save a checkpoint. Files of an existing folder are replaced one by one, the configuration last.
 
     Args:
-        folder: Made if it isn't there.
-        config: Of the model.
-        tokenizer: Of its texts.
-        tensors: By name, with `feature_ids` if these are the features; PyTorch's or numpy's.
-        card: The model card, Markdown.
-        whole: The words, if these are the features.
+        folder: Checkpoint folder; created if it doesn't exist.
+        config: Configuration of the model.
+        tokenizer: Tokenizer of its texts.
+        tensors: PyTorch or numpy tensors by name, with `feature_ids` if features are tokens.
+        card: Model card in Markdown.
+        whole: The vocabulary, if features are whole words.
 
     Raises:
-        OSError: It can't be written.
+        OSError: If it can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = tokenizer.from_str(tokenizer.to_str())
@@ -91,7 +95,12 @@ def _serialised(tensors: Mapping[str, Any]) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    """A file of a checkpoint, whole or not at all."""
+    """Write a file of a checkpoint atomically.
+
+    Args:
+        path: Path of the file.
+        data: Its contents.
+    """
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -106,20 +115,28 @@ def write(path: Path, data: bytes) -> None:
 
 
 def read_tokens(folder: Path, config: StairConfig) -> Tokens:
-    """The tokenizer and the features of a checkpoint.
+    """Read tokenizer and features of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Its configuration.
 
     Raises:
-        ModelError: A file is missing or broken.
+        ModelError: If a file is missing or broken.
     """
     tokenizer = load_tokenizer(folder / TOKENIZER_FILE)
     return Tokens(tokenizer, features(folder, config), config.text.max_tokens)
 
 
 def features(folder: Path, config: StairConfig) -> Ids | WholeWords:
-    """Return the tokens that are features, ascending, or the whole words.
+    """Read the features: ascending token ids, or whole words.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Its configuration.
 
     Raises:
-        ModelError: They aren't there, or aren't what they must be.
+        ModelError: If they are missing or invalid.
     """
     if config.vocabulary == "tokens":
         return feature_ids(folder)
@@ -132,10 +149,13 @@ def features(folder: Path, config: StairConfig) -> Ids | WholeWords:
 
 
 def feature_ids(folder: Path) -> Ids:
-    """The tokens that are features, ascending.
+    """Read the ids of the tokens that are features, ascending.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: They aren't there, or aren't what they must be.
+        ModelError: If they are missing or invalid.
     """
     with _opened(folder, "numpy") as file:
         if FEATURE_IDS not in file.keys():  # noqa: SIM118  not a mapping
@@ -147,17 +167,20 @@ def feature_ids(folder: Path) -> Ids:
 
 
 def read_arrays(folder: Path) -> dict[str, Floats]:
-    """All tensors but `feature_ids`, as float32.
+    """Read all tensors but `feature_ids`, as float32.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: The file is missing or broken.
+        ModelError: If the file is missing or broken.
     """
     with _opened(folder, "numpy") as file:
         return {name: file.get_tensor(name).astype(np.float32) for name in file.keys() if name != FEATURE_IDS}  # noqa: SIM118
 
 
 def stored(name: str, config: StairConfig) -> bool:
-    """Whether a tensor of the module belongs into a checkpoint: not those that a package brings."""
+    """Return whether a tensor of the module is part of checkpoints: weights that a Python package provides aren't."""
     side = name.split(".")[0]
     if not name.startswith((f"{side}.backbone.",)) or side not in ("image", "text"):
         return True
@@ -165,12 +188,15 @@ def stored(name: str, config: StairConfig) -> bool:
     return tower.backbone.kind != "package"
 
 
-def load(folder: Path) -> Any:  # noqa: ANN401  a Stair: importing it here would import torch for all
-    """The model in a folder, in fp32, ready to encode.
+def load(folder: Path) -> Any:  # noqa: ANN401  a StairModelModel: importing it here would import torch for all
+    """Load the model in a folder, in fp32 and evaluation mode.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: A file is missing or broken, or the tensors aren't those of the configuration; names them.
-        MissingExtra: A library that its backbones need isn't installed.
+        ModelError: If a file is missing or broken, or the tensors don't match the configuration; names them.
+        MissingExtra: If a library of its backbones isn't installed.
     """
     from stair_es.model.stair import Stair
 
@@ -180,11 +206,15 @@ def load(folder: Path) -> Any:  # noqa: ANN401  a Stair: importing it here would
     return model.eval()
 
 
-def load_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a Stair
-    """Give a model the tensors of a checkpoint.
+def load_into(model: Any, folder: Path) -> None:  # noqa: ANN401  a StairModel
+    """Load the tensors of a checkpoint into a model.
+
+    Args:
+        model: A `StairModel`.
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: They aren't those that it needs; names the first of them.
+        ModelError: If the tensors don't match the model; names the first of them.
     """
     own = {name: tensor for name, tensor in model.state_dict().items() if stored(name, model.config)}
     with _opened(folder, "pt") as file:

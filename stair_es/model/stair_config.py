@@ -1,4 +1,4 @@
-"""What a STAIR checkpoint says of itself in `config.json`: how its two towers are built. Pure values, no torch."""
+"""The configuration of a STAIR checkpoint (`config.json`): how its two towers are built. Pure values, no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Pool: TypeAlias = Literal["max", "mean"]
 Head: TypeAlias = Literal["words", "dense"]
 Similarity: TypeAlias = Literal["cosine", "dot"]
 FITS: tuple[Fit, ...] = ("pad", "squash")
-"""That training views can be made with."""
+"""Fits that training views support."""
 Vocabulary: TypeAlias = Literal["tokens", "words"]
 Mask: TypeAlias = Literal["own", "tokens", "none"]
-"""Where a text may have weights: at its own words without stop words and punctuation, at all of its tokens, or anywhere."""
+"""Where a text may have weights: at its own tokens without stop words and punctuation, at all of its tokens, or anywhere."""
 BIAS_AT_START = -1.0
-"""Of the heads, so that few words are on before they have learned anything; BERT's is 0."""
+"""Initial bias of the heads, so that few features are active before training; BERT's is 0."""
 IMAGE_PACKAGES, TEXT_PACKAGES = ("efficientnet-lite2",), ("all-minilm-l6-v2",)
-"""Backbones that a Python package brings: their weights are pinned there and not stored in checkpoints."""
+"""Backbones from Python packages: their weights are pinned there and not stored in checkpoints."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +36,22 @@ class Backbone:
 
     kind: BackboneKind
     name: str
-    """Of a hub repository, a timm model or a package; only where it came from, once `config` is there."""
+    """Name of a hub repository, a timm model or a package; only its origin if `config` is set."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What builds it without a hub: a transformers configuration, or arguments of `timm.create_model`."""
+    """Builds it without a hub: a transformers configuration, or arguments of `timm.create_model`."""
 
     def __post_init__(self) -> None:
         """Check the kind.
 
         Raises:
-            ModelError: Unknown.
+            ModelError: If it is unknown.
         """
         _one_of("backbone kind", self.kind, get_args(BackboneKind))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTower:
-    """Pixels -> weights."""
+    """The image tower: pixels to weights."""
 
     backbone: Backbone
     size_px: int
@@ -62,21 +62,21 @@ class ImageTower:
     fit: Fit = "pad"
     """How an image becomes a square: `pad` or `squash`, see `ImageSpec`."""
     pool: Pool = "max"
-    """`max` over the positions' logits, as in STAIR; `mean` of the states below the head."""
+    """`max` over the logits of all positions, as in STAIR; `mean` of the states below the head."""
     transform_dim: int = 768
-    """Width of the head between the states and the word embeddings."""
+    """Width of the head between states and token embeddings."""
     dropout: float = 0.0
-    """Of the states, in training."""
+    """Dropout of the states, in training."""
     top_k: int = 64
-    """Words that are kept of an image; 0 for all."""
+    """Number of weights kept per image; 0 for all."""
     tie: bool = False
-    """Whether the image's words share the embeddings of the text's."""
+    """Whether the image head shares the token embeddings of the text head."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            ModelError: A value is out of range.
+            ModelError: If a value is out of range.
         """
         _one_of("image fit", self.fit, FITS)
         _one_of("image pool", self.pool, get_args(Pool))
@@ -88,34 +88,34 @@ class ImageTower:
 
     @property
     def image_spec(self) -> ImageSpec:
-        """Return the pixels that the tower wants."""
+        """Return the pixel format of the tower."""
         return ImageSpec(size_px=self.size_px, fit=self.fit)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTower:
-    """Tokens -> weights."""
+    """The text tower: tokens to weights."""
 
     backbone: Backbone
     max_tokens: int = 76
-    """With the special ones; of a longer text the beginning counts."""
+    """Maximum length with special tokens; longer texts are truncated."""
     pool: Pool = "max"
     transform_dim: int = 768
     dropout: float = 0.0
     top_k: int = 32
-    """Words that are kept of a text; 0 for all."""
+    """Number of weights kept per text; 0 for all."""
     tie: bool = False
-    """Whether the head uses the backbone's own word embeddings (`transform_dim` is then their width)."""
+    """Whether the head uses the token embeddings of the backbone (`transform_dim` is then their width)."""
     own_words: bool = False
-    """Whether a text's own words get learned weights besides the expansion: the grounded recipe's tower."""
+    """Whether the text's own tokens get learned weights in addition to the expansion, as in the grounded recipe."""
     always_masked: bool = False
-    """Whether a text is never more than its own words: a bag of words."""
+    """Whether a text has weights at its own tokens only: a bag of words."""
 
     def __post_init__(self) -> None:
-        """Check what can't be.
+        """Check the values.
 
         Raises:
-            ModelError: A value is out of range.
+            ModelError: If a value is out of range.
         """
         _one_of("text pool", self.pool, get_args(Pool))
         _tower("text", self.transform_dim, self.dropout, self.top_k)
@@ -129,24 +129,24 @@ class TextTower:
 
 @dataclass(frozen=True, kw_only=True)
 class StairConfig:
-    """The whole model."""
+    """The configuration of the whole model."""
 
     name: str
     image: ImageTower
     text: TextTower
     heads: tuple[Head, ...] = ("words",)
     dense_dim: int = 256
-    """Of the dense head, where there is one."""
+    """Dimensions of the dense head, if there is one."""
     similarity: Similarity = "cosine"
-    """Of words: `cosine` scales vectors to length 1, so that a dot product is a cosine; `dot` leaves them as they are."""
+    """Similarity of sparse vectors: `cosine` scales them to length 1, so that a dot product is a cosine; `dot` doesn't."""
     vocabulary: Vocabulary = "tokens"
-    """What features are: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
+    """Kind of features: tokens of the tokenizer (`feature_ids` in the weights), or the whole words of `words.json`."""
 
     def __post_init__(self) -> None:
         """Check heads, similarity and vocabulary.
 
         Raises:
-            ModelError: One is unknown, or there is no head, or whole words are tied to the embeddings of tokens.
+            ModelError: If one is unknown, there is no head, or whole words are tied to token embeddings.
         """
         if not self.heads:
             raise ModelError("a model needs a head", "Give heads = ['words'], ['dense'] or both.")
@@ -161,25 +161,28 @@ class StairConfig:
 
     @property
     def scores_words(self) -> bool:
-        """Whether the score is that of words: of a model with both heads, dense ones score, words are grounded beside."""
+        """Return whether sparse vectors give the score. With both heads, dense vectors do, and token weights are grounded."""
         return "dense" not in self.heads
 
     @property
     def packaged(self) -> bool:
-        """Whether both towers are a package's network and a head over its mean: these run without PyTorch."""
+        """Return whether both towers are packaged networks with a head over their mean state: these run without PyTorch."""
         towers = (self.image, self.text)
         return all(tower.backbone.kind == "package" and tower.pool == "mean" for tower in towers)
 
     def to_json(self) -> str:
-        """`config.json`."""
+        """Return the text of `config.json`."""
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, default=dict) + "\n"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> StairConfig:
-        """The configuration in a parsed `config.json`.
+        """Parse the contents of a `config.json`.
+
+        Args:
+            values: Contents of the file.
 
         Raises:
-            ModelError: It has another version, or a field is missing, unknown or out of range.
+            ModelError: If it has another version, or a field is missing, unknown or out of range.
         """
         if values.get("version") != VERSION:
             raise ModelError(
@@ -194,10 +197,13 @@ class StairConfig:
 
 
 def read_config(folder: Path) -> StairConfig:
-    """The configuration of a checkpoint folder.
+    """Read the configuration of a checkpoint folder.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: There is none, or it can't be used.
+        ModelError: If it is missing or invalid.
     """
     path = folder / CONFIG_FILE
     try:

@@ -1,4 +1,4 @@
-"""A STAIR checkpoint as an encoder: by PyTorch, or in numpy over onnxruntime where a package brings its backbones.
+"""Encoder for STAIR checkpoints: in PyTorch, or in numpy and onnxruntime if both backbones come from Python packages.
 
 Shape suffixes: B batch, F features, E dense dimensions.
 """
@@ -31,20 +31,26 @@ TEXT_BATCH = 64
 
 
 class Towers(Protocol):
-    """The two towers, whatever computes them. May be called from several threads."""
+    """The two towers of a model in some runtime. May be called from several threads."""
 
     def images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
-        """Weights [B, F] of words and unit vectors [B, E], None for a head that isn't there."""
+        """Compute the weights [B, F] and unit dense vectors [B, E] of images; None for a missing head."""
 
     def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
-        """The same for texts."""
+        """Compute the weights [B, F] and unit dense vectors [B, E] of texts; None for a missing head."""
 
 
 def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> Encoder:
-    """The encoder of a checkpoint.
+    """Load the encoder of a checkpoint.
+
+    Args:
+        folder: Checkpoint folder.
+        config: Its configuration.
+        card: Model card.
+        spec: Options for loading an encoder.
 
     Raises:
-        ModelError: The spec asks for what this model doesn't have, or a file is broken.
+        ModelError: If the model doesn't support the spec, or a file is broken.
     """
     if spec.text_tower != "full":
         raise ModelError(
@@ -57,13 +63,13 @@ def load_encoder(folder: Path, config: StairConfig, card: ModelCard, spec: Model
 
 
 def uses_gpu(config: StairConfig, spec: ModelSpec) -> bool:
-    """Whether `load_encoder` would put the towers on a GPU of this machine."""
+    """Return whether the towers would run on a GPU of this machine."""
     there = image_network.cuda_is_there if config.image.backbone.kind == "package" else cuda.is_there
     return spec.backend in ("auto", "torch") and there()
 
 
 class StairEncoder(OfCard):
-    """See `Encoder`, `Speller` and `DenseEncoder`. Each part is loaded when it is first used, once."""
+    """An encoder that is also a `WordTokenizer` and a `DenseEncoder`. Each part is loaded once, when it is first used."""
 
     def __init__(self, folder: Path, config: StairConfig, card: ModelCard, spec: ModelSpec) -> None:
         self._folder, self._config, self._card, self._spec = folder, config, card, spec
@@ -71,80 +77,80 @@ class StairEncoder(OfCard):
 
     @property
     def dense_only(self) -> bool:
-        """Whether the model has no words."""
+        """Return whether the model has dense vectors only."""
         return "words" not in self._config.heads
 
     @property
     def words_only(self) -> bool:
-        """Whether the model has no dense vectors."""
+        """Return whether the model has token weights only."""
         return "dense" not in self._config.heads
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """The words of each image.
+        """Return the sparse vector of each image.
 
         Raises:
-            ModelError: The pixels have another shape or type than `image_spec` says, or the model has no words.
+            ModelError: If the pixels don't match `image_spec`, or the model has no token weights.
         """
         self._check(pixels_BHWC)
         return self._vectors(self._towers_of("words").images(pixels_BHWC)[0])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """The words of each text; empty for a text without one.
+        """Return the sparse vector of each text; empty for a text without a known token.
 
         Raises:
-            ModelError: The model has no words.
+            ModelError: If the model has no token weights.
         """
         return self._vectors(self._towers_of("words").texts(texts)[0])
 
     def encode_images_dense(self, pixels_BHWC: Pixels) -> Floats:
-        """See `DenseEncoder`.
+        """Return the dense vectors of images.
 
         Raises:
-            ModelError: The model has no dense vectors.
+            ModelError: If the model has no dense vectors.
         """
         self._check(pixels_BHWC)
         return _there(self._towers_of("dense").images(pixels_BHWC)[1])
 
     def encode_texts_dense(self, texts: Sequence[str]) -> Floats:
-        """See `DenseEncoder`.
+        """Return the dense vectors of texts.
 
         Raises:
-            ModelError: The model has no dense vectors.
+            ModelError: If the model has no dense vectors.
         """
         return _there(self._towers_of("dense").texts(texts)[1])
 
     def encode_images_both(self, pixels_BHWC: Pixels) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_images` and `encode_images_dense` do; the tower runs once.
+        """Return the results of `encode_images` and `encode_images_dense` from one run of the tower.
 
         Raises:
-            ModelError: As those two do.
+            ModelError: As these two.
         """
         self._check(pixels_BHWC)
         weights_BF, dense_BD = self._towers_of("words", "dense").images(pixels_BHWC)
         return self._vectors(weights_BF), _there(dense_BD)
 
     def encode_texts_both(self, texts: Sequence[str]) -> tuple[list[SparseVector], Floats]:
-        """Return what `encode_texts` and `encode_texts_dense` do; the tower runs once.
+        """Return the results of `encode_texts` and `encode_texts_dense` from one run of the tower.
 
         Raises:
-            ModelError: As those two do.
+            ModelError: As these two.
         """
         weights_BF, dense_BD = self._towers_of("words", "dense").texts(texts)
         return self._vectors(weights_BF), _there(dense_BD)
 
     @property
     def unit_length(self) -> bool:
-        """Whether vectors have length 1, so that no weight is above 1."""
+        """Return whether vectors have length 1, so that no weight is above 1."""
         return self._config.similarity == "cosine"
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All words that a vector may have."""
+        """Return all tokens that a vector can contain."""
         with self._lock:
             return self._tokens.words
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """See `Speller`."""
+        """Return the tokens of a word: the word itself, or its pieces."""
         with self._lock:
             return self._tokens.spell(word)
 
@@ -188,7 +194,7 @@ class StairEncoder(OfCard):
 
 
 class TorchTowers:
-    """The module in PyTorch, on CUDA where it is there."""
+    """The towers in PyTorch, on CUDA if available."""
 
     def __init__(self, model: Stair, spec: ModelSpec) -> None:
         import torch
@@ -200,7 +206,7 @@ class TorchTowers:
         self._narrow = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
 
     def images(self, pixels_BHWC: Pixels) -> tuple[Floats | None, Floats | None]:
-        """See `Towers`."""
+        """Compute images in batches."""
         import torch
 
         size = IMAGE_BATCH[self._device]
@@ -208,7 +214,7 @@ class TorchTowers:
         return self._joined([self._run(lambda part=part: self._model.encode_images(part.to(self._device))) for part in parts])
 
     def texts(self, texts: Sequence[str]) -> tuple[Floats | None, Floats | None]:
-        """See `Towers`."""
+        """Compute texts in batches of similar length."""
         from stair_es.model.stair import TextBatch
 
         found, order = [], []
@@ -218,7 +224,7 @@ class TorchTowers:
             order.extend(places.tolist())
         return in_order(self._joined(found), order)
 
-    def _run(self, call: Any) -> Any:  # noqa: ANN401  an Out
+    def _run(self, call: Any) -> Any:  # noqa: ANN401  a TowerOutput
         import torch
 
         with torch.inference_mode(), torch.autocast(self._device, dtype=self._narrow, enabled=self._narrow is not None):

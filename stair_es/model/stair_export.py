@@ -1,7 +1,7 @@
-"""A STAIR checkpoint's towers as ONNX graphs, beside its weights: for CPUs, and for machines without PyTorch.
+"""Export the towers of a STAIR checkpoint as ONNX graphs next to its weights: for CPUs, and for machines without PyTorch.
 
-`image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], of the heads that there are.
-`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `places` int64 [B, L] (`Tokenized.places_BL`) -> the same.
+`image.onnx`: `pixels` uint8 [B, H, W, 3] -> `weights` [B, F] and `dense` [B, E], for the existing heads.
+`text.onnx`: `ids` int64 [B, L], `mask` bool [B, L] and `places` int64 [B, L] (`TokenizedTexts.places_BL`) -> the same.
 Features are in the order of `feature_ids` in the weights, or of `words.json`.
 """
 
@@ -33,29 +33,32 @@ if TYPE_CHECKING:
 
 LARGEST_DIFFERENCE = 1e-4
 _LARGEST_BYTES = 2_000_000_000
-"""Of one file: protobuf ends at 2 GiB."""
+"""Maximum size of one file: protobuf is limited to 2 GiB."""
 _SMALL = ("a red dog", "a text of some more words than the other, so that that one is padded")
 _LARGER = (*_SMALL, "", "the sea at night")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written."""
+    """Result of an export."""
 
     model_id: str
     files: tuple[Path, ...]
-    """None for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy as they are."""
+    """Empty for a checkpoint that needs no graphs: its networks run in onnxruntime and numpy directly."""
     difference: float
-    """The largest between onnxruntime's and PyTorch's weights, over some images of noise and some texts."""
+    """Largest difference between the weights of onnxruntime and PyTorch, over some noise images and texts."""
 
 
 def export(folder: Path) -> Exported:
-    """Write the graphs of a checkpoint, once onnxruntime has shown that they compute what PyTorch does.
+    """Export the graphs of a checkpoint, after checking that onnxruntime computes the same as PyTorch.
+
+    Args:
+        folder: Checkpoint folder.
 
     Raises:
-        ModelError: The checkpoint is broken, or a tower can't be exported.
-        MissingExtra: PyTorch or onnxscript isn't installed.
-        OSError: The folder can't be written.
+        ModelError: If the checkpoint is broken, or a tower can't be exported.
+        MissingExtra: If PyTorch or onnxscript isn't installed.
+        OSError: If the folder can't be written.
     """
     config = read_config(folder)
     if config.packaged:
@@ -83,7 +86,7 @@ def export(folder: Path) -> Exported:
 
 
 def _graph(model: Stair, side: str) -> bytes:
-    """The ONNX file of one tower, without its ending."""
+    """Return the ONNX file of one tower, without the final metadata."""
     import torch
 
     inputs = _inputs(model, side, 2, _SMALL)
@@ -102,14 +105,14 @@ def _graph(model: Stair, side: str) -> bytes:
                 verbose=False,
             )
             data: bytes = _bare(program.model_proto).SerializeToString()
-        except Exception as error:  # whatever the exporter, the network or protobuf stumbles over
+        except Exception as error:  # exporter, network and protobuf raise any type
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(f"the {side} tower can't be exported: {first}", "Use --backend torch.") from error
     return data
 
 
 def _bare(proto: ModelProto) -> ModelProto:
-    """The graph without notes of how it came about: they name files of the machine it was made on."""
+    """Remove notes on the origin of a graph: they name files of the exporting machine."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -139,7 +142,7 @@ def _tower(model: Stair, side: str) -> Any:  # noqa: ANN401  a module
 
 
 def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[str, Tensor]:
-    """Images of noise, or texts, under the names that the graphs have for them."""
+    """Return noise images, or texts, under the input names of the graphs."""
     import torch
 
     from stair_es.model.stair import TextBatch
@@ -154,7 +157,7 @@ def _inputs(model: Stair, side: str, images: int, texts: Sequence[str]) -> dict[
 
 
 def _difference(model: Stair, side: str, graph: bytes) -> float:
-    """The largest between the rows of both runtimes, on other shapes than those of the export."""
+    """Return the largest difference between both runtimes, on other shapes than those of the export."""
     import torch
 
     loaded, tower = session(graph, threads=0), _tower(model, side)
@@ -170,7 +173,7 @@ def _difference(model: Stair, side: str, graph: bytes) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says to its developers."""
+    """Mute the exporter's messages to developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""From the states of a backbone to word weights: STAIR's token projection head, its activation and the cap on words.
+"""Heads: from the states of a backbone to token weights, with STAIR's projection head, its activation and top-k.
 
 Source: Chen et al., "STAIR: Learning Sparse Text and Image Representation in Grounded Tokens", EMNLP 2023 (arXiv 2301.13081);
 the head is that of BERT's masked language model (Devlin et al., 2019), the pooling that of SPLADE (Formal et al., 2021).
@@ -16,35 +16,35 @@ from torch import Tensor, nn
 from stair_es.model.stair_config import BIAS_AT_START, Pool
 
 _AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 26}
-"""Logits that are in memory at the same time where no gradient is wanted."""
+"""Maximum number of logits in memory without gradients, by device."""
 _NARROWEST = 512
 
 
 @dataclass(frozen=True)
 class Out:
-    """What a tower answers."""
+    """Output of a tower."""
 
     weights_BF: Tensor | None
-    """Of words, at most `top_k` above zero in a row; None without that head."""
+    """Token weights, at most `top_k` positive per row; None without that head."""
     logits_BF: Tensor | None
-    """Before activation, own words and cap: what grounding looks at."""
+    """Logits before activation, lexical weights and top-k, for grounding."""
     dense_BE: Tensor | None
-    """Unit vectors; None without that head."""
+    """Dense unit vectors; None without that head."""
 
 
 class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    """States -> logits of words, or a dense vector, or both over one transform."""
+    """States to token logits, a dense vector, or both over one transform."""
 
     def __init__(self, *, width: int, transform_dim: int, pool: Pool, dropout: float, features: int, dense_dim: int) -> None:
-        """A head with random weights.
+        """Create a head with random weights.
 
         Args:
-            width: Of the backbone's states.
-            transform_dim: Of the transform.
-            pool: Over positions: the logits' `max`, or the states' `mean`.
-            dropout: Of the states.
-            features: Words; 0 for no word head.
-            dense_dim: Of the dense vector; 0 for none.
+            width: Width of the states of the backbone.
+            transform_dim: Width of the transform.
+            pool: Pooling over positions: `max` of the logits, or `mean` of the states.
+            dropout: Dropout of the states.
+            features: Number of features; 0 for no token head.
+            dense_dim: Dimensions of the dense vector; 0 for none.
         """
         super().__init__()
         self.pool = pool
@@ -57,12 +57,12 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
     def forward(
         self, states_BLD: Tensor, mask_BL: Tensor | None, tied_FT: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Logits [B, F] of words, and unit dense vectors [B, E]; None for a head that isn't there.
+        """Compute logits [B, F] and unit dense vectors [B, E]; None for a missing head.
 
         Args:
-            states_BLD: Of the backbone.
-            mask_BL: Which positions count; None for all.
-            tied_FT: Takes the place of the head's own word embeddings.
+            states_BLD: States of the backbone.
+            mask_BL: Positions to use; None for all.
+            tied_FT: Token embeddings to use instead of the head's own.
         """
         if self.pool == "mean":
             states_BLD = masked_mean(states_BLD, mask_BL)[:, None]
@@ -78,7 +78,7 @@ class Head(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
 
 class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
-    """Weights of the words that stand in a text: `relu(o[word] + u . state)`, the largest where a word stands twice."""
+    """Lexical weights of a text's own tokens: `relu(o[token] + u . state)`, the largest if a token occurs twice."""
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
@@ -86,7 +86,12 @@ class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
         self.state_D = nn.Parameter(torch.zeros(width))
 
     def forward(self, states_BLD: Tensor, places_BL: Tensor) -> Tensor:
-        """[B, F]; `places_BL` has each position's feature, -1 for none."""
+        """Compute the weights [B, F].
+
+        Args:
+            states_BLD: States of the backbone.
+            places_BL: Feature of each position, -1 for none.
+        """
         there_BL = places_BL >= 0
         safe_BL = places_BL.clamp(min=0)
         weights_BL = torch.relu(self.word_F[safe_BL] + states_BLD.float() @ self.state_D.float()) * there_BL
@@ -95,16 +100,22 @@ class OwnWords(nn.Module):  # type: ignore[misc]  # mypy skips torch
 
 
 def largest_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Tensor, bias_F: Tensor) -> Tensor:
-    """[B, F]: each word's largest logit over the positions that count.
+    """Compute the maximum logit [B, F] of each feature over the unmasked positions.
 
-    Without gradients it goes over the words in slices: [B, L, F] is too large for a cache, and writing it takes as long as
-    computing it. The numbers are the same.
+    Without gradients, features are processed in slices: [B, L, F] is too large for a cache, and writing it takes as long as
+    computing it. The results are the same.
+
+    Args:
+        hidden_BLT: Transformed states.
+        mask_BL: Positions to use; None for all.
+        embedding_FT: Token embeddings.
+        bias_F: Bias of each feature.
     """
-    dead_BL1 = None if mask_BL is None else ~mask_BL[..., None]
+    masked_BL1 = None if mask_BL is None else ~mask_BL[..., None]
 
     def largest(words: slice) -> Tensor:
         logits_BLS = nn.functional.linear(hidden_BLT, embedding_FT[words], bias_F[words])
-        return (logits_BLS if dead_BL1 is None else logits_BLS.masked_fill(dead_BL1, -torch.inf)).amax(dim=1)
+        return (logits_BLS if masked_BL1 is None else logits_BLS.masked_fill(masked_BL1, -torch.inf)).amax(dim=1)
 
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return largest(slice(None))
@@ -114,7 +125,12 @@ def largest_logits(hidden_BLT: Tensor, mask_BL: Tensor | None, embedding_FT: Ten
 
 
 def masked_mean(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
-    """[B, D]: the mean of the positions that count, of all without a mask."""
+    """Average the unmasked positions, [B, D].
+
+    Args:
+        x_BLD: States.
+        mask_BL: Positions to use; None for all.
+    """
     if mask_BL is None:
         return x_BLD.mean(dim=1)
     share_BL = mask_BL.to(x_BLD.dtype)
@@ -122,7 +138,12 @@ def masked_mean(x_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
 
 
 def activated(logits_BF: Tensor, top_k: int) -> Tensor:
-    """`log(1 + relu(logits))`, the `top_k` largest of each row, 0 elsewhere (and no gradient there); 0 keeps all."""
+    """Apply `log(1 + relu(logits))` and keep the `top_k` largest of each row; the others are 0, without gradient.
+
+    Args:
+        logits_BF: Logits.
+        top_k: Number of weights to keep per row; 0 for all.
+    """
     weights_BF = torch.log1p(torch.relu(logits_BF))
     if not 0 < top_k < weights_BF.shape[1]:
         return weights_BF
@@ -131,7 +152,12 @@ def activated(logits_BF: Tensor, top_k: int) -> Tensor:
 
 
 def present(places_BL: Tensor, features: int) -> Tensor:
-    """[B, F], bool: which features stand in a text."""
+    """Mark the features that occur in a text, [B, F], bool.
+
+    Args:
+        places_BL: Feature of each position, -1 for none.
+        features: Number of features.
+    """
     counts_BF = torch.zeros(len(places_BL), features + 1, dtype=torch.bool, device=places_BL.device)
     places_BL = torch.where(places_BL >= 0, places_BL, features)
     return counts_BF.scatter(1, places_BL, value=True)[:, :features]

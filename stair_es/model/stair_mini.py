@@ -1,7 +1,7 @@
-"""stair-mini: the words of an image classifier and of an object detector, and for drawings those of trained heads.
+"""stair-mini: token weights from an image classifier and an object detector, and for drawings from trained heads.
 
-The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with words
-instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas, numbers and limits.
+The image side follows ConSE (Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings", 2014), with
+tokens instead of a dense embedding; the heads follow STAIR (Chen et al., 2023). `docs/stair-mini.md` has formulas and limits.
 
 Shape suffixes: B batch, H height, W width, C channels; others as in `stair_mini_files`.
 """
@@ -40,61 +40,61 @@ _UNKNOWN_WORD = re.compile(r"[^\W\d_]+")
 
 
 class ImageOutputs(NamedTuple):
-    """Images and what the classifier makes of them."""
+    """Images with the output of the classifier."""
 
     pixels_BHWC: Pixels
     small_BHWC: Pixels
-    """As the classifier takes them."""
+    """Resized for the classifier."""
     seen: Seen
 
 
 class TextOutputs(NamedTuple):
-    """What the text network makes of a text."""
+    """A text with the output of the text network."""
 
     written: Written
     states_LD: Floats
 
     @property
     def embedding_D(self) -> Floats:  # noqa: N802  the suffix is its shape
-        """The mean state, scaled to length 1."""
+        """Return the mean state, scaled to length 1."""
         mean_D = self.states_LD.mean(axis=0)
         unit_D: Floats = mean_D / np.linalg.norm(mean_D)
         return unit_D
 
 
 class StairMini(OfCard):
-    """The encoder. Each network is loaded when it is first used, once, whichever thread comes first."""
+    """The encoder of stair-mini. Each network is loaded once, when it is first used, by any thread."""
 
     _card = CARD
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Keep the spec; nothing is loaded yet.
+        """Check and keep the spec. Nothing is loaded yet.
 
         Args:
             spec: Backend, threads and text tower.
 
         Raises:
-            ModelError: The spec names an unknown text tower or backend, or a negative number of threads.
+            ModelError: If the text tower or backend is unknown, or the number of threads is negative.
         """
         check_known(spec)
         self._spec = spec
         self._lock = threading.RLock()
 
     def encode_images(self, pixels_BHWC: Pixels) -> list[SparseVector]:
-        """Return at most 64 words for each image, at least one.
+        """Return one sparse vector per image, with 1 to 64 tokens.
 
         Raises:
-            ModelError: The pixels have another shape or type than `image_spec` says, or a network can't be loaded.
-            MissingExtra: The torch backend was asked for and isn't installed.
+            ModelError: If the pixels don't match `image_spec`, or a network can't be loaded.
+            MissingExtra: If the torch backend is requested and isn't installed.
         """
         return self.encode_image_outputs(self.run_image_network(pixels_BHWC))
 
     def run_image_network(self, pixels_BHWC: Pixels) -> ImageOutputs:
-        """Return what the classifier makes of images, for `encode_image_outputs` and for what else is made of it.
+        """Run the classifier, for `encode_image_outputs` and other uses of its output.
 
         Raises:
-            ModelError: As `encode_images`.
-            MissingExtra: As `encode_images`.
+            ModelError: As for `encode_images`.
+            MissingExtra: As for `encode_images`.
         """
         side = self.image_spec.size_px
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
@@ -106,37 +106,37 @@ class StairMini(OfCard):
         return ImageOutputs(pixels_BHWC, small_BHWC, self.image_network.see(small_BHWC))
 
     def encode_image_outputs(self, outputs: ImageOutputs) -> list[SparseVector]:
-        """Return what `encode_images` does, of images that the classifier has seen.
+        """Encode images like `encode_images`, from the output of the classifier.
 
         Raises:
-            ModelError: The detector can't be loaded.
+            ModelError: If the detector can't be loaded.
         """
         seen, scores_BO = outputs.seen, self.detector.detect(outputs.pixels_BHWC)
         rows = zip(outputs.small_BHWC, seen.logits_BK, seen.features_BD, scores_BO, strict=True)
         return [self._sparse(self._image(*row)) for row in rows]
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return the words of each text and those near to it, at most 48; of a long text the first 254 tokens count.
+        """Return one sparse vector per text, of its own and near tokens, at most 48. Texts are truncated after 254 WordPieces.
 
         Raises:
-            ModelError: The text network can't be fetched or loaded.
+            ModelError: If the text network can't be downloaded or loaded.
         """
         return [self._sparse(self._text(text)) for text in texts]
 
     def run_text_network(self, texts: Sequence[str]) -> list[TextOutputs]:
-        """Return what the text network makes of each text, for `encode_text_outputs` and for what else is made of it.
+        """Run the text network, for `encode_text_outputs` and other uses of its output.
 
         Raises:
-            ModelError: The text network can't be fetched or loaded.
+            ModelError: If the text network can't be downloaded or loaded.
         """
         return [self._run_text(text) for text in texts]
 
     def encode_text_outputs(self, texts: Sequence[str], outputs: Sequence[TextOutputs]) -> list[SparseVector]:
-        """Return what `encode_texts` does, of texts that the text network has seen."""
+        """Encode texts like `encode_texts`, from the output of the text network."""
         return [self._sparse(self._text(text, each)) for text, each in zip(texts, outputs, strict=True)]
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """Return the words of the vocabulary that a word as people write it stands for; see `Speller`."""
+        """Return the vocabulary tokens of a word as users write it."""
         vocabulary = self._mini.vocabulary
         place = vocabulary.find(word)
         places = [place] if place >= 0 else [spotted.place for spotted in vocabulary.spot(word)]
@@ -144,33 +144,33 @@ class StairMini(OfCard):
 
     @property
     def unit_length(self) -> bool:
-        """Whether vectors have length 1, so that no weight is above 1."""
+        """Return True: vectors have length 1, so no weight is above 1."""
         return True
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All words that a vector may have."""
+        """Return all tokens that a vector can contain."""
         return self._mini.vocabulary.words
 
     @property
     def image_features(self) -> tuple[str, ...]:
-        """All words that an image's vector may have."""
+        """Return all tokens that an image vector can contain."""
         return self.features
 
     @property
     def image_network(self) -> ImageNetwork:
-        """The classifier behind `encode_images`."""
+        """Return the classifier, loading it on first use."""
         with self._lock:
             return self._image_network
 
     @property
     def detector(self) -> Detector:
-        """The detector behind `encode_images`."""
+        """Return the detector, loading it on first use."""
         with self._lock:
             return self._detector
 
     def _image(self, small_HWC: Pixels, logits_K: Floats, features_P: Floats, scores_O: Floats) -> Doubles:
-        """Return the words' weights [V] for one image and what the networks make of it."""
+        """Return the weights [V] of one image from the outputs of both networks."""
         blend = self._mini.blend
         classes_K = softmax(logits_K.astype(np.float64))
         seen_V = self._see(classes_K, scores_O.astype(np.float64))
@@ -183,18 +183,18 @@ class StairMini(OfCard):
         return unit(keep_top(heads * learned_V + (blend.image_classes + sure) * seen_V, blend.image_words))
 
     def _see(self, classes_K: Doubles, scores_O: Doubles) -> Doubles:
-        """Return the weights [V], of length 1, of the classes that are seen."""
+        """Return the weights [V], of length 1, of the recognized classes."""
         mini, blend = self._mini, self._mini.blend
         lifted_V = np.maximum(mini.classes.mix(classes_K) - blend.lift * mini.classes.mean, 0)
         words_V = lifted_V + mini.objects.mix(self._agree(classes_K, scores_O))
         if not (words_V > 0).any():
-            # Every class equally likely: nothing stands out, so say what all classes have in common rather than nothing.
+            # Every class is equally likely: use what all classes have in common rather than an empty vector.
             words_V = mini.classes.mix(classes_K)
         weights_V = unit(keep_top(np.log1p(blend.gain * words_V), blend.image_words))
         return unit(np.where(weights_V >= blend.trim * weights_V.max(), weights_V, 0))
 
     def _agree(self, classes_K: Doubles, scores_O: Doubles) -> Doubles:
-        """Return how sure both networks are of the 80 things [O], 0 to 1."""
+        """Combine both networks: a confidence for each of the 80 objects [O], 0 to 1."""
         blend, sure_O = self._mini.blend, scores_O.copy()
         for thing, same in enumerate(self._mini.same_things):
             if same:
@@ -203,7 +203,7 @@ class StairMini(OfCard):
         return np.maximum(0, (sure_O - blend.object_threshold) / (1 - blend.object_threshold))
 
     def _text(self, text: str, outputs: TextOutputs | None = None) -> Doubles:
-        """Return the weights [V] of a text, all 0 if it says nothing; `outputs` is what the text network made of it already."""
+        """Return the weights [V] of a text, all 0 if nothing is known; `outputs` is the text network's, if it has run."""
         mini, blend = self._mini, self._mini.blend
         spotted = [each for each in mini.vocabulary.spot(text) if text[each.begin : each.end].lower() not in self._stop_words]
         unknown = self._find_unknown(text, spotted)
@@ -219,7 +219,7 @@ class StairMini(OfCard):
         return unit(keep_top(unit(own_V * self._rarity) + blend.text_heads * learned_V, blend.text_words))
 
     def _own(self, spotted: Sequence[Spotted], unknown: Sequence[str]) -> Doubles:
-        """Return what the words of a text say one by one [V]: themselves, or what is near to one that isn't in the vocabulary."""
+        """Return the weights [V] of single words: known ones themselves, for unknown ones the tokens near them."""
         own_V = np.zeros(len(self._mini.vocabulary))
         for word in unknown:
             own_V = np.maximum(own_V, self._near_token(word))
@@ -233,7 +233,7 @@ class StairMini(OfCard):
         return TextOutputs(written, network.states(written.ids))
 
     def _understand(self, outputs: TextOutputs, spotted: Sequence[Spotted], own_V: Doubles) -> tuple[Doubles, Doubles]:
-        """Return the own words of a text with what the text network makes of it, and the heads' words; both [V]."""
+        """Return the own tokens of a text with those that the text network adds, and the tokens of the heads; both [V]."""
         mini, blend, embedding_D = self._mini, self._mini.blend, outputs.embedding_D
         nearness_V = (mini.arrays["embeddings.words_VD"] @ embedding_D).astype(np.float64) - blend.text_near_least
         near_V = keep_top(np.maximum(nearness_V, 0) / (1 - blend.text_near_least), blend.text_near)
@@ -244,16 +244,16 @@ class StairMini(OfCard):
         return np.maximum(own_V, near_V) + blend.text_classes / classes_V.max() * classes_V, learned_V
 
     def _learned_alone(self, spotted: Sequence[Spotted]) -> Doubles:
-        """Return, without the network, the words of a text with what the heads learned of them [V]; no others."""
+        """Return, without the text network, the learned lexical weights [V] of a text's own tokens."""
         learned_V = np.zeros(len(self._mini.vocabulary))
         places = [each.place for each in spotted]
         learned_V[places] = np.log1p(np.maximum(self._mini.arrays["text.own_words.word_F"][places], 0))
         return unit(learned_V)
 
     def _find_unknown(self, text: str, spotted: Sequence[Spotted]) -> list[str]:
-        """Return the words of a text that aren't in the vocabulary, nor stop words, each once."""
+        """Return the words of a text that are neither in the vocabulary nor stop words, each once."""
         begins = [each.begin for each in spotted]  # ascending
-        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # where the first 0, 1, 2, ... of them end
+        reached = list(accumulate((each.end for each in spotted), max, initial=0))  # end of the first 0, 1, 2, ... of them
         found = (
             match[0].lower()
             for match in _UNKNOWN_WORD.finditer(text)
@@ -262,7 +262,7 @@ class StairMini(OfCard):
         return [word for word in dict.fromkeys(found) if word not in self._stop_words]
 
     def _near_token(self, word: str) -> Doubles:
-        """Return the words [V] of the table that are near to a word; zeros if it isn't there."""
+        """Return the weights [V] of the tokens near a word; zeros if it isn't in the table."""
         token = self._tokens.ids.get(word, -1)
         return self._mini.table.near(token, len(self._mini.vocabulary))
 
@@ -316,20 +316,30 @@ class StairMini(OfCard):
 
 
 def shrink_pixels(pixels_BHWC: Pixels, side_px: int) -> Pixels:
-    """Return square images resized to `side_px`."""
+    """Resize square images.
+
+    Args:
+        pixels_BHWC: Pixels of the images.
+        side_px: New side.
+    """
     size = (side_px, side_px)
     small = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in pixels_BHWC]
     return np.stack(small) if small else np.empty((0, side_px, side_px, 3), np.uint8)
 
 
 def unit(weights_V: Doubles) -> Doubles:
-    """Return a row scaled to length 1, so that a dot product is a cosine; zeros stay zeros."""
+    """Scale a row to length 1, so that a dot product is a cosine; zeros stay zeros."""
     kept = weights_V[weights_V > 0]
     return weights_V / np.linalg.norm(kept) if len(kept) else weights_V
 
 
 def keep_top(weights_V: Doubles, count: int) -> Doubles:
-    """Return the `count` largest, ties by place; zero elsewhere."""
+    """Keep the `count` largest weights, ties by index; the others become 0.
+
+    Args:
+        weights_V: Weights, not below 0.
+        count: Number of weights to keep.
+    """
     ids = np.flatnonzero(weights_V > 0)
     if len(ids) <= count:
         return weights_V * (weights_V > 0)

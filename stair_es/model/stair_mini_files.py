@@ -1,7 +1,7 @@
-"""The shipped part of stair-mini, as `tools/build_mini.py` writes it: words of classes, trained heads, and how they are joined.
+"""The shipped files of stair-mini, written by `tools/build_mini.py`: tokens of classes, trained heads, and how they are combined.
 
-Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E words of a class, V words, T words of the table, N words near
-one of it, D size of a text embedding, P features of the image network.
+Shape suffixes: K the 1,000 classes of ImageNet, O the 80 of COCO, E tokens of a class, V tokens, T rows of the table, N near
+tokens per row, D size of a text embedding, P features of the image network.
 """
 
 from __future__ import annotations
@@ -62,76 +62,80 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
-    """The numbers of the formulas in `docs/stair-mini.md`."""
+    """The parameters of the formulas in `docs/stair-mini.md`."""
 
     lift: float
-    """How much of the mean class is subtracted from the classes' words."""
+    """Factor of the mean class that is subtracted from the weights of the classes."""
     gain: float
-    """What weights are multiplied with before the logarithm."""
+    """Factor of weights before the logarithm."""
     trim: float
-    """Words below this share of an image's heaviest are dropped."""
+    """Weights below this share of the image's largest are dropped."""
     object_threshold: float
-    """Scores of the detector up to here say nothing."""
+    """Scores of the detector up to this value are ignored."""
     object_share: float
-    """Share of the detector's score where the classifier knows the thing, too."""
+    """Factor of the detector's score if the classifier has the same class."""
     class_share: float
-    """Share of the classifier's probability for it, doubled and at most 1."""
+    """Factor of the classifier's probability for it, doubled and at most 1."""
     class_needs: float
-    """Score of the detector from which the classifier's probability counts."""
+    """Detector score above which the classifier's probability counts."""
     drawn_from: float
-    """Probability of a drawing from which the heads count."""
+    """Drawing probability above which the heads count."""
     drawn_surely: float
-    """Probability of a drawing from which they count in full."""
+    """Drawing probability above which they count fully."""
     image_power: float
-    """What the heads' weights of an image are raised to: their many small ones count less."""
+    """Exponent of the heads' weights of an image, which reduces their many small ones."""
     image_classes: float
-    """Share of the classes' words in a drawing that the classifier doesn't know."""
+    """Factor of the class weights for a drawing that the classifier doesn't recognize."""
     image_classes_sure: float
-    """What is added to that share, times the classifier's largest probability."""
+    """Added to that factor, times the classifier's largest probability."""
     image_classes_unsure: float
-    """What is added to that share as far as the heads don't count."""
+    """Added to that factor, times the share by which the heads don't count."""
     image_words: int
     text_near: int
-    """How many words are near a text."""
+    """Number of tokens near a text."""
     text_near_least: float
-    """Cosine that a near word has to exceed."""
+    """Minimum cosine of a near token."""
     text_near_known: float
-    """Without the text network: share of the words near a word that is in the vocabulary."""
+    """Without the text network: factor of the tokens near a known word."""
     text_classes: float
-    """Weight of the heaviest word of the classes that a text is about."""
+    """Largest weight from the classes that a text is about."""
     text_class_words: int
     text_temperature: float
     text_rarest: float
-    """Floor of a word's rarity."""
+    """Minimum rarity of a token."""
     text_heads: float
-    """Share of the heads in a text."""
+    """Factor of the heads in a text."""
     text_words: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassWords:
-    """The words of the classes of a network."""
+    """Token weights of the classes of a network."""
 
     word_ids_KE: NDArray[np.uint16]
     weights_KE: NDArray[np.uint8]
-    """In 1/255; 0 where a class has fewer words."""
+    """In 1/255; 0 if a class has fewer tokens."""
     words: int
-    """In the vocabulary."""
+    """Size of the vocabulary."""
 
     def mix(self, classes_K: Doubles) -> Doubles:
-        """Return `classes_K @ W`, [V]: the words of a weighting of the classes. Summed in a fixed order: always the same bits."""
+        """Combine classes: `classes_K @ W`, [V]. Summed in a fixed order, so the bits are always the same.
+
+        Args:
+            classes_K: Weight of each class.
+        """
         values_KE = classes_K[:, None] * self.weights_KE * (1 / 255)
         words_V: Doubles = np.bincount(self.word_ids_KE.ravel(), values_KE.ravel(), self.words).astype(np.float64)
         return words_V
 
     @cached_property
     def mean(self) -> Doubles:
-        """The mean class [V]: what a clueless network would say."""
+        """Return the mean class [V], the result for uniform probabilities."""
         return self.mix(np.full(len(self.word_ids_KE), 1 / len(self.word_ids_KE)))
 
     @cached_property
     def rarity(self) -> Doubles:
-        """[V]: `log(K / df) / log(K)`, df the classes that have the word (at least 1): its inverse document frequency."""
+        """Return the inverse document frequencies [V]: `log(K / df) / log(K)`, df the classes with the token (at least 1)."""
         counts_V = np.bincount(self.word_ids_KE[self.weights_KE > 0], minlength=self.words)
         classes = len(self.word_ids_KE)
         rarity_V: Doubles = np.log(classes / np.maximum(counts_V, 1)) / np.log(classes)
@@ -140,7 +144,7 @@ class ClassWords:
 
 @dataclass(frozen=True, kw_only=True)
 class NearWords:
-    """For each whole token of BERT's vocabulary the words nearest to it in the text network."""
+    """For each whole token of BERT's vocabulary, the tokens nearest to it in the text network."""
 
     token_ids_T: NDArray[np.uint16]
     """Ascending."""
@@ -149,7 +153,12 @@ class NearWords:
     """In 1/255."""
 
     def near(self, token: int, words: int) -> Doubles:
-        """Return the weights [V] of the words near a token; zeros where the table doesn't have it."""
+        """Find the tokens near a WordPiece token: weights [V], zeros if the table doesn't have it.
+
+        Args:
+            token: WordPiece id.
+            words: Size of the vocabulary.
+        """
         near_V = np.zeros(words)
         row = int(np.searchsorted(self.token_ids_T, token))
         if row < len(self.token_ids_T) and self.token_ids_T[row] == token:
@@ -159,27 +168,30 @@ class NearWords:
 
 @dataclass(frozen=True, kw_only=True)
 class Mini:
-    """All that is shipped."""
+    """The contents of all shipped files."""
 
     config: StairConfig
-    """Of the heads, as they were trained."""
+    """Training configuration of the heads."""
     blend: Blend
     vocabulary: WholeWords
     same_things: tuple[tuple[int, ...], ...]
-    """For each class of COCO, those of ImageNet that are the same thing."""
+    """For each class of COCO, the equivalent classes of ImageNet."""
     classes: ClassWords
     objects: ClassWords
     table: NearWords
     arrays: Mapping[str, Floats]
-    """The heads' tensors by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
+    """Tensors of the heads by their names in a checkpoint; `gate.statistics_S`, `gate.features_P` and `gate.bias`;
     `embeddings.words_VD` and `embeddings.classes_KD`, of length 1 up to rounding."""
 
 
 def read(folder: Path = FOLDER) -> Mini:
-    """Return what is in a folder.
+    """Read the artifacts in a folder.
+
+    Args:
+        folder: Folder of the files.
 
     Raises:
-        ModelError: A file is missing or broken.
+        ModelError: If a file is missing or broken.
     """
     try:
         told = json.loads((folder / CONFIG_FILE).read_bytes())
@@ -206,7 +218,7 @@ def read(folder: Path = FOLDER) -> Mini:
 
 
 def write_files(mini: Mini) -> dict[str, bytes]:
-    """Return what `read` reads, by file name."""
+    """Serialize the artifacts, by file name. `read_mini_artifacts` reads them."""
     told = {
         "format": FORMAT,
         "version": VERSION,
@@ -234,7 +246,7 @@ def _class_words(arrays: Arrays, name: str, vocabulary: WholeWords) -> ClassWord
 
 
 def pack(arrays: Mapping[str, Floats]) -> Arrays:
-    """Return matrices as int8 with a scale for each row, the rest in half precision."""
+    """Quantize arrays: matrices as int8 with one scale per row, others in half precision."""
     found: Arrays = {}
     for name, array in arrays.items():
         if array.ndim < 2:
@@ -247,7 +259,7 @@ def pack(arrays: Mapping[str, Floats]) -> Arrays:
 
 
 def unpack(arrays: Arrays) -> dict[str, Floats]:
-    """Return the same as float32."""
+    """Return the arrays as float32, the inverse of `quantize_arrays`."""
     found: dict[str, Floats] = {}
     for name, array in arrays.items():
         if name.endswith(_SCALES):

@@ -1,4 +1,4 @@
-"""stair-mini as the catalogue sees it: what is known of it without loading it."""
+"""The plugin of stair-mini: its card, without loading the model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from stair_es.model.stair_mini_files import CARD
 
 
 class Kind:
-    """See `EncoderKind`."""
+    """The `EncoderPlugin` of stair-mini."""
 
     card = CARD
 
     def uses_gpu(self, spec: ModelSpec) -> bool:
-        """See `EncoderKind.uses_gpu`."""
+        """Return whether the classifier would run on a GPU of this machine."""
         return spec.backend in ("auto", "torch") and image_network.cuda_is_there()
 
     def load(self, spec: ModelSpec) -> Encoder:
-        """See `EncoderKind.load`."""
+        """Load the encoder."""
         from stair_es.model.stair_mini import StairMini  # imports onnx and tokenizers: not for resolving a name
 
         return StairMini(spec)

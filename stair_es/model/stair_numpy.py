@@ -1,4 +1,4 @@
-"""The towers without PyTorch, for checkpoints over packaged backbones: heads in numpy, networks as stair-mini has them.
+"""STAIR towers without PyTorch, for checkpoints over packaged backbones: heads in numpy, networks as in stair-mini.
 
 Shape suffixes: B batch, L tokens, D states, T transform, F features, E dense dimensions.
 """
@@ -26,19 +26,19 @@ from stair_es.types import Floats, Pixels
 _EPSILON = 1e-5
 _TEXT_WORDS = "text.head.embedding_FT"
 Row: TypeAlias = "tuple[Floats | None, Floats | None]"
-"""Of one item: weights [F] of words, a unit vector [E]; None for a head that isn't there."""
+"""One item: token weights [F] and a dense unit vector [E]; None for a missing head."""
 Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
-"""Of several."""
+"""Several items: [B, F] and [B, E]."""
 
 
 class NumpyTowers:
-    """See `stair_encoder.Towers`. Each tower is loaded when it is first used, once."""
+    """The towers in numpy and onnxruntime. Each network is loaded once, when it is first used."""
 
     def __init__(self, folder: Path, config: StairConfig, tokens: Tokens, spec: ModelSpec) -> None:
         """Read the heads.
 
         Raises:
-            ModelError: The file is missing or broken, or lacks a tensor.
+            ModelError: If the file is missing or broken, or lacks a tensor.
         """
         self._config, self._tokens, self._spec = config, tokens, spec
         arrays = stair_checkpoint.read_arrays(folder)
@@ -48,13 +48,13 @@ class NumpyTowers:
         self._lock = threading.RLock()
 
     def images(self, pixels_BHWC: Pixels) -> Rows:
-        """See `Towers`; an image alone gives the same bits as in a batch."""
+        """Compute images; an image alone gives the same bits as in a batch."""
         with self._lock:
             network = self._image_network
         return self._stacked([self._heads.of_features(features_D) for features_D in network.see(pixels_BHWC).features_BD])
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """See `Towers`; one text at a time."""
+        """Compute texts, one at a time."""
         return self._stacked([self._text(text) for text in texts])
 
     def _text(self, text: str) -> Row:
@@ -81,23 +81,32 @@ class NumpyTowers:
 
 
 class NumpyHeads:
-    """What stands above the networks: features of an image, or states of a text, to weights of words and a dense vector."""
+    """The heads over both networks: features of an image or states of a text to token weights and a dense vector."""
 
     def __init__(self, config: StairConfig, arrays: Mapping[str, Floats]) -> None:
-        """Take the tensors of a checkpoint, by their names there."""
+        """Keep the tensors of a checkpoint.
+
+        Args:
+            config: Configuration of the model.
+            arrays: Tensors by their names in the checkpoint.
+        """
         self._config, self._arrays = config, arrays
 
     def of_features(self, features_D: Floats) -> Row:
-        """The weights [F] and the unit vector [E] of an image, None for a head that isn't there."""
+        """Apply the image head: weights [F] and a dense unit vector [E], None for a missing head.
+
+        Args:
+            features_D: Features of the image network.
+        """
         logits_F, dense_E = self._head("image", features_D)
         return None if logits_F is None else _activated(logits_F, self._config.image.top_k), dense_E
 
     def of_states(self, states_LD: Floats, places_L: Ids) -> Row:
-        """The same of a text.
+        """Apply the text head: weights [F] and a dense unit vector [E], None for a missing head.
 
         Args:
-            states_LD: Of its tokens, with the special ones.
-            places_L: The feature of each token that may stand for the text, else -1.
+            states_LD: States of the tokens, with the special ones.
+            places_L: Feature of each token that can represent the text, else -1.
         """
         logits_F, dense_E = self._head("text", states_LD.mean(axis=0))
         if logits_F is None:
@@ -112,7 +121,7 @@ class NumpyHeads:
         return _activated(strength_F, self._config.text.top_k), dense_E
 
     def _own(self, states_LD: Floats, places_L: Ids, features: int) -> Floats:
-        """See `stair_heads.OwnWords`."""
+        """Compute the lexical weights, as `LexicalHead` does."""
         arrays, kept = self._arrays, places_L >= 0
         strength = arrays["text.own_words.word_F"][places_L[kept]] + states_LD[kept] @ arrays["text.own_words.state_D"]
         own_F = np.zeros(features, np.float32)
@@ -120,7 +129,7 @@ class NumpyHeads:
         return own_F
 
     def _head(self, side: str, mean_D: Floats) -> Row:
-        """See `stair_heads.Head`."""
+        """Apply a projection head, as `ProjectionHead` does."""
         arrays = self._arrays
         name = f"{side}.head"
         hidden_T = gelu(arrays[f"{name}.transform.0.weight"] @ mean_D + arrays[f"{name}.transform.0.bias"])
@@ -139,7 +148,7 @@ class NumpyHeads:
 
 
 class _Named(dict[str, Floats]):
-    """Tensors by name; one that isn't there is an error for people."""
+    """Tensors by name; a missing one raises ModelError."""
 
     def __init__(self, arrays: Mapping[str, Floats], path: Path) -> None:
         super().__init__(arrays)
@@ -150,7 +159,7 @@ class _Named(dict[str, Floats]):
 
 
 def _activated(strength_F: Floats, top_k: int) -> Floats:
-    """See `stair_heads.activated`."""
+    """Apply the activation, as `stair_heads.apply_log1p_relu` does."""
     weights_F: Floats = np.log1p(np.maximum(strength_F, 0)).astype(np.float32)
     if not 0 < top_k < len(weights_F):
         return weights_F

@@ -1,4 +1,4 @@
-"""The towers as ONNX graphs in onnxruntime, on the CPU: what `stair-es export` writes beside a checkpoint.
+"""STAIR towers as ONNX graphs in onnxruntime, on the CPU: the files that `stair-es export` writes next to a checkpoint.
 
 Shape suffixes: B batch, F features, E dense dimensions.
 """
@@ -29,13 +29,22 @@ Rows: TypeAlias = "tuple[Floats | None, Floats | None]"
 
 
 def ending(model_id: str) -> bytes:
-    """What a graph file ends with: its metadata, so that a look at a few bytes tells whose graph it is."""
+    """Build the metadata at the end of a graph file, so that reading a few bytes tells which weights it belongs to.
+
+    Args:
+        model_id: Model id of the checkpoint.
+    """
     data: bytes = ModelProto(metadata_props=[StringStringEntryProto(key=MODEL_ID, value=model_id)]).SerializeToString()
     return data
 
 
 def unfit(folder: Path, model_id: str) -> str:
-    """Why the graphs in a folder can't stand for its weights; empty if they can."""
+    """Return why the graphs in a folder don't match its weights; empty if they do.
+
+    Args:
+        folder: Checkpoint folder.
+        model_id: Model id of the checkpoint.
+    """
     wanted = ending(model_id)
     for file in GRAPHS.values():
         try:
@@ -51,13 +60,13 @@ def unfit(folder: Path, model_id: str) -> str:
 
 
 class OnnxTowers:
-    """See `stair_encoder.Towers`. Each graph is loaded when it is first used, once."""
+    """The towers in onnxruntime. Each graph is loaded once, when it is first used."""
 
     def __init__(self, folder: Path, config: StairConfig, tokens: Tokens, spec: ModelSpec, model_id: str) -> None:
-        """Look at the graphs.
+        """Check the graphs.
 
         Raises:
-            ModelError: One is missing, or of other weights.
+            ModelError: If one is missing or belongs to other weights.
         """
         if why := unfit(folder, model_id):
             raise ModelError(why, f"Run: stair-es export {shlex.quote(str(folder))}")
@@ -66,18 +75,18 @@ class OnnxTowers:
         self._lock = threading.Lock()
 
     def images(self, pixels_BHWC: Pixels) -> Rows:
-        """See `Towers`. One image at a time: as fast as a batch on a CPU, and the same bits alone."""
+        """Compute images one at a time: as fast as a batch on a CPU, with identical bits."""
         return self._run("image", [{"pixels": pixels_BHWC[i : i + IMAGE_BATCH]} for i in range(0, len(pixels_BHWC), IMAGE_BATCH)])
 
     def texts(self, texts: Sequence[str]) -> Rows:
-        """See `Towers`."""
+        """Compute texts in batches of similar length."""
         with self._lock:
             parts = list(self._tokens.batches(texts, TEXT_BATCH))
         rows = self._run("text", [{"ids": part.ids_BL, "mask": part.mask_BL, "places": part.places_BL} for _, part in parts])
         return in_order(rows, [place for places, _ in parts for place in places.tolist()])
 
     def _run(self, side: str, feeds: list[dict[str, Any]]) -> Rows:
-        """The rows of each head that there is."""
+        """Return the rows of the existing heads."""
         widths = {WORDS: len(self._tokens.words), DENSE: self._config.dense_dim}
         names = [name for name, head in ((WORDS, "words"), (DENSE, "dense")) if head in self._config.heads]
         session = self._session(side)
@@ -95,7 +104,7 @@ class OnnxTowers:
     def _opened(self, path: Path) -> Any:  # noqa: ANN401
         try:
             return session(str(path), self._spec.threads)
-        except Exception as error:  # onnxruntime has errors of its own for each way in which a file can be broken
+        except Exception as error:  # onnxruntime raises many types for broken files
             first = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ModelError(
                 f"onnxruntime can't load {path}: {first}", f"Run: stair-es export {shlex.quote(str(path.parent))}"
@@ -103,12 +112,22 @@ class OnnxTowers:
 
 
 def in_order(rows: Rows, order: list[int]) -> Rows:
-    """Rows that were computed in another order, put into that of the texts: `order` has each one's place."""
+    """Restore the order of the texts.
+
+    Args:
+        rows: Rows in the order of computation.
+        order: Index of the text of each row.
+    """
     back = np.argsort(np.array(order, np.int64))
     words, dense = (None if found is None else found[back] for found in rows)
     return words, dense
 
 
 def fed(session: Any, feed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  an InferenceSession
-    """Return what a graph takes of its inputs: one that no output depends on may not be there."""
+    """Select the inputs that a graph has: one that no output depends on may be missing.
+
+    Args:
+        session: An onnxruntime session.
+        feed: All inputs by name.
+    """
     return {each.name: feed[each.name] for each in session.get_inputs()}

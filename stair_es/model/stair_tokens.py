@@ -1,4 +1,4 @@
-"""The tokenizer of a STAIR model, and its features: the tokens, or the whole words, that may carry a weight. No torch.
+"""The tokenizer of a STAIR model and its features: the tokens, or the whole words, that may have a weight. No torch.
 
 Shape suffixes: B batch, L tokens of the longest text, V tokens of the tokenizer, F features.
 """
@@ -26,33 +26,33 @@ _UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|<extra_id_\d+>|<\|reserved_spec
 
 @dataclass(frozen=True)
 class Tokenized:
-    """Texts as the text tower wants them."""
+    """Input of the text tower."""
 
     ids_BL: Ids
     mask_BL: NDArray[np.bool_]
-    """False where a shorter text is padded."""
+    """False at padding."""
     places_BL: Ids
-    """The feature of each token that may stand for the text, else -1."""
+    """Feature of each token that can represent the text, else -1."""
 
 
 class Tokens:
     """A tokenizer with the features of a model."""
 
     def __init__(self, tokenizer: Tokenizer, features: Ids | WholeWords, max_tokens: int) -> None:
-        """Take a tokenizer over.
+        """Check the features and configure the tokenizer.
 
         Args:
-            tokenizer: With the special tokens that the text tower expects added by its post-processor.
-            features: The tokens that are features, ascending; or whole words.
-            max_tokens: With the special ones; what is longer is cut.
+            tokenizer: Tokenizer whose post-processor adds the special tokens that the text tower expects.
+            features: Ids of the tokens that are features, ascending; or whole words.
+            max_tokens: Maximum length with special tokens; longer texts are truncated.
 
         Raises:
-            ModelError: A feature isn't a token of the vocabulary, or is a special or unused one.
+            ModelError: If a feature isn't a token of the vocabulary, or is a special or unused one.
         """
         self.whole = features if isinstance(features, WholeWords) else None
-        """The whole words, where these are the features."""
+        """The vocabulary, if features are whole words."""
         self.feature_ids_F: Ids = np.empty(0, np.int64) if isinstance(features, WholeWords) else features
-        """The tokens that are features; none with whole words."""
+        """Ids of the tokens that are features; empty with whole words."""
         if len(wrong := np.setdiff1d(self.feature_ids_F, candidates(tokenizer))):
             raise ModelError(
                 f"the tokenizer has no word for {len(wrong)} of the model's features, such as token {wrong[0]}",
@@ -64,24 +64,24 @@ class Tokens:
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The features as words that people read, in their order; all different."""
+        """Return the features as readable tokens, in their order, all different."""
         if self.whole is not None:
             return self.whole.words
         found = [self.tokenizer.id_to_token(int(token)) for token in self.feature_ids_F]
         return words_of(
             [word for word in found if word is not None], style_of(self.tokenizer.to_str())
-        )  # none is: `__init__` looked
+        )  # all exist, as checked in `__init__`
 
     @cached_property
     def place_of(self) -> dict[str, int]:
-        """For each word its place among the features."""
+        """Return the index of each feature."""
         if self.whole is not None:
             return self.whole.place_of
         return {word: place for place, word in enumerate(self.words)}
 
     @cached_property
     def ranks_F(self) -> Ids:  # noqa: N802  the suffix is its shape
-        """For each feature its place among all by name."""
+        """Return the alphabetical rank of each feature."""
         if self.whole is not None:
             return np.array(self.whole.ranks, np.int64)
         ranks_F = np.empty(len(self.words), np.int64)
@@ -90,14 +90,14 @@ class Tokens:
 
     @cached_property
     def feature_of_V(self) -> Ids:  # noqa: N802  the suffix is its shape
-        """For each token its place among the features, or -1."""
+        """Return the feature of each token, or -1."""
         places_V = np.full(self.tokenizer.get_vocab_size(with_added_tokens=True), -1, np.int64)
         places_V[self.feature_ids_F] = np.arange(len(self.feature_ids_F))
         return places_V
 
     @cached_property
     def own_feature_of_V(self) -> Ids:  # noqa: N802
-        """The same for tokens that may stand for a text they occur in: no stop words, no punctuation; -1 for the others."""
+        """Return the feature of each token that can represent a text it occurs in, or -1: no stop words, no punctuation."""
         stop = load_stop_words()
         keeps_F = np.array([is_meaningful(word, stop) for word in self.words], bool)
         places_V = self.feature_of_V.copy()
@@ -105,11 +105,16 @@ class Tokens:
         return places_V
 
     def encode(self, texts: Sequence[str]) -> Tokenized:
-        """The tokens of texts, special ones included, padded to the longest."""
+        """Encode texts with special tokens, padded to the longest."""
         return self._padded(self.tokenizer.encode_batch(list(texts)), texts)
 
     def batches(self, texts: Sequence[str], size: int) -> Iterator[tuple[Ids, Tokenized]]:
-        """Texts of like length together, so that little is padded: with each batch the places of its texts among all."""
+        """Encode texts in batches of similar length, to reduce padding; yields the indices of the texts with each batch.
+
+        Args:
+            texts: Texts to encode.
+            size: Texts per batch.
+        """
         rows = self.tokenizer.encode_batch(list(texts))
         order = sorted(range(len(rows)), key=lambda place: len(rows[place].ids))
         for begin in range(0, len(order), size):
@@ -117,7 +122,7 @@ class Tokens:
             yield np.array(places, np.int64), self._padded([rows[place] for place in places], [texts[place] for place in places])
 
     def spell(self, word: str) -> tuple[str, ...]:
-        """The features of a word as people write it; a feature as it stands in a vector is itself."""
+        """Return the tokens of a word as users write it; a token of the vocabulary is returned unchanged."""
         if self.whole is not None:
             place = self.whole.find(word)
             places = [place] if place >= 0 else [spotted.place for spotted in self.whole.spot(word)]
@@ -129,7 +134,7 @@ class Tokens:
         return tuple(dict.fromkeys(self.words[place] for place in own if place >= 0))
 
     def pieces(self) -> list[list[int]]:
-        """Return the tokens that each feature is written with: of a token that is a feature, itself."""
+        """List the token ids of each feature: of a token, its own id."""
         if self.whole is None:
             return [[int(token)] for token in self.feature_ids_F]
         return [row.ids for row in self.tokenizer.encode_batch(list(self.whole.words), add_special_tokens=False)]
@@ -150,10 +155,13 @@ class Tokens:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`.
+    """Load the tokenizer in a `tokenizer.json`.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ModelError: It is missing or broken.
+        ModelError: If it is missing or broken.
     """
     try:
         return Tokenizer.from_file(str(path))
@@ -162,7 +170,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def candidates(tokenizer: Tokenizer) -> Ids:
-    """All tokens that may be features: neither special nor unused, ascending."""
+    """List the ids of all tokens that may be features: neither special nor unused, ascending."""
     special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     kept = sorted(token for word, token in vocabulary.items() if token not in special and not _UNUSED.fullmatch(word))
@@ -170,6 +178,11 @@ def candidates(tokenizer: Tokenizer) -> Ids:
 
 
 def of_texts(tokenizer: Tokenizer, texts: Iterable[str]) -> Ids:
-    """The tokens that occur in texts, of those that may be features, ascending."""
+    """List the ids of the candidate tokens that occur in texts, ascending.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        texts: Texts to tokenize.
+    """
     seen = {token for row in tokenizer.encode_batch(list(texts), add_special_tokens=False) for token in row.ids}
     return np.array([token for token in candidates(tokenizer) if int(token) in seen], np.int64)

@@ -1,4 +1,4 @@
-"""The English words that no query searches for."""
+"""English stop words, and the path of the packaged model data."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ STOP_FILE = "stop_words.txt"
 def load_stop_words() -> frozenset[str]:
     """Return the stop words.
 
+    Args:
+        folder: Folder of the packaged data.
+
     Raises:
-        ModelError: The packaged file is missing.
+        ModelError: If the packaged file is missing.
     """
     return frozenset(read_packaged_lines(DATA / STOP_FILE))
 
 
 def is_meaningful(word: str, stop_words: frozenset[str]) -> bool:
-    """Return whether a token of a vocabulary may stand for a text: no stop word, punctuation, `[UNK]` or the like."""
+    """Return whether a token can represent a text: not a stop word, punctuation, `[UNK]` or the like."""
     special = word.startswith("[") and word.endswith("]") and len(word) > 2
     return not special and word not in stop_words and any(map(str.isalnum, word))
 
 
 def read_packaged_lines(path: Path) -> list[str]:
-    """Return the lines of a text file of the package.
+    """Return the lines of a packaged text file.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ModelError: It is missing.
+        ModelError: If the file is missing.
     """
     try:
         return path.read_text(encoding="utf-8").split("\n")[:-1]

@@ -1,4 +1,4 @@
-"""A vocabulary of whole words, and the words of it that a text says: plurals, joined neighbours and other spellings count."""
+"""A vocabulary of whole words, and the matching of texts to it: plurals, joined neighbors and other spellings count."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from stair_es.errors import ModelError
 
 WORDS_FILE = "words.json"
 _MARKS = "\u0300-\u036f"
-"""Combining accents, of texts whose letters come apart from them."""
+"""Combining accents, in texts with decomposed letters."""
 _LETTERS = rf"(?:[^\W\d_][{_MARKS}]*)+"
 _WORD = re.compile(rf"{_LETTERS}(?:['’-]{_LETTERS})*")
 _PART = re.compile(_LETTERS)
 _BREAK = re.compile("['’-]")
 _GAP = re.compile(r"\s+|['’-]")
-"""What may stand between the parts of a joined pair: a comma or a full stop may not."""
+"""Separators allowed within a joined pair: no comma, no full stop."""
 _NEVER_JOINED = frozenset(
     ("a", "an", "the", "and", "or", "for", "to", "as", "his", "her", "my", "our", "your", "its", "their", "no", "is", "be")
 )
-"""First words of no pair: `her ring` is no herring, `a live band` isn't alive."""
+"""Words that don't begin a joined pair: `her ring` isn't a herring, `a live band` isn't alive."""
 _PLURALS = (
     ("ies", "y"),
     ("ches", "ch"),
@@ -36,35 +36,35 @@ _PLURALS = (
     ("ses", "s"),
     ("zes", "z"),
 )
-"""Regular plural endings and what the singular has instead, tried in this order; irregular plurals are spellings."""
+"""Regular plural endings and their singular endings, tried in this order. Irregular plurals are spellings."""
 _NO_PLURALS = frozenset(("does", "news"))
-"""Words that would be taken for several of another: no deer is meant."""
+"""Words that look like a plural of another word: `does` aren't deer."""
 _SHORTEST = 3
 
 
 class Spotted(NamedTuple):
-    """A word of the vocabulary in a text."""
+    """An occurrence of a vocabulary word in a text."""
 
     place: int
-    """Its index in the vocabulary."""
+    """Index of the word in the vocabulary."""
     begin: int
-    """Offset of its first character in the text."""
+    """Offset of its first character."""
     end: int
     """Offset after its last character."""
 
 
 class WholeWords:
-    """The words that may have a weight, and how they are spotted in a text."""
+    """The words that may have a weight, with their spellings."""
 
     def __init__(self, words: Sequence[str], spellings: Mapping[str, str] | None = None) -> None:
-        """Take a vocabulary over.
+        """Check and index a vocabulary.
 
         Args:
-            words: In the order of the features; lower case, each different.
-            spellings: `{spelling: word}` for what isn't a word itself: `wolves`, `grey`, `anemone fish`.
+            words: Words in the order of the features, lower case, all different.
+            spellings: `{spelling: word}` for other spellings of a word: `wolves`, `grey`, `anemone fish`.
 
         Raises:
-            ModelError: There is no word, one is empty, has capital letters or comes twice, or a spelling stands for none of them.
+            ModelError: If there are no words, one is empty, has capitals or occurs twice, or a spelling belongs to none of them.
         """
         self.words, self.spellings = tuple(words), dict(spellings or {})
         self.place_of = {word: place for place, word in enumerate(self.words)}
@@ -84,7 +84,7 @@ class WholeWords:
         return len(self.words)
 
     def find(self, word: str) -> int:
-        """Return the index of a word as people write it, or -1: itself, another spelling of it, or its plural."""
+        """Return the index of a word as users write it: itself, another spelling or its plural; -1 if there is none."""
         if word.isascii():
             return self._find(word.lower())
         place = self._find(unicodedata.normalize("NFC", word.lower()))
@@ -97,21 +97,21 @@ class WholeWords:
         return -1
 
     def spot(self, text: str) -> list[Spotted]:
-        """Return the words that a text says, in its order; a joined pair (`clown fish`) before its parts.
+        """Match the words of a text, in its order; a joined pair (`clown fish`) comes before its parts.
 
         Args:
-            text: Of any case.
+            text: Text in any case.
         """
         return list(self._spot(text, [found.span() for found in _WORD.finditer(text)]))
 
     def places(self, text: str, offsets: Sequence[tuple[int, int]]) -> list[int]:
-        """Return for each token the index of the word that it stands for, or -1.
+        """Match tokens to words: for each token the index of the word that begins there, or -1.
 
-        A word stands at its first token. Where two begin at the same token, the first that `spot` returns has it.
+        If two words begin at the same token, the first one that `match_words` returns is used.
 
         Args:
             text: The text.
-            offsets: Of the tokens' characters in it, ascending, begin and end; the same number twice for special tokens.
+            offsets: Begin and end of each token's characters, ascending; the same number twice for special tokens.
         """
         return place_words(self.spot(text), offsets)
 
@@ -122,7 +122,7 @@ class WholeWords:
             yield from self._parts(text, begin, end)
 
     def _pair(self, text: str, first: tuple[int, int], second: tuple[int, int]) -> Iterator[Spotted]:
-        """Yield two neighbours, if they are one word of the vocabulary."""
+        """Yield two neighbors if they form one word of the vocabulary."""
         word, after = text[slice(*first)], text[slice(*second)]
         joined = () if word.lower() in _NEVER_JOINED else (word + after,)
         for pair in (f"{word} {after}", *joined):
@@ -131,7 +131,7 @@ class WholeWords:
                 return
 
     def _parts(self, text: str, begin: int, end: int) -> Iterator[Spotted]:
-        """Yield a word, or what of a word with a hyphen is one."""
+        """Yield a word, or the parts of a hyphenated word that are in the vocabulary."""
         word = text[begin:end]
         broken = _BREAK.search(word) is not None
         for each in (word, _BREAK.sub("", word)) if broken else (word,):
@@ -142,15 +142,18 @@ class WholeWords:
             yield from self._spot(text, [part.span() for part in _PART.finditer(text, begin, end)])
 
     def to_json(self) -> str:
-        """Return what `read` reads."""
+        """Return the JSON that `from_file` reads."""
         return json.dumps({"words": self.words, "spellings": self.spellings}, ensure_ascii=False, indent=0) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> WholeWords:
         """Return the vocabulary in a file.
 
+        Args:
+            path: Path of a `words.json`.
+
         Raises:
-            ModelError: The file is missing or broken.
+            ModelError: If the file is missing or broken.
         """
         try:
             told = json.loads(path.read_bytes())
@@ -163,7 +166,7 @@ class WholeWords:
 
     @cached_property
     def ranks(self) -> list[int]:
-        """For each word its place among all in alphabetical order."""
+        """Return the alphabetical rank of each word."""
         ranks = [0] * len(self.words)
         for rank, place in enumerate(sorted(range(len(self.words)), key=self.words.__getitem__)):
             ranks[place] = rank
@@ -171,7 +174,12 @@ class WholeWords:
 
 
 def place_words(spotted: Sequence[Spotted], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """Return for each token the index of the word that begins at it, or -1; see `WholeWords.places`."""
+    """Assign words to tokens: for each token the index of the word that begins there, or -1.
+
+    Args:
+        spotted: Occurrences of words, as `match_words` returns them.
+        offsets: Begin and end of each token's characters.
+    """
     places, token = [-1] * len(offsets), 0
     for word in spotted:
         while token < len(offsets) and (offsets[token][1] <= word.begin or offsets[token][0] == offsets[token][1]):
@@ -188,7 +196,7 @@ def _without_accents(word: str) -> str:
 
 
 def list_singulars(word: str) -> Iterator[str]:
-    """Yield what a word may be the regular plural of."""
+    """List the possible singulars of a word, by the regular plural endings."""
     if word.endswith(("ss", "us", "is")) or word in _NO_PLURALS:
         return
     for ending, singular in _PLURALS:

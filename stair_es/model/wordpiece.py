@@ -18,15 +18,15 @@ VOCABULARY_FILE = "vocab.txt"
 
 
 class Written(NamedTuple):
-    """A text in tokens, with `[CLS]` and `[SEP]`."""
+    """A tokenized text with `[CLS]` and `[SEP]`."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
-    """Of each token's characters in the text; the same number twice for the two ends."""
+    """Begin and end of each token's characters; the same number twice for the two special tokens."""
 
 
 class Vocabulary:
-    """The words in the order of their ids, and the way from a text to ids."""
+    """A WordPiece vocabulary, in the order of its ids, with its tokenizer."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
@@ -36,7 +36,7 @@ class Vocabulary:
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """`{word: id}`."""
+        """Return `{token: id}`."""
         return {word: index for index, word in enumerate(self.words)}
 
     @cached_property
@@ -47,25 +47,35 @@ class Vocabulary:
         return tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without [CLS] and [SEP]; what has no pieces is `[UNK]`."""
+        """Return the ids of a text without [CLS] and [SEP]; text without pieces is `[UNK]`."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def with_ends(self, ids: Sequence[int], max_tokens: int) -> list[int]:
-        """Return `[CLS] ids [SEP]`, cut to `max_tokens` in all."""
+        """Add special tokens: `[CLS] ids [SEP]`, truncated to `max_tokens` in total.
+
+        Args:
+            ids: Token ids.
+            max_tokens: Maximum length of the result.
+        """
         return [self.ids["[CLS]"], *ids[: max_tokens - 2], self.ids["[SEP]"]]
 
     def encode_with_offsets(self, text: str, max_tokens: int) -> Written:
-        """Return a text as the text network reads it, cut to `max_tokens` in all."""
+        """Encode a text for the text network.
+
+        Args:
+            text: The text.
+            max_tokens: Maximum number of tokens, with the special ones.
+        """
         found = self._tokenizer.encode(text, add_special_tokens=False)
         offsets = found.offsets[: max_tokens - 2]
         return Written(self.with_ends(found.ids, max_tokens), [(0, 0), *offsets, (len(text), len(text))])
 
 
 def load_vocabulary() -> Vocabulary:
-    """Return BERT's vocabulary.
+    """Load BERT's vocabulary.
 
     Raises:
-        ModelError: The packaged file is missing.
+        ModelError: If the packaged file is missing.
     """
     return Vocabulary(read_packaged_lines(DATA / VOCABULARY_FILE))
