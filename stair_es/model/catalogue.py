@@ -162,7 +162,9 @@ def load_local(spec: ModelSpec) -> Encoder:
             return load(spec)
         wanted = hub_id(spec.name)
         if wanted is None:
-            raise ModelNotFetched("no installed model is called so, and no ingest with this STAIR_ES_HOME has used such a folder")
+            raise ModelNotFetched(
+                "no installed model has this name, and no ingest with this STAIR_ES_HOME has used such a folder"
+            )
         extras.check_installed(*LIBRARIES, extra=hub_models.EXTRA)
         return formats.kind(hub.fetched(wanted, formats.format_of), wanted, spec.fit).load(spec)
 

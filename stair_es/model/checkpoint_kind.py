@@ -87,9 +87,9 @@ def check_spec(spec: ModelSpec) -> None:
         MissingExtra: If PyTorch or transformers isn't installed.
     """
     if spec.backend not in ("auto", "torch"):
-        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Take --backend torch or auto.")
+        raise ModelError(f"{spec.name} runs in PyTorch only, not in {spec.backend!r}", "Use --backend torch or auto.")
     if spec.text_tower != "full":
-        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Take --text-tower full.")
+        raise ModelError(f"{spec.name} has no text tower {spec.text_tower!r}", "Use --text-tower full.")
     check_known(spec)
     for module in ("torch", "transformers"):
         need(module, "models")
@@ -98,8 +98,8 @@ def check_spec(spec: ModelSpec) -> None:
 def no_words(name: str) -> ModelError:
     """Return the error for a dense-only model that is asked for tokens."""
     return ModelError(
-        f"the model {name!r} has dense vectors only, no words: nothing of it can be indexed",
-        "It is there to be compared with, by stair-es evaluate. To ingest, take a sparse model.",
+        f"the model {name!r} has dense vectors only, no tokens: it can't be indexed",
+        "To ingest, use a sparse model. Dense models are for comparisons with stair-es evaluate.",
     )
 
 
@@ -129,11 +129,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} is no checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
+        raise ModelError(f"{path.parent} isn't a checkpoint: it has no {path.name}", "Name the folder that holds it.") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} can't be read: {error}", "Fetch or write the checkpoint again.") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} is no JSON object", "Fetch or write the checkpoint again.")
+        raise ModelError(f"{path} isn't a JSON object", "Fetch or write the checkpoint again.")
     return found
 
 

@@ -133,7 +133,7 @@ def check_known(spec: ModelSpec) -> None:
         if value not in get_args(known):
             raise ModelError(f"unknown {what} {value!r}", f"Choose one of: {', '.join(get_args(known))}.")
     if spec.threads < 0:
-        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means as many as there are cores.")
+        raise ModelError(f"threads must be 0 or more, got {spec.threads}", "0 means one per core.")
 
 
 def choose_image_spec(own: ImageSpec, fit: Fit | None) -> ImageSpec:
@@ -165,8 +165,8 @@ def check_own_fit(card: ModelCard, fit: Fit | None) -> None:
     """
     if choose_image_spec(card.image_spec, fit) != card.image_spec:
         raise ModelError(
-            f"the model {card.name!r} takes images by its own fit only, {card.image_spec.fit!r}, not {fit!r}",
-            "Leave out --fit and STAIR_ES_FIT. Checkpoints in the formats of others, as VDR or CLIP, take any.",
+            f"the model {card.name!r} supports its own fit only, {card.image_spec.fit!r}, not {fit!r}",
+            "Leave out --fit and STAIR_ES_FIT. Checkpoints in third-party formats, such as VDR or CLIP, support any.",
         )
 
 

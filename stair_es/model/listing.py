@@ -62,7 +62,7 @@ def find_model(name: str) -> Entry:
         if name == entry.name or name in entry.repositories[:1]:
             return entry
     raise UnknownModel(
-        f"no model that is listed is called {name!r}",
+        f"no listed model has the name {name!r}",
         f"Listed: {', '.join(catalogue.short_names())}. --model also takes the folder of a checkpoint and any id on the hub.",
     )
 
@@ -104,4 +104,5 @@ def missing_of(entry: Entry) -> Iterator[str]:
     if not entry.extra_installed:
         yield f"install the extra: pip install 'stair-es[{entry.extra}]'"
     if not entry.cached:
-        yield f"nothing: it is fetched on first use (or now: {' && '.join(f'hf download {each}' for each in entry.repositories)})"
+        commands = " && ".join(f"hf download {each}" for each in entry.repositories)
+        yield f"nothing: it is downloaded on first use (or now: {commands})"

@@ -134,10 +134,10 @@ def _check_weights(path: Path) -> None:
             while block := stream.read(_READ_BYTES):
                 digest.update(block)
     except OSError as error:
-        raise ModelError(f"can't read {path}: {error.strerror}", f"Remove {path.parent}: it is unpacked anew.") from error
+        raise ModelError(f"can't read {path}: {error.strerror}", f"Remove {path.parent}: it will be unpacked again.") from error
     if digest.hexdigest() != WEIGHTS_SHA256:
         raise ModelError(
-            f"{path} isn't what was unpacked: it was changed or damaged", f"Remove {path.parent}: it is unpacked anew."
+            f"{path} isn't what was unpacked: it was changed or damaged", f"Remove {path.parent}: it will be unpacked again."
         )
 
 

@@ -31,7 +31,7 @@ def sparse(weights_F: NDArray[np.floating[Any]], words: Sequence[str], ranks_F: 
     places = np.flatnonzero(~(weights_F <= 0))  # not `> 0`, which would hide NaN
     kept = weights_F[places].astype(np.float64)
     if not np.isfinite(kept).all():
-        raise ModelError("the model computes weights that are no finite numbers", "Use --precision fp32, or train it again.")
+        raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32, or train it again.")
     if unit and len(kept):
         kept = kept / np.linalg.norm(kept)
     rounded = np.round(kept, _DECIMALS)

@@ -213,7 +213,7 @@ def read_config(folder: Path) -> StairConfig:
     except ValueError as error:
         raise ModelError(f"{path} isn't JSON: {error}", "Get the checkpoint again.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ModelError(f"{path} isn't that of a stair-es checkpoint", "Name a folder that `stair-es train` wrote.")
+        raise ModelError(f"{path} isn't the configuration of a stair-es checkpoint", "Name a folder that `stair-es train` wrote.")
     return StairConfig.from_dict(values)
 
 
@@ -245,4 +245,4 @@ def _tower(side: str, transform_dim: int, dropout: float, top_k: int) -> None:
     if not 0 <= dropout < 1:
         raise ModelError(f"{side} dropout must be in 0..1, got {dropout}")
     if top_k < 0:
-        raise ModelError(f"{side} top_k must be 0 or more, got {top_k}", "0 keeps all words.")
+        raise ModelError(f"{side} top_k must be 0 or more, got {top_k}", "0 keeps all tokens.")

@@ -166,7 +166,7 @@ class StairEncoder(OfCard):
         want = (self.image_spec.size_px, self.image_spec.size_px, 3)
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != want:
             raise ModelError(
-                f"{self._card.name} wants uint8 pixels (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                f"{self._card.name} requires uint8 pixels (B, *{want}), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
 
@@ -250,6 +250,6 @@ def _there(rows: Floats | None) -> Floats:
 
 
 _OTHER = {
-    "words": "It is for stair-es evaluate, beside others; ingest and search need a model with words.",
+    "words": "Use it with stair-es evaluate; ingest and search need a model with token weights.",
     "dense": "Train one with heads = ['words', 'dense'], or compare with another model.",
 }

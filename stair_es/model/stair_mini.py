@@ -99,7 +99,7 @@ class StairMini(OfCard):
         side = self.image_spec.size_px
         if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.shape[1:] != (side, side, 3):
             raise ModelError(
-                f"{self._card.name} wants uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
+                f"{self._card.name} requires uint8 pixels (B, {side}, {side}, 3), got {pixels_BHWC.dtype} {pixels_BHWC.shape}",
                 "Use stair_es.sources.decode with the image_spec of the encoder.",
             )
         small_BHWC = shrink_pixels(pixels_BHWC, SIZE_PX)

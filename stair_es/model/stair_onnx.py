@@ -51,7 +51,7 @@ def unfit(folder: Path, model_id: str) -> str:
             with (folder / file).open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, 2) - len(wanted)))
                 if stream.read() != wanted:
-                    return f"{folder / file} was exported from other weights than those beside it"
+                    return f"{folder / file} was exported from other weights than those next to it"
         except FileNotFoundError:
             return f"{folder} has no {file}"
         except OSError as error:

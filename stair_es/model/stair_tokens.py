@@ -55,7 +55,7 @@ class Tokens:
         """Ids of the tokens that are features; empty with whole words."""
         if len(wrong := np.setdiff1d(self.feature_ids_F, candidates(tokenizer))):
             raise ModelError(
-                f"the tokenizer has no word for {len(wrong)} of the model's features, such as token {wrong[0]}",
+                f"the tokenizer has no token for {len(wrong)} of the model's features, such as token {wrong[0]}",
                 "Get the checkpoint again: its files don't belong together.",
             )
         self.tokenizer = tokenizer

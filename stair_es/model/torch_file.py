@@ -104,12 +104,12 @@ class _RestrictedUnpickler(pickle.Unpickler):
             return _tensor
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
-        raise pickle.UnpicklingError(f"refused: the pickle asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"rejected: the pickle requires {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:  # noqa: ANN401
         kind, dtype, key, _location, size, _view_metadata = pid
         if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise pickle.UnpicklingError("refused: a persistent id that is no storage")
+            raise pickle.UnpicklingError("rejected: a persistent id that isn't a storage")
         return _Storage(str(key), dtype, int(size))
 
 

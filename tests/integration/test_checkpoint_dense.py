@@ -160,7 +160,7 @@ def _not_square(folder: Path) -> None:
         (_code, "the weights in .* can't be loaded"),
         (_no_tokenizer, "has no tokenizer"),
         (_no_preprocessing, r"no preprocessor_config\.json"),
-        (_not_square, "describes no square image"),
+        (_not_square, "doesn't describe a square image"),
     ],
 )
 def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, spoil: Callable[[Path], None], said: str) -> None:

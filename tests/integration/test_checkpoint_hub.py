@@ -78,7 +78,7 @@ def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     found = _resolve("org/none", "http://127.0.0.1:9", tmp_path / "home")
-    assert "the hub can't give it" in found["error"]
+    assert "it can't be downloaded from the hub" in found["error"]
     assert "hf download org/none" in found["remedy"]
 
 
@@ -88,11 +88,11 @@ def test_an_interrupted_download_says_what_to_delete_and_is_finished_later(hub: 
     home = tmp_path / "home"
     at = home / "hub" / "models--org--cut"
     broken = _resolve("org/cut", hub.url, home)
-    assert "can't give it" in broken["error"]
+    assert "can't be downloaded from the hub" in broken["error"]
     assert f"run the command again: what is there is kept. If that doesn't help, delete {at} first" in broken["remedy"]
     offline = _resolve("org/cut", hub.url, home, HF_HUB_OFFLINE="1")
     assert "HF_HUB_OFFLINE is set" in offline["error"]
-    assert "a part of it only" in offline["error"]
+    assert "only a part of it" in offline["error"]
     assert offline["remedy"].startswith("Unset HF_HUB_OFFLINE, or fetch it where there is a connection")
     hub.cut = set()
     assert _resolve("org/cut", hub.url, home)["id"].startswith("cut-")
@@ -108,7 +108,7 @@ def test_weights_that_were_cut_off_in_the_cache_are_found_before_they_are_used(h
     with weights.resolve().open("rb+") as file:
         file.truncate(1000)
     found = _resolve("org/tiny", hub.url, home, HF_HUB_OFFLINE="1")
-    assert f"isn't whole: {weights.name} is cut off" in found["error"]
+    assert f"is incomplete: {weights.name} is truncated" in found["error"]
     assert found["remedy"].startswith(f"Delete {at} and run the command again")
     shutil.rmtree(at)
     assert _resolve("org/tiny", hub.url, home) == whole

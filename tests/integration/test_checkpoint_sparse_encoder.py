@@ -105,7 +105,7 @@ def test_code_of_a_model_runs_only_if_its_name_is_trusted(folder: Path, monkeypa
         file.write(f"\nopen({str(ran)!r}, 'w').close()\n")
     for said in ("", "1", str(tmp_path), "splade"):
         monkeypatch.setenv(TRUST, said)
-        with pytest.raises(ModelError, match=r"code of its own \(tiny_splade\.TinySplade\)") as wrong:
+        with pytest.raises(ModelError, match=r"its own Python code \(tiny_splade\.TinySplade\)") as wrong:
             catalogue.kind(str(folder))
         assert f"{TRUST}={folder}" in wrong.value.remedy
     assert not ran.exists()

@@ -90,7 +90,7 @@ def test_code_beside_a_bare_one_or_in_its_weights_does_not_run(tmp_path: Path) -
         catalogue.load(ModelSpec(name=str(folder))).encode_texts(["dog"])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForMaskedLM": "own.Net"}}))
-    with pytest.raises(ModelError, match=r"code of its own \(own\.Net\)"):
+    with pytest.raises(ModelError, match=r"its own Python code \(own\.Net\)"):
         catalogue.kind(str(folder))
 
 

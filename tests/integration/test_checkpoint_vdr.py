@@ -238,10 +238,10 @@ def _spoilt(name: str, folder: Path) -> None:
         ("missing text", r"lack encoder_q\.bert_model\.encoder\.layer\.1\.output\.dense\.weight"),
         ("shape", r"encoder_p\.proj of shape \(27623, 8\) instead of \(10, 8\)"),
         ("extra", "class_embedding"),
-        ("code", "was refused"),
+        ("code", "was rejected"),
         ("cut", "can't be read as PyTorch weights"),
         ("none", "no weights"),
-        ("no tensors", "something else than named tensors"),
+        ("no tensors", "something other than named tensors"),
     ],
 )
 def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, pixels: NDArray[np.uint8], fault: str, said: str) -> None:
@@ -258,7 +258,7 @@ def test_a_broken_checkpoint_says_what_is_wrong(folder: Path, pixels: NDArray[np
         ("encoder_q", "num_attention_heads", 5, "don't divide"),
         ("encoder_q", "max_len", 99, "16 positions"),
         ("encoder_q", "topk", "many", "topk = 'many'"),
-        ("encoder_p", "type", "vdr", "sees no images"),
+        ("encoder_p", "type", "vdr", "can't encode images"),
     ],
 )
 def test_a_senseless_configuration(tmp_path: Path, section: str, key: str, value: object, said: str) -> None:

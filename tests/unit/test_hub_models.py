@@ -85,12 +85,12 @@ def test_copies_that_are_not_whole(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"PK, and no more")  # not read beside safetensors
     assert faults_of(tmp_path) == []
     _safetensors(tmp_path / "model.safetensors", 100, 99)
-    assert faults_of(tmp_path) == ["model.safetensors is cut off"]
+    assert faults_of(tmp_path) == ["model.safetensors is truncated"]
     for rest in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]"):
         (tmp_path / "model.safetensors").write_bytes(rest)
-        assert faults_of(tmp_path) == ["model.safetensors is cut off"]
+        assert faults_of(tmp_path) == ["model.safetensors is truncated"]
     (tmp_path / "model.safetensors").unlink()
-    assert faults_of(tmp_path) == ["pytorch_model.bin is cut off"]
+    assert faults_of(tmp_path) == ["pytorch_model.bin is truncated"]
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02 as PyTorch wrote before 1.6")
     assert faults_of(tmp_path) == []
 

@@ -55,14 +55,14 @@ def test_a_folder_becomes_absolute_and_all_else_stays(tmp_path: Path, monkeypatc
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is no checkpoint: it has no config\.json"):
+    with pytest.raises(ModelError, match=r"isn't a checkpoint: it has no config\.json"):
         catalogue.kind(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\xff"])
 def test_a_configuration_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=r"config\.json (can't be read|is no JSON object)"):
+    with pytest.raises(ModelError, match=r"config\.json (can't be read|isn't a JSON object)"):
         catalogue.kind(str(tmp_path))
 
 
@@ -134,7 +134,9 @@ def test_ids_make_legal_index_names(tmp_path: Path, name: str) -> None:
 def test_the_hub_out_of_reach_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and the hub can't give it") as wrong:
+    with pytest.raises(
+        ModelError, match="no folder 'vsearch/vdr-cross-modal' here, and it can't be downloaded from the hub"
+    ) as wrong:
         catalogue.kind("vsearch/vdr-cross-modal")
     assert "hf download vsearch/vdr-cross-modal" in wrong.value.remedy
 

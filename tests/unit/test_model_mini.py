@@ -218,7 +218,7 @@ def test_an_empty_image_still_has_words(mini: StairMini, grey: int) -> None:
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 260, 260, 3), np.uint8), np.zeros((1, 288, 288, 3), np.float32)])
 def test_other_pixels_are_refused_by_name(mini: StairMini, wrong: Pixels) -> None:
-    with pytest.raises(ModelError, match="stair-mini wants uint8 pixels"):
+    with pytest.raises(ModelError, match="stair-mini requires uint8 pixels"):
         mini.encode_images(wrong)
 
 

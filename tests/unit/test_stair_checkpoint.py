@@ -132,11 +132,11 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a special token as a feature": (
         _weights(lambda w: w.update(feature_ids=torch.cat([torch.tensor([2]), w["feature_ids"][1:]]))),
-        "no word for 1 of the model's features, such as token 2",
+        "no token for 1 of the model's features, such as token 2",
     ),
     "a feature beyond the vocabulary": (
         _weights(lambda w: w.update(feature_ids=torch.cat([w["feature_ids"][:-1], torch.tensor([999])]))),
-        "no word for 1 of the model's features, such as token 999",
+        "no token for 1 of the model's features, such as token 999",
     ),
     "a newer version": (_config(lambda c: c.update(version=2)), "version 2 of the format 'stair-es', this stair-es reads 1"),
     "no version": (_config(lambda c: c.pop("version")), "version None"),

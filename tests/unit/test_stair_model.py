@@ -290,7 +290,7 @@ def test_a_row_becomes_a_vector_without_what_rounds_to_nothing() -> None:
     words, ranks = ["e", "d", "c", "b", "a"], np.arange(5)[::-1]
     assert sparse(ties, words, ranks, unit=False) == SparseVector.from_pairs([("e", 0.5), ("c", 0.5), ("b", 0.7), ("a", 0.5)])
     for wrong in (np.nan, np.inf):
-        with pytest.raises(ModelError, match="no finite numbers"):
+        with pytest.raises(ModelError, match="a weight that isn't finite"):
             sparse(row + np.array([0, 0, 0, 0, wrong], np.float32), "abcde", ranks, unit=True)
 
 
@@ -334,7 +334,7 @@ def test_words_and_dense_vectors_together_are_those_of_each_alone(tmp_path: Path
 @pytest.mark.parametrize("shape", [(1, 16, 16, 3), (1, 32, 32, 4), (32, 32, 3)])
 def test_other_pixels_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
     encoder = _encoder(tmp_path)
-    with pytest.raises(ModelError, match=r"wants uint8 pixels \(B, \*\(32, 32, 3\)\)"):
+    with pytest.raises(ModelError, match=r"requires uint8 pixels \(B, \*\(32, 32, 3\)\)"):
         encoder.encode_images(np.zeros(shape, np.uint8))
     with pytest.raises(ModelError, match="got float32"):
         encoder.encode_images(np.zeros((1, 32, 32, 3), np.float32))

@@ -55,7 +55,7 @@ def check_pixels(pixels_BHWC: Pixels, size_px: int, model: str) -> None:
     want = (size_px, size_px, 3)
     if pixels_BHWC.dtype != np.uint8 or pixels_BHWC.ndim != 4 or pixels_BHWC.shape[1:] != want:
         raise ModelError(
-            f"{model} wants uint8 pixels of shape (B, {size_px}, {size_px}, 3), "
+            f"{model} requires uint8 pixels of shape (B, {size_px}, {size_px}, 3), "
             f"got {pixels_BHWC.dtype} of shape {pixels_BHWC.shape}",
             "Use stair_es.sources.decode with the image_spec of the encoder.",
         )
@@ -73,7 +73,7 @@ def vectors(weights_BV: Tensor, features: Sequence[str]) -> list[SparseVector]:
     """
     rows: Floats = weights_BV.float().cpu().numpy()
     if not np.isfinite(rows).all():
-        raise ModelError("the model gave a weight that is no finite number", "Take --precision fp32 or bf16.")
+        raise ModelError("the model produced a weight that isn't finite", "Use --precision fp32 or bf16.")
     return [_vector(row_V, features) for row_V in rows]
 
 

@@ -83,7 +83,7 @@ def format_of(folder: Path) -> Format:
             return known
     said = {key: config[key] for key in ("format", "model_type", "architectures") if key in config}
     raise ModelError(
-        f"{folder} holds a checkpoint of an unknown format: its config.json says {said or 'nothing of it'}",
+        f"{folder} contains a checkpoint of an unknown format: its config.json says {said or 'nothing about it'}",
         f"Known formats: {', '.join(known.name for known in FORMATS)}.",
     )
 

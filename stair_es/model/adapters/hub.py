@@ -100,14 +100,14 @@ def _has_config(folder: Path) -> bool:
 
 def _broken(name: str, faults: list[str]) -> ModelError:
     """Return the error for a repository whose cached copy is incomplete."""
-    found = f"the copy of {name} in the cache isn't whole: {faults[0]}"
+    found = f"the cached copy of {name} is incomplete: {faults[0]}"
     if not _may_fetch.get():
         return ModelNotFetched(found, _anew(name))
     return ModelError(found, _anew(name))
 
 
 def _anew(name: str) -> str:
-    return f"Delete {cache_folder(name)} and run the command again, with a connection: it is fetched anew."
+    return f"Delete {cache_folder(name)} and run the command again with a connection, to download it again."
 
 
 def _snapshot(name: str, patterns: tuple[str, ...]) -> Path:
@@ -131,14 +131,14 @@ def _failed(name: str, error: Exception) -> ModelError:
     """Return the error for a failed download, by its cause."""
     constants: Any = need("huggingface_hub.constants", EXTRA)
     at, cache = cache_folder(name), constants.HF_HUB_CACHE
-    lead = f"there is no folder {name!r} here, and the hub can't give it"
+    lead = f"there is no folder {name!r} here, and it can't be downloaded from the hub"
     elsewhere = (
         f"fetch it where there is a connection (hf download {name}), and copy {at.name} from the cache of that machine to "
         f"{cache} here (HF_HOME names another place)"
     )
     begun = any((at / "snapshots").glob("*/*"))  # a complete copy would have been used
     if constants.HF_HUB_OFFLINE:
-        holds = "holds a part of it only" if begun else "doesn't hold it"
+        holds = "contains only a part of it" if begun else "doesn't contain it"
         return ModelError(f"{lead}: HF_HUB_OFFLINE is set, and {cache} {holds}", f"Unset HF_HUB_OFFLINE, or {elsewhere}.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return ModelError(

@@ -67,7 +67,7 @@ def _size(said: Mapping[str, Any], folder: Path) -> int:
     side = _side(said.get("crop_size") if said.get("do_center_crop") else said.get("size"))
     if side is None or not 1 <= side <= 4096:
         raise ModelError(
-            f"the preprocessing in {folder} describes no square image: {said.get('size')}", "Fetch the checkpoint again."
+            f"the preprocessing in {folder} doesn't describe a square image: {said.get('size')}", "Fetch the checkpoint again."
         )
     return side
 

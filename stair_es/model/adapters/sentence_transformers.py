@@ -62,7 +62,7 @@ def _kind(folder: Path, name: str, fit: Fit | None, modules: list[dict[str, Any]
     foreign = own_code(folder, modules)
     if foreign and not hub.trusted(name):
         raise ModelError(
-            f"the model {name!r} brings Python code of its own ({', '.join(foreign)}), which would run on this machine",
+            f"the model {name!r} contains its own Python code ({', '.join(foreign)}), which would run on this machine",
             f"If you have read it and trust it, set {hub.TRUST}={name}",
         )
     card = build_card(

@@ -53,7 +53,7 @@ class Sparse(OfCard):
         """
         check_pixels(pixels_BHWC, self.image_spec.size_px, self.model_id)
         if not self._model.supports("image"):
-            raise ModelError(f"the model {self._card.name!r} encodes texts only, no images", "Take one for images.")
+            raise ModelError(f"the model {self._card.name!r} encodes texts only", "Use a model for images.")
         return self._encoded(self._model.encode_document, [Image.fromarray(pixels_HWC) for pixels_HWC in pixels_BHWC])
 
     def encode_texts(self, texts: Sequence[str]) -> list[SparseVector]:

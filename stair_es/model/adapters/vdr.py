@@ -83,7 +83,9 @@ def read_shape(folder: Path) -> VdrShape:
     config = read_config(folder)
     text, image = section(config, "encoder_q", folder), section(config, "encoder_p", folder)
     if "image" not in str(image.get("type", "image")):
-        raise ModelError(f"{folder} is a VDR of texts only ({image['type']}): it sees no images", "Take the cross-modal one.")
+        raise ModelError(
+            f"{folder} is a text-only VDR ({image['type']}): it can't encode images", "Use the cross-modal checkpoint."
+        )
     words = vocabulary(folder, str(image.get("tokenizer_id", _BERT)))
     return VdrShape(
         image_px=number(image, "resolution", 224, folder),

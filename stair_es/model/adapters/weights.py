@@ -34,7 +34,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     else:
         raise ModelError(f"{folder} has no weights: neither {SAFE} nor {PICKLED}", _AGAIN)
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ModelError(f"{path} holds something else than named tensors", _AGAIN)
+        raise ModelError(f"{path} contains something other than named tensors", _AGAIN)
     return {str(name): value.float() if value.is_floating_point() else value for name, value in found.items()}
 
 
@@ -51,7 +51,7 @@ def _pickled(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} was refused: it is no plain file of tensors ({_reason(error)})",
+            f"{path} was rejected: it isn't a plain file of tensors ({_reason(error)})",
             "A pickle can hold code that runs when it is opened. Get the weights as safetensors from someone you trust.",
         ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,7 +81,7 @@ def check_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, tuple[int, ..
         raise ModelError(f"the weights in {where} don't fit: {_some(wrong)}", "Is its config.json that of these weights?")
     others = sorted(set(found) - set(wanted))
     if others:
-        raise ModelError(f"the weights in {where} have what this format doesn't know: {_some(others)}", _AGAIN)
+        raise ModelError(f"the weights in {where} contain unknown tensors: {_some(others)}", _AGAIN)
 
 
 def shape_of(found: Mapping[str, Tensor], name: str, dimensions: int, where: Path) -> tuple[int, ...]:

@@ -21,9 +21,9 @@ def faults_of(folder: Path) -> list[str]:
     missing = [f"{name} is missing" for name in dict.fromkeys(wanted) if not (folder / name).is_file()]
     if not safe and not pickled and not (folder / MODULES).is_file():  # sentence-transformers keeps weights in subfolders
         missing.append("it has no weights")
-    cut = [f"{path.name} is cut off" for path in safe if not _is_whole_safetensors(path)]
+    cut = [f"{path.name} is truncated" for path in safe if not _is_whole_safetensors(path)]
     if not safe:
-        cut += [f"{path.name} is cut off" for path in pickled if not _is_whole_pickle(path)]
+        cut += [f"{path.name} is truncated" for path in pickled if not _is_whole_pickle(path)]
     return [*missing, *cut]
 
 

@@ -34,10 +34,10 @@ def vocabulary(folder: Path, base: str) -> Vocabulary:
     try:
         found = Vocabulary(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with a token a line.") from error
+        raise ModelError(f"{path} can't be read: {error}", "It must be UTF-8 with one token per line.") from error
     lacks = [token for token in _NEEDED if token not in found.ids]
     if lacks or len(found.ids) != len(found):
-        raise ModelError(f"{path} is no BERT vocabulary: it lacks {lacks}" if lacks else f"{path} has a token twice")
+        raise ModelError(f"{path} isn't a BERT vocabulary: it lacks {lacks}" if lacks else f"{path} contains a token twice")
     return found
 
 
