@@ -45,7 +45,7 @@ from stair_es.node import NodeSpec, down, up
 from stair_es.search.question import Question
 from stair_es.types import SparseVector
 from stair_es.web.asked import DEFAULT_K, Asked
-from stair_es.web.bodies import Way, facets_of, sent_of
+from stair_es.web.weighed import Way, facets_of, sent_of
 
 INDEX, WAY = "serve-bench", Way(shape="rank_features", max_clauses=1024)
 CONNECTIONS = 6

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stair_es.search.body import TwoPhase
-    from stair_es.search.how import How
     from stair_es.search.inputs import Inputs
+    from stair_es.search.prune import How
     from stair_es.sources.item import Reading
 
 _WHAT, _WHO, _HOW = "Query", "Conditions on images", "Search"
@@ -181,7 +181,7 @@ def how_given(*, engine_explain: bool = False) -> How:
         UsageError: If an option is invalid.
         QueryError: If a number is out of range.
     """
-    from stair_es.search.how import How
+    from stair_es.search.prune import How
 
     given = _asking.given
     return How(

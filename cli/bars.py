@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from stair_es.search.explain import Reason
-    from stair_es.search.hits import Hit
-    from stair_es.search.near import NearMiss
+    from stair_es.search.hits import Hit, Reason
+    from stair_es.search.placing import NearMiss
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _ESCAPED_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")

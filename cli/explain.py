@@ -13,7 +13,7 @@ from .bars import Canvas, near_miss_lines
 from .output import emit_json, stdout
 
 if TYPE_CHECKING:
-    from stair_es.search.near import NearMiss
+    from stair_es.search.placing import NearMiss
 
 _EXAMPLE = 'stair-es explain URI "red car", or stair-es explain URI --image FILE'
 

@@ -107,7 +107,7 @@ def _run_search(
 ) -> tuple[Result, list[str]]:
     """Return the result, and the notices about it."""
     from stair_es.search.inputs import question_of
-    from stair_es.search.nothing import explain_required
+    from stair_es.search.placing import explain_required
     from stair_es.search.searcher import Searcher
 
     question = question_of(encoder, given, asking.reading_given())

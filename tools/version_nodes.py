@@ -98,7 +98,7 @@ def _release(number: str) -> Callable[[Path], AbstractContextManager[Served]]:
 
 _NO_ELASTIC_SHAPES = {
     "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-    "search --shape sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
+    "search --shape sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
 }
 _NO_NEURAL = {
     "ingest --vector seismic": Gap(says="doesn't have the plugin opensearch-neural-search", cause="plugin"),
@@ -106,15 +106,16 @@ _NO_NEURAL = {
     "search --shape seismic": Gap(says="the index has no field `token_ids`", cause="plugin"),
 }
 _TOO_OLD = Gap(says="it takes OpenSearch 3.3 or newer", cause="engine")
+_TOO_OLD_TO_SEARCH = Gap(says="it requires OpenSearch 3.3 or newer", cause="engine")
 _OPENSEARCH = {**_NO_ELASTIC_SHAPES, **_NO_NEURAL}
 _NO_PAINLESS = Gap(says="it has no painless", cause="node")
-_NO_MUSTACHE = Gap(says="knows no mustache", cause="node")
+_NO_MUSTACHE = Gap(says="doesn't support mustache", cause="node")
 _ELASTICSEARCH = {
     "ingest --impacts": Gap(says="it takes OpenSearch 2.10 or newer", cause="engine"),
     "ingest --vector seismic": _TOO_OLD,
     "search --shape impacts": Gap(says="the index has no field `impacts`", cause="engine"),
-    "search --shape neural_sparse": Gap(says="it takes OpenSearch 2.14 or newer", cause="engine"),
-    "search --shape seismic": _TOO_OLD,
+    "search --shape neural_sparse": Gap(says="it requires OpenSearch 2.14 or newer", cause="engine"),
+    "search --shape seismic": _TOO_OLD_TO_SEARCH,
     "policy apply": _NO_PAINLESS,
     "policy rollback": _NO_PAINLESS,
 }
@@ -142,7 +143,7 @@ VERSIONS = (
         number=opensearch_locks.OLDEST,
         made="server and modules; Java's security manager with all rights granted",
         run=_release(opensearch_locks.OLDEST),
-        gaps={**_OPENSEARCH, **dict.fromkeys(("ingest --vector seismic", "search --shape seismic"), _TOO_OLD)},
+        gaps={**_OPENSEARCH, "ingest --vector seismic": _TOO_OLD, "search --shape seismic": _TOO_OLD_TO_SEARCH},
     ),
     Version(
         engine="OpenSearch",
@@ -181,7 +182,7 @@ VERSIONS = (
         gaps={
             **_ELASTICSEARCH,
             "ingest --vector sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
-            "search --shape sparse_vector": Gap(says="it takes Elasticsearch 8.15 or newer", cause="engine"),
+            "search --shape sparse_vector": Gap(says="it requires Elasticsearch 8.15 or newer", cause="engine"),
         },
     ),
     Version(

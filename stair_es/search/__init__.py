@@ -1,6 +1,6 @@
-"""Search: what people give (`inputs`) -> a question -> a request `body` -> an answer (`searcher`) and its reasons (`hits`).
+"""Search an index: `QueryInputs` -> `SearchQuery` -> `SearchRequest` -> `SearchResult`.
 
-For other people's code::
+Example::
 
     from stair_es.search import ImageSearch
 
@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stair_es.search.body import Asked, TwoPhase, request_body
-    from stair_es.search.explain import Reason
-    from stair_es.search.hits import Hit, Result
-    from stair_es.search.how import How
+    from stair_es.search.hits import Hit, Reason, Result
     from stair_es.search.image_search import ImageSearch
     from stair_es.search.inputs import Inputs
-    from stair_es.search.near import NearMiss
+    from stair_es.search.placing import NearMiss
+    from stair_es.search.prune import How
     from stair_es.search.question import Question
     from stair_es.search.searcher import Searcher
     from stair_es.search.shapes import Shape, build
@@ -44,12 +43,11 @@ __all__ = [
 ]
 _HOMES = {
     "body": ("Asked", "TwoPhase", "request_body"),
-    "explain": ("Reason",),
-    "hits": ("Hit", "Result"),
-    "how": ("How",),
+    "hits": ("Hit", "Reason", "Result"),
     "image_search": ("ImageSearch",),
     "inputs": ("Inputs",),
-    "near": ("NearMiss",),
+    "placing": ("NearMiss",),
+    "prune": ("How",),
     "question": ("Question",),
     "searcher": ("Searcher",),
     "shapes": ("Shape", "build"),

@@ -1,4 +1,4 @@
-"""A question -> the body of a `_search` request. Pure: any client can send what comes out of here."""
+"""Build the body of a `_search` request from a search query. Pure: any client can send the result."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from stair_es.cluster.documents import IMPACT_SCALE
 from stair_es.cluster.token_ids import IDS_FIELD, TokenIds
 from stair_es.config import MAX_HITS
 from stair_es.errors import QueryError
-from stair_es.search.approximate import find_obstacle
 from stair_es.search.cursor import ORDER, After, checked
-from stair_es.search.neural import count_candidates
+from stair_es.search.neural import CANDIDATES_PER_HIT, count_candidates
 from stair_es.search.question import NOTHING, Question, Spelling
 from stair_es.search.shapes import Shape, build
 from stair_es.types import SparseVector
@@ -22,39 +21,41 @@ from stair_es.types import SparseVector
 Clause = dict[str, Any]
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 UNREAD = ["thumbnail", "policy_undo", IDS_FIELD]
-"""Large or internal: hits come without them."""
+"""Large or internal fields that are left out of hits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TwoPhase:
-    """Find with few heavy words, score the best of them with all: the portable form, a `rescore`."""
+    """Two-phase search: find with the heaviest tokens, rescore the best with all. Uses the portable `rescore`."""
 
     heavy: int = 32
-    """How many of the heaviest words find."""
+    """Number of the heaviest tokens that find documents."""
     window: int = 200
-    """How many of the best found (in each shard) are scored with all words."""
+    """Number of documents per shard that are rescored with all tokens."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
 
         Raises:
-            QueryError: One is below 1, or the window beyond what an engine scores anew.
+            QueryError: If one is below 1, or if the window is larger than an engine rescores.
         """
         if self.window > MAX_HITS:
-            raise QueryError(f"the window of two-phase may be {MAX_HITS:,} at most, got {self.window:,}")
+            raise QueryError(f"the window of two-phase must be at most {MAX_HITS:,}, got {self.window:,}")
         if self.heavy < 1 or self.window < 1:
-            raise QueryError(f"two-phase needs at least 1 heavy word and a window of 1, got {self.heavy} and {self.window}")
+            raise QueryError(
+                f"two-phase needs at least 1 heavy token and a window of at least 1, got {self.heavy} and {self.window}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A body, and what became of the words."""
+    """The body of a `_search` request, and the tokens that are in it."""
 
     body: dict[str, Any]
     sent: SparseVector
-    """The words in it, with the weights as the engine reads them."""
+    """The tokens that are sent, with the weights as the engine reads them (float32)."""
     cut: SparseVector
-    """The words that the clause limit left no room for."""
+    """The tokens that exceed the clause limit."""
 
 
 def request_body(
@@ -68,38 +69,40 @@ def request_body(
     ordered: bool = True,
     token_ids: TokenIds | None = None,
 ) -> Asked:
-    """The body of a `_search` request for the `k` best documents.
+    """Build the body of a `_search` request for the `k` best documents.
 
-    The total isn't counted, so that the engine may skip documents that can't get among the best `k`. By `seismic` candidates are
-    found, and `rank_features` scores them: the scores are exact, and a document that wasn't found is missing.
+    The total isn't counted, so that the engine can skip documents that can't be among the best `k`. With `seismic`, SEISMIC finds
+    candidates and `rank_features` rescores them: scores are exact, but a document can be missed.
 
     Args:
-        question: What is looked for.
-        shape: How the cluster and the index want it asked.
-        max_clauses: What the cluster takes: the lightest words beyond are cut.
-        k: How many hits.
-        after: Go on after the page whose cursor this is.
-        two_phase: Find with few words first; takes the place of the total order, so that it goes with neither `after` nor
-            `min_score`.
-        ordered: In a total order, which takes `uri` and `sha256` as keywords, and no search pipeline that rescores; without it
-            there are no pages.
-        token_ids: Those of the index, for the shape seismic.
+        question: The search query.
+        shape: The query type.
+        max_clauses: The clause limit of the cluster; the lightest tokens above it are truncated.
+        k: Number of hits.
+        after: The cursor of the previous page.
+        two_phase: Find with few tokens first. Replaces the total order, so it can't be combined with `after` or `min_score`.
+        ordered: Sort hits in a total order. Requires `uri` and `sha256` to be keywords and no search pipeline that rescores;
+            without it there is no pagination.
+        token_ids: The token ids of the index; required for `seismic`.
+
+    Returns:
+        The body, the tokens in it, and the truncated tokens.
 
     Raises:
-        QueryError: As the builder of the shape, the options exclude each other, `seismic` can't answer the question, or `after`
-            is no cursor.
+        QueryError: If the builder of the query type fails, options exclude each other, SEISMIC can't answer the query, or
+            `after` is not a cursor.
     """
     approximate = shape == "seismic" and bool(len(question.vector))
     if approximate:
         _check_approximate(question, k, after, two_phase)
-    beside = _count_clauses_beside(question, max_clauses)
+    other_clauses = _count_clauses_beside(question, max_clauses)
     scoring: list[Clause] = []
     sent = cut = NOTHING
     if len(question.vector):
-        # an approximate query has to know how many it should look for, and asks by ids
+        # SEISMIC needs the number of hits, and token ids instead of tokens
         more: dict[str, Any] = {"k": k, "token_ids": token_ids} if approximate else {}
-        query = build(shape, question.vector, max_clauses=max_clauses - beside, **more)
-        scoring, sent, cut = [query.clause], query.sent, query.cut
+        scored = build(shape, question.vector, max_clauses=max_clauses - other_clauses, **more)
+        scoring, sent, cut = [scored.clause], scored.sent, scored.cut
     rescore: Clause | None = None
     if approximate:
         rescore = _rescore_candidates(sent, k, max_clauses)
@@ -117,27 +120,55 @@ def request_body(
     return Asked(body=body, sent=sent, cut=cut)
 
 
+def find_obstacle(question: Question, k: int, *, after: After | None = None, two_phase: bool = False) -> str | None:
+    """Return the reason why SEISMIC can't answer a query, or None.
+
+    SEISMIC finds a few candidates; anything that selects among them afterwards leaves too few hits, or none. Measured on 50,000
+    drawn photos with 50 candidates: with a filter that matches a fifth of them, 38 of 100 queries get fewer than 10 hits; with
+    one that matches a twentieth, all.
+
+    Args:
+        question: The search query.
+        k: Number of hits.
+        after: The cursor of the previous page.
+        two_phase: Whether two-phase search is requested.
+    """
+    if k > MAX_HITS // CANDIDATES_PER_HIT:
+        return f"it finds {CANDIDATES_PER_HIT} candidates for each hit and {MAX_HITS:,} at most, too few for {k:,} hits"
+    if question.filters or question.required or question.excluded:
+        return "filters, required and excluded tokens would only remove hits from the few documents that it finds"
+    if question.caption.strip() and question.caption_weight > 0:
+        return "a caption score would favor documents that it didn't find"
+    if question.min_score is not None:
+        return "the engine would compare its approximate scores with `min_score`"
+    if after is not None:
+        return "it has no further pages, only the few documents that it finds"
+    if two_phase:
+        return "two-phase would search a second time with the heaviest tokens"
+    return None
+
+
 def _count_clauses_beside(question: Question, max_clauses: int) -> int:
-    """Return how many clauses the question takes beside its vector; raise QueryError if they leave no room for the vector."""
-    beside = question.clauses_beside_the_vector
-    if beside > max_clauses - bool(len(question.vector)):
+    """Count the clauses other than those of the vector; raise QueryError if they leave no room for the vector."""
+    other_clauses = question.clauses_beside_the_vector
+    if other_clauses > max_clauses - bool(len(question.vector)):
         raise QueryError(
-            f"the caption, the filters and the single words alone take about {beside:,} clauses: more than the {max_clauses:,} "
-            "that the cluster allows",
-            "Shorten them: a `terms` filter takes many values as one clause.",
+            f"the caption, the filters and the single tokens alone take about {other_clauses:,} clauses, "
+            f"more than the {max_clauses:,} that the cluster allows",
+            "Shorten them: a `terms` filter puts many values into one clause.",
         )
-    return beside
+    return other_clauses
 
 
 def _rescore_candidates(sent: SparseVector, k: int, max_clauses: int) -> Clause:
-    """Score what SEISMIC found by the exact dot product alone."""
+    """Rescore the candidates of SEISMIC with the exact dot product alone."""
     exact = build("rank_features", sent, max_clauses=max_clauses).clause
     query = {"rescore_query": exact, "query_weight": 0.0}
     return {"window_size": count_candidates(k), "query": query}
 
 
 def _rescore_light(sent: SparseVector, two_phase: TwoPhase, shape: Shape, k: int, max_clauses: int) -> Clause:
-    """Add the light tokens to the scores of what the heavy ones found."""
+    """Add the light tokens to the scores of the documents that the heavy tokens found."""
     light = SparseVector(sent.features[two_phase.heavy :], sent.weights[two_phase.heavy :])
     query = {"rescore_query": build(shape, light, max_clauses=max_clauses).clause}
     return {"window_size": max(two_phase.window, k), "query": query}
@@ -146,50 +177,55 @@ def _rescore_light(sent: SparseVector, two_phase: TwoPhase, shape: Shape, k: int
 def _pages(after: After | None, *, ordered: bool) -> dict[str, Any]:
     if after is not None and not ordered:
         raise QueryError(
-            "there are no pages without a total order: a search pipeline may rescore, or `uri` and `sha256` are no keywords here",
-            "Ask for a larger k instead.",
+            "pagination requires a total order: a search pipeline may rescore, or `uri` and `sha256` are not keyword fields",
+            "Use a larger k instead.",
         )
     order = {"sort": ORDER} if ordered else {}
     return order if after is None else {**order, "search_after": checked(after)}
 
 
 def has_word(spelling: Spelling, shape: Shape, *, least: float = 0.0) -> Clause:
-    """A clause that matches the documents that have all features of a word, each with a weight of `least` or more.
+    """Build a clause that matches documents with all tokens of a group, each with a weight of at least `least`.
 
-    The engine compares what it keeps of a weight, so `least` is cut in the same way: no weight of `least` or more is missed, and
-    one that is less than 0.39 % below may pass (of `impacts`, one that is rounded to the same thousandth).
+    The engine compares quantized weights, so `least` is quantized in the same way: no weight >= `least` is missed, and one that
+    is less than 0.39 % below may pass (with `impacts`: one that rounds to the same thousandth).
+
+    Args:
+        spelling: The tokens of a word.
+        shape: The query type.
+        least: The minimum weight; 0 for any.
     """
-    if shape == "seismic":  # its best few are no condition: the words themselves are in `tokens`
+    if shape == "seismic":  # an approximate search is not a condition; `tokens` is in the index as well
         shape = "rank_features"
     found = [build(shape, SparseVector((feature,), (1.0,)), max_clauses=1).clause for feature in spelling]
-    if least > 0:  # a function score without functions: the clause's own score, which is the weight
+    if least > 0:  # a function score without functions keeps the clause's own score, which is the weight
         bound = rounded(least) if shape == "impacts" else kept(least)
         found = [{"function_score": {"query": clause, "min_score": bound}} for clause in found]
     return found[0] if len(found) == 1 else {"bool": {"filter": found}}
 
 
 def kept(weight: float) -> float:
-    """What an engine keeps of a document's weight: of float32 the upper half, 9 significant bits."""
+    """Return the weight as an engine stores it: float32 truncated to its upper half, 9 significant bits."""
     bits = np.float32(min(weight, _MAX_FLOAT32)).view(np.uint32) & np.uint32(0xFFFF_8000)
     return float(bits.view(np.float32))
 
 
 def rounded(weight: float) -> float:
-    """The least score of a word by `impacts` for a weight of `weight`: half a thousandth less than its impact says."""
+    """Return the lower bound of a token's score by `impacts` for `weight`: half a thousandth below its quantized weight."""
     return (max(1, round(weight * IMPACT_SCALE)) - 0.5) / IMPACT_SCALE
 
 
 def _restricted(scoring: list[Clause], question: Question, shape: Shape) -> Clause:
-    """What scores, with everything around it that only decides who takes part."""
+    """Combine the scoring clauses with the conditions, which don't change scores."""
     if not scoring:
-        raise QueryError("the query is empty: nothing in it has a weight", "Try other words, or a caption weight above 0.")
+        raise QueryError("the query is empty: no part of it has a weight", "Try other words, or a caption weight above 0.")
     must = [has_word(word, shape, least=question.least) for word in question.required]
     must_not = [has_word(word, shape, least=question.least) for word in question.excluded]
     filters: list[Mapping[str, Any]] = [*question.filters, *must]
     if not filters and not must_not:
         return scoring[0] if len(scoring) == 1 else {"bool": {"should": scoring}}
-    # In `should`, for the two-phase processor of neural-search looks nowhere else. At least one: beside a filter it would be
-    # optional, and what matches the filter alone would be found.
+    # The two-phase processor of neural-search only looks into `should`. With a filter, `should` would be optional, and documents
+    # that match the filter alone would be found: hence minimum_should_match.
     around = {"filter": filters, "must_not": must_not}
     conditions = {name: clauses for name, clauses in around.items() if clauses}
     return {"bool": {"should": scoring, "minimum_should_match": 1, **conditions}}
@@ -199,15 +235,15 @@ def _check_approximate(question: Question, k: int, after: After | None, two_phas
     obstacle = find_obstacle(question, k, after=after, two_phase=two_phase is not None)
     if obstacle:
         raise QueryError(
-            f"the shape seismic can't answer this: {obstacle}", "Leave --shape seismic out: the exact shape answers it."
+            f"the query type seismic can't answer this: {obstacle}", "Omit --shape seismic: an exact query type can answer it."
         )
 
 
 def _check_two_phase(question: Question, after: After | None) -> None:
     if after is not None:
-        raise QueryError("two-phase has no further pages: its order holds within the window only", "Page without it.")
+        raise QueryError("two-phase has no further pages: its order holds only within the window", "Omit two-phase to paginate.")
     if question.min_score is not None:
         raise QueryError(
-            "two-phase and min_score exclude each other: the engine would compare the score of the first phase",
-            "Leave one of them out.",
+            "two-phase and min_score can't be combined: the engine would compare scores of the first phase",
+            "Omit one of them.",
         )

@@ -1,4 +1,4 @@
-"""How much of the cluster's clause limit the parts of a question take, and which filters can be sent at all. Pure."""
+"""Estimate how many clauses parts of a query need, and check filters. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from stair_es.types import Json
 
 MAX_DEPTH = 100
-"""No engine takes so many objects and lists in one another: they allow 20 or 30 `bool` in a `bool`."""
+"""Nesting depth that every engine rejects: they allow 20 or 30 nested `bool` queries."""
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TERM = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]{{1,255}}|[^\w\s\x00-\x7f]")
-"""What an analyzer may make a term of: an ideograph or kana alone, a run of letters and digits, a symbol such as an emoji."""
+"""A term of an analyzer: a single ideograph or kana, a run of letters and digits, or a symbol such as an emoji."""
 _SETS = ("terms", "ids")
 _SET_CLAUSES = 16
-"""A set of more values than this is one clause; of fewer the engine may make one each."""
+"""Larger sets become one clause; for smaller ones the engine may create one per value."""
 
 
 def terms_in(text: str) -> int:
-    """How many terms an ordinary analyzer makes of a text, or a few more."""
+    """Estimate the number of terms that a standard analyzer finds in a text; at most slightly too high."""
     return len(_TERM.findall(text))
 
 
 def clauses_in(clause: Json | Mapping[str, Json]) -> int:
-    """About how many clauses the engine makes of a filter: one for each object, and for each term of each text."""
+    """Estimate the number of clauses of a filter: one per object, and one per term of each text."""
     count, left = 0, [clause]
     while left:
         part = left.pop()
@@ -43,7 +43,7 @@ def clauses_in(clause: Json | Mapping[str, Json]) -> int:
 
 
 def sendable(text: str) -> bool:
-    """Whether a text is made of whole characters: with half a surrogate pair some engines refuse it, others search for `?`."""
+    """Check whether a text is valid Unicode: with an unpaired surrogate some engines reject it, others search for `?`."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -52,32 +52,34 @@ def sendable(text: str) -> bool:
 
 
 def check_characters(text: str) -> None:
-    """Raise QueryError if a text has half a surrogate pair.
+    """Check that a text is valid Unicode.
 
     Raises:
-        QueryError: If it has.
+        QueryError: If it contains an unpaired surrogate.
     """
     if not sendable(text):
-        raise QueryError(f"no engine takes {text[:80]!r}: it has half a surrogate pair, which is no character", "Type it anew.")
+        raise QueryError(f"{text[:80]!r} contains an unpaired surrogate and is not valid Unicode", "Re-enter the text.")
 
 
 def check_filters(filters: Sequence[Mapping[str, Any]]) -> None:
-    """Nothing, if an engine can read the filters; whether it takes them is its own matter.
+    """Check that filters can be sent; the engine checks their meaning.
 
     Raises:
-        QueryError: They are too deep, or are no JSON.
+        QueryError: If one is nested too deeply, or can't be written as JSON.
     """
     for clause in filters:
         if _depth(clause) > MAX_DEPTH:
-            raise QueryError(f"the filter is nested more than {MAX_DEPTH} deep: no engine takes it", "Write it flatter.")
+            raise QueryError(f"the filter is nested more than {MAX_DEPTH} levels deep, which no engine accepts", "Flatten it.")
         try:
             json.dumps(clause, allow_nan=False, ensure_ascii=False).encode()
-        except (TypeError, ValueError) as error:  # a set, NaN, half a surrogate pair
-            raise QueryError(f"the filter can't be sent as JSON: {error}", "Write numbers and whole characters.") from None
+        except (TypeError, ValueError) as error:  # a set, NaN, an unpaired surrogate
+            raise QueryError(
+                f"the filter can't be sent as JSON: {error}", "Use plain JSON values, finite numbers and valid Unicode."
+            ) from None
 
 
 def _depth(clause: object) -> int:
-    """Up to `MAX_DEPTH`, and one if there is more: what contains itself ends, too."""
+    """Return the nesting depth, at most `MAX_DEPTH + 1`, so that a value that contains itself terminates."""
     level: list[object] = [clause]
     for depth in range(MAX_DEPTH + 1):
         level = [inner for part in level for inner in _within(part)]

@@ -1,4 +1,4 @@
-"""The order of hits, and the cursor of a page in it. Pure."""
+"""The sort order of hits, and the cursor for pagination. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stair_es.errors import QueryError
 from stair_es.search.clauses import sendable
 
 After: TypeAlias = "Sequence[str | float | None]"
-"""The cursor of a page: the sort values of its last hit."""
+"""The cursor of a page: the sort values of its last hit (`search_after`)."""
 
 ORDER: list[dict[str, Any]] = [
     {"_score": {"order": "desc"}},
@@ -18,32 +18,32 @@ ORDER: list[dict[str, Any]] = [
     {"sha256": {"order": "asc", "unmapped_type": "keyword"}},
     {"_index": {"order": "asc"}},
 ]
-"""A total order, so that equal scores come in the same order on every replica and no page repeats or skips one.
+"""A total order: equal scores have the same order on every replica, and pages neither repeat nor skip hits.
 
-`_id` would be the natural key, but Elasticsearch 9 refuses to sort by it. Documents without `uri` and `sha256`, which ingest
-never writes, have no order of their own: see `checked`.
+`_id` would be the natural key, but Elasticsearch 9 doesn't sort by it. Documents without `uri` and `sha256`, which ingest never
+writes, have no defined order: see `validate_cursor`.
 """
 
 
 def checked(after: After) -> list[str | float | None]:
-    """The cursor, if it is one: a score, then names.
+    """Return the values of a cursor: a score, then strings.
 
     Raises:
-        QueryError: It isn't, or its document has nothing that would tell it from others of the same score.
+        QueryError: If it is not a cursor, or its document can't be distinguished from others with the same score.
     """
     values = list(after)
     if len(values) != len(ORDER) or not _is_number(values[0]) or not all(map(_is_name, values[1:])):
-        raise QueryError(f"not a cursor: {str(values)[:80]}", "Take `after` of the page before.")
+        raise QueryError(f"not a cursor: {str(values)[:80]}", "Use `after` of the previous page.")
     if values[1] is None and values[2] is None:
         raise QueryError(
-            "the documents have neither `uri` nor `sha256`: nothing tells those of the same score apart on the next page",
-            "Ask for a larger k instead.",
+            "the documents have neither `uri` nor `sha256`, so documents with the same score have no order across pages",
+            "Use a larger k instead.",
         )
     return values
 
 
 def sort_hits(hits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return hits of an answer that the engine didn't sort in `ORDER`."""
+    """Sort hits in `SORT_ORDER`, where the engine didn't."""
 
     def key(hit: Mapping[str, Any]) -> tuple[Any, ...]:
         values = [hit["_source"].get(name) for name in ("uri", "sha256")]

@@ -1,17 +1,23 @@
-"""Which fields the filters of a question name: an engine says nothing of one that isn't there, and finds nothing. Pure."""
+"""Parse filters, and list the fields that they refer to. Pure.
+
+An engine doesn't report an unknown field in a filter, it finds nothing.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stair_es.errors import QueryError
+
 _BY_FIELD = frozenset(
     {"term", "terms", "match", "match_phrase", "match_phrase_prefix", "match_bool_prefix", "prefix", "wildcard", "regexp"}
     | {"fuzzy", "range"}
 )
-"""Clauses whose body has the field as its key."""
+"""Clauses whose body has the field name as key."""
 _COMPARING = frozenset("><[{")
 _BESIDE_A_FIELD = frozenset({"boost", "_name"})
 _COMPOUND = frozenset({"bool", "constant_score", "dis_max", "nested"})
@@ -19,21 +25,44 @@ _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])*/', re.DOTALL)
 _NAMED = re.compile(
     r"(?:^|(?<=[\s(+\-!]))(?P<field>(?:\\.|[A-Za-z_])(?:\\.|[\w.@-]){0,254}):\s*(?P<value>(?:\\.|[^\s\\])*)", re.DOTALL
 )
-"""Of a query string. A backslash takes the meaning from the letter behind it: `Photo\\ Credit:anna`."""
+"""A field and its value in a query string. A backslash escapes the next character: `Photo\\ Credit:anna`."""
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_CLAUSE = '{"term": {"format": "png"}}, {"range": {"width": {"gte": 800}}}, or several in {"bool": {"filter": [...]}}.'
 
 
 @dataclass(frozen=True)
 class FieldUse:
-    """A field that a filter names."""
+    """A field that a filter refers to."""
 
     name: str
     is_range: bool = False
-    """Its values are compared by order."""
+    """Whether its values are compared by order (`range`, `>`, `[1 TO 5]`)."""
+
+
+def parse_filter(text: str) -> dict[str, Any]:
+    """Parse a filter: a query clause as JSON, otherwise a query string (`width:>800 AND format:JPEG`).
+
+    Raises:
+        QueryError: If it is empty, or JSON that is not one query clause.
+    """
+    stripped = text.strip()
+    if not stripped:
+        raise QueryError(
+            "the filter is empty", 'Pass a query string, such as "width:>800", or a clause, such as {"term": {"format": "png"}}.'
+        )
+    if stripped[0] not in "{[":
+        return {"query_string": {"query": stripped, "default_field": "caption"}}
+    try:
+        clause = json.loads(stripped)
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"the filter is not JSON: {error}", f"Write one clause: {_CLAUSE}") from None
+    if not isinstance(clause, dict) or len(clause) != 1 or not isinstance(next(iter(clause.values())), dict):
+        raise QueryError(f"the filter is not one query clause: {stripped[:80]}", f"Write one clause: {_CLAUSE}")
+    return clause
 
 
 def list_fields(clause: Mapping[str, Any]) -> Iterator[FieldUse]:
-    """The fields that a query clause names, as far as that can be told by its form."""
+    """Yield the fields that a query clause refers to, as far as its form shows them."""
     for kind, body in clause.items():
         if not isinstance(body, Mapping):
             continue

@@ -1,4 +1,4 @@
-"""What of a vector an engine takes: weights as it reads them, words that it can read, no more clauses than it allows. Pure."""
+"""Fit a vector to the limits of an engine: float32 weights, valid tokens, the clause limit. Pure."""
 
 from __future__ import annotations
 
@@ -12,47 +12,54 @@ from stair_es.search.clauses import check_characters
 from stair_es.types import SparseVector
 
 MAX_WEIGHT = 2.0**100
-"""Above this, products with the weights of documents could leave float32: their scores would all be infinite, in no order."""
+"""Above this, products with document weights could overflow float32: scores would be infinite and unordered."""
 MIN_WEIGHT = 2.0**-100
-"""Below this, they could vanish."""
+"""Below this, they could underflow to 0."""
 MAX_WORD_BYTES = 32_766
-"""Lucene takes no longer term."""
+"""The maximum length of a term in Lucene."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SparseQuery:
-    """A query clause, and what became of the vector's words."""
+    """A query clause, and the tokens that are in it."""
 
     clause: dict[str, Any]
     """The value of `query` in a request body. Its score is the dot product."""
     sent: SparseVector
-    """The words that are in the clause, with the weights as the engine reads them."""
+    """The tokens in the clause, with the weights as the engine reads them (float32)."""
     cut: SparseVector
-    """The words that are not, the lightest ones or those that the shape can't ask for: tell the user."""
+    """The tokens that were left out: the lightest, or those that the query type doesn't support. Report them to the user."""
     scale: float = 1.0
-    """By how much the weights in the clause are smaller than those of `sent` (a power of two); its `boost` makes up for it."""
+    """Divisor of the weights in the clause relative to `vector` (a power of two); the clause's `boost` compensates for it."""
 
 
 def fit(vector: SparseVector, max_clauses: int) -> list[tuple[str, float]]:
-    """The heaviest words of `vector`, at most `max_clauses`, heaviest first, each with the float32 that the engine reads.
+    """Fit a vector to the clause limit and to float32.
 
-    Words lighter than `MIN_WEIGHT` are left out: with a weight of 0 they would still match.
+    Tokens lighter than `MIN_WEIGHT` are dropped: with a weight of 0 they would still match.
+
+    Args:
+        vector: The query vector.
+        max_clauses: The maximum number of tokens.
+
+    Returns:
+        The heaviest tokens, heaviest first, each with its weight as the engine reads it.
 
     Raises:
-        QueryError: No word is left (an empty query would match every document), or one is none that an engine could read.
+        QueryError: If no token is left (an empty query would match every document), or if a token or weight is invalid.
     """
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
     weighted = [(_readable(word), float32(word, weight)) for word, weight in vector]
     weighted.sort(key=lambda pair: -pair[1])
-    kept = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
-    if not kept:
-        raise QueryError("the query is empty: it has no word with a weight", "Try other words.")
-    return kept
+    selected = [(word, boost) for word, boost in weighted if boost > 0][:max_clauses]
+    if not selected:
+        raise QueryError("the query is empty: it has no token with a weight", "Try other words.")
+    return selected
 
 
 def made(clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVector, *, scale: float = 1.0) -> SparseQuery:
-    """The query, with the words of `vector` that aren't in `kept` reported."""
+    """Complete a clause to a `SparseQuery`: the tokens of `vector` that are not in `kept` are reported as truncated."""
     words = {word for word, _ in kept}
     cut = [(word, weight) for word, weight in vector if word not in words]
     return SparseQuery(
@@ -64,17 +71,17 @@ def made(clause: dict[str, Any], kept: list[tuple[str, float]], vector: SparseVe
 
 
 def float32(word: str, weight: float) -> float:
-    """The shortest number that the engine, which reads boosts as float32, takes for the same as `weight`; 0 for dust.
+    """Round to the shortest number that the engine reads as the same float32; 0 for a weight below `MIN_WEIGHT`.
 
     Raises:
-        QueryError: No finite weight above 0, or one beyond `MAX_WEIGHT`.
+        QueryError: If the weight is not a finite number above 0, or is above `MAX_WEIGHT`.
     """
     if not weight > 0:  # NaN, too
         raise QueryError(f"weight of {word!r} must be above 0, got {weight:g}")
     if weight > MAX_WEIGHT:
         raise QueryError(
-            f"weight of {word!r} is beyond what an engine can read and multiply: {weight:g}",
-            f"Scale the query: no weight may be above {MAX_WEIGHT:.2g}.",
+            f"weight of {word!r} is too large for an engine: {weight:g}",
+            f"Scale the query down: weights may be at most {MAX_WEIGHT:.2g}.",
         )
     return float(str(np.float32(weight))) if weight >= MIN_WEIGHT else 0.0
 
@@ -83,5 +90,5 @@ def _readable(word: str) -> str:
     check_characters(word)
     size = len(word.encode())
     if size > MAX_WORD_BYTES:
-        raise QueryError(f"no engine takes the word {word[:20]!r}...: it has {size:,} bytes, {MAX_WORD_BYTES:,} are the limit")
+        raise QueryError(f"the token {word[:20]!r}... has {size:,} bytes, engines allow {MAX_WORD_BYTES:,}")
     return word

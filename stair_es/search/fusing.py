@@ -1,4 +1,4 @@
-"""Two rankings of hits -> one, by ranks. Pure."""
+"""Reciprocal rank fusion of two rankings. Pure."""
 
 from __future__ import annotations
 
@@ -18,33 +18,40 @@ RANK_CONSTANT = 60
 
 
 def check_fusable(question: Question, after: After | None) -> None:
-    """Nothing, if a question makes two rankings that can be fused.
+    """Check that a query has two rankings that can be fused.
 
     Raises:
-        QueryError: It doesn't, or wants what fused ranks don't have.
+        QueryError: If a ranking is missing, or the query uses an option that fused rankings don't support.
     """
     if not len(question.vector) or not question.caption.strip():
-        raise QueryError("fusing ranks needs words or an image, and a text for the caption", "Give both, or leave rrf out.")
+        raise QueryError("rank fusion requires words or an image, and a text for the caption", "Pass both, or omit rrf.")
     if after is not None or question.min_score is not None:
-        raise QueryError("fusing ranks goes neither with further pages nor with min_score", "Ask for a larger k instead.")
+        raise QueryError("rank fusion supports neither pagination nor min_score", "Use a larger k instead.")
     if question.caption_weight == 0:
-        raise QueryError("fusing ranks with a caption weight of 0 is a search by the words alone", "Leave rrf out.")
+        raise QueryError("rank fusion with a caption weight of 0 is a search by tokens alone", "Omit rrf.")
 
 
 def fused(words: Result, caption: Result, caption_weight: float, k: int) -> Result:
-    """The `k` best of both: what is told of the words is kept, scores and ranks are those of the fusion."""
+    """Fuse two rankings to the `k` best hits, with the scores and ranks of the fusion.
+
+    Args:
+        words: The ranking by tokens; its contributions, truncated and pruned tokens are kept.
+        caption: The ranking by caption.
+        caption_weight: The weight of the caption's ranks; that of the tokens is 1.
+        k: Number of hits.
+    """
     rankings = [[_key(hit) for hit in result.hits] for result in (words, caption)]
     ranks = [{key: rank for rank, key in enumerate(ranking, start=1)} for ranking in rankings]
-    known: dict[str, Hit] = {_key(hit): hit for hit in (*caption.hits, *words.hits)}
+    by_key: dict[str, Hit] = {_key(hit): hit for hit in (*caption.hits, *words.hits)}
     hits = []
     for key, score in reciprocal_ranks(rankings, [1.0, caption_weight])[:k]:
-        places = {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of}
-        hits.append(replace(known[key], score=score, ranks=places))
+        ranks_of_hit = {name: of[key] for name, of in zip(("words", "caption"), ranks, strict=True) if key in of}
+        hits.append(replace(by_key[key], score=score, ranks=ranks_of_hit))
     return replace(words, hits=tuple(hits), took_ms=words.took_ms + caption.took_ms, after=None)
 
 
 def reciprocal_ranks(rankings: Sequence[Sequence[str]], weights: Sequence[float]) -> list[tuple[str, float]]:
-    """Ids with the sum of `weight / (RANK_CONSTANT + rank)` over the rankings that have them, best first (ties by id).
+    """Return ids with the sum of `weight / (RRF_RANK_CONSTANT + rank)` over the rankings that have them, best first (ties by id).
 
     Reciprocal rank fusion: Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
     Learning Methods", SIGIR 2009; ranks count from 1.
@@ -57,5 +64,5 @@ def reciprocal_ranks(rankings: Sequence[Sequence[str]], weights: Sequence[float]
 
 
 def _key(hit: Hit) -> str:
-    """A document, where a name stands for several indices that have the same id."""
+    """Return a key that is unique where an alias points to several indices with the same ids."""
     return f"{hit.id} {hit.index}"

@@ -1,4 +1,4 @@
-"""Hits: what an answer of the engine is to people. Pure."""
+"""Search results: hits, and what each token contributes to a score. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stair_es.search.explain import Reason, why
 from stair_es.search.shapes import Shape
-from stair_es.vocab import unescape
+from stair_es.vocab import escape, unescape
 
 if TYPE_CHECKING:
     from stair_es.search.cursor import After
@@ -20,52 +19,70 @@ _TERM = re.compile(r"weight\(impacts:(?P<feature>.*) in \d+\)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reason:
+    """The contribution of one matching token to a score."""
+
+    feature: str
+    """The token, not escaped."""
+    query_weight: float
+    image_weight: float
+    """The weight in the document's `_source`; the engine scores with a copy of 9 significant bits, up to 0.39 % smaller."""
+    contribution: float
+    """The product of both weights, which is what the token adds to the score."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hit:
-    """One document that was found."""
+    """A document that was found."""
 
     id: str
     uri: str
     score: float
-    """As the engine computed it; without a caption at most 0.39 % below the sum of the contributions."""
+    """The score of the engine; without a caption at most 0.39 % below the sum of the contributions."""
     why: tuple[Reason, ...]
-    """The words in common, from the stored weights."""
+    """The matching tokens, by the stored weights."""
     source: Mapping[str, Any]
-    """The document, without its thumbnail."""
+    """The `_source` of the document, without its thumbnail."""
     index: str = ""
-    """Where it is, if a name stands for several."""
+    """The concrete index, where an alias points to several."""
     engine: Mapping[str, float] = field(default_factory=dict)
-    """Word -> what the engine says that it adds, where it was asked to explain."""
+    """Token -> its contribution by the explanation of the engine, if that was requested."""
     ranks: Mapping[str, int] = field(default_factory=dict)
-    """`words` and `caption` -> the rank there, where two rankings were fused."""
+    """`words` and `caption` -> the rank in that ranking, where two were fused."""
 
     @property
     def beside(self) -> float:
-        """What the score has beyond the words in common: the caption's part."""
+        """The part of the score that is not from matching tokens: that of the caption."""
         return self.score - sum(reason.contribution for reason in self.why)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The answer to one search."""
+    """The result of a search."""
 
     hits: tuple[Hit, ...]
-    """Best first. Empty where nothing has a word in common with the query."""
+    """Best first. Empty if no document has a token of the query."""
     took_ms: int
-    """Time inside the engine."""
+    """Time in the engine, in milliseconds."""
     cut: SparseVector
-    """The words of the query that the cluster's clause limit left no room for."""
+    """The tokens of the query that exceed the clause limit of the cluster."""
     dropped: SparseVector
-    """The words that pruning left out."""
+    """The tokens that pruning left out."""
     shape: Shape
-    """How the engine was asked."""
+    """The query type that was used."""
     after: After | None = None
-    """The cursor: where the next page begins; None where there is no further one."""
+    """The cursor of the next page; None if there is none."""
     remarks: tuple[str, ...] = ()
-    """What there is to say of how it was asked, for people."""
+    """Notes for the user on how the query was sent."""
 
 
 def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
-    """One element of `hits.hits`."""
+    """Parse one element of `hits.hits`.
+
+    Args:
+        found: The element.
+        asked: The query vector that was sent.
+    """
     source = found.get("_source") or {}
     return Hit(
         id=found["_id"],
@@ -78,22 +95,44 @@ def hit_of(found: Mapping[str, Any], asked: SparseVector) -> Hit:
     )
 
 
+def why(query: SparseVector, document_tokens: Mapping[str, float]) -> tuple[Reason, ...]:
+    """Return the matching tokens, largest contribution first (ties by token); their sum is the exact dot product.
+
+    Args:
+        query: The tokens that were sent, not escaped.
+        document_tokens: The document's `tokens`: escaped, as they are stored.
+    """
+    reasons = []
+    for token, query_weight in query:
+        image_weight = document_tokens.get(escape(token))
+        if image_weight is not None:
+            reasons.append(
+                Reason(
+                    feature=token,
+                    query_weight=query_weight,
+                    image_weight=float(image_weight),
+                    contribution=query_weight * float(image_weight),
+                )
+            )
+    return tuple(sorted(reasons, key=lambda reason: (-reason.contribution, reason.feature)))
+
+
 def only(hit: Hit) -> dict[str, Any]:
-    """A clause that matches this document and no other: a name can stand for several indices, which may have the same ids."""
+    """Build a clause that matches only this document: an alias can point to several indices with the same ids."""
     return {"bool": {"filter": [{"ids": {"values": [hit.id]}}, {"term": {"_index": hit.index}}]}}
 
 
 def engine_parts(explanation: Mapping[str, Any]) -> dict[str, float]:
-    """Word -> what it adds to the score, by the engine's own explanation; what isn't about a word is left out."""
-    parts: dict[str, float] = {}
-    below = [explanation]
-    while below:
-        part = below.pop()
-        said = str(part.get("description", ""))
-        about = _LINEAR.search(said) or _TERM.search(said)
-        if about:
-            word = unescape(about["feature"])
-            parts[word] = parts.get(word, 0.0) + float(part["value"])
+    """Parse an explanation of the engine to token -> contribution; parts that are not about a token are left out."""
+    scores: dict[str, float] = {}
+    pending = [explanation]
+    while pending:
+        part = pending.pop()
+        description = str(part.get("description", ""))
+        match = _LINEAR.search(description) or _TERM.search(description)
+        if match:
+            token = unescape(match["feature"])
+            scores[token] = scores.get(token, 0.0) + float(part["value"])
         else:
-            below += part.get("details", [])
-    return parts
+            pending += part.get("details", [])
+    return scores

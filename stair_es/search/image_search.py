@@ -1,4 +1,4 @@
-"""Everything in one object: the model of an index, and its cluster."""
+"""`ImageSearch`: search an index with the model that wrote it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stair_es.config import DEFAULT_INDEX
 from stair_es.errors import QueryError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
-from stair_es.search.how import How
 from stair_es.search.index_model import load_model_of
 from stair_es.search.inputs import Inputs, question_of
 from stair_es.search.placing import near_miss
+from stair_es.search.prune import How
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.sources.item import Reading
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     from stair_es.search.cursor import After
     from stair_es.search.hits import Result
-    from stair_es.search.near import NearMiss
+    from stair_es.search.placing import NearMiss
 
 Asking: TypeAlias = "str | Path | Inputs | Question | SparseVector"
-"""Words with their wishes, the file of an image, both and more (URLs of images, too) as `Inputs`, or what was made of them."""
+"""A query string, an image file, a combination as `QueryInputs` (image URLs as well), a built query, or a vector."""
 
 
 class ImageSearch:
-    """Search an index with the model that wrote it. Close it, or use it in a `with` statement.
+    """Search client for an index and the model that wrote it. Close it, or use it in a `with` statement.
 
-    Nothing is asked and no model loaded before the first search. For vectors of your own, take `Searcher`.
+    Connects and loads the model lazily, at the first search. For your own vectors, use `Searcher`.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class ImageSearch:
         model: ModelSpec | None = None,
         reading: Reading | None = None,
     ) -> None:
-        """A search; nothing is asked yet.
+        """Configure the client.
 
         Args:
             index: An alias or index.
-            url: Of the cluster; logins and certificates come from the environment, as for the command line, and without a URL
-                so does that: `STAIR_ES_URL`.
-            connection: In place of `url`, with everything in it.
-            model: The model; the one that the index names if there is none here.
-            reading: The limits of images that are looked for, and which addresses their URLs may lead to.
+            url: The URL of the cluster; by default `STAIR_ES_URL`. Credentials and certificates come from the environment, as
+                for the command line.
+            connection: A complete connection, instead of `url`.
+            model: The model; by default the one that the index names.
+            reading: Limits for query images, and the addresses that their URLs may lead to.
 
         Raises:
-            UsageError: There is neither a URL nor a connection, or something doesn't go together.
+            UsageError: If there is neither a URL nor a connection, or if settings contradict each other.
         """
         self._index = index
         self._connection = connection or Connection.from_env(url)
@@ -77,13 +77,13 @@ class ImageSearch:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The model, loaded.
+        """The loaded model.
 
         Raises:
-            QueryError: There is no such index.
-            IndexMismatch: The index is not one of ours.
-            ModelNotFetched: Its model isn't on this machine: name it by `model`, and it is fetched.
-            ModelError: Its model is broken.
+            QueryError: If the index doesn't exist.
+            IndexMismatch: If the index was not written by stair-es.
+            ModelNotFetched: If its model is not on this machine; pass it as `model` to fetch it.
+            ModelError: If its model can't be loaded.
         """
         if self._model is not None:
             return catalogue.load(self._model)
@@ -91,15 +91,15 @@ class ImageSearch:
 
     @cached_property
     def searcher(self) -> Searcher:
-        """What asks the cluster."""
+        """The searcher of the index."""
         return Searcher(self._connection, self._index, self.encoder.model_id)
 
     def question(self, asking: Asking) -> Question:
-        """What is asked for: change it with `dataclasses.replace`, look at its words, send it.
+        """Build the query, to inspect it, change it with `dataclasses.replace`, or send it.
 
         Raises:
-            QueryError: Nothing is looked for, the model knows none of it, or it is nothing of that kind.
-            DecodeError: An image can't be read.
+            QueryError: If the query is empty, the model knows none of its tokens, or `asking` has an unsupported type.
+            DecodeError: If an image can't be read.
         """
         if isinstance(asking, Question):
             return asking
@@ -111,30 +111,36 @@ class ImageSearch:
             asking = Inputs(words=asking)
         if not isinstance(asking, Inputs):
             raise QueryError(
-                f"can't look for a {type(asking).__name__}", "Give words, a Path, Inputs, a Question or a SparseVector."
+                f"can't search for a {type(asking).__name__}", "Pass words, a Path, Inputs, a Question or a SparseVector."
             )
         return question_of(self.encoder, asking, self._reading)
 
     def search(self, asking: Asking, k: int = 10, *, after: After | None = None, how: How | None = None) -> Result:
-        """The `k` best documents.
+        """Search for the `k` best documents.
 
         Args:
-            asking: What is looked for.
-            k: How many hits.
-            after: `Result.after` of the page before.
-            how: How to ask.
+            asking: The query.
+            k: Number of hits.
+            after: `SearchResult.after` of the previous page.
+            how: The search options.
 
         Raises:
-            QueryError: As for `question` and `Searcher.search`.
+            QueryError: As for `build_query` and `Searcher.search`.
             ClusterError: As for `Searcher.search`.
         """
         return self.searcher.search(self.question(asking), k, after=after, how=how)
 
     def explain(self, document: str, asking: Asking, k: int = 10, *, how: How | None = None) -> NearMiss:
-        """Why a document, by its id or URI, is found or isn't.
+        """Explain why a document is found or not.
+
+        Args:
+            document: The id or URI of the document.
+            asking: The query.
+            k: Number of hits among which the document is expected.
+            how: The search options.
 
         Raises:
-            QueryError: There is no such document, or as for `search`.
+            QueryError: If there is no such document, or as for `search`.
             ClusterError: As for `search`.
         """
         return near_miss(self.searcher, self.question(asking), document, k=k, how=how)

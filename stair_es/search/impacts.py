@@ -12,34 +12,32 @@ IMPACTS_FIELD = "impacts"
 
 
 def impacts_query(vector: SparseVector, *, field: str = IMPACTS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """The dot product of `vector` and the quantised weights in `field`: each is off by half a thousandth at most.
+    """Build the dot product of `vector` and the quantized weights in `field`; each is off by half a thousandth at most.
 
-    Words that the field doesn't have (pieces like `##ing`, punctuation) are reported as cut. The field folds case: of two words
-    that differ in nothing else the heavier one is asked.
+    Tokens that the field can't contain (pieces like `##ing`, punctuation) are reported as truncated. The field folds case: of two
+    tokens that differ only in case, the heavier one is sent.
 
     Args:
-        vector: The words of the query.
+        vector: The query vector.
         field: The text field of `mappings/impacts.json`.
-        max_clauses: Only that many of the heaviest words are kept.
+        max_clauses: The maximum number of tokens; the heaviest are kept.
 
     Raises:
-        QueryError: As for `rank_features_query`, or no word is one that the field could have.
+        QueryError: As for `build_rank_features_query`, or if the field can't contain any of the tokens.
     """
     terms: dict[str, tuple[str, float]] = {}
-    for word, boost in fit(vector, max(1, len(vector))):
-        if askable(word):
-            terms.setdefault(_folded(word), (word, boost))
+    for token, boost in fit(vector, max(1, len(vector))):
+        if askable(token):
+            terms.setdefault(_folded(token), (token, boost))
     if not terms:
-        raise QueryError(
-            f"no word of the query can be in the field {field!r}, which has whole words only", "Ask with another --shape."
-        )
+        raise QueryError(f"the field {field!r} contains whole words only, and the query has none", "Use another --shape.")
     if max_clauses < 1:
         raise QueryError(f"max_clauses must be at least 1, got {max_clauses}")
-    asked = list(terms.items())[:max_clauses]
-    clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in asked]
-    return made({"bool": {"should": clauses}}, [kept for _, kept in asked], vector)
+    selected = list(terms.items())[:max_clauses]
+    clauses = [{"term": {field: {"value": term, "boost": boost / IMPACT_SCALE}}} for term, (_, boost) in selected]
+    return made({"bool": {"should": clauses}}, [kept for _, kept in selected], vector)
 
 
 def _folded(word: str) -> str:
-    """As the engine's `lowercase` filter does: character by character, each becoming one."""
+    """Fold case like the engine's `lowercase` filter: character by character, each to one character."""
     return "".join(c.lower()[0] for c in word)

@@ -1,9 +1,9 @@
-"""The model that an index names, for everything that asks an index: the command line, the page and Python.
+"""Load the encoder that an index names, for the command line, the server and Python.
 
-An index is data, and whoever may write it may name any model in it. So the model that it names is only loaded from what this
-machine has already chosen: an entry point, a folder that an ingest here has used, the cache of the hub. Nothing is fetched and no
-other folder is looked at because an index says so, and no code of a checkpoint is trusted because of it
-(`STAIR_ES_TRUST_REMOTE_CODE` names models, and only the user sets it).
+An index is data: anyone who can write to it can name any model. So the named model is only loaded from what this machine already
+trusts: an entry point, a folder that an ingest on this machine has used, or the cache of the hub. An index alone never causes a
+download, a look into another folder, or trust in the code of a checkpoint (`STAIR_ES_TRUST_REMOTE_CODE` names models, and only
+the user sets it).
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ def load_model(
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
 ) -> Encoder:
-    """Return the encoder to ask an index with: the model that the user named, else the one that the index names.
+    """Load the encoder for queries: the model that the user named, otherwise the one that the index names.
 
     Args:
-        known: What was seen of the index.
-        index: What it is called, for messages.
-        named: What the user named, if anything. It is fetched where it isn't here.
-        fit: How images become squares; where the model is the index's, that of the index without one. Vectors of another fit
-            have another model id, and `Known.check_model` refuses them.
-        backend: Of the network.
-        text_tower: Of the texts; that of an index of texts without one.
+        known: The index info.
+        index: The name of the index, for messages.
+        named: The model that the user named, if any. It is fetched if it is not on this machine.
+        fit: How images are resized to squares; by default as in the index, if the model is that of the index. Vectors of another
+            fit have another model id, which `IndexInfo.check_model` rejects.
+        backend: The backend of the network.
+        text_tower: The text tower; by default that of an index of texts.
 
     Raises:
-        ModelNotFetched: The index names a model that isn't on this machine, or a folder that no ingest here has used.
-        ModelError: The model is unknown or broken.
-        MissingExtra: A library that it needs isn't installed.
+        ModelNotFetched: If the index names a model that is not on this machine, or a folder that no ingest here has used.
+        ModelError: If the model is unknown or can't be loaded.
+        MissingExtra: If a library that it requires is not installed.
     """
-    asked = ModelSpec(
+    requested = ModelSpec(
         name=named or known.model_name, fit=fit, backend=backend, text_tower=text_tower or known.text_tower or "full"
     )
-    spec = add_fit(asked, known)
+    spec = add_fit(requested, known)
     if named:
         return catalogue.load(spec)
     try:
@@ -69,28 +69,35 @@ def load_model_of(
     backend: Backend = "auto",
     text_tower: TextTower | None = None,
 ) -> Encoder:
-    """Return the encoder of the model that an index names, after a look at the index. See `load_model`.
+    """Load the encoder of the model that an index names, after a request for its metadata.
+
+    Args:
+        connection: The connection to the cluster.
+        index: An alias or index.
+        fit: As for `load_query_encoder`.
+        backend: The backend of the network.
+        text_tower: As for `load_query_encoder`.
 
     Raises:
-        QueryError: There is no such index.
-        IndexMismatch: The index is not one of ours, or the name stands for indices of several models.
-        ClusterError: The cluster fails the request.
-        StairError: As for `load_model`.
+        QueryError: If the index doesn't exist.
+        IndexMismatch: If the index was not written by stair-es, or the name resolves to indices of several models.
+        ClusterError: If the request fails.
+        StairError: As for `load_query_encoder`.
     """
     with closing(connection.client()) as client:
-        known = look(client, connection, index)
-    return load_model(known, index, fit=fit, backend=backend, text_tower=text_tower)
+        info = look(client, connection, index)
+    return load_model(info, index, fit=fit, backend=backend, text_tower=text_tower)
 
 
 def _remedy(name: str) -> str:
     if catalogue.hub_id(name):
         return (
             f"To fetch it, name it with --model {shlex.quote(name)} (in Python: model=ModelSpec(name={name!r})). An index alone "
-            "makes nothing be downloaded."
+            "never causes a download."
         )
     if Path(name).is_absolute():
         return (
-            f"If that folder is yours, name it: --model {shlex.quote(name)}, or where it is now. It is read because of an index "
-            "only if an ingest here has used it."
+            f"If you trust that folder, name it: --model {shlex.quote(name)}, or its new path. A folder that only an index names "
+            "is read only if an ingest here has used it."
         )
-    return "Install the package that brings it, or name the folder that holds it now with --model FOLDER."
+    return "Install the package that provides it, or name the folder that contains it with --model FOLDER."

@@ -1,8 +1,10 @@
-"""What a person gives -> a question: words with wishes, further texts, files of images, filters."""
+"""Encode query inputs (query string, texts, images, filters) to a search query, and combine vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from stair_es.errors import DecodeError, QueryError, ReadError
 from stair_es.model.encoder import Speller
 from stair_es.search.clauses import check_characters
-from stair_es.search.combine import boosted, combined, muted
-from stair_es.search.question import NOTHING, Question, Spelling, parse_filter
+from stair_es.search.filter_fields import parse_filter
+from stair_es.search.question import NOTHING, Question, Spelling
 from stair_es.search.wish import Wish, parse
 from stair_es.sources.decode import DecodeLimits, decode
 from stair_es.sources.item import Reading
@@ -20,33 +22,33 @@ from stair_es.sources.local_file import FileAt
 from stair_es.sources.paths import scheme_of, uri_of
 from stair_es.sources.web.fetch import UrlAt
 from stair_es.sources.web.text import shown
+from stair_es.types import SparseVector
 
 if TYPE_CHECKING:
     from stair_es.model.encoder import Encoder
-    from stair_es.types import SparseVector
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """All that a person can say of what is looked for."""
+    """Everything that can be part of a query."""
 
     words: str = ""
-    """Plain words, with wishes: `beach -people +dog^2` (see `wish.parse`)."""
+    """A query string: `beach -people +dog^2` (see `parse_query`)."""
     texts: Sequence[str] = ()
-    """Further texts, taken literally."""
+    """Further texts, without operators."""
     images: Sequence[Path | str] = ()
-    """Files of images, by path; a text may also be an http(s) URL, which is fetched by the rules for URLs (`Reading.urls`)."""
+    """Image files by path; a string can also be an http(s) URL, which is fetched under the limits of `Reading.urls`."""
     weights: Sequence[float] = ()
-    """One for each input: `words` (if there are), then `texts`, then `images`; 1 each if empty. A negative one takes away."""
+    """One weight per input: `words` (if any), then `texts`, then `images`; 1 each if empty. A negative one subtracts."""
     literal: bool = False
-    """Take `words` literally, too."""
+    """Whether `words` is plain text, without operators."""
     required: Sequence[str] = ()
     excluded: Sequence[str] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
     muted: AbstractSet[str] = frozenset()
-    """Words that take no part in the query."""
+    """Words whose tokens are removed from the query."""
     least: float = 0.0
-    """From which weight on an image has a word, for what is required and excluded."""
+    """Minimum weight for a token to count as present, for `required` and `excluded`."""
     filters: Sequence[str | Mapping[str, Any]] = ()
     """Query strings, or clauses."""
     caption: str = ""
@@ -56,37 +58,44 @@ class Inputs:
     min_score: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that lists are lists: a text has letters, which would be taken for words.
+        """Check that sequences are not strings, whose letters would be taken for words.
 
         Raises:
-            QueryError: One is a text.
+            QueryError: If one is a string.
         """
         for name in ("texts", "images", "required", "excluded", "muted", "filters"):
             if isinstance(getattr(self, name), str):
-                raise QueryError(f"`{name}` takes several, got the text {getattr(self, name)!r}", "Put it into a list.")
+                raise QueryError(f"`{name}` must be a list, got the string {getattr(self, name)!r}", "Put it into a list.")
 
 
 def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None) -> Question:
-    """What is asked for by what a person gave.
+    """Build the search query of query inputs.
+
+    Args:
+        encoder: The model.
+        inputs: The query inputs.
+        reading: Limits for images, and the addresses that their URLs may lead to.
 
     Raises:
-        QueryError: Nothing is looked for, the model knows none of the words or sees nothing that it knows, or wishes can't be.
-        DecodeError: An image can't be read; the message names it.
-        MissingExtra: An image is at a URL, and the HTTP library isn't installed.
+        QueryError: If the query is empty, the model knows none of its tokens, or inputs contradict each other.
+        DecodeError: If an image can't be read; the message names it.
+        MissingExtra: If an image is at a URL and the HTTP library is not installed.
     """
-    wish = Wish(text=inputs.words.strip()) if inputs.literal else parse(inputs.words)
-    vectors = [text_vector(encoder, text) for text in (wish.text, *inputs.texts) if text.strip()]
+    parsed = Wish(text=inputs.words.strip()) if inputs.literal else parse(inputs.words)
+    vectors = [text_vector(encoder, text) for text in (parsed.text, *inputs.texts) if text.strip()]
     vectors += [_seen(encoder, image, reading) for image in inputs.images]
-    required, excluded = (*wish.required, *inputs.required), (*wish.excluded, *inputs.excluded)
+    required, excluded = (*parsed.required, *inputs.required), (*parsed.excluded, *inputs.excluded)
     if not vectors and not inputs.caption.strip():
-        what = "only says what must not be there" if excluded else "is empty"
-        raise QueryError(f"the query {what}", 'Say what to look for, too: "beach -people".')
+        what = "only excludes words" if excluded else "is empty"
+        raise QueryError(f"the query {what}", 'Add what to search for: "beach -people".')
     if inputs.least and not (required or excluded):
-        raise QueryError("`least` is about required and excluded words, and there are none", "Give +word or -word, or min_score.")
+        raise QueryError(
+            "`least` applies to required and excluded words, and there are none", "Add +word or -word, or use min_score."
+        )
     vector = NOTHING
     if vectors:
         vector = combined(zip(vectors, _weights(inputs.weights, len(vectors)), strict=True))
-        factors = {**wish.boosts, **inputs.boosts}
+        factors = {**parsed.boosts, **inputs.boosts}
         vector = boosted(vector, {piece: factor for word, factor in factors.items() for piece in spelled(encoder, word)})
         vector = muted(vector, {piece for word in inputs.muted for piece in spelled(encoder, word)})
     return Question(
@@ -94,7 +103,7 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
         required=[spelled(encoder, word) for word in required],
         excluded=[spelled(encoder, word) for word in excluded],
         least=inputs.least,
-        filters=[parse_filter(given) if isinstance(given, str) else given for given in inputs.filters],
+        filters=[parse_filter(each) if isinstance(each, str) else each for each in inputs.filters],
         caption=inputs.caption,
         caption_weight=inputs.caption_weight,
         caption_field=inputs.caption_field,
@@ -103,10 +112,10 @@ def question_of(encoder: Encoder, inputs: Inputs, reading: Reading | None = None
 
 
 def spelled(encoder: Encoder, word: str) -> Spelling:
-    """The features that stand for a word, as the model writes it; the word itself where the model doesn't tell.
+    """Return the tokens of a word in the vocabulary of the model; the word itself if the model doesn't provide them.
 
     Raises:
-        QueryError: The model has none for it.
+        QueryError: If the word has no token.
     """
     check_characters(word)
     if not isinstance(encoder, Speller):
@@ -114,38 +123,39 @@ def spelled(encoder: Encoder, word: str) -> Spelling:
     features = encoder.spell(word)
     if not features:
         raise QueryError(
-            f"{word!r} is no word of the model {encoder.model_id}", "Take another word; stop words and symbols are none."
+            f"{word!r} is not in the vocabulary of the model {encoder.model_id}",
+            "Try another word; stop words and symbols are excluded.",
         )
     return features
 
 
 def text_vector(encoder: Encoder, text: str) -> SparseVector:
-    """The vector of a text.
+    """Encode a text.
 
     Raises:
-        QueryError: The model gives no weight to any of its words.
+        QueryError: If the model gives no token a weight.
     """
     check_characters(text)
     vector = encoder.encode_texts([text])[0]
     if not len(vector):
         raise QueryError(
-            f"none of the words of {text!r} is known to the model {encoder.model_id}",
-            'Name what can be seen in the picture, in English: "red car", "dog on a beach".',
+            f"the model {encoder.model_id} knows none of the words of {text!r}",
+            'Describe in English what the image shows: "red car", "dog on a beach".',
         )
     return vector
 
 
 def image_vector(encoder: Encoder, image: Path | str, reading: Reading | None = None) -> SparseVector:
-    """The vector of an image; empty if the model sees nothing that it knows.
+    """Encode an image; the vector is empty if the model finds no token for it.
 
     Args:
         encoder: The model.
-        image: A file, or the http(s) URL of one.
-        reading: The limits, of the addresses that a URL may lead to as well.
+        image: A file, or an http(s) URL.
+        reading: Limits for images, and the addresses that a URL may lead to.
 
     Raises:
-        DecodeError: It can't be read, is too large or is not an image; the message names it.
-        MissingExtra: It is a URL, and the HTTP library isn't installed.
+        DecodeError: If it can't be read, is too large or is not an image; the message names it.
+        MissingExtra: If it is a URL and the HTTP library is not installed.
     """
     place = UrlAt(image) if isinstance(image, str) and is_url(image) else FileAt(uri_of(image))
     try:
@@ -156,8 +166,68 @@ def image_vector(encoder: Encoder, image: Path | str, reading: Reading | None = 
     return encoder.encode_images(pixels_HWC[None])[0]
 
 
+def combined(parts: Iterable[tuple[SparseVector, float]]) -> SparseVector:
+    """Return the weighted sum of vectors. Tokens whose sum is 0 or negative are dropped.
+
+    Args:
+        parts: Vectors and their weights; a negative weight subtracts.
+
+    Raises:
+        QueryError: If a weight is not finite, or no token is left.
+    """
+    sums: defaultdict[str, float] = defaultdict(float)
+    for vector, factor in parts:
+        if not math.isfinite(factor):
+            raise QueryError(f"the weight of an input must be a finite number, got {factor}")
+        for word, weight in vector:
+            sums[word] += factor * weight
+    if not all(map(math.isfinite, sums.values())):
+        raise QueryError("the weights of the inputs are too large to be added", "Use smaller weights.")
+    left = SparseVector.from_pairs((word, weight) for word, weight in sums.items() if weight > 0)
+    if not len(left):
+        raise QueryError("the inputs cancel each other out: no token is left", "Give one of them a larger weight.")
+    return left
+
+
+def boosted(vector: SparseVector, factors: Mapping[str, float]) -> SparseVector:
+    """Boost tokens by a factor each; a factor of 0 removes a token.
+
+    Args:
+        vector: The query vector.
+        factors: Token -> factor.
+
+    Raises:
+        QueryError: If the vector lacks one of the tokens, a weight becomes too large, or no token is left.
+    """
+    missing = [word for word in factors if word not in vector.features]
+    if missing:
+        raise QueryError(
+            f"the query has no token {', '.join(map(repr, missing))} to boost", f"Its tokens are: {', '.join(vector.features)}."
+        )
+    left = [(word, weight * factors.get(word, 1.0)) for word, weight in vector]
+    if not all(math.isfinite(weight) for _, weight in left):
+        raise QueryError("a boost makes a weight too large", "Use a smaller boost.")
+    return _some((pair for pair in left if pair[1] > 0), "a boost of 0 removes all tokens of the query")
+
+
+def muted(vector: SparseVector, words: AbstractSet[str]) -> SparseVector:
+    """Remove tokens from a vector; tokens that it lacks are ignored.
+
+    Raises:
+        QueryError: If no token is left.
+    """
+    return _some((pair for pair in vector if pair[0] not in words), "all tokens of the query are muted")
+
+
+def _some(pairs: Iterable[tuple[str, float]], otherwise: str) -> SparseVector:
+    left = SparseVector.from_pairs(pairs)
+    if not len(left):
+        raise QueryError(otherwise, "Keep at least one of them.")
+    return left
+
+
 def is_url(text: str) -> bool:
-    """Whether it is the URL of an image that is fetched, not a path."""
+    """Check whether a string is an http(s) URL, not a path."""
     return scheme_of(text) in ("http", "https")
 
 
@@ -168,13 +238,13 @@ def _shown(image: Path | str) -> str:
 def _seen(encoder: Encoder, image: Path | str, reading: Reading | None) -> SparseVector:
     vector = image_vector(encoder, image, reading)
     if not len(vector):
-        raise QueryError(f"the model {encoder.model_id} has no word for what is on {_shown(image)!r}", "Try another image.")
+        raise QueryError(f"the model {encoder.model_id} finds no token for {_shown(image)!r}", "Try another image.")
     return vector
 
 
 def _weights(given: Sequence[float], inputs: int) -> Sequence[float]:
     if given and len(given) != inputs:
         raise QueryError(
-            f"{len(given)} weights for {inputs} inputs", "Give one for the words, then one for each text, then for each image."
+            f"{len(given)} weights for {inputs} inputs", "Pass one for the words, then one per text, then one per image."
         )
     return given or [1.0] * inputs

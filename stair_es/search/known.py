@@ -1,4 +1,4 @@
-"""What a searcher has to know of a cluster and an index before it can ask."""
+"""The metadata of an index that a search requires: model, fields and token policy."""
 
 from __future__ import annotations
 
@@ -31,61 +31,62 @@ if TYPE_CHECKING:
 _FITS: tuple[Fit, ...] = get_args(Fit)
 _VECTORS = ("rank_features", "sparse_vector")
 _PARTS = ("properties", "runtime")
-"""Of a mapping: where it has fields."""
+"""The parts of a mapping that contain fields."""
 _TEXTUAL = frozenset({"keyword", "text", "wildcard", "constant_keyword"})
 _REVISION = re.compile(rf"(@.*|-\d+|(-({'|'.join(_FITS)}))?-[0-9a-f]{{12}})$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What stands behind a name."""
+    """The metadata of the indices that a name resolves to."""
 
     fields: Mapping[str, Fields]
-    """Index -> its fields."""
+    """Index -> its searchable fields."""
     model: str
     model_name: str
-    """What to ask for: `--model`."""
+    """The name for `--model`."""
     fit: Fit | None = None
-    """How its images became squares; None where it doesn't say."""
+    """How its images were resized to squares; None if unknown."""
     text_tower: TextTower | None = None
-    """Of an index of texts: what they were encoded with, if it is the same in all indices."""
+    """The text tower of an index of texts, if it is the same in all indices."""
     holds: str = "images"
-    """What its documents are: `images`, `texts`, or `documents` where it stands for indices of both."""
+    """What its documents are: `images`, `texts`, or `documents` if the name resolves to indices of both."""
     names: frozenset[str] = frozenset()
-    """The fields of all indices together, at the top level."""
+    """The top-level fields of all indices together."""
     types: Mapping[str, str] = field(default_factory=dict)
-    """Of the same fields, those whose type is the same in all indices."""
+    """Field -> type, for fields with the same type in all indices."""
     ordered: bool = True
-    """Whether hits can be put in a total order: `uri` and `sha256` are keywords, as ingest makes them."""
+    """Whether hits have a total order: `uri` and `sha256` are keyword fields, as ingest creates them."""
     policy: WordPolicy | None = None
-    """The word policy of the index, if all that the name stands for have the same."""
+    """The token policy, if it is the same in all indices."""
     tokens: tuple[str, ...] | None = None
-    """The table of token ids, if all that the name stands for have the same, and the same word policy."""
+    """The table of token ids, if it and the token policy are the same in all indices."""
 
     @cached_property
     def one(self) -> Fields:
-        """The fields, which are the same in all indices.
+        """The searchable fields, which must be the same in all indices.
 
         Raises:
-            IndexMismatch: They aren't.
+            IndexMismatch: If they differ.
         """
         if len(set(self.fields.values())) > 1:
             found = ", ".join(f"{name}: {fields.tokens}" for name, fields in sorted(self.fields.items()))
             raise IndexMismatch(
-                f"the name stands for indices of several field types ({found}): their queries differ", "Name one of the indices."
+                f"the name resolves to indices with different field types ({found}), which need different queries",
+                "Name one of the indices.",
             )
         return next(iter(self.fields.values()))
 
     @cached_property
     def token_ids(self) -> TokenIds:
-        """The ids that documents have for tokens.
+        """The token ids of the documents.
 
         Raises:
-            IndexMismatch: There is no table of them, or not the same in all indices.
+            IndexMismatch: If there is no table of token ids, or if it is not the same in all indices.
         """
         if self.tokens is None and len(self.fields) > 1:
             raise IndexMismatch(
-                f"the name stands for indices that differ in their token ids or word policies: {', '.join(sorted(self.fields))}",
+                f"the name resolves to indices with different token ids or token policies: {', '.join(sorted(self.fields))}",
                 "Name one of the indices.",
             )
         if self.tokens is None:
@@ -93,11 +94,11 @@ class Known:
         return TokenIds.from_tokens(self.tokens).under(self.policy)
 
     def has_ids_of(self, question: Question) -> bool:
-        """Whether the index has an id for each token of the question, as SEISMIC needs them."""
+        """Check whether the index has an id for each token of the query, as SEISMIC requires."""
         return self.tokens is not None and not self.token_ids.list_unknown(self.asked_of(question).vector.features)
 
     def asked_of(self, question: Question) -> Question:
-        """The question in the words of the index: they become what its policy made of them in the documents."""
+        """Rewrite a query by the token policy, as the policy rewrote the tokens of the documents."""
         if self.policy is None:
             return question
         becomes = self.policy.becomes
@@ -109,35 +110,35 @@ class Known:
         )
 
     def check_caption(self, question: Question) -> None:
-        """Nothing, if the field that BM25 should search is there.
+        """Check that the caption field exists; the engine would silently find nothing.
 
         Raises:
-            QueryError: It isn't: the engine would find nothing, and say nothing.
+            QueryError: If it doesn't exist.
         """
         if question.caption.strip() and question.caption_field.partition(".")[0] not in self.names:
             raise QueryError(
-                f"no index that the name stands for has the field {question.caption_field!r}",
+                f"no index that the name resolves to has the field {question.caption_field!r}",
                 f"Fields: {', '.join(sorted(self.names))}.",
             )
 
     def check_filters(self, question: Question) -> None:
-        """Nothing, if the fields that the filters name are there.
+        """Check that the fields of the filters exist; the engine would silently find nothing.
 
         Raises:
-            QueryError: One isn't: the engine would find nothing, and say nothing.
+            QueryError: If one doesn't exist.
         """
-        for use in self._uses(question):
-            root = use.name.partition(".")[0]
+        for reference in self._uses(question):
+            root = reference.name.partition(".")[0]
             if self.names and root not in self.names and not root.startswith("_"):
-                near = get_close_matches(root, self.names, n=3)
-                meant = f"Did you mean {' or '.join(near)}? " if near else ""
+                similar = get_close_matches(root, self.names, n=3)
+                suggestion = f"Did you mean {' or '.join(similar)}? " if similar else ""
                 raise QueryError(
-                    f"the filter names the field {use.name!r}, which no index has that the name stands for",
-                    f"{meant}Fields: {', '.join(sorted(self.names))}.",
+                    f"the filter refers to the field {reference.name!r}, which no index that the name resolves to has",
+                    f"{suggestion}Fields: {', '.join(sorted(self.names))}.",
                 )
 
     def list_remarks(self, question: Question) -> list[str]:
-        """What a filter does that its writer may not have meant."""
+        """List effects of the filters that may be unintended."""
         texts = dict.fromkeys(use.name for use in self._uses(question) if use.is_range and self.types.get(use.name) in _TEXTUAL)
         return [
             f"the filter compares {name!r} letter by letter, since it is a {self.types[name]} field: '3' is greater than '20'; "
@@ -151,45 +152,50 @@ class Known:
             yield from list_fields(clause)
 
     def check_model(self, model_id: str) -> None:
-        """Nothing, if vectors of this model may be compared with those in the index.
+        """Check that vectors of a model can be compared with those in the index.
 
         Raises:
-            QueryError: They mustn't.
+            QueryError: If they can't.
         """
         if self.model == model_id:
             return
-        name = shlex.quote(self.model_name)  # that of a folder can have spaces
+        name = shlex.quote(self.model_name)  # the name of a folder can contain spaces
         fit = f" --fit {self.fit}" if self.fit in FITS_ON_DEMAND else ""
         if _without_revision(self.model) == _without_revision(model_id):
-            told = (
-                "The model or its fit has changed since the index was written, or there are two of its name: ingest again, or "
-                f"search with --model {name}{fit} as it was then."
+            remedy = (
+                "The model or its fit has changed since the index was written, or two models have the same name: ingest "
+                f"again, or search with --model {name}{fit} as it was then."
             )
         else:
             other_fit = fit if f"-{self.fit}-" in self.model else ""
-            told = f"Search with --model {name}{other_fit}, or ingest again with this model."
+            remedy = f"Search with --model {name}{other_fit}, or ingest again with this model."
         raise QueryError(
-            f"index {min(self.fields)!r} holds vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
-            "their dot products mean nothing",
-            told,
+            f"index {min(self.fields)!r} contains vectors of the model {self.model!r}, the query is a vector of {model_id!r}: "
+            "their dot products are meaningless",
+            remedy,
         )
 
 
 def add_fit(spec: ModelSpec, known: Known) -> ModelSpec:
-    """Return the spec with the fit that the index was written with, if it is of the index's model and names none."""
+    """Add the fit of the index to a spec that names the model of the index without a fit."""
     if spec.fit is not None:
         return spec
-    own = spec.name == known.model_name  # compared first: the disk isn't asked for what only an index names
+    own = spec.name == known.model_name  # compared first: no access to a path that only an index names
     return replace(spec, fit=known.fit) if own or catalogue.absolute(spec.name) == known.model_name else spec
 
 
 def look(client: OpenSearch, connection: Connection, index: str) -> Known:
-    """What stands behind an alias, an index, or a pattern.
+    """Fetch the metadata of an alias, an index, or a pattern.
+
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        index: The name.
 
     Raises:
-        QueryError: Nothing does.
-        IndexMismatch: Something that stair-es didn't write, or indices of several models.
-        ClusterError: The cluster fails the request.
+        QueryError: If no index matches.
+        IndexMismatch: If an index was not written by stair-es, or if the indices have several models.
+        ClusterError: If the request fails.
     """
     one = not any(sign in index for sign in ",*")
     missing = QueryError(
@@ -204,8 +210,8 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
     models = {(str(meta.get("model")), str(meta.get("model_name", meta.get("model")))) for meta, _ in about.values()}
     if len({model for model, _ in models}) > 1:
         raise IndexMismatch(
-            f"{index!r} stands for indices of several models: {', '.join(sorted(model for model, _ in models))}",
-            "Name one of the indices: the dot products of two models can't be compared.",
+            f"{index!r} resolves to indices of several models: {', '.join(sorted(model for model, _ in models))}",
+            "Name one of the indices: dot products of different models can't be compared.",
         )
     model, name = min(models)
     holds = {holds_of(meta) for meta, _ in about.values()}
@@ -222,8 +228,10 @@ def look(client: OpenSearch, connection: Connection, index: str) -> Known:
         names=frozenset(types),
         types={name: next(iter(several)) for name, several in types.items() if len(several) == 1},
         ordered=all(_sortable(found["mappings"]) for found in answer.values()),
-        policy=policies[0] if alike else None,  # where they differ, each token is looked for as it is
-        tokens=next(iter(tables.values())) if alike and len(set(tables.values())) == 1 else None,  # an id would mean two tokens
+        policy=policies[0] if alike else None,  # if they differ, tokens are searched for unchanged
+        tokens=next(iter(tables.values()))
+        if alike and len(set(tables.values())) == 1
+        else None,  # otherwise an id could mean two tokens
     )
 
 
@@ -232,17 +240,17 @@ def _about(name: str, mapping: Mapping[str, Any], *, has_ids: bool) -> tuple[Map
     meta = mapping.get("_meta", {}).get("stair_es")
     fields = Fields.from_mapping(mapping.get("properties", {}))
     if fields.seismic and not has_ids:
-        fields = replace(fields, seismic=None)  # nobody can tell its ids
+        fields = replace(fields, seismic=None)  # its token ids are unknown
     if not isinstance(meta, dict) or not (fields.tokens in _VECTORS or fields.seismic or fields.impacts):
         raise IndexMismatch(
-            f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of word weights (`tokens`)",
-            "Choose another one with --index / STAIR_ES_INDEX.",
+            f"index {name!r} was not written by stair-es: no `_meta.stair_es`, or no field of token weights (`tokens`)",
+            "Choose another index with --index / STAIR_ES_INDEX.",
         )
     return meta, fields
 
 
 def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Return the types of each field of all indices together."""
+    """Return the types of each field over all indices."""
     found = defaultdict[str, set[str]](set)
     for index in answer.values():
         for part in _PARTS:
@@ -252,12 +260,12 @@ def _collect_types(answer: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str
 
 
 def _fit(abouts: Sequence[Mapping[str, Any]]) -> Fit | None:
-    """Of indices of one model; None from before there was one."""
+    """Return the fit that all indices have; None if they differ, or were written before fits were recorded."""
     return next((fit for fit in _FITS if all(about.get("fit") == fit for about in abouts)), None)
 
 
 def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
-    """What the texts of all indices were encoded with; None for images, or where they differ."""
+    """Return the text tower of all indices; None for images, or if they differ."""
     towers = set()
     for about in abouts:
         settings = about.get("settings")
@@ -268,8 +276,9 @@ def _text_tower(abouts: Iterable[Mapping[str, Any]]) -> TextTower | None:
 
 
 def _without_revision(model_id: str) -> str:
-    """What stays of an id when the model changes: `stair-mini` of `stair-mini-2`, `run` of `run-0c61e1f0a2b3` and
-    `run-pad-0c61e1f0a2b3`, `mine` of `mine@2`.
+    """Strip the revision from a model id.
+
+    `stair-mini-2` becomes `stair-mini`, `run-0c61e1f0a2b3` and `run-pad-0c61e1f0a2b3` become `run`, `mine@2` becomes `mine`.
     """
     return _REVISION.sub("", model_id)
 

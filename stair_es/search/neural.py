@@ -1,6 +1,6 @@
-"""Queries of OpenSearch's neural-search plugin: `neural_sparse` with the words' own weights, over words or numbers. Pure.
+"""Queries of OpenSearch's neural-search plugin: `neural_sparse` with given token weights, over tokens or token ids. Pure.
 
-Never its `query_text`: that would ask another model for the weights. Both run on OpenSearch 3.6.0 with the plugin in
+`query_text` is not used: it would get the weights from another model. Both forms run on OpenSearch 3.6.0 with the plugin in
 `tests/integration/test_neural_search.py`.
 """
 
@@ -18,36 +18,36 @@ from stair_es.types import SparseVector
 from stair_es.vocab import escape
 
 MAX_TOKEN_WEIGHT = 64.0
-"""Lucene's limit for the weight of a linear feature query, which the plugin hands on as it is."""
+"""Lucene's limit for the weight of a linear feature query, which the plugin passes on unchanged."""
 SEARCH_CEILING = 16.0
-"""`quantization_ceiling_search` of that mapping, and its default: the plugin cuts heavier query weights down to it."""
+"""`quantization_ceiling_search` of the mapping, and its default: the plugin clamps heavier query weights to it."""
 CANDIDATES_PER_HIT = 4
-"""How many documents SEISMIC finds for each hit that is wanted; the exact scores decide among them."""
+"""Number of candidates of SEISMIC per requested hit; exact scores select among them."""
 MIN_CANDIDATES = 50
-"""How many it finds at least."""
+"""Minimum number of candidates."""
 FINDING_TOKENS = 16
-"""How many of the heaviest tokens of the query SEISMIC opens the postings of; all of them count in its scores."""
+"""Number of the heaviest query tokens whose postings SEISMIC opens; all tokens count in its scores."""
 HEAP_FACTOR = 1.2
 """SEISMIC skips a cluster of documents whose summary scores below the tenth best so far, divided by this.
 
 The plugin compares with the tenth, whatever `k`; a larger number skips less.
 """
 _LEAST = 2.0**-120
-"""float32 has fewer digits for less; what scaling brings below it is reported as cut."""
+"""Below this, float32 loses digits; tokens that scaling brings below it are reported as truncated."""
 
 
 def neural_sparse_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """The dot product by `neural_sparse` on a `rank_features` field (OpenSearch 2.14 with the plugin neural-search).
+    """Build the dot product as `neural_sparse` on a `rank_features` field (OpenSearch 2.14 with the plugin neural-search).
 
-    Weights above 64 are refused by the engine: all are then divided by one power of two, and `boost` multiplies it back.
+    The engine rejects weights above 64: all weights are then divided by a power of two, which `boost` multiplies back.
 
     Args:
-        vector: The words of the query.
+        vector: The query vector.
         field: The `rank_features` field.
-        max_clauses: Only that many of the heaviest words are kept: the plugin makes a clause of each.
+        max_clauses: The maximum number of tokens; the heaviest are kept. The plugin creates a clause for each.
 
     Raises:
-        QueryError: As for `rank_features_query`.
+        QueryError: As for `build_rank_features_query`.
     """
     kept = fit(vector, max_clauses)
     scale = max(1.0, _power(kept[0][1] / MAX_TOKEN_WEIGHT))
@@ -64,22 +64,22 @@ def seismic_query(
     k: int = 10,
     token_ids: TokenIds | None = None,
 ) -> SparseQuery:
-    """Return the query that finds candidates by SEISMIC (OpenSearch 3.3 with the plugin), in a `sparse_vector` of numbers.
+    """Build the query that finds candidates with SEISMIC (OpenSearch 3.3 with the plugin), in a `sparse_vector` of token ids.
 
-    Its scores are approximate dot products of 8 bits: score the candidates again with `rank_features_query`, as `request_body`
-    does. The query's weights are brought into the upper half of what 8 bits can hold; `boost` undoes it.
+    Its scores are approximate dot products of 8 bits: rescore the candidates with `build_rank_features_query`, as
+    `build_search_request` does. Query weights are scaled into the upper half of the 8-bit range; `boost` reverts it.
 
-    Ask it alone: the plugin finds its candidates first and takes no notice of `must_not` beside it.
+    Don't combine it with other clauses: the plugin finds its candidates first and ignores a `must_not` next to it.
 
     Args:
-        vector: The words of the query.
+        vector: The query vector.
         field: The `sparse_vector` field.
-        max_clauses: Only that many of the heaviest words are kept: small segments are asked with a clause each.
-        k: How many hits are wanted; `count_candidates(k)` are found in a segment.
-        token_ids: Those of the index, which has them in its mapping.
+        max_clauses: The maximum number of tokens; the heaviest are kept. Small segments are searched with a clause for each.
+        k: Number of requested hits; `count_candidates(k)` candidates are found per segment.
+        token_ids: The token ids of the index, from its mapping.
 
     Raises:
-        QueryError: As for `rank_features_query`, or a token has no id.
+        QueryError: As for `build_rank_features_query`, or if a token has no id.
     """
     if k < 1:
         raise QueryError(f"k must be at least 1, got {k}")
@@ -93,25 +93,27 @@ def seismic_query(
 
 
 def count_candidates(k: int) -> int:
-    """Return how many documents SEISMIC finds where `k` hits are wanted: no more than an engine scores again."""
+    """Return the number of candidates for `k` hits, at most as many as an engine rescores."""
     return min(max(CANDIDATES_PER_HIT * k, MIN_CANDIDATES), MAX_HITS)
 
 
 def _ids_of(kept: list[tuple[str, float]], token_ids: TokenIds | None) -> list[int]:
     if token_ids is None:
-        raise QueryError("the shape seismic needs the token ids of the index", "Give token_ids, or search with a `Searcher`.")
+        raise QueryError(
+            "the query type seismic requires the token ids of the index", "Pass token_ids, or search with a `Searcher`."
+        )
     unknown = token_ids.list_unknown(token for token, _ in kept)
     if unknown:
         named = ", ".join(repr(token) for token in unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
         raise QueryError(
-            f"the index has no id for {named}, so SEISMIC can't look for it",
-            "Take tokens of the model that wrote the index, or search exactly: leave --shape seismic out.",
+            f"the index has no id for {named}, so SEISMIC can't search for it",
+            "Use tokens of the model that wrote the index, or search exactly: omit --shape seismic.",
         )
     return [token_ids.ids[token] for token, _ in kept]
 
 
 def _power(ratio: float) -> float:
-    """The least power of two that is not below `ratio`: dividing by it changes no digit of a weight."""
+    """Return the least power of two >= `ratio`: dividing by it changes no digit of a weight."""
     mantissa, exponent = math.frexp(ratio)
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)
 

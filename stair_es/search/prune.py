@@ -1,38 +1,71 @@
-"""Fewer words, a quicker query: what of a vector is sent. Pure."""
+"""Search options: query type, pruning, two-phase search and rank fusion. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from stair_es.errors import QueryError
+from stair_es.search.body import TwoPhase
+from stair_es.search.shapes import Shape
 from stair_es.types import SparseVector
+
+Fusion: TypeAlias = Literal["sum", "rrf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """Search options; the default is an exact search with the query type that suits cluster and index."""
+
+    shape: Shape | None = None
+    approximate: bool = False
+    """Whether SEISMIC may be selected if no query type is given: it has no pagination, and can miss a hit."""
+    mass: float | None = None
+    """Send only the heaviest tokens that make up this share (0..1) of the sum of all weights; None for all tokens."""
+    two_phase: TwoPhase | None = None
+    fusion: Fusion = "sum"
+    """How the rankings by vector and by caption are combined: add scores (sum), or fuse ranks (rrf)."""
+    fusion_window: int = 100
+    """Number of hits of each ranking that are fused."""
+    pipeline: str | None = None
+    """A search pipeline of the cluster (OpenSearch 2.8), such as `pipelines/two-phase.json` for `neural_sparse`."""
+    engine_explain: bool = False
+    """Whether the engine explains the contribution of each token as well."""
+
+    def __post_init__(self) -> None:
+        """Check the weight mass.
+
+        Raises:
+            QueryError: If `mass` is not within (0, 1].
+        """
+        check_mass(self.mass)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """A vector in two parts."""
+    """A vector, split into the tokens that are sent and those that are not."""
 
     kept: SparseVector
     dropped: SparseVector
 
 
 def check_mass(mass: float | None) -> None:
-    """Raise QueryError if a query can't keep this share of its weight.
+    """Check that a weight mass is within (0, 1].
 
     Args:
-        mass: Within (0, 1]; None for all.
+        mass: The share of the sum of all weights; None for all.
 
     Raises:
-        QueryError: If it isn't.
+        QueryError: If it is not.
     """
     if mass is not None and not 0 < mass <= 1:
-        raise QueryError(f"the mass to keep must be above 0 and at most 1, got {mass:g}", "0.9 keeps nine tenths.")
+        raise QueryError(f"the weight mass must be above 0 and at most 1, got {mass:g}", "0.9 keeps nine tenths.")
 
 
 def pruned(vector: SparseVector, mass: float | None) -> Pruned:
-    """Split `vector` into the heaviest tokens that hold a share of its weight, and the rest.
+    """Split a vector into the heaviest tokens that make up a share of its weight, and the rest.
 
     Args:
         vector: The tokens of the query, heaviest first.
@@ -46,7 +79,7 @@ def pruned(vector: SparseVector, mass: float | None) -> Pruned:
 
 
 def _holding(mass: float, weights: Sequence[float]) -> int:
-    """How many of the heaviest it takes."""
+    """Count the heaviest tokens that reach the share `mass`; `weights` are sorted, heaviest first."""
     wanted = mass * math.fsum(weights)
     held = 0.0
     for count, weight in enumerate(weights, start=1):

@@ -1,7 +1,4 @@
-"""Sparse vector -> request body, for the fields that hold words. Pure: any client can send what comes out of here.
-
-`search/shapes.py` picks one of these, `neural.py` and `impacts.py` have the others.
-"""
+"""Build queries for `rank_features` and `sparse_vector` fields. Pure: any client can send the results."""
 
 from __future__ import annotations
 
@@ -23,15 +20,15 @@ TOKENS_FIELD = "tokens"
 
 
 def rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """The clause whose score is the dot product of `vector` and a document's `field`.
+    """Build a query whose score is the dot product of `vector` and a document's `field`.
 
     Args:
-        vector: The words of the query.
+        vector: The query vector.
         field: The `rank_features` field.
-        max_clauses: What the engine takes at most: only that many of the heaviest words are kept.
+        max_clauses: The clause limit of the engine; the heaviest tokens are kept.
 
     Raises:
-        QueryError: No word is left (an empty `bool` would match every document), or a weight or word is beyond an engine.
+        QueryError: If no token is left (an empty `bool` would match every document), or a weight or token is invalid.
     """
     kept = fit(vector, max_clauses)
     clause = {"bool": {"should": [_rank_feature(f"{field}.{escape(word)}", boost) for word, boost in kept]}}
@@ -39,15 +36,15 @@ def rank_features_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_
 
 
 def sparse_vector_query(vector: SparseVector, *, field: str = TOKENS_FIELD, max_clauses: int = MAX_CLAUSES) -> SparseQuery:
-    """The same for Elasticsearch's `sparse_vector`, with pruning off: it would drop words that are frequent and light.
+    """Build the same query for Elasticsearch's `sparse_vector`, without its pruning of frequent, light tokens.
 
     Args:
-        vector: The words of the query.
+        vector: The query vector.
         field: The `sparse_vector` field.
-        max_clauses: Only that many of the heaviest words are kept (Elasticsearch 8 makes a clause of each).
+        max_clauses: The maximum number of tokens; the heaviest are kept (Elasticsearch 8 creates a clause for each).
 
     Raises:
-        QueryError: As for `rank_features_query`.
+        QueryError: As for `build_rank_features_query`.
     """
     kept = fit(vector, max_clauses)
     words = {escape(word): boost for word, boost in kept}

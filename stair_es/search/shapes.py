@@ -1,4 +1,4 @@
-"""Which form a query takes: what a cluster can do and what an index has decide, or the user. Pure, but for `plugins`."""
+"""Select the query type by the capabilities of cluster and index, or by the user's choice. Pure, except for `plugins`."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _BUILDERS: Mapping[Shape, Callable[..., SparseQuery]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """What of an index can be asked."""
+    """The searchable fields of an index."""
 
     tokens: str | None
-    """Type of the field `tokens`, if there is one."""
+    """Type of the field `tokens`, if it exists."""
     seismic: str | None = None
-    """Name of the field with numbers for words (OpenSearch's `sparse_vector`), if there is one."""
+    """Name of the field with token ids (OpenSearch's `sparse_vector`), if it exists."""
     impacts: bool = False
-    """Whether there is the text field `impacts`."""
+    """Whether the text field `impacts` exists."""
 
     @classmethod
     def from_mapping(cls, properties: Mapping[str, Any]) -> Fields:
-        """From `mappings.properties` of an index."""
+        """Create from `mappings.properties` of an index."""
         numbers = properties.get(IDS_FIELD, {})
         return cls(
             tokens=properties.get(TOKENS_FIELD, {}).get("type"),
@@ -61,26 +61,26 @@ def choose(
     *,
     approximate: bool = False,
 ) -> Shape:
-    """The shape for an index on a cluster: `asked`, if it is possible, else `seismic` where it may be, else the best exact one.
+    """Select the query type: `asked` if it is possible, otherwise `seismic` if allowed, otherwise the best exact type.
 
-    `neural_sparse` is never taken unasked: it gives the scores of `rank_features` (Lucene gets the same query).
+    `neural_sparse` is never selected automatically: it has the scores of `rank_features` (Lucene gets the same query).
 
     Args:
-        target: What the cluster is.
-        fields: What the index has.
-        plugins: Asks the cluster for its plugins; called only where the answer matters.
-        asked: What the user wants.
-        approximate: Whether SEISMIC may be taken unasked where the index has its field. A node without the plugin can't hold such
-            an index, so nobody asks for the plugins.
+        target: The product and version of the cluster.
+        fields: The searchable fields of the index.
+        plugins: Fetches the plugins of the cluster; called only if they matter.
+        asked: The query type that the user requested.
+        approximate: Whether SEISMIC may be selected automatically if the index has its field. A node without the plugin can't
+            hold such an index, so the plugins are not checked.
 
     Raises:
-        QueryError: `asked` is impossible here, or nothing is possible.
+        QueryError: If `asked` is impossible, or no query type is possible.
     """
     if asked is not None:
         _builder(asked)
         obstacle = _obstacle(asked, target, fields) or _missing_plugin(asked, target, plugins)
         if obstacle:
-            raise QueryError(f"the shape {asked} is impossible: {obstacle}", _remedy(target, fields))
+            raise QueryError(f"the query type {asked} is not possible: {obstacle}", _remedy(target, fields))
         return asked
     if approximate and _obstacle("seismic", target, fields) is None:
         return "seismic"
@@ -88,30 +88,30 @@ def choose(
     if found is None:
         too_old = f", and {_obstacle('sparse_vector', target, fields)}" if fields.tokens == "sparse_vector" else ""
         raise QueryError(
-            f"nothing in the index can be searched by words on {target.label}: `tokens` is {fields.tokens or 'missing'}{too_old}",
-            "Give the index of `stair-es ingest`, or ingest into a new one.",
+            f"the index has no field that {target.label} can search by token: `tokens` is {fields.tokens or 'missing'}{too_old}",
+            "Name an index that `stair-es ingest` wrote, or ingest into a new one.",
         )
     return found
 
 
 def build(shape: Shape, vector: SparseVector, *, max_clauses: int = MAX_CLAUSES, **more: Any) -> SparseQuery:  # noqa: ANN401
-    """The query of `vector` in `shape`.
+    """Build the query of a vector in a query type.
 
     Args:
-        shape: The form.
-        vector: The words of the query.
-        max_clauses: What the engine takes at most.
-        more: What the shape's own builder takes besides: `field`, and for `seismic` `k` and `token_ids`.
+        shape: The query type.
+        vector: The query vector.
+        max_clauses: The clause limit of the engine.
+        more: Further arguments of the builder of the query type: `field`, and for `seismic` `k` and `token_ids`.
 
     Raises:
-        QueryError: There is no such shape, the vector is empty, or a weight or a word is beyond an engine.
+        QueryError: If the query type is unknown, the vector is empty, or a weight or token is invalid.
     """
     return _builder(shape)(vector, max_clauses=max_clauses, **more)
 
 
 def _builder(shape: Shape) -> Callable[..., SparseQuery]:
     if shape not in _BUILDERS:
-        raise QueryError(f"unknown shape {shape!r}", f"There are: {', '.join(SHAPES)}.")
+        raise QueryError(f"unknown query type {shape!r}", f"Available: {', '.join(SHAPES)}.")
     return _BUILDERS[shape]
 
 
@@ -121,7 +121,7 @@ def _possible(target: Target, fields: Fields) -> Shape | None:
 
 
 def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
-    """Why `shape` can't be, plugins aside."""
+    """Return the reason why a query type is impossible, regardless of plugins, or None."""
     able, needs, types = {
         "rank_features": (True, "", {"rank_features"}),
         "neural_sparse": (target.supports_neural_sparse, "OpenSearch 2.14 or newer", {"rank_features"}),
@@ -130,7 +130,7 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
         "impacts": (True, "", None),
     }[shape]
     if not able:
-        return f"it takes {needs}, and this is {target.label}"
+        return f"it requires {needs}, and this is {target.label}"
     if shape == "seismic" and fields.seismic is None:
         return (
             f"the index has no field `{IDS_FIELD}` with the method seismic and a table of its ids (ingest with --vector seismic)"
@@ -143,11 +143,11 @@ def _obstacle(shape: Shape, target: Target, fields: Fields) -> str | None:
 
 
 def _missing_plugin(shape: Shape, target: Target, plugins: Callable[[], frozenset[str]]) -> str | None:
-    if shape not in ("neural_sparse", "seismic") or not target.version:  # Serverless has it, and lists no plugins
+    if shape not in ("neural_sparse", "seismic") or not target.version:  # Serverless has the plugin, and lists none
         return None
     return None if NEURAL_SEARCH in plugins() else f"the cluster doesn't have the plugin {NEURAL_SEARCH} on every node"
 
 
 def _remedy(target: Target, fields: Fields) -> str:
     found = _possible(target, fields)
-    return f"Leave --shape out: {found} is possible here." if found else "Ask another index."
+    return f"Omit --shape: {found} is possible here." if found else "Use another index."

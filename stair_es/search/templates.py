@@ -1,4 +1,4 @@
-"""Search templates: mustache that is kept in the cluster, so that any language searches with a few parameters."""
+"""Search templates: mustache scripts stored in the cluster, for searches with a few parameters from any language."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 Form = Literal["rank_features", "sparse_vector"]
-"""Type of the field `tokens` that a template asks."""
+"""Type of the field `tokens` that a template searches."""
 FORMS: tuple[Form, ...] = get_args(Form)
 NAMES = ("words", "hybrid", "match")
 PREFIX = "stair-es-"
-"""What a template's id begins with, unless another prefix keeps several tenants apart."""
+"""Default prefix of template ids; another prefix separates tenants."""
 
 State = Literal["published", "different", "missing"]
-"""Of a template in the cluster: as this version would publish it, otherwise, or not there."""
+"""State of a template in the cluster: as this version publishes it, different, or missing."""
 Change = Literal["created", "updated", "unchanged"]
 
 _PART = re.compile(r"\{\{>\s*([a-z_]+)\s*\}\}")
@@ -37,72 +37,87 @@ _ID = re.compile(r"[^\s/\\?#\"*<>|,]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """One of `NAMES`, ready to be published."""
+    """A search template, ready to be published."""
 
     name: str
     id: str
     source: str
-    """Mustache that renders to the body of a `_search` request."""
+    """Mustache source that renders to the body of a `_search` request."""
 
     @property
     def body(self) -> dict[str, Any]:
-        """What `PUT /_scripts/<id>` takes."""
+        """The body of `PUT /_scripts/<id>`."""
         return {"script": {"lang": "mustache", "source": self.source}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What an index can use."""
+    """The templates that an index supports."""
 
     form: Form
     names: tuple[str, ...]
-    """Those of `NAMES` that find something in it."""
+    """The subset of `TEMPLATE_NAMES` that can find documents in it."""
 
 
 def template(name: str, form: Form, *, prefix: str = PREFIX) -> Template:
-    """The template called `name` for an index whose `tokens` are of type `form`.
+    """Build a template.
+
+    Args:
+        name: One of `TEMPLATE_NAMES`.
+        form: The type of the field `tokens`.
+        prefix: The prefix of the id.
 
     Raises:
-        UsageError: No such template or form, or a prefix that can't be in an id.
+        UsageError: If there is no such template or query type, or if the prefix is not valid in an id.
     """
     if name not in NAMES:
-        raise UsageError(f"no search template is called {name!r}", f"There are: {', '.join(NAMES)}.")
+        raise UsageError(f"unknown search template {name!r}", f"Available: {', '.join(NAMES)}.")
     if form not in FORMS:
-        raise UsageError(f"search templates can't ask in the shape {form!r}", f"They can in: {', '.join(FORMS)}.")
-    made = f"{prefix}{name}"
-    if not _ID.fullmatch(made):
-        raise UsageError(f"{prefix!r} can't begin the id of a search template", "Take letters, digits, - and _.")
-    return Template(name=name, id=made, source=_whole(name, form))
+        raise UsageError(f"search templates don't support the query type {form!r}", f"Available: {', '.join(FORMS)}.")
+    id_ = f"{prefix}{name}"
+    if not _ID.fullmatch(id_):
+        raise UsageError(f"{prefix!r} is not valid as prefix of a template id", "Use letters, digits, - and _.")
+    return Template(name=name, id=id_, source=_whole(name, form))
 
 
 def look(client: OpenSearch, connection: Connection, index: str) -> Wanted:
-    """What templates an index can use.
+    """Detect which templates an index supports.
+
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        index: An alias or index.
 
     Raises:
-        QueryError: There is no such index, or nothing in it that a template could ask.
-        ClusterError: The cluster can't be asked.
+        QueryError: If the index doesn't exist, or no template can search it.
+        ClusterError: If a request fails.
     """
     answer = mappings_of(client, connection, index)
     if not answer:
         raise QueryError(
-            f"there is no index {index!r} to see which form its `tokens` have",
-            f"Ingest first, or say which one it will be: --shape {' or '.join(FORMS)}.",
+            f"there is no index {index!r} to detect the type of its `tokens`",
+            f"Ingest first, or name the type: --shape {' or '.join(FORMS)}.",
         )
     target = probe(client, connection)
     properties = [found.get("mappings", {}).get("properties", {}) for found in answer.values()]
     fields = [Fields.from_mapping(each) for each in properties]
     forms = {_form(choose(target, each, lambda: plugins(client, connection))) for each in fields}
     if len(forms) > 1:
-        raise QueryError(f"the indices behind {index!r} want different templates", "Publish for each of them, with --prefix.")
+        raise QueryError(f"the indices of {index!r} need different templates", "Publish for each of them, with --prefix.")
     impacts = all(each.impacts for each in fields)
     return Wanted(form=forms.pop(), names=tuple(name for name in NAMES if impacts or name != "match"))
 
 
 def publish(client: OpenSearch, connection: Connection, wanted: Template) -> Change:
-    """Put a template into the cluster, unless it is there already.
+    """Publish a template, unless the cluster has it already.
+
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        wanted: The template.
 
     Raises:
-        ClusterError: The cluster has no mustache, or refuses.
+        ClusterError: If the cluster doesn't support mustache, or rejects the request.
     """
     stored = fetched(client, connection, wanted.id)
     if stored == wanted.source:
@@ -112,17 +127,23 @@ def publish(client: OpenSearch, connection: Connection, wanted: Template) -> Cha
             client.put_script(id=wanted.id, body=wanted.body)
     except RequestError:
         raise ClusterError(
-            f"{connection.safe_url} knows no mustache, so it can't keep search templates",
-            "Every ordinary OpenSearch and Elasticsearch has the module lang-mustache: has it been taken out?",
+            f"{connection.safe_url} doesn't support mustache, so it can't store search templates",
+            "OpenSearch and Elasticsearch include the module lang-mustache by default: check whether it was removed.",
         ) from None
     return "created" if stored is None else "updated"
 
 
 def state(client: OpenSearch, connection: Connection, name: str, *, prefix: str = PREFIX) -> State:
-    """What the cluster has under the id of a template.
+    """Get the state of a template in the cluster.
+
+    Args:
+        client: The client of the cluster.
+        connection: The connection of the client.
+        name: One of `TEMPLATE_NAMES`.
+        prefix: The prefix of the id.
 
     Raises:
-        ClusterError: The cluster can't be asked.
+        ClusterError: If the request fails.
     """
     stored = fetched(client, connection, template(name, FORMS[0], prefix=prefix).id)
     if stored is None:
@@ -131,10 +152,10 @@ def state(client: OpenSearch, connection: Connection, name: str, *, prefix: str 
 
 
 def fetched(client: OpenSearch, connection: Connection, id_: str) -> str | None:
-    """The source of a stored script, if there is one.
+    """Get the source of a stored script; None if it doesn't exist.
 
     Raises:
-        ClusterError: The cluster can't be asked.
+        ClusterError: If the request fails.
     """
     try:
         with translated(connection, but=lambda error: error.status_code == 404):
@@ -145,10 +166,10 @@ def fetched(client: OpenSearch, connection: Connection, id_: str) -> str | None:
 
 
 def delete(client: OpenSearch, connection: Connection, id_: str) -> bool:
-    """Take a template out of the cluster; whether it was there.
+    """Delete a template from the cluster; return whether it existed.
 
     Raises:
-        ClusterError: The cluster refuses.
+        ClusterError: If the cluster rejects the request.
     """
     try:
         with translated(connection, but=lambda error: error.status_code == 404):
@@ -159,7 +180,7 @@ def delete(client: OpenSearch, connection: Connection, id_: str) -> bool:
 
 
 def _whole(name: str, form: Form) -> str:
-    """A file with its `{{>parts}}` put in: the engines don't take partials."""
+    """Expand the `{{>partials}}` of a template file, which the engines don't support."""
 
     def part(match: re.Match[str]) -> str:
         return _read(f"clause-{form}" if match[1] == "clause" else match[1]).strip()
@@ -179,6 +200,4 @@ def _form(shape: str) -> Form:
     for form in FORMS:
         if shape == form:
             return form
-    raise QueryError(
-        f"no search template asks in the shape {shape}, the one for this index", f"--shape takes {' or '.join(FORMS)}."
-    )
+    raise QueryError(f"no search template supports the query type {shape} of this index", f"Use --shape {' or '.join(FORMS)}.")

@@ -1,4 +1,4 @@
-"""What people type: `beach -people +dog^2` as a text to encode and what is wanted of single words. Pure."""
+"""Parse query strings such as `beach -people +dog^2`. Pure."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from dataclasses import dataclass, field
 from stair_es.errors import QueryError
 
 _MINUS = "-\u2212\u2013"
-"""The minus of a keyboard, and what word processors and phones make of it: the minus sign and the short dash."""
+"""The hyphen-minus, and what word processors and phones replace it with: the minus sign and the en dash."""
 _SIGNED = re.compile(rf"[{_MINUS}+](?=#*[^\W\d_])")
-"""`-people` and `+dog`; neither `-5` nor a dash alone."""
+"""`-people` and `+dog`, but neither `-5` nor a single dash."""
 _BOOSTED = re.compile(r"(?P<word>.*[^\W_].*)\^(?P<boost>[^^]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A query as it was typed."""
+    """A parsed query string."""
 
     text: str
-    """What is to be encoded: all but the excluded words, without signs and boosts."""
+    """The text to encode: all words except the excluded ones, without operators."""
     required: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
-    """Word -> factor for its weight in the query; 0 takes it out."""
+    """Word -> factor of its weight in the query; 0 removes it."""
 
 
 def parse(typed: str) -> Wish:
-    """`+word` must be there, `-word` mustn't, `word^2` counts twice, `word^0` not at all; everything else is text.
+    """Parse a query string.
+
+    `+word` is required, `-word` is excluded, `word^2` doubles the weight, `word^0` removes the word; everything else is text.
 
     Raises:
-        QueryError: A boost is not a number, is below 0, or stands at an excluded word.
+        QueryError: If a boost is not a number, is negative, or belongs to an excluded word.
     """
     text, required, excluded, boosts = [], [], [], {}
     for part in typed.split():
@@ -42,7 +44,7 @@ def parse(typed: str) -> Wish:
         if boosted:
             word = boosted["word"]
             if sign == "-":
-                raise QueryError(f"{part!r} excludes a word and boosts it", f"Write -{word} or {word}^{boosted['boost']}.")
+                raise QueryError(f"{part!r} both excludes and boosts a word", f"Write -{word} or {word}^{boosted['boost']}.")
             boosts[word] = _boost(boosted["boost"], part)
         if sign == "-":
             excluded.append(word)
@@ -54,7 +56,7 @@ def parse(typed: str) -> Wish:
 
 
 def factor_of(text: str) -> float | None:
-    """A boost as people write it: a finite number from 0 on; None for anything else."""
+    """Parse a boost: a finite number >= 0; None for anything else."""
     try:
         value = float(text)
     except ValueError:
@@ -65,5 +67,5 @@ def factor_of(text: str) -> float | None:
 def _boost(text: str, part: str) -> float:
     value = factor_of(text)
     if value is None:
-        raise QueryError(f"{part!r}: {text!r} is not a boost", "Write a number from 0 on: dog^2, dog^0.5; 0 takes the word out.")
+        raise QueryError(f"{part!r}: {text!r} is not a boost", "Write a number >= 0: dog^2, dog^0.5; 0 removes the word.")
     return value

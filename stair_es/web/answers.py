@@ -1,4 +1,4 @@
-"""Answers as the page reads them. Pure: text stays text, and whatever a stranger's document holds becomes plain JSON."""
+"""Serialize responses for the page. Pure: text stays text, and arbitrary document fields become plain JSON."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from stair_es.vocab import unescape
 
 if TYPE_CHECKING:
     from stair_es.inspection.stored import StoredImage
-    from stair_es.search.explain import Reason
-    from stair_es.search.hits import Hit
+    from stair_es.search.hits import Hit, Reason
     from stair_es.types import Json, SparseVector
     from stair_es.web.weighed import Weighed
 
@@ -29,12 +28,19 @@ _NOT_FACTS = frozenset(
 
 
 def encoded(value: Json | Mapping[str, Any]) -> bytes:
-    """JSON in ASCII: half a surrogate pair of some file name passes, and no byte means something to HTML."""
+    """Encode JSON in ASCII, so that an unpaired surrogate of a file name passes and no byte is special in HTML."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def hit_json(hit: Hit, why: Sequence[Reason], beside: float, thumbnail: str | None) -> dict[str, Any]:
-    """One image that was found."""
+    """Serialize a hit.
+
+    Args:
+        hit: The hit.
+        why: The contributions of its tokens.
+        beside: The part of the score that is not from tokens.
+        thumbnail: The URL of the thumbnail, if any.
+    """
     return {
         "id": hit.id,
         "uri": hit.uri,
@@ -59,7 +65,7 @@ def hit_json(hit: Hit, why: Sequence[Reason], beside: float, thumbnail: str | No
 
 
 def query_json(weighed: Weighed) -> dict[str, Any]:
-    """What was asked, word by word."""
+    """Serialize a query, token by token."""
     words = [
         {
             "word": word.word,
@@ -73,7 +79,13 @@ def query_json(weighed: Weighed) -> dict[str, Any]:
 
 
 def image_json(image: StoredImage, thumbnail: str | None, original: str | None) -> dict[str, Any]:
-    """All of one image that people can read."""
+    """Serialize everything readable of an image.
+
+    Args:
+        image: The stored image.
+        thumbnail: The URL of the thumbnail, if any.
+        original: The URL of the original, if any.
+    """
     facts = {name: plain(value) for name, value in sorted(image.source.items()) if name not in _NOT_FACTS and value is not None}
     return {
         "id": image.id,
@@ -89,7 +101,7 @@ def image_json(image: StoredImage, thumbnail: str | None, original: str | None) 
 
 
 def facets_json(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """How many match, and what they have."""
+    """Serialize the number of matches and their facets."""
     groups = answer.get("aggregations") or {}
     return {
         "total": int(answer["hits"]["total"]["value"]),
@@ -100,40 +112,45 @@ def facets_json(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pairs(vector: SparseVector) -> list[list[Any]]:
-    """Words and weights, heaviest first."""
+    """Serialize a vector to pairs of token and weight, heaviest first."""
     return [[word, round(weight, _DIGITS)] for word, weight in vector]
 
 
 def heaviest(tokens: object, count: int) -> list[list[Any]]:
-    """The beginning of what `pairs` gives of a document's words, at a fraction of the time: 24 hits have 1,500 words."""
+    """List the heaviest tokens of a document in the form of `serialize_vector`, faster: 24 hits have 1,500 tokens.
+
+    Args:
+        tokens: The `tokens` of a document.
+        count: Number of tokens.
+    """
     if not isinstance(tokens, Mapping):
         return []
     try:
-        best = sorted(tokens.items(), key=itemgetter(1), reverse=True)  # ingest has sorted them: nothing is left to do
-    except TypeError:  # a stranger wrote null
+        best = sorted(tokens.items(), key=itemgetter(1), reverse=True)  # sorted already by ingest, which makes this fast
+    except TypeError:  # a value that is not a number, such as null
         return pairs(vector_of(tokens).top(count))
     words = ([unescape(word), round(weight, _DIGITS)] for word, weight in best if 0 < weight < math.inf)
     return list(islice(words, count))
 
 
 def thumbnail_url(id_: str, fingerprint: object) -> str:
-    """Where its small picture is; with a fingerprint it may be kept for good."""
+    """Build the URL of a thumbnail; with a fingerprint it can be cached forever."""
     version = f"?v={quote(fingerprint, safe='')}" if isinstance(fingerprint, str) and fingerprint else ""
     return f"/thumb/{segment(id_)}{version}"
 
 
 def original_url(id_: str) -> str:
-    """Where the large one is."""
+    """Build the URL of an original."""
     return f"/original/{segment(id_)}"
 
 
 def segment(id_: str) -> str:
-    """An id as one segment of a path, slashes and all."""
+    """Quote an id as one segment of a path, including slashes."""
     return quote(id_, safe="", errors="replace")
 
 
 def name_of(uri: str) -> str:
-    """What a person calls the image at a URI: the last part of its path, and what is behind `#`."""
+    """Return a short name for a URI: the last part of its path, and the fragment."""
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -143,7 +160,7 @@ def name_of(uri: str) -> str:
 
 
 def text_of(value: object) -> str | None:
-    """A caption, which may be anything where a stranger wrote it."""
+    """Format a caption as text; the field can contain any JSON value."""
     if value is None or value == "" or value == []:
         return None
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
@@ -152,7 +169,7 @@ def text_of(value: object) -> str | None:
 
 
 def plain(value: object) -> Json:
-    """A value of a document as JSON that isn't too long: what is becomes the beginning of its text."""
+    """Return a document field as JSON; longer values become the beginning of their text."""
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "…"
     if isinstance(value, float):
@@ -162,8 +179,8 @@ def plain(value: object) -> Json:
     text = json.dumps(value, ensure_ascii=False)
     if len(text) > _LONGEST:
         return text[:_LONGEST] + "…"
-    made: Json = json.loads(text, parse_constant=lambda _: None)
-    return made
+    parsed: Json = json.loads(text, parse_constant=lambda _: None)
+    return parsed
 
 
 def _whole(value: object) -> int | None:

@@ -1,4 +1,4 @@
-"""The application, put together."""
+"""The ASGI application."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from stair_es.errors import StairError
 from stair_es.web.answers import encoded
 from stair_es.web.engine import Engine
 from stair_es.web.faults import AGAIN_S, Fault, Refused, fault_of
-from stair_es.web.gate import Busy, Gate
-from stair_es.web.limits import Limits
+from stair_es.web.limits import Busy, Gate, Limits
 from stair_es.web.originals import Roots
 from stair_es.web.routes import Routes
 from stair_es.web.security import Guard, Guarded
@@ -39,41 +38,41 @@ _QUIET_S = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What is to be served."""
+    """The configuration of the server."""
 
     connection: Connection
     index: str
     load: Callable[[Known], Encoder]
-    """Gives the encoder to ask the index with, once it was seen: see `search.index_model`."""
+    """Loads the encoder for an index, given its info: see `search.index_encoder`."""
     roots: Roots = field(default_factory=Roots)
     limits: Limits = field(default_factory=Limits)
     title: str = ""
     watch: Watch = field(default_factory=Unwatched)
     further: tuple[Route, ...] = ()
-    """Routes besides the page's own, behind the same guard."""
+    """Additional routes, under the same access policy."""
 
 
 def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Callable[[str], None]) -> ASGIApp:
-    """The page of an index.
+    """Create the application for an index.
 
     Args:
-        site: What is served.
-        client: Of its connection.
-        guard: What is asked of a request.
-        port: Where it is served.
-        say: Takes what the operator should know.
+        site: The configuration.
+        client: The client of its connection.
+        guard: The access policy.
+        port: The port, for the name of the cookie.
+        say: Receives messages for the operator.
 
     Raises:
-        StairError: The index can't be searched, or its model not loaded.
+        StairError: If the index can't be searched, or its model can't be loaded.
     """
     limits, log = site.limits, Log(say, site.connection.redact)
-    gate = Gate(limits.at_once, limits.waiting, limits.wait_s)
-    views = Views(client, site.connection, site.index, site.load)
-    views.now()
-    engine = Engine(
-        client, site.connection, site.index, views=views, gate=gate, limits=limits, roots=site.roots, watch=site.watch
+    limiter = Gate(limits.at_once, limits.waiting, limits.wait_s)
+    states = Views(client, site.connection, site.index, site.load)
+    states.now()
+    service = Engine(
+        client, site.connection, site.index, views=states, gate=limiter, limits=limits, roots=site.roots, watch=site.watch
     )
-    thumbs = Thumbs(client, site.connection, site.index, roots=site.roots, gate=gate, limits=limits, watch=site.watch)
+    thumbnails = Thumbs(client, site.connection, site.index, roots=site.roots, gate=limiter, limits=limits, watch=site.watch)
 
     def ours(request: Request, error: Exception) -> Response:
         if not isinstance(error, StairError):
@@ -85,25 +84,30 @@ def application(site: Site, client: OpenSearch, guard: Guard, port: int, say: Ca
 
     def unexpected(request: Request, error: Exception) -> Response:
         log(f"{request.url.path!r}: {type(error).__name__}: {error}")
-        return _answer(Fault(status=500, error="something went wrong here", remedy="The server's log says more."))
+        return _answer(Fault(status=500, error="internal server error", remedy="See the log of the server."))
 
     app = Starlette(
-        routes=[*Routes(engine, thumbs, limits, site.title, site.watch).all(), *site.further],
+        routes=[*Routes(service, thumbnails, limits, site.title, site.watch).all(), *site.further],
         exception_handlers={StairError: ours, Refused: _refused, Busy: _busy, HTTPException: _http, Exception: unexpected},
     )
     return Guarded(app, guard, port)
 
 
 class Log:
-    """Says what goes wrong, and the same only from time to time: a cluster that is away would fill the terminal."""
+    """Log that repeats the same message at most every 10 s, so that an unreachable cluster doesn't flood the terminal."""
 
     def __init__(self, say: Callable[[str], None], redact: Callable[[str], str]) -> None:
-        """Nothing is said yet."""
+        """Create the log.
+
+        Args:
+            say: Receives messages.
+            redact: Removes credentials from a message.
+        """
         self._say, self._redact = say, redact
         self._last: tuple[str, float] = ("", 0.0)
 
     def __call__(self, text: str) -> None:
-        """Say it."""
+        """Log a message."""
         last, then_s = self._last
         if text != last or time.monotonic() - then_s > _QUIET_S:
             self._last = (text, time.monotonic())
@@ -113,19 +117,19 @@ class Log:
 def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refused):
         raise error
-    return _answer(error.fault)
+    return _answer(error.response)
 
 
 def _busy(request: Request, error: Exception) -> Response:
     headers = {"retry-after": str(AGAIN_S)}
-    return _answer(Fault(status=429, error="too much is asked at once", remedy="Try again in a moment.", headers=headers))
+    return _answer(Fault(status=429, error="too many requests", remedy="Try again in a moment.", headers=headers))
 
 
 def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    said = {404: "there is no such page", 405: "there is no such method here"}.get(error.status_code, error.detail)
-    return _answer(Fault(status=error.status_code, error=said, headers=dict(error.headers or {})))
+    message = {404: "page not found", 405: "method not allowed"}.get(error.status_code, error.detail)
+    return _answer(Fault(status=error.status_code, error=message, headers=dict(error.headers or {})))
 
 
 def _answer(fault: Fault) -> Response:

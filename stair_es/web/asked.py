@@ -1,4 +1,4 @@
-"""The body of a question: JSON that anybody may have written -> values of the right kind and size. Pure."""
+"""Parse the body of a search request: untrusted JSON -> values of checked type and size. Pure."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ DEFAULT_K = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a visitor asks."""
+    """The parameters of a search on the page."""
 
     text: str = ""
-    """With wishes: `beach -people +dog^2`."""
+    """A query string: `beach -people +dog^2`."""
     like: str = ""
-    """Id of a document whose words are looked for, too."""
+    """Id of a document whose tokens are added to the query."""
     vector: Mapping[str, float] = field(default_factory=dict)
-    """Words with weights, as of a dropped image."""
+    """Tokens with weights, such as those of a dropped image."""
     factors: Mapping[str, float] = field(default_factory=dict)
-    """Word -> by how much its weight is multiplied; the weight itself of a word that the query lacks."""
+    """Token -> factor of its weight; for a token that the query lacks, its weight."""
     require: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
-    """Words that must be among the heaviest of an image."""
+    """Tokens that must be among the heaviest of an image."""
     colours: tuple[str, ...] = ()
     """Colours that an image must have."""
     filter: str = ""
@@ -50,26 +50,26 @@ class Asked:
 
 
 def asked_of(body: bytes) -> Asked:
-    """The question in a request's body.
+    """Parse the body of a search request.
 
     Raises:
-        QueryError: It isn't JSON, has a field that there isn't, or a value of another kind or size.
+        QueryError: If it is not JSON, has an unknown field, or a value of another type or size.
     """
     try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError as error:  # too deep, NaN and half a surrogate pair, too
-        raise QueryError(f"the question is not JSON: {error}", 'Send an object, as {"text": "red car"}.') from None
-    if not isinstance(given, dict):
-        raise QueryError("the question is not an object", 'Send one, as {"text": "red car"}.')
-    unknown = sorted(given.keys() - _READERS.keys())
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:  # includes nesting that is too deep, NaN and unpaired surrogates
+        raise QueryError(f"the body is not JSON: {error}", 'Send an object, such as {"text": "red car"}.') from None
+    if not isinstance(fields, dict):
+        raise QueryError("the body is not an object", 'Send an object, such as {"text": "red car"}.')
+    unknown = sorted(fields.keys() - _READERS.keys())
     if unknown:
-        raise QueryError(f"there is no field {unknown[0][:80]!r} in a question", f"There are: {', '.join(_READERS)}.")
-    return Asked(**{name: _READERS[name](name, value) for name, value in given.items() if value is not None})
+        raise QueryError(f"unknown field {unknown[0][:80]!r}", f"Available: {', '.join(_READERS)}.")
+    return Asked(**{name: _READERS[name](name, value) for name, value in fields.items() if value is not None})
 
 
 def _text(name: str, value: object, longest: int = MAX_TEXT) -> str:
     if not isinstance(value, str):
-        raise QueryError(f"`{name}` is not a text")
+        raise QueryError(f"`{name}` is not a string")
     if len(value) > longest:
         raise QueryError(f"`{name}` has {len(value):,} characters, {longest:,} are allowed", "Shorten it.")
     return value
@@ -83,7 +83,7 @@ def _words(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise QueryError(f"`{name}` is not a list of words")
     if len(value) > MAX_LISTED:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LISTED} are allowed", "Take fewer.")
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_LISTED} are allowed", "Use fewer.")
     return tuple(dict.fromkeys(_text(name, word, MAX_WORD) for word in value))
 
 
@@ -95,39 +95,39 @@ def _weights(name: str, value: object) -> Mapping[str, float]:
 def _factors(name: str, value: object) -> Mapping[str, float]:
     factors = _numbers(name, value)
     if any(factor > MAX_FACTOR for factor in factors.values()):
-        raise QueryError(f"a factor may be {MAX_FACTOR:g} at most", "Take a smaller one.")
+        raise QueryError(f"factors must be at most {MAX_FACTOR:g}", "Use a smaller one.")
     return factors
 
 
 def _numbers(name: str, value: object) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise QueryError(f"`{name}` is not an object of words and numbers")
+        raise QueryError(f"`{name}` is not an object that maps words to numbers")
     if len(value) > MAX_WORDS:
-        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_WORDS:,} are allowed", "Leave the lightest out.")
+        raise QueryError(f"`{name}` has {len(value):,} words, {MAX_WORDS:,} are allowed", "Omit the lightest.")
     for word, number in value.items():
         _text(name, word, MAX_WORD)
         if isinstance(number, bool) or not isinstance(number, int | float) or not (math.isfinite(number) and number >= 0):
-            raise QueryError(f"`{name}`: the number of {word[:80]!r} is not one from 0 on")
+            raise QueryError(f"`{name}`: the value of {word[:80]!r} is not a number >= 0")
     return {word: float(number) for word, number in value.items()}
 
 
 def _k(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_K:
-        raise QueryError(f"`{name}` is not a whole number from 1 to {MAX_K}", "Ask for more with `after`.")
+        raise QueryError(f"`{name}` is not an integer from 1 to {MAX_K}", "Use `after` for further pages.")
     return value
 
 
 def _after(name: str, value: object) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise QueryError(f"`{name}` is not a cursor", "Take `after` of the page before.")
-    return tuple(value)  # what is in it is checked where it is used
+        raise QueryError(f"`{name}` is not a cursor", "Use `after` of the previous page.")
+    return tuple(value)  # its values are checked where they are used
 
 
 def _method(name: str, value: object) -> Method:
     for method in METHODS:
         if value == method:
             return method
-    raise QueryError(f"`{name}` is none that there is", f"There are: {', '.join(METHODS)}.")
+    raise QueryError(f"`{name}` is unknown", f"Available: {', '.join(METHODS)}.")
 
 
 _READERS: Mapping[str, Callable[[str, object], Any]] = {

@@ -1,4 +1,4 @@
-"""Between the page and the cluster: each method answers one route. They block; the only requests are searches and looks."""
+"""The search service behind the routes. Its methods block, and send only searches and metadata requests to the cluster."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from stair_es.search.question import Question
 from stair_es.sources.decode import decode
 from stair_es.web import answers
 from stair_es.web.asked import Asked
-from stair_es.web.bodies import bag_why, counts, facets_of, sent_of
-from stair_es.web.faults import AGAIN_S, Refused
-from stair_es.web.weighed import Weighed, narrowed, weighed
+from stair_es.web.faults import AGAIN_S, Refused, not_found
+from stair_es.web.weighed import Weighed, bag_why, counts, facets_of, narrowed, sent_of, weighed
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
     from stair_es.inspection.stored import StoredImage
     from stair_es.types import SparseVector
-    from stair_es.web.gate import Gate
-    from stair_es.web.limits import Limits
+    from stair_es.web.limits import Gate, Limits
     from stair_es.web.originals import Roots
     from stair_es.web.view import View, Views
     from stair_es.web.watch import Watch
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _THUMBNAIL_PX = 128
 _LONGEST = "8s"
-"""How long the cluster works on one search: what it goes on with after we have hung up helps nobody."""
+"""Timeout of one search in the cluster, which would otherwise continue after the client has disconnected."""
 
 
 class Engine:
-    """One index, asked for one page."""
+    """The search service of one index. Thread safe."""
 
     def __init__(
         self,
@@ -56,29 +54,29 @@ class Engine:
         roots: Roots,
         watch: Watch,
     ) -> None:
-        """Nothing is asked yet.
+        """Create the service.
 
         Args:
-            client: Of the cluster.
-            connection: Of the client.
+            client: The client of the cluster.
+            connection: The connection of the client.
             index: An alias or index.
-            views: Of it.
-            gate: Around the encoder.
-            limits: What is refused.
+            views: The cached state of the index.
+            gate: The limiter for the encoder.
+            limits: The limits of the server.
             roots: Folders whose files may be shown.
-            watch: Is told.
+            watch: The telemetry hooks.
         """
         self._client, self._connection, self._index = client, connection, index
-        self._views, self._gate, self._limits, self._roots = views, gate, limits, roots
-        self._watch = watch
+        self._states, self._limiter, self._limits, self._roots = views, gate, limits, roots
+        self._hooks = watch
         self._lock = threading.Lock()
         self._texts: LRUCache[tuple[str, str], SparseVector] = LRUCache(512)
         self._images: TTLCache[str, StoredImage] = TTLCache(128, ttl=5.0)
         self._counted: TTLCache[str, tuple[int, int]] = TTLCache(1, ttl=10.0)
 
     def about(self, title: str) -> dict[str, Any]:
-        """What the page is of."""
-        view = self._views.now()
+        """Describe the index; `title` is shown instead of its name."""
+        view = self._states.now()
         documents, captions = self._counts()
         return {
             "title": title or self._index,
@@ -93,20 +91,20 @@ class Engine:
         }
 
     def search(self, asked: Asked) -> dict[str, Any]:
-        """The best images."""
+        """Search for the best images."""
         return self._of_the_moment(lambda view: self._search(view, asked))
 
     def facets(self, asked: Asked) -> dict[str, Any]:
-        """What all images have that match; without a question, those that the filters leave."""
+        """Count the facets of all images that match; without a query, of those that match the filters."""
         return self._of_the_moment(lambda view: self._facets(view, asked))
 
     def neighbours(self, id_: str, k: int) -> dict[str, Any]:
-        """The images that are most alike."""
+        """Find the `k` images that are most similar to an image."""
         return self._of_the_moment(lambda view: self._neighbours(view, id_, k))
 
     def image(self, id_: str) -> dict[str, Any]:
-        """One image."""
-        view = self._views.now()
+        """Get one image with all that is shown of it."""
+        view = self._states.now()
         image = stored_many(self._client, self._connection, self._index, [id_]).get(id_)
         if image is None:
             raise not_found(id_)
@@ -114,11 +112,11 @@ class Engine:
         return answers.image_json(image, self._thumbnail(view, id_, image.source), original)
 
     def seen(self, data: bytes) -> dict[str, Any]:
-        """The words of an image that isn't in the index, and stays out of it."""
-        view = self._views.now()
-        with self._gate():
+        """Encode an uploaded image, without storing it."""
+        view = self._states.now()
+        with self._limiter():
             decoded = decode(data, view.encoder.image_spec, self._limits.decode, _THUMBNAIL_PX)
-            with self._watch.encoding("image"):
+            with self._hooks.encoding("image"):
                 [vector] = view.encoder.encode_images(decoded.pixels_HWC[None])
         return {
             "words": answers.pairs(view.wording.steered(vector)),
@@ -128,34 +126,34 @@ class Engine:
         }
 
     def _of_the_moment(self, ask: Callable[[View], tuple[_T, set[str]]]) -> _T:
-        """The answer; asked again if the name has come to stand for another index, or that has another policy."""
-        view = self._views.now()
+        """Run a request; run it again if the alias points to another index now, or its token policy has changed."""
+        view = self._states.now()
         try:
-            answer, indices = ask(view)
+            response, indices = ask(view)
             if indices and indices <= set(view.known.fields):
-                return answer
-            newer = self._views.after(view)  # nothing found: the words may be those of another model
+                return response
+            newer = self._states.after(view)  # no hits: the tokens may be those of another model
             if newer is view:
-                return answer
+                return response
         except ClusterUnreachable:
             raise
         except (QueryError, ClusterError):
-            newer = self._views.after(view)
+            newer = self._states.after(view)
             if newer is view:
                 raise
         return ask(newer)[0]
 
     def _search(self, view: View, asked: Asked) -> tuple[dict[str, Any], set[str]]:
-        made = self._weighed(view, asked)
-        sent = sent_of(made.question, asked, view.way)
-        answer = self._send(sent.body)
-        found = answer["hits"]["hits"]
+        weighted = self._weighed(view, asked)
+        request = sent_of(weighted.question, asked, view.way)
+        response = self._send(request.body)
+        found = response["hits"]["hits"]
         page = {
-            **answers.query_json(made),
-            "hits": self._hits(view, made, asked, [hit_of(hit, sent.words) for hit in found]),
+            **answers.query_json(weighted),
+            "hits": self._hits(view, weighted, asked, [hit_of(hit, request.words) for hit in found]),
             "after": found[-1].get("sort") if len(found) == asked.k else None,
-            "took_ms": int(answer["took"]),
-            "cut": list(sent.cut.features),
+            "took_ms": int(response["took"]),
+            "cut": list(request.cut.features),
             "method": asked.method,
         }
         return page, {hit["_index"] for hit in found}
@@ -169,30 +167,30 @@ class Engine:
         image = self._stored(view, id_)
         if not len(image.vector):
             return {"hits": []}, {image.index}
-        asked = Asked(k=k)
-        question = Question(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
-        made = Weighed(words=(), required=(), excluded=(), question=question)
-        sent = sent_of(question, asked, view.way)
-        found = [hit_of(hit, sent.words) for hit in self._send(sent.body)["hits"]["hits"]]
-        return {"hits": self._hits(view, made, asked, found)}, {image.index, *(hit.index for hit in found)}
+        params = Asked(k=k)
+        query = Question(vector=image.vector, filters=[{"bool": {"must_not": [{"ids": {"values": [image.id]}}]}}])
+        weighted = Weighed(words=(), required=(), excluded=(), question=query)
+        request = sent_of(query, params, view.way)
+        found = [hit_of(hit, request.words) for hit in self._send(request.body)["hits"]["hits"]]
+        return {"hits": self._hits(view, weighted, params, found)}, {image.index, *(hit.index for hit in found)}
 
     def _weighed(self, view: View, asked: Asked) -> Weighed:
         image = self._stored(view, asked.like) if asked.like and asked.method != "bm25" else None
-        made = weighed(asked, view.wording, lambda text: self._encoded(view, text), image.vector if image else None)
+        weighted = weighed(asked, view.wording, lambda text: self._encoded(view, text), image.vector if image else None)
         if asked.method == "bm25":
-            view.known.check_caption(made.question)
+            view.known.check_caption(weighted.question)
             if not self._counts()[1]:
-                raise QueryError("bm25 compares captions, and no image of this index has one", "Take another method.")
-        return made
+                raise QueryError("bm25 searches captions, and no image of this index has one", "Use another method.")
+        return weighted
 
     def _hits(self, view: View, made: Weighed, asked: Asked, found: Sequence[Hit]) -> list[dict[str, Any]]:
         if not all(math.isfinite(hit.score) for hit in found):
-            raise QueryError("scores leave float32, in which the engine counts: they have no order", "Take smaller weights.")
+            raise QueryError("scores overflow float32, so the ranking is undefined", "Use smaller weights.")
         return [
             answers.hit_json(
                 hit,
                 bag_why(made.question, hit.source) if asked.method == "bag" else hit.why,
-                hit.score if asked.method == "bm25" else 0.0,  # else the score is its words': the engine only rounds
+                hit.score if asked.method == "bm25" else 0.0,  # otherwise the score is that of its tokens, apart from rounding
                 self._thumbnail(view, hit.id, hit.source),
             )
             for hit in found
@@ -204,16 +202,16 @@ class Engine:
     def _encoded(self, view: View, text: str) -> SparseVector:
         key = (view.encoder.model_id, text)
         with self._lock:
-            known = self._texts.get(key)
-        if known is None:
-            with self._gate(), self._watch.encoding("text"):
-                known = text_vector(view.encoder, text)
+            vector = self._texts.get(key)
+        if vector is None:
+            with self._limiter(), self._hooks.encoding("text"):
+                vector = text_vector(view.encoder, text)
             with self._lock:
-                self._texts[key] = known
-        return known
+                self._texts[key] = vector
+        return vector
 
     def _stored(self, view: View, reference: str) -> StoredImage:
-        """A slider asks for the same image again and again: the last ones are kept for a moment."""
+        """Get a stored image from a short-lived cache: moving a slider requests the same image many times."""
         with self._lock:
             image = self._images.get(reference)
         if image is None or image.index not in view.known.fields:
@@ -225,30 +223,27 @@ class Engine:
         return image
 
     def _counts(self) -> tuple[int, int]:
-        """How many images there are, and how many of them have a caption."""
+        """Count images, and images with a caption."""
         with self._lock:
-            known = self._counted.get("")
-        if known is None:
-            answer = self._send(counts())
-            known = int(answer["hits"]["total"]["value"]), int(answer["aggregations"]["captions"]["doc_count"])
+            counted = self._counted.get("")
+        if counted is None:
+            response = self._send(counts())
+            counted = int(response["hits"]["total"]["value"]), int(response["aggregations"]["captions"]["doc_count"])
             with self._lock:
-                self._counted[""] = known
-        return known
+                self._counted[""] = counted
+        return counted
 
     def _send(self, body: Mapping[str, Any]) -> dict[str, Any]:
         with translated(self._connection):
-            answer: dict[str, Any] = self._client.search(
+            response: dict[str, Any] = self._client.search(
                 index=self._index, body={**body, "timeout": _LONGEST}, params={"allow_partial_search_results": "false"}
             )
-        if "hits" not in answer:
-            raise ClusterError(f"{self._connection.safe_url} answers a search with something else", "Is it the cluster's port?")
-        self._watch.took(answer.get("took", 0) / 1000)
-        if answer.get("timed_out"):  # what it has found so far isn't the answer
-            again = {"retry-after": str(AGAIN_S)}
-            raise Refused(503, "the search takes too long", "Ask for less: a filter with many * is slow.", again)
-        return answer
-
-
-def not_found(id_: str) -> Refused:
-    """The answer where there is no such image."""
-    return Refused(404, f"there is no image {id_[:200]!r} in this index", "It may have been taken out since.")
+        if "hits" not in response:
+            raise ClusterError(
+                f"{self._connection.safe_url} returned no search response", "Check that it is the port of the cluster."
+            )
+        self._hooks.took(response.get("took", 0) / 1000)
+        if response.get("timed_out"):  # partial hits are not a result
+            headers = {"retry-after": str(AGAIN_S)}
+            raise Refused(503, "the search timed out", "Simplify it: a filter with many * is slow.", headers)
+        return response

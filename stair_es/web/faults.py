@@ -1,4 +1,4 @@
-"""What went wrong, as an answer: a status, a message and a remedy, and nothing that a visitor has no business to know. Pure."""
+"""HTTP error responses: a status, a message and a remedy, without internal details. Pure."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
 
 AGAIN_S = 2
-"""When to come again."""
+"""Value of `Retry-After`, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """An answer that is none."""
+    """An HTTP error response."""
 
     status: int
     error: str
@@ -39,26 +39,36 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, str]:
-        """The body."""
+        """Return the body."""
         return {"error": self.error, "remedy": self.remedy}
 
 
 class Refused(Exception):
-    """Ends a request with a fault."""
+    """Ends a request with an error response."""
 
     def __init__(self, status: int, error: str, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, error, remedy)
-        self.fault = Fault(status=status, error=error, remedy=remedy, headers=headers or {})
+        self.response = Fault(status=status, error=error, remedy=remedy, headers=headers or {})
+
+
+def not_found(id_: str) -> Refused:
+    """Build the rejection for an unknown image."""
+    return Refused(404, f"there is no image {id_[:200]!r} in this index", "It may have been removed.")
 
 
 def fault_of(error: StairError, connection: Connection) -> Fault:
-    """The answer for an error of ours. Where the cluster is, how we log in and what lies where is the operator's business."""
+    """Build the response for an error, without the cluster's address, credentials or paths.
+
+    Args:
+        error: The error.
+        connection: The connection whose nodes and credentials are redacted.
+    """
     status = _status(error)
     headers = {"retry-after": str(AGAIN_S)} if status == 503 else {}
-    said, remedy = _told(error, status)
+    message, remedy = _told(error, status)
     for node in connection.nodes:
-        said, remedy = said.replace(node, "the cluster"), remedy.replace(node, "the cluster")
-    return Fault(status=status, error=connection.redact(said)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers)
+        message, remedy = message.replace(node, "the cluster"), remedy.replace(node, "the cluster")
+    return Fault(status=status, error=connection.redact(message)[:1000], remedy=connection.redact(remedy)[:1000], headers=headers)
 
 
 def _status(error: StairError) -> int:
@@ -76,15 +86,15 @@ def _status(error: StairError) -> int:
 
 
 def _told(error: StairError, status: int) -> tuple[str, str]:
-    """Message and remedy for a visitor."""
+    """Return message and remedy for the client."""
     if isinstance(error, ClusterUnreachable):
         return "the search cluster doesn't answer", "Try again in a moment."
     if isinstance(error, AuthenticationFailed):
-        return "the search cluster refuses the login of this server", "Ask whoever runs it."
+        return "the search cluster rejects the credentials of this server", "Contact the administrator."
     if isinstance(error, IndexAway):
-        return "the index isn't there", "Ask whoever runs this server."
+        return "the index doesn't exist", "Contact the administrator."
     if isinstance(error, ModelError | MissingExtra | PluginError):
-        return "the model of the index can't be loaded here", "Ask whoever runs this server: its log says more."
+        return "the model of the index can't be loaded here", "Contact the administrator: the log has details."
     if isinstance(error, ClusterError) and not isinstance(error, IndexMismatch):
         return _of_cluster(error, status)
     return error.message, error.remedy
@@ -92,14 +102,14 @@ def _told(error: StairError, status: int) -> tuple[str, str]:
 
 def _of_cluster(error: ClusterError, status: int) -> tuple[str, str]:
     if status == 400 and "maxClauseCount" in error.message:
-        return "the question has more words than the cluster takes", "Ask with fewer, or with a shorter filter."
-    said = error.message.partition(" answered 400: ")[2]
-    if status == 502 and said:
-        return f"the search cluster can't search this index: {said}", "Ask whoever runs this server."
+        return "the query exceeds the clause limit of the cluster", "Use fewer words, or a shorter filter."
+    reason = error.message.partition(" answered 400: ")[2]
+    if status == 502 and reason:
+        return f"the search cluster can't search this index: {reason}", "Contact the administrator."
     if status == 400:
-        said = said or "no reason given"
+        reason = reason or "no reason given"
         return (
-            f"the search cluster can't read the question: {said}",
-            'In the filter, quote what holds : / or other signs (uri:"file:///a.jpg").',
+            f"the search cluster can't parse the query: {reason}",
+            'In the filter, quote values with : / or other operators (uri:"file:///a.jpg").',
         )
-    return f"the search cluster fails: {error.message}", error.remedy
+    return f"the search cluster failed: {error.message}", error.remedy

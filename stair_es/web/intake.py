@@ -1,4 +1,4 @@
-"""Bodies of requests: counted as they come, since what the headers say of their length may be missing or wrong."""
+"""Read request bodies with limits. Bytes are counted as they arrive: `Content-Length` can be missing or wrong."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 
 from stair_es.web.faults import Refused
-from stair_es.web.gate import Busy
+from stair_es.web.limits import Busy
 
 if TYPE_CHECKING:
     from stair_es.web.limits import Limits
 
 _PATIENCE = 4
-"""Of a body that is too large, up to so many times as much is read and forgotten: who still sends doesn't hear the answer."""
+"""Up to this multiple of the limit is read and discarded: a client that is still sending doesn't read the response."""
 _CLOSE = {"connection": "close"}
 
 
 class Intake:
-    """Takes bodies in, and no more at a time than the memory is meant for. Lives in one event loop."""
+    """Reader for request bodies that limits their total memory. For one event loop."""
 
     def __init__(self, limits: Limits) -> None:
-        """Nothing is taken yet."""
-        self._limits, self._held = limits, 0
+        """Create a reader with the limits of the server."""
+        self._limits, self._held_bytes = limits, 0
 
     @asynccontextmanager
     async def __call__(self, request: Request, most: int) -> AsyncIterator[bytes]:
-        """The whole body, which counts as held until the end of the `async with`.
+        """Read the whole body, which counts as held until the end of the `async with`.
+
+        Args:
+            request: The request.
+            most: The maximum size, in bytes.
 
         Raises:
-            Refused: It is larger than `most`, takes too long, or ends early.
-            Busy: Too much is held already.
+            RequestRejected: If it is larger than `most`, takes too long, or ends early.
+            TooManyRequests: If all bodies together exceed the limit.
         """
         parts: list[bytes] = []
         try:
             await self._fill(parts, request, most)
             yield b"".join(parts)
         finally:
-            self._held -= sum(map(len, parts))
+            self._held_bytes -= sum(map(len, parts))
 
     async def _fill(self, parts: list[bytes], request: Request, most: int) -> None:
         too_large = Refused(413, f"the body is larger than {most:,} bytes", "Send less.", _CLOSE)
@@ -55,8 +59,8 @@ class Intake:
                         raise too_large
                     if size <= most:
                         parts.append(part)
-                        self._held += len(part)
-                    if self._held > self._limits.held_bytes:
+                        self._held_bytes += len(part)
+                    if self._held_bytes > self._limits.held_bytes:
                         raise Busy
         except TimeoutError:
             raise Refused(408, "the body takes too long to arrive", "Try again.", _CLOSE) from None
@@ -67,5 +71,5 @@ class Intake:
 
 
 def _said(request: Request) -> int:
-    said = request.headers.get("content-length", "")
-    return int(said) if said.isdecimal() and len(said) < 20 else 0
+    header = request.headers.get("content-length", "")
+    return int(header) if header.isdecimal() and len(header) < 20 else 0

@@ -1,7 +1,10 @@
-"""How much one visitor may ask for. Pure."""
+"""Limits of the server, and the limiter for concurrent work."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from stair_es.sources.decode import DecodeLimits
@@ -11,25 +14,64 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is refused beyond."""
+    """The limits above which requests are rejected."""
 
     upload_bytes: int = 20 * MIB
-    """Of a dropped image."""
+    """Maximum size of an uploaded image."""
     body_bytes: int = 256 * 1024
-    """Of a question as JSON."""
+    """Maximum size of a JSON body."""
     upload_s: float = 60.0
-    """How long a body may take to arrive."""
+    """Timeout for reading a body, in seconds."""
     held_bytes: int = 160 * MIB
-    """What all bodies that are being worked on may take."""
+    """Maximum total size of all bodies that are being processed."""
     decode: DecodeLimits = field(default_factory=lambda: DecodeLimits(max_pixels=64_000_000))
-    """Of a dropped image and of an original."""
+    """Limits for decoding uploaded images and originals."""
     original_bytes: int = 128 * MIB
-    """Of a file below an allowed root."""
+    """Maximum size of a file below an allowed root."""
     cache_bytes: int = 64 * MIB
-    """What the thumbnails that lie ready may take."""
+    """Maximum size of the image cache."""
     at_once: int = 2
-    """How many images and texts are encoded, or originals drawn, at the same time."""
+    """Number of images and texts that are encoded, or originals that are rendered, concurrently."""
     waiting: int = 12
-    """How many more may wait for it; others are told to come again."""
+    """Number of further requests that may wait; others are rejected with 429."""
     wait_s: float = 20.0
-    """How long they wait."""
+    """Maximum waiting time, in seconds."""
+
+
+class Busy(Exception):
+    """Too many requests are waiting already."""
+
+
+class Gate:
+    """Limiter for CPU-bound work."""
+
+    def __init__(self, at_once: int, waiting: int, wait_s: float) -> None:
+        """Create a limiter.
+
+        Args:
+            at_once: Number of concurrent calls.
+            waiting: Number of further calls that may wait.
+            wait_s: Maximum waiting time, in seconds.
+        """
+        self._running = threading.BoundedSemaphore(at_once)
+        self._admitted = threading.BoundedSemaphore(at_once + waiting)
+        self._wait_s = wait_s
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Wait for a slot and hold it during the `with` statement.
+
+        Raises:
+            TooManyRequests: If too many calls wait, or the waiting time is over.
+        """
+        if not self._admitted.acquire(blocking=False):
+            raise Busy
+        try:
+            if not self._running.acquire(timeout=self._wait_s):
+                raise Busy
+            try:
+                yield
+            finally:
+                self._running.release()
+        finally:
+            self._admitted.release()

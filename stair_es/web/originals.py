@@ -1,4 +1,4 @@
-"""Files that may be shown: those of `file:` URIs which lie, links followed, below a folder that the operator named."""
+"""Access to original files: `file:` URIs whose path, with links resolved, is below an allowed folder."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """A file as it was read."""
+    """The content of a file."""
 
     key: tuple[str, int, int]
-    """Its path, and what changes with its bytes."""
+    """Path, modification time (ns) and size."""
     data: bytes
 
 
 @dataclass(frozen=True)
 class Roots:
-    """Folders, links in them resolved. Build it with `of`."""
+    """Folders whose files may be shown, with links resolved. Create it with `from_folders`."""
 
     folders: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Roots:
-        """The roots of folders as people name them.
+        """Create from folders as named by the user.
 
         Raises:
-            UsageError: One is no folder.
+            UsageError: If one is not a folder.
         """
         resolved = []
         for folder in folders:
             try:
                 found = folder.expanduser().resolve(strict=True)
             except (OSError, RuntimeError, ValueError) as error:
-                raise UsageError(f"no folder {str(folder)!r}: {error}", "Name the folder that the images are in.") from None
+                raise UsageError(f"no folder {str(folder)!r}: {error}", "Name the folder that contains the images.") from None
             if not found.is_dir():
-                raise UsageError(f"{str(folder)!r} is no folder", "Name the folder that the images are in.")
+                raise UsageError(f"{str(folder)!r} is not a folder", "Name the folder that contains the images.")
             resolved.append(found)
         return cls(tuple(resolved))
 
@@ -52,15 +52,15 @@ class Roots:
         return bool(self.folders)
 
     def hold(self, uri: str) -> bool:
-        """Whether there is a file at a URI that may be shown, so far as its place tells."""
+        """Check whether a URI leads to an existing path below an allowed folder."""
         return self._allowed(uri) is not None
 
     def read(self, uri: str, most: int) -> Original | None:
-        """The file at a URI; None if there is none that may be shown, for whatever reason.
+        """Read the file at a URI; None if it doesn't exist or may not be shown.
 
         Args:
-            uri: What a document says.
-            most: Larger files are none.
+            uri: The URI of a document (untrusted).
+            most: The maximum size, in bytes.
         """
         found = self._allowed(uri)
         if found is None:
@@ -78,7 +78,7 @@ class Roots:
         return Original(key=(str(path), status.st_mtime_ns, status.st_size), data=data) if len(data) <= most else None
 
     def _allowed(self, uri: str) -> tuple[Path, Path] | None:
-        """The folder that a file is below, and its path without links."""
+        """Return the allowed folder that contains a file, and the file's path without links."""
         if not self.folders:
             return None
         try:
@@ -86,16 +86,23 @@ class Roots:
             if parts.scheme != "file" or parts.netloc not in ("", "localhost") or parts.query or parts.fragment:
                 return None
             path = path_of(uri).resolve(strict=True)
-        except (OSError, RuntimeError, ValueError):  # not there, a circle of links, a NUL
+        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, a NUL character
             return None
         return next(((folder, path) for folder in self.folders if path.is_relative_to(folder)), None)
 
 
 def opened(folder: Path, path: Path) -> int:
-    """The file, reached step by step, so that a link which was put into the way meanwhile leads nowhere.
+    """Open a file component by component without following links, so that a link created concurrently can't escape.
+
+    Args:
+        folder: The allowed folder.
+        path: The file, below `folder`.
+
+    Returns:
+        A file descriptor.
 
     Raises:
-        OSError: There is one, or no such file.
+        OSError: If a component is a link, or the file doesn't exist.
     """
     if os.open not in os.supports_dir_fd:
         return os.open(path, _FLAGS)

@@ -1,4 +1,4 @@
-"""Pictures for the page: decoded and drawn anew, so that what leaves here is pixels, never bytes that a stranger wrote."""
+"""Render images for the page: they are decoded and encoded again, so that no untrusted bytes are served."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stair_es.types import ImageSpec
 
 Kind = Literal["WEBP", "JPEG"]
 _OVERHEAD = 200
-"""Bytes of an entry beside its pixels, about."""
+"""Approximate size of a cache entry in addition to its data, in bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture as it goes out."""
+    """An encoded image, ready to be served."""
 
     content_type: str
     data: bytes
@@ -32,10 +32,16 @@ class Picture:
 
 
 def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Picture:
-    """The upright picture in `data`, at most `side_px` long, without any metadata.
+    """Render the upright image in `data`, without metadata.
+
+    Args:
+        data: An image file.
+        side_px: The maximum length of the longer side, in pixels.
+        kind: The output format.
+        limits: The limits for decoding.
 
     Raises:
-        DecodeError: It is none, or too large.
+        DecodeError: If it is not an image, or too large.
     """
     check_cost(data, limits.max_pixels)
     side_px = min(side_px, _longer_side(data) or side_px)
@@ -47,28 +53,28 @@ def drawn(data: bytes, side_px: int, kind: Kind, limits: DecodeLimits) -> Pictur
         image.save(buffer, "JPEG", quality=85, optimize=False, progressive=True)
     else:
         image.save(buffer, "WEBP", quality=80, method=0)
-    made = buffer.getvalue()
-    return Picture(content_type=f"image/{kind.lower()}", data=made, etag=f'"{hashlib.sha256(made).hexdigest()[:32]}"')
+    encoded = buffer.getvalue()
+    return Picture(content_type=f"image/{kind.lower()}", data=encoded, etag=f'"{hashlib.sha256(encoded).hexdigest()[:32]}"')
 
 
 def _longer_side(data: bytes) -> int:
-    """As the file's head says; 0 where it can't be read, which `decode` will say better."""
+    """Read the longer side from the file header; 0 if that fails, which `decode` reports better."""
     try:
         with open_image(data) as image:
             return max(image.size)
-    except Exception:  # noqa: BLE001  whatever a decoder makes of hostile bytes
+    except Exception:  # noqa: BLE001  decoders raise anything on hostile bytes
         return 0
 
 
 class Album:
-    """Pictures that lie ready: the last ones used, at most so many bytes. For several threads."""
+    """LRU cache of rendered images with a limit in bytes. Thread safe."""
 
     def __init__(self, max_bytes: int, lasting_s: float = 600.0) -> None:
-        """An empty one.
+        """Create an empty cache.
 
         Args:
-            max_bytes: What they may take.
-            lasting_s: How long one stays at most: so long one is shown whose image was taken out of the index.
+            max_bytes: The maximum size, in bytes.
+            lasting_s: The time to live, in seconds: an image that was removed from the index is shown that long.
         """
         self._pictures: TTLCache[Hashable, Picture] = TTLCache(
             max_bytes, ttl=lasting_s, getsizeof=lambda picture: len(picture.data) + _OVERHEAD
@@ -76,12 +82,12 @@ class Album:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Picture | None:
-        """What lies there."""
+        """Get an image; None if it is not cached."""
         with self._lock:
             return self._pictures.get(key)
 
     def put(self, key: Hashable, picture: Picture) -> Picture:
-        """`picture`, which lies there from now on unless it is larger than the album."""
+        """Put an image into the cache, unless it is larger than the cache; return it."""
         with self._lock:
             if len(picture.data) + _OVERHEAD <= self._pictures.maxsize:
                 self._pictures[key] = picture
@@ -89,5 +95,5 @@ class Album:
 
     @property
     def bytes(self) -> int:
-        """What they take."""
+        """Size of the cached images, in bytes."""
         return int(self._pictures.currsize)

@@ -1,4 +1,4 @@
-"""The routes: each reads a request, has the work done in a thread, and makes a response."""
+"""The routes: each parses a request, runs the work in a thread, and builds a response."""
 
 from __future__ import annotations
 
@@ -39,24 +39,32 @@ _MAX_NEIGHBOURS = 100
 
 
 class Told(Route):
-    """Leaves its path, with the parameters by name, in the scope of what it answers."""
+    """A route that stores its path pattern in the scope, for telemetry."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """As Starlette has it."""
+        """Match a scope, and add the path pattern to it."""
         match, more = super().matches(scope)
         return match, {**more, PATTERN: self.path.replace(":path", "")}
 
 
 class Routes:
-    """All of them."""
+    """The routes of the page and its API."""
 
     def __init__(self, engine: Engine, thumbs: Thumbs, limits: Limits, title: str, watch: Watch) -> None:
-        """The routes over what answers them."""
-        self._engine, self._thumbs, self._limits, self._title = engine, thumbs, limits, title
-        self._intake, self._watch = Intake(limits), watch
+        """Create the routes.
+
+        Args:
+            engine: The search service.
+            thumbs: The thumbnail service.
+            limits: The limits of the server.
+            title: The title of the page.
+            watch: The telemetry hooks.
+        """
+        self._service, self._thumbnails, self._limits, self._title = engine, thumbs, limits, title
+        self._body_reader, self._hooks = Intake(limits), watch
 
     def all(self) -> list[Route]:
-        """For the application."""
+        """List the routes for the application."""
         return [
             Told(ALIVE, self._alive),
             Told("/", self._page),
@@ -82,63 +90,63 @@ class Routes:
         name = request.path_params["name"]
         path = STATIC / name
         if not _NAME.fullmatch(name) or not path.is_file():
-            raise Refused(404, "there is no such file")
+            raise Refused(404, "file not found")
         return _file(request, path, _TYPES.get(name.rpartition(".")[2]))
 
     async def _about(self, request: Request) -> Response:
-        return await _json(self._engine.about, self._title)
+        return await _json(self._service.about, self._title)
 
     async def _search(self, request: Request) -> Response:
-        return await self._answered(request, self._engine.search)
+        return await self._answered(request, self._service.search)
 
     async def _facets(self, request: Request) -> Response:
-        return await self._answered(request, self._engine.facets)
+        return await self._answered(request, self._service.facets)
 
     async def _seen(self, request: Request) -> Response:
         kind = _media_type(request)
         if not kind.startswith("image/") or kind.startswith("image/svg"):
             raise Refused(
-                415, f"the body is {kind[:80] or 'of no type'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
+                415, f"the body is {kind[:80] or 'untyped'!r}, not an image", "Send JPEG, PNG, WebP, GIF, TIFF or AVIF."
             )
-        with self._watch.uploading():
-            async with self._intake(request, self._limits.upload_bytes) as body:
-                return await _json(self._engine.seen, body)
+        with self._hooks.uploading():
+            async with self._body_reader(request, self._limits.upload_bytes) as body:
+                return await _json(self._service.seen, body)
 
     async def _image(self, request: Request) -> Response:
         id_, rest = _id(request, "/api/image/")
         if rest == "neighbours":
-            return await _json(self._engine.neighbours, id_, _k(request.query_params))
+            return await _json(self._service.neighbours, id_, _k(request.query_params))
         if rest:
-            raise Refused(404, "there is no such page")
-        return await _json(self._engine.image, id_)
+            raise Refused(404, "page not found")
+        return await _json(self._service.image, id_)
 
     async def _thumb(self, request: Request) -> Response:
         id_, _ = _id(request, "/thumb/")
         version = request.query_params.get("v", "")
-        picture, lasting = await run_in_threadpool(self._thumbs.thumb, id_, version)
+        picture, lasting = await run_in_threadpool(self._thumbnails.thumb, id_, version)
         return _picture(request, picture, _NEVER_CHANGES if lasting else _ASK_AGAIN)
 
     async def _original(self, request: Request) -> Response:
         id_, _ = _id(request, "/original/")
-        return _picture(request, await run_in_threadpool(self._thumbs.original, id_), _ASK_AGAIN)
+        return _picture(request, await run_in_threadpool(self._thumbnails.original, id_), _ASK_AGAIN)
 
     async def _answered(self, request: Request, answer: Callable[[Asked], dict[str, Any]]) -> Response:
-        if _media_type(request) != "application/json":  # no page elsewhere can send that without being asked first
+        if _media_type(request) != "application/json":  # another site can't send this type without a CORS preflight
             raise Refused(415, "the body is not JSON", "Send it as Content-Type: application/json.")
-        async with self._intake(request, self._limits.body_bytes) as body:
+        async with self._body_reader(request, self._limits.body_bytes) as body:
             return await _json(answer, asked_of(body))
 
 
 async def _json(work: Callable[..., dict[str, Any]], *arguments: object) -> Response:
-    made = await run_in_threadpool(lambda: encoded(work(*arguments)))
-    return Response(made, media_type="application/json")
+    body = await run_in_threadpool(lambda: encoded(work(*arguments)))
+    return Response(body, media_type="application/json")
 
 
 def _file(request: Request, path: Path, kind: str | None) -> Response:
-    """A file of the page: the browser asks each time whether it has changed."""
-    answer = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
-    kept = {name: answer.headers[name] for name in ("etag", "cache-control")}
-    return Response(status_code=304, headers=kept) if _has(request, kept["etag"]) else answer
+    """Respond with a static file, which the browser revalidates each time."""
+    response = FileResponse(path, media_type=kind, headers={"cache-control": "no-cache"}, stat_result=path.stat())
+    headers = {name: response.headers[name] for name in ("etag", "cache-control")}
+    return Response(status_code=304, headers=headers) if _has(request, headers["etag"]) else response
 
 
 def _picture(request: Request, picture: Picture, caching: str) -> Response:
@@ -153,13 +161,13 @@ def _has(request: Request, etag: str) -> bool:
 
 
 def _id(request: Request, before: str) -> tuple[str, str]:
-    """The id in the path, and what comes behind it. From the path as it was sent: a slash in an id is written %2F there."""
+    """Return the id in the path, and the rest of the path. Reads the raw path, where a slash in an id is %2F."""
     raw = request.scope.get("raw_path") or request.scope["path"].encode()
     id_, _, rest = raw.decode("latin-1").removeprefix(before).partition("/")
     try:
         return unquote_to_bytes(id_).decode(), rest
     except UnicodeDecodeError:
-        raise Refused(404, "there is no such image") from None
+        raise Refused(404, "image not found") from None
 
 
 def _media_type(request: Request) -> str:
@@ -167,7 +175,7 @@ def _media_type(request: Request) -> str:
 
 
 def _k(query: Mapping[str, str]) -> int:
-    given = query.get("k", "12")
-    if not given.isascii() or not given.isdecimal() or len(given) > 4 or not 1 <= int(given) <= _MAX_NEIGHBOURS:
-        raise Refused(400, f"`k` is not a whole number from 1 to {_MAX_NEIGHBOURS}")
-    return int(given)
+    k = query.get("k", "12")
+    if not k.isascii() or not k.isdecimal() or len(k) > 4 or not 1 <= int(k) <= _MAX_NEIGHBOURS:
+        raise Refused(400, f"`k` is not an integer from 1 to {_MAX_NEIGHBOURS}")
+    return int(k)

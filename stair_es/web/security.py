@@ -1,4 +1,4 @@
-"""Who may ask, and what the browser may do with the answers: an ASGI layer around everything else."""
+"""Access checks (host, origin, token), security headers and the login page, as ASGI middleware."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from stair_es.web.answers import encoded
-from stair_es.web.door import door
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,43 +31,65 @@ HEADERS: Mapping[str, str] = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=(), browsing-topics=()",
     "cache-control": "no-store",
 }
-"""Of every answer; a route may say something else about caching."""
+"""Headers of every response; a route can override `cache-control`."""
 _FORM = {
     "content-type": "text/html; charset=utf-8",
     "content-security-policy": _CSP.replace("form-action 'none'", "form-action 'self'"),
 }
-"""Of the page that asks for the token: the only one with a form that the browser itself sends."""
+"""Headers of the login page, the only page with a form that the browser submits."""
 ALIVE = "/healthz"
-"""The only path that anybody may ask for, by any name: what probes a pod knows no token, and calls it by its address. It says
-nothing but that the server answers."""
+"""The only path without access checks: probes of a pod have no token, and use its address as host. It only reports that the
+server responds."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<address>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{0,5}))?", re.ASCII)
 _LAST_PORT = 65535
 _COOKIE_S = 30 * 24 * 3600
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Access token required - stair-es</title>
+</head>
+<body>
+<main>
+<h1>Access token required</h1>
+<p role="status">{said}</p>
+<form method="get">
+<p><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+{kept}<button type="submit">Open</button></p>
+</form>
+<p>Already logged in and followed a link from another site? <a href="{again}">Continue</a>.</p>
+</main>
+</body>
+</html>
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """What is asked of a request."""
+    """The conditions for a request to be allowed."""
 
     hosts: frozenset[str] = _LOOPBACK
-    """Names in `Host` under which the page may be called, without a port, in lower case."""
+    """Allowed names in `Host`, in lower case and without port."""
     origins: frozenset[str] = frozenset()
-    """Names of sites that count as this one, whatever `Host` a proxy makes of them."""
+    """Further hosts whose origin counts as same-site, regardless of the `Host` that a proxy sends."""
     addresses: bool = False
-    """Whether any IP address is such a name, too: a page elsewhere can't let its own name stand for one."""
+    """Whether any IP address is allowed in `Host`: DNS rebinding requires a name."""
     token: str = ""
-    """What a visitor has to know; empty: nothing."""
+    """The access token; empty for none."""
 
     def knows(self, host: str) -> bool:
-        """Whether a `Host` header names this server."""
+        """Check whether a `Host` header names this server."""
         name = host_of(host)
         if name is None:
             return False
         return name in self.hosts or (self.addresses and _is_address(name))
 
     def same_site(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request comes from our own page, or from no page at all."""
+        """Check whether a request comes from this site's own page, or from no page."""
         site, mode = headers.get("sec-fetch-site"), headers.get("sec-fetch-mode")
         if site not in (None, "same-origin", "none") and mode != "navigate":
             return False
@@ -85,33 +107,33 @@ class Guard:
 
     @property
     def cookie(self) -> str:
-        """What the cookie holds: it proves that one knew the token, and doesn't tell it."""
+        """The value of the cookie: proves knowledge of the token without containing it."""
         return hmac.new(self.token.encode(), b"stair-es serve: cookie", hashlib.sha256).hexdigest()
 
     def is_token(self, given: str) -> bool:
-        """Whether it is; the time that it takes says nothing of how much of it is right."""
+        """Check whether a string is the token, in constant time."""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode())
 
     def is_cookie(self, given: str) -> bool:
-        """The same for the cookie."""
+        """Check whether a string is the value of the cookie, in constant time."""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self.cookie.encode())
 
 
 class Guarded:
-    """The application behind the guard."""
+    """ASGI middleware that checks access and adds security headers."""
 
     def __init__(self, app: ASGIApp, guard: Guard, port: int) -> None:
-        """A guarded application.
+        """Wrap an application.
 
         Args:
-            app: What answers.
-            guard: What is asked of a request.
-            port: Goes into the cookie's name: browsers send cookies to all ports of a host.
+            app: The application.
+            guard: The access policy.
+            port: Part of the cookie's name: browsers send cookies to all ports of a host.
         """
-        self._app, self._guard, self._name = app, guard, f"stair-es-{port}"
+        self._app, self._policy, self._cookie_name = app, guard, f"stair-es-{port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI has it."""
+        """Handle an ASGI scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -134,39 +156,55 @@ class Guarded:
         await with_headers({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     def _instead(self, scope: Scope) -> tuple[int, bytes, dict[str, str]] | None:
-        """The answer in place of the application's; None: let it through."""
+        """Return the response for a request that is not allowed, or None."""
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if len(hosts) != 1 or not self._guard.knows(hosts[0]):
-            return _refusal(403, "this server isn't called so", "Call it by its own name, or start it with --allow-host NAME.")
-        if not self._guard.same_site(headers):
-            return _refusal(403, "the request comes from another site", "Open the page itself.")
-        return self._unknown(scope, headers) if self._guard.token else None
+        if len(hosts) != 1 or not self._policy.knows(hosts[0]):
+            return _refusal(403, "host not allowed", "Use the server's own name, or start it with --allow-host NAME.")
+        if not self._policy.same_site(headers):
+            return _refusal(403, "cross-site request not allowed", "Open the page itself.")
+        return self._unknown(scope, headers) if self._policy.token else None
 
     def _unknown(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, bytes, dict[str, str]] | None:
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = [value for name, value in query if name == "token"]
-        if given and scope["method"] in ("GET", "HEAD") and self._guard.is_token(given[0]):
+        tokens = [value for name, value in query if name == "token"]
+        if tokens and scope["method"] in ("GET", "HEAD") and self._policy.is_token(tokens[0]):
             return self._welcome(scope, [pair for pair in query if pair[0] != "token"])
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._guard.is_token(bearer.strip()):
+        if kind.lower() == "bearer" and self._policy.is_token(bearer.strip()):
             return None
-        if any(self._guard.is_cookie(value) for value in _cookies(headers.get("cookie", ""), self._name)):
+        if any(self._policy.is_cookie(value) for value in _cookies(headers.get("cookie", ""), self._cookie_name)):
             return None
-        if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # somebody, not a program
+        if scope["method"] in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):  # a browser
             return 401, door(_path(scope), query), {**_FORM, "www-authenticate": "Bearer"}
-        told = "Open it as /?token=... once, or send it as: Authorization: Bearer ..."
-        status, body, more = _refusal(401, "this page wants a token", told)
+        remedy = "Open /?token=... once, or send Authorization: Bearer ..."
+        status, body, more = _refusal(401, "access token required", remedy)
         return status, body, {**more, "www-authenticate": "Bearer"}
 
     def _welcome(self, scope: Scope, query: list[tuple[str, str]]) -> tuple[int, bytes, dict[str, str]]:
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = f"{self._name}={self._guard.cookie}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
+        cookie = f"{self._cookie_name}={self._policy.cookie}; Path=/; Max-Age={_COOKIE_S}; HttpOnly; SameSite=Strict{secure}"
         return 303, b"", {"location": _path(scope) + (f"?{urlencode(query)}" if query else ""), "set-cookie": cookie}
 
 
+def door(path: str, query: Sequence[tuple[str, str]]) -> bytes:
+    """Render the login page, which asks for the token and continues to the requested URL.
+
+    It has no script and style: all other files require the token as well.
+
+    Args:
+        path: The path of the URL, quoted, with one leading slash.
+        query: The parameters of the URL; a `token` among them was wrong.
+    """
+    rest = [pair for pair in query if pair[0] != "token"]
+    message = "Wrong token." if len(rest) < len(query) else "Ask the administrator for the token."
+    hidden = "".join(f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">\n' for name, value in rest)
+    retry_url = escape(path + (f"?{urlencode(rest)}" if rest else ""))
+    return _PAGE.format(said=message, kept=hidden, again=retry_url).encode()
+
+
 def host_of(header: str) -> str | None:
-    """The name in a `Host` header, in lower case, without port and brackets; None where it isn't one."""
+    """Parse a `Host` header to the name in lower case, without port and brackets; None if it is invalid."""
     found = _HOST.fullmatch(header.strip(" \t"))
     if found is None or int(found["port"] or 0) > _LAST_PORT:
         return None
@@ -174,7 +212,7 @@ def host_of(header: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Check whether a listening address is only reachable from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -182,7 +220,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _path(scope: Scope) -> str:
-    return "/" + quote(scope["path"], errors="replace").lstrip("/")  # two slashes would be another host
+    return "/" + quote(scope["path"], errors="replace").lstrip("/")  # two leading slashes would be another host
 
 
 def _is_address(name: str) -> bool:
@@ -194,7 +232,7 @@ def _is_address(name: str) -> bool:
 
 
 def _bare(host: str, scheme: str) -> str:
-    """Without the port that goes without saying."""
+    """Strip the default port of a scheme."""
     return host.removesuffix(":443" if scheme == "https" else ":80")
 
 

@@ -1,4 +1,4 @@
-"""The server: a socket that is ours, and uvicorn on it until it is told to end."""
+"""Listening socket and uvicorn server."""
 
 from __future__ import annotations
 
@@ -20,64 +20,68 @@ _TRIED = 20
 _CONNECTIONS = 256
 _GRACE_S = 3
 _HEAD_TIMEOUT_S = 10.0
-"""How long a request's head may take; connections that never send a whole one would take all places."""
+"""Timeout for the head of a request: connections that never complete one would use up all connection slots."""
 
 
 @contextmanager
 def listening(host: str, port: int | None) -> Iterator[tuple[socket.socket, int]]:
-    """A socket on `host` that listens, and its port: `port`, or the first free one from `PORT` on; 0 for any free one.
+    """Bind a listening socket; yield it and its port.
+
+    Args:
+        host: The address to listen on.
+        port: The port; 0 for any free one, None for the first free one from `DEFAULT_PORT` on.
 
     Raises:
-        UsageError: The port is taken, or the host none of this machine's.
+        UsageError: If the port is in use, or the host is not an address of this machine.
     """
     ports = [port] if port is not None else list(range(PORT, PORT + _TRIED))
     for tried in ports:
         try:
-            made = _bound(host, tried)
+            bound = _bound(host, tried)
             break
         except OSError as error:
             if error.errno != errno.EADDRINUSE or tried == ports[-1]:
                 raise _refused(host, tried, error) from None
-    with made:
-        yield made, int(made.getsockname()[1])
+    with bound:
+        yield bound, int(bound.getsockname()[1])
 
 
 def _bound(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    made = socket.socket(family, kind, protocol)
+    sock = socket.socket(family, kind, protocol)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(128)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(128)
     except OSError:
-        made.close()
+        sock.close()
         raise
-    return made
+    return sock
 
 
 def _refused(host: str, port: int, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
-        return UsageError(f"port {port} of {host} is taken", "Take another one with --port, or any free one with --port 0.")
+        return UsageError(f"port {port} of {host} is in use", "Choose another one with --port, or any free one with --port 0.")
     if error.errno == errno.EACCES:
-        return UsageError(f"port {port} takes rights that you don't have", "Take one from 1024 on.")
-    return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Name an address of this machine.")
+        return UsageError(f"no permission to listen on port {port}", "Choose a port >= 1024.")
+    return UsageError(f"can't listen on {host} port {port}: {error.strerror or error}", "Use an address of this machine.")
 
 
 def url_of(host: str, port: int) -> str:
-    """Where the page is for a browser on this machine."""
+    """Build the URL of the page for a browser on this machine."""
     named = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{named}:{port}/"
 
 
 def _make_protocol() -> type[asyncio.Protocol]:
-    """Build the HTTP protocol of uvicorn with what it lacks: a limit for the time that a head takes."""
+    """Make uvicorn's HTTP protocol with a timeout for the head of a request, which it lacks."""
     import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Impatient(H11Protocol):
         head_timer: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # signature of uvicorn
             super().connection_made(transport)
             self.time_head()
 
@@ -105,11 +109,11 @@ def _make_protocol() -> type[asyncio.Protocol]:
 
 
 def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
-    """A server that isn't started: `run(sockets=[...])` serves until a signal, or `should_exit`, ends it.
+    """Create a server; `run(sockets=[...])` serves until a signal or `should_exit`.
 
     Args:
-        app: What answers.
-        ready: Called once requests are answered.
+        app: The application.
+        ready: Called when the server accepts requests.
     """
     import uvicorn
 
@@ -124,9 +128,9 @@ def server_of(app: ASGIApp, ready: Callable[[], None]) -> Server:
             http=_make_protocol(),
             ws="none",
             lifespan="off",
-            log_config=None,  # as Python's logging is set up, which the command line may have turned to JSON
+            log_config=None,  # keep the logging of the process, which may write JSON
             log_level="error",
-            access_log=False,  # it would hold tokens
+            access_log=False,  # it would contain tokens
             server_header=False,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE_S,

@@ -1,4 +1,4 @@
-"""What stands behind the name of the index now: its model, loaded, and its policy. Looked at again from time to time."""
+"""Cached state of the index: the indices that its name resolves to, their loaded model and token policy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from stair_es.cluster.swap import mappings_of
 from stair_es.errors import IndexAway, IndexMismatch, QueryError, StairError
 from stair_es.search.known import look
 from stair_es.search.shapes import choose
-from stair_es.web.bodies import Way
-from stair_es.web.weighed import Wording
+from stair_es.web.weighed import Way, Wording
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -25,75 +24,78 @@ if TYPE_CHECKING:
     from stair_es.search.known import Known
 
 FRESH_S = 5.0
-"""How long a look at the index holds; an answer from another index than the one that was seen makes it look at once."""
+"""Maximum age of the state, in seconds; a response from an unknown index refreshes it immediately."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """The index as it was seen."""
+    """The state of an index."""
 
     known: Known
     way: Way
     encoder: Encoder
     thumbnails: bool
-    """Whether its documents were written with thumbnails."""
+    """Whether its documents contain thumbnails."""
     colours: bool
-    """Whether they have `colours` that can be counted."""
+    """Whether its documents have the field `colours` for facets."""
 
     @property
     def wording(self) -> Wording:
-        """How it writes words."""
+        """The token normalizer of the index."""
         return Wording(encoder=self.encoder, policy=self.known.policy)
 
 
 class Views:
-    """Gives the view of the moment. One look at a time: those who come meanwhile take the last view, or what the look finds."""
+    """Cache of the state of an index. Refreshed by one thread at a time; others use the last state, or wait for the new one."""
 
     def __init__(self, client: OpenSearch, connection: Connection, index: str, load: Callable[[Known], Encoder]) -> None:
-        """Nothing is looked at yet.
+        """Create an empty cache.
 
         Args:
-            client: Of the cluster.
-            connection: Of the client.
+            client: The client of the cluster.
+            connection: The connection of the client.
             index: An alias or index.
-            load: Gives the encoder to ask an index with, once it was seen.
+            load: Loads the encoder for an index, given its info.
         """
         self._client, self._connection, self._index, self._load = client, connection, index, load
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
         self._target: Target | None = None
-        self._view: View | None = None
-        self._seen_s = 0.0
+        self._state: View | None = None
+        self._checked_s = 0.0
         self._failed: tuple[float, StairError] | None = None
 
     def now(self) -> View:
-        """The view, about `FRESH_S` old at most.
+        """Get the state, at most about `STATE_MAX_AGE_S` old.
 
         Raises:
-            IndexAway: There is no such index (any more).
-            IndexMismatch: It is not one of ours, or another model's than the one that was asked for.
-            ModelError: Its model can't be loaded here.
-            ClusterError: The cluster fails the request.
+            IndexNotFound: If the index doesn't exist.
+            IndexMismatch: If it was not written by stair-es, or by another model than the requested one.
+            ModelError: If its model can't be loaded here.
+            ClusterError: If the request fails.
         """
-        view = self._view
-        if view is not None and time.monotonic() - self._seen_s <= FRESH_S:
+        view = self._state
+        if view is not None and time.monotonic() - self._checked_s <= FRESH_S:
             return view
         return self._looked(view, wait=view is None)
 
     def after(self, seen: View) -> View:
-        """A view that is newer than `seen`; `seen` itself if nothing has changed.
+        """Refresh the state; return `seen` if nothing has changed.
+
+        Args:
+            seen: The state that may be stale.
 
         Raises:
-            StairError: As for `now`.
+            StairError: As for `get`.
         """
         return self._looked(seen, wait=True)
 
     def _looked(self, seen: View | None, *, wait: bool) -> View:
         came_s = time.monotonic()
-        if not self._looking.acquire(blocking=wait) and seen is not None:
+        if not self._lock.acquire(blocking=wait) and seen is not None:
             return seen
         try:
-            if self._view is not None and (self._view is not seen or self._seen_s > came_s):
-                return self._view  # another one has looked meanwhile
+            if self._state is not None and (self._state is not seen or self._checked_s > came_s):
+                return self._state  # refreshed by another thread
             if self._failed is not None and self._failed[0] > came_s:
                 raise self._failed[1]
             return self._look()
@@ -101,19 +103,19 @@ class Views:
             self._failed = (time.monotonic(), error)
             raise
         finally:
-            self._looking.release()
+            self._lock.release()
 
     def _look(self) -> View:
         if self._target is None:
             self._target = probe(self._client, self._connection)
         try:
-            known = look(self._client, self._connection, self._index)
+            info = look(self._client, self._connection, self._index)
         except QueryError as error:
             raise IndexAway(error.message, error.remedy) from None
-        if self._view is None or self._view.known != known:
-            self._view = self._made(known, self._target, self._view)
-        self._seen_s = time.monotonic()
-        return self._view
+        if self._state is None or self._state.known != info:
+            self._state = self._made(info, self._target, self._state)
+        self._checked_s = time.monotonic()
+        return self._state
 
     def _made(self, known: Known, target: Target, before: View | None) -> View:
         same = before is not None and before.known.model == known.model
@@ -122,11 +124,11 @@ class Views:
             known.check_model(encoder.model_id)
         except QueryError as error:
             raise IndexMismatch(error.message, error.remedy) from None
-        behind = mappings_of(self._client, self._connection, self._index)
+        mappings = mappings_of(self._client, self._connection, self._index)
         return View(
             known=known,
             way=Way(shape=choose(target, known.one, frozenset), max_clauses=target.max_clauses, ordered=known.ordered),
             encoder=encoder,
-            thumbnails=any(map(has_thumbnails, behind.values())),
-            colours=all(map(has_colours, behind.values())),
+            thumbnails=any(map(has_thumbnails, mappings.values())),
+            colours=all(map(has_colours, mappings.values())),
         )

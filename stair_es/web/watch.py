@@ -1,4 +1,4 @@
-"""What the page tells of its work, for whoever counts or times it; nobody does by default."""
+"""Telemetry hooks of the server; by default they do nothing."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import Literal, Protocol, TypeAlias
 
 What: TypeAlias = Literal["text", "image"]
 PATTERN = "stair_es.pattern"
-"""Key of an ASGI scope: the path of the route that answered, with `{id}` and the like in it. Absent where none did."""
+"""Key in the ASGI scope: the path pattern of the matched route, such as `/image/{id}`. Absent if no route matched."""
 
 
 class Watch(Protocol):
-    """Gets word from many threads at once."""
+    """Hooks for metrics and traces. Called from many threads concurrently."""
 
     def encoding(self, what: What) -> AbstractContextManager[object]:
-        """Around the work of a model on a text or an image; waiting for its turn is not in it."""
+        """Track the encoding of a text or an image, without the time waiting for a slot."""
 
     def took(self, seconds: float) -> None:
-        """The cluster says that it worked so long on a search."""
+        """Record the time of a search in the cluster, in seconds (`took`)."""
 
     def uploading(self) -> AbstractContextManager[object]:
-        """Around a dropped image, from its first byte to its words."""
+        """Track the processing of an uploaded image, from its first byte to its tokens."""
 
     def thumbnail(self, *, ready: bool) -> None:
-        """A thumbnail was asked for; whether it lay ready."""
+        """Count a request for a thumbnail; `ready` tells whether it was cached."""
 
 
 class Unwatched:
-    """See `Watch`."""
+    """Hooks that do nothing."""
 
     def encoding(self, what: What) -> AbstractContextManager[object]:
-        """See `Watch`."""
+        """Ignore an encoding."""
         return nullcontext()
 
     def took(self, seconds: float) -> None:
-        """See `Watch`."""
+        """Ignore the time of a search."""
 
     def uploading(self) -> AbstractContextManager[object]:
-        """See `Watch`."""
+        """Ignore an upload."""
         return nullcontext()
 
     def thumbnail(self, *, ready: bool) -> None:
-        """See `Watch`."""
+        """Ignore a request for a thumbnail."""

@@ -54,7 +54,7 @@ def test_who_hasn_t_given_it_is_asked_for_it(closed: str, context: Contexts, wat
     shot(page, "token")
     page.get_by_label("Token").fill("a guess")
     page.get_by_role("button", name="Open").click()
-    expect(page.get_by_role("status")).to_have_text("That isn't the token.")
+    expect(page.get_by_role("status")).to_have_text("Wrong token.")
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
@@ -70,7 +70,7 @@ def test_a_link_from_another_site_is_one_click_away(closed: str, site: Site, con
     page.route("http://elsewhere.example/", lambda route: route.fulfill(content_type="text/html", body=link))
     page.goto("http://elsewhere.example/")
     page.get_by_role("link").click()
-    page.get_by_role("link", name="Go on").click()
+    page.get_by_role("link", name="Continue").click()
     expect(page.locator(".found li.hit a.name").first).to_have_text("koala.jpg")
 
 

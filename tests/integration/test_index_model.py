@@ -89,7 +89,7 @@ def test_all_commands_that_ask_take_the_model_of_the_index(here: CommandHere, fo
         here.read_error("encode", "--text", "dog", "--index", index_name, "--model", DEFAULT_MODEL),
     ):
         assert refused.exit_code == 1
-        assert "their dot products mean nothing" in refused.message
+        assert "their dot products are meaningless" in refused.message
         assert f"Search with --model '{folder}'" in refused.remedy
 
 

@@ -12,8 +12,9 @@ from stair_es.cluster.connect import Connection
 from stair_es.ingest.options import IngestOptions
 from stair_es.ingest.run import ingest
 from stair_es.model.encoder import ModelSpec
+from stair_es.search.filter_fields import parse_filter
 from stair_es.search.known import look
-from stair_es.search.question import Question, parse_filter
+from stair_es.search.question import Question
 from stair_es.sources.item import SourceOptions
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector

@@ -23,8 +23,8 @@ from stair_es.cluster.token_ids import TokenIds
 from stair_es.errors import QueryError
 from stair_es.search import neural
 from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.how import How
 from stair_es.search.placing import near_miss
+from stair_es.search.prune import How
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
@@ -227,7 +227,7 @@ def test_seismic_is_taken_where_it_may_be(photos: Approximate) -> None:
     vector = photos.queries[0]
     found = photos.searcher.search(vector, how=How(approximate=True))
     assert found.shape == "seismic"
-    assert "can miss a hit" in found.remarks[0]
+    assert "can miss hits" in found.remarks[0]
     assert found.hits == photos.searcher.search(vector, how=SEISMIC).hits
     strange = SparseVector.from_pairs([*vector, ("no token of the index", 0.1)])
     for question, how in ((vector, How()), (strange, How(approximate=True))):

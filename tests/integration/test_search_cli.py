@@ -150,7 +150,7 @@ def test_what_leaves_nothing_is_told(
 
     code, said = ask("cat", "--filter", "urii:x")
     assert code == 1
-    assert "the filter names the field 'urii', which no index has that the name stands for\nDid you mean uri?" in said
+    assert "the filter refers to the field 'urii', which no index that the name resolves to has\nDid you mean uri?" in said
     code, said = ask("dog +submarine +cat")
     assert (code, "nothing found: no image has +submarine\n" in said) == (0, True)
     code, said = ask("+tabby +spaniel")

@@ -22,9 +22,10 @@ from stair_es.cluster.documents import DocumentSettings
 from stair_es.cluster.mapping import index_body
 from stair_es.cluster.target import Target
 from stair_es.errors import ClusterError, QueryError, StairError
+from stair_es.search.filter_fields import parse_filter
 from stair_es.search.hits import Result
-from stair_es.search.how import How
-from stair_es.search.question import Question, parse_filter
+from stair_es.search.prune import How
+from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.types import SparseVector
 from stair_es.vocab import escape

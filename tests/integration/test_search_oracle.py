@@ -24,9 +24,8 @@ from stair_es.cluster.target import Target
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.body import TwoPhase, request_body
-from stair_es.search.combine import combined
-from stair_es.search.how import How
-from stair_es.search.prune import pruned
+from stair_es.search.inputs import combined
+from stair_es.search.prune import How, pruned
 from stair_es.search.question import Question
 from stair_es.search.searcher import Searcher
 from stair_es.search.shapes import Shape

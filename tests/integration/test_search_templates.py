@@ -299,7 +299,7 @@ def test_the_command(client: OpenSearch, node_url: str, index_name: str) -> None
     code, _, said = run("publish", *own)
     assert code == 1
     assert "--shape" in said
-    assert "no search template is called" in run("publish", "other", *own)[2]
+    assert "unknown search template" in run("publish", "other", *own)[2]
     target = probe(client, Connection(url=node_url))
     client.indices.create(index=index_name, body=index_body(target, DocumentSettings()))
     code, changes, said = run("publish", *own, "--json")

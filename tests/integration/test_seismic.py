@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tiny_checkpoints
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es import resources
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, stored_words
 from stair_es.cluster.mapping import merged
@@ -31,8 +31,8 @@ from stair_es.ingest.texts_read import text_source
 from stair_es.model import catalogue
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
-from stair_es.search.how import How
 from stair_es.search.inputs import image_vector, text_vector
+from stair_es.search.prune import How
 from stair_es.search.searcher import Searcher
 from stair_es.sources.registry import open_source
 from stair_es.types import SparseVector

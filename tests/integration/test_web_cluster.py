@@ -176,7 +176,7 @@ def test_a_search_that_was_broken_off_is_no_answer(node_url: str, corpus: Corpus
         assert page.post("/api/search", CAT).status == 200
         slow.set()
         answer = page.post("/api/search", CAT)
-        assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (503, "the search takes too long", "2")
+        assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (503, "the search timed out", "2")
 
 
 def test_a_login_that_is_refused_is_not_the_visitor_s_business(node_url: str, corpus: Corpus) -> None:

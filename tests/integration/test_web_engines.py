@@ -71,7 +71,7 @@ def test_every_engine_shows_images_captions_and_errors(served: tuple[Page, Corpu
     }
     assert page.drop((PHOTOS / "giant-panda.jpg").read_bytes()).json["words"] == image["words"]
     broken = page.post("/api/search", {"text": "cat", "filter": "width:(("})
-    assert (broken.status, "can't read the question" in broken.json["error"]) == (400, True)
+    assert (broken.status, "can't parse the query" in broken.json["error"]) == (400, True)
     many = page.post("/api/search", {"vector": {f"word{i}": 1 + i for i in range(3000)}})
     taken = probe(corpus.client, Connection(url=corpus.url)).max_clauses  # Elasticsearch 8 and 9 take as many as fit their heap
     assert (many.status, len(many.json["cut"])) == (200, max(0, 3000 - taken))

@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.search.body import request_body
-from stair_es.search.explain import why
-from stair_es.search.hits import Hit, Result
+from stair_es.search.hits import Hit, Result, why
 from stair_es.search.question import NOTHING, Question
 from stair_es.types import ImageSpec, Pixels, SparseVector
 

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.text import Text
 from stair_es.cli.bars import Canvas, bar, hit_lines, number, readable, reason_lines, visible, weight_lines
 
-from stair_es.search.explain import Reason, why
-from stair_es.search.hits import Hit
+from stair_es.search.hits import Hit, Reason, why
 from stair_es.types import SparseVector
 
 WIDE = Canvas(width=100)

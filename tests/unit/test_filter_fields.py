@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.filter_fields import FieldUse, list_fields
+from stair_es.search.filter_fields import FieldUse, list_fields, parse_filter
 from stair_es.search.known import Known
 from stair_es.search.queries import rank_features_query
-from stair_es.search.question import Question, parse_filter
+from stair_es.search.question import Question
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 1.0})
@@ -64,7 +64,7 @@ def test_the_fields_of_a_filter_are_found(text: str, fields: list[str]) -> None:
 def test_a_field_that_the_index_lacks_is_named_and_the_nearest_with_it() -> None:
     with pytest.raises(QueryError) as refused:
         KNOWN.check_filters(_asked("widht:>800"))
-    assert refused.value.message == "the filter names the field 'widht', which no index has that the name stands for"
+    assert refused.value.message == "the filter refers to the field 'widht', which no index that the name resolves to has"
     assert refused.value.remedy == "Did you mean width? Fields: brand, caption, format, price, tokens, width."
     for fine in ("width:>800", "brand.name:x", "_id:7", "_exists_:price", "dog"):
         KNOWN.check_filters(_asked(fine))

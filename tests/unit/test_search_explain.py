@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stair_es.search.explain import why
+from stair_es.search.hits import why
 from stair_es.types import SparseVector
 from stair_es.vocab import escape
 

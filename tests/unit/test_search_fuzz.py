@@ -15,11 +15,11 @@ from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec
 from stair_es.search.body import kept, request_body
 from stair_es.search.clauses import clauses_in, terms_in
-from stair_es.search.combine import boosted, combined
 from stair_es.search.cursor import checked
-from stair_es.search.inputs import Inputs, question_of
-from stair_es.search.near import failing_words
-from stair_es.search.question import Question, parse_filter
+from stair_es.search.filter_fields import parse_filter
+from stair_es.search.inputs import Inputs, boosted, combined, question_of
+from stair_es.search.placing import failing_words
+from stair_es.search.question import Question
 from stair_es.search.shapes import Shape
 from stair_es.search.wish import parse
 from stair_es.types import SparseVector

@@ -10,15 +10,16 @@ import pytest
 from stair_es.errors import IndexMismatch, QueryError
 from stair_es.model.encoder import ModelSpec
 from stair_es.policy import WordPolicy
+from stair_es.search.filter_fields import parse_filter
 from stair_es.search.known import Known, add_fit
-from stair_es.search.question import Question, parse_filter
+from stair_es.search.question import Question
 from stair_es.search.shapes import Fields
 from stair_es.types import Fit, SparseVector
 
 
 def remedy(model: str, name: str, asked: str, fit: Fit | None = None) -> str:
     known = Known(fields={"images-1": Fields(tokens="rank_features")}, model=model, model_name=name, fit=fit)
-    with pytest.raises(QueryError, match="their dot products mean nothing") as wrong:
+    with pytest.raises(QueryError, match="their dot products are meaningless") as wrong:
         known.check_model(asked)
     return wrong.value.remedy
 
@@ -101,7 +102,7 @@ def test_token_ids_are_those_under_the_policy_of_the_index() -> None:
     steered = replace(known, policy=WordPolicy(rename={"kitten": "young"}))
     assert steered.token_ids.ids["young"] == 1
     two = replace(known, fields={name: Fields(tokens="rank_features") for name in ("images-1", "images-2")}, tokens=None)
-    with pytest.raises(IndexMismatch, match="differ in their token ids or word policies: images-1, images-2"):
+    with pytest.raises(IndexMismatch, match="different token ids or token policies: images-1, images-2"):
         two.token_ids  # noqa: B018  the property is the check
     with pytest.raises(IndexMismatch, match="'images-1' has no table of token ids"):
         replace(known, tokens=None).token_ids  # noqa: B018  the property is the check

@@ -6,8 +6,7 @@ import pytest
 
 from stair_es.errors import QueryError
 from stair_es.search.fusing import reciprocal_ranks
-from stair_es.search.how import How
-from stair_es.search.prune import pruned
+from stair_es.search.prune import How, pruned
 from stair_es.types import SparseVector
 
 VECTOR = SparseVector.from_mapping({"dog": 5.0, "beach": 3.0, "sand": 1.5, "the": 0.5})

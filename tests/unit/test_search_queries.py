@@ -35,7 +35,7 @@ def test_every_clause_is_linear() -> None:
 
 
 def test_an_empty_vector_is_refused_because_an_empty_bool_matches_everything() -> None:
-    with pytest.raises(QueryError, match="no word"):
+    with pytest.raises(QueryError, match="no token with a weight"):
         rank_features_query(SparseVector((), ()))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stair_es.errors import QueryError
-from stair_es.search.combine import boosted, combined, muted
+from stair_es.search.inputs import boosted, combined, muted
 from stair_es.search.wish import Wish, parse
 from stair_es.types import SparseVector
 
@@ -57,5 +57,5 @@ def test_boosts_and_muted_words() -> None:
         boosted(V({"a": 1.0}), {"z": 2.0})
     with pytest.raises(QueryError, match="muted"):
         muted(V({"a": 1.0}), {"a"})
-    with pytest.raises(QueryError, match="all words"):
+    with pytest.raises(QueryError, match="all tokens"):
         boosted(V({"a": 1.0}), {"a": 0.0})

@@ -6,7 +6,7 @@ from stair_es.errors import QueryError
 from stair_es.search.question import Question
 from stair_es.types import SparseVector
 from stair_es.web.asked import Asked
-from stair_es.web.bodies import Way, bag_why, facets_of, sent_of
+from stair_es.web.weighed import Way, bag_why, facets_of, sent_of
 
 WAY = Way(shape="rank_features", max_clauses=1024)
 CAR = SparseVector.from_mapping({"car": 2.0, "a.b": 1.0})

@@ -59,20 +59,20 @@ def test_a_filter_that_the_cluster_can_t_read_is_the_visitor_s_fault() -> None:
     assert fault.status == 400
     assert "Failed to parse query [(]" in fault.error
     many = {"error": {"reason": "maxClauseCount is set to 1024"}}
-    assert "more words" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
+    assert "clause limit" in of_cluster(exceptions.RequestError(400, "too_many", many)).error
 
 
 def test_a_query_that_the_cluster_lacks_is_not_the_visitor_s_fault() -> None:
     info = {"error": {"type": "parsing_exception", "reason": "unknown query [sparse_vector]"}}
     fault = of_cluster(exceptions.RequestError(400, "parsing_exception", info))
-    assert (fault.status, fault.remedy) == (502, "Ask whoever runs this server.")
+    assert (fault.status, fault.remedy) == (502, "Contact the administrator.")
     assert fault.error == "the search cluster can't search this index: unknown query [sparse_vector]"
 
 
 def test_a_closed_index_is_not_the_visitor_s_fault() -> None:
     info = {"error": {"type": "index_closed_exception", "reason": "closed"}}
     fault = of_cluster(exceptions.RequestError(400, "index_closed_exception", info))
-    assert (fault.status, fault.remedy) == (502, "Ask whoever runs this server.")
+    assert (fault.status, fault.remedy) == (502, "Contact the administrator.")
 
 
 @pytest.mark.parametrize("words", ["unknown query [sparse_vector]", "No handler for type [sparse_vector] declared on field x"])
@@ -86,7 +86,7 @@ def test_a_filter_that_quotes_such_an_error_stays_the_visitor_s_fault(words: str
     info = {"error": {**top, "root_cause": [cause], "caused_by": cause}}
     fault = of_cluster(exceptions.RequestError(400, "search_phase_execution_exception", info))
     assert fault.status == 400
-    assert "can't read the question" in fault.error
+    assert "can't parse the query" in fault.error
 
 
 def test_neither_where_the_cluster_is_nor_the_login_is_told() -> None:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from stair_es.web.gate import Busy, Gate
+from stair_es.web.limits import Busy, Gate
 
 
 def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> None:
@@ -15,8 +15,8 @@ def test_who_finds_no_place_is_turned_away_at_once_and_a_place_comes_back() -> N
         inside.enter_context(gate())
         waiting = threading.Thread(target=lambda: _through(gate, entered))
         waiting.start()
-        while gate._places.acquire(blocking=False):  # until the thread stands in front of it
-            gate._places.release()
+        while gate._admitted.acquire(blocking=False):  # until the thread stands in front of it
+            gate._admitted.release()
         with pytest.raises(Busy), gate():
             pass
         assert not entered
