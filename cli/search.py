@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from stair_es.cluster.connect import Connection
     from stair_es.model.encoder import Encoder
     from stair_es.search.hits import Hit, Result
-    from stair_es.search.how import How
     from stair_es.search.inputs import Inputs
+    from stair_es.search.prune import How
 
 EXAMPLE = 'stair-es search "red car", or stair-es search --image FILE'
 

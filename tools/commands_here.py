@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stair_es.cli.main import app
 from typer.testing import CliRunner, Result
 
+from stair_es.cli.main import app
 from stair_es.errors import StairError
 
 __all__ = ["CommandHere"]

@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dashboard_grid_checks import dashboard_faults
 from dashboard_chart_checks import visualization_faults
+from dashboard_grid_checks import dashboard_faults
+
 from stair_es.dashboards.corpus import LABELS, Product
 from stair_es.dashboards.objects import SEARCH_SOURCE_INDEX, VERSIONS, SavedObject, ndjson
 

@@ -14,9 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"

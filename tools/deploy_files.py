@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from stair_es.cli.main import app
 from typer.main import get_command
+
+from stair_es.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import typer
-from stair_es.cli.main import app
 from typer.utils import get_params_from_function
+
+from stair_es.cli.main import app
 
 _NAMES = {bool: "", int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 _LONE_EXAMPLES = re.compile(r"(?:^`[^`\n]+`\n*)+", re.MULTILINE)

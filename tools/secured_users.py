@@ -15,9 +15,9 @@ from pathlib import Path
 
 from documented_roles import read_roles, rights_of, without
 from opensearch_nodes import SecuredNode
-from stair_es.cli.main import app
 from typer.testing import CliRunner, Result
 
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection, Security
 from stair_es.doctor.finding import Finding
 from stair_es.doctor.run import Patient, cluster_here

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from stair_es.cli.main import app
 from typer.main import get_command
 
+from stair_es.cli.main import app
 from stair_es.training.config import read_train_config
 from stair_es.training.toml import parse
 

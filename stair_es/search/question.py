@@ -55,7 +55,8 @@ class Question:
                 raise QueryError(f"{name} must be a finite number >= 0, got {value:g}")
         for spelling in (*self.required, *self.excluded):
             if isinstance(spelling, str):  # its letters would be taken for tokens
-                raise QueryError(f"the required or excluded word {spelling!r} is not a tuple of tokens", f"Write ({spelling!r},).")
+                problem = f"the required or excluded word {spelling!r} is not a tuple of tokens"
+                raise QueryError(problem, f"Write ({spelling!r},).")
             if not spelling:
                 raise QueryError("a required or excluded word has no token", "Omit it.")
         if self.caption.strip():

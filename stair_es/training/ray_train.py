@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -119,7 +119,7 @@ class _Fit(threading.Thread):
 
 
 def _pass_on(said: list[Said], ears: Ears) -> None:
-    callbacks = {"message": ears.say, "metrics": ears.tell, "progress": ears.progress}
+    callbacks: dict[str, Callable[..., None]] = {"message": ears.say, "metrics": ears.tell, "progress": ears.progress}
     for what, values in said:
         callbacks[what](*values)
 

@@ -18,9 +18,9 @@ import docs_generated
 import docs_pictures
 import pytest
 import typer
-from stair_es.cli.main import app
 
 from stair_es import resources
+from stair_es.cli.main import app
 from stair_es.cluster.documents import RESERVED
 
 ROOT = Path(__file__).parents[2]

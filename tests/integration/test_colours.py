@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from opensearchpy import OpenSearch
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 from web_corpus import PHOTOS
 from web_site import serving
 
+from stair_es.cli.main import app
 from stair_es.cluster import documents, identity
 from stair_es.cluster.connect import Connection
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from gate_proxy import GateProxy
-from stair_es.cli.main import app
 from typer.testing import CliRunner
+
+from stair_es.cli.main import app
 
 _BASIC = "Basic " + base64.b64encode(b"anna:hunter2").decode()
 

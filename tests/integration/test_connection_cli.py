@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import typer
-from stair_es.cli import connections, options
 from typer.testing import CliRunner
 
+from stair_es.cli import connections, options
 from stair_es.cluster.connect import Connection
 from stair_es.errors import UsageError
 

@@ -16,9 +16,9 @@ from dashboard_checks import faults
 from dashboards_server import DashboardsServer
 from fault_proxy import Reply, serve
 from gate_proxy import GateProxy
-from stair_es.cli.main import app
 from typer.testing import CliRunner, Result
 
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Security
 from stair_es.dashboards.bundle import bundle, dashboard_id
 from stair_es.dashboards.corpus import Corpus, Product

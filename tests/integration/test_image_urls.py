@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from fault_proxy import Reply, Request, serve
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.errors import DecodeError
 from stair_es.model import catalogue
 from stair_es.model.encoder import Encoder, ModelSpec

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stair_es.cli.main import app
 from typer.testing import CliRunner
+
+from stair_es.cli.main import app
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es import SparseVector
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.documents import DocumentSettings, document_id, vector_fields
 from stair_es.cluster.steer import Steering

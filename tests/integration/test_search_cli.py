@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from commands_here import CommandHere
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.model import catalogue

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, impacts
 from stair_es.cluster.mapping import index_body

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from gate_proxy import GateProxy, Said
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es import SparseVector, vocab
+from stair_es.cli.main import app
 from stair_es.cluster.bulk import BulkWriter
 from stair_es.cluster.connect import Connection, probe
 from stair_es.cluster.documents import DocumentSettings, vector_fields, with_token_ids

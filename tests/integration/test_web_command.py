@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 from web_corpus import Corpus, ingested
 
+from stair_es.cli.main import app
 from stair_es.errors import StairError, UsageError
 from stair_es.web.server import PORT, listening, url_of
 

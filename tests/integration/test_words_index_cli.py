@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from commands_here import CommandHere
 from fault_proxy import Answer, Fault, FaultProxy, Reply, Request, Send
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 from words_oracle import expected_words, stored_words
 
 from stair_es import resources
+from stair_es.cli.main import app
 from stair_es.errors import AuthenticationFailed, IndexMismatch, ResourceError, StairError, UsageError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
 from stair_es.cli.main import app
 from stair_es.cli.output import log_as
 from stair_es.cli.settings import Settings
-from typer.testing import CliRunner
-
 from stair_es.errors import UsageError
 from stair_es.profiles import Found, Key
 

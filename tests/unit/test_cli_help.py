@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
+
+from stair_es.cli.main import app
 
 
 @pytest.mark.parametrize("command", [[], ["ingest"], ["node", "up"], ["search"]], ids=" ".join)

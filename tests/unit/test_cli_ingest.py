@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from deploy_files import parse
-from stair_es.cli import retry
-from stair_es.cli.main import app
-from stair_es.cli.output import tell_failure_as_json
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from stair_es.cli import retry
+from stair_es.cli.main import app
+from stair_es.cli.output import tell_failure_as_json
 from stair_es.errors import StairError, UsageError
 
 RUNNER = CliRunner()

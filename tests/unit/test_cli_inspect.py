@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rich.console import Console
+
 from stair_es.cli.bars import Canvas
 from stair_es.cli.inspect import _names
 from stair_es.cli.inspect_output import lines, to_json, to_rows
 from stair_es.cli.thumbnail import picture, shows_pictures
-
 from stair_es.inspection.compare import Comparison, Difference, Now, Steered
 from stair_es.inspection.inspector import Inspected, Seen
 from stair_es.inspection.stored import StoredImage

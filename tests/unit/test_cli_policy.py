@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.errors import ResourceError, StairError
 
 NOWHERE = {"STAIR_ES_URL": "http://127.0.0.1:1", "STAIR_ES_INDEX": ""}

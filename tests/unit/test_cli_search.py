@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
+
 from stair_es.cli import inputs
 from stair_es.cli.explain import reference
 from stair_es.cli.main import app
 from stair_es.cli.query import curl
 from stair_es.cli.search import to_json
-from typer.testing import CliRunner
-
 from stair_es.config import DEFAULT_MODEL
 from stair_es.errors import StairError
 from stair_es.search.body import request_body

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from rich.text import Text
-from stair_es.cli.bars import Canvas, bar, hit_lines, number, readable, reason_lines, visible, weight_lines
 
+from stair_es.cli.bars import Canvas, bar, hit_lines, number, readable, reason_lines, visible, weight_lines
 from stair_es.search.hits import Hit, Reason, why
 from stair_es.types import SparseVector
 

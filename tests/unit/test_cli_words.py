@@ -8,13 +8,13 @@ import json
 
 import pytest
 from rich.cells import cell_len
+
 from stair_es.cli import words_output
 from stair_es.cli.bars import Canvas
 from stair_es.cli.csv_output import lines as csv_lines
 from stair_es.cli.csv_output import safe
 from stair_es.cli.output import emit_json
 from stair_es.cli.words_output import View, to_json, to_rows, view
-
 from stair_es.inspection.corpus import Corpus, Sample
 from stair_es.inspection.figures import Order, Tally
 from stair_es.inspection.vocabulary import ModelWords

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.cluster.target import Target
 from stair_es.doctor import cluster, compute, index, machine, models, python, run
 from stair_es.doctor.finding import Finding, curl, ok, size

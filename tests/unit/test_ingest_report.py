@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from stair_es.cli.ingest_report import print_dry_run, print_report
 
+from stair_es.cli.ingest_report import print_dry_run, print_report
 from stair_es.ingest.dry_run import DryRun
 from stair_es.ingest.report import DeadReason, Report
 

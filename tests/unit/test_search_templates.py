@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.errors import UsageError
 from stair_es.search.templates import FORMS, NAMES, Form, template
 

@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import pytest
 import typer
-from stair_es.cli import settings
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
 from stair_es import ray_session
+from stair_es.cli import settings
+from stair_es.cli.main import app
 from stair_es.cluster import security
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.security import security_from_env

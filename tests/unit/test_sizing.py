@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.errors import UsageError
 from stair_es.sizing import SizingInputs, compute_needs
 from stair_es.sizing_plan import ORIGINS, Plan, make_plan

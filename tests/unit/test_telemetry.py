@@ -19,9 +19,9 @@ from gate_proxy import GateProxy, Said
 from otlp_receiver import attributes, received
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from stair_es.cli.main import app
 from typer.testing import CliRunner
 
+from stair_es.cli.main import app
 from stair_es.cluster.connect import Connection
 from stair_es.cluster.transport import Asked, watched
 from stair_es.errors import IngestError, MissingExtra, UsageError
